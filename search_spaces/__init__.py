@@ -1,0 +1,54 @@
+"""What may vary: training settings, experiments, model definitions, the search space, and the errors."""
+
+from __future__ import annotations
+
+from search_spaces.errors import (
+    ConfigurationError,
+    DataLoaderError,
+    ExperimentFailedError,
+    ModelCreationError,
+)
+from search_spaces.experiments import (
+    ExperimentFile,
+    create_training_config,
+    load_experiments,
+    parse_experiments,
+)
+from search_spaces.model_definitions import ModelDefinition, definitions_digest, load_model_definitions
+from search_spaces.names import name_problem
+from search_spaces.schema import Targets
+from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
+from search_spaces.space_files import load_search_space, parse_search_space
+from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
+from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+
+__all__ = [
+    "Choices",
+    "ConfigurationError",
+    "DataLoaderError",
+    "Domain",
+    "ExperimentFailedError",
+    "ExperimentFile",
+    "FloatRange",
+    "IntRange",
+    "ModelCreationError",
+    "ModelDefinition",
+    "Parameter",
+    "Scalar",
+    "SearchSpace",
+    "Targets",
+    "TrainingConfig",
+    "YamlDocument",
+    "config_digest",
+    "create_training_config",
+    "definitions_digest",
+    "differing_fields",
+    "load_experiments",
+    "load_model_definitions",
+    "load_search_space",
+    "load_yaml",
+    "name_problem",
+    "parse_experiments",
+    "parse_search_space",
+    "resolve_config_path",
+]

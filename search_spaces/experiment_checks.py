@@ -1,0 +1,229 @@
+"""Rules that join several keys of an experiment, or several experiments of a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import yaml
+
+from search_spaces.errors import ConfigurationError
+from search_spaces.model_definitions import ModelDefinition, load_model_definitions
+from search_spaces.problems import Findings, describe, suggest
+from search_spaces.schema import KEY_OF_FIELD, Experiment
+from search_spaces.yaml_nodes import KeyPath
+
+# What a study has one of; see `check_agreement`.
+STUDY_FIELDS = (
+    "metadata_path",
+    "train_split",
+    "val_split",
+    "early_stopping_monitor",
+    "early_stopping_mode",
+    "model_config_path",
+    "seed",
+)
+# Keys that only one type of scheduler or loss looks at.
+_ONLY_FOR = {
+    ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
+    ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
+    ("scheduler", "gamma"): ("scheduler", "type", "steplr"),
+    ("scheduler", "patience"): ("scheduler", "type", "plateau"),
+    ("scheduler", "factor"): ("scheduler", "type", "plateau"),
+    ("training", "focal_alpha"): ("training", "loss_type", "focal"),
+    ("training", "focal_gamma"): ("training", "loss_type", "focal"),
+}
+_HIGH_LEARNING_RATE = 0.1
+
+
+class ModelFiles:
+    """The model definitions files that experiments name, each read once."""
+
+    def __init__(self) -> None:
+        """Begin with none read."""
+        self._read: dict[str, dict[str, ModelDefinition] | None] = {}
+
+    def definitions(self, path: str, key: KeyPath, findings: Findings) -> dict[str, ModelDefinition] | None:
+        """Return the definitions in a file, or None after recording why there are none."""
+        if path not in self._read:
+            self._read[path] = self._load(path, key, findings)
+        return self._read[path]
+
+    def _load(self, path: str, key: KeyPath, findings: Findings) -> dict[str, ModelDefinition] | None:
+        try:
+            return load_model_definitions(path)
+        except FileNotFoundError as error:
+            findings.broken(key, str(error))
+        except yaml.YAMLError as error:
+            findings.adopt([str(error)])
+        except ConfigurationError as error:
+            findings.adopt(error.problems)
+        return None
+
+
+class ExperimentCheck:
+    """The rules that join keys of one experiment; one is left out where a key of it is wrong by itself."""
+
+    def __init__(self, experiment: Experiment, path: KeyPath, findings: Findings, models: ModelFiles) -> None:
+        """Prepare to check one experiment.
+
+        Args:
+            experiment: The experiment, with defaults in place of wrong values.
+            path: The keys that lead to it.
+            findings: Where problems and notes go.
+            models: Where model definitions come from.
+        """
+        self._experiment = experiment
+        self._path = path
+        self._findings = findings
+        self._models = models
+
+    def run(self) -> None:
+        """Apply all rules."""
+        self._splits_differ()
+        self._model_exists_and_fits_the_loss()
+        self._floor_is_below_the_rate()
+        self._rate_is_usual()
+        self._overrides_are_meant()
+        self._keys_have_an_effect()
+        self._epochs_suffice()
+        self._mode_suits_the_monitor()
+
+    def _splits_differ(self) -> None:
+        data = self._experiment.data
+        if self._sound("data.train_split", "data.val_split") and data.train_split == data.val_split:
+            key = "val_split" if "val_split" in data.model_fields_set else "train_split"
+            rule = "training and validation need two different splits"
+            self._findings.problem(self._at(f"data.{key}"), data.val_split, rule, "name another split of the dataset")
+
+    def _model_exists_and_fits_the_loss(self) -> None:
+        model = self._experiment.model
+        if not self._sound("model.config_path"):
+            return
+        definitions = self._models.definitions(model.config_path, self._at("model.config_path"), self._findings)
+        if definitions is None or not self._sound("model.name"):
+            return
+        if model.name not in definitions:
+            rule = f"a model defined in {model.config_path} is expected"
+            self._findings.problem(self._at("model.name"), model.name, rule, suggest(model.name, definitions))
+        elif self._sound("training.loss_type"):
+            self._loss_fits(definitions)
+
+    def _loss_fits(self, definitions: Mapping[str, ModelDefinition]) -> None:
+        name, loss = self._experiment.model.name, self._experiment.training.loss_type
+        given = "" if "loss_type" in self._experiment.training.model_fields_set else " (the default)"
+        if definitions[name].decoder == "ctc" and loss != "ctc":
+            rule = f"the model {name!r} is a CTC model and learns with CTC loss only; write loss_type: ctc"
+        elif definitions[name].decoder != "ctc" and loss == "ctc":
+            others = [other for other, definition in definitions.items() if definition.decoder == "ctc"]
+            choice = f", or name a CTC model ({', '.join(others)})" if others else ""
+            rule = f"the model {name!r} is no CTC model; write loss_type: crossentropy or focal{choice}"
+        else:
+            return
+        self._findings.problem_text(self._at("training.loss_type"), f"found {loss!r}{given}; {rule}")
+
+    def _floor_is_below_the_rate(self) -> None:
+        floor = self._experiment.scheduler.min_lr
+        key, rate = self._learning_rate()
+        if self._sound("scheduler.min_lr", key) and floor > rate:
+            rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
+            remedy = f"write, for example, {rate / 1000:g}"
+            self._findings.problem(self._at("scheduler.min_lr"), floor, rule, remedy)
+
+    def _rate_is_usual(self) -> None:
+        key, rate = self._learning_rate()
+        if self._sound(key) and rate > _HIGH_LEARNING_RATE:
+            self._note(key, f"{rate} is far above usual rates (0.0001 to 0.01); training may not learn or diverge")
+
+    def _overrides_are_meant(self) -> None:
+        training, optimizer = self._experiment.training, self._experiment.optimizer
+        for key in ("learning_rate", "weight_decay"):
+            if key not in training.model_fields_set & optimizer.model_fields_set:
+                continue
+            first, wins = getattr(training, key), getattr(optimizer, key)
+            if first != wins:
+                self._note(f"optimizer.{key}", f"{wins} counts, not training.{key}: {first}")
+
+    def _keys_have_an_effect(self) -> None:
+        for (section, key), (owner, kind, needed) in _ONLY_FOR.items():
+            actual = getattr(getattr(self._experiment, owner), kind)
+            given = getattr(self._experiment, section).model_fields_set
+            if key in given and actual != needed and self._sound(f"{owner}.{kind}"):
+                self._note(f"{section}.{key}", f"has no effect with {owner}.{kind} {actual} (only with {needed})")
+        training = self._experiment.training
+        if training.label_smoothing > 0 and training.loss_type != "crossentropy" and self._sound("training.loss_type"):
+            self._note("training.label_smoothing", f"has no effect with loss_type {training.loss_type}")
+
+    def _epochs_suffice(self) -> None:
+        epochs = self._experiment.training.num_epochs
+        scheduler, stopping = self._experiment.scheduler, self._experiment.early_stopping
+        if not self._sound("training.num_epochs"):
+            return
+        if "patience" in stopping.model_fields_set and stopping.patience >= epochs:
+            self._note("early_stopping.patience", f"{stopping.patience} of {epochs} epochs: it can never stop early")
+        if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
+            self._note("scheduler.warmup_epochs", f"{scheduler.warmup_epochs} of {epochs} epochs: it never ends")
+        if scheduler.type == "plateau" and scheduler.patience >= epochs:
+            self._note("scheduler.patience", f"{scheduler.patience} of {epochs} epochs: the rate never drops")
+
+    def _mode_suits_the_monitor(self) -> None:
+        stopping = self._experiment.early_stopping
+        usual = "min" if stopping.monitor.endswith("loss") else "max"
+        if self._sound("early_stopping.monitor", "early_stopping.mode") and stopping.mode != usual:
+            better = "lower" if usual == "min" else "higher"
+            self._note("early_stopping.mode", f"{stopping.mode}, but {better} {stopping.monitor} is better; {usual}?")
+
+    def _learning_rate(self) -> tuple[str, float]:
+        """Return the key that decides on the learning rate, and the rate."""
+        if "learning_rate" in self._experiment.optimizer.model_fields_set:
+            return "optimizer.learning_rate", self._experiment.optimizer.learning_rate
+        return "training.learning_rate", self._experiment.training.learning_rate
+
+    def _at(self, key: str) -> KeyPath:
+        return (*self._path, *key.split("."))
+
+    def _sound(self, *keys: str) -> bool:
+        return all(self._findings.is_sound(self._at(key)) for key in keys)
+
+    def _note(self, key: str, text: str) -> None:
+        self._findings.note(self._at(key), text)
+
+
+def check_agreement(experiments: Mapping[str, Experiment], findings: Findings) -> None:
+    """Record every experiment that differs from the others in what a study has one of.
+
+    The experiments of a file become trials of one study: they compete on one dataset, for one metric.
+    """
+    for field in STUDY_FIELDS:
+        section, key = KEY_OF_FIELD[field]
+        values = {
+            name: getattr(getattr(experiment, section), key)
+            for name, experiment in experiments.items()
+            if findings.is_sound(("experiments", name, section, key))
+        }
+        _check_one_value(experiments, section, key, values, findings)
+
+
+def _check_one_value(
+    experiments: Mapping[str, Experiment],
+    section: str,
+    key: str,
+    values: Mapping[str, object],
+    findings: Findings,
+) -> None:
+    if len(set(values.values())) < 2:
+        return
+    [(usual, _)] = Counter(values.values()).most_common(1)
+    others = [name for name, value in values.items() if value == usual]
+    rule = "the experiments of a file form one study and agree on this"
+    remedy = f"write {describe(usual)} as in {_few(others)}, or move it to a file and an --output-dir of its own"
+    for name, value in values.items():
+        if value != usual:
+            given = "" if key in getattr(experiments[name], section).model_fields_set else " (the default)"
+            path = ("experiments", name, section, key)
+            findings.problem_text(path, f"found {describe(value)}{given}; {rule}; {remedy}")
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,204 @@
+"""The experiments file: from YAML, or a program's dict, to training configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.errors import ConfigurationError
+from search_spaces.experiment_checks import ExperimentCheck, ModelFiles, check_agreement
+from search_spaces.names import name_problem
+from search_spaces.problems import Findings, nearest, suggest
+from search_spaces.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
+from search_spaces.training_config import TrainingConfig
+from search_spaces.validation import validated
+from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+
+_TOP_KEYS = ("experiments", "targets")
+_OTHER_FILES = {
+    "models": "this looks like a model definitions file; name it under model: config_path:",
+    "dataset_info": "this looks like a dataset's metadata; name it under data: metadata_path:",
+    "space": "this looks like a search space; give it to --space",
+}
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """A checked experiments file.
+
+    Attributes:
+        path: The file, or None if a program made the configuration.
+        config: The whole configuration as plain data.
+        experiments: What to train, by name, in the file's order.
+        targets: What the experiments should reach.
+        notes: What is allowed but may not be meant, one message each.
+    """
+
+    path: Path | None
+    config: dict[str, Any]
+    experiments: dict[str, TrainingConfig]
+    targets: Targets
+    notes: tuple[str, ...]
+
+    def select(self, names: Sequence[str] | None) -> dict[str, TrainingConfig]:
+        """Return the named experiments in the file's order, or all if `names` is None.
+
+        Raises:
+            ConfigurationError: If a name is not in the file; each with the nearest one that is.
+        """
+        if names is None:
+            return dict(self.experiments)
+        wanted = dict.fromkeys([names] if isinstance(names, str) else names)
+        place = "" if self.path is None else f"{self.path}: "
+        problems = [
+            f"{place}experiments: found no experiment {name!r}; {suggest(name, self.experiments)}"
+            for name in wanted
+            if name not in self.experiments
+        ]
+        if problems:
+            raise ConfigurationError(problems)
+        return {name: config for name, config in self.experiments.items() if name in wanted}
+
+
+def load_experiments(path: str | Path) -> ExperimentFile:
+    """Read and check an experiments file.
+
+    Args:
+        path: Looked up in the working directory, then in this package.
+
+    Raises:
+        FileNotFoundError: If the file is in neither place.
+        yaml.YAMLError: If it is not YAML; the message has file, line and column.
+        ConfigurationError: If anything in it is wrong; all problems at once, each with line and key.
+    """
+    document = load_yaml(resolve_config_path(path))
+    return parse_experiments(document.data, document)
+
+
+def parse_experiments(config: dict[str, Any], document: YamlDocument | None = None) -> ExperimentFile:
+    """Check a configuration and turn its experiments into training configurations.
+
+    Args:
+        config: The configuration as plain data.
+        document: The file it was read from; gives messages their file and line.
+
+    Raises:
+        ConfigurationError: If anything in it is wrong; all problems at once.
+    """
+    if not isinstance(config, dict):
+        raise ConfigurationError(f"a configuration is a mapping, not {type(config).__name__}; {_EXAMPLE}")
+    findings = Findings(document or YamlDocument(config))
+    _note_unused_keys(config, findings)
+    targets = validated(Targets, config.get("targets", {}), ("targets",), findings)
+    experiments = _experiments(config, findings)
+    models = ModelFiles()
+    for name, experiment in experiments.items():
+        ExperimentCheck(experiment, ("experiments", name), findings, models).run()
+    check_agreement(experiments, findings)
+    findings.raise_problems()
+    return ExperimentFile(
+        path=document.path if document else None,
+        config=config,
+        experiments={name: _training_config(name, experiment) for name, experiment in experiments.items()},
+        targets=targets or Targets(),
+        notes=findings.notes,
+    )
+
+
+def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
+    """Create the training configuration of one experiment.
+
+    What the dictionary leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and
+    ``optimizer.weight_decay`` win over those of ``training``.
+
+    Args:
+        experiment_config: The sections of an experiment, as under its name in an experiments file.
+
+    Raises:
+        ConfigurationError: If anything in it is wrong; all problems at once.
+
+    Example:
+        >>> create_training_config({"training": {"batch_size": 64}, "model": {"name": "small"}}).batch_size
+        64
+    """
+    findings = Findings(YamlDocument({}))
+    experiment = validated(Experiment, experiment_config, (), findings, HOMES) or Experiment()
+    name = experiment.experiment_name
+    problem = None if name is None else name_problem(name)
+    if problem:
+        findings.problem_text(("experiment_name",), f"found {name!r}; {problem}")
+    ExperimentCheck(experiment, (), findings, ModelFiles()).run()
+    findings.raise_problems()
+    return _training_config(name or TrainingConfig.experiment_name, experiment)
+
+
+def _note_unused_keys(config: Mapping[Any, Any], findings: Findings) -> None:
+    for key in config:
+        if key not in _TOP_KEYS:
+            near = nearest(key, _TOP_KEYS)
+            findings.note((str(key),), f"not used{f'; did you mean {near!r}?' if near else ''}")
+
+
+_EXAMPLE = "write 'experiments:', below it a name, below that its sections (model:, training:, ...)"
+
+
+def _experiments(config: Mapping[str, Any], findings: Findings) -> dict[str, Experiment]:
+    """Return the experiments with sound names, each with defaults in place of wrong values."""
+    rule = "a mapping of experiment names to their settings is expected"
+    if "experiments" not in config:
+        findings.missing(("experiments",), rule, _missing_remedy(config))
+        return {}
+    entries = config["experiments"]
+    if not isinstance(entries, dict) or not entries:
+        findings.problem(("experiments",), entries, rule, "write at least one name and, indented below it, settings")
+        return {}
+    experiments = {}
+    for name, data in entries.items():
+        experiment = validated(Experiment, data, ("experiments", str(name)), findings, HOMES)
+        _check_name(name, experiment, findings)
+        if experiment is not None:
+            experiments[str(name)] = experiment
+    _check_clashes(experiments, findings)
+    return experiments
+
+
+def _missing_remedy(config: Mapping[str, Any]) -> str:
+    for key, remedy in _OTHER_FILES.items():
+        if key in config:
+            return remedy
+    if any(section in config for section in SECTIONS):
+        return "indent the sections below 'experiments:' and a name"
+    near = nearest("experiments", [str(key) for key in config])
+    return f"did you write {near!r} instead?" if near else _EXAMPLE
+
+
+def _check_name(name: object, experiment: Experiment | None, findings: Findings) -> None:
+    path = ("experiments", str(name))
+    problem = name_problem(name)
+    if problem:
+        findings.problem_text(path, problem)
+    inner = experiment.experiment_name if experiment else None
+    if inner is not None and inner != name:
+        rule = f"the experiment's name is its key, {name!r}"
+        findings.problem((*path, "experiment_name"), inner, rule, f"write {name!r} or leave the line out")
+
+
+def _check_clashes(names: Mapping[str, object], findings: Findings) -> None:
+    """Record names that are one folder where upper and lower case are the same (macOS)."""
+    first_of: dict[str, str] = {}
+    for name in names:
+        first = first_of.setdefault(name.casefold(), name)
+        if first != name:
+            text = f"is {first!r} but for upper and lower case, so both may be one folder; write another name"
+            findings.problem_text(("experiments", name), text)
+
+
+def _training_config(name: str, experiment: Experiment) -> TrainingConfig:
+    # Sections in the schema's order: the optimizer's learning rate comes after, and so wins over, training's.
+    settings: dict[str, Any] = {}
+    for section in SECTIONS:
+        values = getattr(experiment, section).model_dump(exclude_unset=True)
+        settings.update({FIELD_OF_KEY[section, key]: value for key, value in values.items()})
+    return TrainingConfig(**settings, experiment_name=name)

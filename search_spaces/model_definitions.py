@@ -1,0 +1,119 @@
+"""Model definitions: the networks that an experiment can name, read from ``model_config.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from search_spaces.problems import Findings, nearest
+from search_spaces.schema import Section
+from search_spaces.validation import validated
+from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Count = Annotated[int, Field(ge=0, le=16)]
+_FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+_OLDER_SECTIONS = ("cnn", "rnn", "seq2seq", "attention", "encoder", "decoder", "model_presets")
+
+
+class ModelDefinition(Section):
+    """One network, by numbers.
+
+    Attributes:
+        decoder: ``attention`` attends to one digit after the other (for cross-entropy and focal loss); ``ctc``
+            labels image columns (for CTC loss).
+        stem_channels: Channels of the two first convolutions, each of which halves height and width.
+        stage_channels: Channels of the one to four stages, each of which halves the height.
+        blocks_per_stage: Residual blocks after each halving, 0 to 16.
+        width: Features of an image column after the convolutions.
+        context_layers: Layers that let columns see their neighbours, 0 to 16.
+    """
+
+    decoder: Literal["attention", "ctc"]
+    stem_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=2, max_length=2)]
+    stage_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=1, max_length=4)]
+    blocks_per_stage: Count = 1
+    width: Width
+    context_layers: Count = 1
+
+
+def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
+    """Read a model definitions file: a mapping ``models:`` from names to definitions, in the file's order.
+
+    Args:
+        path: Looked up in the working directory, then in this package.
+
+    Raises:
+        FileNotFoundError: If the file is in neither place.
+        yaml.YAMLError: If it is not YAML.
+        ConfigurationError: If it has another shape or its definitions are wrong; all problems at once.
+    """
+    document = load_yaml(resolve_config_path(path))
+    findings = Findings(document)
+    definitions = {
+        str(name): definition
+        for name, data in _entries(document, findings).items()
+        if (definition := _definition(name, data, findings)) is not None
+    }
+    findings.raise_problems()
+    return definitions
+
+
+def definitions_digest(definitions: Mapping[str, ModelDefinition], names: Iterable[str]) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of the named definitions; their order does not matter.
+
+    Values at their default are left out, so that a key added in a later version leaves digests as they are.
+
+    Raises:
+        KeyError: If a name has no definition.
+    """
+    chosen = {name: definitions[name].model_dump(mode="json", exclude_defaults=True) for name in names}
+    text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _entries(document: YamlDocument, findings: Findings) -> dict[object, object]:
+    data = document.data
+    expected = "a mapping of model names to definitions is expected"
+    if "models" not in data:
+        findings.problem_text(*_no_models(data))
+        return {}
+    models = data["models"]
+    if isinstance(models, dict) and models:
+        return models
+    findings.problem(("models",), models, expected, f"write, for example, {_EXAMPLE}")
+    return {}
+
+
+_EXAMPLE = "'mine: {decoder: attention, stem_channels: [16, 32], stage_channels: [48, 64], width: 96}' below it"
+
+
+def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
+    """Return the key and the words that tell why a file without ``models:`` cannot be used."""
+    older = data.get("model")
+    if isinstance(older, dict) and any(section in older for section in _OLDER_SECTIONS):
+        return ("model",), (
+            "this is an older model_config.yaml (one network, given by its cnn and rnn parts), which this "
+            f"program does not build; write a file with 'models:' and {_EXAMPLE}, "
+            "or name another file under model: config_path:"
+        )
+    if "experiments" in data:
+        return (
+            (),
+            "this is an experiments file; model.config_path needs a model definitions file with 'models:'",
+        )
+    near = nearest("models", [str(key) for key in data])
+    remedy = f"did you write {near!r} instead?" if near else f"write 'models:' and {_EXAMPLE}"
+    return ("models",), f"missing; a mapping of model names to definitions is expected; {remedy}"
+
+
+def _definition(name: object, data: object, findings: Findings) -> ModelDefinition | None:
+    if not isinstance(name, str):
+        findings.problem_text(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
+        return None
+    return validated(ModelDefinition, data, ("models", name), findings)

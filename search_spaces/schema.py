@@ -1,0 +1,179 @@
+"""The documented sections of a configuration file: their keys, types, ranges and choices.
+
+Every default is `TrainingConfig`'s own; `FIELD_OF_KEY` says which of its fields a key sets.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search_spaces.training_config import TrainingConfig
+
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+LossType = Literal["crossentropy", "focal", "ctc"]
+OptimizerType = Literal["adam", "adamw"]
+SchedulerType = Literal["cosine", "steplr", "plateau"]
+Monitor = Literal[
+    "train_loss",
+    "val_loss",
+    "train_char_accuracy",
+    "val_char_accuracy",
+    "train_seq_accuracy",
+    "val_seq_accuracy",
+]
+
+_DEFAULT: Any = TrainingConfig()
+# Programs write (0.9, 0.999) where a file has [0.9, 0.999].
+_FROM_TUPLE = BeforeValidator(lambda value: list(value) if isinstance(value, tuple) else value)
+
+
+class Section(BaseModel):
+    """A mapping with known keys only, no conversion between types, and no infinite numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """``model:``, which network is trained."""
+
+    name: Text = _DEFAULT.model_name
+    config_path: Text = _DEFAULT.model_config_path
+
+
+class DataSection(Section):
+    """``data:``, what it is trained on."""
+
+    metadata_path: Text = _DEFAULT.metadata_path
+    train_split: Text = _DEFAULT.train_split
+    val_split: Text = _DEFAULT.val_split
+    num_workers: Annotated[int, Field(ge=0, le=256)] = _DEFAULT.num_workers
+    pin_memory: bool = _DEFAULT.pin_memory
+    augmentation: bool = _DEFAULT.augmentation
+
+
+class TrainingSection(Section):
+    """``training:``, the loop and the loss."""
+
+    device: Literal["auto", "cpu", "cuda"] = _DEFAULT.device
+    mixed_precision: bool = _DEFAULT.mixed_precision
+    gradient_clip_norm: Annotated[float, Field(ge=0, le=1e6)] = _DEFAULT.gradient_clip_norm
+    log_every_n_steps: Count = _DEFAULT.log_every_n_steps
+    save_every_n_epochs: Count = _DEFAULT.save_every_n_epochs
+    keep_n_checkpoints: Count = _DEFAULT.keep_n_checkpoints
+    use_tensorboard: bool = _DEFAULT.use_tensorboard
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = _DEFAULT.batch_size
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = _DEFAULT.learning_rate
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = _DEFAULT.weight_decay
+    num_epochs: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.num_epochs
+    loss_type: LossType = _DEFAULT.loss_type
+    label_smoothing: Decay = _DEFAULT.label_smoothing
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = _DEFAULT.seed
+    focal_alpha: Annotated[float, Field(gt=0, le=100)] = _DEFAULT.focal_alpha
+    focal_gamma: Annotated[float, Field(ge=0, le=100)] = _DEFAULT.focal_gamma
+
+
+class OptimizerSection(Section):
+    """``optimizer:``; its learning rate and weight decay win over those of ``training:``."""
+
+    type: OptimizerType = _DEFAULT.optimizer_type
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = _DEFAULT.learning_rate
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = _DEFAULT.weight_decay
+    betas: Annotated[list[Decay], _FROM_TUPLE, Field(min_length=2, max_length=2)] = _DEFAULT.optimizer_betas
+
+
+class SchedulerSection(Section):
+    """``scheduler:``, how the learning rate changes."""
+
+    type: SchedulerType = _DEFAULT.scheduler_type
+    warmup_epochs: CountOrZero = _DEFAULT.warmup_epochs
+    min_lr: Annotated[float, Field(ge=0, le=10)] = _DEFAULT.min_lr
+    step_size: Count = _DEFAULT.step_size
+    gamma: Share = _DEFAULT.gamma
+    patience: CountOrZero = _DEFAULT.patience
+    factor: Annotated[float, Field(gt=0, lt=1)] = _DEFAULT.factor
+
+
+class EarlyStoppingSection(Section):
+    """``early_stopping:``, the monitored metric and when to give up."""
+
+    patience: Count = _DEFAULT.early_stopping_patience
+    min_delta: Annotated[float, Field(ge=0, le=1_000)] = _DEFAULT.early_stopping_min_delta
+    monitor: Monitor = _DEFAULT.early_stopping_monitor
+    mode: Literal["max", "min"] = _DEFAULT.early_stopping_mode
+
+
+class Experiment(Section):
+    """One entry under ``experiments:``."""
+
+    experiment_name: str | None = None
+    model: ModelSection = Field(default_factory=ModelSection)
+    data: DataSection = Field(default_factory=DataSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    scheduler: SchedulerSection = Field(default_factory=SchedulerSection)
+    early_stopping: EarlyStoppingSection = Field(default_factory=EarlyStoppingSection)
+
+
+class Targets(Section):
+    """``targets:``, what the experiments should reach; None where the file asks for nothing.
+
+    Attributes:
+        character_accuracy: Share of label positions read correctly, above 0 and at most 1.
+        sequence_accuracy: Share of images read without any error, above 0 and at most 1.
+        training_time_per_epoch: The most seconds one epoch may take.
+        convergence_epochs: The most epochs until both accuracies are reached.
+    """
+
+    character_accuracy: Share | None = None
+    sequence_accuracy: Share | None = None
+    training_time_per_epoch: Count | None = None
+    convergence_epochs: Count | None = None
+
+
+# Where a TrainingConfig field is not simply its section's key of the same name.
+_RENAMED = {
+    ("model", "name"): "model_name",
+    ("model", "config_path"): "model_config_path",
+    ("optimizer", "type"): "optimizer_type",
+    ("optimizer", "betas"): "optimizer_betas",
+    ("scheduler", "type"): "scheduler_type",
+    ("early_stopping", "patience"): "early_stopping_patience",
+    ("early_stopping", "min_delta"): "early_stopping_min_delta",
+    ("early_stopping", "monitor"): "early_stopping_monitor",
+    ("early_stopping", "mode"): "early_stopping_mode",
+}
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "training": TrainingSection,
+    "optimizer": OptimizerSection,
+    "scheduler": SchedulerSection,
+    "early_stopping": EarlyStoppingSection,
+}
+FIELD_OF_KEY: dict[tuple[str, str], str] = {
+    (section, key): _RENAMED.get((section, key), key)
+    for section, model in SECTIONS.items()
+    for key in model.model_fields
+}
+
+
+def _homes() -> dict[str, tuple[str, ...]]:
+    homes: dict[str, tuple[str, ...]] = {"output_dir": ("the option --output-dir",)}
+    for (section, key), field in FIELD_OF_KEY.items():
+        full_name = f"{section}.{key}"
+        for word in {key, field}:
+            homes[word] = (*homes.get(word, ()), full_name)
+    return homes
+
+
+# Where a key or field name that stands in the wrong place belongs.
+HOMES = _homes()
+# The first key of each field: training.learning_rate, not optimizer.learning_rate.
+KEY_OF_FIELD: dict[str, tuple[str, str]] = {field: key for key, field in reversed(FIELD_OF_KEY.items())}

@@ -1,0 +1,163 @@
+"""The settings of one training, flat: the same field names in code, database, dashboard, CSV and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainingConfig:
+    """Everything that one training needs to know.
+
+    The fields of the API reference come first, in its order and with its defaults. Ranges and choices are
+    checked where a configuration enters the program (`create_training_config`, `load_experiments`), not here.
+
+    Attributes:
+        model_name: A model of the definitions file: ``small``, ``medium``, ``large``, ``ctc`` or one's own.
+        model_config_path: The definitions file; looked up in the working directory, then in this package.
+        vocab_size: Ten digits, end, padding and blank.
+        max_sequence_length: Label positions: up to eight digits and the end mark.
+        metadata_path: The dataset's ``metadata.yaml``.
+        train_split: Name of the split that is trained on.
+        val_split: Name of the split that is validated on; another one than `train_split`.
+        batch_size: Images per optimizer step, 1 or more.
+        num_workers: Loader processes, 0 or more.
+        pin_memory: Whether loaders put batches into page-locked memory.
+        augmentation: Whether training images are distorted at random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        mixed_precision: Whether to compute in half precision where the device has it.
+        num_epochs: The most epochs to train, 1 or more.
+        learning_rate: The initial rate, above 0.
+        weight_decay: L2 strength, 0 or more.
+        gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
+        log_every_n_steps: Optimizer steps between two log lines, 1 or more.
+        save_every_n_epochs: Epochs between two numbered snapshots, 1 or more.
+        keep_n_checkpoints: How many numbered snapshots stay, 1 or more.
+        use_tensorboard: Whether TensorBoard files are written.
+        loss_type: ``crossentropy``, ``focal`` or (for CTC models only) ``ctc``.
+        label_smoothing: 0 up to (not including) 1; cross-entropy only.
+        optimizer_type: ``adam`` or ``adamw``.
+        optimizer_betas: Adam's two decay rates, each 0 up to (not including) 1.
+        scheduler_type: ``cosine``, ``steplr`` or ``plateau``.
+        warmup_epochs: Epochs of rising rate before the cosine.
+        min_lr: The floor of every scheduler, at most `learning_rate`.
+        step_size: Epochs between two drops of ``steplr``.
+        gamma: What ``steplr`` multiplies the rate by, above 0 and at most 1.
+        patience: Epochs without improvement that ``plateau`` waits.
+        factor: What ``plateau`` multiplies the rate by, between 0 and 1.
+        early_stopping_patience: Epochs without improvement after which training stops, 1 or more.
+        early_stopping_min_delta: The smallest change of the monitored metric that counts as improvement.
+        early_stopping_monitor: The metric that selects the best checkpoint, stops early, goes to the study.
+        early_stopping_mode: ``max`` if higher is better, ``min`` if lower is.
+        experiment_name: Names the experiment's folder.
+        output_dir: The study's folder.
+        seed: Start of every random sequence; the same seed gives the same training on CPU.
+        focal_alpha: Scale of the focal loss, above 0.
+        focal_gamma: How strongly the focal loss turns to hard examples; 0 is cross-entropy.
+    """
+
+    model_name: str = "medium"
+    model_config_path: str = "config/model_config.yaml"
+    vocab_size: int = 13
+    max_sequence_length: int = 9
+
+    metadata_path: str = "generated_data/metadata.yaml"
+    train_split: str = "train"
+    val_split: str = "val"
+    batch_size: int = 32
+    num_workers: int = 4
+    pin_memory: bool = False
+    augmentation: bool = True
+
+    device: str = "auto"
+    mixed_precision: bool = False
+    num_epochs: int = 40
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    gradient_clip_norm: float = 1.0
+    log_every_n_steps: int = 25
+    save_every_n_epochs: int = 5
+    keep_n_checkpoints: int = 3
+    use_tensorboard: bool = True
+
+    loss_type: str = "crossentropy"
+    label_smoothing: float = 0.0
+
+    optimizer_type: str = "adam"
+    optimizer_betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+
+    scheduler_type: str = "steplr"
+    warmup_epochs: int = 0
+    min_lr: float = 1e-6
+    step_size: int = 10
+    gamma: float = 0.5
+    patience: int = 5
+    factor: float = 0.5
+
+    early_stopping_patience: int = 10
+    early_stopping_min_delta: float = 1e-4
+    early_stopping_monitor: str = "val_char_accuracy"
+    early_stopping_mode: str = "max"
+
+    experiment_name: str = "hyperparameter_experiment"
+    output_dir: str = "training_output"
+
+    seed: int = 0
+    focal_alpha: float = 1.0
+    focal_gamma: float = 2.0
+
+
+# What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
+# content, by the study, so their paths may change.
+WITHOUT_INFLUENCE = frozenset(
+    {
+        "experiment_name",
+        "output_dir",
+        "device",
+        "num_workers",
+        "pin_memory",
+        "log_every_n_steps",
+        "save_every_n_epochs",
+        "keep_n_checkpoints",
+        "use_tensorboard",
+        "metadata_path",
+        "model_config_path",
+    }
+)
+
+
+def config_digest(config: TrainingConfig) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of what determines a training's result.
+
+    Values at their default are left out, so that a field added in a later version of this program leaves the
+    digests in existing studies as they are.
+    """
+    defaults = _influences(TrainingConfig())
+    settings = {name: value for name, value in _influences(config).items() if value != defaults[name]}
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """Return, as ``(old, new)``, the fields that `config_digest` looks at and that differ."""
+    before, after = _influences(old), _influences(new)
+    return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
+
+
+def _influences(config: TrainingConfig) -> dict[str, Any]:
+    """Return the fields that determine the result, written one way: rates of 1 and 1.0 are the same."""
+    defaults: Mapping[str, Any] = asdict(TrainingConfig())
+    return {
+        name: _like(value, defaults[name]) for name, value in asdict(config).items() if name not in WITHOUT_INFLUENCE
+    }
+
+
+def _like(value: Any, default: Any) -> Any:
+    """Return a number in the type of its field's default; a tuple becomes a list."""
+    if isinstance(default, list):
+        return [float(item) for item in value]
+    return float(value) if isinstance(default, float) else value

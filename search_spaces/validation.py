@@ -1,0 +1,261 @@
+"""Pydantic's verdicts on a section, told in our words: rule, value, next step, nearest valid name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from search_spaces.problems import Findings, nearest, suggest
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Homes = Mapping[str, tuple[str, ...]]
+_DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
+
+
+def validated(
+    model: type[_Model],
+    data: object,
+    path: Sequence[str | int],
+    findings: Findings,
+    homes: _Homes | None = None,
+) -> _Model | None:
+    """Return the data as a model, and record every problem in it.
+
+    What is wrong is left out and takes its default in the result, so that the rest can be checked further.
+
+    Args:
+        model: The keys, types and ranges that are expected.
+        data: What was read.
+        path: The keys that lead to the data.
+        findings: Where problems go.
+        homes: For misplaced keys: the full names of the places where a key is valid.
+
+    Returns:
+        The model, or None if a key without a default is missing or wrong.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    for detail in details:
+        _record(detail, model, path, findings, homes or {})
+    bad = {_key_path(detail["loc"]) for detail in details if detail["type"] != "invalid_key"}
+    try:
+        return model.model_validate({} if () in bad else _without(data, bad))
+    except ValidationError:
+        return None
+
+
+def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], findings: Findings) -> Any:
+    """Return a value as the field of a section would hold it, or None after recording what is wrong."""
+    kind: Any = field.annotation
+    constrained: Any = Annotated[kind, *field.metadata] if field.metadata else kind
+    adapter: TypeAdapter[Any] = TypeAdapter(constrained, config=ConfigDict(strict=True, allow_inf_nan=False))
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        findings.problem(path, value, expected_text(field), value_remedy(value, field))
+        return None
+
+
+def expected_text(field: FieldInfo) -> str:
+    """Return what a field takes, as ``a whole number from 1 to 65536 is expected``."""
+    return f"{_kind(field)} is expected"
+
+
+def _record(
+    detail: ErrorDetails,
+    model: type[BaseModel],
+    path: Sequence[str | int],
+    findings: Findings,
+    homes: _Homes,
+) -> None:
+    loc, value = detail["loc"], detail["input"]
+    if detail["type"] == "invalid_key" or loc[-1:] == ("[key]",):
+        where = (*path, *(str(key) for key in loc if key != "[key]"))
+        findings.problem_text(where, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
+        return
+    where = (*path, *loc)
+    owner, field = _field_at(model, loc)
+    if detail["type"] == "extra_forbidden":
+        remedy = _key_remedy(str(loc[-1]), list(owner.model_fields), homes)
+        findings.problem_text(where, f"unknown key; {remedy}")
+    elif field is None:
+        findings.problem(where, value, "a mapping of keys is expected", _mapping_remedy(value))
+    elif detail["type"] == "missing":
+        findings.missing(where, expected_text(field), "add it")
+    else:
+        findings.problem(where, value, expected_text(field), value_remedy(value, field))
+
+
+def value_remedy(value: object, field: FieldInfo) -> str:
+    """Return what to write instead of a value that a field cannot take."""
+    kind = kind_of(field)
+    if _is_mapping(kind):
+        return _mapping_remedy(value)
+    if get_origin(kind) is Literal:
+        return suggest(value, [str(choice) for choice in get_args(kind)])
+    if kind is str:
+        return _text_remedy(value)
+    unquoted = _unquoted(value, kind)
+    if unquoted is not None:
+        return unquoted
+    if kind is bool:
+        return "write true or false"
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}"
+    if (
+        kind is float
+        and isinstance(value, int | float)
+        and _limits(_inner(field).metadata).get("le") == 1 < value <= 100
+    ):
+        return f"write a share, not a percentage: {value / 100:g}"
+    return f"write, for example, {_example(field)}"
+
+
+def kind_of(field: FieldInfo) -> Any:
+    """Return a field's type without its constraints and without None."""
+    return _inner(field).annotation
+
+
+def _unquoted(value: object, kind: object) -> str | None:
+    """Return how to write text that would be right if it were not text."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if kind is bool:
+        return f"write it without quotes: {text}" if text.lower() in ("true", "false") else None
+    if kind not in (int, float):
+        return None
+    if _DECIMAL_COMMA.fullmatch(text):
+        return f"write a decimal point: {text.replace(',', '.')}"
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return f"write it without quotes: {text}" if math.isfinite(number) else None
+
+
+def _text_remedy(value: object) -> str:
+    if isinstance(value, bool | int | float):
+        return f"put it in quotes: '{value}'"
+    return "write one line of text that is not blank" if isinstance(value, str) else "write text"
+
+
+def _mapping_remedy(value: object) -> str:
+    if value is None:
+        return "write its keys below it, indented, or delete the line"
+    return "write 'key: value' lines below it, indented"
+
+
+def _key_remedy(key: str, here: list[str], homes: _Homes) -> str:
+    if key in homes:
+        return f"write it as {' or '.join(homes[key])}"
+    near = nearest(key, here)
+    if near:
+        return f"did you mean {near!r}?"
+    far = nearest(key, homes)
+    if far:
+        return f"did you mean {' or '.join(homes[far])}?"
+    return f"valid keys here: {', '.join(here)}"
+
+
+def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Return the field that an error is about and the model that it belongs to."""
+    owner: type[BaseModel] = model
+    field: FieldInfo | None = None
+    for key in loc:
+        if field is not None and isinstance(key, int):
+            field = FieldInfo.from_annotation(get_args(kind_of(field))[0])
+            continue
+        if field is not None and _is_section(kind_of(field)):
+            owner = kind_of(field)
+        field = owner.model_fields.get(str(key))
+    return owner, field
+
+
+def _kind(field: FieldInfo) -> str:
+    field = _inner(field)
+    annotation: Any = field.annotation
+    if _is_mapping(annotation):
+        return "a mapping of keys"
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) in (list, tuple):
+        item = FieldInfo.from_annotation(get_args(annotation)[0])
+        return f"a list{_length(field.metadata)}, each {_kind(item)},"
+    words: dict[Any, str] = {
+        Any: "a value",
+        bool: "true or false",
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+    }
+    return words[annotation] + _range(field.metadata)
+
+
+def _range(metadata: Sequence[object]) -> str:
+    limits = _limits(metadata)
+    if limits.keys() == {"ge", "le"}:
+        return f" from {limits['ge']} to {limits['le']}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [f"{words[name]} {limits[name]}" for name in words if name in limits]
+    return f" {' and '.join(parts)}" if parts else ""
+
+
+def _limits(metadata: Sequence[object]) -> dict[str, float]:
+    names = ("ge", "gt", "le", "lt")
+    return {name: getattr(item, name) for item in metadata for name in names if hasattr(item, name)}
+
+
+def _length(metadata: Sequence[object]) -> str:
+    least = max((getattr(item, "min_length", 0) for item in metadata), default=0)
+    most = [item.max_length for item in metadata if hasattr(item, "max_length")]
+    if not most:
+        return f" of {least} or more" if least else ""
+    return f" of {least}" if most[0] == least else f" of {least} to {most[0]}"
+
+
+def _example(field: FieldInfo) -> str:
+    if isinstance(field.default, bool | int | float | list):
+        return str(field.default)
+    examples = {int: "10", float: "0.9"}
+    return examples.get(kind_of(field), "[1, 2]")
+
+
+def _inner(field: FieldInfo) -> FieldInfo:
+    """Return the field of an optional type's own type."""
+    if get_origin(field.annotation) not in (Union, UnionType):
+        return field
+    return FieldInfo.from_annotation(next(arg for arg in get_args(field.annotation) if arg is not type(None)))
+
+
+def _is_mapping(annotation: object) -> bool:
+    return _is_section(annotation) or get_origin(annotation) is dict
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _key_path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the keys of an error up to the list it is in."""
+    end = next((index for index, key in enumerate(loc) if isinstance(key, int)), len(loc))
+    return loc[:end]
+
+
+def _without(data: object, bad: set[tuple[int | str, ...]], path: tuple[str, ...] = ()) -> object:
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: _without(value, bad, (*path, key))
+        for key, value in data.items()
+        if isinstance(key, str) and (*path, key) not in bad
+    }

@@ -1,0 +1,192 @@
+"""YAML nodes into plain data: numbers as people write them, merge keys, line numbers, guards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+# Keys of mappings as text, positions in lists as numbers.
+KeyPath = tuple[str | int, ...]
+
+_MAX_VALUES = 50_000
+_MAX_DEPTH = 40
+_TAG = "tag:yaml.org,2002:"
+_MERGE_TAG = _TAG + "merge"
+_COLLECTION_TAGS = (_TAG + "map", _TAG + "seq")
+_SCALAR_TAGS = tuple(_TAG + kind for kind in ("null", "bool", "int", "float", "str"))
+
+
+# The plain words and numbers of YAML 1.2, with 1.1's yes, no, on, off and underscores in numbers:
+# kind, pattern, possible first characters.
+_PLAIN_VALUES: tuple[tuple[str, str, str], ...] = (
+    ("bool", r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
+    ("int", r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+)", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?\.(?i:inf|nan)", "-+."),
+    ("null", r"~|null|Null|NULL", "~nN"),
+    ("merge", r"<<", "<"),
+)
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Return PyYAML's table for recognising plain values by their first character; empty text is null."""
+    table: dict[str, list[tuple[str, re.Pattern[str]]]] = {"": [(_TAG + "null", re.compile(r"$"))]}
+    for kind, pattern, first in _PLAIN_VALUES:
+        for char in first:
+            table.setdefault(char, []).append((_TAG + kind, re.compile(rf"(?:{pattern})$")))
+    return table
+
+
+class _ConfigLoader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's numbers: ``1e-3`` is a float, ``010`` is ten, dates are text."""
+
+    yaml_implicit_resolvers = _resolvers()
+
+
+def _int(loader: yaml.SafeLoader, node: yaml.Node) -> int:
+    text = str(node.value).replace("_", "")
+    return int(text, 16) if "x" in text else int(text)
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.Node) -> float:
+    text = str(node.value).replace("_", "").lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_ConfigLoader.add_constructor(_TAG + "int", _int)
+_ConfigLoader.add_constructor(_TAG + "float", _float)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """Return the root of a YAML text that holds one document, or None if it holds nothing.
+
+    Raises:
+        yaml.YAMLError: If the text is not YAML, or has a tag for anything but plain values.
+        RecursionError: If it is nested hundreds of levels deep.
+    """
+    loader = _ConfigLoader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[str]]:
+    """Return a node tree as plain data, the line of every key and list item, and all problems found.
+
+    Keys of the mapping itself win over merged ones, and earlier merged mappings over later ones. Each problem
+    reads ``line: what is wrong; what to do``. What expands to absurd amounts of data is a problem, not data.
+    """
+    reading = _Reading()
+    data = reading.value(root, (), ())
+    return data, reading.lines, list(dict.fromkeys(reading.problems))
+
+
+class _Reading:
+    """One pass over a node tree."""
+
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[str] = []
+        self._values = 0
+        self._scalars = _ConfigLoader("")
+
+    def value(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
+        """Return a node as plain data; `above` are the nodes that contain it."""
+        if not self._may_expand(node, above):
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node.tag not in _COLLECTION_TAGS:
+            self._tag_problem(node)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, (*above, node))
+        return self._sequence(node, path, (*above, node))
+
+    def _may_expand(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> bool:
+        self._values += 1
+        if self._values == _MAX_VALUES:
+            self._problem(node, f"anchors expand to more than {_MAX_VALUES} values; write fewer")
+        if len(above) > _MAX_DEPTH:
+            self._problem(node, f"nested more than {_MAX_DEPTH} levels deep; write it flatter")
+        elif any(node is outer for outer in above):
+            self._problem(node, "an anchor contains itself; write the values out")
+        else:
+            return self._values < _MAX_VALUES
+        return False
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
+        data: dict[Any, Any] = {}
+        for key, key_node, value_node in self._pairs(node, above):
+            if key in data:
+                continue
+            inner = (*path, str(key))
+            self.lines[inner] = _line(key_node)
+            data[key] = self.value(value_node, inner, above)
+        return data
+
+    def _pairs(
+        self, node: yaml.MappingNode, above: tuple[yaml.Node, ...]
+    ) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
+        """Yield the mapping's own keys, then the merged ones, each with its nodes."""
+        merged: list[yaml.MappingNode] = []
+        first_lines: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node)
+            if key in first_lines:
+                self._problem(key_node, f"the key {key!r} is already in line {first_lines[key]}; keep one of the two")
+                continue
+            first_lines[key] = _line(key_node)
+            if key_node.tag == _MERGE_TAG:
+                merged = self._merged_mappings(value_node)
+            else:
+                yield key, key_node, value_node
+        for other in merged:
+            if self._may_expand(other, above):
+                yield from self._pairs(other, (*above, other))
+
+    def _merged_mappings(self, node: yaml.Node) -> list[yaml.MappingNode]:
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        mappings = [item for item in nodes if isinstance(item, yaml.MappingNode)]
+        if len(mappings) < len(nodes):
+            self._problem(node, "a merge (<<) takes a mapping or a list of mappings; write <<: *anchor")
+        return mappings
+
+    def _key(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return "<<" if node.tag == _MERGE_TAG else self._scalar(node)
+        self._problem(node, "a key is a single value, not a list or mapping; write it as text")
+        return f"line {_line(node)}"
+
+    def _sequence(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> list[Any]:
+        items: list[Any] = []
+        for index, item in enumerate(node.value):
+            self.lines[(*path, index)] = _line(item)
+            items.append(self.value(item, (*path, index), above))
+        return items
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        if node.tag not in _SCALAR_TAGS:
+            self._tag_problem(node)
+            return None
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, KeyError):  # an explicit tag on a word it does not fit, or thousands of digits
+            kind = node.tag.removeprefix(_TAG)
+            self._problem(node, f"{str(node.value)[:30]!r} is no {kind}; write another value, or text in quotes")
+        return None
+
+    def _tag_problem(self, node: yaml.Node) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        self._problem(node, f"the tag {tag} is not allowed; write a plain value, list or mapping without it")
+
+    def _problem(self, node: yaml.Node, text: str) -> None:
+        self.problems.append(f"{_line(node)}: {text}")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

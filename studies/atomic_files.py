@@ -1,0 +1,58 @@
+"""Files that a reader sees either as they were or complete, never half, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically: a temporary file beside it, flushed to disk, takes its name.
+
+    Args:
+        path: The file; its folder must exist.
+        text: The new content.
+
+    Raises:
+        OSError: If the disk is full or the folder is read-only; the old file is then as it was.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    # O_EXCL and the usual mode: the file gets the rights that the user's umask gives, unlike with mkstemp.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The new name itself has to survive a power cut.
+    flush_to_disk(path.parent)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file atomically, indented, keys in the order they come, letters of any script as they are.
+
+    Args:
+        path: The file; its folder must exist.
+        data: Plain data.
+
+    Raises:
+        ValueError: If the data holds NaN or an infinity, which JSON does not know.
+        OSError: If the file cannot be written; the old file is then as it was.
+    """
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""Who works on which trial: one live process works on each, and another takes over when that one dies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from studies.file_locks import FileLock, try_lock
+from studies.folder import OutputFolder
+from studies.optuna_internals import continue_trial, set_running_if_waiting
+from studies.trial_record import (
+    ATTEMPTS,
+    TrialKind,
+    TrialOutcome,
+    TrialPhase,
+    TrialRecord,
+    WhyEnded,
+    own_trials,
+    read_record,
+    record_outcome,
+)
+
+
+@dataclass
+class Claim:
+    """A trial that this process alone works on, until it lets go of it; use it in a ``with`` statement.
+
+    Attributes:
+        trial: The running trial: suggests, reports, carries attributes.
+        record: What the study knew of it when it was claimed; `attempts` counts this one.
+        adopted: Whether another process had begun it and died.
+    """
+
+    trial: Trial
+    record: TrialRecord
+    adopted: bool
+    _lease: FileLock = field(repr=False)
+
+    def finish(self, outcome: TrialOutcome, value: float | None = None) -> None:
+        """Write the outcome, tell the study, and let go of the trial.
+
+        Args:
+            outcome: How it ended.
+            value: The best value of the monitored metric; needed if the trial ended by itself and succeeded.
+
+        Raises:
+            ValueError: If a value is needed and there is none; the trial then stays running and resumable.
+        """
+        state = final_state(self.record.kind, outcome.why_ended)
+        complete = state == TrialState.COMPLETE
+        if complete and value is None:
+            raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}; give its best value")
+        record_outcome(self.trial, outcome)
+        self.trial.study.tell(self.trial, value if complete else None, state=state)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
+        self._lease.release()
+
+    def __enter__(self) -> Claim:
+        """Return the claim itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the trial."""
+        self.release()
+
+
+def claim_next(study: optuna.Study, folder: OutputFolder, names: Collection[str] | None = None) -> Claim | None:
+    """Claim the trial to work on next: first those whose worker died, then waiting ones, by number.
+
+    Args:
+        study: From `create_or_join_study`.
+        folder: The study's folder.
+        names: Only trials of these experiments; the default is all.
+
+    Returns:
+        The claim, or None if nothing is left that nobody works on.
+    """
+    for trial in _candidates(own_trials(study), names):
+        lease = try_lock(folder.lease_path(trial.number))
+        if lease is None:
+            continue
+        try:
+            claim = _take(study, trial.number, lease)
+        except BaseException:
+            lease.release()
+            raise
+        if claim is not None:
+            return claim
+        lease.release()
+    return None
+
+
+def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
+    """Return the state that Optuna is told.
+
+    A search trial that diverged is told as pruned: samplers learn nothing from failed trials.
+    """
+    if why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED):
+        return TrialState.COMPLETE
+    if why is WhyEnded.PRUNED or (why is WhyEnded.NONFINITE_LOSS and kind is TrialKind.SEARCH):
+        return TrialState.PRUNED
+    return TrialState.FAIL
+
+
+def _candidates(trials: Iterable[FrozenTrial], names: Collection[str] | None) -> list[FrozenTrial]:
+    unfinished = [trial for trial in trials if not trial.state.is_finished()]
+    if names is not None:
+        unfinished = [trial for trial in unfinished if read_record(trial).experiment_name in names]
+    return sorted(unfinished, key=lambda trial: (trial.state == TrialState.WAITING, trial.number))
+
+
+def _take(study: optuna.Study, number: int, lease: FileLock) -> Claim | None:
+    # Only now, under the lease, is the state certain: another worker may have ended the trial or died
+    # meanwhile.
+    trial = next(trial for trial in own_trials(study) if trial.number == number)
+    adopted = trial.state == TrialState.RUNNING
+    if not adopted and not (trial.state == TrialState.WAITING and set_running_if_waiting(study, trial)):
+        return None
+    # Whoever ran it may have died before counting itself.
+    record = read_record(trial)
+    attempts = max(1, record.attempts) + 1 if adopted else 1
+    running = continue_trial(study, trial)
+    running.set_user_attr(ATTEMPTS, attempts)
+    return Claim(running, replace(record, phase=TrialPhase.RUNNING, attempts=attempts), adopted, lease)

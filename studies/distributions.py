@@ -1,0 +1,84 @@
+"""From the search space to Optuna: distributions, and the suggestions of one trial."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from search_spaces.space import Choices, Domain, FloatRange, IntRange, SearchSpace
+from search_spaces.training_config import TrainingConfig
+from studies.trial_record import OUTSIDE_SPACE
+
+Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+
+
+def to_distribution(domain: Domain) -> Distribution:
+    """Return Optuna's distribution over the same values."""
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.values)
+    if isinstance(domain, IntRange):
+        # The last value on the grid, found here since Optuna would warn about it at every suggestion.
+        high = domain.low + (domain.high - domain.low) // domain.step * domain.step
+        return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
+    return FloatDistribution(domain.low, _last_on_grid(domain), log=domain.log, step=domain.step)
+
+
+def suggest_all(trial: Trial, space: SearchSpace, config: TrainingConfig) -> TrainingConfig:
+    """Suggest every parameter that counts for a trial, before it reports anything.
+
+    Conditions are looked up as the values come in. What a preset came with is used as it is, and its values
+    that the space cannot hold are left as they are; the answer for a preset is therefore its own
+    configuration.
+
+    Args:
+        trial: The claimed trial; values suggested before an interruption are kept.
+        space: The study's space.
+        config: A preset's configuration, or what a search trial starts from.
+
+    Returns:
+        The configuration with the suggested values.
+    """
+    outside = trial.user_attrs.get(OUTSIDE_SPACE, {})
+    for parameter in space:
+        if parameter.name not in outside and parameter.is_active(config):
+            value = _suggest(trial, parameter.name, to_distribution(parameter.domain))
+            config = replace(config, **{parameter.name: value})
+    return config
+
+
+def fixed_values(space: SearchSpace, config: TrainingConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a preset's values of the parameters that count for it.
+
+    Returns:
+        Those that the space can hold, to be fixed at suggestion, and those that it cannot.
+    """
+    fixed: dict[str, Any] = {}
+    outside: dict[str, Any] = {}
+    for parameter in space.active(config):
+        value = getattr(config, parameter.name)
+        if parameter.domain.holds(value):
+            fixed[parameter.name] = float(value) if isinstance(parameter.domain, FloatRange) else value
+        else:
+            outside[parameter.name] = value
+    return fixed, outside
+
+
+def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    low, high, step, log = distribution.low, distribution.high, distribution.step, distribution.log
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=log)
+    return trial.suggest_float(name, low, high, step=step, log=log)
+
+
+def _last_on_grid(domain: FloatRange) -> float:
+    if domain.step is None:
+        return domain.high
+    # In decimals, as Optuna does: 0.1 + 2 * 0.1 is not 0.3 in binary.
+    low, high, step = (Decimal(str(number)) for number in (domain.low, domain.high, domain.step))
+    return float(low + (high - low) // step * step)

@@ -1,0 +1,185 @@
+"""Locks that a live process cannot lose and a dead one cannot keep.
+
+POSIX record locks (`fcntl.lockf`) stay with a stopped process and are freed by the kernel at its death, `kill
+-9` included; forked loader workers do not inherit them. They belong to the process, not to the file
+descriptor: closing any descriptor of the file drops the lock, and a process never blocks itself. So every
+lock of this process is noted here by path, each file is open at most once, and nothing else opens a lock
+file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from search_spaces.errors import ConfigurationError
+
+_POLL_S = 0.02
+
+# struct flock: pid and type stand at other places on macOS.
+_FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
+
+_held: dict[str, FileLock] = {}
+# One at a time: a probe that closes a file just when another thread locks it would drop that thread's lock.
+_registry_lock = threading.Lock()
+
+
+class FileLock:
+    """A lock that this process holds on a file; made by `try_lock` and `wait_for_lock`.
+
+    Attributes:
+        path: The lock file. It stays when the lock is released: removing it would let two processes lock two
+            files of the same name.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Take over a locked descriptor."""
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Free the lock; a second call does nothing."""
+        with _registry_lock:
+            if self._descriptor is None:
+                return
+            _held.pop(_key(self.path), None)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> FileLock:
+        """Return the lock itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the lock."""
+        self.release()
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """Lock a file if nobody else does; the file and its folder are created where missing.
+
+    Args:
+        path: The lock file.
+
+    Returns:
+        The lock, or None if another process, or another part of this one, holds it.
+
+    Raises:
+        ConfigurationError: If the file system has no file locks.
+        OSError: If the file cannot be created or opened.
+    """
+    with _registry_lock:
+        key = _key(path)
+        if key in _held:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if _locked(descriptor, path):
+                _held[key] = FileLock(path, descriptor)
+        finally:
+            if key not in _held:
+                os.close(descriptor)
+        return _held.get(key)
+
+
+def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
+    """Lock a file, waiting while another process does.
+
+    Args:
+        path: The lock file.
+        timeout_s: Seconds to wait at most.
+
+    Returns:
+        The lock.
+
+    Raises:
+        ConfigurationError: If the lock is not free in time (the holder is named), or there are no file locks.
+        OSError: If the file cannot be created or opened.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (lock := try_lock(path)) is None:
+        if time.monotonic() >= deadline:
+            raise ConfigurationError(
+                f"{path}: {_holder_text(path)} has held this lock for {timeout_s:g} s; "
+                "let it go on (a stopped process: kill -CONT) or end it, then repeat the command"
+            )
+        time.sleep(_POLL_S)
+    return lock
+
+
+def holder_pid(path: Path) -> int | None:
+    """Return the process id of a lock's holder, without taking the lock or writing anything.
+
+    Args:
+        path: The lock file; it may be missing.
+
+    Returns:
+        The process id (0 if the holder is on another machine and the file system does not tell), or None if
+        the lock is free.
+    """
+    with _registry_lock:
+        if _key(path) in _held:
+            return os.getpid()
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return _probe(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _key(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+            raise ConfigurationError(
+                f"{path.parent}: this file system has no file locks, which keep two workers off one trial; "
+                "choose an --output-dir on another disk"
+            ) from error
+        raise
+    return True
+
+
+def _probe(descriptor: int) -> int | None:
+    """Ask the kernel who would be in the way of an exclusive lock on the whole file."""
+    if sys.platform == "darwin":
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, 0, 0, 0, fcntl.F_WRLCK, 0))
+        _, _, pid, kind, _ = struct.unpack(_FLOCK_LAYOUT, answer)
+    else:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, fcntl.F_WRLCK, 0, 0, 0, 0))
+        kind, _, _, _, pid = struct.unpack(_FLOCK_LAYOUT, answer)
+    return None if kind == fcntl.F_UNLCK else max(0, int(pid))
+
+
+def _holder_text(path: Path) -> str:
+    pid = holder_pid(path)
+    return f"process {pid}" if pid else "another process"
+
+
+def _forget_after_fork() -> None:
+    """A forked child holds none of its parent's locks, and the thread that held the registry's is gone."""
+    global _registry_lock
+    _held.clear()
+    _registry_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,166 @@
+"""The output folder: which study it belongs to, and where things are in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from search_spaces.errors import ConfigurationError
+from search_spaces.names import name_problem
+from studies.atomic_files import write_json
+from studies.file_locks import FileLock, wait_for_lock
+from studies.storage import BUSY_TIMEOUT_S, INTERNAL_FOLDER
+from studies.storage_url import sqlite_path, sqlite_url, without_password
+
+_PLACEHOLDER = "{output_dir}"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What ``.study/owner.json`` says.
+
+    Attributes:
+        study: Name of the study that the folder belongs to.
+        storage: Its storage URL without password; ``{output_dir}`` stands for the folder, which may be moved.
+        folder_id: Tells this folder from every other one; the study knows it too.
+    """
+
+    study: str
+    storage: str
+    folder_id: str
+
+
+class OutputFolder:
+    """The folder that one study writes into.
+
+    Attributes:
+        path: The folder, absolute. It may be missing until `claim`.
+        internal: Its ``.study`` folder: the owner file and the locks.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Name a folder; nothing is created or looked at."""
+        self.path = Path(os.path.abspath(path))
+        self.internal = self.path / INTERNAL_FOLDER
+
+    def trial_dir(self, name: str) -> Path:
+        """Return the folder of an experiment or a search trial; it may be missing still.
+
+        Raises:
+            ConfigurationError: If the name would lead out of this folder.
+        """
+        if name in ("", ".", "..") or Path(name).name != name or name.casefold() == INTERNAL_FOLDER:
+            raise ConfigurationError(f"experiment name: found {name!r}; it cannot be a folder in {self.path}")
+        return self.path / name
+
+    def lease_path(self, number: int) -> Path:
+        """Return the lock file that is held while the trial of this number is worked on."""
+        return self.internal / "leases" / f"{number:04d}.lock"
+
+    def lock(self, *, timeout_s: float = BUSY_TIMEOUT_S) -> FileLock:
+        """Wait for the lock under which the study's makeup changes; use it in a ``with`` statement.
+
+        Raises:
+            ConfigurationError: If another process does not let go of it within `timeout_s` seconds.
+        """
+        return wait_for_lock(self.internal / "study.lock", timeout_s=timeout_s)
+
+    def owner(self) -> Owner | None:
+        """Return whom the folder belongs to, or None if to nobody yet.
+
+        Raises:
+            ConfigurationError: If the owner file cannot be understood.
+        """
+        path = self.internal / "owner.json"
+        try:
+            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigurationError(
+                f"{path}: cannot be read ({error}); restore the file or choose another --output-dir"
+            ) from error
+
+    def check(self, study_name: str, storage_url: str) -> None:
+        """Refuse a folder that the study cannot use; nothing is created or changed.
+
+        Raises:
+            ConfigurationError: If the study's name is bad, the folder cannot be written, or it belongs to
+                another study or to another storage.
+        """
+        problem = name_problem(study_name)
+        if problem is not None:
+            raise ConfigurationError(f"study name: found {study_name!r}; {problem}")
+        problem = self._place_problem() or self._owner_problem(self.owner(), study_name, storage_url)
+        if problem is not None:
+            raise ConfigurationError(f"output folder {self.path}: {problem}")
+
+    def claim(self, study_name: str, storage_url: str) -> None:
+        """Create the folder where missing and make it the study's own; repeating it changes nothing.
+
+        Args:
+            study_name: The study's name.
+            storage_url: Where the study is kept; its password is not written down.
+
+        Raises:
+            ConfigurationError: As `check`, or if the folder cannot be created.
+        """
+        self.check(study_name, storage_url)
+        try:
+            self.internal.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                self.check(study_name, storage_url)
+                if self.owner() is None:
+                    owner = Owner(study_name, self._portable(storage_url), uuid.uuid4().hex)
+                    write_json(self.internal / "owner.json", asdict(owner))
+        except OSError as error:
+            raise ConfigurationError(
+                f"output folder {self.path}: {error.strerror or error}; make room or choose another --output-dir"
+            ) from error
+
+    def storage_url(self, owner: Owner) -> str:
+        """Return the URL that the owner file means, without a password."""
+        return owner.storage.replace(_PLACEHOLDER, sqlite_url(self.path).removeprefix("sqlite:///"), 1)
+
+    def keeps_storage(self, owner: Owner) -> bool:
+        """Return whether the study's database is in this folder, so that the two come and go together."""
+        return _PLACEHOLDER in owner.storage
+
+    def is_owned_with(self, owner: Owner, storage_url: str) -> bool:
+        """Return whether a URL means the owner's storage; passwords do not count."""
+        return owner.storage == self._portable(storage_url)
+
+    def _portable(self, storage_url: str) -> str:
+        path = sqlite_path(storage_url)
+        if path is None:
+            return without_password(storage_url)
+        real, folder = Path(os.path.realpath(path)), Path(os.path.realpath(self.path))
+        if folder not in real.parents:
+            return sqlite_url(real)
+        return f"sqlite:///{_PLACEHOLDER}{sqlite_url(Path('/') / real.relative_to(folder)).removeprefix('sqlite:///')}"
+
+    def _place_problem(self) -> str | None:
+        nearest = next(place for place in (self.path, *self.path.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            return f"{nearest} is a file; choose another --output-dir"
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            return f"nothing can be written in {nearest}; change its rights or choose another --output-dir"
+        return None
+
+    def _owner_problem(self, owner: Owner | None, study_name: str, storage_url: str) -> str | None:
+        if owner is None:
+            return None
+        if owner.study != study_name:
+            return (
+                f"it belongs to the study {owner.study!r}, not to {study_name!r}; "
+                f"choose another --output-dir, or --study {owner.study!r} to go on with that study"
+            )
+        if not self.is_owned_with(owner, storage_url):
+            return (
+                f"its study is kept in {self.storage_url(owner)}; "
+                "give that as --storage, or choose another --output-dir for a study kept elsewhere"
+            )
+        return None

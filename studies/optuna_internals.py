@@ -1,0 +1,59 @@
+"""Every name of Optuna 5 that is not public and that this package needs, in one place.
+
+Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor go on
+with a trial that another process began. `tests/studies/test_optuna_internals.py` fails if a new Optuna
+changes any of it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage, _CachedStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+_TRIALS = sqlalchemy.table(
+    "trials",
+    sqlalchemy.column("trial_id", sqlalchemy.Integer),
+    sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
+    sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
+)
+
+
+def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
+    """Return a running trial as the object that suggests and reports, under its own number.
+
+    `study.get_trials` must have seen the trial before: Optuna's cache refuses to store parameters of others.
+    """
+    return Trial(study, trial._trial_id)
+
+
+def set_running_if_waiting(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Turn a waiting trial into a running one in a single statement, so that only one of many can succeed.
+
+    Returns:
+        Whether it was this call that did it.
+    """
+    # Optuna keeps naive UTC in the database.
+    now = datetime.now(UTC).replace(tzinfo=None)
+    statement = (
+        sqlalchemy.update(_TRIALS)
+        .where(_TRIALS.c.trial_id == trial._trial_id, _TRIALS.c.state == TrialState.WAITING)
+        .values(state=TrialState.RUNNING, datetime_start=now)
+    )
+    with rdb_storage(study).engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
+def rdb_storage(study: optuna.Study) -> RDBStorage:
+    """Return the database storage behind a study's cache.
+
+    Raises:
+        TypeError: If the study is kept in memory or in a journal file.
+    """
+    storage = study._storage
+    if not isinstance(storage, _CachedStorage):
+        raise TypeError(f"a study of this package is kept in a database, but got {type(storage).__name__}")
+    return storage._backend

@@ -1,0 +1,169 @@
+"""Presets as enqueued trials: each name once in a study, whatever is killed, repeated or run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import optuna
+
+from search_spaces.errors import ConfigurationError
+from search_spaces.space import SearchSpace
+from search_spaces.space_files import parse_search_space
+from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
+from studies import trial_record
+from studies.distributions import fixed_values
+from studies.folder import OutputFolder
+from studies.trial_record import TrialKind, TrialPhase, TrialRecord, latest_presets, own_trials, read_record
+
+_PRESET_ORDER = "experiments"
+_SPACE = "space"
+
+
+@dataclass(frozen=True)
+class PresetState:
+    """Where a preset stands in its study.
+
+    Attributes:
+        trial_number: Of its trial, the latest one if it was tried again.
+        state: Waiting, running, completed ("finished") or failed.
+    """
+
+    trial_number: int
+    state: TrialPhase
+
+
+def enqueue_presets(
+    study: optuna.Study,
+    folder: OutputFolder,
+    experiments: Mapping[str, TrainingConfig],
+    space: SearchSpace,
+    *,
+    file_order: Sequence[str] | None = None,
+) -> dict[str, PresetState]:
+    """Add the presets that the study does not have yet, as waiting trials in their order.
+
+    Args:
+        study: From `create_or_join_study`.
+        folder: The study's folder.
+        experiments: The presets by name.
+        space: What the search may vary; it says which settings of a preset become parameters of its trial.
+            The study keeps the one it was begun with, widened so that it holds the presets: see
+            `study_space`.
+        file_order: All names of the file that the presets come from, if they are a selection; results keep
+            that order.
+
+    Returns:
+        Where each of the given presets stands, in the given order.
+
+    Raises:
+        ConfigurationError: If a name is taken in the study by other settings (every difference is told), or
+            differs from a taken one in upper and lower case only. Nothing is added then.
+    """
+    with folder.lock():
+        known = latest_presets(map(read_record, own_trials(study)))
+        _refuse_changes(known, experiments)
+        _keep_order(study, list(file_order or experiments), experiments)
+        space = _keep_space(study, space, experiments)
+        for name, config in experiments.items():
+            if name not in known:
+                _enqueue(study, name, config, space)
+        known = latest_presets(map(read_record, own_trials(study)))
+    return {name: PresetState(known[name].number, known[name].phase) for name in experiments}
+
+
+def preset_order(study: optuna.Study) -> list[str]:
+    """Return the names of the study's presets in the order of their file."""
+    return list(study.user_attrs.get(_PRESET_ORDER, []))
+
+
+def study_space(study: optuna.Study) -> SearchSpace:
+    """Return the search space that the study was begun with, widened to hold its presets.
+
+    Raises:
+        ConfigurationError: If the study has none yet, or this version cannot read it.
+    """
+    if _SPACE not in study.user_attrs:
+        raise ConfigurationError(f"study {study.study_name!r}: it has no search space yet; begin with its presets")
+    return parse_search_space(study.user_attrs[_SPACE])
+
+
+def _keep_space(study: optuna.Study, space: SearchSpace, experiments: Mapping[str, TrainingConfig]) -> SearchSpace:
+    kept = study_space(study) if _SPACE in study.user_attrs else space
+    widened = kept.widened(experiments.values())
+    if widened.as_dict() != study.user_attrs.get(_SPACE):
+        study.set_user_attr(_SPACE, widened.as_dict())
+    return widened
+
+
+def _enqueue(study: optuna.Study, name: str, config: TrainingConfig, space: SearchSpace) -> None:
+    """Add one preset in one transaction: a kill leaves it out or in, never half."""
+    fixed, outside = fixed_values(space, config)
+    attributes = {
+        trial_record.KIND: TrialKind.PRESET.value,
+        trial_record.EXPERIMENT_NAME: name,
+        trial_record.CONFIG: asdict(config),
+        trial_record.CONFIG_DIGEST: config_digest(config),
+    }
+    if outside:
+        attributes[trial_record.OUTSIDE_SPACE] = outside
+    study.enqueue_trial(fixed, user_attrs=attributes)
+
+
+def _refuse_changes(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> None:
+    taken = {name.casefold(): name for name in known}
+    problems: list[str] = []
+    for name, config in experiments.items():
+        other = taken.get(name.casefold(), name)
+        if other != name:
+            problems.append(
+                f"experiment {name!r}: the study has {other!r} already, and the two would share a folder "
+                "where upper and lower case are the same; choose another name"
+            )
+        elif name in known and known[name].config_digest != config_digest(config):
+            problems.append(_change_text(known[name], config))
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _change_text(record: TrialRecord, config: TrainingConfig) -> str:
+    changes = differing_fields(record.training_config, config)
+    told = ", ".join(f"{field} was {old!r} and is {new!r} now" for field, (old, new) in changes.items())
+    return (
+        f"experiment {record.experiment_name!r}: this study has it with other settings "
+        f"({told or 'of another version'}); change them back, give the experiment a new name, "
+        "or begin another study with another --output-dir"
+    )
+
+
+def _keep_order(study: optuna.Study, file_order: list[str], experiments: Mapping[str, TrainingConfig]) -> None:
+    old = preset_order(study)
+    new = merged_order(old, file_order)
+    wanted = [name for name in new if name in old or name in experiments]
+    if wanted != old:
+        study.set_user_attr(_PRESET_ORDER, wanted)
+
+
+def merged_order(known: Sequence[str], latest: Sequence[str]) -> list[str]:
+    """Merge two orders: what the latest knows takes its order, what only the older knows keeps its place.
+
+    Args:
+        known: The order so far.
+        latest: The order of the file that is run now.
+
+    Returns:
+        All names, each once. A new name stands right after its predecessor in `latest`.
+    """
+    shared = iter([name for name in latest if name in known])
+    merged = [next(shared) if name in latest else name for name in known]
+    for position, name in enumerate(latest):
+        if name not in merged:
+            merged.insert(_place(merged, latest, position), name)
+    return merged
+
+
+def _place(merged: list[str], latest: Sequence[str], position: int) -> int:
+    if position > 0:
+        return merged.index(latest[position - 1]) + 1
+    followers = [merged.index(name) for name in latest[1:] if name in merged]
+    return min(followers, default=len(merged))

@@ -1,0 +1,122 @@
+"""The results file of the API reference: its keys in its order, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import optuna
+
+from studies.presets import preset_order
+from studies.trial_record import (
+    TrialKind,
+    TrialOutcome,
+    TrialPhase,
+    TrialRecord,
+    WhyEnded,
+    latest_presets,
+    own_trials,
+    read_record,
+)
+
+HYPERPARAMETERS = (
+    "model_name",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "loss_type",
+    "scheduler_type",
+    "optimizer_type",
+)
+
+
+def default_results_name(timestamp: str) -> str:
+    """Return the file name that the reference's loader looks for."""
+    return f"hyperparameter_tuning_results_{timestamp}.json"
+
+
+def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
+    """Return a study's results as the API reference documents them; at any time, also while it runs.
+
+    Waiting and running trials are left out; of a preset that was tried again only the latest trial counts. A
+    pruned trial is a completed one. No number is NaN or infinite.
+
+    Args:
+        study: The study; it is only read.
+        timestamp: ``YYYYMMDD_HHMMSS``.
+
+    Returns:
+        Plain data, ready for JSON.
+    """
+    records = ended_records(study)
+    completed = [record for record in records if record.phase is TrialPhase.COMPLETED]
+    best = best_record(records)
+    return {
+        "timestamp": timestamp,
+        "experiments_completed": len(completed),
+        "best_result": None if best is None else _result(best, with_error=False),
+        "all_results": [_result(record, with_error=True) for record in records],
+    }
+
+
+def ended_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return the ended trials: presets in the order of their file, then search trials by number."""
+    records = [read_record(trial) for trial in own_trials(study)]
+    order = {name: position for position, name in enumerate(preset_order(study))}
+    presets = sorted(latest_presets(records).values(), key=lambda preset: order.get(preset.experiment_name, len(order)))
+    searches = [record for record in records if record.kind is TrialKind.SEARCH]
+    return [record for record in (*presets, *searches) if record.phase in (TrialPhase.COMPLETED, TrialPhase.FAILED)]
+
+
+def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Return the completed, not pruned trial of the best accuracies, or None.
+
+    Character accuracy decides, then sequence accuracy, then the lower number.
+    """
+    candidates = [
+        (outcome.best_val_char_accuracy, outcome.best_val_seq_accuracy, -record.number, record)
+        for record in records
+        if (outcome := record.outcome) is not None
+        and record.phase is TrialPhase.COMPLETED
+        and outcome.why_ended is not WhyEnded.PRUNED
+    ]
+    return max(candidates, key=lambda candidate: candidate[:3])[3] if candidates else None
+
+
+def _result(record: TrialRecord, *, with_error: bool) -> dict[str, Any]:
+    outcome = record.outcome or _UNKNOWN
+    failed = record.phase is TrialPhase.FAILED
+    result: dict[str, Any] = {
+        "experiment_name": record.experiment_name,
+        "status": "failed" if failed else "completed",
+        "training_time": _number(outcome.training_time_s) or 0.0,
+        "best_val_char_accuracy": _number(outcome.best_val_char_accuracy) or 0.0,
+        "best_val_seq_accuracy": _number(outcome.best_val_seq_accuracy) or 0.0,
+        "final_train_loss": _number(outcome.final_train_loss),
+        "total_epochs": outcome.total_epochs,
+    }
+    if with_error:
+        result["error_message"] = _error_message(outcome) if failed else ""
+    config = record.training_config
+    return result | {"hyperparameters": {name: getattr(config, name) for name in HYPERPARAMETERS}}
+
+
+_UNKNOWN = TrialOutcome(
+    why_ended=WhyEnded.FAILED,
+    training_time_s=0.0,
+    best_val_char_accuracy=0.0,
+    best_val_seq_accuracy=0.0,
+    final_train_loss=None,
+    total_epochs=0,
+    best_epoch=None,
+    error_message="ended from outside, without a reason given",
+)
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _error_message(outcome: TrialOutcome) -> str:
+    return outcome.error_message or outcome.error_type or outcome.why_ended.value

@@ -1,0 +1,153 @@
+"""Opening the database of a study, for work or for reading only.
+
+Optuna's own log lines below a warning are switched off here, once, for the whole program.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from search_spaces.errors import ConfigurationError
+from studies.atomic_files import flush_to_disk
+from studies.file_locks import wait_for_lock
+from studies.storage_url import absolute_storage_url, mask_password, sqlite_path, sqlite_url
+
+BUSY_TIMEOUT_S = 300.0
+INTERNAL_FOLDER = ".study"
+
+
+def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
+    """Open a study database for work and create it if it is missing.
+
+    A new SQLite database is made under another name and takes its own when complete, so that a kill never
+    leaves half of one and processes that start together share one. The rollback journal stays (SQLite's
+    default): many versions of SQLite lose data with a write-ahead log. No heartbeat: file locks tell who is
+    alive.
+
+    Args:
+        url: A URL that `check_storage_url` accepts.
+        busy_timeout_s: Seconds to wait while another process writes, or is stopped while it does.
+
+    Returns:
+        The storage.
+
+    Raises:
+        ConfigurationError: If the database is of another Optuna version, damaged, or cannot be reached or
+            written.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        return _connect(url, {})
+    try:
+        if _is_missing(path):
+            with wait_for_lock(path.parent / INTERNAL_FOLDER / "database.lock", timeout_s=busy_timeout_s):
+                _create_database(path)
+        return _connect(sqlite_url(path), {"connect_args": {"timeout": busy_timeout_s}})
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}; make room or choose another folder") from error
+
+
+def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
+    """Open an existing study database for `status`, `export` and the like: nothing is created or written.
+
+    SQLite alone may still finish what a killed writer left behind, as for any reader.
+
+    Args:
+        url: A URL that `check_storage_url` accepts.
+        busy_timeout_s: Seconds to wait while another process writes.
+
+    Returns:
+        The storage; writing through it fails.
+
+    Raises:
+        ConfigurationError: If there is no such database, or it cannot be read.
+    """
+    path = sqlite_path(url)
+    if path is None:
+        return _connect(url, {}, for_reading=True)
+    if _is_missing(path):
+        raise ConfigurationError(f"{path}: there is no study database; `khmer-tuner run` creates one")
+
+    def connect_read_only() -> sqlite3.Connection:
+        # mode=rw, unlike the default, never creates the file; a hot journal still needs the right to write.
+        uri = f"file:{quote(str(path))}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    return _connect(sqlite_url(path), {"creator": connect_read_only}, for_reading=True)
+
+
+def storage_error_text(error: Exception, url: str) -> str:
+    """Say in one line what a database error means and what to do.
+
+    Args:
+        error: What Optuna (`StorageInternalError`), SQLAlchemy or `sqlite3` raised.
+        url: The storage's URL; its password is not shown.
+
+    Returns:
+        Place, reason and remedy. What was committed before is safe in every case.
+    """
+    causes = (error, error.__cause__, getattr(error.__cause__, "orig", None), getattr(error, "orig", None))
+    reason = str(next((cause for cause in reversed(causes) if cause is not None), error)).strip()
+    place = sqlite_path(url) or mask_password(url)
+    remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
+    return f"{place}: {mask_password(reason)}; {remedy}"
+
+
+_REMEDIES = {
+    "disk is full": "make room on that disk, then repeat the command to go on",
+    "disk I/O error": "check that disk (full or failing), then repeat the command to go on",
+    "readonly database": "make the file and its folder writable, then repeat the command to go on",
+    "unable to open": "make the file and its folder readable and writable, then repeat the command to go on",
+    "is locked": "another process holds the database (a stopped one: kill -CONT); let it go on, then repeat",
+    "malformed": "the file is damaged; restore a copy or choose another --output-dir",
+    "not a database": "the file is damaged; restore a copy or choose another --output-dir",
+}
+
+
+def _is_missing(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _create_database(path: Path) -> None:
+    if not _is_missing(path):
+        return
+    # The name is always the same, so that what a killed process left is written over.
+    unfinished = path.parent / INTERNAL_FOLDER / "unfinished.db"
+    for leftover in (unfinished, unfinished.with_name(unfinished.name + "-journal")):
+        leftover.unlink(missing_ok=True)
+    storage = _connect(sqlite_url(unfinished), {"creator": lambda: _connect_in_haste(unfinished)})
+    storage.remove_session()
+    storage.engine.dispose()
+    flush_to_disk(unfinished)
+    os.replace(unfinished, path)
+    flush_to_disk(path.parent)
+
+
+def _connect_in_haste(path: Path) -> sqlite3.Connection:
+    # Forty tables and indexes, each waiting for the disk, take most of a second; one flush at the end does as
+    # well.
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = False) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return RDBStorage(absolute_storage_url(url), engine_options, skip_table_creation=for_reading)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+        raise ConfigurationError(storage_error_text(error, url)) from error
+    except RuntimeError as error:
+        # The only one that Optuna raises here; its text names the command that upgrades the tables.
+        raise ConfigurationError(f"{mask_password(url)}: {error}") from error

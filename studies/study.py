@@ -1,0 +1,186 @@
+"""Creating, joining and loading the study of an output folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+
+from search_spaces.errors import ConfigurationError
+from studies.folder import OutputFolder, Owner
+from studies.storage import open_storage_for_reading
+from studies.storage_url import check_storage_url
+from studies.terms import StudyTerms
+
+DEFAULT_STUDY_NAME = "khmer-ocr"
+
+_TERMS = "terms"
+_FOLDER = "folder"
+
+
+def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, terms: StudyTerms) -> optuna.Study:
+    """Return the folder's study for work, created if missing; several processes may call it at once.
+
+    Args:
+        storage: From `open_storage`.
+        name: The study's name.
+        folder: The output folder; it becomes the study's own.
+        terms: What the run that calls this will train under.
+
+    Returns:
+        The study.
+
+    Raises:
+        ConfigurationError: If the folder belongs to another study or the study to another folder, if the
+            study was begun under other terms (every difference is told), or if it is not one of this
+            program's.
+    """
+    folder.check(name, storage.url)
+    # Once before anything is created for a run that cannot be, and once when nobody else can change it any
+    # more.
+    _refuse_misfit(_find_study(storage, name), folder, terms)
+    folder.claim(name, storage.url)
+    with folder.lock():
+        study = _find_study(storage, name)
+        _refuse_misfit(study, folder, terms)
+        if study is None:
+            study = _create_study(storage, name, terms)
+        if _TERMS not in study.user_attrs:
+            # A kill between creating the study and this point leaves it without terms: they are completed
+            # now.
+            study = _give_terms(study, storage, terms)
+        if study.user_attrs.get(_FOLDER) != _folder_mark(folder):
+            study.set_user_attr(_FOLDER, _folder_mark(folder))
+    return study
+
+
+def load_study(
+    output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
+) -> tuple[optuna.Study, OutputFolder]:
+    """Return a folder's study for reading; nothing is created or written, however wrong the arguments.
+
+    Args:
+        output_dir: The study's output folder.
+        storage_url: Its storage, needed only to add a password.
+        name: Its name, needed only to make sure.
+
+    Returns:
+        The study and the folder.
+
+    Raises:
+        ConfigurationError: If there is no study, or another one than was asked for.
+    """
+    folder = OutputFolder(output_dir)
+    owner = _owner_or_refuse(folder)
+    if name is not None and name != owner.study:
+        raise ConfigurationError(
+            f"output folder {folder.path}: it belongs to the study {owner.study!r}, not to {name!r}; "
+            "leave out --study or name another --output-dir"
+        )
+    url = storage_url or folder.storage_url(owner)
+    check_storage_url(url)
+    if not folder.is_owned_with(owner, url):
+        raise ConfigurationError(
+            f"output folder {folder.path}: its study is kept in {folder.storage_url(owner)}; leave out --storage"
+        )
+    study = _find_study(open_storage_for_reading(url), owner.study)
+    if study is None or _TERMS not in study.user_attrs:
+        raise ConfigurationError(
+            f"output folder {folder.path}: its study has not begun yet; `khmer-tuner run` begins it"
+        )
+    return study, folder
+
+
+def study_terms(study: optuna.Study) -> StudyTerms:
+    """Return the terms that the study was begun under."""
+    return StudyTerms(**study.user_attrs[_TERMS])
+
+
+def version_notes(study: optuna.Study, terms: StudyTerms) -> tuple[str, ...]:
+    """Return one line per library whose version is not the one that the study was begun with."""
+    begun = study_terms(study).versions
+    return tuple(
+        f"the study was begun with {library} {begun[library]}, this is {version}; results may differ slightly"
+        for library, version in terms.versions.items()
+        if begun.get(library, version) != version
+    )
+
+
+def _owner_or_refuse(folder: OutputFolder) -> Owner:
+    owner = folder.owner()
+    if owner is not None:
+        return owner
+    what = "it holds no study" if folder.path.is_dir() else "there is no such folder"
+    raise ConfigurationError(
+        f"output folder {folder.path}: {what}; name the --output-dir of a study, or begin one with `khmer-tuner run`"
+    )
+
+
+def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    # Pruning and suggestions are set by those who search; presets need neither.
+    return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
+
+
+def _create_study(storage: RDBStorage, name: str, terms: StudyTerms) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=terms.direction, pruner=optuna.pruners.NopPruner()
+    )
+    with warnings.catch_warnings():
+        # It only labels the dashboard's axis; Optuna has called it experimental since 3.2.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([terms.monitor])
+    return study
+
+
+def _give_terms(study: optuna.Study, storage: RDBStorage, terms: StudyTerms) -> optuna.Study:
+    if study.direction != terms.direction or study.metric_names != [terms.monitor]:
+        optuna.delete_study(study_name=study.study_name, storage=storage)
+        study = _create_study(storage, study.study_name, terms)
+    study.set_user_attr(_TERMS, terms.as_dict())
+    return study
+
+
+def _folder_mark(folder: OutputFolder) -> dict[str, str]:
+    owner = folder.owner()
+    return {"id": owner.folder_id if owner is not None else "", "path": os.path.realpath(folder.path)}
+
+
+def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, terms: StudyTerms) -> None:
+    """Refuse to join a study that is another program's, another folder's, or of other terms."""
+    if study is None:
+        return
+    name = study.study_name
+    if _TERMS not in study.user_attrs:
+        if study.get_trials(deepcopy=False) or study.user_attrs:
+            raise ConfigurationError(
+                f"study {name!r}: another program made it in this storage; choose another --study name"
+            )
+        return
+    _refuse_other_folder(study, folder)
+    problems = [f"study {name!r}: {difference}; {_remedy(folder)}" for difference in study_terms(study).changes(terms)]
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
+    """Keep two folders off one study: the locks that keep workers apart are in the folder."""
+    mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
+    # At the known path this folder stands in the place of one that is gone; elsewhere its id tells that it
+    # was moved.
+    if known is None or mine["id"] == known["id"] or mine["path"] == known["path"]:
+        return
+    raise ConfigurationError(
+        f"study {study.study_name!r}: it belongs to the output folder {known['path']}, not to {folder.path}; "
+        "choose that --output-dir, or another --study name"
+    )
+
+
+def _remedy(folder: OutputFolder) -> str:
+    owner = folder.owner()
+    shared = owner is not None and not folder.keeps_storage(owner)
+    return f"change it back, or begin another study with another --output-dir{' and --study' if shared else ''}"

@@ -1,0 +1,197 @@
+"""What a trial carries besides Optuna's own fields: THE names of its user attributes, and typed access."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search_spaces.training_config import TrainingConfig
+
+KIND = "kind"
+EXPERIMENT_NAME = "experiment_name"
+CONFIG = "config"
+CONFIG_DIGEST = "config_digest"
+OUTSIDE_SPACE = "outside_space"
+ATTEMPTS = "attempts"
+WHY_ENDED = "why_ended"
+
+
+class TrialKind(StrEnum):
+    """Where a trial comes from."""
+
+    PRESET = "preset"
+    SEARCH = "search"
+
+
+class TrialPhase(StrEnum):
+    """How far a trial is; pruned trials are completed ones that ended early."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class WhyEnded(StrEnum):
+    """Why a trial ended."""
+
+    MAX_EPOCHS = "max_epochs"
+    EARLY_STOPPED = "early_stopped"
+    PRUNED = "pruned"
+    NONFINITE_LOSS = "nonfinite_loss"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    FAILED = "failed"
+
+
+_SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOutcome:
+    """What is known of a trial when it ends; each field is a user attribute of the same name.
+
+    Attributes:
+        why_ended: The reason.
+        training_time_s: Seconds of training, summed over interruptions.
+        best_val_char_accuracy: Its maximum over the epochs, 0 to 1; 0 if no epoch finished.
+        best_val_seq_accuracy: Its own maximum over the epochs, 0 to 1; 0 if no epoch finished.
+        final_train_loss: Of the last finished epoch; None if none finished or it is not finite.
+        total_epochs: Epochs finished.
+        best_epoch: The epoch of the best checkpoint, counted from 1; None if no epoch finished.
+        epoch_seconds_median: Median seconds of an epoch; None if none finished.
+        converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
+        error_type: Class name of the error; "" without one.
+        error_message: What went wrong; "" without an error.
+    """
+
+    why_ended: WhyEnded
+    training_time_s: float
+    best_val_char_accuracy: float
+    best_val_seq_accuracy: float
+    final_train_loss: float | None
+    total_epochs: int
+    best_epoch: int | None
+    epoch_seconds_median: float | None = None
+    converged_epoch: int | None = None
+    error_type: str = ""
+    error_message: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the trial counts as completed; pruned ones do, diverged ones do not."""
+        return self.why_ended in _SUCCESSES
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial of this package, read from the study.
+
+    Attributes:
+        number: The trial's number in the study.
+        kind: Preset or search.
+        phase: How far it is.
+        experiment_name: The preset's name, or ``search_0007`` by number; also its folder's name.
+        config: All fields of `TrainingConfig`; those of a search trial are complete once it was claimed.
+        config_digest: Hash of what determines the result; "" for a search trial.
+        attempts: How often it was begun: claimed once, adopted the other times.
+        outcome: How it ended; None while it has not, or if whoever ended it left nothing.
+        outside_space: Values of a preset that the search space cannot hold, so that they are no parameters.
+    """
+
+    number: int
+    kind: TrialKind
+    phase: TrialPhase
+    experiment_name: str
+    config: Mapping[str, Any]
+    config_digest: str
+    attempts: int
+    outcome: TrialOutcome | None
+    outside_space: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def training_config(self) -> TrainingConfig:
+        """The configuration; fields that this version does not know are left out."""
+        known = {item.name for item in fields(TrainingConfig)}
+        return TrainingConfig(**{name: value for name, value in self.config.items() if name in known})
+
+
+def is_own_trial(trial: FrozenTrial) -> bool:
+    """Return whether this package made the trial; others, made by hand in the same study, are left alone."""
+    return trial.user_attrs.get(KIND) in tuple(TrialKind)
+
+
+def read_record(trial: FrozenTrial) -> TrialRecord:
+    """Return what the study knows of a trial.
+
+    Args:
+        trial: A trial for which `is_own_trial` holds.
+
+    Returns:
+        The record. A running trial has no outcome, even if one was written just before its worker died.
+    """
+    attributes = trial.user_attrs
+    outcome = _read_outcome(attributes) if trial.state.is_finished() else None
+    return TrialRecord(
+        number=trial.number,
+        kind=TrialKind(attributes[KIND]),
+        phase=_phase(trial.state, outcome),
+        experiment_name=attributes.get(EXPERIMENT_NAME) or f"search_{trial.number:04d}",
+        config=attributes.get(CONFIG, {}),
+        config_digest=attributes.get(CONFIG_DIGEST, ""),
+        attempts=attributes.get(ATTEMPTS, 0),
+        outcome=outcome,
+        outside_space=attributes.get(OUTSIDE_SPACE, {}),
+    )
+
+
+def own_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return this package's trials of a study by number; they must not be modified."""
+    return [trial for trial in study.get_trials(deepcopy=False) if is_own_trial(trial)]
+
+
+def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
+    presets = (record for record in records if record.kind is TrialKind.PRESET)
+    return {record.experiment_name: record for record in sorted(presets, key=lambda record: record.number)}
+
+
+def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
+    """Write the outcome into the study, before it is told: a told trial cannot be written to any more.
+
+    Values that are not finite numbers become what they mean: nothing known, or 0 for an accuracy or a time.
+    """
+    known = trial.user_attrs
+    # The reason comes last: where it stands, the others stand too.
+    for item in sorted(fields(outcome), key=lambda item: item.name == WHY_ENDED):
+        value = _storable(item.name, getattr(outcome, item.name))
+        # Each write waits for the disk, and what is at its default need not be there.
+        if known.get(item.name, item.default) != value:
+            trial.set_user_attr(item.name, value)
+
+
+def _storable(name: str, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0.0 if name.startswith(("best_val", "training_time")) else None
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _read_outcome(attributes: Mapping[str, Any]) -> TrialOutcome | None:
+    if WHY_ENDED not in attributes:
+        return None
+    values = {item.name: attributes[item.name] for item in fields(TrialOutcome) if item.name in attributes}
+    return TrialOutcome(**values | {WHY_ENDED: WhyEnded(attributes[WHY_ENDED])})
+
+
+def _phase(state: TrialState, outcome: TrialOutcome | None) -> TrialPhase:
+    if not state.is_finished():
+        return TrialPhase.WAITING if state == TrialState.WAITING else TrialPhase.RUNNING
+    if state == TrialState.FAIL or outcome is None or not outcome.succeeded:
+        return TrialPhase.FAILED
+    return TrialPhase.COMPLETED

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from search_spaces import ConfigurationError, create_training_config, load_experiments, parse_experiments
+
+
+def notes_of(experiment: dict[str, Any]) -> tuple[str, ...]:
+    return parse_experiments({"experiments": {"a": experiment}}).notes
+
+
+@pytest.mark.parametrize(
+    ("experiment", "says"),
+    [
+        ({"model": {"name": "ctc"}}, r"loss_type: found 'crossentropy' \(the default\); the model 'ctc' is"),
+        ({"model": {"name": "ctc"}, "training": {"loss_type": "focal"}}, "found 'focal'; .*: ctc"),
+        ({"training": {"loss_type": "ctc"}}, r"'medium' is no CTC model; .* or name a CTC model \(ctc\)"),
+        ({"data": {"train_split": "val"}}, r"data\.train_split: found 'val'; training and"),
+        ({"data": {"train_split": "x", "val_split": "x"}}, r"data\.val_split: found 'x'"),
+        ({"scheduler": {"min_lr": 0.01}}, r"min_lr: found 0.01; .*training\.learning_rate: 0\.001"),
+        ({"optimizer": {"learning_rate": 1e-7}}, r"min_lr: found 1e-06; .*optimizer\.learning_rate: 1e-07"),
+    ],
+)  # fmt: skip
+def test_keys_that_clash(experiment: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        create_training_config(experiment)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        {"model": {"name": "ctc"}, "training": {"loss_type": "ctc"}},
+        {"training": {"loss_type": "focal"}},
+        {"scheduler": {"min_lr": 0.001}},
+    ],
+)
+def test_keys_that_go_together(experiment: dict[str, Any]) -> None:
+    assert notes_of(experiment) == ()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "says"),
+    [
+        ({"training": {"loss_type": "focal", "label_smoothing": 0.1}}, "label_smoothing: has no effect"),
+        ({"training": {"focal_gamma": 3.0}}, "no effect with training.loss_type crossentropy"),
+        ({"scheduler": {"warmup_epochs": 2}}, "has no effect with scheduler.type steplr"),
+        ({"scheduler": {"type": "cosine", "step_size": 2}}, "scheduler.step_size: has no effect"),
+        ({"early_stopping": {"patience": 40}}, "40 of 40 epochs: it can never stop early"),
+        ({"scheduler": {"type": "cosine", "warmup_epochs": 50}}, "50 of 40 epochs"),
+        ({"scheduler": {"type": "plateau", "patience": 60}}, "60 of 40 epochs"),
+        ({"early_stopping": {"monitor": "val_loss"}}, "max, but lower val_loss is better; min?"),
+        ({"early_stopping": {"mode": "min"}}, "min, but higher val_char_accuracy is better; max?"),
+        ({"training": {"learning_rate": 0.5}}, "0.5 is far above usual rates"),
+        (
+            {"training": {"learning_rate": 1e-7}, "optimizer": {"learning_rate": 1e-3}},
+            "optimizer.learning_rate: 0.001 counts, not training.learning_rate: 1e-07",
+        ),
+        (
+            {"training": {"weight_decay": 0.1}, "optimizer": {"weight_decay": 0.2}},
+            "optimizer.weight_decay: 0.2 counts, not training.weight_decay: 0.1",
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_meant_is_a_note(experiment: dict[str, Any], says: str) -> None:
+    (note,) = notes_of(experiment)
+    assert note.startswith("experiments.a.")
+    assert says in note
+
+
+def test_a_key_that_is_wrong_by_itself_is_told_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        create_training_config({"model": {"name": "ctc"}, "training": {"loss_type": "CTC!", "learning_rate": -1}})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "training.learning_rate",
+        "training.loss_type",
+    ]
+
+
+STUDY_LEVEL = [
+    ("data", "metadata_path", "mine/metadata.yaml"),
+    ("data", "train_split", "other"),
+    ("data", "val_split", "other"),
+    ("early_stopping", "monitor", "val_seq_accuracy"),
+    ("training", "seed", 7),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value"), STUDY_LEVEL)
+def test_the_odd_experiment_of_a_study_is_named(section: str, key: str, value: object) -> None:
+    experiments: dict[str, Any] = {"a": {}, "b": {section: {key: value}}, "c": {}}
+    with pytest.raises(ConfigurationError) as caught:
+        parse_experiments({"experiments": experiments})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"experiments.b.{section}.{key}: found {value!r}; ")
+    assert "as in a, c" in problem
+    assert "--output-dir" in problem
+
+
+def test_an_experiment_is_odd_by_its_default_too() -> None:
+    experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
+    with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*write 5"):
+        parse_experiments({"experiments": experiments})
+
+
+def test_experiments_that_all_differ_from_the_defaults_agree() -> None:
+    experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abc"}
+    assert [c.seed for c in parse_experiments({"experiments": experiments}).experiments.values()] == [5, 5, 5]
+
+
+def test_a_broken_model_file_is_told_once_with_its_own_lines(write: Any) -> None:
+    write("models:\n  m: {decoder: lstm, stem_channels: [8, 8], stage_channels: [8], width: 8}\n", "m.yaml")
+    text = "experiments:\n  a: &a {model: {name: m, config_path: m.yaml}}\n  b: *a\n"
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiments(write(text))
+    (problem,) = caught.value.problems
+    assert problem.startswith("m.yaml:2: models.m.decoder: found 'lstm'; one of attention, ctc is expected")
+
+
+def test_a_model_file_that_is_not_yaml_is_told_with_the_other_problems(write: Any) -> None:
+    write("models: [\n", "m.yaml")
+    text = "experiments: {a: {model: {name: m, config_path: m.yaml}, training: {batch_size: 0}}}\n"
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiments(write(text))
+    first, second = caught.value.problems
+    assert first.startswith("m.yaml:2:1: not valid YAML")
+    assert second.startswith("config.yaml:1: experiments.a.training.batch_size")

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import (
+    ConfigurationError,
+    TrainingConfig,
+    create_training_config,
+    load_experiments,
+    parse_experiments,
+)
+
+
+def problems_of(text: str, write: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiments(write(text))
+    return caught.value.problems
+
+
+def changed(config: TrainingConfig) -> dict[str, Any]:
+    defaults = asdict(TrainingConfig())
+    return {name: value for name, value in asdict(config).items() if value != defaults[name]}
+
+
+def test_shipped_presets_are_those_of_the_reference() -> None:
+    file = load_experiments("config/phase3_simple_configs.yaml")
+    assert {name: changed(config) for name, config in file.experiments.items()} == {
+        "conservative_small": {
+            "experiment_name": "conservative_small",
+            "model_name": "small",
+            "scheduler_type": "plateau",
+        },
+        "baseline_optimized": {
+            "experiment_name": "baseline_optimized",
+            "batch_size": 64,
+            "learning_rate": 0.002,
+            "num_epochs": 30,
+            "optimizer_type": "adamw",
+            "scheduler_type": "cosine",
+            "warmup_epochs": 3,
+        },
+        "high_learning_rate": {
+            "experiment_name": "high_learning_rate",
+            "batch_size": 96,
+            "learning_rate": 0.003,
+            "num_epochs": 25,
+            "step_size": 8,
+        },
+    }
+    assert list(file.experiments) == ["conservative_small", "baseline_optimized", "high_learning_rate"]
+    assert file.targets.model_dump() == {
+        "character_accuracy": 0.85,
+        "sequence_accuracy": 0.70,
+        "training_time_per_epoch": 30,
+        "convergence_epochs": 15,
+    }
+    assert file.notes == ()
+
+
+# The dictionary of the reference's "Custom Experiment Script".
+INTEGRATION_EXAMPLE = {
+    "experiments": {
+        "my_experiment": {
+            "experiment_name": "my_experiment",
+            "model": {"name": "medium"},
+            "training": {"batch_size": 48, "learning_rate": 0.0015, "num_epochs": 35},
+            "optimizer": {"type": "adamw"},
+            "scheduler": {"type": "cosine", "warmup_epochs": 2},
+        }
+    },
+    "targets": {"character_accuracy": 0.85, "sequence_accuracy": 0.70},
+}
+
+
+def test_integration_example_of_the_reference(write: Any) -> None:
+    file = load_experiments(write(yaml.dump(INTEGRATION_EXAMPLE)))
+    config = file.select(["my_experiment"])["my_experiment"]
+    assert (config.batch_size, config.warmup_epochs, config.optimizer_type) == (48, 2, "adamw")
+    assert file.targets.convergence_epochs is None
+    assert file.config == INTEGRATION_EXAMPLE
+    assert parse_experiments(INTEGRATION_EXAMPLE).experiments == file.experiments
+
+
+EVERY_KEY = """\
+experiments:
+  all_keys:
+    experiment_name: all_keys
+    model: {name: large, config_path: config/model_config.yaml}
+    data:
+      metadata_path: d/metadata.yaml
+      train_split: a
+      val_split: b
+      num_workers: 0
+      pin_memory: true
+      augmentation: false
+    training:
+      device: cpu
+      mixed_precision: true
+      gradient_clip_norm: 2
+      log_every_n_steps: 3
+      save_every_n_epochs: 4
+      keep_n_checkpoints: 5
+      use_tensorboard: false
+      batch_size: 6
+      learning_rate: 1e-2
+      weight_decay: 1e-3
+      num_epochs: 70
+      loss_type: focal
+      label_smoothing: 0
+      seed: 8
+      focal_alpha: 0.25
+      focal_gamma: 3
+    optimizer: {type: adamw, learning_rate: 2e-2, weight_decay: 2e-3, betas: [0.8, 0.99]}
+    scheduler:
+      {type: plateau, warmup_epochs: 1, min_lr: 1e-5, step_size: 9, gamma: 0.4, patience: 6, factor: 0.3}
+    early_stopping: {patience: 11, min_delta: 1e-3, monitor: val_loss, mode: min}
+"""
+
+
+def test_every_documented_key_reaches_its_field(write: Any) -> None:
+    config = load_experiments(write(EVERY_KEY)).experiments["all_keys"]
+    assert config == TrainingConfig(
+        model_name="large",
+        metadata_path="d/metadata.yaml",
+        train_split="a",
+        val_split="b",
+        batch_size=6,
+        num_workers=0,
+        pin_memory=True,
+        augmentation=False,
+        device="cpu",
+        mixed_precision=True,
+        num_epochs=70,
+        learning_rate=0.02,
+        weight_decay=0.002,
+        gradient_clip_norm=2.0,
+        log_every_n_steps=3,
+        save_every_n_epochs=4,
+        keep_n_checkpoints=5,
+        use_tensorboard=False,
+        loss_type="focal",
+        label_smoothing=0.0,
+        optimizer_type="adamw",
+        optimizer_betas=[0.8, 0.99],
+        scheduler_type="plateau",
+        warmup_epochs=1,
+        min_lr=1e-5,
+        step_size=9,
+        gamma=0.4,
+        patience=6,
+        factor=0.3,
+        early_stopping_patience=11,
+        early_stopping_min_delta=1e-3,
+        early_stopping_monitor="val_loss",
+        early_stopping_mode="min",
+        experiment_name="all_keys",
+        seed=8,
+        focal_alpha=0.25,
+        focal_gamma=3.0,
+    )
+    assert isinstance(config.gradient_clip_norm, float)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "training: {batch_size: yes}",
+            "training.batch_size: found true; a whole number from 1 to 65536 is expected",
+        ),
+        ("training: {batch_size: 32.0}", "found 32.0; a whole number from 1 to 65536 is expected; write 32"),
+        ("training: {batch_size: 32.5}", "write, for example, 32"),
+        ("training: {batch_size: 0}", "found 0; a whole number from 1 to 65536"),
+        ("training: {batch_size: -4}", "found -4"),
+        ("training: {batch_size: '64'}", "from 1 to 65536 is expected; write it without quotes: 64"),
+        ("training: {batch_size: many}", "found 'many'; a whole number"),
+        ("training: {batch_size: }", "found nothing (null)"),
+        ("training: {batch_size: [32]}", "found the list [32]"),
+        ("training: {learning_rate: true}", "found true; a number above 0 and at most 10"),
+        ("training: {learning_rate: '1e-3'}", "write it without quotes: 1e-3"),
+        ("training: {learning_rate: .inf}", "found inf"),
+        ("training: {learning_rate: .nan}", "found nan"),
+        ("training: {learning_rate: 1e999}", "found inf"),
+        ("training: {learning_rate: 0}", "found 0; a number above 0"),
+        ('training: {learning_rate: "0,001"}', "write a decimal point: 0.001"),
+        ("training: {label_smoothing: 1}", "at least 0 and below 1"),
+        ("training: {num_epochs: 0}", "a whole number from 1"),
+        ("training: {use_tensorboard: 1}", "found 1; true or false is expected; write true or false"),
+        ("training: {use_tensorboard: 'true'}", "write it without quotes: true"),
+        ("training: {device: gpu}", "one of auto, cpu, cuda is expected; did you mean 'cuda'?"),
+        ("training: {device: 0}", "expected; write one of auto, cpu, cuda"),
+        ("training: {loss_type: cross_entropy}", "did you mean 'crossentropy'?"),
+        ("training: {loss_type: mse}", "write one of crossentropy, focal, ctc"),
+        ("training: {seed: -1}", "at least 0 and below 4294967296"),
+        ("optimizer: {type: AdamW}", "did you mean 'adamw'?"),
+        ("optimizer: {type: sgd}", "one of adam, adamw is expected"),
+        ("optimizer: {betas: [0.9, 1.0]}", "optimizer.betas.1: found 1.0; a number"),
+        ("optimizer: {betas: [0.9]}", "a list of 2, each a number at least 0 and below 1, is expected"),
+        ("optimizer: {betas: 0.9}", "found 0.9; a list of 2"),
+        ("scheduler: {type: ReduceLROnPlateau}", "did you mean 'plateau'?"),
+        ("scheduler: {factor: 1}", "above 0 and below 1"),
+        ("scheduler: {gamma: 0}", "above 0 and at most 1"),
+        ("early_stopping: {monitor: val_acc}", "did you mean 'val_char_accuracy'?"),
+        ("early_stopping: {mode: maximize}", "did you mean 'max'?"),
+        ("early_stopping: {patience: 0}", "a whole number from 1"),
+        ("data: {metadata_path: 5}", "found 5; text is expected; put it in quotes: '5'"),
+        ('data: {metadata_path: ""}', "text is expected; write one line of text that is not blank"),
+        ('data: {metadata_path: "a\\0b"}', "text is expected"),
+        ("data: {num_workers: -1}", "from 0 to 256"),
+        ("model: {name: medum}", "defined in config/model_config.yaml is expected; did you mean 'medium'?"),
+        ("model: {name: resnet}", "write one of small, medium, large, ctc"),
+        ("model: {config_path: nowhere.yaml}", "configuration file not found: nowhere.yaml"),
+        ("training: {lr: 1}", "training.lr: unknown key; did you mean 'learning_rate'?"),
+        ("training: {batchsize: 1}", "did you mean 'batch_size'?"),
+        ("training: {warmup_epochs: 1}", "unknown key; write it as scheduler.warmup_epochs"),
+        ("training: {patience: 1}", "write it as scheduler.patience or early_stopping.patience"),
+        ("training: {zzz: 1}", "valid keys here: device,"),
+        ("training: {1: 2}", "found the key 1; keys are text; put it in quotes: '1'"),
+        ("batch_size: 3", "my.batch_size: unknown key; write it as training.batch_size"),
+        ("optimizer_type: adam", "write it as optimizer.type"),
+        ("output_dir: x", "write it as the option --output-dir"),
+        ("trainin: {}", "did you mean 'training'?"),
+        ("training: ", "training: found nothing (null); a mapping of keys is expected; write its keys"),
+        ("training: [a]", "found the list ['a']; a mapping of keys is expected"),
+        ("training: fast", "found 'fast'; a mapping of keys is expected"),
+        ("experiment_name: other", "found 'other'; the experiment's name is its key, 'my'; write 'my'"),
+    ],
+)  # fmt: skip
+def test_one_wrong_value(write: Any, line: str, says: str) -> None:
+    problems = problems_of(f"experiments:\n  my:\n    {line}\n", write)
+    assert len(problems) == 1
+    assert problems[0].startswith("config.yaml:3: experiments.my.")
+    assert says in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("targets: {}", "config.yaml: experiments: missing; a mapping of experiment names"),
+        ("experiment: {a: {}}", "did you write 'experiment' instead?"),
+        ("model: {name: small}", "indent the sections below 'experiments:'"),
+        ("models: {a: 1}", "this looks like a model definitions file"),
+        ("dataset_info: {}", "this looks like a dataset's metadata"),
+        ("space: {}", "give it to --space"),
+        ("experiments:", "config.yaml:1: experiments: found nothing (null)"),
+        ("experiments: {}", "config.yaml:1: experiments: found an empty mapping"),
+        ("experiments: [a]", "found the list ['a']"),
+        ("experiments: all", "found 'all'; a mapping of experiment names to their settings is expected"),
+        ("experiments: {a: }", "experiments.a: found nothing (null); a mapping of keys"),
+        ("experiments: {a: [1]}", "experiments.a: found the list [1]"),
+        ("experiments: {a: small}", "experiments.a: found 'small'"),
+        ("experiments: {../../x: {}}", "experiments.'../../x': a name has only letters"),
+        ("experiments: {1: {}}", "a name is text; put it in quotes: '1'"),
+        ("experiments: {no: {}}", "a name is text"),
+        ("experiments: {search_0001: {}}", "search trials are named"),
+        ("experiments: {a: {}, A: {}}", "experiments.A: is 'a' but for upper and lower case"),
+        ("experiments: {a: {}}\ntargets: ", "targets: found nothing (null)"),
+        ("experiments: {a: {}}\ntargets: [0.9]", "targets: found the list [0.9]; a mapping"),
+        (
+            "experiments: {a: {}}\ntargets: {char_accuracy: 0.9}",
+            "config.yaml:2: targets.char_accuracy: unknown key; did you mean 'character_accuracy'?",
+        ),
+        ("experiments: {a: {}}\ntargets: {sequence_accuracy: 70}", "write a share, not a percentage: 0.7"),
+        ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "a whole number from 1"),
+        ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "write it without quotes: 9"),
+    ],
+)
+def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
+    problems = problems_of(text, write)
+    assert len(problems) == 1
+    assert says in problems[0]
+
+
+MANY_PROBLEMS = """\
+experiments:
+  a:
+    model: {name: medum}
+    training: {batch_size: "64", loss_type: ctx, momentum: 1}
+    scheduler: {min_lr: 0.5}
+  b:
+  c/d:
+    model: {name: ctc}
+targets: {sequence_acc: 1}
+"""
+
+
+def test_all_problems_at_once_in_the_order_of_the_file(write: Any) -> None:
+    places = [problem.split(": ")[:2] for problem in problems_of(MANY_PROBLEMS, write)]
+    assert places == [
+        ["config.yaml:3", "experiments.a.model.name"],
+        ["config.yaml:4", "experiments.a.training.batch_size"],
+        ["config.yaml:4", "experiments.a.training.loss_type"],
+        ["config.yaml:4", "experiments.a.training.momentum"],
+        ["config.yaml:5", "experiments.a.scheduler.min_lr"],
+        ["config.yaml:6", "experiments.b"],
+        ["config.yaml:7", "experiments.'c/d'"],
+        ["config.yaml:7", "experiments.'c/d'.training.loss_type"],
+        ["config.yaml:9", "targets.sequence_acc"],
+    ]
+
+
+ANCHORED = """\
+defaults: &defaults
+  training: &training {num_epochs: 7, batch_size: "64"}
+experiment: {}
+experiments:
+  a: {<<: *defaults}
+  b: {training: {<<: *training, batch_size: 16}}
+"""
+
+
+def test_a_problem_in_an_anchor_is_told_at_the_anchor(write: Any) -> None:
+    (problem,) = problems_of(ANCHORED, write)
+    assert problem.startswith("config.yaml:2: experiments.a.training.batch_size: found '64'")
+
+
+def test_anchors_and_unused_keys_are_allowed_with_a_note(write: Any) -> None:
+    file = load_experiments(write(ANCHORED.replace('"64"', "64")))
+    assert [config.batch_size for config in file.experiments.values()] == [64, 16]
+    assert file.notes == (
+        "config.yaml:1: defaults: not used",
+        "config.yaml:3: experiment: not used; did you mean 'experiments'?",
+    )
+
+
+def test_khmer_names(write: Any) -> None:
+    file = load_experiments(write("experiments:\n  ខ្មែរ: {model: {name: small}}\n"))
+    assert file.experiments["ខ្មែរ"].experiment_name == "ខ្មែរ"
+
+
+def test_select_keeps_the_order_of_the_file_and_each_name_once() -> None:
+    file = load_experiments("config/phase3_simple_configs.yaml")
+    wanted = ["high_learning_rate", "conservative_small", "high_learning_rate"]
+    assert list(file.select(wanted)) == ["conservative_small", "high_learning_rate"]
+    assert list(file.select(None)) == list(file.experiments)
+    assert file.select([]) == {}
+
+
+def test_select_tells_all_unknown_names() -> None:
+    file = load_experiments("config/phase3_simple_configs.yaml")
+    with pytest.raises(ConfigurationError) as caught:
+        file.select(["baseline", "conservative_small", "zzz"])
+    assert len(caught.value.problems) == 2
+    assert "no experiment 'baseline'; did you mean 'baseline_optimized'?" in caught.value.problems[0]
+    assert "write one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
+
+
+def test_create_training_config_as_in_the_reference() -> None:
+    config = create_training_config(
+        {
+            "training": {"batch_size": 64, "learning_rate": 0.002},
+            "model": {"name": "medium"},
+            "optimizer": {"type": "adamw"},
+        }
+    )
+    assert config == TrainingConfig(batch_size=64, learning_rate=0.002, optimizer_type="adamw")
+    assert create_training_config({}) == TrainingConfig()
+    assert create_training_config({"experiment_name": "x"}).experiment_name == "x"
+
+
+def test_programs_may_write_a_tuple() -> None:
+    assert create_training_config({"optimizer": {"betas": (0.8, 0.9)}}).optimizer_betas == [0.8, 0.9]
+
+
+def test_create_training_config_tells_all_problems() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        create_training_config({"training": {"batch_size": "64"}, "model": {"name": "ctc"}, "optimiser": {}})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "training.batch_size",
+        "optimiser",
+        "training.loss_type",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [None, [], "x", 5])
+def test_a_configuration_is_a_mapping(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="mapping"):
+        parse_experiments(wrong)
+    with pytest.raises(ConfigurationError, match="mapping"):
+        create_training_config(wrong)
+
+
+@pytest.mark.parametrize("name", ["../../x", "study.db", ""])
+def test_create_training_config_refuses_names_that_leave_the_folder(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="experiment_name: "):
+        create_training_config({"experiment_name": name})
+
+
+def test_files_of_another_folder_are_named_in_full(write: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"deep/er/mine\.yaml:1: experiments: found"):
+        load_experiments(write("experiments: []", "deep/er/mine.yaml"))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from search_spaces import name_problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conservative_small",
+        "a",
+        "x" * 64,
+        "ខ្មែរ",
+        "ការពិសោធន៍ ១",
+        "naïve",
+        "lr 1e-3 v2.1",
+        "2024-01-01",
+        "search_7",
+        "artifacts2",
+        "...x",
+        "日本語" * 21,
+    ],
+)
+def test_allowed(name: str) -> None:
+    assert name_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "1 to 64 characters"),
+        ("x" * 65, "this one has 65"),
+        ("𝒳" * 64, "256"),
+        (".", "output folder needs"),
+        ("..", "output folder needs"),
+        ("../../x", "'/'"),
+        ("/etc/x", "'/'"),
+        ("a\\b", "letters, marks and digits"),
+        ("a\nb", r"'\n'"),
+        ("a\0b", r"'\x00'"),
+        ("a\u202eb", r"'\u202e'"),
+        ("\ud800", r"'\ud800'"),
+        ("a:b", "':'"),
+        ("🙂", "letters, marks and digits"),
+        ("study.db", "output folder needs"),
+        ("Study.DB-journal", "output folder needs"),
+        (".study", "output folder needs"),
+        ("ARTIFACTS", "output folder needs"),
+        ("search_0007", "search trials"),
+        ("SEARCH_123456", "search trials"),
+        (" a", "space"),
+        ("a ", "space"),
+        ("-x", "option"),
+        (unicodedata.normalize("NFD", "naïve"), "NFC"),
+        (1, "put it in quotes: '1'"),
+        (None, "put it in quotes"),
+    ],
+)
+def test_refused_with_the_reason(name: object, says: str) -> None:
+    assert says in str(name_problem(name))
+
+
+def test_problems_can_be_printed_whatever_the_name_holds() -> None:
+    for code in (*range(0, 0x300), 0x202E, 0xD800, 0xFFFF):
+        problem = name_problem(f"a{chr(code)}b") or ""
+        assert problem.encode("utf-8").decode().isprintable()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import search_spaces
+from search_spaces import load_yaml
+
+PACKAGE = Path(search_spaces.__file__).parent
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert search_spaces.__all__ == sorted(search_spaces.__all__)
+    assert all(getattr(search_spaces, name, None) is not None for name in search_spaces.__all__)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.yaml")), ids=lambda file: file.name)
+def test_every_shipped_yaml_loads(file: Path) -> None:
+    assert load_yaml(file).data
+
+
+def test_types_are_published() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_no_heavy_library_comes_along() -> None:
+    heavy = ["torch", "optuna", "sqlalchemy", "numpy", "studies", "tuner"]
+    code = f"import sys, search_spaces\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from search_spaces import (
+    Choices,
+    ConfigurationError,
+    FloatRange,
+    IntRange,
+    load_experiments,
+    load_model_definitions,
+    load_search_space,
+    parse_search_space,
+)
+
+SHIPPED = "config/search_space.yaml"
+
+
+def test_shipped_space_holds_the_presets_without_widening() -> None:
+    space = load_search_space(SHIPPED, models=load_model_definitions("config/model_config.yaml"))
+    presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
+    assert space.widened(presets) == space
+    for preset in presets:
+        assert all(space.holds(p.name, getattr(preset, p.name)) for p in space.active(preset))
+
+
+def test_a_space_survives_being_kept_as_json() -> None:
+    space = load_search_space(SHIPPED)
+    assert parse_search_space(json.loads(json.dumps(space.as_dict()))) == space
+
+
+DOCUMENTED = """\
+base: {num_epochs: 30}
+space:
+  model_name: [small, medium, large, ctc]
+  learning_rate: {low: 1e-4, high: 1e-2, log: true}
+  batch_size: {low: 16, high: 128, step: 16}
+  scheduler_type: [cosine, steplr]
+  warmup_epochs: {low: 0, high: 5, when: {scheduler_type: cosine}}
+  gamma: {low: 0, high: 1, step: 0.25, when: {scheduler_type: [steplr], train_split: train}}
+  augmentation: [true, false]
+"""
+
+
+def test_documented_shape(write: Any) -> None:
+    space = load_search_space(write(DOCUMENTED.replace("low: 0, high: 1,", "low: 0.25, high: 1,")))
+    assert space.base == {"num_epochs": 30}
+    assert {parameter.name: parameter.domain for parameter in space} == {
+        "model_name": Choices(("small", "medium", "large", "ctc")),
+        "learning_rate": FloatRange(1e-4, 1e-2, log=True),
+        "batch_size": IntRange(16, 128, step=16),
+        "scheduler_type": Choices(("cosine", "steplr")),
+        "warmup_epochs": IntRange(0, 5),
+        "gamma": FloatRange(0.25, 1.0, step=0.25),
+        "augmentation": Choices((True, False)),
+    }
+    assert [parameter.when for parameter in space if parameter.when] == [
+        {"scheduler_type": ("cosine",)},
+        {"scheduler_type": ("steplr",), "train_split": ("train",)},
+    ]
+
+
+def test_a_range_is_checked_against_its_setting(write: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(DOCUMENTED))
+    (problem,) = caught.value.problems
+    assert problem.startswith("config.yaml:8: space.gamma.low: found 0; a number above 0 and at most 1 is expected")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("learning_rate: {low: '1e-4', high: 1e-2}", "learning_rate.low: found '1e-4'; a number is"),
+        ("learning_rate: {low: 1e-2, high: 1e-4}", "low < high must hold"),
+        ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
+        ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "a logarithmic scale has no steps"),
+        ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a number is expected; add it"),
+        ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
+        ("learning_rate: 0.1", "a fixed value goes under base: as learning_rate: 0.1"),
+        ("learning_rate:", "found nothing (null); a list of choices, or a mapping with low and high"),
+        ("learning_rate: {low: 1e-4, high: 1e-2, when: cosine}", "when: found 'cosine'; a mapping"),
+        ("weight_decay: {low: 0, high: 1, log: true}", "starts above 0"),
+        ("batch_size: {low: 1.5, high: 4}", "found 1.5; a whole number"),
+        ("batch_size: {low: 0, high: 4}", "found 0; a whole number from 1"),
+        ("batch_size: {low: 16, high: 100, step: 16}", "write high: 96"),
+        ("batch_size: {low: 16, high: 20, step: 16}", "write a smaller one"),
+        ("batch_size: {low: 16, high: 32, step: 0.5}", "a step is a whole number above 0"),
+        ("batch_size: {low: 16, high: 32, step: 0}", "found step 0"),
+        ("optimizer_type: {low: 1, high: 2}", "write, for example, [adam, adamw]"),
+        ("optimizer_type: [adam]", "two or more different choices"),
+        ("optimizer_type: [adam, adam]", "two or more different choices"),
+        ("optimizer_type: []", "two or more different choices"),
+        ("optimizer_type: [adam, sgd]", "optimizer_type.1: found 'sgd'; one of adam"),
+        ("model_name: [small, medum]", "a defined model is expected; did you mean 'medium'?"),
+        ("num_epochs: {low: 1, high: 2}", "write it under base:"),
+        ("seed: [1, 2]", "is one for the whole study"),
+        ("num_workers: [1, 2]", "does not change what a training reaches"),
+        ("optimizer_betas: [[0.9, 0.99], [0.8, 0.9]]", "is a list; write it under base:"),
+        ("optimizer.type: [adam, adamw]", "unknown setting; write optimizer_type"),
+        ("lr: [1, 2]", "unknown setting; did you mean 'learning_rate'?"),
+        ("1: [1, 2]", "unknown setting"),
+        ("gamma: {low: 0.1, high: 0.2, when: {scheduler: steplr}}", "when.scheduler: unknown setting"),
+        ("gamma: {low: 0.1, high: 0.2, when: {scheduler_type: step}}", "did you mean 'steplr'?"),
+        ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "never gives loss_type this value"),
+        ("gamma: {low: 0.1, high: 0.2, when: {step_size: 3}}", "move step_size above gamma"),
+        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "move gamma above gamma"),
+    ],
+)  # fmt: skip
+def test_one_wrong_parameter(write: Any, line: str, says: str) -> None:
+    text = f"space:\n  loss_type: [crossentropy, focal]\n  {line}\n  step_size: {{low: 1, high: 9}}\n"
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(text), models=["small", "medium"])
+    (problem,) = caught.value.problems
+    assert problem.startswith("config.yaml:3: space.")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: {}", "space: missing"),
+        ("space: ", "space: found nothing"),
+        ("space: {}", "space: found an empty mapping"),
+        ("spaces: {}\nspace: {gamma: [0.1, 0.2]}", "spaces: unknown key; did you mean 'space'?"),
+        ("base: 5\nspace: {gamma: [0.1, 0.2]}", "base: found 5; a mapping"),
+        ("base: {gamma: 0.1}\nspace: {gamma: [0.1, 0.2]}", "is under base: too"),
+        ("base: {num_epochs: '3'}\nspace: {gamma: [0.1, 0.2]}", "base.num_epochs: found '3'"),
+        ("base: {monitor: val_loss}\nspace: {gamma: [0.1, 0.2]}", "base.monitor: unknown setting"),
+        ("base: {train_split: a}\nspace: {gamma: [0.1, 0.2]}", "is one for the whole study"),
+        ("base: {output_dir: a}\nspace: {gamma: [0.1, 0.2]}", "is given by --output-dir"),
+        ("base: {min_lr: 0.01}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}", "low: found 0.001"),
+    ],
+)  # fmt: skip
+def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(text))
+    (problem,) = caught.value.problems
+    assert says in problem
+
+
+def test_base_may_set_what_is_not_searched(write: Any) -> None:
+    text = "base: {num_workers: 0, optimizer_betas: [0.9, 0.99], gamma: 1}\nspace: {patience: {low: 1, high: 3}}"
+    assert load_search_space(write(text)).base == {
+        "num_workers": 0,
+        "optimizer_betas": [0.9, 0.99],
+        "gamma": 1.0,
+    }
+
+
+@pytest.mark.parametrize("wrong", [None, [], "x"])
+def test_a_space_is_a_mapping(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a search space is a mapping"):
+        parse_search_space(wrong)

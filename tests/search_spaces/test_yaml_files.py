@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import ConfigurationError, load_yaml, resolve_config_path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E3", 1000.0),
+        ("-2.5e-4", -0.00025),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1.e2", 100.0),
+        ("1_000", 1000),
+        ("032", 32),
+        ("+7", 7),
+        ("0x1F", 31),
+        (".inf", math.inf),
+        ("-.INF", -math.inf),
+        ("yes", True),
+        ("Off", False),
+        ("", None),
+        ("~", None),
+        ("'1e-3'", "1e-3"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("e3", "e3"),
+        ("1e", "1e"),
+        ("ខ្មែរ", "ខ្មែរ"),
+        ("[1, 2e-1]", [1, 0.2]),
+        ("!!str 5", "5"),
+        ("!!float 5", 5.0),
+    ],
+)
+def test_values_mean_what_people_write(write: Any, text: str, value: object) -> None:
+    found = load_yaml(write(f"key: {text}\n")).data["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_numbers_of_other_yaml_readers_stay_as_they_are(write: Any) -> None:
+    load_yaml(write("a: 1e-3\n"))
+    assert yaml.safe_load("a: 1e-3") == {"a": "1e-3"}
+
+
+def test_byte_order_mark_is_skipped(write: Any) -> None:
+    assert load_yaml(write(b"\xef\xbb\xbfa: 1\n")).data == {"a": 1}
+
+
+def test_lines_of_keys_and_items(write: Any) -> None:
+    document = load_yaml(write("# head\na:\n  b: 1\n  c:\n  - 5\n  - d: 6\n"))
+    assert document.line(("a",)) == 2
+    assert document.line(("a", "b")) == 3
+    assert document.line(("a", "c", 1, "d")) == 6
+    assert document.line(("a", "missing", "deep")) == 2
+    assert document.place(("a", "b")) == "config.yaml:3: "
+
+
+MERGED = """\
+base: &base {x: 1, y: 2}
+other: &other {y: 3, z: 4}
+a: {<<: *base, y: 9}
+b: {<<: [*base, *other]}
+c:
+  y: 9
+  <<: *base
+"""
+
+
+def test_merge_keys(write: Any) -> None:
+    document = load_yaml(write(MERGED))
+    assert document.data["a"] == {"x": 1, "y": 9}
+    assert document.data["b"] == {"x": 1, "y": 2, "z": 4}
+    assert document.data["c"] == {"x": 1, "y": 9}
+    assert document.line(("a", "x")) == 1
+    assert document.line(("c", "y")) == 6
+
+
+def test_a_key_twice_names_both_lines_and_all_such_keys(write: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_yaml(write("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"))
+    assert caught.value.problems == (
+        "config.yaml:4: the key 'c' is already in line 3; keep one of the two",
+        "config.yaml:5: the key 'a' is already in line 1; keep one of the two",
+    )
+
+
+def test_a_key_twice_in_an_anchor_is_told_once(write: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_yaml(write("a: &a {x: 1, x: 2}\nb: *a\nc: {<<: *a}\n"))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("a: [1, 2\nb: 3\n", "config.yaml:2:2: ", "that began in line 1"),
+        ("a: 1\n\tb: 2\n", "config.yaml:2:1: ", "spaces, not tabs"),
+        ("a: b: c\n", "config.yaml:1:5: ", "mapping values are not allowed"),
+        ("a: *missing\n", "config.yaml:1:4: ", "define the anchor"),
+        ("a: 1\n---\nb: 2\n", "config.yaml:2:1: ", "one document"),
+        ("a: 1\nb: x\x07y\n", "config.yaml:2:5: ", "not allowed in YAML"),
+        ("a: 'x\n", "config.yaml:", "not valid YAML"),
+    ],
+)
+def test_broken_yaml_says_where_and_what_to_do(write: Any, text: str, place: str, says: str) -> None:
+    with pytest.raises(yaml.YAMLError) as caught:
+        load_yaml(write(text))
+    assert str(caught.value).startswith(place)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"# only a comment\n", "the file is empty"),
+        (b"- 1\n- 2\n", "found a list; a mapping"),
+        (b"hello\n", "found a single value; a mapping"),
+        (b"a: 1\nb: \xff\xfe\n", "config.yaml:2: the byte 0xff is not UTF-8"),
+        ("a: 1\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        (b"a: " + b"x" * 300_000, "larger than 256 KiB"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"a: " + b"[" * 60 + b"]" * 60, "nested more than 40 levels"),
+        (b"a: &a [*a]\n", "an anchor contains itself"),
+        (b"a: &a {<<: *a}\n", "an anchor contains itself"),
+        (b"a: {<<: 5}\n", "a merge (<<) takes a mapping"),
+        (
+            b"a: !!python/object/apply:os.system [echo]\n",
+            "the tag !!python/object/apply:os.system is not allowed",
+        ),
+        (b"a: !!python/tuple [1, 2]\n", "the tag !!python/tuple is not allowed"),
+        (b"a: !mine 5\n", "the tag !mine is not allowed"),
+        (b"a: !!int hello\n", "'hello' is no int"),
+        (b"a: !!bool hello\n", "'hello' is no bool"),
+        (b"a: " + b"9" * 5000 + b"\n", "is no int"),
+        (b"? [1, 2]\n: 3\n", "a key is a single value"),
+    ],
+)
+def test_refused_files(write: Any, content: bytes, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_yaml(write(content))
+    assert str(caught.value).startswith("config.yaml:")
+    assert says in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("item", ["[{0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}, {0}, {0}, {0}, {0}]}}"])
+def test_anchors_that_multiply_are_refused_quickly(write: Any, item: str) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{level}: &a{level} {item.format(f'*a{level - 1}')}" for level in range(1, 25)]
+    with pytest.raises(ConfigurationError, match="anchors expand to more than"):
+        load_yaml(write("\n".join(lines)))
+
+
+def test_a_folder_is_refused_with_the_files_in_it(write: Any, tmp_path: Path) -> None:
+    write("a: 1", "inside.yaml")
+    with pytest.raises(ConfigurationError, match=r"is a folder; name a YAML file in it: inside\.yaml"):
+        load_yaml(tmp_path)
+
+
+def test_a_file_that_cannot_be_opened(write: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"config\.yaml/inner\.yaml: cannot be read \(Not a directory\)"):
+        load_yaml(write("a: 1") / "inner.yaml")
+
+
+def test_missing_file_names_a_similar_one(write: Any, tmp_path: Path) -> None:
+    write("a: 1", "my_config.yaml")
+    with pytest.raises(FileNotFoundError, match="did you mean") as caught:
+        load_yaml("my_confg.yaml")
+    assert str(tmp_path / "my_config.yaml") in str(caught.value)
+
+
+def test_working_directory_comes_before_the_package(write: Any) -> None:
+    packaged = resolve_config_path("config/phase3_simple_configs.yaml")
+    assert packaged.is_absolute()
+    assert packaged.is_file()
+    write("experiments: {}", "config/phase3_simple_configs.yaml")
+    assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing.yaml", "/nothing.yaml", "../names.py", "x" * 5000, "a\0b", "~nobody-here/x.yaml"]
+)
+def test_paths_that_lead_nowhere(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match="configuration file not found"):
+        resolve_config_path(path)

@@ -1,0 +1,123 @@
+"""A small study to work on, made by the package itself, and child processes for what only they show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
+from studies import (
+    OutputFolder,
+    StudyTerms,
+    TrialOutcome,
+    WhyEnded,
+    create_or_join_study,
+    default_storage_url,
+    enqueue_presets,
+    open_storage,
+)
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Child = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def terms() -> StudyTerms:
+    return StudyTerms(
+        monitor="val_char_accuracy",
+        mode="max",
+        seed=0,
+        dataset={
+            "fingerprint": "f00d",
+            "train_split": "train",
+            "val_split": "val",
+            "metadata_path": "/data/metadata.yaml",
+        },
+        model_definitions_digest="abcdef",
+        versions={"optuna": "5.0.0", "torch": "2.13.0"},
+    )
+
+
+@pytest.fixture
+def space() -> SearchSpace:
+    return SearchSpace(
+        (
+            Parameter("model_name", Choices(("small", "medium"))),
+            Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True)),
+            Parameter("batch_size", IntRange(16, 128, step=16)),
+            Parameter("scheduler_type", Choices(("cosine", "steplr"))),
+            Parameter("warmup_epochs", IntRange(0, 5), when={"scheduler_type": ("cosine",)}),
+        )
+    )
+
+
+@pytest.fixture
+def outcome() -> TrialOutcome:
+    return TrialOutcome(
+        why_ended=WhyEnded.MAX_EPOCHS,
+        training_time_s=12.5,
+        best_val_char_accuracy=0.9,
+        best_val_seq_accuracy=0.8,
+        final_train_loss=0.25,
+        total_epochs=3,
+        best_epoch=2,
+    )
+
+
+@pytest.fixture
+def presets() -> dict[str, TrainingConfig]:
+    names = ("conservative_small", "baseline", "high_rate")
+    return {
+        name: TrainingConfig(experiment_name=name, learning_rate=0.001 * number)
+        for number, name in enumerate(names, start=1)
+    }
+
+
+@pytest.fixture
+def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace) -> Start:
+    """Begin or join a study as one run of the program does."""
+
+    def begin(
+        experiments: Mapping[str, TrainingConfig] | None = None,
+        *,
+        path: Path = tmp_path / "out",
+        name: str = "khmer-ocr",
+        url: str | None = None,
+        **changes: Any,
+    ) -> tuple[optuna.Study, OutputFolder]:
+        folder = OutputFolder(path)
+        url = url or default_storage_url(path)
+        study = create_or_join_study(open_storage(url), name, folder, replace(terms, **changes))
+        enqueue_presets(study, folder, experiments or {}, space)
+        return study, folder
+
+    return begin
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, str(HERE / "light_worker.py"), *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()

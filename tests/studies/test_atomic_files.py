@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from studies import write_json, write_text
+
+
+def test_json_is_readable_by_people_and_programs(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"name": "ខ្មែរ", "value": 0.5, "none": None})
+    assert "ខ្មែរ" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "ខ្មែរ", "value": 0.5, "none": None}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), object()])
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"value": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, {"value": value})
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "taken"
+    target.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_text(target, "text")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "ours", "text")
+    (tmp_path / "plain").write_text("text")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

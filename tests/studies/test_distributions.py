@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces import (
+    Choices,
+    Domain,
+    FloatRange,
+    IntRange,
+    SearchSpace,
+    TrainingConfig,
+    load_search_space,
+)
+from studies import OutputFolder, TrialKind, claim_next, suggest_all, to_distribution
+from studies.distributions import Distribution
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("domain", "distribution"),
+    [
+        (FloatRange(1e-4, 1e-2, log=True), FloatDistribution(1e-4, 1e-2, log=True)),
+        (FloatRange(0.1, 0.5, step=0.1), FloatDistribution(0.1, 0.5, step=0.1)),
+        (FloatRange(0.1, 0.35, step=0.1), FloatDistribution(0.1, 0.3, step=0.1)),
+        (IntRange(16, 128, step=16), IntDistribution(16, 128, step=16)),
+        (IntRange(16, 100, step=16), IntDistribution(16, 96, step=16)),
+        (IntRange(1, 64, log=True), IntDistribution(1, 64, log=True)),
+        (Choices(("adam", "adamw")), CategoricalDistribution(("adam", "adamw"))),
+        (Choices((True, False)), CategoricalDistribution((True, False))),
+    ],
+)
+def test_each_domain_has_its_distribution(domain: Domain, distribution: Distribution) -> None:
+    assert to_distribution(domain) == distribution
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "steplr"])
+def test_a_search_trial_gets_what_counts_and_keeps_it(scheduler: str, start: Start, space: SearchSpace) -> None:
+    study, folder = start()
+    study.enqueue_trial({"scheduler_type": scheduler}, user_attrs={"kind": TrialKind.SEARCH.value})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    base = TrainingConfig(num_epochs=7)
+    config = suggest_all(claim.trial, space, base)
+    assert set(claim.trial.params) == set(space.names) - ({"warmup_epochs"} if scheduler == "steplr" else set())
+    assert config.num_epochs == 7
+    assert all(getattr(config, name) == value for name, value in claim.trial.params.items())
+    claim.release()
+
+    adopted = claim_next(study, folder)
+    assert adopted is not None
+    assert suggest_all(adopted.trial, space, base) == config
+    adopted.release()
+
+
+def test_the_shipped_space_can_be_suggested(start: Start) -> None:
+    study, folder = start()
+    space = load_search_space("config/search_space.yaml")
+    for _ in range(5):
+        study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while (claim := claim_next(study, folder)) is not None:
+            config = suggest_all(claim.trial, space, TrainingConfig())
+            assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)

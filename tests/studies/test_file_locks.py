@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search_spaces import ConfigurationError
+from studies.file_locks import holder_pid, try_lock, wait_for_lock
+
+Child = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "leases" / "0001.lock"
+
+
+def child_gets(child: Child, path: Path) -> str:
+    process = child("lock", path)
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_another_process_cannot_lock_what_is_held(path: Path, child: Child) -> None:
+    lock = try_lock(path)
+    assert lock is not None
+    assert child_gets(child, path) == "busy"
+    lock.release()
+    assert child_gets(child, path) == "held"
+    assert try_lock(path) is None
+
+
+def test_a_second_lock_in_this_process_is_refused_too(path: Path) -> None:
+    first = try_lock(path)
+    assert first is not None
+    assert try_lock(path) is None
+    first.release()
+    first.release()
+    second = try_lock(path)
+    assert second is not None
+    second.release()
+
+
+def test_looking_at_an_own_lock_does_not_free_it(path: Path, child: Child) -> None:
+    lock = try_lock(path)
+    assert lock is not None
+    assert holder_pid(path) == os.getpid()
+    assert try_lock(path) is None
+    assert child_gets(child, path) == "busy"
+    lock.release()
+    assert holder_pid(path) is None
+
+
+def test_a_lock_outlasts_a_stop_and_ends_with_the_process(path: Path, child: Child) -> None:
+    process = child("lock", path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)
+    assert try_lock(path) is None
+    assert holder_pid(path) == process.pid
+    process.kill()
+    process.wait()
+    assert holder_pid(path) is None
+    lock = try_lock(path)
+    assert lock is not None
+    lock.release()
+
+
+def test_looking_creates_nothing(path: Path) -> None:
+    assert holder_pid(path) is None
+    assert not path.parent.exists()
+
+
+def test_waiting_ends_with_the_holder_s_name(path: Path, child: Child) -> None:
+    process = child("lock", path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(ConfigurationError, match=rf"process {process.pid} has held this lock for 0\.1 s.*CONT"):
+        wait_for_lock(path, timeout_s=0.1)
+
+
+def test_waiting_threads_take_turns(path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        with wait_for_lock(path):
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+    assert holder_pid(path) is None
+
+
+def test_a_fork_neither_holds_nor_frees_its_parent_s_lock(path: Path) -> None:
+    lock = try_lock(path)
+    assert lock is not None
+    pid = os.fork()
+    if pid == 0:
+        got = try_lock(path)
+        os._exit(0 if got is None else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert holder_pid(path) == os.getpid()
+    lock.release()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from search_spaces import ConfigurationError
+from studies import OutputFolder, default_storage_url
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    return OutputFolder(tmp_path / "deep" / "out")
+
+
+def test_claiming_creates_the_folder_and_repeating_changes_nothing(folder: OutputFolder) -> None:
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    first = folder.owner()
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    assert folder.owner() == first
+    assert first is not None
+    assert (first.study, first.storage) == ("khmer-ocr", "sqlite:///{output_dir}/study.db")
+    assert folder.storage_url(first) == default_storage_url(folder.path)
+
+
+def test_another_study_s_folder_is_refused_by_name(folder: OutputFolder) -> None:
+    url = default_storage_url(folder.path)
+    folder.claim("khmer-ocr", url)
+    with pytest.raises(ConfigurationError) as caught:
+        folder.claim("other", url)
+    assert str(caught.value) == (
+        f"output folder {folder.path}: it belongs to the study 'khmer-ocr', not to 'other'; "
+        "choose another --output-dir, or --study 'khmer-ocr' to go on with that study"
+    )
+
+
+def test_another_storage_is_refused(folder: OutputFolder, tmp_path: Path) -> None:
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    with pytest.raises(ConfigurationError, match=r"kept in sqlite:////.*out/study.db; give that as --storage"):
+        folder.check("khmer-ocr", default_storage_url(tmp_path))
+
+
+def test_a_moved_folder_still_knows_its_study(folder: OutputFolder, tmp_path: Path) -> None:
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    moved = OutputFolder(folder.path.rename(tmp_path / "moved"))
+    owner = moved.owner()
+    assert owner is not None
+    assert moved.storage_url(owner) == default_storage_url(moved.path)
+    moved.check("khmer-ocr", default_storage_url(moved.path))
+
+
+def test_a_password_is_not_written_and_does_not_count(folder: OutputFolder) -> None:
+    folder.claim("khmer-ocr", "postgresql+psycopg://user:secret@host/db")
+    assert "secret" not in (folder.internal / "owner.json").read_text()
+    folder.check("khmer-ocr", "postgresql+psycopg://user:changed@host/db")
+
+
+def test_a_damaged_owner_file_is_explained(folder: OutputFolder) -> None:
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    (folder.internal / "owner.json").write_text(json.dumps({"study": "x"}))
+    with pytest.raises(ConfigurationError, match=r"owner.json: cannot be read .* restore the file"):
+        folder.check("khmer-ocr", default_storage_url(folder.path))
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "a/b", "."])
+def test_a_bad_study_name_creates_nothing(folder: OutputFolder, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^study name: found "):
+        folder.claim(name, default_storage_url(folder.path))
+    assert not folder.path.parent.exists()
+
+
+def test_a_file_in_the_way_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    folder = OutputFolder(tmp_path / "out" / "deeper")
+    with pytest.raises(ConfigurationError, match=r"/out is a file; choose another --output-dir"):
+        folder.claim("khmer-ocr", default_storage_url(folder.path))
+
+
+def test_a_place_where_no_folder_can_be_is_explained(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / ("x" * 300))
+    with pytest.raises(ConfigurationError, match=r"File name too long.* choose another --output-dir"):
+        folder.claim("khmer-ocr", default_storage_url(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", ".study", ".STUDY"])
+def test_no_trial_leaves_the_folder(folder: OutputFolder, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be a folder"):
+        folder.trial_dir(name)
+
+
+@pytest.mark.parametrize("name", ["conservative_small", "ខ្មែរ", "search_0007", "v1.2 b"])
+def test_a_trial_has_its_folder(folder: OutputFolder, name: str) -> None:
+    assert folder.trial_dir(name) == folder.path / name

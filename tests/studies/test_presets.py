@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError, SearchSpace, TrainingConfig
+from studies import (
+    OutputFolder,
+    TrialOutcome,
+    TrialPhase,
+    WhyEnded,
+    claim_next,
+    enqueue_presets,
+    preset_order,
+    read_record,
+    study_space,
+    suggest_all,
+)
+from studies.presets import merged_order
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+
+
+def names_by_number(study: optuna.Study) -> list[str]:
+    return [read_record(trial).experiment_name for trial in study.get_trials()]
+
+
+def test_presets_wait_in_the_order_of_the_file(start: Start, presets: Presets) -> None:
+    study, _ = start(presets)
+    records = [read_record(trial) for trial in study.get_trials()]
+    assert [(record.number, record.experiment_name) for record in records] == list(enumerate(presets))
+    assert {record.phase for record in records} == {TrialPhase.WAITING}
+    assert [record.training_config for record in records] == list(presets.values())
+
+
+def test_repeating_adds_nothing_and_tells_where_each_stands(
+    start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome
+) -> None:
+    study, folder = start(presets)
+    done = claim_next(study, folder)
+    assert done is not None
+    done.finish(outcome, 0.9)
+    broken = claim_next(study, folder)
+    assert broken is not None
+    broken.finish(replace(outcome, why_ended=WhyEnded.CRASHED, error_message="boom"))
+    running = claim_next(study, folder)
+    assert running is not None
+
+    states = enqueue_presets(study, folder, presets | {"late": TrainingConfig()}, space)
+    assert [(state.trial_number, state.state.value) for state in states.values()] == [
+        (0, "completed"),
+        (1, "failed"),
+        (2, "running"),
+        (3, "waiting"),
+    ]
+    assert len(study.get_trials()) == 4
+    running.release()
+
+
+def test_changed_presets_are_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
+    study, folder = start(presets)
+    changed = {name: replace(config, batch_size=64) for name, config in presets.items()}
+    changed["baseline"] = replace(changed["baseline"], learning_rate=0.5)
+    changed["new"] = TrainingConfig()
+    with pytest.raises(ConfigurationError) as caught:
+        enqueue_presets(study, folder, changed, space)
+    assert len(caught.value.problems) == 3
+    assert caught.value.problems[1] == (
+        "experiment 'baseline': this study has it with other settings (batch_size was 32 and is 64 now, "
+        "learning_rate was 0.002 and is 0.5 now); change them back, give the experiment a new name, "
+        "or begin another study with another --output-dir"
+    )
+    assert names_by_number(study) == list(presets)
+    assert preset_order(study) == list(presets)
+
+
+def test_what_only_moves_work_around_is_no_change(start: Start, presets: Presets, space: SearchSpace) -> None:
+    study, folder = start(presets)
+    moved = {
+        name: replace(config, device="cuda", num_workers=0, output_dir="/elsewhere", use_tensorboard=False)
+        for name, config in presets.items()
+    }
+    enqueue_presets(study, folder, moved, space)
+    assert len(study.get_trials()) == 3
+
+
+def test_names_that_differ_in_case_only_are_refused(start: Start, space: SearchSpace) -> None:
+    study, folder = start({"Baseline": TrainingConfig()})
+    with pytest.raises(ConfigurationError, match="experiment 'baseline': the study has 'Baseline' already"):
+        enqueue_presets(study, folder, {"baseline": TrainingConfig()}, space)
+
+
+def test_a_preset_s_settings_become_its_trial_s_parameters(start: Start) -> None:
+    config = TrainingConfig(learning_rate=0.002, batch_size=48, scheduler_type="cosine", warmup_epochs=3)
+    study, folder = start({"one": config})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == config
+    assert claim.trial.params == {
+        "model_name": "medium",
+        "learning_rate": 0.002,
+        "batch_size": 48,
+        "scheduler_type": "cosine",
+        "warmup_epochs": 3,
+    }
+    claim.release()
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_the_space_cannot_hold_stay_as_they_are(start: Start) -> None:
+    config = TrainingConfig(model_name="mine", batch_size=50, scheduler_type="plateau", learning_rate=0.5)
+    study, folder = start({"one": config})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert claim.record.outside_space == {"model_name": "mine", "batch_size": 50, "scheduler_type": "plateau"}
+    assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == config
+    assert claim.trial.params == {"learning_rate": 0.5}
+    claim.release()
+
+
+def test_the_space_is_kept_and_only_grows(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    first = study_space(study)
+    other = SearchSpace(first.parameters[:1])
+    enqueue_presets(study, folder, {"wide": TrainingConfig(learning_rate=0.3, batch_size=160)}, other)
+    grown = study_space(study)
+    assert grown.names == first.names
+    assert grown.holds("learning_rate", 0.3)
+    assert grown.holds("learning_rate", 1e-4)
+    assert grown.holds("batch_size", 160)
+    assert not first.holds("learning_rate", 0.3)
+
+
+def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, space: SearchSpace) -> None:
+    study, folder = start()
+    order = list(presets)
+    enqueue_presets(study, folder, {"high_rate": presets["high_rate"]}, space, file_order=order)
+    assert preset_order(study) == ["high_rate"]
+    enqueue_presets(study, folder, presets, space, file_order=order)
+    assert preset_order(study) == order
+    assert names_by_number(study) == ["high_rate", "conservative_small", "baseline"]
+
+
+@pytest.mark.parametrize(
+    ("known", "latest", "merged"),
+    [
+        ("", "ABC", "ABC"),
+        ("ABC", "ABC", "ABC"),
+        ("ABC", "C", "ABC"),
+        ("ABC", "AC", "ABC"),
+        ("ABC", "CBA", "CBA"),
+        ("B", "ABC", "ABC"),
+        ("XY", "AB", "XYAB"),
+        ("XBY", "ABC", "XABCY"),
+        ("AC", "ABC", "ABC"),
+    ],
+)
+def test_orders_merge(known: str, latest: str, merged: str) -> None:
+    assert merged_order(list(known), list(latest)) == list(merged)
+
+
+def test_the_caller_s_presets_are_not_touched(start: Start, presets: Presets) -> None:
+    before = copy.deepcopy(presets)
+    start(presets)
+    assert presets == before

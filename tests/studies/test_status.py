@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import OutputFolder, RowState, TrialOutcome, WhyEnded, claim_next, load_study, study_status
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+
+
+def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig()})
+    done, broken, running, dead = (claim_next(study, folder) for _ in range(4))
+    assert done is not None
+    assert broken is not None
+    assert running is not None
+    assert dead is not None
+    done.finish(replace(outcome, why_ended=WhyEnded.EARLY_STOPPED), 0.9)
+    broken.finish(replace(outcome, why_ended=WhyEnded.FAILED, error_message="boom"))
+    for step, value in enumerate((0.1, 0.3, 0.2), start=1):
+        running.trial.report(value, step)
+    dead.release()
+
+    reader, folder = load_study(folder.path)
+    status = study_status(reader, folder)
+    assert [(row.name, row.state.value, row.why_ended) for row in status.rows] == [
+        ("conservative_small", "completed", "early_stopped"),
+        ("baseline", "failed", "failed"),
+        ("high_rate", "running", None),
+        ("four", "interrupted", None),
+        ("five", "waiting", None),
+    ]
+    assert [row.best_value for row in status.rows] == [0.9, None, 0.3, None, None]
+    assert [row.epochs for row in status.rows] == [3, 3, 3, 0, 0]
+    assert [row.worker_pid for row in status.rows] == [None, None, os.getpid(), None, None]
+    assert status.rows[0].seconds == 12.5
+    assert (status.rows[4].started, status.rows[4].seconds) == (None, None)
+    assert status.counts == dict.fromkeys(map(str, RowState), 1)
+    assert status.owed == 2
+    assert status.best == status.rows[0]
+    running.release()
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 0)])
+def test_the_best_follows_the_mode_and_the_lower_number(
+    mode: str, best: int, start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start(presets | {"tie": TrainingConfig()}, mode=mode, monitor="val_loss")
+    for value in (0.2, 0.3, 0.4, 0.4 if mode == "max" else 0.2):
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.finish(outcome, value)
+    status = study_status(study, folder)
+    assert (status.monitor, status.mode) == ("val_loss", mode)
+    assert status.best == status.rows[best]
+
+
+def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.trial.report(float("inf"), 1)
+    data = json.loads(json.dumps(study_status(study, folder).as_dict(), allow_nan=False))
+    assert list(data) == ["study", "monitor", "mode", "counts", "owed", "best", "trials"]
+    assert data["owed"] == 2
+    assert data["trials"][0]["state"] == "running"
+    assert data["trials"][0]["started"].startswith("20")
+    claim.release()
+
+
+def test_a_start_from_scratch_has_nothing_to_show(start: Start) -> None:
+    study, folder = start()
+    status = study_status(study, folder)
+    assert (status.rows, status.best, status.owed) == ((), None, 0)

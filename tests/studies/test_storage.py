@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from search_spaces import ConfigurationError
+from studies import default_storage_url, open_storage, open_storage_for_reading, storage_error_text
+
+
+def test_the_database_keeps_sqlite_s_rollback_journal(tmp_path: Path) -> None:
+    open_storage(default_storage_url(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_what_a_killed_creation_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".study").mkdir()
+    (tmp_path / ".study" / "unfinished.db").write_bytes(b"half a page")
+    (tmp_path / "study.db").touch()
+    storage = open_storage(default_storage_url(tmp_path))
+    assert storage.get_all_studies() == []
+    assert os.listdir(tmp_path / ".study") == ["database.lock"]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_reading_what_is_not_there_creates_nothing(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "study.db").write_bytes(content)
+    before = os.listdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"study.db: there is no study database; `khmer-tuner run`"):
+        open_storage_for_reading(default_storage_url(tmp_path))
+    assert os.listdir(tmp_path) == before
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    open_storage(default_storage_url(tmp_path))
+    reader = open_storage_for_reading(default_storage_url(tmp_path))
+    with pytest.raises(StorageInternalError) as caught:
+        optuna.create_study(storage=reader, study_name="x")
+    assert "make the file and its folder writable" in storage_error_text(caught.value, default_storage_url(tmp_path))
+
+
+def test_a_writer_waits_for_a_locked_database(tmp_path: Path) -> None:
+    storage = open_storage(default_storage_url(tmp_path))
+    locker = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
+    locker.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.5, lambda: locker.execute("COMMIT"))
+    timer.start()
+    begun = time.monotonic()
+    optuna.create_study(storage=storage, study_name="x")
+    assert time.monotonic() - begun > 0.3
+    timer.join()
+    locker.close()
+
+
+@pytest.mark.parametrize("open_it", [open_storage, open_storage_for_reading])
+def test_readers_and_writers_wait_for_five_minutes(open_it: Callable[[str], RDBStorage], tmp_path: Path) -> None:
+    open_storage(default_storage_url(tmp_path))
+    with open_it(default_storage_url(tmp_path)).engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
+
+
+def test_a_lock_that_stays_is_told_with_the_remedy(tmp_path: Path) -> None:
+    url = default_storage_url(tmp_path)
+    storage = open_storage(url, busy_timeout_s=0.1)
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as locker:
+        locker.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageInternalError) as caught:
+            optuna.create_study(storage=storage, study_name="x")
+        text = storage_error_text(caught.value, url)
+        assert text.startswith(f"{tmp_path}/study.db: database is locked; another process holds the database")
+        with pytest.raises(ConfigurationError, match="database is locked; another process"):
+            open_storage_for_reading(url, busy_timeout_s=0.1)
+
+
+def test_a_database_of_another_optuna_is_explained(tmp_path: Path) -> None:
+    open_storage(default_storage_url(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
+    with pytest.raises(ConfigurationError, match="no longer compatible with the table schema"):
+        open_storage(default_storage_url(tmp_path))
+
+
+def test_a_damaged_database_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
+    with pytest.raises(ConfigurationError, match="the file is damaged; restore a copy"):
+        open_storage(default_storage_url(tmp_path))
+
+
+def test_optuna_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    study = optuna.create_study(storage=open_storage(default_storage_url(tmp_path)), study_name="x")
+    study.enqueue_trial({})
+    study.tell(study.ask(), 1.0)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.study import StudyDirection
+
+from search_spaces import ConfigurationError
+from studies import (
+    OutputFolder,
+    StudyTerms,
+    default_storage_url,
+    load_study,
+    open_storage,
+    study_terms,
+    version_notes,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> None:
+    first, _ = start()
+    second, _ = start()
+    assert (first.study_name, first._study_id) == (second.study_name, second._study_id)
+    assert study_terms(second) == terms
+    assert second.direction.name == "MAXIMIZE"
+    assert second.metric_names == ["val_char_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"monitor": "val_loss"},
+            "early_stopping.monitor was 'val_char_accuracy' when it began and is 'val_loss' now",
+        ),
+        ({"mode": "min"}, "early_stopping.mode was 'max' when it began and is 'min' now"),
+        ({"seed": 7}, "training.seed was 0 when it began and is 7 now"),
+        ({"model_definitions_digest": "012345"}, "the models' definitions (digest) was 'abcdef'"),
+        (
+            {"dataset": {"fingerprint": "beef", "train_split": "train", "val_split": "val"}},
+            "the dataset's fingerprint was 'f00d' when it began and is 'beef' now",
+        ),
+        (
+            {"dataset": {"fingerprint": "f00d", "train_split": "train", "val_split": "test"}},
+            "the dataset's val_split was 'val' when it began and is 'test' now",
+        ),
+    ],
+)
+def test_other_terms_are_refused_with_what_changed_and_the_remedy(
+    changes: dict[str, Any], told: str, start: Start, terms: StudyTerms
+) -> None:
+    study, _ = start()
+    with pytest.raises(ConfigurationError) as caught:
+        start(**changes)
+    assert told in str(caught.value)
+    assert str(caught.value).startswith("study 'khmer-ocr': ")
+    assert str(caught.value).endswith("change it back, or begin another study with another --output-dir")
+    assert study_terms(study) == terms
+
+
+def test_every_difference_is_told_at_once(start: Start) -> None:
+    start()
+    with pytest.raises(ConfigurationError) as caught:
+        start(seed=1, mode="min", monitor="val_loss")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_dataset_may_move_and_versions_may_change(start: Start, terms: StudyTerms) -> None:
+    start()
+    moved = dict(terms.dataset) | {"metadata_path": "/elsewhere/metadata.yaml"}
+    newer = {"optuna": "5.0.0", "torch": "2.14.0"}
+    study, _ = start(dataset=moved, versions=newer)
+    assert version_notes(study, terms) == ()
+    assert version_notes(study, replace(terms, versions=newer)) == (
+        "the study was begun with torch 2.13.0, this is 2.14.0; results may differ slightly",
+    )
+
+
+@pytest.mark.parametrize("direction", list(StudyDirection)[1:])
+def test_a_study_left_without_terms_is_completed(tmp_path: Path, start: Start, direction: StudyDirection) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)), direction=direction)
+    study, _ = start(path=path)
+    assert study.direction.name == "MAXIMIZE"
+    assert study_terms(study).monitor == study.metric_names[0] if study.metric_names else False
+
+
+def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    foreign = optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
+    foreign.optimize(lambda trial: 1.0, n_trials=1)
+    with pytest.raises(ConfigurationError, match=r"another program made it.*another --study name"):
+        start(path=path)
+    assert foreign.user_attrs == {}
+
+
+def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:
+    url = default_storage_url(tmp_path)
+    start(path=tmp_path / "one", url=url)
+    with pytest.raises(ConfigurationError) as caught:
+        start(path=tmp_path / "two", url=url)
+    assert f"belongs to the output folder {tmp_path}/one, not to {tmp_path}/two" in str(caught.value)
+    assert not (tmp_path / "two").exists()
+    start(path=tmp_path / "two", url=url, name="second")
+
+
+def test_a_folder_that_was_deleted_can_be_begun_again_in_its_place(tmp_path: Path, start: Start) -> None:
+    url = default_storage_url(tmp_path)
+    _, folder = start(path=tmp_path / "one", url=url)
+    (folder.internal / "owner.json").unlink()
+    study, _ = start(path=tmp_path / "one", url=url)
+    assert load_study(tmp_path / "one")[0].study_name == study.study_name
+
+
+def test_the_remedy_for_a_shared_storage_names_the_study_too(tmp_path: Path, start: Start) -> None:
+    url = default_storage_url(tmp_path)
+    start(url=url)
+    with pytest.raises(ConfigurationError, match=r"another --output-dir and --study$"):
+        start(url=url, seed=5)
+
+
+class TestLoading:
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_a_folder_without_a_study_is_left_as_it_is(self, tmp_path: Path, exists: bool) -> None:
+        path = tmp_path / "out"
+        if exists:
+            path.mkdir()
+        told = "it holds no study" if exists else "there is no such folder"
+        with pytest.raises(ConfigurationError, match=rf"output folder {path}: {told}; .*`khmer-tuner run`"):
+            load_study(path)
+        assert path.exists() == exists
+        assert not exists or os.listdir(path) == []
+
+    def test_a_study_that_has_not_begun_is_explained(self, tmp_path: Path) -> None:
+        folder = OutputFolder(tmp_path)
+        folder.claim("khmer-ocr", default_storage_url(tmp_path))
+        with pytest.raises(ConfigurationError, match=r"there is no study database"):
+            load_study(tmp_path)
+        open_storage(default_storage_url(tmp_path))
+        with pytest.raises(ConfigurationError, match=r"its study has not begun yet"):
+            load_study(tmp_path)
+
+    def test_it_needs_only_the_folder_even_a_moved_one(self, tmp_path: Path, start: Start) -> None:
+        _, folder = start()
+        moved = folder.path.rename(tmp_path / "moved")
+        study, found = load_study(moved)
+        assert study.study_name == "khmer-ocr"
+        assert found.path == moved
+
+    def test_another_name_or_storage_is_refused(self, tmp_path: Path, start: Start) -> None:
+        _, folder = start()
+        with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'mine'"):
+            load_study(folder.path, name="mine")
+        with pytest.raises(ConfigurationError, match=r"is kept in sqlite:.*leave out --storage"):
+            load_study(folder.path, storage_url=default_storage_url(tmp_path))
+        assert load_study(folder.path, name="khmer-ocr", storage_url=default_storage_url(folder.path))
+
+    def test_a_loaded_study_cannot_be_written(self, start: Start) -> None:
+        _, folder = start()
+        study, _ = load_study(folder.path)
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            study.set_user_attr("x", 1)
+
+
+def test_no_warning_reaches_the_user(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start()
+    assert capfd.readouterr() == ("", "")

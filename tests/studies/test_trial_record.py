@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import OutputFolder, TrialKind, TrialOutcome, claim_next, read_record, record_outcome
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_in_the_study_is_without_meaning(value: float, start: Start, outcome: TrialOutcome) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    wild = replace(
+        outcome,
+        final_train_loss=value,
+        best_val_char_accuracy=value,
+        best_val_seq_accuracy=value,
+        training_time_s=value,
+        epoch_seconds_median=value,
+    )
+    claim.finish(wild, 0.9)
+    stored = read_record(study.get_trials()[0]).outcome
+    assert stored is not None
+    assert (stored.final_train_loss, stored.epoch_seconds_median) == (None, None)
+    assert (stored.best_val_char_accuracy, stored.best_val_seq_accuracy, stored.training_time_s) == (0, 0, 0)
+
+
+def test_search_trials_are_named_by_number(start: Start) -> None:
+    study, _ = start({f"preset {n}": TrainingConfig(seed=n) for n in range(2)})
+    study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
+    assert read_record(study.get_trials()[2]).experiment_name == "search_0002"
+
+
+def test_fields_of_another_version_do_no_harm(start: Start) -> None:
+    study, _ = start()
+    attributes = {"kind": "preset", "experiment_name": "old", "config": {"batch_size": 8, "retired": 1}}
+    study.enqueue_trial({}, user_attrs=attributes)
+    assert read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
+
+
+def test_writing_the_same_outcome_again_writes_nothing(
+    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    record_outcome(claim.trial, outcome)
+    written: list[str] = []
+    monkeypatch.setattr(claim.trial, "set_user_attr", lambda key, _: written.append(key))
+    record_outcome(claim.trial, outcome)
+    assert written == []
+    record_outcome(claim.trial, replace(outcome, total_epochs=9))
+    assert written == ["total_epochs"]
+    claim.release()

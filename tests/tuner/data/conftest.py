@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from tuner.data.generation import generate_dataset
+
+DatasetMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated dataset of 30 + 10 samples, not to be changed."""
+    folder = tmp_path_factory.mktemp("generated") / "generated_data"
+    generate_dataset(folder, samples=30, test_samples=10, processes=1)
+    return folder
+
+
+@pytest.fixture
+def generated(generated_once: Path, tmp_path: Path) -> Path:
+    """A copy of the generated dataset that a test may change; returns the metadata file."""
+    shutil.copytree(generated_once, tmp_path / "generated_data")
+    return tmp_path / "generated_data" / "metadata.yaml"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> DatasetMaker:
+    """Makes a dataset as another tool would, `yaml.dump` and all; returns the metadata file."""
+
+    def make(
+        splits: dict[str, list[str]] | None = None,
+        *,
+        size: tuple[int, int] = (128, 64),
+        mode: str = "RGB",
+        color: Any = (200, 10, 30),
+        change: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Path:
+        folder = tmp_path / "foreign"
+        content: dict[str, Any] = {"dataset_info": {"generated_by": "text", "image_size": list(size)}}
+        for split, labels in (splits or {"train": ["០១២", "៩"], "val": ["៨៨៨៨៨៨៨៨"]}).items():
+            (folder / split).mkdir(parents=True)
+            content[split] = {"samples": []}
+            for number, label in enumerate(labels):
+                filename = f"{split}_{number:06d}.png"
+                Image.new(mode, size, color).save(folder / split / filename)
+                sample = {
+                    "image_path": f"foreign/{split}/{filename}",
+                    "image_filename": filename,
+                    "label": label,
+                    "font": "KhmerOS",
+                    "font_size": 26,
+                    "sequence_length": len(label),
+                    "augmented": True,
+                    "text_color": [0, 0, 0],
+                    "text_position": [49, -5],
+                }
+                content[split]["samples"].append(sample)
+        if change:
+            change(content)
+        path = folder / "metadata.yaml"
+        path.write_text(yaml.dump(content, allow_unicode=True), encoding="utf-8")
+        return path
+
+    return make

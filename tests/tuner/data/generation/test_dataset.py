@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from PIL import Image
+
+from search_spaces.errors import ConfigurationError, DataLoaderError
+from tuner.data.generation import generate_dataset
+from tuner.data.rendering.fonts import pinned_font_file
+from tuner.data.vocabulary import CHARACTER_SET
+
+ROOT = Path(__file__).parents[4]
+
+
+def digest(folder: Path) -> str:
+    """Digest of all files below `folder`, names included."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_metadata_are_as_documented(generated_once: Path) -> None:
+    content = yaml.safe_load((generated_once / "metadata.yaml").read_text(encoding="utf-8"))
+    assert list(content) == ["dataset_info", "train", "val", "test"]
+    info = content["dataset_info"]
+    assert list(info) == [
+        *("character_set", "fonts_used", "generated_by", "image_size", "max_sequence_length"),
+        *("total_samples", "train_samples", "val_samples", "test_samples"),
+    ]
+    assert info["character_set"] == list(CHARACTER_SET)
+    assert info["generated_by"] == "text"
+    assert info["image_size"] == [128, 64]
+    assert info["max_sequence_length"] == 8
+    counts = [info[f"{split}_samples"] for split in ("total", "train", "val", "test")]
+    assert counts == [40, 24, 6, 10]
+    samples = [sample for split in ("train", "val", "test") for sample in content[split]["samples"]]
+    assert info["fonts_used"] == sorted({sample["font"] for sample in samples})
+    for sample in samples:
+        assert list(sample) == [
+            *("image_path", "image_filename", "label", "font", "font_size", "sequence_length"),
+            *("augmented", "text_color", "text_position"),
+        ]
+        assert len(sample["label"]) == sample["sequence_length"]
+        assert isinstance(sample["augmented"], bool)
+        with Image.open(generated_once.parent / sample["image_path"]) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (128, 64))
+
+
+def test_splits_have_samples_of_their_own(generated_once: Path) -> None:
+    images = [path.read_bytes() for path in generated_once.rglob("*.png")]
+    assert len(set(images)) == len(images) == 40
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_bytes_do_not_depend_on_the_number_of_processes(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for number in (1, processes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        generate_dataset("data", samples=300, test_samples=20, seed=3, processes=number)
+        digests.append(digest(folder))
+    assert digests[0] == digests[1]
+
+
+def test_seed_changes_every_picture(generated_once: Path, tmp_path: Path) -> None:
+    generate_dataset(tmp_path / "generated_data", samples=30, test_samples=10, seed=1)
+    for path in generated_once.rglob("*.png"):
+        other = tmp_path / "generated_data" / path.relative_to(generated_once)
+        assert other.read_bytes() != path.read_bytes()
+
+
+def test_more_samples_begin_with_the_same_ones(generated_once: Path, tmp_path: Path) -> None:
+    generate_dataset(tmp_path / "more", samples=40, test_samples=12)
+    for path in generated_once.rglob("*.png"):
+        assert (tmp_path / "more" / path.relative_to(generated_once)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "prefix"),
+    [("data", "data"), ("deep/er/data", "deep/er/data"), ("{tmp}/outside", "outside"), ("ទិន្នន័យ: 1 #", None)],
+)
+def test_image_paths_lead_to_the_images_from_where_the_generator_ran(
+    out: str, prefix: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    out = out.format(tmp=tmp_path)
+    path = generate_dataset(out, samples=10, test_samples=1)
+    assert path == Path(out) / "metadata.yaml"
+    sample = yaml.safe_load(path.read_text(encoding="utf-8"))["train"]["samples"][0]
+    assert sample["image_path"] == f"{prefix or out}/train/train_000000.png"
+    assert Path(out, "train", "train_000000.png").is_file()
+
+
+def test_same_dataset_again_does_nothing(generated: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")}
+    calls: list[Any] = []
+    made = generate_dataset(generated.parent, samples=30, test_samples=10, on_progress=lambda *done: calls.append(done))
+    assert made == generated
+    assert {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")} == before
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"samples": 50}, "samples 30, not 50"),
+        ({"seed": 9, "test_samples": 11}, "test_samples 10, not 11; seed 0, not 9"),
+        ({"fonts_dir": pinned_font_file().parent}, "26 fonts that differ from the 27 of now"),
+    ],
+)
+def test_other_dataset_is_never_overwritten(options: dict[str, Any], told: str, generated: Path) -> None:
+    before = digest(generated.parent)
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        generate_dataset(generated.parent, **{"samples": 30, "test_samples": 10, **options})
+    assert "choose another folder" in str(caught.value)
+    assert digest(generated.parent) == before
+
+
+def test_damaged_dataset_is_told(generated: Path) -> None:
+    (generated.parent / "val" / "val_000000.png").unlink()
+    with pytest.raises(ConfigurationError, match="files missing or added"):
+        generate_dataset(generated.parent, samples=30, test_samples=10)
+
+
+def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("miaow")
+    with pytest.raises(ConfigurationError, match=r"something else \(cat\.jpg\)"):
+        generate_dataset(tmp_path / "photos", samples=10)
+    with pytest.raises(ConfigurationError, match="found a file"):
+        generate_dataset(tmp_path / "photos" / "cat.jpg", samples=10)
+    assert os.listdir(tmp_path / "photos") == ["cat.jpg"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "", "/"])
+def test_working_directory_is_no_place(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="folder of its own"):
+        generate_dataset(out, samples=10)
+    assert os.listdir(tmp_path) == []
+
+
+def test_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert generate_dataset(tmp_path / "data", samples=10, test_samples=1).is_file()
+
+
+def test_all_senseless_numbers_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        generate_dataset(tmp_path / "data", samples=9, test_samples=0, seed=-1, processes=0)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        *("samples", "test_samples", "seed", "processes")
+    ]
+    assert "found 9; expected a whole number from 10" in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", [True, 1e3, "100", None])
+def test_samples_that_are_no_number(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="samples: found"):
+        generate_dataset(tmp_path / "data", samples=value)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_progress_reaches_all_samples(processes: int, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    generate_dataset(
+        tmp_path / "data",
+        samples=290,
+        test_samples=10,
+        processes=processes,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (300, 300)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_folder_that_cannot_be_written_is_told_with_the_need(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataLoaderError, match=r"cannot write the dataset.*151 MB"):
+        generate_dataset(tmp_path / "file" / "data")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_error_in_the_middle_leaves_nothing(processes: int, tmp_path: Path) -> None:
+    def fail(done: int, total: int) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        generate_dataset(tmp_path / "data", samples=300, processes=processes, on_progress=fail)
+    assert os.listdir(tmp_path) == []
+
+
+PROGRAM = """
+import sys
+from tuner.data.generation import generate_dataset
+print("started", flush=True)
+generate_dataset("data", samples=2000, processes=2, on_progress=lambda *done: print(*done, flush=True))
+"""
+
+
+def start_generating(folder: Path) -> subprocess.Popen[str]:
+    """Start a script without a main guard that generates, and wait for its first pictures."""
+    (folder / "script.py").write_text(PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    assert process.stdout.readline().endswith("3000\n")
+    return process
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    process = start_generating(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert errors.count("Traceback") == 1  # the workers end in silence
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+def test_killed_run_ends_its_workers_and_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    process = start_generating(tmp_path)
+    workers = workers_of(process)
+    process.kill()
+    process.communicate(timeout=20)
+    (leftover,) = (path for path in tmp_path.iterdir() if path.name != "script.py")
+    assert leftover.name.startswith(".data.partial-")
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    generate_dataset(tmp_path / "data", samples=10, test_samples=1)
+    assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    return workers
+
+
+def test_killed_worker_is_an_error(tmp_path: Path) -> None:
+    process = start_generating(tmp_path)
+    workers_of(process)[0].kill()
+    _, errors = process.communicate(timeout=20)
+    assert "DataLoaderError" in errors
+    assert "a generating process ended by itself" in errors
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+def test_run_of_a_live_process_is_not_cleared_away(tmp_path: Path) -> None:
+    process = start_generating(tmp_path)
+    generate_dataset(tmp_path / "data", samples=10, test_samples=1)
+    _, errors = process.communicate(timeout=60)
+    assert "ConfigurationError" in errors  # it was slower, and finds another dataset in its place
+    assert "samples 10, not 2000" in errors
+    assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]
+
+
+def test_workers_do_not_import_torch() -> None:
+    program = "import sys, tuner.data.rendering.worker; print('torch' in sys.modules, 'pydantic' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"

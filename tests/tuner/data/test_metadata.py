@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces.errors import DataLoaderError
+from tuner.data.metadata import read_metadata
+
+
+def problems_of(path: Path, *splits: str) -> tuple[str, ...]:
+    with pytest.raises(DataLoaderError) as caught:
+        read_metadata(path, splits or ("train", "val"))
+    return caught.value.problems
+
+
+def test_reads_a_dataset_of_another_tool(foreign: Any) -> None:
+    path = foreign()
+    metadata = read_metadata(path, ["train", "val"])
+    train = metadata.splits["train"]
+    assert train.labels == ("០១២", "៩")
+    assert train.lengths == (3, 1)
+    assert train.fonts == ("KhmerOS", "KhmerOS")
+    assert train.image_paths == tuple(str(path.parent / "train" / f"train_00000{n}.png") for n in (0, 1))
+    assert metadata.splits["val"].labels == ("៨៨៨៨៨៨៨៨",)
+
+
+def test_reads_only_the_splits_asked_for(foreign: Any) -> None:
+    assert list(read_metadata(foreign(), ["val"]).splits) == ["val"]
+
+
+def test_keys_that_nobody_needs_may_be_missing_or_more(foreign: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        sample = content["train"]["samples"][0]
+        for key in ("font", "font_size", "sequence_length", "augmented", "text_color", "text_position"):
+            del sample[key]
+        sample["weather"] = {"rain": [1, 2]}
+        content["licence"] = None
+
+    assert read_metadata(foreign(change=change), ["train"]).splits["train"].fonts == ("", "KhmerOS")
+
+
+def test_tuples_aliases_merge_keys_and_a_bom_are_understood(foreign: Any) -> None:
+    path = foreign()
+    path.write_text(
+        "\ufeffdefaults: &defaults {font: &font Siemreap, label: ៩}\n"
+        "train:\n  samples:\n"
+        "  - {<<: *defaults, label: ០១២, image_filename: train_000000.png}\n"
+        "  - {<<: [*defaults], image_filename: train_000001.png, text_color: !!python/tuple [0, 0]}\n",
+        encoding="utf-8",
+    )
+    train = read_metadata(path, ["train"]).splits["train"]
+    assert train.labels == ("០១២", "៩")
+    assert train.fonts == ("Siemreap", "Siemreap")
+
+
+@pytest.mark.parametrize("where", ["working directory", "above", "beside"])
+def test_image_paths_are_looked_up_in_the_documented_order(
+    where: str, foreign: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path: Path = foreign({"train": ["១"]})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    expected = path.parent / "train" / "train_000000.png"
+    if where == "working directory":  # wins over the other two, which hold the image as well
+        expected = elsewhere / "foreign" / "train" / "train_000000.png"
+        expected.parent.mkdir(parents=True)
+        expected.write_bytes((path.parent / "train" / "train_000000.png").read_bytes())
+    if where == "beside":
+        path = path.parent.rename(tmp_path / "renamed") / "metadata.yaml"
+        expected = path.parent / "train" / "train_000000.png"
+    assert read_metadata(path, ["train"]).splits["train"].image_paths == (str(expected),)
+
+
+def test_images_found_by_different_rules_are_all_found(foreign: Any, tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["train"]["samples"][1]["image_path"] = "gone/elsewhere.png"
+
+    paths = read_metadata(foreign(change=change), ["train"]).splits["train"].image_paths
+    assert [os.path.basename(path) for path in paths] == ["train_000000.png", "train_000001.png"]
+
+
+def test_absolute_image_paths(foreign: Any, tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        sample = content["train"]["samples"][0]
+        sample["image_path"] = str(tmp_path / "foreign" / "val" / "val_000000.png")
+        del sample["image_filename"]
+
+    path = foreign(change=change)
+    assert read_metadata(path, ["train"]).splits["train"].image_paths[0].endswith("val/val_000000.png")
+
+
+def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path / "none.yaml")
+    assert str(tmp_path / "none.yaml") in problem
+    assert "khmer-tuner data" in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "expected a mapping"),
+        (b"- 1\n- 2\n", "expected a mapping"),
+        (b"train: [unclosed\n", ":2:1: is not valid YAML"),
+        (b"train: {samples: [\xff\xfe]}\n", "not YAML in UTF-8"),
+        (b"train: *nowhere\n", ":1: the alias *nowhere has no anchor"),
+        (b"train: " + b"[" * 200 + b"]" * 200, "nested more than"),
+        (b"train: {samples: []}\nval: {}\n", "found no samples"),
+        (b"train: 5\nval: [1]\n", "found no samples"),
+        (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: expected a mapping"),
+    ],
+)
+def test_broken_file_is_told_with_its_place(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "metadata.yaml"
+    path.write_bytes(content)
+    problems = problems_of(path)
+    assert any(told in problem for problem in problems)
+    assert all(problem.startswith(str(path)) for problem in problems)
+
+
+def test_folder_instead_of_a_file(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path)
+    assert "cannot be read" in problem
+
+
+def test_unknown_split_is_told_with_the_nearest_one(foreign: Any) -> None:
+    (problem,) = problems_of(foreign(), "trian")
+    assert "did you mean 'train'?" in problem
+    assert "'val'" in problem
+
+
+def test_all_bad_samples_are_told_at_once_with_line_split_and_number(foreign: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        train, val = content["train"]["samples"], content["val"]["samples"]
+        train[0]["label"] = "12"
+        del train[1]["label"]
+        val[0]["label"] = "១" * 9
+        del val[0]["image_path"], val[0]["image_filename"]
+
+    path = foreign(change=change)
+    told = "\n".join(problems_of(path))
+    line = path.read_text(encoding="utf-8").splitlines().index("  - augmented: true") + 1
+    assert f"{path}:{line}: train.samples[0].label: found '12'" in told
+    assert "train.samples[1].label: is missing" in told
+    assert "val.samples[0].label: found '១១១១១១១១១' with 9 digits" in told
+    assert "val.samples[0].image_path: is missing" in told
+
+
+def test_missing_image_is_told_with_the_places_looked_at(foreign: Any, tmp_path: Path) -> None:
+    path = foreign()
+    (path.parent / "train" / "train_000001.png").unlink()
+    (problem,) = problems_of(path)
+    assert "train.samples[1]" in problem
+    assert str(tmp_path / "foreign" / "train" / "train_000001.png") in problem
+
+
+def test_dataset_without_its_images_is_one_problem_per_split(foreign: Any) -> None:
+    path = foreign({"train": ["១"] * 30, "val": ["២"]})
+    for image in path.parent.glob("*/*.png"):
+        image.unlink()
+    problems = problems_of(path)
+    assert len(problems) == 2
+    assert "none of the 30 images" in problems[0]
+
+
+def test_of_many_problems_the_first_twenty_are_told(foreign: Any) -> None:
+    problems = problems_of(foreign({"train": ["x"] * 50}), "train")
+    assert len(problems) == 21
+    assert "30 more" in problems[-1]
+
+
+def test_our_own_metadata_read_equal_by_pyyaml(generated: Path) -> None:
+    read = read_metadata(generated, ["train", "test"]).splits
+    plain = yaml.safe_load(generated.read_text(encoding="utf-8"))
+    for split in ("train", "test"):
+        samples = plain[split]["samples"]
+        assert list(read[split].labels) == [sample["label"] for sample in samples]
+        assert list(read[split].lengths) == [sample["sequence_length"] for sample in samples]
+        assert list(read[split].fonts) == [sample["font"] for sample in samples]

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search_spaces.errors import DataLoaderError
+from tuner.data.pixel_cache import PixelCache, open_pixel_cache
+from tuner.data.rendering.png import encode_png
+from tuner.data.vocabulary import decode_label, encode_label
+
+SPLITS = ["train", "val"]
+
+
+def cache_files(metadata_path: Path) -> dict[str, int]:
+    """Name and inode of each pixel file: a file made again has another inode."""
+    return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.pixels")}
+
+
+def assert_same(one: PixelCache, other: PixelCache) -> None:
+    assert one.fingerprint == other.fingerprint
+    for split in one.splits:
+        assert np.array_equal(one[split].images, other[split].images)
+        assert np.array_equal(one[split].labels, other[split].labels)
+
+
+def repaint(image: Path) -> None:
+    """Change the picture but neither size nor time of its file."""
+    status = image.stat()
+    image.write_bytes(encode_png(255 - np.asarray(Image.open(image))))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
+    cache = open_pixel_cache(generated, SPLITS)
+    train = cache["train"]
+    assert (len(train), len(cache["val"])) == (24, 6)
+    assert train.images.shape == (24, 64, 128)
+    assert train.labels.shape == (24, 9)
+    assert train.images.dtype == train.labels.dtype == np.uint8
+    for number in (0, 23):
+        grey = Image.open(train.image_paths[number]).convert("L")
+        assert np.array_equal(train.images[number], np.asarray(grey))
+        assert train.lengths[number] == len(decode_label(train.labels[number]))
+        assert train.fonts[number].startswith("NotoSansKhmer-")
+
+
+def test_second_opening_uses_the_files_of_the_first(generated: Path) -> None:
+    first = open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
+    assert_same(first, open_pixel_cache(generated, SPLITS, verify=True))
+    assert cache_files(generated) == files
+    assert len(files) == 2
+
+
+def test_a_split_asked_for_later_is_added(generated: Path) -> None:
+    open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
+    assert len(open_pixel_cache(generated, ["test"])["test"]) == 10
+    assert files.items() < cache_files(generated).items()
+
+
+@pytest.mark.parametrize("name", ["held-out", "ការសាកល្បង", "a/b", "x" * 300])
+def test_split_names_of_any_kind(name: str, foreign: Any) -> None:
+    path = foreign({"train": ["១"]})
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("train:\n", f'? "{name}"\n:\n').replace("foreign/train", "train"),
+        encoding="utf-8",
+    )
+    path.rename(path.parent / "train" / "metadata.yaml")
+    assert len(open_pixel_cache(path.parent / "train" / "metadata.yaml", [name])[name]) == 1
+
+
+def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
+    cache = open_pixel_cache(foreign(), SPLITS)
+    assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
+    assert cache["train"].images[0, 0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
+    assert cache["train"].fonts == ["KhmerOS", "KhmerOS"]
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "color", "grey"),
+    [
+        ((256, 128), "RGB", (90, 90, 90), 90),
+        ((64, 128), "L", 17, 17),
+        ((1, 1), "RGB", (5, 5, 5), 5),
+        ((128, 64), "RGBA", (0, 0, 0, 0), 255),  # transparent is paper, not ink
+        ((128, 64), "P", 0, 0),
+        ((128, 64), "1", 1, 255),
+    ],
+)
+def test_images_of_other_sizes_and_kinds(size: tuple[int, int], mode: str, color: Any, grey: int, foreign: Any) -> None:
+    images = open_pixel_cache(foreign(size=size, mode=mode, color=color), ["val"])["val"].images
+    assert images.shape == (1, 64, 128)
+    assert np.all(images == grey)
+
+
+def test_wide_images_stay_wide(foreign: Any) -> None:
+    path = foreign({"train": ["១"]}, size=(256, 128))
+    picture = Image.new("L", (256, 128), 255)
+    picture.paste(0, (0, 0, 128, 128))  # the left half is black
+    picture.save(path.parent / "train" / "train_000000.png")
+    image = open_pixel_cache(path, ["train"])["train"].images[0]
+    assert np.all(image[:, :60] == 0)
+    assert np.all(image[:, 68:] == 255)
+
+
+def test_unreadable_images_are_all_told_and_nothing_is_kept(generated: Path) -> None:
+    broken = [generated.parent / "train" / "train_000003.png", generated.parent / "val" / "val_000001.png"]
+    broken[0].write_bytes(b"not an image")
+    broken[1].write_bytes(broken[1].read_bytes()[:3000])
+    with pytest.raises(DataLoaderError) as caught:
+        open_pixel_cache(generated, SPLITS)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [str(path) for path in broken]
+    assert cache_files(generated) == {}
+    assert not list((generated.parent / ".pixel_cache").glob("*.unfinished"))
+
+
+def test_bad_metadata_leave_no_cache_folder(foreign: Any) -> None:
+    path = foreign({"train": ["x"]})
+    with pytest.raises(DataLoaderError):
+        open_pixel_cache(path, ["train"])
+    assert cache_files(path) == {}
+
+
+def test_changed_image_is_noticed_by_its_time(generated: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    image = Path(before["train"].image_paths[5])
+    repaint(image)
+    os.utime(image, ns=(0, 12345))
+    after = open_pixel_cache(generated, SPLITS)
+    assert after.fingerprint != before.fingerprint
+    assert np.array_equal(after["train"].images[5], np.asarray(Image.open(image).convert("L")))
+    assert after["val"].digest == before["val"].digest
+
+
+def test_changed_image_of_same_size_and_time_is_noticed_by_verifying(generated: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    repaint(Path(before["train"].image_paths[5]))
+    assert open_pixel_cache(generated, SPLITS).fingerprint == before.fingerprint
+    assert open_pixel_cache(generated, SPLITS, verify=True).fingerprint != before.fingerprint
+
+
+def test_changed_labels_are_noticed_and_the_old_caches_removed(generated: Path) -> None:
+    before = open_pixel_cache(generated, [*SPLITS, "test"])
+    label = decode_label(before["train"].labels[0])
+    text = generated.read_text(encoding="utf-8")
+    generated.write_text(text.replace(f"label: {label}\n", "label: ៧៧៧\n"), encoding="utf-8")
+    after = open_pixel_cache(generated, ["train"])
+    assert decode_label(after["train"].labels[0]) == "៧៧៧"
+    assert after["train"].digest != before["train"].digest
+    assert list(cache_files(generated)) == ["metadata.yaml.train.pixels"]
+
+
+def test_deleted_image_is_noticed(generated: Path) -> None:
+    cache = open_pixel_cache(generated, SPLITS)
+    Path(cache["val"].image_paths[2]).unlink()
+    with pytest.raises(DataLoaderError, match=r"val\.samples\[2\]"):
+        open_pixel_cache(generated, SPLITS)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "start", "pixels", "labels", "description", "tail", "other"])
+def test_damaged_cache_is_made_again(damage: str, generated: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    expected = {split: before[split].images.copy() for split in SPLITS}
+    file = generated.parent / ".pixel_cache" / "metadata.yaml.train.pixels"
+    data = bytearray(file.read_bytes())
+    images_end = 4096 + 24 * 64 * 128
+    place = {
+        "pixels": 4096 + 5000,
+        "labels": images_end + 3,
+        "description": len(data) - 200,
+        "tail": len(data) - 3,
+    }
+    if damage in place:
+        data[place[damage]] ^= 0x10
+    contents = {"cut": data[: len(data) // 2], "empty": b"", "start": data[:4096], "other": b"x" * len(data)}
+    file.unlink()
+    file.write_bytes(bytes(contents.get(damage, data)))
+    after = open_pixel_cache(generated, SPLITS)
+    assert after.fingerprint == before.fingerprint
+    for split in SPLITS:
+        assert np.array_equal(after[split].images, expected[split])
+
+
+def test_fingerprint_is_the_same_wherever_the_dataset_lies(generated: Path, tmp_path: Path) -> None:
+    other = tmp_path / "copy" / "named_otherwise"
+    shutil.copytree(generated.parent, other)
+    one, two = (open_pixel_cache(path, SPLITS) for path in (generated, other / "metadata.yaml"))
+    assert one.fingerprint == two.fingerprint
+    assert one.fingerprint != open_pixel_cache(generated, ["train"]).fingerprint
+    assert one.fingerprint == open_pixel_cache(generated, ["val", "train", "val"]).fingerprint
+
+
+def test_moved_dataset_keeps_its_cache(generated: Path, tmp_path: Path) -> None:
+    open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
+    moved = generated.parent.rename(tmp_path / "moved") / "metadata.yaml"
+    cache = open_pixel_cache(moved, SPLITS)
+    assert cache_files(moved) == files
+    assert Path(cache["train"].image_paths[0]).is_relative_to(tmp_path / "moved")
+
+
+def test_other_working_directory_with_other_images_is_noticed(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    other = tmp_path / "other" / "generated_data"
+    shutil.copytree(generated.parent, other)
+    repaint(other / "train" / "train_000000.png")
+    monkeypatch.chdir(tmp_path / "other")  # image paths now mean the copy
+    after = open_pixel_cache(generated, SPLITS)
+    assert after["train"].image_paths[0] == str(other / "train" / "train_000000.png")
+    assert after.fingerprint != before.fingerprint
+
+
+def test_cache_goes_to_the_users_folder_where_the_dataset_cannot_be_written(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (generated.parent / ".pixel_cache").write_text("in the way")  # root may write everywhere, but not through this
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = open_pixel_cache(generated, SPLITS)
+    made = sorted((tmp_path / "cache" / "khmer-ocr-tuner").rglob("*.pixels"))
+    assert len(made) == 2
+    times = [path.stat().st_mtime_ns for path in made]
+    assert_same(first, open_pixel_cache(generated, SPLITS))
+    assert [path.stat().st_mtime_ns for path in made] == times
+
+
+def test_nowhere_to_write_is_told(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):
+        path.write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
+        open_pixel_cache(generated, SPLITS)
+
+
+def test_writing_to_the_arrays_changes_no_file(generated: Path) -> None:
+    first = open_pixel_cache(generated, SPLITS)
+    before = first["train"].images[0].copy()
+    first["train"].images[0] = 77
+    assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[0], before)
+
+
+def test_processes_that_open_a_new_dataset_together_decode_it_once(generated: Path) -> None:
+    program = (
+        "import sys\n"
+        "from tuner.data import pixel_cache as module\n"
+        "decode = module.decode_images\n"
+        "def spy(paths):\n    print('decoded', len(paths)); return decode(paths)\n"
+        "module.decode_images = spy\n"
+        "print(module.open_pixel_cache(sys.argv[1], ['train', 'val']).fingerprint)"
+    )
+    root = Path(__file__).parents[3]
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(generated)], stdout=subprocess.PIPE, text=True, cwd=root)
+        for _ in range(4)
+    ]
+    outputs = [process.communicate()[0].split() for process in running]
+    assert all(process.returncode == 0 for process in running)
+    assert len({output[-1] for output in outputs}) == 1
+    assert sum(output.count("decoded") for output in outputs) == 2  # two splits, by one of the processes

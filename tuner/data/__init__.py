@@ -1,0 +1,1 @@
+"""Datasets: generating, reading, caching, loading."""

@@ -1,0 +1,178 @@
+"""Batches cut straight from the pixel cache, on the device that trains.
+
+Shapes: N images of a batch, one grey channel, height H = 64, width W = 128, L = 9 label positions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from search_spaces import DataLoaderError, TrainingConfig
+from tuner.data.augmentation import augment
+from tuner.data.pixel_cache import CachedSplit, PixelCache, open_pixel_cache
+from tuner.seeds import derived_seed
+
+VALIDATION_BATCH_SIZE = 250
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SplitBatches:
+    """The batches of one split, by epoch.
+
+    A gathered batch costs a copy of its bytes and nothing else: no process, no decoding, no per-image Python. On CUDA
+    the whole split (8 KiB an image) stays in the device's memory.
+    """
+
+    def __init__(
+        self,
+        split: CachedSplit,
+        *,
+        batch_size: int,
+        device: torch.device,
+        shuffle_seed: int | None,
+        augmented: bool,
+    ) -> None:
+        """Take a split and how to cut it.
+
+        Args:
+            split: Images and labels.
+            batch_size: Images a batch; the last one of an epoch may be smaller.
+            device: Where batches are wanted.
+            shuffle_seed: Start of the order and the distortions of every epoch; None for the order of the split.
+            augmented: Whether images are distorted at random.
+        """
+        self.batch_size = batch_size
+        self.device = device
+        self._shuffle_seed = shuffle_seed
+        self._augmented = augmented
+        self._images = split.images if device.type == "cpu" else torch.from_numpy(split.images).to(device)
+        self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self._labels) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield an epoch's grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``.
+
+        Order and distortions depend on the seed and the epoch alone, so an epoch can be repeated exactly.
+        """
+        order = torch.arange(len(self._labels))
+        generator = torch.Generator(self.device)
+        if self._shuffle_seed is not None:
+            order_generator = torch.Generator().manual_seed(derived_seed(self._shuffle_seed, "order", epoch))
+            order = torch.randperm(len(order), generator=order_generator)
+            generator.manual_seed(derived_seed(self._shuffle_seed, "distortions", epoch))
+        for indices in torch.split(order, self.batch_size):
+            images = self._gather(indices)
+            yield augment(images, generator) if self._augmented else images, self._labels[indices]
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        if isinstance(self._images, Tensor):
+            chosen = self._images[indices.to(self.device)]
+        else:  # memory-mapped: only these rows are read
+            chosen = torch.from_numpy(self._images[indices.numpy()])
+        return chosen.unsqueeze(1).float() / 255
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads: shuffled training batches and validation batches in order."""
+
+    train: SplitBatches
+    val: SplitBatches
+
+    @classmethod
+    def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
+        """Cut the configured splits of an open cache."""
+        train = SplitBatches(
+            cache[config.train_split],
+            batch_size=config.batch_size,
+            device=device,
+            shuffle_seed=config.seed,
+            augmented=config.augmentation,
+        )
+        return cls(train, validation_batches(cache[config.val_split], device))
+
+
+def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:
+    """Cut a split for scoring: undistorted and in order."""
+    return SplitBatches(split, batch_size=VALIDATION_BATCH_SIZE, device=device, shuffle_seed=None, augmented=False)
+
+
+class SplitDataset(Dataset[Batch]):
+    """A cached split for PyTorch's own loaders; a whole batch is fetched, and distorted, at once."""
+
+    def __init__(self, split: CachedSplit, *, augmented: bool) -> None:
+        """Take a split and whether its images are distorted at random."""
+        self._split = split
+        self._augmented = augmented
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one image ``(1, H, W)`` and its label ``(L,)``."""
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``; PyTorch's loaders ask for batches this way."""
+        chosen = np.asarray(indices)
+        images = torch.from_numpy(self._split.images[chosen]).unsqueeze(1).float() / 255
+        if self._augmented:
+            # From the loader's own seeded stream (in workers, the worker's), so epochs differ and runs repeat.
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+            images = augment(images, generator)
+        return images, torch.from_numpy(self._split.labels[chosen].astype(np.int64))
+
+
+def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """Build PyTorch loaders of the training and the validation split.
+
+    Batches are images ``(N, 1, H, W)``, grey, 0 to 1, and labels ``(N, L)``. The training loader shuffles and, with
+    `augmentation`, distorts. A worker that hangs is noticed after two minutes.
+
+    Raises:
+        DataLoaderError: The dataset is missing or damaged, or a split is not in it.
+    """
+    if config.train_split == config.val_split:
+        raise DataLoaderError(
+            f"val_split: found {config.val_split!r}, which is also train_split; validate on another split"
+        )
+    cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
+    workers = min(config.num_workers, os.cpu_count() or 1)
+    return (
+        _loader(cache[config.train_split], config, workers, training=True),
+        _loader(cache[config.val_split], config, workers, training=False),
+    )
+
+
+def _loader(split: CachedSplit, config: TrainingConfig, workers: int, *, training: bool) -> DataLoader[Batch]:
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, "loader", "train" if training else "val"))
+    return DataLoader(
+        SplitDataset(split, augmented=training and config.augmentation),
+        batch_size=config.batch_size,
+        shuffle=training,
+        num_workers=workers,
+        pin_memory=config.pin_memory,
+        collate_fn=_as_fetched,
+        generator=generator,
+        timeout=120 if workers else 0,
+        persistent_workers=workers > 0,
+    )
+
+
+def _as_fetched(batch: Any) -> Any:
+    """Pass on what `SplitDataset` already put together."""
+    return batch

@@ -1,0 +1,5 @@
+"""Generating datasets of Khmer digits."""
+
+from tuner.data.generation.dataset import generate_dataset
+
+__all__ = ["generate_dataset"]

@@ -1,0 +1,121 @@
+"""Which fonts a dataset is written in: the pinned one, and on request installed ones or those of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import ImageFont
+
+from search_spaces.errors import ConfigurationError
+from tuner.data.rendering.fonts import KHMER_DIGITS, Font, pinned_font_file, pinned_fonts
+
+_FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
+_PROBE_SIZE_PX = 48
+_NO_CHARACTER = "\U0010ffff"  # never assigned: a font answers with the glyph it has for missing characters
+_MOST_IN_A_COLLECTION = 64
+
+
+def find_fonts(choice: str, folder: Path | None) -> list[Font]:
+    """Return the fonts to write with, in an order that depends on the fonts alone.
+
+    Args:
+        choice: `pinned`, or `system` to add every installed font that has all ten digits.
+        folder: A folder whose fonts with all ten digits are added, its subfolders included.
+
+    Raises:
+        ConfigurationError: If `choice` is neither, or `folder` is not a folder with such a font.
+    """
+    if choice not in ("pinned", "system"):
+        raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'")
+    paths: list[Path] = []
+    if choice == "system":
+        paths += _font_files(system_font_folders())
+    added = fonts_with_digits(paths)
+    if folder is not None:
+        added += _fonts_of_folder(folder)
+    return pinned_fonts() + _without_doubles(added)
+
+
+def font_digest(font: Font) -> str:
+    """Return the digest of the font's file."""
+    path = Path(font.path) if font.path else pinned_font_file()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def system_font_folders() -> list[Path]:
+    """Return the folders where this system keeps fonts."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        return [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
+    data_home = Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share")
+    data_folders = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    return [
+        home / ".fonts",
+        data_home / "fonts",
+        *(Path(data) / "fonts" for data in data_folders.split(":") if data),
+    ]
+
+
+def fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
+    """Return the fonts of these files that have all ten Khmer digits; what is no font is passed over."""
+    return [font for path in paths for font in _fonts_of_file(path)]
+
+
+def _fonts_of_folder(folder: Path) -> list[Font]:
+    if not folder.is_dir():
+        raise ConfigurationError(f"fonts_dir: found {str(folder)!r}; expected a folder with font files")
+    paths = list(_font_files([folder]))
+    fonts = fonts_with_digits(paths)
+    if not fonts:
+        held = ", ".join(path.name for path in paths[:5]) or "no font file"
+        raise ConfigurationError(
+            f"fonts_dir: found no font with all ten Khmer digits in {str(folder)!r} (it holds {held}); "
+            "put .ttf or .otf files of Khmer fonts there, for example those of Debian's fonts-khmeros"
+        )
+    return fonts
+
+
+def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
+
+
+def _fonts_of_file(path: Path) -> Iterator[Font]:
+    for index in range(_MOST_IN_A_COLLECTION):
+        try:
+            face = ImageFont.truetype(str(path), _PROBE_SIZE_PX, index=index, layout_engine=ImageFont.Layout.BASIC)
+            complete = _has_all_digits(face)
+        except OSError:  # not a font, or past the last font of the file
+            return
+        if complete:
+            yield Font(name=_font_name(face, path), path=str(path.resolve()), index=index)
+
+
+def _has_all_digits(face: ImageFont.FreeTypeFont) -> bool:
+    """Return whether all digits have bitmaps of their own: not empty, and not the sign for a missing one."""
+    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in KHMER_DIGITS}
+    missing = bytes(face.getmask(_NO_CHARACTER, mode="L"))
+    return len(bitmaps) == len(KHMER_DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
+
+
+def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
+    family, style = face.getname()
+    name = (family or path.stem).replace(" ", "")
+    return name if style in (None, "", "Regular") else f"{name}-{style.replace(' ', '')}"
+
+
+def _without_doubles(fonts: Iterable[Font]) -> list[Font]:
+    """Return `fonts` sorted by name and content, each content once; different fonts get different names."""
+    by_content = {(font_digest(font), font.index): font for font in fonts}
+    taken = {font.name for font in pinned_fonts()}
+    result = []
+    for (digest, index), font in sorted(by_content.items(), key=lambda item: (item[1].name, item[0])):
+        name = f"{font.name}-{digest[:6]}" if font.name in taken else font.name
+        taken.add(name)
+        result.append(Font(name=name, path=font.path, index=index))
+    return result

@@ -1,0 +1,81 @@
+"""What a generated dataset is made from. Two datasets of one recipe are the same, byte for byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.errors import ConfigurationError
+from tuner.data.generation.font_search import font_digest
+from tuner.data.rendering.fonts import Font
+
+RECIPE_FILE = "recipe.json"
+
+# To be raised whenever the same recipe would give other pictures than before.
+_GENERATOR_VERSION = 1
+
+_LEAST_SAMPLES = 10
+_MOST_SAMPLES = 10_000_000
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parameters of a dataset; `fonts` pairs each font's name with the digest of its file."""
+
+    generator_version: int
+    samples: int
+    test_samples: int
+    seed: int
+    fonts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, fonts: Sequence[Font], *, samples: int, test_samples: int, seed: int) -> Recipe:
+        """Return the recipe of a dataset written in `fonts`."""
+        digests = {path: font_digest(Font("", path)) for path in {font.path for font in fonts}}
+        named = tuple((font.name, digests[font.path]) for font in fonts)
+        return cls(_GENERATOR_VERSION, samples, test_samples, seed, named)
+
+    @classmethod
+    def read(cls, folder: Path) -> Recipe | None:
+        """Return the recipe of the dataset in `folder`, or None if it has none that can be read."""
+        try:
+            plain = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+            return cls(**{**plain, "fonts": tuple(map(tuple, plain["fonts"]))})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def as_json(self) -> str:
+        """Return the text of the recipe file."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of samples by split; a split's position is part of its samples' random key."""
+        train = self.samples * 4 // 5
+        return {"train": train, "val": self.samples - train, "test": self.test_samples}
+
+    @property
+    def total(self) -> int:
+        """Number of samples in all splits."""
+        return self.samples + self.test_samples
+
+
+def check_recipe_numbers(*, samples: int, test_samples: int, seed: int, processes: int | None) -> None:
+    """Raise ConfigurationError, telling every number that is out of its range."""
+    ranges = (
+        ("samples", samples, _LEAST_SAMPLES, _MOST_SAMPLES),
+        ("test_samples", test_samples, 1, _MOST_SAMPLES),
+        ("seed", seed, 0, _LARGEST_SEED),
+        ("processes", 1 if processes is None else processes, 1, 1024),
+    )
+    problems = [
+        f"{name}: found {value!r}; expected a whole number from {low:,} to {high:,}"
+        for name, value, low, high in ranges
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high
+    ]
+    if problems:
+        raise ConfigurationError(problems)

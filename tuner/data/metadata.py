@@ -1,0 +1,167 @@
+"""Reading `metadata.yaml`: which images a dataset has, where they are, and what they show."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.errors import DataLoaderError
+from tuner.data.image_files import ImageFolders, ImageName, find_images
+from tuner.data.metadata_yaml import Node, YamlMapping, parse_yaml
+from tuner.data.problems import first_problems
+from tuner.data.vocabulary import LABEL_LENGTH, label_problem
+
+
+@dataclass(frozen=True)
+class SplitMetadata:
+    """The samples of one split; all sequences have one entry per sample, in file order.
+
+    Attributes:
+        names: The images as the metadata name them.
+        image_paths: Where they are: absolute paths, each checked to be a file.
+        labels: 1 to 8 Khmer digits each.
+        fonts: Names of the fonts; empty text where the metadata give none.
+    """
+
+    names: tuple[ImageName, ...]
+    image_paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    fonts: tuple[str, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of digits of each label."""
+        return tuple(len(label) for label in self.labels)
+
+
+@dataclass(frozen=True)
+class DatasetMetadata:
+    """What the metadata file tells about the splits that were asked for.
+
+    Attributes:
+        path: The metadata file, absolute.
+        digest: SHA-256 of the file.
+        splits: The splits by name.
+        folders: Size and time of the image files, as found while looking for them.
+    """
+
+    path: Path
+    digest: str
+    splits: Mapping[str, SplitMetadata]
+    folders: ImageFolders
+
+
+def read_metadata(
+    path: str | os.PathLike[str], splits: Sequence[str], *, label_length: int = LABEL_LENGTH
+) -> DatasetMetadata:
+    """Read the samples of `splits` and find their images. Keys that are not needed are ignored.
+
+    An image path is looked up from the working directory, then from the folder that holds the metadata's
+    folder, and last as `{split}/{image_filename}` beside the metadata.
+
+    Args:
+        path: The metadata file.
+        splits: Names of the splits wanted.
+        label_length: One more than the most digits a label may have.
+
+    Raises:
+        DataLoaderError: If the file or a split is missing or empty, a label is not 1 to 8 Khmer digits, or
+            an image does not exist; it tells all problems, of many alike the first twenty.
+    """
+    file = Path(os.path.abspath(path))
+    data = read_metadata_bytes(file)
+    root = parse_yaml(data, file)
+    if not isinstance(root, YamlMapping):
+        raise DataLoaderError(f"{file}: expected a mapping with splits such as 'train' and 'val' at the top level")
+    problems: list[str] = []
+    folders = ImageFolders()
+    found = {}
+    for split in dict.fromkeys(splits):
+        samples = _samples(root, file, split, problems)
+        found[split] = _read_split(samples, file, split, label_length, folders, problems)
+    if problems:
+        raise DataLoaderError(problems)
+    return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), found, folders)
+
+
+def read_metadata_bytes(file: Path) -> bytes:
+    """Return the bytes of the metadata file.
+
+    Raises:
+        DataLoaderError: If it does not exist or cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise DataLoaderError(
+            f"{file}: the dataset's metadata file does not exist; "
+            "make a dataset with 'khmer-tuner data' or correct data.metadata_path"
+        ) from None
+    except OSError as error:
+        raise DataLoaderError(f"{file}: the dataset's metadata file cannot be read: {error.strerror}") from error
+
+
+def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
+    """Return the samples of `split`; none, and a problem more, if there are none."""
+    if split not in root:
+        known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
+        near = difflib.get_close_matches(split, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        problems.append(f"{file}: has no split {split!r}; it has {', '.join(map(repr, known)) or 'none'}{hint}")
+        return []
+    node = root[split]
+    samples = node.get("samples") if isinstance(node, YamlMapping) else None
+    if not isinstance(samples, list) or not samples:
+        problems.append(f"{file}: {split}.samples: found no samples; expected a list of at least one")
+        return []
+    return samples
+
+
+def _read_split(
+    samples: Sequence[Node],
+    file: Path,
+    split: str,
+    label_length: int,
+    folders: ImageFolders,
+    problems: list[str],
+) -> SplitMetadata:
+    names, labels, fonts, wrong = [], [], [], []
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, YamlMapping):
+            wrong.append(f"{file}: {split}.samples[{number}]: expected a mapping with image_path and label")
+            continue
+        label = _text(sample, "label")
+        name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
+        wrong += [
+            f"{file}:{sample.line}: {split}.samples[{number}].{problem}"
+            for problem in _sample_problems(sample, name, label, label_length)
+        ]
+        names.append(name)
+        labels.append(label)
+        fonts.append(_text(sample, "font"))
+    problems += first_problems(wrong)
+    paths, missing = find_images(names, file, split, folders)
+    problems += first_problems(missing)
+    return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))
+
+
+def _sample_problems(sample: YamlMapping, name: ImageName, label: str, label_length: int) -> list[str]:
+    found = []
+    if "label" not in sample:
+        found.append("label: is missing; expected 1 to 8 Khmer digits")
+    elif not isinstance(sample["label"], str):
+        found.append("label: found a list or mapping; expected text of Khmer digits")
+    elif problem := label_problem(label, label_length):
+        found.append(f"label: {problem}")
+    if not name.path and not name.filename:
+        found.append("image_path: is missing; expected the path of an image")
+    return found
+
+
+def _text(sample: YamlMapping, key: str) -> str:
+    value = sample.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,56 @@
+"""What happens to a picture after the text is on it: blur, lost contrast, noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.data.rendering.backgrounds import Picture, grain, limit
+from tuner.data.rendering.random_words import RandomWords
+
+_SMALL_TEXT_PX = 18
+_LARGE_TEXT_PX = 22
+
+
+def degrade(words: RandomWords, picture: Picture, size_px: int) -> Picture:
+    """Return `picture` after up to three losses; each is mild enough for text of `size_px` to stay readable.
+
+    Contrast goes last: it weakens text and noise alike, so what could be read before can be read after.
+    """
+    if words.chance(45):
+        # strokes a pixel apart would run together: small text gets half the blur
+        picture = (picture + blur(picture)) >> 1 if size_px < _SMALL_TEXT_PX else blur(picture)
+        if size_px >= _LARGE_TEXT_PX and words.chance(50):
+            picture = blur(picture)
+    if words.chance(45):
+        picture = picture + grain(words, words.between(10, min(25 + size_px, 60)))
+    if words.chance(45):
+        picture = lose_contrast(picture, percent=words.between(45, 90), lift=words.below(101))
+    return picture
+
+
+def blur(picture: Picture) -> Picture:
+    """Return `picture` blurred by the kernel 1 2 1 across and down."""
+    return _blur_down(_blur_down(picture).transpose(1, 0, 2)).transpose(1, 0, 2) >> 4
+
+
+def lose_contrast(picture: Picture, percent: int, lift: int) -> Picture:
+    """Return `picture` with `percent` of its contrast; `lift` 0 darkens it, 100 lightens it."""
+    floor = 255 * (100 - percent) * lift // 10_000
+    # in 64ths, since 16 bits must hold the product
+    return (picture * np.int16(percent * 64 // 100) >> 6) + np.int16(floor)
+
+
+def finish(picture: Picture) -> npt.NDArray[np.uint8]:
+    """Return `picture` as bytes, cut to 0 .. 255."""
+    return limit(picture).astype(np.uint8)
+
+
+def _blur_down(picture: Picture) -> Picture:
+    """Return 4 times `picture` blurred along its first axis; the edge continues as it ends."""
+    total = picture * np.int16(2)
+    total[1:] += picture[:-1]
+    total[0] += picture[0]
+    total[:-1] += picture[1:]
+    total[-1] += picture[-1]
+    return total

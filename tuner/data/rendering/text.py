@@ -1,0 +1,87 @@
+"""Text as a mask of ink: digits side by side, turned by a few degrees, in integer arithmetic."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.data.rendering.fonts import Font, draw_digits
+
+_BORDER = 2  # empty pixels around a mask; a point outside mixes two of them
+
+Mask = npt.NDArray[np.uint8]
+
+
+def text_size(font: Font, size_px: int, label: str, gap_px: int) -> tuple[int, int]:
+    """Return height and width in pixels of the ink of `label` written with `gap_px` between digits."""
+    glyphs = draw_digits(font, size_px)
+    inked = [glyphs[digit] for digit in label]
+    height = max(glyph.bottom for glyph in inked) - min(glyph.top for glyph in inked)
+    return height, sum(glyph.width for glyph in inked) + gap_px * (len(label) - 1)
+
+
+def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
+    """Return the ink of `label`, `(height, width)`, cut to its inked rectangle.
+
+    The darkest pixel is made 255, so that thin strokes at small sizes do not fade away.
+    """
+    glyphs = draw_digits(font, size_px)
+    mask = np.zeros(text_size(font, size_px, label, gap_px), np.uint8)
+    top = min(glyphs[digit].top for digit in label)
+    left = 0
+    for digit in label:
+        glyph = glyphs[digit]
+        mask[glyph.top - top : glyph.bottom - top, left : left + glyph.width] = glyph.coverage
+        left += glyph.width + gap_px
+    return (mask.astype(np.uint16) * 255 // int(mask.max())).astype(np.uint8)
+
+
+def rotated_size(height: int, width: int, tenth_degrees: int) -> tuple[int, int]:
+    """Return height and width of a rectangle that holds the rotated one."""
+    sine, cosine = _sine_cosine(abs(tenth_degrees))
+    return ((height * cosine + width * sine) >> 16) + 2, ((width * cosine + height * sine) >> 16) + 2
+
+
+def rotate_mask(mask: Mask, tenth_degrees: int) -> Mask:
+    """Return `mask` rotated about its middle, as large as `rotated_size` says.
+
+    Each pixel of the result looks up where it came from, in 16-bit fixed point, and mixes the four pixels
+    around.
+    """
+    if tenth_degrees == 0:
+        return mask
+    sine, cosine = _sine_cosine(tenth_degrees)
+    height, width = mask.shape
+    out_height, out_width = rotated_size(height, width, tenth_degrees)
+    across = np.arange(1 - out_width, out_width, 2, dtype=np.int32)  # twice the distance from the middle
+    down = np.arange(1 - out_height, out_height, 2, dtype=np.int32)[:, None]
+    source_x = ((across * cosine + down * sine + ((width - 1) << 16)) >> 1) + (_BORDER << 16)
+    source_y = ((down * cosine - across * sine + ((height - 1) << 16)) >> 1) + (_BORDER << 16)
+    padded = np.zeros((height + 2 * _BORDER, width + 2 * _BORDER), np.int32)
+    padded[_BORDER:-_BORDER, _BORDER:-_BORDER] = mask
+    stride = width + 2 * _BORDER
+    row = np.clip(source_y >> 16, 0, height + _BORDER)
+    column = np.clip(source_x >> 16, 0, width + _BORDER)
+    return _mix(padded.ravel(), row * stride + column, stride, (source_x >> 8) & 255, (source_y >> 8) & 255)
+
+
+def _mix(
+    pixels: npt.NDArray[np.int32],
+    index: npt.NDArray[np.int32],
+    stride: int,
+    part_x: npt.NDArray[np.int32],
+    part_y: npt.NDArray[np.int32],
+) -> Mask:
+    upper = pixels[index] * (256 - part_x) + pixels[index + 1] * part_x
+    lower = pixels[index + stride] * (256 - part_x) + pixels[index + stride + 1] * part_x
+    return np.right_shift(upper * (256 - part_y) + lower * part_y, 16).astype(np.uint8)
+
+
+@cache
+def _sine_cosine(tenth_degrees: int) -> tuple[int, int]:
+    # rounded to 16 bits: what the last bits of a machine's sine are does not matter
+    radians = math.radians(tenth_degrees / 10)
+    return round(math.sin(radians) * 65536), round(math.cos(radians) * 65536)

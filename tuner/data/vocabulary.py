@@ -1,0 +1,64 @@
+"""The 13 symbols of a label, and labels as numbers.
+
+A label is written as nine numbers: its digits, `EOS`, then `PAD`. `BLANK` is CTC's and never part of a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+DIGITS = "០១២៣៤៥៦៧៨៩"
+EOS = 10
+PAD = 11
+BLANK = 12
+VOCABULARY_SIZE = 13
+CHARACTER_SET = (*DIGITS, "<EOS>", "<PAD>", "<BLANK>")
+LABEL_LENGTH = 9
+MAX_DIGITS = LABEL_LENGTH - 1
+
+_INDEX_OF = {digit: index for index, digit in enumerate(DIGITS)}
+
+
+def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:
+    """Return what is wrong with `text` as a label of up to `length - 1` digits, or None."""
+    if not isinstance(text, str):
+        hint = "; write it in Khmer digits" if isinstance(text, int) else ""
+        return f"found {text!r}; expected text of Khmer digits ({DIGITS}){hint}"
+    if not text:
+        return f"found an empty label; expected 1 to {length - 1} Khmer digits"
+    strangers = sorted(set(text) - _INDEX_OF.keys())
+    if strangers:
+        named = ", ".join(f"{stranger!r} (U+{ord(stranger):04X})" for stranger in strangers[:5])
+        return f"found {text!r} with {named}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9)"
+    if len(text) >= length:
+        return f"found {text!r} with {len(text)} digits; expected at most {length - 1}"
+    return None
+
+
+def encode_label(text: str, length: int = LABEL_LENGTH) -> npt.NDArray[np.uint8]:
+    """Return `text` as `length` numbers: its digits, `EOS`, `PAD` to the end.
+
+    Raises:
+        ValueError: If `text` is empty, has more than `length - 1` characters or anything but Khmer digits.
+    """
+    problem = label_problem(text, length)
+    if problem:
+        raise ValueError(f"label: {problem}")
+    encoded = np.full(length, PAD, np.uint8)
+    encoded[: len(text)] = [_INDEX_OF[digit] for digit in text]
+    encoded[len(text)] = EOS
+    return encoded
+
+
+def decode_label(indices: Iterable[int]) -> str:
+    """Return the digits of `indices` up to the first `EOS`; `PAD` and `BLANK` before it are left out."""
+    digits = []
+    for index in indices:
+        if index == EOS:
+            break
+        if 0 <= index < len(DIGITS):
+            digits.append(DIGITS[index])
+    return "".join(digits)

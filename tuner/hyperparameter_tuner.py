@@ -1,0 +1,204 @@
+"""The documented entry point for programs: experiments from a file, trained as trials of a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search_spaces import (
+    ConfigurationError,
+    ExperimentFailedError,
+    ExperimentFile,
+    TrainingConfig,
+    load_experiments,
+    parse_experiments,
+)
+from studies import (
+    DEFAULT_STUDY_NAME,
+    default_results_name,
+    load_study,
+    mask_password,
+    render_results,
+    write_json,
+)
+from tuner.display import Display, RunSummary
+from tuner.session import Session, StudyPlace, with_overrides
+
+
+class HyperparameterTuner:
+    """Trains the experiments of a configuration file, each exactly once in the study of an output folder.
+
+    Attributes:
+        config_file: The file, as given.
+        config: Its content as plain data.
+    """
+
+    def __init__(
+        self,
+        config_file: str = "config/phase3_simple_configs.yaml",
+        *,
+        output_dir: str = TrainingConfig.output_dir,
+        study_name: str = DEFAULT_STUDY_NAME,
+        storage: str | None = None,
+        device: str | None = None,
+        seed: int | None = None,
+        results_file: str | None = None,
+        display: Display | None = None,
+    ) -> None:
+        """Read and check a configuration file; nothing is created.
+
+        Args:
+            config_file: The experiments; looked up in the working directory, then in the installed package.
+            output_dir: The study's folder.
+            study_name: The study's name.
+            storage: The study's storage URL; the default is an SQLite file in the folder.
+            device: ``auto``, ``cpu`` or ``cuda`` for all experiments, whatever the file says.
+            seed: The seed of all experiments, whatever the file says.
+            results_file: Where results go; the default is named after the time, in the working directory.
+            display: Who is told of progress; by default nobody.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            yaml.YAMLError: It is not YAML.
+            ConfigurationError: Something in it is wrong; all problems at once.
+        """
+        self.config_file = config_file
+        self._file = load_experiments(config_file)
+        self.config = self._file.config
+        self._output_dir = Path(output_dir)
+        self._study_name = study_name
+        self._storage = storage
+        self._device = device
+        self._seed = seed
+        self._results_file = results_file
+        self._display = display or Display()
+        self._results: dict[str, Any] | None = None
+        self._results_path: Path | None = None
+
+    def load_config(self, config_file: str) -> dict[str, Any]:
+        """Read and check a configuration file; return its content as plain data.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            yaml.YAMLError: It is not YAML.
+            ConfigurationError: Something in it is wrong; all problems at once.
+        """
+        return load_experiments(config_file).config
+
+    def validate_config(self, config: dict[str, Any]) -> None:
+        """Check a configuration.
+
+        Raises:
+            ConfigurationError: Something in it is wrong; all problems at once. It is a ValueError.
+        """
+        parse_experiments(config)
+
+    def run_experiments(self, experiment_names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Train all or some experiments of the file, and write the results.
+
+        Experiments that the study has finished are not trained again; one that fails is recorded, and the next one
+        runs. The results are written also if this is interrupted; the next call then goes on.
+
+        Args:
+            experiment_names: Which experiments; None for all.
+
+        Returns:
+            The documented results, of the whole study.
+
+        Raises:
+            ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
+            DataLoaderError: The dataset is missing or damaged.
+        """
+        experiments = self._file.select(experiment_names)
+        if not experiments:
+            raise ConfigurationError("experiments: none chosen; name one or more, or leave the names out for all")
+        return self._run(self._file, experiments)
+
+    def run_single_experiment(self, experiment_name: str, experiment_config: dict[str, Any]) -> dict[str, Any]:
+        """Train one experiment.
+
+        Args:
+            experiment_name: Its name in the study.
+            experiment_config: Its sections, as under its name in a configuration file.
+
+        Returns:
+            Its entry of the documented results.
+
+        Raises:
+            ConfigurationError: Something in it is wrong, or does not fit the study.
+            DataLoaderError: The dataset is missing or damaged.
+            ExperimentFailedError: It failed; the study says so too.
+        """
+        file = parse_experiments({"experiments": {experiment_name: experiment_config}})
+        results = self._run(file, file.experiments)
+        entry: dict[str, Any] = next(
+            result for result in results["all_results"] if result["experiment_name"] == experiment_name
+        )
+        if entry["status"] == "failed":
+            raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
+        return entry
+
+    def save_results(self) -> str:
+        """Write the results of the study; return the path.
+
+        Raises:
+            ConfigurationError: The output folder holds no study yet.
+        """
+        if self._results is None:
+            study, _ = load_study(self._output_dir, storage_url=self._storage, name=self._study_name)
+            self._results = render_results(study, timestamp=_timestamp())
+        path = Path(self._results_file or default_results_name(self._results["timestamp"]))
+        write_json(path, self._results)
+        self._results_path = path.absolute()
+        return str(path)
+
+    def _run(self, file: ExperimentFile, chosen: Mapping[str, TrainingConfig]) -> dict[str, Any]:
+        experiments = with_overrides(chosen, seed=self._seed, device=self._device)
+        _check_results_path(self._results_file)
+        first = next(iter(experiments.values()))
+        session = Session.open(
+            StudyPlace(self._output_dir, self._study_name, self._storage, first.device),
+            experiments,
+            file.targets,
+            file_order=list(file.experiments),
+            may_generate=not _names_dataset(file),
+            display=self._display,
+        )
+        try:
+            session.work()
+        finally:
+            self._results = render_results(session.study, timestamp=_timestamp())
+            self.save_results()
+        assert self._results_path is not None
+        self._display.run_ended(
+            RunSummary(
+                results=self._results,
+                results_path=self._results_path,
+                output_dir=self._output_dir.absolute(),
+                storage_url=mask_password(session.storage_url),
+                records=session.records(),
+                targets=file.targets,
+                monitor=first.early_stopping_monitor,
+            )
+        )
+        return self._results
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y%m%d_%H%M%S")
+
+
+def _names_dataset(file: ExperimentFile) -> bool:
+    """Return whether the configuration says where the dataset is; only an unnamed default is generated."""
+    return any("metadata_path" in (content.get("data") or {}) for content in file.config["experiments"].values())
+
+
+def _check_results_path(path: str | None) -> None:
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise ConfigurationError(f"results file {path}: this is a folder; name a file")
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigurationError(f"results file {path}: there is no folder {Path(path).parent}; create it first")

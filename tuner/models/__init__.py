@@ -1,0 +1,8 @@
+"""The networks that read an image's digits."""
+
+from __future__ import annotations
+
+from tuner.models.build import build_model, create_model_from_config
+from tuner.models.reader import DigitReader
+
+__all__ = ["DigitReader", "build_model", "create_model_from_config"]

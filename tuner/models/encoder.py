@@ -1,0 +1,101 @@
+"""From an image to a sequence of column features.
+
+Shapes: N images, channels C, height H, width W, T columns, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut (He et al. 2016); it starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        """Take the number of channels, which stays."""
+        super().__init__()
+        self.body = nn.Sequential(
+            *conv_norm_relu(channels, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        last_norm = self.body[-1]
+        assert isinstance(last_norm, nn.BatchNorm2d)
+        nn.init.zeros_(last_norm.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to the same shape."""
+        return F.relu(features + self.body(features), inplace=True)
+
+
+class LocalContext(nn.Module):
+    """Lets a column see its neighbours: a depthwise convolution over columns, then a two-layer perceptron."""
+
+    def __init__(self, width: int, kernel: int = 7) -> None:
+        """Take the number of features, which stays, and the columns seen at once (odd)."""
+        super().__init__()
+        self.neighbours = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Map ``(N, T, D)`` to the same shape."""
+        seen = self.neighbours(columns.transpose(1, 2)).transpose(1, 2)
+        mixed: Tensor = columns + self.mix(self.norm(seen))
+        return mixed
+
+
+class ColumnEncoder(nn.Module):
+    """Reads a grey image of 64 x 128 pixels into 32 columns, left to right.
+
+    The stem halves height and width twice. Each stage then halves the height only: digits stand side by side, so
+    horizontal resolution is what keeps eight of them apart. Most work happens at 8 x 32 and below, with enough
+    channels for the processor's matrix units to be busy.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem_channels: Sequence[int],
+        stage_channels: Sequence[int],
+        blocks_per_stage: int,
+        width: int,
+        context_layers: int,
+        image_height: int = 64,
+    ) -> None:
+        """Take the sizes of a model definition; `width` is D."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for wider in stem_channels:
+            layers += conv_norm_relu(channels, wider, stride=(2, 2))
+            channels = wider
+        for wider in stage_channels:
+            layers += conv_norm_relu(channels, wider, stride=(2, 1))
+            layers += [ResidualBlock(wider) for _ in range(blocks_per_stage)]
+            channels = wider
+        self.image = nn.Sequential(*layers)
+        rows = image_height >> (len(stem_channels) + len(stage_channels))
+        self.column = nn.Sequential(nn.Linear(channels * rows, width), nn.LayerNorm(width))
+        self.context = nn.Sequential(*(LocalContext(width) for _ in range(context_layers)), nn.LayerNorm(width))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(N, 1, H, W)`` to columns ``(N, T, D)``."""
+        features: Tensor = self.image(images)
+        columns = features.permute(0, 3, 1, 2).flatten(2)
+        context: Tensor = self.context(self.column(columns))
+        return context
+
+
+def conv_norm_relu(inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> list[nn.Module]:
+    """Return a 3 x 3 convolution, its batch normalisation and its rectifier."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

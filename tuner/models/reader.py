@@ -1,0 +1,39 @@
+"""A whole model: encoder and decoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_spaces import ModelDefinition
+from tuner.data.augmentation import normalise
+from tuner.models.decoders import CTCDecoder, MonotonicAttention
+from tuner.models.encoder import ColumnEncoder
+
+
+class DigitReader(nn.Module):
+    """Reads up to eight Khmer digits from a grey image.
+
+    Shapes: N images, H = 64, W = 128, L label positions, C classes, T columns (32).
+    """
+
+    def __init__(self, definition: ModelDefinition, *, classes: int, positions: int) -> None:
+        """Take a model definition, C and L."""
+        super().__init__()
+        self.encoder = ColumnEncoder(
+            stem_channels=definition.stem_channels,
+            stage_channels=definition.stage_channels,
+            blocks_per_stage=definition.blocks_per_stage,
+            width=definition.width,
+            context_layers=definition.context_layers,
+        )
+        decoder = MonotonicAttention if definition.decoder == "attention" else CTCDecoder
+        self.decoder = decoder(definition.width, positions, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map grey images ``(N, 1, H, W)`` of any scale to scores, ``(N, L, C)`` or, with CTC, ``(N, T, C)``."""
+        scores: Tensor = self.decoder(self.encoder(normalise(images)))
+        return scores
+
+    def read(self, scores: Tensor) -> Tensor:
+        """Map scores to label rows ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+        return self.decoder.read(scores)

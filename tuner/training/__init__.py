@@ -1,0 +1,1 @@
+"""The training engine: one experiment from its first to its last epoch. It knows nothing of Optuna."""

@@ -1,0 +1,112 @@
+"""Checkpoints: written whole or not at all, and never trusted unread.
+
+A checkpoint is an ordinary PyTorch file with the SHA-256 of its content in the zip archive's comment, so other tools
+can load it and we notice damage that `torch.load` does not (it skips the zip's own checksums).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+_COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint's content is not what was written."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state dictionary atomically: a temporary file in the same folder, flushed to disk, then renamed."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest().encode()
+    # The last two bytes of a zip without comment are the comment's length.
+    sealed = content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(sealed)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint after checking its digest; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedCheckpointError: The content is not what was written, or not written by this program.
+    """
+    sealed = path.read_bytes()
+    content = sealed[: -_COMMENT_BYTES - 2] + b"\0\0"
+    if hashlib.sha256(content).hexdigest().encode() != sealed[-_COMMENT_BYTES:]:
+        raise DamagedCheckpointError(
+            f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
+        )
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    return state
+
+
+class CheckpointFolder:
+    """The checkpoints of one experiment: `last` and `previous` while it runs, `best`, and numbered snapshots."""
+
+    def __init__(self, path: Path, *, save_every_n_epochs: int, keep_n_checkpoints: int) -> None:
+        """Take (and make) the folder and the rule for numbered snapshots."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._every = save_every_n_epochs
+        self._keep = keep_n_checkpoints
+
+    @property
+    def best(self) -> Path:
+        """Where the best epoch's model is."""
+        return self.path / "best.pt"
+
+    def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
+        """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""
+        last = self.path / "last.pt"
+        if last.exists():
+            last.replace(self.path / "previous.pt")
+        save_checkpoint(last, state)
+        if epoch % self._every == 0:
+            self._save_snapshot(epoch, state)
+
+    def load_last(self) -> dict[str, Any] | None:
+        """Return the newest undamaged state of an unfinished training, or None if it never ended an epoch."""
+        for name in ("last.pt", "previous.pt"):
+            try:
+                return load_checkpoint(self.path / name)
+            except FileNotFoundError:
+                continue
+            except DamagedCheckpointError as damage:
+                log.warning("%s; going back one epoch", damage)
+        return None
+
+    def end(self) -> None:
+        """Remove what only an unfinished training needs."""
+        for name in ("last.pt", "previous.pt"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove every checkpoint of an earlier, abandoned attempt."""
+        for file in self.path.glob("*.pt"):
+            file.unlink()
+
+    def _save_snapshot(self, epoch: int, state: dict[str, Any]) -> None:
+        save_checkpoint(self.path / f"epoch_{epoch:04d}.pt", state)
+        for old in sorted(self.path.glob("epoch_*.pt"))[: -self._keep]:
+            old.unlink()

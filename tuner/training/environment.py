@@ -1,0 +1,46 @@
+"""Where and how a training computes: device and precision."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from search_spaces import ConfigurationError, TrainingConfig
+
+log = logging.getLogger(__name__)
+
+
+def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bool]:
+    """Choose the device and whether to compute in mixed precision.
+
+    ``auto`` takes CUDA where there is one. Mixed precision needs CUDA or a processor that computes bfloat16 natively;
+    without either the training runs in single precision and the log says so.
+
+    Raises:
+        ConfigurationError: The configuration asks for CUDA and this machine has none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise ConfigurationError(
+            "device: found 'cuda'; PyTorch finds no CUDA device on this machine; use 'auto' or 'cpu'"
+        )
+    device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
+    use_amp = config.mixed_precision and _computes_half_precision(device)
+    if config.mixed_precision and not use_amp:
+        log.warning("mixed precision asked for, but this processor has no native bfloat16: computing in float32")
+    return device, use_amp
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """Return the half precision of a device: bfloat16 where it is native, else float16 (older CUDA cards)."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def _computes_half_precision(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

@@ -1,0 +1,69 @@
+"""What a training has to say about its epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's figures; a line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch: 1-based number.
+        train_loss: Mean loss over the epoch's training batches, as they were trained (augmented).
+        val_loss: Mean loss over the validation split after the epoch.
+        train_char_accuracy: Share of right label positions up to and including ``<EOS>``, 0 to 1.
+        val_char_accuracy: The same on the validation split.
+        train_seq_accuracy: Share of labels read without any error, 0 to 1.
+        val_seq_accuracy: The same on the validation split.
+        learning_rate: The rate that the epoch was trained with.
+        epoch_seconds: Wall time of training and validation.
+        memory_mb: Resident memory of the process, in MiB.
+        cpu_percent: CPU use of the process during the epoch; 100 is one core.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    train_char_accuracy: float
+    val_char_accuracy: float
+    train_seq_accuracy: float
+    val_seq_accuracy: float
+    learning_rate: float
+    epoch_seconds: float
+    memory_mb: float
+    cpu_percent: float
+
+    def value(self, name: str) -> float:
+        """Return a figure by name, for example that of `early_stopping_monitor`."""
+        return float(getattr(self, name))
+
+
+METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes:
+        why_ended: ``max_epochs``, ``early_stopped``, ``pruned`` (the caller asked) or ``nonfinite_loss``.
+        history: Every finished epoch, those before an interruption included.
+        best_epoch: Epoch with the best monitored metric; 0 if none finished.
+        parameters: Trainable parameters of the model.
+    """
+
+    why_ended: str
+    history: tuple[EpochMetrics, ...]
+    best_epoch: int
+    parameters: int
+
+    @property
+    def training_time_s(self) -> float:
+        """Seconds spent in finished epochs, summed over interruptions."""
+        return sum(epoch.epoch_seconds for epoch in self.history)
+
+    def highest(self, name: str) -> float:
+        """Return a metric's maximum over the epochs; 0 if none finished."""
+        return max((epoch.value(name) for epoch in self.history), default=0.0)

@@ -1,0 +1,362 @@
+"""The training loop: one experiment from its first to its last epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from search_spaces import ModelDefinition, TrainingConfig, load_model_definitions
+from tuner.data.batches import Batch, SplitBatches, TrainingData
+from tuner.models import DigitReader, create_model_from_config
+from tuner.models.encoder import count_parameters
+from tuner.seeds import derived_seed
+from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.losses import LabelLoss, create_loss_function
+from tuner.training.metrics import Accuracy
+from tuner.training.optimizers import create_optimizer, create_scheduler, step_scheduler
+from tuner.training.recorder import Recorder, write_config
+
+log = logging.getLogger(__name__)
+
+OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], bool]
+OnBatch = Callable[[int, int], None]
+
+
+class NonFiniteLossError(Exception):
+    """The loss became infinite or not a number."""
+
+
+@dataclass
+class Training:
+    """Everything that changes while a model is trained, and that a checkpoint must hold."""
+
+    config: TrainingConfig
+    device: torch.device
+    use_amp: bool
+    model: DigitReader
+    loss: LabelLoss
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    early_stopping: EarlyStopping
+    history: list[EpochMetrics] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, config: TrainingConfig) -> Training:
+        """Build everything from a configuration.
+
+        Raises:
+            ConfigurationError: The device is not there, or the model definitions are not as they should be.
+            ModelCreationError: There is no such model.
+        """
+        device, use_amp = setup_training_environment(config)
+        model = create_model_from_config(config).to(device)
+        optimizer = create_optimizer(model, config)
+        return cls(
+            config=config,
+            device=device,
+            use_amp=use_amp,
+            model=model,
+            loss=create_loss_function(config),
+            optimizer=optimizer,
+            scheduler=create_scheduler(optimizer, config),
+            scaler=torch.amp.GradScaler(device.type, enabled=use_amp and amp_dtype(device) == torch.float16),
+            early_stopping=EarlyStopping(
+                mode=config.early_stopping_mode,
+                min_delta=config.early_stopping_min_delta,
+                patience=config.early_stopping_patience,
+            ),
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the optimizer uses now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def autocast(self) -> torch.autocast:
+        """Return the precision context of forward passes."""
+        return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds: everything needed to go on exactly as if never interrupted."""
+        return {
+            "config": asdict(self.config),
+            "history": [asdict(epoch) for epoch in self.history],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "early_stopping": asdict(self.early_stopping),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.early_stopping = EarlyStopping(**state["early_stopping"])
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+
+
+def train(
+    config: TrainingConfig,
+    data: TrainingData,
+    folder: Path,
+    *,
+    on_epoch_end: OnEpochEnd | None = None,
+    on_batch: OnBatch | None = None,
+) -> TrainingResult:
+    """Train one experiment to its end, from its last checkpoint if it has one.
+
+    Args:
+        config: What to train.
+        data: Batches on the configured device.
+        folder: The experiment's folder; ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl`` go there.
+        on_epoch_end: Told every epoch, after its checkpoint is on disk, those before an interruption included;
+            training ends as ``pruned`` if it returns True.
+        on_batch: Told the batches done and to do of the epoch, once before the first.
+
+    Raises:
+        ConfigurationError, ModelCreationError: As `Training.begin`.
+    """
+    training = Training.begin(config)
+    checkpoints = CheckpointFolder(
+        folder / "checkpoints",
+        save_every_n_epochs=config.save_every_n_epochs,
+        keep_n_checkpoints=config.keep_n_checkpoints,
+    )
+    _restore(training, checkpoints)
+    write_config(folder, config)
+    recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
+    _log_start(training, data)
+    try:
+        why_ended = _train_epochs(training, data, checkpoints, recorder, on_epoch_end, on_batch)
+    finally:
+        recorder.close()
+    log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
+    return TrainingResult(
+        why_ended=why_ended,
+        history=tuple(training.history),
+        best_epoch=training.early_stopping.best_epoch,
+        parameters=count_parameters(training.model),
+    )
+
+
+def _train_epochs(
+    training: Training,
+    data: TrainingData,
+    checkpoints: CheckpointFolder,
+    recorder: Recorder,
+    on_epoch_end: OnEpochEnd | None,
+    on_batch: OnBatch | None,
+) -> str:
+    """Train until something says stop; return what did."""
+    config = training.config
+    told = on_epoch_end or (lambda metrics, early_stopping: False)
+    decision = _replay(training, told)
+    while decision is None:
+        epoch = len(training.history) + 1
+        if epoch > config.num_epochs:
+            return "max_epochs"
+        try:
+            metrics = _run_epoch(training, data, recorder, epoch, on_batch)
+        except NonFiniteLossError as error:
+            log.warning("%s", error)
+            return "nonfinite_loss"
+        _keep(training, checkpoints, metrics)
+        recorder.epoch(metrics)
+        _log_epoch(training, metrics)
+        decision = _decide(training.early_stopping, told(metrics, training.early_stopping))
+    return decision
+
+
+def _replay(training: Training, told: OnEpochEnd) -> str | None:
+    """Tell the epochs before an interruption again and take the last decision again."""
+    signal = EarlyStopping(
+        mode=training.config.early_stopping_mode,
+        min_delta=training.config.early_stopping_min_delta,
+        patience=training.config.early_stopping_patience,
+    )
+    decision = None
+    for metrics in training.history:
+        signal.update(metrics.epoch, metrics.value(training.config.early_stopping_monitor))
+        decision = _decide(signal, told(metrics, signal))
+    return decision
+
+
+def _decide(early_stopping: EarlyStopping, hopeless: bool) -> str | None:
+    """Answer the epoch's two questions: has it stopped improving on itself, is it hopeless against the others?"""
+    if early_stopping.should_stop:
+        return "early_stopped"
+    return "pruned" if hopeless else None
+
+
+def _run_epoch(
+    training: Training, data: TrainingData, recorder: Recorder, epoch: int, on_batch: OnBatch | None
+) -> EpochMetrics:
+    """Train and validate one epoch.
+
+    Raises:
+        NonFiniteLossError: The loss is infinite or not a number.
+    """
+    started = time.perf_counter()
+    learning_rate = training.learning_rate
+    torch.manual_seed(derived_seed(training.config.seed, "epoch", epoch))
+    train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
+    val_loss, val_accuracy = score_batches(training.model, training.loss, data.val, training.autocast)
+    if not math.isfinite(val_loss):
+        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {val_loss}")
+    memory_mb, cpu_percent = recorder.system_use()
+    return EpochMetrics(
+        epoch=epoch,
+        train_loss=train_loss,
+        val_loss=val_loss,
+        train_char_accuracy=train_accuracy.character_accuracy(),
+        val_char_accuracy=val_accuracy.character_accuracy(),
+        train_seq_accuracy=train_accuracy.sequence_accuracy(),
+        val_seq_accuracy=val_accuracy.sequence_accuracy(),
+        learning_rate=learning_rate,
+        epoch_seconds=time.perf_counter() - started,
+        memory_mb=memory_mb,
+        cpu_percent=cpu_percent,
+    )
+
+
+def _train_epoch(
+    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch | None
+) -> tuple[float, Accuracy]:
+    """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
+    training.model.train()
+    total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
+    accuracy = Accuracy()
+    steps_before = (epoch - 1) * len(batches)
+    for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
+        if on_batch is not None:
+            on_batch(step - 1, len(batches))
+        loss, scores = _train_step(training, (images, labels))
+        weight = training.loss.count(labels)
+        total, count = total + loss * weight, count + weight
+        accuracy.update(training.model.read(scores), labels)
+        if step % training.config.log_every_n_steps == 0 or step == len(batches):
+            # The one place in the loop that waits for the device.
+            if not math.isfinite(float(total)):
+                raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
+            recorder.step(steps_before + step, float(loss), training.learning_rate)
+    return float(total / count), accuracy
+
+
+def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, backward, clip, update; return the batch's loss and scores, detached."""
+    images, labels = batch
+    with training.autocast():
+        scores = training.model(images)
+        loss: torch.Tensor = training.loss(scores, labels)
+    training.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(training.scaler.scale(loss))
+    if training.config.gradient_clip_norm > 0:
+        training.scaler.unscale_(training.optimizer)
+        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    return loss.detach(), scores.detach()
+
+
+@torch.inference_mode()
+def score_batches(
+    model: DigitReader, loss: LabelLoss, batches: SplitBatches, autocast: Callable[[], torch.autocast]
+) -> tuple[float, Accuracy]:
+    """Return mean loss and accuracy of a model over a split, in evaluation mode."""
+    model.eval()
+    accuracy = Accuracy()
+    total = count = 0.0
+    for images, labels in batches.epoch(0):
+        with autocast():
+            scores = model(images)
+            weight = float(loss.count(labels))
+            total, count = total + float(loss(scores, labels)) * weight, count + weight
+        accuracy.update(model.read(scores), labels)
+    return total / count, accuracy
+
+
+def _keep(training: Training, checkpoints: CheckpointFolder, metrics: EpochMetrics) -> None:
+    """Close an epoch: schedule, early stopping, history, then everything to disk."""
+    monitored = metrics.value(training.config.early_stopping_monitor)
+    step_scheduler(training.scheduler, monitored)
+    improved = training.early_stopping.update(metrics.epoch, monitored)
+    training.history.append(metrics)
+    if improved:
+        save_checkpoint(checkpoints.best, best_state(training, metrics))
+    checkpoints.save_epoch(metrics.epoch, training.state_dict())
+
+
+def best_state(training: Training, metrics: EpochMetrics) -> dict[str, Any]:
+    """Return what reading with the best model needs: weights, and how to build the network they belong to."""
+    definition: ModelDefinition = load_model_definitions(training.config.model_config_path)[training.config.model_name]
+    return {
+        "config": asdict(training.config),
+        "definition": definition.model_dump(mode="json"),
+        "metrics": asdict(metrics),
+        "model": training.model.state_dict(),
+    }
+
+
+def _restore(training: Training, checkpoints: CheckpointFolder) -> None:
+    state = checkpoints.load_last()
+    if state is None:
+        checkpoints.clear()
+        return
+    training.load_state_dict(state)
+    log.info("going on after epoch %d", len(training.history))
+
+
+def _log_start(training: Training, data: TrainingData) -> None:
+    config = training.config
+    log.info(
+        "training %s: model %s, %d parameters, on %s in %s, %d threads",
+        config.experiment_name,
+        config.model_name,
+        count_parameters(training.model),
+        training.device,
+        amp_dtype(training.device) if training.use_amp else torch.float32,
+        torch.get_num_threads(),
+    )
+    log.info(
+        "data: %d batches of %d cut straight from the pixel cache (%d loader workers not needed), augmentation %s",
+        len(data.train),
+        config.batch_size,
+        config.num_workers,
+        "on" if config.augmentation else "off",
+    )
+
+
+def _log_epoch(training: Training, metrics: EpochMetrics) -> None:
+    log.info(
+        "epoch %d/%d: loss %.4f/%.4f, char %.4f/%.4f, seq %.4f/%.4f (train/val), lr %.2e, %.1f s",
+        metrics.epoch,
+        training.config.num_epochs,
+        metrics.train_loss,
+        metrics.val_loss,
+        metrics.train_char_accuracy,
+        metrics.val_char_accuracy,
+        metrics.train_seq_accuracy,
+        metrics.val_seq_accuracy,
+        metrics.learning_rate,
+        metrics.epoch_seconds,
+    )

@@ -1,0 +1,82 @@
+"""Losses over whole labels.
+
+Shapes: N images, L label positions (digits, ``<EOS>``, ``<PAD>``), T output steps of a CTC model, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces import TrainingConfig
+from tuner.data.vocabulary import BLANK, EOS, PAD
+
+
+def create_loss_function(config: TrainingConfig) -> LabelLoss:
+    """Build the loss of a configuration.
+
+    Raises:
+        ValueError: `loss_type` is not ``crossentropy``, ``focal`` or ``ctc``.
+    """
+    if config.loss_type == "crossentropy":
+        return CrossEntropy(label_smoothing=config.label_smoothing)
+    if config.loss_type == "focal":
+        return FocalLoss(alpha=config.focal_alpha, gamma=config.focal_gamma)
+    if config.loss_type == "ctc":
+        return CTCLoss()
+    raise ValueError(f"loss_type: found {config.loss_type!r}; use one of crossentropy, ctc, focal")
+
+
+class LabelLoss(nn.Module):
+    """A mean over something that batches differ in, so that sums over batches can be weighted by it."""
+
+    def count(self, labels: Tensor) -> Tensor:
+        """Return how many terms the mean over labels ``(N, L)`` has: label positions up to and including ``<EOS>``."""
+        return (labels != PAD).sum()
+
+
+class CrossEntropy(LabelLoss):
+    """Mean negative log likelihood of the label positions up to and including ``<EOS>``."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        """Take the share of probability, 0 up to (not including) 1, that is spread over all classes."""
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, a scalar, of logits ``(N, L, C)`` and labels ``(N, L)``."""
+        return F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
+
+
+class FocalLoss(LabelLoss):
+    """Mean of ``-alpha * (1 - p)**gamma * log(p)``, p the probability of the right class (Lin et al. 2017)."""
+
+    def __init__(self, alpha: float = 1.0, gamma: float = 2.0) -> None:
+        """Take the loss's scale and its turn to hard positions; with gamma 0 and alpha 1 it is cross-entropy."""
+        super().__init__()
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, a scalar, of logits ``(N, L, C)`` and labels ``(N, L)``."""
+        nll = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, reduction="none")
+        # The gradient of (1 - p)**gamma is infinite at p = 1 for gamma below 1: keep p just under it.
+        focus = (1 - torch.exp(-nll)).clamp_min(1e-7) ** self.gamma
+        return self.alpha * (focus * nll).sum() / self.count(labels)
+
+
+class CTCLoss(LabelLoss):
+    """Connectionist temporal classification (Graves et al. 2006): the mean over images of the loss a digit."""
+
+    def count(self, labels: Tensor) -> Tensor:
+        """Return how many images the mean over labels ``(N, L)`` has."""
+        return labels.new_tensor(len(labels))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, a scalar, of logits ``(N, T, C)`` and labels ``(N, L)``."""
+        lengths = (labels < EOS).sum(1)
+        steps = torch.full_like(lengths, logits.shape[1])
+        return F.ctc_loss(logits.log_softmax(-1).transpose(0, 1), labels, steps, lengths, blank=BLANK)

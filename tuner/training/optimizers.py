@@ -1,0 +1,79 @@
+"""Optimizers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from search_spaces import TrainingConfig
+
+
+def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Build the optimizer of a configuration.
+
+    ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
+    themselves (Loshchilov and Hutter 2019). The fused kernel updates all parameters in one pass.
+
+    Raises:
+        ValueError: `optimizer_type` is neither.
+    """
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if config.optimizer_type not in kinds:
+        raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")
+    beta1, beta2 = config.optimizer_betas
+    optimizer: torch.optim.Optimizer = kinds[config.optimizer_type](
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(beta1, beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    return optimizer
+
+
+def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
+    """Build the learning-rate schedule of a configuration; step it once at the end of every epoch.
+
+    ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
+    `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs in which
+    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three.
+
+    Raises:
+        ValueError: `scheduler_type` is none of these.
+    """
+    floor = config.min_lr / config.learning_rate
+    if config.scheduler_type == "cosine":
+        return LambdaLR(optimizer, lambda epoch: max(floor, _cosine_factor(epoch, config)))
+    if config.scheduler_type == "steplr":
+        return LambdaLR(optimizer, lambda epoch: max(floor, config.gamma ** (epoch // config.step_size)))
+    if config.scheduler_type == "plateau":
+        return ReduceLROnPlateau(
+            optimizer,
+            mode="max" if config.early_stopping_mode == "max" else "min",
+            factor=config.factor,
+            patience=config.patience,
+            threshold=config.early_stopping_min_delta,
+            threshold_mode="abs",
+            min_lr=config.min_lr,
+        )
+    raise ValueError(f"scheduler_type: found {config.scheduler_type!r}; use one of cosine, plateau, steplr")
+
+
+def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:
+    """End an epoch: a plateau schedule looks at the monitored metric, the others count."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(monitored)
+    else:
+        scheduler.step()
+
+
+def _cosine_factor(epoch: int, config: TrainingConfig) -> float:
+    """Share of the initial rate in an epoch (0-based): ``(e+1)/W`` in the warm-up, then half a cosine to the floor."""
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return (epoch + 1) / warmup
+    floor = config.min_lr / config.learning_rate
+    progress = (epoch - warmup) / max(1, config.num_epochs - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
