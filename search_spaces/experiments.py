@@ -42,6 +42,12 @@ class ExperimentFile:
     targets: Targets
     notes: tuple[str, ...]
 
+    @property
+    def names_dataset(self) -> bool:
+        """Whether an experiment says where the dataset is; only an unnamed default is made when missing."""
+        entries = self.config["experiments"].values()
+        return any("metadata_path" in ((entry or {}).get("data") or {}) for entry in entries)
+
     def select(self, names: Sequence[str] | None) -> dict[str, TrainingConfig]:
         """Return the named experiments in the file's order, or all if `names` is None.
 

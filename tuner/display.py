@@ -21,19 +21,21 @@ class RunSummary:
         results: The documented results, as in the results file.
         results_path: Where they were written.
         output_dir: The study's folder.
-        storage_url: The study's storage, without password.
+        storage_url: The study's storage, without password; None for ``study.db`` in its folder.
         records: The ended trials of this run's experiments, in the order of their file.
         targets: What they should reach.
         monitor: The metric that selects the best.
+        leader: The experiment that is better by `monitor` than the results' best; None if none is.
     """
 
     results: Mapping[str, Any]
     results_path: Path
     output_dir: Path
-    storage_url: str
+    storage_url: str | None
     records: Sequence[TrialRecord]
     targets: Targets
     monitor: str
+    leader: str | None
 
 
 class Display:
@@ -62,3 +64,6 @@ class Display:
 
     def run_ended(self, summary: RunSummary) -> None:
         """The results are written."""
+
+    def close(self) -> None:
+        """Nothing more will come: let go of the screen. It may be called again."""

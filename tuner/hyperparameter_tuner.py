@@ -17,13 +17,17 @@ from search_spaces import (
 )
 from studies import (
     DEFAULT_STUDY_NAME,
+    OutputFolder,
+    StudyStatus,
     default_results_name,
     load_study,
     mask_password,
     render_results,
+    study_status,
     write_json,
 )
 from tuner.display import Display, RunSummary
+from tuner.results_file import check_results_path
 from tuner.session import Session, StudyPlace, with_overrides
 
 
@@ -129,13 +133,14 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed; the study says so too.
+            ExperimentFailedError: It failed, and the study says so too; or another process is at it.
         """
         file = parse_experiments({"experiments": {experiment_name: experiment_config}})
         results = self._run(file, file.experiments)
-        entry: dict[str, Any] = next(
-            result for result in results["all_results"] if result["experiment_name"] == experiment_name
-        )
+        entries: list[dict[str, Any]] = results["all_results"]
+        entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
+        if entry is None:
+            raise ExperimentFailedError(f"experiment {experiment_name!r}: another process trains it; wait for that")
         if entry["status"] == "failed":
             raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
         return entry
@@ -156,14 +161,14 @@ class HyperparameterTuner:
 
     def _run(self, file: ExperimentFile, chosen: Mapping[str, TrainingConfig]) -> dict[str, Any]:
         experiments = with_overrides(chosen, seed=self._seed, device=self._device)
-        _check_results_path(self._results_file)
+        check_results_path(self._results_file)
         first = next(iter(experiments.values()))
         session = Session.open(
             StudyPlace(self._output_dir, self._study_name, self._storage, first.device),
             experiments,
             file.targets,
             file_order=list(file.experiments),
-            may_generate=not _names_dataset(file),
+            may_generate=not file.names_dataset,
             display=self._display,
         )
         try:
@@ -177,10 +182,11 @@ class HyperparameterTuner:
                 results=self._results,
                 results_path=self._results_path,
                 output_dir=self._output_dir.absolute(),
-                storage_url=mask_password(session.storage_url),
+                storage_url=None if self._storage is None else mask_password(self._storage),
                 records=session.records(),
                 targets=file.targets,
                 monitor=first.early_stopping_monitor,
+                leader=_leader(study_status(session.study, OutputFolder(self._output_dir)), self._results),
             )
         )
         return self._results
@@ -190,15 +196,10 @@ def _timestamp() -> str:
     return time.strftime("%Y%m%d_%H%M%S")
 
 
-def _names_dataset(file: ExperimentFile) -> bool:
-    """Return whether the configuration says where the dataset is; only an unnamed default is generated."""
-    return any("metadata_path" in (content.get("data") or {}) for content in file.config["experiments"].values())
-
-
-def _check_results_path(path: str | None) -> None:
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise ConfigurationError(f"results file {path}: this is a folder; name a file")
-    if not Path(path).absolute().parent.is_dir():
-        raise ConfigurationError(f"results file {path}: there is no folder {Path(path).parent}; create it first")
+def _leader(status: StudyStatus, results: Mapping[str, Any]) -> str | None:
+    """Return the experiment that the monitored metric puts before the results' best one, if there is one."""
+    best = results["best_result"]
+    if best is None or status.best is None or status.best.name == best["experiment_name"]:
+        return None
+    others = {row.name: row.best_value for row in status.rows}
+    return status.best.name if status.best.best_value != others[best["experiment_name"]] else None

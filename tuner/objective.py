@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces import Targets, TrainingConfig
+from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import Claim, OutputFolder, TrialOutcome, WhyEnded, study_space, suggest_all
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import PixelCache
@@ -31,16 +37,14 @@ class Workplace:
     Attributes:
         folder: The study's output folder.
         cache: The dataset's pixels.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        metadata_path: Where the dataset is on this machine.
+        experiments: What the run trains; where and how the work is done (`WITHOUT_INFLUENCE`) is as it says.
         targets: What experiments should reach.
         display: Who is told.
     """
 
     folder: OutputFolder
     cache: PixelCache
-    device: str
-    metadata_path: str
+    experiments: Mapping[str, TrainingConfig]
     targets: Targets
     display: Display
 
@@ -48,38 +52,42 @@ class Workplace:
 def run_trial(claim: Claim, workplace: Workplace) -> None:
     """Train a claimed trial and tell the study how it ended, whatever happens.
 
-    An interruption (KeyboardInterrupt) passes through: the trial stays running in the study, and whoever claims it next
-    goes on after its last epoch.
+    An interruption (KeyboardInterrupt) passes through, and so do a full disk and a database that cannot be reached: the
+    trial stays running in the study, and whoever claims it next goes on after its last epoch.
     """
-    name = claim.record.experiment_name
-    folder = workplace.folder.trial_dir(name)
-    with log_file(folder):
-        epochs: list[EpochMetrics] = []
-        try:
-            result = _train(claim, workplace, folder, epochs)
-        except Exception as error:
-            log.exception("%s failed", name)
-            claim.finish(_failure(error, epochs))
-            return
+    folder = workplace.folder.trial_dir(claim.record.experiment_name)
+    epochs: list[EpochMetrics] = []
+    try:
+        result = _train_logged(claim, workplace, folder, epochs)
+    except Exception as error:
+        if _comes_from_outside(error):
+            raise
+        claim.finish(_failure(error, epochs))
+    else:
         monitor = claim.record.training_config.early_stopping_monitor
         value = result.history[result.best_epoch - 1].value(monitor) if result.best_epoch else None
         claim.finish(_outcome(result, workplace.targets), value)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
-    _checkpoints(folder, claim.record.training_config).end()
+    with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
+        _checkpoints(folder, claim.record.training_config).end()
+
+
+def _train_logged(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
+    with log_file(folder):
+        try:
+            return _train(claim, workplace, folder, epochs)
+        except Exception:
+            log.exception("%s failed", claim.record.experiment_name)
+            raise
 
 
 def _train(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
     """Train a trial; `epochs` collects what it finished, also if it fails."""
-    trial, display = claim.trial, workplace.display
+    trial, display, name = claim.trial, workplace.display, claim.record.experiment_name
     suggested = suggest_all(trial, study_space(trial.study), claim.record.training_config)
-    config = replace(
-        suggested,
-        device=workplace.device,
-        metadata_path=workplace.metadata_path,
-        output_dir=str(workplace.folder.path),
-        experiment_name=claim.record.experiment_name,
-    )
-    display.trial_started(claim.record.experiment_name, trial.number, config, adopted=claim.adopted)
+    today = {field: getattr(workplace.experiments[name], field) for field in WITHOUT_INFLUENCE}
+    config = replace(suggested, **today | {"experiment_name": name, "output_dir": str(workplace.folder.path)})
+    display.trial_started(name, trial.number, config, adopted=claim.adopted)
     reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
@@ -124,6 +132,13 @@ def _failure(error: Exception, epochs: list[EpochMetrics]) -> TrialOutcome:
         error_type=type(error).__name__,
         error_message=str(error) or type(error).__name__,
     )
+
+
+def _comes_from_outside(error: Exception) -> bool:
+    """Return whether an error is none of the experiment's, so that trying again later may well succeed."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    return isinstance(error, StorageInternalError | SQLAlchemyError)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

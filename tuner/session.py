@@ -69,12 +69,17 @@ class StudyPlace:
         Raises:
             ConfigurationError: Something cannot be used; all problems at once.
         """
+        url = self.storage_url
+        try:
+            check_storage_url(url, output_dir=self.output_dir)
+            problems: list[str] = []
+        except ConfigurationError as error:
+            # The folder is looked at all the same, as if no URL was given: this one cannot be compared.
+            problems, url = list(error.problems), default_storage_url(self.output_dir)
         checks: list[Callable[[], object]] = [
-            lambda: self.storage is None or check_storage_url(self.storage),
-            lambda: OutputFolder(self.output_dir).check(self.study_name, self.storage_url),
+            lambda: OutputFolder(self.output_dir).check(self.study_name, url),
             lambda: setup_training_environment(TrainingConfig(device=self.device)),
         ]
-        problems: list[str] = []
         for check in checks:
             try:
                 check()
@@ -127,18 +132,19 @@ class Session:
             DataLoaderError: The dataset is missing or damaged.
         """
         place.check()
+        for device in {config.device for config in experiments.values()}:
+            setup_training_environment(TrainingConfig(device=device))
         first = next(iter(experiments.values()))
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
         folder = OutputFolder(place.output_dir)
         terms = _terms(first, cache)
-        folder.claim(place.study_name, place.storage_url)
         study = create_or_join_study(open_storage(place.storage_url), place.study_name, folder, terms)
         for note in version_notes(study, terms):
             display.note(note)
         space = load_search_space(SEARCH_SPACE)
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
-        workplace = Workplace(folder, cache, place.device, first.metadata_path, targets, display)
+        workplace = Workplace(folder, cache, experiments, targets, display)
         return cls(study, workplace, experiments, storage_url=place.storage_url)
 
     def work(self) -> None:
@@ -170,12 +176,14 @@ def with_overrides(
     experiments: Mapping[str, TrainingConfig], *, seed: int | None, device: str | None
 ) -> dict[str, TrainingConfig]:
     """Return experiments with the command's seed and device, where it gives them."""
-    changes: dict[str, int | str] = {}
-    if seed is not None:
-        changes["seed"] = seed
-    if device is not None:
-        changes["device"] = device
-    return {name: replace(config, **changes) for name, config in experiments.items()}  # type: ignore[arg-type]
+    return {
+        name: replace(
+            config,
+            seed=config.seed if seed is None else seed,
+            device=config.device if device is None else device,
+        )
+        for name, config in experiments.items()
+    }
 
 
 def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -> None:

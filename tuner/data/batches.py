@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from search_spaces import DataLoaderError, TrainingConfig
 from tuner.data.augmentation import augment
@@ -112,10 +112,11 @@ def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches
 class SplitDataset(Dataset[Batch]):
     """A cached split for PyTorch's own loaders; a whole batch is fetched, and distorted, at once."""
 
-    def __init__(self, split: CachedSplit, *, augmented: bool) -> None:
-        """Take a split and whether its images are distorted at random."""
+    def __init__(self, split: CachedSplit, *, augmented: bool, seed: int) -> None:
+        """Take a split, whether its images are distorted at random, and the start of the distortions."""
         self._split = split
         self._augmented = augmented
+        self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -131,9 +132,8 @@ class SplitDataset(Dataset[Batch]):
         chosen = np.asarray(indices)
         images = torch.from_numpy(self._split.images[chosen]).unsqueeze(1).float() / 255
         if self._augmented:
-            # From the loader's own seeded stream (in workers, the worker's), so epochs differ and runs repeat.
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-            images = augment(images, generator)
+            # Every worker has a copy of ours; its default one is seeded, differently for each, by the loader's.
+            images = augment(images, torch.default_generator if get_worker_info() else self._generator)
         return images, torch.from_numpy(self._split.labels[chosen].astype(np.int64))
 
 
@@ -141,7 +141,8 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
     """Build PyTorch loaders of the training and the validation split.
 
     Batches are images ``(N, 1, H, W)``, grey, 0 to 1, and labels ``(N, L)``. The training loader shuffles and, with
-    `augmentation`, distorts. A worker that hangs is noticed after two minutes.
+    `augmentation`, distorts, which may lead a little out of that range. Order and distortions repeat with the seed. A
+    worker that hangs is noticed after two minutes.
 
     Raises:
         DataLoaderError: The dataset is missing or damaged, or a split is not in it.
@@ -161,7 +162,9 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
 def _loader(split: CachedSplit, config: TrainingConfig, workers: int, *, training: bool) -> DataLoader[Batch]:
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "loader", "train" if training else "val"))
     return DataLoader(
-        SplitDataset(split, augmented=training and config.augmentation),
+        SplitDataset(
+            split, augmented=training and config.augmentation, seed=derived_seed(config.seed, "loader", "distortions")
+        ),
         batch_size=config.batch_size,
         shuffle=training,
         num_workers=workers,

@@ -10,14 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_WIDTH_PX = 128
 IMAGE_HEIGHT_PX = 64
 DIGEST_SIZE = 16
 
+# Pillow's other readers bring nothing here, and one of them hands PostScript files to an interpreter.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+MAX_PIXELS = 50_000_000  # decoded with transparency they take 600 MB
+
 _BATCH = 128
-_THREADS = 2  # Pillow decodes without holding Python's lock, but hashing and bookkeeping hold it
+THREADS = 2  # Pillow decodes without holding Python's lock, but hashing and bookkeeping hold it
+
+
+class UnreadableImageError(Exception):
+    """Some bytes are not an image that can be read; the text says why."""
 
 
 class DecodedImages(NamedTuple):
@@ -31,7 +39,7 @@ class DecodedImages(NamedTuple):
 def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
     """Decode the images at `paths`, a batch at a time and in order."""
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(_decode_batch, batches)
 
 
@@ -41,21 +49,54 @@ def file_digest(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return an image file as grey pixels `(64, 128)`; other sizes are resized, transparency becomes white.
+    """Return an image file as grey pixels `(64, 128)`, the right way up as its EXIF data say.
+
+    Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
+    0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
 
     Raises:
-        OSError: If it is not an image that Pillow can read. Pillow also raises SyntaxError and ValueError.
+        UnreadableImageError: If it is no image, is damaged, or has more than `MAX_PIXELS` pixels.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.has_transparency_data:
-            coloured = image.convert("RGBA")
-            paper = Image.new("RGBA", coloured.size, "white")
-            grey = Image.alpha_composite(paper, coloured).convert("L")
-        else:
-            grey = image.convert("L")
-    if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):
-        grey = grey.resize((IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX), Image.Resampling.BILINEAR)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            ImageOps.exif_transpose(image, in_place=True)
+            grey = _grey(image)
+            if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):
+                grey = grey.resize((IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX), Image.Resampling.BILINEAR)
+    # On damaged files Pillow's readers raise nearly anything: SyntaxError, struct.error, EOFError, KeyError ...
+    except Exception as error:
+        raise UnreadableImageError(_reason(data, error)) from error
     return np.asarray(grey, np.uint8)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_stretched(np.asarray(image, np.float32)))
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        paper = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(paper, coloured).convert("L")
+    return image.convert("L")
+
+
+def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    values = np.nan_to_num(values, posinf=0, neginf=0)
+    darkest, brightest = float(values.min()), float(values.max())
+    if darkest < brightest:
+        values = (values - darkest) * (255 / (brightest - darkest))
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is in none of the formats {', '.join(FORMATS)}, or its beginning is damaged"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"it has more than {MAX_PIXELS // 10**6} million pixels"
+    return str(error) or type(error).__name__
 
 
 def _decode_batch(paths: Sequence[str]) -> DecodedImages:
@@ -68,6 +109,6 @@ def _decode_batch(paths: Sequence[str]) -> DecodedImages:
                 data = file.read()
             digests[number] = file_digest(data)
             pixels[number] = decode_image(data)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, UnreadableImageError) as error:
             problems.append(f"{path}: cannot be read as an image: {error}; make or copy it again")
     return DecodedImages(pixels, digests, problems)

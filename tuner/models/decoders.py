@@ -15,7 +15,10 @@ from torch.nn import functional as F
 from tuner.data.vocabulary import EOS
 from tuner.models.readings import read_attention, read_ctc
 
-_SMALLEST_PROBABILITY = 1e-6  # what a class gets that the alignment rules out, so that its logarithm is finite
+# Log probability of what the alignment rules out (a padding in front, a blank): small, but finite, so that label
+# smoothing has a finite loss.
+_RULED_OUT = -14.0
+_NEVER = -1e4  # stands for log 0 where infinities would make gradients undefined
 
 
 class MonotonicAttention(nn.Module):
@@ -43,16 +46,15 @@ class MonotonicAttention(nn.Module):
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, T, D)`` to log probabilities ``(N, L, C)``."""
-        # Products of many probabilities: single precision, whatever the rest computes in.
+        # Sums of many logarithms: single precision, whatever the rest computes in.
         with torch.autocast(columns.device.type, enabled=False):
             columns = columns.float()
-            reads = self.reads(columns).squeeze(-1).sigmoid()
-            attention, count = _alignment(reads, self.positions)
-            digits = attention @ self.digit(columns).softmax(-1)
-            ended_before = F.pad(count.cumsum(1)[:, :-1], (1, 0))
-            blank = digits.new_zeros(*digits.shape[:2], self.classes - EOS - 2)
-            probabilities = torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
-            return (probabilities + _SMALLEST_PROBABILITY).log()
+            attention, count = _alignment(self.reads(columns).squeeze(-1), self.positions)
+            digit_scores = self.digit(columns).log_softmax(-1)
+            digits = torch.logsumexp(attention.unsqueeze(-1) + digit_scores.unsqueeze(1), dim=2)
+            ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=_RULED_OUT)
+            blank = digits.new_full((*digits.shape[:2], self.classes - EOS - 2), _RULED_OUT)
+            return torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
     def read(self, logits: Tensor) -> Tensor:
         """Map scores ``(N, L, C)`` to label rows ``(N, L)``."""
@@ -80,18 +82,24 @@ class CTCDecoder(nn.Module):
 def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
     """Count readings along the columns, exactly.
 
+    In logarithms, so that a certainty however wrong still has a gradient that leads out of it.
+
     Args:
-        reads: Probability that a digit is read at a column, ``(N, T)``.
+        reads: Logit of the probability that a digit is read at a column, ``(N, T)``.
         positions: L.
 
     Returns:
-        The probability that the k-th reading happens at column t, ``(N, L, T)``, and that there are k readings in
+        The log probability that the k-th reading happens at column t, ``(N, L, T)``, and that there are k readings in
         all, ``(N, L)``, both for k from 0.
     """
-    count = F.pad(reads.new_ones(len(reads), 1), (0, positions - 1))
+    here = F.logsigmoid(reads)
+    elsewhere = here - reads  # the logarithm of the opposite probability
+    count = reads.new_full((len(reads), positions), _NEVER)
+    count[:, 0] = 0.0
     steps = []
-    for read_here in reads.unbind(1):
-        moves = count * read_here.unsqueeze(1)
+    for log_here, log_elsewhere in zip(here.unbind(1), elsewhere.unbind(1), strict=True):
+        moves = count + log_here.unsqueeze(1)
         steps.append(moves)
-        count = count - moves + F.pad(moves[:, :-1], (1, 0))
+        stays = count + log_elsewhere.unsqueeze(1)
+        count = torch.logaddexp(stays, F.pad(moves[:, :-1], (1, 0), value=_NEVER))
     return torch.stack(steps, dim=2), count

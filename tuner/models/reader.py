@@ -14,11 +14,15 @@ class DigitReader(nn.Module):
     """Reads up to eight Khmer digits from a grey image.
 
     Shapes: N images, H = 64, W = 128, L label positions, C classes, T columns (32).
+
+    Attributes:
+        definition: What it was built from.
     """
 
     def __init__(self, definition: ModelDefinition, *, classes: int, positions: int) -> None:
         """Take a model definition, C and L."""
         super().__init__()
+        self.definition = definition
         self.encoder = ColumnEncoder(
             stem_channels=definition.stem_channels,
             stage_channels=definition.stage_channels,

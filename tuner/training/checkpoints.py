@@ -26,16 +26,14 @@ class DamagedCheckpointError(Exception):
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state dictionary atomically: a temporary file in the same folder, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest().encode()
-    # The last two bytes of a zip without comment are the comment's length.
-    sealed = content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The name is always the same, so that what a killed process left is written over.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(sealed)
+            file.write(_sealed(buffer.getvalue()))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -53,7 +51,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     sealed = path.read_bytes()
     content = sealed[: -_COMMENT_BYTES - 2] + b"\0\0"
-    if hashlib.sha256(content).hexdigest().encode() != sealed[-_COMMENT_BYTES:]:
+    if _sealed(content) != sealed:
         raise DamagedCheckpointError(
             f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
         )
@@ -61,12 +59,18 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return state
 
 
+def _sealed(content: bytes) -> bytes:
+    """Return a zip file's content with its SHA-256 as the archive's comment."""
+    digest = hashlib.sha256(content).hexdigest().encode()
+    # The last two bytes of a zip without comment are the comment's length.
+    return content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
+
+
 class CheckpointFolder:
     """The checkpoints of one experiment: `last` and `previous` while it runs, `best`, and numbered snapshots."""
 
     def __init__(self, path: Path, *, save_every_n_epochs: int, keep_n_checkpoints: int) -> None:
-        """Take (and make) the folder and the rule for numbered snapshots."""
-        path.mkdir(parents=True, exist_ok=True)
+        """Take the folder, made when the first checkpoint comes, and the rule for numbered snapshots."""
         self.path = path
         self._every = save_every_n_epochs
         self._keep = keep_n_checkpoints
@@ -86,18 +90,23 @@ class CheckpointFolder:
             self._save_snapshot(epoch, state)
 
     def load_last(self) -> dict[str, Any] | None:
-        """Return the newest undamaged state of an unfinished training, or None if it never ended an epoch."""
+        """Return the newest undamaged state of an unfinished training, or None if there is none; damaged ones go."""
         for name in ("last.pt", "previous.pt"):
             try:
                 return load_checkpoint(self.path / name)
             except FileNotFoundError:
                 continue
             except DamagedCheckpointError as damage:
-                log.warning("%s; going back one epoch", damage)
+                older = name == "last.pt" and (self.path / "previous.pt").exists()
+                log.warning("%s; going back %s", damage, "one epoch" if older else "to the first epoch")
+                # It must not become `previous` in place of the good one.
+                (self.path / name).unlink()
         return None
 
     def end(self) -> None:
         """Remove what only an unfinished training needs."""
+        if not self.path.is_dir():
+            return
         for name in ("last.pt", "previous.pt"):
             (self.path / name).unlink(missing_ok=True)
 

@@ -18,8 +18,10 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
     without either the training runs in single precision and the log says so.
 
     Raises:
-        ConfigurationError: The configuration asks for CUDA and this machine has none.
+        ConfigurationError: The configuration asks for CUDA and this machine has none, or for a device unknown to us.
     """
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device: found {config.device!r}; use one of auto, cpu, cuda")
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
         raise ConfigurationError(

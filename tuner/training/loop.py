@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from search_spaces import ModelDefinition, TrainingConfig, load_model_definitions
+from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import Batch, SplitBatches, TrainingData
 from tuner.models import DigitReader, create_model_from_config
 from tuner.models.encoder import count_parameters
@@ -131,7 +131,7 @@ def train(
         folder: The experiment's folder; ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl`` go there.
         on_epoch_end: Told every epoch, after its checkpoint is on disk, those before an interruption included;
             training ends as ``pruned`` if it returns True.
-        on_batch: Told the batches done and to do of the epoch, once before the first.
+        on_batch: Told the batches done and to do of an epoch: before the first and after each.
 
     Raises:
         ConfigurationError, ModelCreationError: As `Training.begin`.
@@ -144,7 +144,13 @@ def train(
     )
     _restore(training, checkpoints)
     write_config(folder, config)
-    recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
+    recorder = Recorder(
+        folder,
+        config,
+        training.history,
+        parameters=count_parameters(training.model),
+        steps_per_epoch=len(data.train),
+    )
     _log_start(training, data)
     try:
         why_ended = _train_epochs(training, data, checkpoints, recorder, on_epoch_end, on_batch)
@@ -247,9 +253,9 @@ def _train_epoch(
     total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     accuracy = Accuracy()
     steps_before = (epoch - 1) * len(batches)
+    told = on_batch or (lambda done, total: None)
+    told(0, len(batches))
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        if on_batch is not None:
-            on_batch(step - 1, len(batches))
         loss, scores = _train_step(training, (images, labels))
         weight = training.loss.count(labels)
         total, count = total + loss * weight, count + weight
@@ -259,6 +265,7 @@ def _train_epoch(
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), training.learning_rate)
+        told(step, len(batches))
     return float(total / count), accuracy
 
 
@@ -308,10 +315,9 @@ def _keep(training: Training, checkpoints: CheckpointFolder, metrics: EpochMetri
 
 def best_state(training: Training, metrics: EpochMetrics) -> dict[str, Any]:
     """Return what reading with the best model needs: weights, and how to build the network they belong to."""
-    definition: ModelDefinition = load_model_definitions(training.config.model_config_path)[training.config.model_name]
     return {
         "config": asdict(training.config),
-        "definition": definition.model_dump(mode="json"),
+        "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
         "model": training.model.state_dict(),
     }
@@ -319,6 +325,9 @@ def best_state(training: Training, metrics: EpochMetrics) -> dict[str, Any]:
 
 def _restore(training: Training, checkpoints: CheckpointFolder) -> None:
     state = checkpoints.load_last()
+    if state is not None and config_digest(TrainingConfig(**state["config"])) != config_digest(training.config):
+        log.warning("%s: the checkpoints there are of other settings; beginning anew", checkpoints.path)
+        state = None
     if state is None:
         checkpoints.clear()
         return

@@ -8,16 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import yaml
 
 from search_spaces import TrainingConfig
 from tuner.training.history import METRIC_NAMES, EpochMetrics
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _TAGS = {
     "train_loss": "loss/train",
@@ -38,7 +35,13 @@ class Recorder:
     """Writes the epochs of one experiment; after an interruption it goes on where the history ends."""
 
     def __init__(
-        self, folder: Path, config: TrainingConfig, history: Iterable[EpochMetrics], *, parameters: int
+        self,
+        folder: Path,
+        config: TrainingConfig,
+        history: Iterable[EpochMetrics],
+        *,
+        parameters: int,
+        steps_per_epoch: int,
     ) -> None:
         """Open the files of an experiment.
 
@@ -47,30 +50,29 @@ class Recorder:
             config: What is trained.
             history: Epochs that an interrupted training finished; whatever was written beyond them is dropped.
             parameters: Trainable parameters of the model.
+            steps_per_epoch: Training steps of an epoch.
         """
         finished = list(history)
         self._metrics_path = folder / "metrics.jsonl"
         self._metrics_path.write_text("".join(map(_metrics_line, finished)), encoding="utf-8")
-        self._tensorboard = _open_tensorboard(folder, len(finished)) if config.use_tensorboard else None
+        self._curves = _Curves(folder / "tensorboard", finished, steps_per_epoch) if config.use_tensorboard else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
-        if self._tensorboard is not None and not finished:
-            self._tensorboard.add_scalar("model/parameters", parameters, 0)
+        if self._curves is not None and not finished:
+            self._curves.epochs.add_scalar("model/parameters", parameters, 0)
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
         """Record a training step, counted over all epochs."""
-        if self._tensorboard is not None:
-            self._tensorboard.add_scalar("loss/train_step", loss, step)
-            self._tensorboard.add_scalar("learning_rate_step", learning_rate, step)
+        if self._curves is not None:
+            self._curves.steps.add_scalar("loss/train_step", loss, step)
+            self._curves.steps.add_scalar("learning_rate_step", learning_rate, step)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""
         with self._metrics_path.open("a", encoding="utf-8") as file:
             file.write(_metrics_line(metrics))
-        if self._tensorboard is not None:
-            for name, tag in _TAGS.items():
-                self._tensorboard.add_scalar(tag, metrics.value(name), metrics.epoch)
-            self._tensorboard.flush()
+        if self._curves is not None:
+            self._curves.add(metrics)
 
     def system_use(self) -> tuple[float, float]:
         """Return resident memory in MiB and CPU use in per cent of a core since the last call."""
@@ -78,8 +80,39 @@ class Recorder:
 
     def close(self) -> None:
         """Close the files."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._curves is not None:
+            self._curves.close()
+
+
+class _Curves:
+    """An experiment's TensorBoard files.
+
+    TensorBoard drops, by number, what was written beyond an interruption. Steps count faster than epochs, so they have
+    files of their own, in ``steps``.
+    """
+
+    def __init__(self, path: Path, history: list[EpochMetrics], steps_per_epoch: int) -> None:
+        # A second of imports that a run without it need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        finished = len(history)
+        if not finished:
+            for file in path.rglob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
+                file.unlink()
+        self.epochs = SummaryWriter(str(path), purge_step=finished or None)
+        self.steps = SummaryWriter(str(path / "steps"), purge_step=finished * steps_per_epoch + 1 if finished else None)
+        if finished:  # its checkpoint may be all that was written of it
+            self.add(history[-1])
+
+    def add(self, metrics: EpochMetrics) -> None:
+        for name, tag in _TAGS.items():
+            self.epochs.add_scalar(tag, metrics.value(name), metrics.epoch)
+        self.epochs.flush()
+        self.steps.flush()
+
+    def close(self) -> None:
+        self.epochs.close()
+        self.steps.close()
 
 
 @contextmanager
@@ -115,15 +148,3 @@ def _config_yaml(fields: Mapping[str, Any]) -> str:
 
 def _metrics_line(metrics: EpochMetrics) -> str:
     return json.dumps(asdict(metrics)) + "\n"
-
-
-def _open_tensorboard(folder: Path, finished_epochs: int) -> SummaryWriter:
-    # A second of imports that a run without it need not wait for.
-    from torch.utils.tensorboard import SummaryWriter
-
-    path = folder / "tensorboard"
-    purge_step = finished_epochs + 1 if finished_epochs else None
-    if not finished_epochs and path.is_dir():
-        for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
-            file.unlink()
-    return SummaryWriter(str(path), purge_step=purge_step)

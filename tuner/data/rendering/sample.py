@@ -17,10 +17,11 @@ from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask
 
 LONGEST_LABEL = 8
 
-_SIZES_PX = ((24, 38), (22, 38), (20, 36), (18, 32), (16, 28), (14, 25), (13, 22), (12, 20))
+_SIZES_PX = ((24, 38), (22, 38), (20, 36), (18, 34), (16, 32), (15, 30), (13, 28), (12, 26))
 """Smallest and largest font size by label length: the longer, the smaller."""
 
 _SMALLEST_SIZE_PX = 6
+_LEAST_PITCH_PX = 8  # a digit and its gap: narrow fonts are drawn larger, since small strokes matter
 _MARGIN_PX = 2
 _LARGEST_SHIFT_PX = (18, 12)
 _LARGEST_ROTATION = 50  # tenths of a degree
@@ -89,14 +90,25 @@ def _legible_picture(
 def _fitting_size(font: Font, label: str, wanted_px: int, looseness: int) -> tuple[int, int]:
     """Return the largest size up to `wanted_px` at which `label` fits, and the gap between digits.
 
-    Room for the steepest rotation is kept for every label: the size must not tell whether it is rotated.
+    A narrow font may be drawn larger than wanted, up to the least width a digit. Room for the steepest rotation is kept for every label: the size must not tell whether it is rotated.
     """
+    wide_enough = _LEAST_PITCH_PX * len(label)
+    while wanted_px < _SIZES_PX[0][1] and _text_size(font, label, wanted_px, looseness)[1] < wide_enough:
+        wanted_px += 1
     for size_px in range(wanted_px, _SMALLEST_SIZE_PX, -1):
-        gap_px = max(1, size_px * looseness >> 4)
-        height, width = rotated_size(*text_size(font, size_px, label, gap_px), _LARGEST_ROTATION)
+        height, width = rotated_size(*_text_size(font, label, size_px, looseness), _LARGEST_ROTATION)
         if height <= IMAGE_HEIGHT_PX - 2 * _MARGIN_PX and width <= IMAGE_WIDTH_PX - 2 * _MARGIN_PX:
-            return size_px, gap_px
+            return size_px, _gap(size_px, looseness)
     return _SMALLEST_SIZE_PX, 1
+
+
+def _text_size(font: Font, label: str, size_px: int, looseness: int) -> tuple[int, int]:
+    """Return height and width of a label."""
+    return text_size(font, size_px, label, _gap(size_px, looseness))
+
+
+def _gap(size_px: int, looseness: int) -> int:
+    return max(1, size_px * looseness >> 4)
 
 
 def _place(words: RandomWords, mask: Mask) -> tuple[int, int]:

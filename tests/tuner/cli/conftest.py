@@ -1,0 +1,99 @@
+"""The command line called in this process, and a study that has run, with a failed experiment in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuner.cli.main import main
+
+Cli = Callable[..., "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _no_storage_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KHMER_TUNER_STORAGE", raising=False)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def cli(here: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Call a command in the empty working directory, where it finds no terminal."""
+
+    def call(*argv: str | Path) -> Outcome:
+        capfd.readouterr()
+        code = main([str(word) for word in argv])
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@dataclass(frozen=True)
+class RunStudy:
+    """A study whose experiments have ended, and how its `run` went."""
+
+    folder: Path
+    config: Path
+    results: Path
+    code: int
+
+    @property
+    def run_again(self) -> list[str]:
+        """The command that made it, but for where the results go."""
+        return ["run", "--config", str(self.config), "--output-dir", str(self.folder)]
+
+
+@pytest.fixture(scope="session")
+def run_study(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_models: Path) -> RunStudy:
+    """Experiments `broken`, which fails, and `ខ្មែរ`, which does not; not to be changed."""
+    folder = tmp_path_factory.mktemp("run_study")
+    common = {
+        "model": {"name": "tiny", "config_path": str(tiny_models)},
+        "data": {"metadata_path": str(tiny_dataset)},
+        "training": {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False},
+    }
+    config = folder / "config.yaml"
+    targets = {"character_accuracy": 0.99, "training_time_per_epoch": 1000}
+    content = {"experiments": {"broken": common, "ខ្មែរ": common}, "targets": targets}
+    config.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    study = RunStudy(folder / "out", config, folder / "results.json", 1)
+    (study.folder / "broken").mkdir(parents=True)
+    (study.folder / "broken" / "checkpoints").write_text("a file where a folder is to be")
+    before = os.getcwd()
+    os.chdir(folder)
+    code = main([*study.run_again, "--results-file", str(study.results)])
+    os.chdir(before)
+    return RunStudy(study.folder, study.config, study.results, code)
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, float]]:
+    """List what is below a folder, with times of change."""
+
+    def list_all(folder: Path) -> dict[str, float]:
+        return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+    return list_all

@@ -1,0 +1,134 @@
+"""Commands that read what a run left behind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["status", "--output-dir", "{}"], ["export", "--output-dir", "{}"]], ids=str
+)
+def test_no_torch_is_loaded(argv, run_study):
+    heavy = "{'torch', 'optuna', 'pydantic', 'rich', 'yaml'}" if "--help" in argv else "{'torch'}"
+    code = f"import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit({heavy} & set(sys.modules))"
+    words = [word.format(run_study.folder) for word in argv]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "set()\n"
+
+
+def test_status_shows_every_trial(cli, run_study):
+    table = cli("status", "--output-dir", run_study.folder)
+    assert table.code == 0
+    assert [line.split()[1:3] for line in table.out.splitlines() if line.strip().startswith(("0", "1 ខ"))] == [
+        ["broken", "failed"],
+        ["ខ្មែរ", "completed"],
+    ]
+    status = json.loads(cli("status", "--output-dir", run_study.folder, "--json").out)
+    assert status["counts"]["failed"] == 1
+    assert status["best"]["name"] == "ខ្មែរ"
+
+
+def test_export_gives_the_results_of_the_run(cli, run_study, tree):
+    before = tree(run_study.folder)
+    printed = json.loads(cli("export", "--output-dir", run_study.folder).out)
+    assert cli("export", "--output-dir", run_study.folder, "--results-file", "r.json").code == 0
+    ran = json.loads(run_study.results.read_text())
+    assert printed["all_results"] == json.loads(Path("r.json").read_text())["all_results"] == ran["all_results"]
+    assert tree(run_study.folder) == before
+
+
+def test_export_as_csv_has_a_row_for_each_experiment(cli, run_study):
+    rows = list(csv.DictReader(io.StringIO(cli("export", "--output-dir", run_study.folder, "--format", "csv").out)))
+    assert [(row["experiment_name"], row["status"]) for row in rows] == [("broken", "failed"), ("ខ្មែរ", "completed")]
+    assert rows[0]["batch_size"] == "8"
+
+
+def test_evaluate_scores_a_split(cli, run_study, tiny_dataset):
+    argv = ["evaluate", "--metadata", tiny_dataset, "--output-dir", run_study.folder]
+    table = cli(*argv)
+    assert table.code == 0
+    assert "all" in table.out
+    whole = json.loads(cli(*argv, "--split", "val", "--json").out)
+    ran = json.loads(run_study.results.read_text())["best_result"]
+    assert whole["samples"] == 8
+    assert whole["char_accuracy"] == pytest.approx(ran["best_val_char_accuracy"])
+    missing = cli(*argv, "--split", "tset")
+    assert missing.code == 2
+    assert "'tset'" in missing.err
+
+
+def test_predict_reads_images_and_names_those_it_cannot_read(cli, run_study, tiny_dataset):
+    images = sorted((tiny_dataset.parent / "test").glob("*.png"))[:2]
+    checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
+    read = cli("predict", *images, "--checkpoint", checkpoint)
+    assert read.code == 0
+    assert [line.split()[-1] for line in read.out.splitlines()[1:]] == [str(image) for image in images]
+    Path("text.png").write_text("no picture")
+    mixed = cli("predict", images[0], "text.png", "missing.png", "--output-dir", run_study.folder, "--json")
+    assert mixed.code == 2
+    assert [bool(reading.get("problem")) for reading in json.loads(mixed.out)] == [False, True, True]
+    assert "error: text.png: " in mixed.err
+    assert "error: missing.png: " in mixed.err
+
+
+def test_data_draws_once(cli, tree):
+    argv = ["data", "--samples", "20", "--test-samples", "2", "--out", "drawn"]
+    first = cli(*argv)
+    before = tree(Path())
+    second = cli(*argv)
+    assert first.out == second.out == "drawn/metadata.yaml\n"
+    assert "22 of 22 images drawn" in first.err
+    assert "there already" in second.err
+    assert tree(Path()) == before
+    other = cli(*argv, "--seed", "1")
+    assert other.code == 2
+    assert tree(Path()) == before
+
+
+def test_validate_shows_the_plan_and_reads_every_image(cli, write_config):
+    valid = cli("validate", write_config({"one": {}, "two": {"optimizer": {"type": "adamw"}}}, common={}))
+    assert valid.code == 0
+    assert "adamw" in valid.out
+    assert "common: not used" in valid.out
+    assert "every image read: train 32, val 8" in valid.out
+    assert not Path("training_output").exists()
+
+
+def test_validate_finds_the_packaged_presets_and_says_that_the_dataset_is_missing(cli):
+    valid = cli("validate", "config/phase3_simple_configs.yaml")
+    assert valid.code == 0
+    assert "baseline_optimized" in valid.out
+    assert "is not there yet" in valid.out
+
+
+def test_an_output_that_nobody_reads_is_no_error(run_study):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tuner", "export", "--output-dir", run_study.folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_damaged_database_is_told(cli, run_study, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_study.folder, copy)
+    (copy / "study.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    for command in (["status"], ["export"], ["run", "--config", run_study.config]):
+        outcome = cli(*command, "--output-dir", copy)
+        assert outcome.code == 2
+        assert "study.db" in outcome.err
+        assert "Traceback" not in outcome.err

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuner.data.augmentation import augment, normalise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Twelve dark bars on light paper."""
+    images = torch.full((12, 1, 64, 128), 0.9)
+    for number, image in enumerate(images):
+        image[0, 24:40, 20 + 4 * number : 28 + 4 * number] = 0.1
+    return images
+
+
+def test_keeps_shape_and_nearly_the_range(images: Tensor) -> None:
+    distorted = augment(images, seeded())
+    assert distorted.shape == images.shape
+    assert distorted.dtype == images.dtype
+    assert distorted.isfinite().all()
+    # Noise alone may lead out of 0 to 1, by a few times a quarter of the image's deviation.
+    assert -0.5 < distorted.min() < distorted.max() < 1.5
+
+
+def test_every_image_is_distorted_in_its_own_way(images: Tensor) -> None:
+    same = images[:1].expand(12, -1, -1, -1)
+    distorted = augment(same, seeded()).flatten(1)
+    distances = torch.cdist(distorted, distorted) + torch.eye(12)
+    assert distances.min() > 0.1
+    assert (distorted - same.flatten(1)).abs().amax(1).min() > 0.05
+
+
+def test_leaves_the_images_that_it_was_given_alone(images: Tensor) -> None:
+    before = images.clone()
+    augment(images, seeded())
+    assert torch.equal(images, before)
+
+
+def test_depends_on_the_generator_alone(images: Tensor) -> None:
+    torch.manual_seed(1)
+    one = augment(images, seeded(7))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(one, augment(images, seeded(7)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(one, augment(images, seeded(8)))
+
+
+def test_successive_batches_of_one_generator_differ(images: Tensor) -> None:
+    generator = seeded()
+    assert not torch.equal(augment(images, generator), augment(images, generator))
+
+
+def test_ink_stays_in_the_picture(images: Tensor) -> None:
+    # Labels fill most of a picture: what is drawn must not be pushed out of it.
+    dark = (augment(images, seeded()) < 0.5).flatten(1).float().sum(1)
+    assert (dark / (16 * 8)).min() > 0.6
+    assert (dark / (16 * 8)).max() < 1.6
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return 0.2 * images + 0.3
+
+
+@pytest.mark.parametrize("change", [lambda images: images, _scaled], ids=["as it is", "paler"])
+def test_normalised_images_have_mean_zero_and_deviation_one(images: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    normal = normalise(change(images))
+    assert torch.allclose(normal.mean((1, 2, 3)), torch.zeros(12), atol=1e-4)
+    assert torch.allclose(normal.std((1, 2, 3)), torch.ones(12), atol=1e-3)
+
+
+def test_an_image_without_contrast_is_normalised_without_nan() -> None:
+    assert normalise(torch.ones(1, 1, 64, 128)).abs().max() < 0.1

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
+from tuner.models import DigitReader, build_model, create_model_from_config
+from tuner.models.encoder import count_parameters
+
+MakeConfig = Callable[..., TrainingConfig]
+SHIPPED = list(load_model_definitions(TrainingConfig.model_config_path))
+
+
+def weights(model: DigitReader) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
+    small, medium, large = (
+        count_parameters(create_model_from_config(TrainingConfig(model_name=name)))
+        for name in ("small", "medium", "large")
+    )
+    assert 2 * small <= medium
+    assert 2 * medium <= large
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_models_score_and_read_grey_images(name: str) -> None:
+    model = create_model_from_config(TrainingConfig(model_name=name)).eval()
+    scores = model(torch.rand(2, 1, 64, 128))
+    assert scores.shape == (2, 32 if name == "ctc" else 9, 13)
+    assert scores.isfinite().all()
+    assert model.read(scores).shape == (2, 9)
+
+
+def test_ink_and_paper_tones_do_not_matter() -> None:
+    model = create_model_from_config(TrainingConfig(model_name="small")).eval()
+    images = torch.rand(2, 1, 64, 128)
+    assert torch.allclose(model(images), model(0.3 * images + 0.5), atol=1e-3)
+
+
+def test_a_blank_image_is_read_without_nan() -> None:
+    model = create_model_from_config(TrainingConfig(model_name="small")).eval()
+    assert model(torch.full((1, 1, 64, 128), 0.7)).isfinite().all()
+
+
+def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig) -> None:
+    images = torch.rand(2, 1, 64, 128)
+    assert create_model_from_config(tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
+    assert create_model_from_config(tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
+    assert create_model_from_config(tiny_config(model_name="tiny_ctc", vocab_size=15))(images).shape == (2, 32, 15)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])
+def test_an_unknown_model_is_refused_with_those_there_are(tiny_config: MakeConfig, name: str, hint: str) -> None:
+    with pytest.raises(ModelCreationError) as caught:
+        create_model_from_config(tiny_config(model_name=name))
+    text = str(caught.value)
+    assert all(part in text for part in (repr(name), "tiny, tiny_ctc", hint))
+
+
+def test_a_missing_definitions_file_is_named(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        create_model_from_config(tiny_config(model_config_path=str(tmp_path / "nowhere.yaml")))
+
+
+def test_a_definitions_file_of_another_kind_is_explained(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    older = tmp_path / "model_config.yaml"
+    older.write_text("model:\n  cnn: {type: resnet18}\n  rnn: {hidden_size: 128}\n")
+    with pytest.raises(ConfigurationError, match="older"):
+        create_model_from_config(tiny_config(model_config_path=str(older)))
+
+
+def test_weights_depend_on_the_seed_alone(tiny_config: MakeConfig) -> None:
+    torch.manual_seed(1)
+    one = weights(create_model_from_config(tiny_config(seed=3)))
+    torch.manual_seed(2)
+    assert torch.equal(one, weights(create_model_from_config(tiny_config(seed=3))))
+    assert not torch.equal(one, weights(create_model_from_config(tiny_config(seed=4))))
+
+
+def test_building_leaves_the_global_random_state_alone(tiny_config: MakeConfig) -> None:
+    before = torch.get_rng_state()
+    create_model_from_config(tiny_config())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_every_key_of_a_definition_shapes_the_network(tiny_config: MakeConfig, tiny_models: Path) -> None:
+    base = load_model_definitions(tiny_models)["tiny"]
+    changes = {
+        "decoder": "ctc",
+        "stem_channels": (4, 6),
+        "stage_channels": (8, 8),
+        "blocks_per_stage": 1,
+        "width": 12,
+        "context_layers": 1,
+    }
+    assert set(changes) == set(type(base).model_fields)
+    sizes = {count_parameters(build_model(base, tiny_config()))}
+    for key, value in changes.items():
+        sizes.add(count_parameters(build_model(base.model_copy(update={key: value}), tiny_config())))
+    assert len(sizes) == 1 + len(changes)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.models.decoders import CTCDecoder, MonotonicAttention
+
+FLOOR = 1e-6  # what is impossible has less than this, but not nothing
+CLASSES = 13
+
+
+def decoder_of(width: int, positions: int) -> MonotonicAttention:
+    torch.manual_seed(0)
+    decoder = MonotonicAttention(width, positions, CLASSES)
+    # Spread out, so that no column is near certain by chance.
+    nn.init.normal_(decoder.reads.weight, std=1.0)
+    nn.init.normal_(decoder.digit.weight, std=1.0)
+    return decoder
+
+
+def enumerated(decoder: MonotonicAttention, columns: Tensor) -> Tensor:
+    """The same probabilities from all 2**T ways to read or to skip each column."""
+    reads = torch.sigmoid(decoder.reads(columns)).squeeze(-1).double()
+    digits = decoder.digit(columns).softmax(-1).double()
+    probabilities = torch.zeros(len(columns), decoder.positions, CLASSES, dtype=torch.double)
+    for image, pattern in itertools.product(range(len(columns)), itertools.product([0, 1], repeat=columns.shape[1])):
+        chances = [reads[image, t] if read else 1 - reads[image, t] for t, read in enumerate(pattern)]
+        chance = torch.stack(chances).prod()
+        read_columns = [t for t, read in enumerate(pattern) if read]
+        for position in range(decoder.positions):
+            if position < len(read_columns):
+                probabilities[image, position, :EOS] += chance * digits[image, read_columns[position]]
+            else:
+                probabilities[image, position, EOS if position == len(read_columns) else PAD] += chance
+    return probabilities
+
+
+@pytest.mark.parametrize("positions", [3, 9])
+def test_attention_equals_the_sum_over_all_reading_patterns(positions: int) -> None:
+    decoder = decoder_of(4, positions)
+    columns = torch.randn(2, 5, 4)
+    assert torch.allclose(decoder(columns).exp().double(), enumerated(decoder, columns), atol=2 * FLOOR)
+
+
+def test_attention_probabilities_sum_to_one_up_to_the_floor() -> None:
+    decoder = decoder_of(4, 9)
+    sums = decoder(torch.randn(3, 32, 4)).exp().sum(-1)
+    assert torch.allclose(sums, torch.ones_like(sums), atol=2 * CLASSES * FLOOR)
+
+
+def test_attention_never_predicts_a_blank() -> None:
+    blanks = decoder_of(4, 9)(torch.randn(2, 32, 4))[..., BLANK]
+    assert blanks.isfinite().all()
+    assert blanks.exp().max() < FLOOR
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_a_certainty_however_wrong_has_a_gradient_that_leads_out_of_it(logit: float) -> None:
+    decoder = decoder_of(4, 9)
+    with torch.no_grad():
+        decoder.reads.weight.zero_()
+        decoder.reads.bias.fill_(logit)
+    wrong = EOS if logit > 0 else 3
+    (-decoder(torch.randn(1, 32, 4))[0, 0, wrong]).backward()
+    assert decoder.reads.bias.grad is not None
+    assert decoder.reads.bias.grad.isfinite()
+    assert decoder.reads.bias.grad.item() * logit > 0
+
+
+def test_attention_reads_each_certain_column_once_and_in_order() -> None:
+    decoder = MonotonicAttention(width=11, positions=4, classes=CLASSES)
+    with torch.no_grad():
+        # Feature 0 says that a digit is here, features 1 to 10 say which.
+        decoder.reads.weight.zero_()
+        decoder.reads.weight[0, 0] = 100
+        decoder.reads.bias.fill_(-50)
+        decoder.digit.weight.copy_(torch.cat([torch.zeros(10, 1), 50 * torch.eye(10)], dim=1))
+        decoder.digit.bias.zero_()
+    columns = torch.zeros(2, 6, 11)
+    for column, digit in ((1, 7), (2, 7), (5, 3)):
+        columns[0, column, [0, 1 + digit]] = 1
+    assert decoder.read(decoder(columns)).tolist() == [[7, 7, 3, EOS], [EOS, PAD, PAD, PAD]]
+
+
+def test_untrained_attention_expects_the_given_number_of_digits() -> None:
+    decoder = MonotonicAttention(width=4, positions=9, classes=CLASSES, expected_digits=4.5)
+    nn.init.zeros_(decoder.reads.weight)
+    reads = torch.sigmoid(decoder.reads(torch.randn(1, 32, 4)))
+    assert reads.sum().item() == pytest.approx(4.5, rel=1e-4)
+
+
+def test_attention_passes_gradients_to_what_it_reads_and_where() -> None:
+    decoder = decoder_of(4, 9)
+    decoder(torch.randn(2, 32, 4))[:, 0, 5].sum().backward()
+    for parameter in decoder.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_ctc_scores_each_column() -> None:
+    decoder = CTCDecoder(width=4, positions=9, classes=CLASSES)
+    columns = torch.randn(2, 32, 4)
+    logits = decoder(columns)
+    assert logits.shape == (2, 32, CLASSES)
+    assert torch.allclose(logits[:, 5], decoder(columns[:, 5:6])[:, 0])

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.models.readings import read_attention, read_ctc
+
+B = BLANK
+
+
+def logits_of(classes: list[int]) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor([classes]), 13).float()
+
+
+@pytest.mark.parametrize(
+    ("classes", "row"),
+    [
+        ([3, 4, EOS, PAD], [3, 4, EOS, PAD]),
+        ([3, EOS, 4, 5], [3, EOS, PAD, PAD]),
+        ([EOS, EOS, 1, EOS], [EOS, PAD, PAD, PAD]),
+        ([1, 2, 3, 4], [1, 2, 3, 4]),
+        ([1, PAD, 2, EOS], [1, PAD, 2, EOS]),
+    ],
+    ids=["label", "after the end", "two ends", "no end", "padding before the end is kept, and wrong"],
+)
+def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) -> None:
+    assert read_attention(logits_of(classes)).tolist() == [row]
+
+
+@pytest.mark.parametrize(
+    ("classes", "row"),
+    [
+        ([1, 1, B, 2, 2, 2], [1, 2, EOS, PAD]),
+        ([1, B, 1, B, B, 1], [1, 1, 1, EOS]),
+        ([B, B, B, B, B, B], [EOS, PAD, PAD, PAD]),
+        ([1, 2, 3, B, B, B], [1, 2, 3, EOS]),
+        ([1, 2, 3, 4, B, B], [1, 2, 3, 4]),
+        ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4]),
+        ([1, EOS, 1, PAD, 2, B], [1, 1, 2, EOS]),
+    ],
+    ids=[
+        "repeats",
+        "blanks part repeats",
+        "nothing",
+        "longest",
+        "too long",
+        "much too long",
+        "end and padding are none",
+    ],
+)
+def test_ctc_collapses_repeats_then_drops_blanks(classes: list[int], row: list[int]) -> None:
+    assert read_ctc(logits_of(classes), 4).tolist() == [row]
+
+
+def test_images_of_a_batch_are_read_apart() -> None:
+    first, second = [1, 1, B, 2], [5, B, B, B]
+    batch = torch.cat([logits_of(first), logits_of(second)])
+    assert read_ctc(batch, 9).tolist() == [
+        [1, 2, EOS, *[PAD] * 6],
+        [5, EOS, *[PAD] * 7],
+    ]

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError, TrainingConfig, load_search_space
+from studies import (
+    OutputFolder,
+    StudyTerms,
+    TrialOutcome,
+    WhyEnded,
+    claim_next,
+    create_or_join_study,
+    default_storage_url,
+    enqueue_presets,
+    open_storage,
+)
+from tuner.best import best_checkpoint
+
+
+def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
+    terms = StudyTerms(
+        monitor="val_char_accuracy",
+        mode="max",
+        seed=0,
+        dataset={"fingerprint": "f00d"},
+        model_definitions_digest="abc",
+        versions={},
+    )
+    folder = OutputFolder(path)
+    study = create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, terms)
+    experiments = {name: TrainingConfig(experiment_name=name) for name in names}
+    enqueue_presets(study, folder, experiments, load_search_space("config/search_space.yaml"))
+    return study, folder
+
+
+@pytest.fixture(scope="module")
+def ended_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of four trials: a good one, a better one, one that failed and one that waits; not to be changed."""
+    path = tmp_path_factory.mktemp("ended") / "training_output"
+    study, folder = begin(path, "good", "better", "failed", "waiting")
+    ends = ((0.8, WhyEnded.MAX_EPOCHS), (0.9, WhyEnded.EARLY_STOPPED), (0.95, WhyEnded.FAILED))
+    for accuracy, why_ended in ends:
+        claim = claim_next(study, folder)
+        assert claim is not None
+        checkpoint = folder.trial_dir(claim.record.experiment_name) / "checkpoints" / "best.pt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_text("weights")
+        outcome = TrialOutcome(
+            why_ended=why_ended,
+            training_time_s=1.0,
+            best_val_char_accuracy=accuracy,
+            best_val_seq_accuracy=accuracy / 2,
+            final_train_loss=0.1,
+            total_epochs=3,
+            best_epoch=2,
+        )
+        claim.finish(outcome, accuracy)
+    return path
+
+
+@pytest.fixture
+def ended(ended_once: Path, tmp_path: Path) -> Path:
+    """A copy of that study which a test may change."""
+    return Path(shutil.copytree(ended_once, tmp_path / "moved"))
+
+
+def test_it_is_that_of_the_best_trial_wherever_the_folder_is(ended_once: Path, ended: Path) -> None:
+    for path in (ended_once, ended):
+        checkpoint, record = best_checkpoint(path)
+        assert checkpoint == path / "better" / "checkpoints" / "best.pt"
+        assert (record.experiment_name, record.number) == ("better", 1)
+
+
+def test_a_folder_without_a_study_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no such folder; name the --output-dir of a study"):
+        best_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match=r"it holds no study"):
+        best_checkpoint(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_study_is_refused(ended_once: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'other'"):
+        best_checkpoint(ended_once, study_name="other")
+
+
+def test_a_study_without_a_completed_trial_is_told(tmp_path: Path) -> None:
+    begin(tmp_path, "waiting")
+    with pytest.raises(ConfigurationError, match=r"no trial of its study has completed yet"):
+        best_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_gone_is_named(ended: Path) -> None:
+    checkpoint, _ = best_checkpoint(ended)
+    checkpoint.unlink()
+    with pytest.raises(ConfigurationError, match=r"best trial, 'better' \(number 1\), is gone") as caught:
+        best_checkpoint(ended)
+    assert str(checkpoint) in str(caught.value)
+
+
+def test_finding_it_needs_no_torch(ended_once: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tuner.best import best_checkpoint\n"
+        "print(best_checkpoint(Path(sys.argv[1]))[0].name, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(ended_once)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["best.pt", "False"]

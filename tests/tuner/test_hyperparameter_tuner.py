@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError, TrainingConfig
+from studies import RowState, StatusRow, claim_next, load_study, study_status
+from tuner import HyperparameterTuner
+from tuner.data.generation import generate_dataset
+from tuner.display import Display
+from tuner.training.checkpoints import load_checkpoint
+
+WriteConfig = Callable[..., Path]
+ReadResults = Callable[[Path], dict[str, Any]]
+
+OUT = Path("training_output")
+
+
+class Watcher(Display):
+    """Writes down which trials begin, and can interrupt in a batch, counted over all trials and epochs."""
+
+    def __init__(self, interrupt_at: int = 0) -> None:
+        self.started: list[tuple[str, int, bool]] = []
+        self.configs: dict[str, TrainingConfig] = {}
+        self.notes: list[str] = []
+        self._left = interrupt_at
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def trial_started(self, name: str, number: int, config: TrainingConfig, *, adopted: bool) -> None:
+        self.started.append((name, number, adopted))
+        self.configs[name] = config
+
+    def batch(self, done: int, total: int) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+def without_times(results: Mapping[str, Any]) -> dict[str, Any]:
+    entries = [{**entry, "training_time": 0} for entry in results["all_results"]]
+    best = results["best_result"] and {**results["best_result"], "training_time": 0}
+    return {**results, "timestamp": "", "best_result": best, "all_results": entries}
+
+
+def rows() -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(OUT)).rows}
+
+
+def epochs_of(name: str) -> list[dict[str, Any]]:
+    lines = (OUT / name / "metrics.jsonl").read_text().splitlines()
+    times = ("epoch_seconds", "memory_mb", "cpu_percent")
+    return [{key: value for key, value in json.loads(line).items() if key not in times} for line in lines]
+
+
+def written(folder: Path = OUT) -> dict[str, int]:
+    """When each file of the trials was written last; the database and the locks may be touched by readers."""
+    files = [path for path in folder.glob("*/**/*") if path.is_file() and ".study" not in path.parts]
+    return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestRunExperiments:
+    def test_trains_all_and_returns_what_it_writes(self, write_config: WriteConfig, read_results: ReadResults) -> None:
+        config = write_config(
+            {
+                "with_attention": {"training": {"learning_rate": 0.002}, "optimizer": {"type": "adamw"}},
+                "ខ្មែរ ctc": {"model": {"name": "tiny_ctc"}, "training": {"loss_type": "ctc", "num_epochs": 1}},
+            }
+        )
+        results = HyperparameterTuner(str(config)).run_experiments()
+        (file,) = Path().glob("hyperparameter_tuning_results_*.json")
+        assert read_results(file) == results
+        assert file.name == f"hyperparameter_tuning_results_{results['timestamp']}.json"
+        assert results["experiments_completed"] == 2
+        first, second = results["all_results"]
+        assert (first["experiment_name"], second["experiment_name"]) == ("with_attention", "ខ្មែរ ctc")
+        assert (first["total_epochs"], second["total_epochs"]) == (2, 1)
+        assert first["hyperparameters"] == {
+            "model_name": "tiny",
+            "batch_size": 8,
+            "learning_rate": 0.002,
+            "weight_decay": 1e-4,
+            "loss_type": "crossentropy",
+            "scheduler_type": "steplr",
+            "optimizer_type": "adamw",
+        }
+        assert list(results["best_result"]) == [key for key in first if key != "error_message"]
+        epochs = epochs_of("with_attention")
+        assert first["best_val_char_accuracy"] == max(epoch["val_char_accuracy"] for epoch in epochs)
+        assert first["final_train_loss"] == epochs[-1]["train_loss"]
+
+    def test_leaves_the_documented_files(self, write_config: WriteConfig) -> None:
+        config = write_config(
+            {"one": {"training": {"num_epochs": 1, "save_every_n_epochs": 1, "use_tensorboard": True}}}
+        )
+        HyperparameterTuner(str(config)).run_experiments()
+        assert (OUT / "study.db").is_file()
+        checkpoints = sorted(path.name for path in (OUT / "one" / "checkpoints").iterdir())
+        assert checkpoints == ["best.pt", "epoch_0001.pt"]
+        for file in ("metrics.jsonl", "logs/training.log", "configs/training_config.yaml"):
+            assert (OUT / "one" / file).stat().st_size > 0
+        assert list((OUT / "one" / "tensorboard").glob("events.out.tfevents.*"))
+        effective = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
+        assert (effective["experiment_name"], effective["output_dir"]) == ("one", str(OUT.absolute()))
+
+    def test_repeated_it_trains_nothing(self, write_config: WriteConfig) -> None:
+        config = str(write_config({"one": {}, "two": {"training": {"seed": 0}}}))
+        first = HyperparameterTuner(config).run_experiments()
+        before = written()
+        watcher = Watcher()
+        again = HyperparameterTuner(config, display=watcher).run_experiments()
+        assert watcher.started == []
+        assert written() == before
+        assert again | {"timestamp": ""} == first | {"timestamp": ""}
+
+    def test_names_choose_and_the_order_of_the_file_stays(self, write_config: WriteConfig) -> None:
+        one_epoch = {"training": {"num_epochs": 1}}
+        config = str(write_config({"one": one_epoch, "two": one_epoch, "three": one_epoch}))
+        results = HyperparameterTuner(config).run_experiments(["three"])
+        assert [entry["experiment_name"] for entry in results["all_results"]] == ["three"]
+        results = HyperparameterTuner(config).run_experiments(["two", "one"])
+        assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
+
+    @pytest.mark.parametrize("blocked", ["first", "first/logs", "first/checkpoints"])
+    def test_a_failing_experiment_is_recorded_and_the_next_one_runs(
+        self, blocked: str, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        (OUT / blocked).parent.mkdir(parents=True)
+        (OUT / blocked).write_text("a file where a folder should be")
+        config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
+        results = HyperparameterTuner(config, results_file="results.json").run_experiments()
+        assert read_results(Path("results.json")) == results
+        first, second = results["all_results"]
+        assert first["status"] == "failed"
+        assert str(OUT / blocked) in first["error_message"]
+        assert (second["status"], second["error_message"]) == ("completed", "")
+        assert results["experiments_completed"] == 1
+        assert results["best_result"]["experiment_name"] == "second"
+        assert rows()["first"].why_ended == "failed"
+        assert not (OUT / "second" / "checkpoints" / "last.pt").exists()
+
+    def test_the_log_of_a_failed_experiment_has_type_and_traceback(self, write_config: WriteConfig) -> None:
+        (OUT / "one").mkdir(parents=True)
+        (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
+        HyperparameterTuner(str(write_config({"one": {}}))).run_experiments()
+        log = (OUT / "one" / "logs" / "training.log").read_text()
+        assert "Traceback (most recent call last)" in log
+        assert "Error: [Errno" in log
+
+    @pytest.mark.parametrize("decay", [1.0, 10.0], ids=["after some epochs", "in the first validation"])
+    def test_a_loss_that_runs_away_is_a_failure_with_a_remedy(
+        self, decay: float, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        wild = {
+            "training": {"num_epochs": 30, "learning_rate": 10.0, "weight_decay": decay},
+            "optimizer": {"type": "adamw"},
+        }
+        results = HyperparameterTuner(str(write_config({"wild": wild})), results_file="r.json").run_experiments()
+        (entry,) = read_results(Path("r.json"))["all_results"]
+        assert entry["status"] == "failed"
+        assert "lower learning_rate" in entry["error_message"]
+        assert entry["total_epochs"] == len(epochs_of("wild")) < 30
+        assert all(math.isfinite(epoch["val_loss"]) for epoch in epochs_of("wild"))
+        assert (entry["final_train_loss"] is None) == (entry["total_epochs"] == 0)
+        assert rows()["wild"].why_ended == "nonfinite_loss"
+        assert results["best_result"] is None
+        checkpoints = {path.name for path in (OUT / "wild").glob("checkpoints/*")}
+        assert not {"last.pt", "previous.pt"} & checkpoints
+
+    def test_every_epoch_reports_the_best_so_far(self, write_config: WriteConfig) -> None:
+        HyperparameterTuner(str(write_config({"one": {"training": {"num_epochs": 4}}}))).run_experiments()
+        study, _ = load_study(OUT)
+        (trial,) = study.get_trials()
+        curve = [epoch["val_char_accuracy"] for epoch in epochs_of("one")]
+        assert trial.intermediate_values == {n: max(curve[:n]) for n in range(1, 5)}
+        assert trial.value == max(curve)
+        assert trial.params["learning_rate"] == 0.001
+
+    def test_the_monitor_gives_the_study_its_direction_and_value(self, write_config: WriteConfig) -> None:
+        monitored = {"early_stopping": {"monitor": "val_loss", "mode": "min"}}
+        HyperparameterTuner(str(write_config({"one": monitored}))).run_experiments()
+        study, _ = load_study(OUT)
+        assert study.best_value == min(epoch["val_loss"] for epoch in epochs_of("one"))
+        best = load_checkpoint(OUT / "one" / "checkpoints" / "best.pt")
+        assert best["metrics"]["val_loss"] == study.best_value
+
+    def test_each_experiment_keeps_its_own_settings(self, write_config: WriteConfig) -> None:
+        watcher = Watcher()
+        config = write_config({"one": {"training": {"device": "auto", "log_every_n_steps": 7}}, "two": {}})
+        HyperparameterTuner(str(config), display=watcher).run_experiments()
+        assert [(name, config.device) for name, config in watcher.configs.items()] == [("one", "auto"), ("two", "cpu")]
+        assert watcher.configs["one"].log_every_n_steps == 7
+
+    def test_device_and_seed_of_the_command_win(self, write_config: WriteConfig) -> None:
+        watcher = Watcher()
+        config = write_config({"one": {"training": {"device": "auto", "num_epochs": 1}}})
+        HyperparameterTuner(str(config), device="cpu", seed=5, display=watcher).run_experiments()
+        assert (watcher.configs["one"].device, watcher.configs["one"].seed) == ("cpu", 5)
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestInterruption:
+    # Four steps an epoch and five calls: before the first batch and after each.
+    @pytest.mark.parametrize(
+        ("at", "finished"),
+        [(3, []), (5 + 3, []), (10 + 3, ["one"])],
+        ids=["first epoch", "second epoch", "second trial"],
+    )
+    def test_an_interrupted_run_goes_on_and_equals_one_that_was_not(
+        self, at: int, finished: list[str], write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
+        straight = HyperparameterTuner(config, output_dir="straight").run_experiments()
+        with pytest.raises(KeyboardInterrupt):
+            HyperparameterTuner(config, display=Watcher(at), results_file="broken.json").run_experiments()
+        ended = read_results(Path("broken.json"))["all_results"]
+        assert [entry["experiment_name"] for entry in ended] == finished
+        name = "two" if finished else "one"
+        assert rows()[name].state is RowState.INTERRUPTED
+
+        watcher = Watcher()
+        resumed = HyperparameterTuner(config, display=watcher).run_experiments()
+        assert watcher.started[0] == (name, rows()[name].number, True)
+        assert without_times(resumed) == without_times(straight)
+        for experiment in ("one", "two"):
+            broken, whole = (
+                load_checkpoint(folder / experiment / "checkpoints" / "best.pt") for folder in (OUT, Path("straight"))
+            )
+            assert all(torch.equal(broken["model"][key], whole["model"][key]) for key in whole["model"])
+            assert not (OUT / experiment / "checkpoints" / "last.pt").exists()
+        numbers = [trial.intermediate_values for trial in load_study(OUT)[0].get_trials()]
+        assert numbers == [trial.intermediate_values for trial in load_study("straight")[0].get_trials()]
+
+    def test_what_does_not_change_the_result_may_change_in_between(self, write_config: WriteConfig) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            HyperparameterTuner(str(write_config({"one": {}})), display=Watcher(8)).run_experiments()
+        config = write_config({"one": {"training": {"use_tensorboard": True, "save_every_n_epochs": 1}}})
+        HyperparameterTuner(str(config)).run_experiments()
+        assert (OUT / "one" / "tensorboard").is_dir()
+        assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
+
+    def test_an_experiment_of_another_process_is_left_to_it(self, write_config: WriteConfig) -> None:
+        config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
+        with pytest.raises(KeyboardInterrupt):
+            HyperparameterTuner(config, display=Watcher(8)).run_experiments()
+        held = claim_next(*load_study_for_work())
+        assert held is not None
+        watcher = Watcher()
+        with held:
+            results = HyperparameterTuner(config, display=watcher).run_experiments()
+            assert [entry["experiment_name"] for entry in results["all_results"]] == ["two"]
+            assert "another process is training one" in watcher.notes
+            sections = yaml.safe_load(Path(config).read_text())["experiments"]["one"]
+            with pytest.raises(ExperimentFailedError, match="another process"):
+                HyperparameterTuner(config).run_single_experiment("one", sections)
+
+
+def load_study_for_work() -> tuple[Any, Any]:
+    """The study as a worker has it; `load_study` only reads."""
+    from optuna import load_study as open_study
+
+    from studies import DEFAULT_STUDY_NAME, OutputFolder, default_storage_url, open_storage
+
+    storage = open_storage(default_storage_url(OUT))
+    return open_study(study_name=DEFAULT_STUDY_NAME, storage=storage), OutputFolder(OUT)
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestRefusals:
+    @pytest.fixture
+    def begun(self, write_config: WriteConfig) -> Path:
+        """A study with one finished experiment; returns its configuration file."""
+        config = write_config({"one": {"training": {"num_epochs": 1}}})
+        HyperparameterTuner(str(config)).run_experiments()
+        return config
+
+    def test_a_changed_preset_is_refused_with_the_difference_and_the_remedy(
+        self, begun: Path, write_config: WriteConfig
+    ) -> None:
+        before = written()
+        changed = write_config({"one": {"training": {"num_epochs": 3}}, "new": {}}, file_name="changed.yaml")
+        with pytest.raises(ConfigurationError, match=r"num_epochs.* was 1 and is 3 now.*new name.*--output-dir"):
+            HyperparameterTuner(str(changed)).run_experiments()
+        assert written() == before
+        assert set(rows()) == {"one"}
+
+    @pytest.mark.parametrize(
+        ("sections", "what"),
+        [
+            ({"training": {"seed": 1}}, "training.seed was 0 .* is 1 now"),
+            ({"early_stopping": {"monitor": "val_loss"}}, "early_stopping.monitor was 'val_char_accuracy'"),
+            ({"early_stopping": {"mode": "min"}}, "early_stopping.mode was 'max'"),
+            ({"data": {"val_split": "test"}}, "the dataset's val_split was 'val'"),
+        ],
+    )
+    def test_what_a_study_has_one_of_cannot_differ(
+        self, sections: dict[str, Any], what: str, begun: Path, write_config: WriteConfig
+    ) -> None:
+        before = written()
+        with pytest.raises(ConfigurationError, match=f"(?s){what}.*--output-dir"):
+            HyperparameterTuner(str(write_config({"other": sections}, file_name="other.yaml"))).run_experiments()
+        assert written() == before
+        assert set(rows()) == {"one"}
+
+    def test_another_dataset_is_refused(self, begun: Path, write_config: WriteConfig, tmp_path: Path) -> None:
+        other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9, processes=1)
+        config = write_config({"other": {"data": {"metadata_path": str(other)}}}, file_name="other.yaml")
+        with pytest.raises(ConfigurationError, match="the dataset's fingerprint was"):
+            HyperparameterTuner(str(config)).run_experiments()
+
+    def test_changed_model_definitions_are_refused(
+        self, begun: Path, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
+    ) -> None:
+        changed = tmp_path / "changed_models.yaml"
+        changed.write_text(tiny_models.read_text().replace("width: 16", "width: 24"))
+        config = write_config({"other": {"model": {"config_path": str(changed)}}}, file_name="other.yaml")
+        with pytest.raises(ConfigurationError, match="the models' definitions"):
+            HyperparameterTuner(str(config)).run_experiments()
+
+    def test_another_study_name_is_refused_in_its_folder(self, begun: Path) -> None:
+        with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
+            HyperparameterTuner(str(begun), study_name="mine").run_experiments()
+
+    def test_a_study_refused_by_its_storage_leaves_the_new_folder_uncreated(
+        self, write_config: WriteConfig, tmp_path: Path
+    ) -> None:
+        config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
+        shared = f"sqlite:///{tmp_path / 'shared.db'}"
+        HyperparameterTuner(config, output_dir="a", storage=shared).run_experiments()
+        with pytest.raises(ConfigurationError, match="belongs to the output folder"):
+            HyperparameterTuner(config, output_dir="b", storage=shared).run_experiments()
+        assert not Path("b").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"storage": "sqlite://"}, "keeps nothing"),
+            ({"storage": "sqlite:///no/such/folder/x.db"}, "no/such/folder does not exist"),
+            ({"storage": "mysql://host/db"}, "'mysql' is not known"),
+            ({"study_name": "../x"}, r"study name: found '\.\./x'"),
+            ({"device": "gpu"}, "device: found 'gpu'"),
+            ({"results_file": "no/such/results.json"}, "no folder .*no/such"),
+            ({"results_file": "."}, "this is a folder"),
+            ({"output_dir": "experiments.yaml"}, "is a file"),
+        ],
+    )
+    def test_bad_arguments_create_nothing(
+        self, arguments: dict[str, str], message: str, write_config: WriteConfig, tmp_path: Path
+    ) -> None:
+        tuner = HyperparameterTuner(str(write_config({"one": {}})), **arguments)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=message):
+            tuner.run_experiments()
+        assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
+
+    def test_all_problems_with_the_place_are_told_at_once(self, write_config: WriteConfig) -> None:
+        tuner = HyperparameterTuner(str(write_config({"one": {}})), storage="sqlite://", study_name="..", device="gpu")
+        with pytest.raises(ConfigurationError) as caught:
+            tuner.run_experiments()
+        assert len(caught.value.problems) == 3
+
+    def test_a_missing_dataset_is_named_and_nothing_is_created(self, write_config: WriteConfig, tmp_path: Path) -> None:
+        config = write_config({"one": {"data": {"metadata_path": "nowhere/metadata.yaml"}}})
+        with pytest.raises(DataLoaderError, match=r"nowhere/metadata\.yaml"):
+            HyperparameterTuner(str(config)).run_experiments()
+        assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
+
+    def test_an_unreadable_image_is_named_before_anything_is_created(
+        self, write_config: WriteConfig, tmp_path: Path
+    ) -> None:
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        (tmp_path / "mine" / "train" / "train_000003.png").write_bytes(b"no picture")
+        config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
+        with pytest.raises(DataLoaderError, match=r"train_000003\.png"):
+            HyperparameterTuner(str(config)).run_experiments()
+        assert not OUT.exists()
+
+    def test_unknown_and_missing_names(self, write_config: WriteConfig) -> None:
+        tuner = HyperparameterTuner(str(write_config({"baseline": {}, "fast": {}})))
+        with pytest.raises(ConfigurationError) as caught:
+            tuner.run_experiments(["basline", "fsat"])
+        assert len(caught.value.problems) == 2
+        assert "'baseline'" in caught.value.problems[0]
+        with pytest.raises(ConfigurationError, match="none chosen"):
+            tuner.run_experiments([])
+        assert not OUT.exists()
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestSingleExperiment:
+    def sections(self, config: Path) -> dict[str, Any]:
+        sections: dict[str, Any] = yaml.safe_load(config.read_text())["experiments"]["one"]
+        return sections
+
+    def test_returns_its_entry(self, write_config: WriteConfig) -> None:
+        config = write_config({"one": {"training": {"num_epochs": 1}}})
+        entry = HyperparameterTuner(str(config)).run_single_experiment("mine", self.sections(config))
+        assert (entry["experiment_name"], entry["status"], entry["total_epochs"]) == ("mine", "completed", 1)
+        (file,) = Path().glob("hyperparameter_tuning_results_*.json")
+        assert json.loads(file.read_text())["all_results"] == [entry]
+
+    def test_a_failure_is_raised_and_recorded(self, write_config: WriteConfig) -> None:
+        (OUT / "mine").mkdir(parents=True)
+        (OUT / "mine" / "checkpoints").write_text("a file where a folder should be")
+        config = write_config({"one": {}})
+        with pytest.raises(ExperimentFailedError, match=r"'mine' failed: .*checkpoints"):
+            HyperparameterTuner(str(config)).run_single_experiment("mine", self.sections(config))
+        assert rows()["mine"].state is RowState.FAILED
+
+    @pytest.mark.parametrize(
+        ("name", "sections", "message"),
+        [
+            ("../mine", {}, r"'\.\./mine'"),
+            ("mine", {"training": {"batch_size": "many"}}, "batch_size"),
+            ("mine", {"optimiser": {}}, "did you mean 'optimizer'"),
+            ("mine", {"experiment_name": "other"}, "experiment_name"),
+        ],
+    )
+    def test_bad_settings_are_refused(
+        self, name: str, sections: dict[str, Any], message: str, write_config: WriteConfig
+    ) -> None:
+        tuner = HyperparameterTuner(str(write_config({"one": {}})))
+        with pytest.raises(ConfigurationError, match=message):
+            tuner.run_single_experiment(name, sections)
+        assert not OUT.exists()
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestConfiguration:
+    def test_the_default_is_the_shipped_file_and_nothing_is_created(self, tmp_path: Path) -> None:
+        tuner = HyperparameterTuner()
+        assert list(tuner.config["experiments"]) == ["conservative_small", "baseline_optimized", "high_learning_rate"]
+        assert tuner.config["targets"]["character_accuracy"] == 0.85
+        assert tuner.load_config("config/phase3_simple_configs.yaml") == tuner.config
+        tuner.validate_config(tuner.config)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_missing_file(self) -> None:
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+            HyperparameterTuner("nowhere.yaml")
+
+    def test_broken_yaml(self, tmp_path: Path) -> None:
+        (tmp_path / "broken.yaml").write_text("experiments: {one: [}")
+        with pytest.raises(yaml.YAMLError, match=r"broken\.yaml"):
+            HyperparameterTuner("broken.yaml")
+
+    def test_a_bad_configuration_is_a_value_error_with_all_problems(self) -> None:
+        tuner = HyperparameterTuner()
+        with pytest.raises(ValueError, match="experiments"):
+            tuner.validate_config({})
+        bad = {"experiments": {"one": {"training": {"batch_size": 0, "learning_rate": -1}}}}
+        with pytest.raises(ConfigurationError) as caught:
+            tuner.validate_config(bad)
+        assert len(caught.value.problems) == 2
+
+    def test_results_of_a_study_can_be_saved_at_any_time(
+        self, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
+        with pytest.raises(ConfigurationError, match="begin one with `khmer-tuner run`"):
+            HyperparameterTuner(config).save_results()
+        results = HyperparameterTuner(config, results_file="first.json").run_experiments()
+        path = HyperparameterTuner(config, results_file="later.json").save_results()
+        assert path == "later.json"
+        assert read_results(Path(path)) | {"timestamp": ""} == results | {"timestamp": ""}

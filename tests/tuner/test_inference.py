@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
+from tuner.best import best_checkpoint
+from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
+from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.inference import Reader, evaluate_split, load_reader
+from tuner.models.confidence import ctc_confidence
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+
+KINDS = ["attention", "ctc"]
+
+
+@pytest.fixture(scope="module")
+def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished study of two experiments, an attention and a CTC model; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    training = {"device": "cpu", "num_epochs": 3, "batch_size": 16, "learning_rate": 0.02, "use_tensorboard": False}
+    experiments = {
+        kind: {
+            "model": {"name": model, "config_path": str(tiny_models)},
+            "data": {"metadata_path": str(tiny_dataset), "augmentation": False},
+            "training": training | {"loss_type": loss},
+        }
+        for kind, model, loss in (("attention", "tiny", "crossentropy"), ("ctc", "tiny_ctc", "ctc"))
+    }
+    config = folder / "experiments.yaml"
+    config.write_text(yaml.safe_dump({"experiments": experiments}))
+    output_dir, results = folder / "training_output", folder / "results.json"
+    HyperparameterTuner(str(config), output_dir=str(output_dir), results_file=str(results)).run_experiments()
+    return output_dir
+
+
+@pytest.fixture(scope="module")
+def checkpoints(output_dir: Path) -> dict[str, Path]:
+    return {kind: output_dir / kind / "checkpoints" / "best.pt" for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def readers(checkpoints: dict[str, Path]) -> dict[str, Reader]:
+    return {kind: load_reader(path, device="cpu") for kind, path in checkpoints.items()}
+
+
+@pytest.fixture(scope="module")
+def val(tiny_dataset: Path) -> CachedSplit:
+    return open_pixel_cache(tiny_dataset, ["val"])["val"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluating_gives_the_very_figures_of_the_best_epoch(
+    kind: str, readers: dict[str, Reader], output_dir: Path, tiny_dataset: Path, checkpoints: dict[str, Path]
+) -> None:
+    lines = (output_dir / kind / "metrics.jsonl").read_text().splitlines()
+    best = max((json.loads(line) for line in lines), key=lambda epoch: epoch["val_char_accuracy"])
+    assert load_checkpoint(checkpoints[kind])["metrics"]["epoch"] == best["epoch"]
+    evaluation = evaluate_split(readers[kind], tiny_dataset, "val")
+    assert evaluation.samples == 8
+    assert evaluation.char_accuracy == best["val_char_accuracy"]
+    assert evaluation.seq_accuracy == best["val_seq_accuracy"]
+    assert evaluation.loss == best["val_loss"]
+
+
+def test_the_best_checkpoint_of_a_study_reads(output_dir: Path, val: CachedSplit) -> None:
+    checkpoint, record = best_checkpoint(output_dir)
+    results = json.loads((output_dir.parent / "results.json").read_text())
+    assert record.experiment_name == results["best_result"]["experiment_name"]
+    reader = load_reader(checkpoint, device="cpu")
+    assert reader.config.experiment_name == record.experiment_name
+    assert reader.read_files(val.image_paths[:1])[0].problem == ""
+
+
+def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_dataset: Path, val: CachedSplit) -> None:
+    evaluation = evaluate_split(readers["attention"], tiny_dataset, "val")
+    assert list(evaluation.by_length) == sorted(set(val.lengths))
+    assert list(evaluation.by_font) == sorted(set(val.fonts))
+    for groups in (evaluation.by_length, evaluation.by_font):
+        assert sum(group.samples for group in groups.values()) == 8
+        right = sum(group.seq_accuracy * group.samples for group in groups.values())
+        assert right == pytest.approx(evaluation.seq_accuracy * 8)
+    characters = {length: group.samples * (length + 1) for length, group in evaluation.by_length.items()}
+    right = sum(group.char_accuracy * characters[length] for length, group in evaluation.by_length.items())
+    assert right == pytest.approx(evaluation.char_accuracy * sum(characters.values()))
+
+
+def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> None:
+    longest = int(val.lengths.max())
+    wrong = np.where(val.lengths == longest, 1, 0)
+
+    class Knowing:
+        """Reads every label right but for the last digit of the longest ones."""
+
+        config, device = TrainingConfig(), torch.device("cpu")
+
+        def scores(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = torch.from_numpy(val.labels.astype(np.int64))
+            last = torch.arange(rows.shape[1]) == torch.from_numpy(val.lengths - 1).unsqueeze(1)
+            rows = torch.where(last & torch.from_numpy(wrong == 1).unsqueeze(1), (rows + 1) % 10, rows)
+            return torch.nn.functional.one_hot(rows, 13).float(), rows
+
+    evaluation = evaluate_split(cast(Reader, Knowing()), tiny_dataset, "val")
+    missed = int(wrong.sum())
+    partly = evaluation.by_length.pop(longest)
+    assert (partly.samples, partly.seq_accuracy) == (missed, 0.0)
+    assert partly.char_accuracy == pytest.approx(longest / (longest + 1))
+    assert {(group.char_accuracy, group.seq_accuracy) for group in evaluation.by_length.values()} == {(1.0, 1.0)}
+    assert evaluation.seq_accuracy == pytest.approx((8 - missed) / 8)
+
+
+def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader], tiny_dataset: Path) -> None:
+    with pytest.raises(DataLoaderError, match="did you mean 'test'"):
+        evaluate_split(readers["ctc"], tiny_dataset, "tests")
+    with pytest.raises(DataLoaderError, match="does not exist"):
+        evaluate_split(readers["ctc"], tiny_dataset.with_name("nothing.yaml"), "test")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
+    readings = readers[kind].read_files(val.image_paths)
+    assert [str(reading.path) for reading in readings] == list(val.image_paths)
+    images = torch.from_numpy(val.images).unsqueeze(1).float() / 255
+    _, rows = readers[kind].scores(images)
+    assert [reading.text for reading in readings] == [decode_label(row) for row in rows.tolist()]
+    assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
+
+
+def test_attention_confidence_is_the_product_over_digits_and_end(readers: dict[str, Reader], val: CachedSplit) -> None:
+    scores, rows = readers["attention"].scores(torch.from_numpy(val.images).unsqueeze(1).float() / 255)
+    expected = []
+    for image, row in enumerate(rows.tolist()):
+        read = row[: row.index(EOS) + 1] if EOS in row else row
+        chances = scores[image].softmax(-1)
+        expected.append(np.prod([float(chances[position, symbol]) for position, symbol in enumerate(read)]))
+    readings = readers["attention"].read_files(val.image_paths)
+    assert [reading.confidence for reading in readings] == pytest.approx(expected, rel=1e-4)
+
+
+def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
+    scores = torch.randn((1, 4, 13), generator=torch.Generator().manual_seed(0))
+    probabilities = scores[0].softmax(-1)
+
+    def collapsed(path: tuple[int, ...]) -> list[int]:
+        return [symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK]
+
+    for digits in ([3, 3], [7], []):
+        row = [*digits, EOS, *[PAD] * (8 - len(digits))]
+        expected = sum(
+            float(torch.stack([probabilities[step, symbol] for step, symbol in enumerate(path)]).prod())
+            for path in itertools.product({*digits, BLANK}, repeat=4)
+            if collapsed(path) == digits
+        )
+        assert float(ctc_confidence(scores, torch.tensor([row]))) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_read(
+    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
+) -> None:
+    good = Path(val.image_paths[0])
+    (tmp_path / "text.png").write_text("no picture at all")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "half.png").write_bytes(good.read_bytes()[:2000])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    (tmp_path / "no_pictures").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "long.png").open("wb") as file:
+        file.truncate(300 * 10**6)  # sparse
+    problems = {
+        "text.png": "none of the formats PNG, JPEG",
+        "empty.png": "the file is empty",
+        "half.png": "cannot be read as a picture: ",
+        "bomb.png": "more than 50 million pixels",
+        "large.png": "more than 50 million pixels",
+        "no_pictures": "holds no pictures",
+        "pipe.png": "no regular file",
+        "long.png": "it has 300 MB",
+        "missing.png": "there is no such file",
+        "text.png/inside.png": "Not a directory",
+        "nul\0.png": "cannot be read as a picture: ",
+    }
+    paths = [path for name in problems for path in (tmp_path / name, good)]
+    readings = readers["attention"].read_files(paths)
+    assert [reading.path for reading in readings] == paths
+    for reading, expected in zip(readings[::2], problems.values(), strict=True):
+        assert expected in reading.problem
+        assert (reading.text, reading.confidence) == ("", 0.0)
+    assert {reading.problem for reading in readings[1::2]} == {""}
+    assert len({(reading.text, round(reading.confidence, 5)) for reading in readings[1::2]}) == 1
+
+
+def test_a_folder_is_read_by_name_and_other_files_in_it_are_passed_over(
+    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
+) -> None:
+    for name, path in zip(("b.PNG", "a.png", ".hidden.png"), val.image_paths, strict=False):
+        shutil.copy(path, tmp_path / name)
+    (tmp_path / "notes.txt").write_text("left alone")
+    readings = readers["ctc"].read_files([str(tmp_path)])
+    assert [reading.path.name for reading in readings] == ["a.png", "b.PNG"]
+    assert not any(reading.problem for reading in readings)
+    assert readers["ctc"].read_files([]) == []
+
+
+def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], val: CachedSplit, tmp_path: Path) -> None:
+    names = [*val.image_paths, str(tmp_path / "missing.png")]
+    readings = readers["attention"].read_files(names * 30)
+    assert [str(reading.path) for reading in readings] == names * 30
+    texts = [reading.text for reading in readings]
+    assert texts == texts[: len(names)] * 30
+
+
+def damaged(state: Any, change: str) -> Any:
+    match change:
+        case "no definition":
+            del state["definition"]
+        case "other sizes":
+            state["definition"]["width"] = 24
+        case "newer definition":
+            state["definition"]["invented_later"] = 1
+        case "other weights":
+            state["model"] = {"encoder.lost": torch.zeros(2)}
+        case "no model at all":
+            return [1, 2, 3]
+        case "config is a list":
+            state["config"] = [1]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("no definition", "it has no 'definition'"),
+        ("other sizes", "weights do not fit"),
+        ("newer definition", "cannot build its network"),
+        ("other weights", "weights do not fit"),
+        ("no model at all", "holds no model"),
+        ("config is a list", "do not fit"),
+    ],
+)
+def test_a_foreign_checkpoint_is_refused_in_one_line(
+    change: str, message: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, damaged(load_checkpoint(checkpoints["attention"]), change))
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load_reader(path, device="cpu")
+    assert len(caught.value.problems) == 1
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    whole = checkpoints["attention"].read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(flipped)
+    (tmp_path / "short.pt").write_bytes(whole[:-100])
+    (tmp_path / "tiny.pt").write_bytes(b"x")
+    torch.save({"model": {}}, tmp_path / "foreign.pt")
+    expected = {
+        "flipped.pt": "SHA-256",
+        "short.pt": "SHA-256",
+        "tiny.pt": "SHA-256",
+        "foreign.pt": "not written by khmer-tuner",
+        "missing.pt": "there is no such file",
+        ".": "Is a directory",
+    }
+    for name, message in expected.items():
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            load_reader(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_that_is_not_there_is_refused(checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(ConfigurationError, match="finds no CUDA device"):
+        load_reader(checkpoints["ctc"], device="cuda")
+
+
+def test_a_reader_needs_nothing_but_its_checkpoint(
+    checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_checkpoint(checkpoints["attention"])
+    state["config"] |= {"model_config_path": "gone.yaml", "metadata_path": "gone.yaml", "invented_later": 1}
+    save_checkpoint(tmp_path / "alone.pt", state)
+    monkeypatch.chdir(tmp_path)
+    reader = load_reader(Path("alone.pt"), device="cpu")
+    assert reader.definition.decoder == "attention"
+    assert reader.read_files([val.image_paths[0]])[0].problem == ""

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import is_dataclass
+from typing import Any
+
+import pytest
+
+import tuner
+
+# The names and parameters of the API reference; what is ours comes after, keyword-only and with defaults.
+DOCUMENTED: dict[str, list[str]] = {
+    "create_training_config": ["experiment_config"],
+    "setup_training_environment": ["config"],
+    "create_data_loaders": ["config"],
+    "create_model_from_config": ["config"],
+    "create_optimizer": ["model", "config"],
+    "create_scheduler": ["optimizer", "config"],
+    "create_loss_function": ["config"],
+    "HyperparameterTuner": ["config_file"],
+    "HyperparameterTuner.load_config": ["self", "config_file"],
+    "HyperparameterTuner.validate_config": ["self", "config"],
+    "HyperparameterTuner.run_experiments": ["self", "experiment_names"],
+    "HyperparameterTuner.run_single_experiment": ["self", "experiment_name", "experiment_config"],
+    "HyperparameterTuner.save_results": ["self"],
+}
+ERRORS = ["ConfigurationError", "DataLoaderError", "ExperimentFailedError", "ModelCreationError"]
+
+
+def test_the_api_is_what_the_reference_documents() -> None:
+    classes = {"HyperparameterTuner", "TrainingConfig", *ERRORS}
+    functions = {name for name in DOCUMENTED if name.startswith(("create_", "setup_"))}
+    assert set(tuner.__all__) == classes | functions
+    assert tuner.__all__ == sorted(tuner.__all__)
+    assert is_dataclass(tuner.TrainingConfig)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_signatures_begin_as_documented(name: str) -> None:
+    value: Any = tuner
+    for part in name.split("."):
+        value = getattr(value, part)
+    parameters = list(inspect.signature(value).parameters.values())
+    documented, ours = parameters[: len(DOCUMENTED[name])], parameters[len(DOCUMENTED[name]) :]
+    assert [parameter.name for parameter in documented] == DOCUMENTED[name]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in ours)
+    assert all(parameter.default is not parameter.empty for parameter in ours)
+
+
+@pytest.mark.parametrize("name", tuner.__all__)
+def test_every_name_resolves_and_is_listed(name: str) -> None:
+    assert getattr(tuner, name).__name__ == name
+    assert name in dir(tuner)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'Tuner'"):
+        _ = tuner.Tuner
+
+
+def test_errors_are_what_callers_may_already_catch() -> None:
+    assert issubclass(tuner.ConfigurationError, ValueError)
+    assert all(issubclass(getattr(tuner, name), Exception) for name in ERRORS)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import tuner", ["torch", "optuna", "sqlalchemy", "numpy"]),
+        (
+            "from tuner import TrainingConfig, create_training_config, DataLoaderError",
+            ["torch", "optuna", "sqlalchemy"],
+        ),
+        ("import search_spaces", ["torch", "optuna", "sqlalchemy", "numpy", "studies", "tuner"]),
+        ("import studies", ["torch", "tuner"]),
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(code: str, absent: list[str]) -> None:
+    check = f"{code}; import sys; print([name for name in {absent!r} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

@@ -1,0 +1,54 @@
+"""Running whole trainings, and comparing what they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import TrainingConfig
+from tuner.data.batches import TrainingData
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.training.checkpoints import load_checkpoint
+from tuner.training.history import TrainingResult
+from tuner.training.loop import train
+
+Run = Callable[..., TrainingResult]
+LastState = Callable[[Path], str]
+
+TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
+
+
+@pytest.fixture
+def run() -> Run:
+    """Train a configuration in a folder, as a program without a study does."""
+
+    def train_in(config: TrainingConfig, folder: Path, **callbacks: Any) -> TrainingResult:
+        cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
+        return train(config, TrainingData.of(config, cache, torch.device("cpu")), folder, **callbacks)
+
+    return train_in
+
+
+@pytest.fixture
+def last_state() -> LastState:
+    """Return a text that differs if one bit of a training's last checkpoint does, measured times aside."""
+
+    def read(folder: Path) -> str:
+        state = load_checkpoint(folder / "checkpoints" / "last.pt")
+        for epoch in state["history"]:
+            for name in TIMES:
+                epoch.pop(name)
+        return json.dumps(state, default=_tensor_text, indent=1)
+
+    return read
+
+
+def _tensor_text(tensor: torch.Tensor) -> str:
+    content = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(content).hexdigest()}"

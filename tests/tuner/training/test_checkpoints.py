@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tuner.training.checkpoints import (
+    CheckpointFolder,
+    DamagedCheckpointError,
+    _sealed,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+STATE: dict[str, Any] = {
+    "weights": torch.arange(6.0),
+    "history": [{"epoch": 1, "loss": 0.25}],
+    "name": "ខ្មែរ",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints" / "last.pt"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    return CheckpointFolder(tmp_path / "checkpoints", save_every_n_epochs=2, keep_n_checkpoints=2)
+
+
+def names(folder: CheckpointFolder) -> list[str]:
+    return sorted(file.name for file in folder.path.iterdir())
+
+
+def test_what_is_saved_is_loaded(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded.pop("weights"), STATE["weights"])
+    assert loaded == {name: value for name, value in STATE.items() if name != "weights"}
+
+
+def test_other_tools_can_load_it_too(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    assert torch.equal(torch.load(path, weights_only=True)["weights"], STATE["weights"])
+
+
+def test_every_flipped_bit_is_noticed(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    good = path.read_bytes()
+    # The whole end (the zip's directory, the comment's length and the digest), and a sample of the rest.
+    for position in [*range(0, len(good) - 200, 97), *range(len(good) - 200, len(good))]:
+        bad = bytearray(good)
+        bad[position] ^= 1 << position % 8
+        path.write_bytes(bad)
+        with pytest.raises(DamagedCheckpointError, match=r"last\.pt"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 65, 66, 500, -1])
+def test_a_truncated_file_is_noticed(path: Path, length: int) -> None:
+    save_checkpoint(path, STATE)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(DamagedCheckpointError):
+        load_checkpoint(path)
+
+
+def test_a_file_of_another_program_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    torch.save(STATE, path)
+    with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
+        load_checkpoint(path)
+
+
+class _Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_nothing_in_a_checkpoint_is_executed(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    buffer = io.BytesIO()
+    torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
+    path.write_bytes(_sealed(buffer.getvalue()))  # even under a right digest
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_error_while_saving_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, {"weights": torch.zeros(3), "cannot be saved": lambda: None})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+    save_checkpoint(path, STATE)
+    script = (
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from tuner.training.checkpoints import save_checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "save_checkpoint(Path(sys.argv[1]), {'weights': torch.zeros(100_000)})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert "OSError" in ended.stderr
+    assert torch.equal(load_checkpoint(path)["weights"], STATE["weights"])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_kill_while_saving_leaves_a_whole_one(path: Path) -> None:
+    script = (
+        "import itertools, sys, torch; from pathlib import Path\n"
+        "from tuner.training.checkpoints import save_checkpoint\n"
+        "for number in itertools.count():\n"
+        "    save_checkpoint(Path(sys.argv[1]), {'number': number, 'weights': torch.full((300_000,), float(number))})\n"
+        "    print(number, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 5:
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().split()
+    acknowledged = max(map(int, rest), default=5)
+    state = load_checkpoint(path)
+    assert state["number"] >= acknowledged
+    assert torch.equal(state["weights"], torch.full((300_000,), float(state["number"])))
+    # What the kill left is written over, and never mistaken for a checkpoint.
+    save_checkpoint(path, STATE)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: CheckpointFolder) -> None:
+    for epoch in range(1, 8):
+        folder.save_epoch(epoch, {"epoch": epoch})
+    assert names(folder) == ["epoch_0004.pt", "epoch_0006.pt", "last.pt", "previous.pt"]
+    state = folder.load_last()
+    assert state is not None
+    assert state["epoch"] == 7
+    assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 6
+    assert load_checkpoint(folder.path / "epoch_0004.pt")["epoch"] == 4
+
+
+def test_the_end_removes_what_only_an_unfinished_training_needs(folder: CheckpointFolder) -> None:
+    save_checkpoint(folder.best, STATE)
+    for epoch in (1, 2):
+        folder.save_epoch(epoch, {"epoch": epoch})
+    folder.end()
+    assert names(folder) == ["best.pt", "epoch_0002.pt"]
+    assert folder.load_last() is None
+
+
+def test_ending_what_never_began_changes_nothing(folder: CheckpointFolder) -> None:
+    folder.end()
+    folder.clear()
+    assert folder.load_last() is None
+    assert not folder.path.exists()
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_last_falls_back_to_the_previous_and_says_so(
+    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epoch in (1, 2, 3):
+        folder.save_epoch(epoch, {"epoch": epoch})
+    damage(folder.path / "last.pt")
+    state = folder.load_last()
+    assert state is not None
+    assert state["epoch"] == 2
+    assert "last.pt" in caplog.text
+    assert "going back one epoch" in caplog.text
+    # The damaged one must not take the place of the good one when training goes on.
+    folder.save_epoch(3, {"epoch": 3})
+    assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 2
+
+
+def test_a_kill_between_the_two_renames_falls_back_to_the_previous(folder: CheckpointFolder) -> None:
+    for epoch in (1, 2):
+        folder.save_epoch(epoch, {"epoch": epoch})
+    shutil.move(folder.path / "last.pt", folder.path / "previous.pt")
+    state = folder.load_last()
+    assert state is not None
+    assert state["epoch"] == 2
+
+
+def test_two_damaged_ones_mean_beginning_anew_and_that_is_said(
+    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epoch in (1, 2):
+        folder.save_epoch(epoch, {"epoch": epoch})
+    damage(folder.path / "last.pt")
+    damage(folder.path / "previous.pt")
+    assert folder.load_last() is None
+    assert "previous.pt" in caplog.text
+    assert "going back to the first epoch" in caplog.text

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from tuner.training.early_stopping import EarlyStopping
+
+
+def watch(values: list[float], *, mode: str = "max", min_delta: float = 0.0, patience: int = 2) -> EarlyStopping:
+    """Take values until it says stop."""
+    stopping = EarlyStopping(mode=mode, min_delta=min_delta, patience=patience)
+    for epoch, value in enumerate(values, start=1):
+        stopping.update(epoch, value if mode == "max" else -value)
+        if stopping.should_stop:
+            break
+    return stopping
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    ("values", "min_delta", "best_epoch", "waited"),
+    [
+        ([0.1, 0.2, 0.3], 0.0, 3, 0),
+        ([0.3, 0.2, 0.1], 0.0, 1, 2),
+        ([0.3, 0.3, 0.3, 0.9], 0.0, 1, 2),
+        ([0.5, 0.4, 0.6, 0.5, 0.5], 0.0, 3, 2),
+        ([0.50, 0.55, 0.58, 0.90], 0.1, 3, 2),
+        ([0.50, 0.55, 0.61, 0.62], 0.1, 4, 1),
+        ([0.50, 0.60, 0.70], 0.1000001, 3, 0),
+    ],
+    ids=["rises", "falls", "equal is no gain", "gains again", "creeping is no gain", "creeps far enough", "sums up"],
+)
+def test_waits_for_gains_above_min_delta_and_keeps_the_best_of_all(
+    mode: str, values: list[float], min_delta: float, best_epoch: int, waited: int
+) -> None:
+    stopping = watch(values, mode=mode, min_delta=min_delta)
+    assert stopping.best_epoch == best_epoch
+    assert stopping.best == (values[best_epoch - 1] if mode == "max" else -values[best_epoch - 1])
+    assert stopping.waited == waited
+    assert stopping.should_stop == (waited == 2)
+
+
+def test_update_says_whether_the_epoch_is_the_best_so_far() -> None:
+    stopping = EarlyStopping(mode="max", min_delta=0.1, patience=5)
+    assert [stopping.update(epoch, value) for epoch, value in enumerate([0.5, 0.5, 0.51, 0.4, 0.7], 1)] == [
+        True,
+        False,  # the first of equals stays
+        True,  # better, if only by a little
+        False,
+        True,
+    ]
+
+
+def test_the_first_value_is_the_best_even_if_it_is_zero() -> None:
+    stopping = EarlyStopping(mode="max", min_delta=0.0, patience=1)
+    assert stopping.update(1, 0.0)
+    assert (stopping.best, stopping.best_epoch, stopping.should_stop) == (0.0, 1, False)
+    assert not stopping.update(2, 0.0)
+    assert stopping.should_stop

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from search_spaces import ConfigurationError, TrainingConfig
+from tuner.training.environment import amp_dtype, setup_training_environment
+
+HAS_CUDA = torch.cuda.is_available()
+HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
+
+
+def test_cpu_is_taken_where_asked_for() -> None:
+    assert setup_training_environment(TrainingConfig(device="cpu")) == (torch.device("cpu"), False)
+
+
+def test_auto_takes_what_there_is() -> None:
+    device, _ = setup_training_environment(TrainingConfig(device="auto"))
+    assert device.type == ("cuda" if HAS_CUDA else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "remedy"),
+    [
+        pytest.param(
+            "cuda", "use 'auto' or 'cpu'", marks=pytest.mark.skipif(HAS_CUDA, reason="there is a CUDA device")
+        ),
+        ("gpu", "use one of auto, cpu, cuda"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"found '{device}'.*{remedy}"):
+        setup_training_environment(TrainingConfig(device=device))
+
+
+def test_mixed_precision_is_used_where_the_processor_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "tuner"):
+        device, use_amp = setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))
+    assert use_amp == HAS_BF16
+    assert ("float32" in caplog.text) == (not HAS_BF16)
+    assert amp_dtype(device) == torch.bfloat16

@@ -1,0 +1,158 @@
+"""Every field of `TrainingConfig` does something: change it, and something that a user can see is different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import TrainingConfig
+from tuner.data.generation import generate_dataset
+from tuner.training.checkpoints import load_checkpoint
+from tuner.training.environment import setup_training_environment
+from tuner.training.history import TrainingResult
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+
+# Field, another value than the default, and the other fields that it needs to matter.
+RESULT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("model_name", "tiny_ctc", {"loss_type": "ctc", "model_name": "tiny_ctc"}),
+    ("train_split", "test", {}),
+    ("val_split", "test", {}),
+    ("batch_size", 10, {}),
+    ("augmentation", False, {}),
+    ("learning_rate", 0.01, {}),
+    ("weight_decay", 0.1, {}),
+    ("gradient_clip_norm", 0.01, {}),
+    ("loss_type", "focal", {}),
+    ("label_smoothing", 0.1, {}),
+    ("optimizer_type", "adamw", {"weight_decay": 0.1}),
+    ("optimizer_betas", [0.5, 0.9], {}),
+    ("scheduler_type", "cosine", {}),
+    ("warmup_epochs", 2, {"scheduler_type": "cosine"}),
+    ("min_lr", 0.002, {"scheduler_type": "steplr", "step_size": 1, "gamma": 0.1}),
+    ("step_size", 1, {}),
+    ("gamma", 0.1, {"step_size": 1}),
+    ("patience", 0, {"scheduler_type": "plateau", "early_stopping_min_delta": 1.0}),
+    ("factor", 0.1, {"scheduler_type": "plateau", "early_stopping_min_delta": 1.0, "patience": 0}),
+    ("seed", 1, {}),
+    ("focal_alpha", 0.5, {"loss_type": "focal"}),
+    ("focal_gamma", 0.5, {"loss_type": "focal"}),
+]
+FALLING_LOSS = {"early_stopping_monitor": "train_loss", "early_stopping_mode": "min"}
+# Field, two values of it, and the other fields. The training loss falls from epoch to epoch.
+STOPPING: list[tuple[str, Any, Any, dict[str, Any]]] = [
+    ("num_epochs", 4, 2, {}),
+    ("early_stopping_patience", 3, 1, {"early_stopping_min_delta": 1.0}),
+    ("early_stopping_min_delta", 0.0, 1.0, {"early_stopping_patience": 1, **FALLING_LOSS}),
+    ("early_stopping_mode", "min", "max", FALLING_LOSS),
+    ("early_stopping_monitor", "train_loss", "train_char_accuracy", {"early_stopping_mode": "max"}),
+]
+ELSEWHERE = {
+    "device": "test_environment.py",
+    "mixed_precision": "test_loop.py, where the processor has it",
+    "vocab_size": "tests/tuner/models/test_build.py",
+    "max_sequence_length": "tests/tuner/models/test_build.py",
+    "num_workers": "tests/tuner/data/test_batches.py",
+    "pin_memory": "tests/tuner/data/test_batches.py",
+    "experiment_name": "tests/tuner/test_objective.py: the folder",
+    "output_dir": "tests/tuner/test_objective.py: the folder",
+}
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What was seen of a configuration, by its text: many fields are compared with the same one."""
+    return {}
+
+
+def result_of(config: TrainingConfig, run: Run, folder: Path, seen: dict[str, Any]) -> Any:
+    """Everything about a result but its times: losses, accuracies and rates of all epochs, and the last weights."""
+    if str(config) not in seen:
+        result = run(config, folder)
+        numbers = [(epoch.train_loss, epoch.val_loss, epoch.learning_rate) for epoch in result.history]
+        weights = load_checkpoint(folder / "checkpoints" / "last.pt")["model"].values()
+        seen[str(config)] = (result.why_ended, result.best_epoch, numbers, [tensor.sum().item() for tensor in weights])
+    return seen[str(config)]
+
+
+@pytest.mark.parametrize(("field", "value", "needs"), RESULT, ids=[field for field, _, _ in RESULT])
+def test_changes_what_is_learned(
+    field: str,
+    value: Any,
+    needs: dict[str, Any],
+    tiny_config: MakeConfig,
+    run: Run,
+    tmp_path: Path,
+    seen: dict[str, Any],
+) -> None:
+    common = {"num_epochs": 3, "batch_size": 16} | needs
+    base = common | ({"model_name": "tiny", "loss_type": "crossentropy"} if field == "model_name" else {})
+    plain = result_of(tiny_config(**base), run, tmp_path / "plain", seen)
+    changed = result_of(tiny_config(**common | {field: value}), run, tmp_path / "changed", seen)
+    assert plain != changed
+
+
+@pytest.mark.parametrize(("field", "plain", "changed", "needs"), STOPPING, ids=[field for field, *_ in STOPPING])
+def test_changes_which_epoch_is_the_best_or_the_last(
+    field: str, plain: Any, changed: Any, needs: dict[str, Any], tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    common = {"num_epochs": 4, "learning_rate": 0.01, "augmentation": False} | needs
+    ends = set()
+    for value in (plain, changed):
+        result = run(tiny_config(**common | {field: value}), tmp_path / str(value))
+        ends.add((result.best_epoch, len(result.history)))
+    assert len(ends) == 2
+
+
+def test_another_dataset_is_trained_on(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    other = generate_dataset(tmp_path / "generated_data", samples=20, test_samples=1, seed=5, processes=1)
+    plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
+    changed = run(tiny_config(num_epochs=1, metadata_path=str(other)), tmp_path / "changed")
+    assert plain.history[0].val_loss != changed.history[0].val_loss
+
+
+def test_models_come_from_the_definitions_file(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(Path(tiny_config().model_config_path).read_text().replace("width: 16", "width: 20"))
+    plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
+    changed = run(tiny_config(num_epochs=1, model_config_path=str(wider)), tmp_path / "changed")
+    assert changed.parameters > plain.parameters
+
+
+def test_snapshots_every_n_epochs_and_the_newest_n_of_them(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    run(tiny_config(num_epochs=5, save_every_n_epochs=2, keep_n_checkpoints=5), tmp_path / "all")
+    run(tiny_config(num_epochs=5, save_every_n_epochs=1, keep_n_checkpoints=2), tmp_path / "newest")
+    found = {
+        name: sorted(path.name for path in tmp_path.glob(f"{name}/checkpoints/epoch_*")) for name in ("all", "newest")
+    }
+    assert found == {"all": ["epoch_0002.pt", "epoch_0004.pt"], "newest": ["epoch_0004.pt", "epoch_0005.pt"]}
+
+
+def test_no_field_is_forgotten() -> None:
+    own_tests = {
+        "metadata_path",
+        "model_config_path",
+        "save_every_n_epochs",
+        "keep_n_checkpoints",
+        "use_tensorboard",  # test_recorder.py
+        "log_every_n_steps",  # test_recorder.py
+    }
+    tabled = {row[0] for row in (*RESULT, *STOPPING)}
+    assert tabled | own_tests | ELSEWHERE.keys() == {field.name for field in fields(TrainingConfig)}
+
+
+@pytest.mark.skipif(
+    not setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))[1],
+    reason="this processor has no native bfloat16",
+)
+def test_mixed_precision_changes_the_last_digits(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    half = run(tiny_config(num_epochs=1, mixed_precision=True), tmp_path / "half")
+    assert half.history[0].train_loss != run(tiny_config(num_epochs=1), tmp_path / "single").history[0].train_loss
+    weights = load_checkpoint(tmp_path / "half" / "checkpoints" / "best.pt")["model"].values()
+    assert all(tensor.dtype is torch.float32 for tensor in weights if tensor.is_floating_point())

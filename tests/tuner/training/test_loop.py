@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import ModelDefinition, TrainingConfig
+from tuner.data.batches import SplitBatches, TrainingData, validation_batches
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.models import build_model
+from tuner.training.checkpoints import load_checkpoint
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.environment import setup_training_environment
+from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.loop import Training, _train_step, score_batches
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+LastState = Callable[[Path], str]
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plateau": {"scheduler_type": "plateau", "patience": 0, "early_stopping_min_delta": 0.5},
+    "cosine": {"scheduler_type": "cosine", "warmup_epochs": 1, "optimizer_type": "adamw"},
+    "steplr": {"scheduler_type": "steplr", "step_size": 1, "loss_type": "focal"},
+    "ctc": {"model_name": "tiny_ctc", "loss_type": "ctc"},
+}
+
+
+class Interruption(BaseException):
+    """Like KeyboardInterrupt: nothing catches it."""
+
+
+def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], bool]:
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+        if metrics.epoch == last:
+            raise Interruption
+        return False
+
+    return on_epoch_end
+
+
+def stop_at_batch(number: int) -> Callable[[int, int], None]:
+    """Interrupt in the n-th batch of this process, counted over its epochs."""
+    seen = 0
+
+    def on_batch(done: int, total: int) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise Interruption
+
+    return on_batch
+
+
+def test_learns(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    result = run(tiny_config(num_epochs=12, learning_rate=0.01, augmentation=False), tmp_path)
+    assert result.why_ended == "max_epochs"
+    assert [epoch.epoch for epoch in result.history] == list(range(1, 13))
+    assert result.history[-1].train_loss < 0.85 * result.history[0].train_loss
+    assert result.highest("train_char_accuracy") > 0.25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_bits_and_interrupted_or_not(
+    kind: str, tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=4, **KINDS[kind])
+    straight = run(config, tmp_path / "straight")
+    broken = tmp_path / "broken"
+    with pytest.raises(Interruption):
+        run(config, broken, on_epoch_end=stop_after_epoch(2))
+    with pytest.raises(Interruption):
+        run(config, broken, on_batch=stop_at_batch(5 + 3))  # in the middle of epoch 4
+    resumed = run(config, broken)
+    assert last_state(broken) == last_state(tmp_path / "straight")
+    assert (resumed.why_ended, resumed.best_epoch) == (straight.why_ended, straight.best_epoch)
+    best, other = (load_checkpoint(folder / "checkpoints" / "best.pt") for folder in (broken, tmp_path / "straight"))
+    assert best["metrics"]["epoch"] == other["metrics"]["epoch"] == straight.best_epoch
+    assert all(torch.equal(best["model"][name], other["model"][name]) for name in other["model"])
+
+
+def test_a_rate_that_falls_on_a_plateau_is_restored(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    # Guards the test above: its schedules do change the rate within the epochs that it trains.
+    for kind in ("plateau", "cosine", "steplr"):
+        rates = [
+            epoch.learning_rate for epoch in run(tiny_config(num_epochs=4, **KINDS[kind]), tmp_path / kind).history
+        ]
+        assert len(set(rates)) > 1
+
+
+def test_another_seed_gives_another_training(
+    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
+) -> None:
+    run(tiny_config(num_epochs=1, seed=1), tmp_path / "one")
+    run(tiny_config(num_epochs=1, seed=2), tmp_path / "other")
+    assert last_state(tmp_path / "one") != last_state(tmp_path / "other")
+
+
+def test_interrupted_in_its_first_epoch_it_begins_anew(
+    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
+) -> None:
+    with pytest.raises(Interruption):
+        run(tiny_config(), tmp_path / "broken", on_batch=stop_at_batch(2))
+    run(tiny_config(), tmp_path / "broken")
+    run(tiny_config(), tmp_path / "straight")
+    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+
+
+def test_a_damaged_last_checkpoint_costs_one_epoch_and_no_bit(
+    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=3)
+    run(config, tmp_path / "straight")
+    with pytest.raises(Interruption):
+        run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
+    (tmp_path / "broken" / "checkpoints" / "last.pt").write_bytes(b"damaged")
+    run(config, tmp_path / "broken")
+    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(
+    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Interruption):
+        run(tiny_config(learning_rate=0.01), tmp_path / "broken", on_epoch_end=stop_after_epoch(1))
+    with caplog.at_level(logging.INFO, "tuner"):
+        run(tiny_config(), tmp_path / "broken")
+    run(tiny_config(), tmp_path / "straight")
+    assert "of other settings; beginning anew" in caplog.text
+    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+
+
+def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    told: list[tuple[int, float | None]] = []
+
+    def note(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+        told.append((metrics.epoch, early_stopping.best))
+        return False
+
+    config = tiny_config(num_epochs=3)
+    straight = run(config, tmp_path / "straight", on_epoch_end=note)
+    expected, told = told, []
+    assert [epoch for epoch, _ in expected] == [1, 2, 3]
+    assert expected[-1][1] == straight.highest("val_char_accuracy")
+    with pytest.raises(Interruption):
+        run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
+    run(config, tmp_path / "broken", on_epoch_end=note)
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "callbacks", "why"),
+    [
+        ({"num_epochs": 2}, {}, "max_epochs"),
+        ({"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0}, {}, "early_stopped"),
+        ({"num_epochs": 5}, {"on_epoch_end": lambda metrics, _: metrics.epoch == 2}, "pruned"),
+        (
+            {"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
+            {"on_epoch_end": lambda metrics, _: metrics.epoch == 2},
+            "early_stopped",
+        ),
+    ],
+    ids=["the last epoch", "no more gain", "hopeless", "no more gain goes first"],
+)
+def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
+    settings: dict[str, Any], callbacks: dict[str, Any], why: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(**settings)
+    first = run(config, tmp_path, **callbacks)
+    assert (first.why_ended, len(first.history)) == (why, 2)
+    # A process that died after its last epoch, before it could tell anyone, trains nothing again.
+    assert run(config, tmp_path, **callbacks) == first
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    result = run(tiny_config(learning_rate=1e30), tmp_path)
+    assert (result.why_ended, result.history, result.best_epoch) == ("nonfinite_loss", (), 0)
+    assert result.highest("val_char_accuracy") == 0
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_the_monitored_metric_chooses_the_best_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    result = run(tiny_config(num_epochs=4, early_stopping_monitor="val_loss", early_stopping_mode="min"), tmp_path)
+    losses = [epoch.val_loss for epoch in result.history]
+    assert result.best_epoch == 1 + losses.index(min(losses))
+
+
+def test_the_best_checkpoint_is_all_that_reading_needs(
+    tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=3)
+    result = run(config, tmp_path)
+    state = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
+    training = Training.begin(config)
+    model = build_model(ModelDefinition.model_validate(state["definition"]), TrainingConfig(**state["config"]))
+    model.load_state_dict(state["model"])
+    split = open_pixel_cache(tiny_dataset, ["val"])["val"]
+    loss, accuracy = score_batches(
+        model, training.loss, validation_batches(split, torch.device("cpu")), training.autocast
+    )
+    best = result.history[result.best_epoch - 1]
+    assert (loss, accuracy.character_accuracy()) == (best.val_loss, best.val_char_accuracy)
+
+
+def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
+    training = Training.begin(tiny_config())
+    split = open_pixel_cache(tiny_dataset, ["train"])["train"]
+    scores = []
+    for size in (5, 32):
+        batches = SplitBatches(split, batch_size=size, device=torch.device("cpu"), shuffle_seed=None, augmented=False)
+        scores.append(score_batches(training.model, training.loss, batches, training.autocast))
+    assert scores[0][0] == pytest.approx(scores[1][0], rel=1e-5)
+    assert scores[0][1].character_accuracy() == pytest.approx(scores[1][1].character_accuracy())
+
+
+@pytest.mark.parametrize(("limit", "norm"), [(0.01, 0.01), (1e6, None), (0.0, None)])
+def test_gradients_are_clipped_to_the_norm(
+    limit: float, norm: float | None, tiny_config: MakeConfig, tiny_dataset: Path
+) -> None:
+    config = tiny_config(gradient_clip_norm=limit)
+    training = Training.begin(config)
+    cache = open_pixel_cache(tiny_dataset, ["train", "val"])
+    _train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
+    gradients = [parameter.grad.flatten() for parameter in training.model.parameters() if parameter.grad is not None]
+    found = torch.cat(gradients).norm().item()
+    if norm is None:
+        assert found > 0.1
+    else:
+        assert found == pytest.approx(norm, rel=1e-3)
+
+
+def test_batches_are_counted_from_none_to_all(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    counted: list[tuple[int, int]] = []
+    run(tiny_config(num_epochs=1), tmp_path, on_batch=lambda done, total: counted.append((done, total)))
+    assert counted == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_mixed_precision_trains_where_the_processor_has_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(mixed_precision=True)
+    half = run(config, tmp_path / "half").history[-1].train_loss
+    single = run(tiny_config(), tmp_path / "single").history[-1].train_loss
+    assert half == pytest.approx(single, rel=0.02)
+    assert (half != single) == setup_training_environment(config)[1]
+
+
+def test_metrics_of_every_epoch_are_kept_as_they_are(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    result = run(tiny_config(num_epochs=3), tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert tuple(EpochMetrics(**json.loads(line)) for line in lines) == result.history
+    assert all(epoch.epoch_seconds > 0 and epoch.memory_mb > 10 for epoch in result.history)
+    assert result.training_time_s == sum(epoch.epoch_seconds for epoch in result.history)
+
+
+@pytest.mark.slow
+def test_a_shipped_model_on_several_threads_is_resumed_to_the_same_bits(
+    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
+) -> None:
+    config = tiny_config(
+        model_name="small", model_config_path=TrainingConfig.model_config_path, num_epochs=4, batch_size=16
+    )
+    torch.set_num_threads(2)
+    try:
+        run(config, tmp_path / "straight")
+        with pytest.raises(Interruption):
+            run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
+        run(config, tmp_path / "broken")
+    finally:
+        torch.set_num_threads(1)
+    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")

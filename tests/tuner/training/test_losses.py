@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from search_spaces import TrainingConfig
+from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.models.readings import read_ctc
+from tuner.training.losses import CrossEntropy, CTCLoss, FocalLoss, create_loss_function
+
+CLASSES = 13
+LABELS = torch.tensor([[3, 7, EOS, PAD], [5, EOS, PAD, PAD]])
+COUNTED = 5  # positions up to and including the ends
+
+
+def random_logits(*shape: int) -> Tensor:
+    return torch.randn(*shape, CLASSES, generator=torch.Generator().manual_seed(0))
+
+
+def right_probabilities(logits: Tensor) -> list[float]:
+    probabilities = logits.softmax(-1)
+    places = [(0, 0, 3), (0, 1, 7), (0, 2, EOS), (1, 0, 5), (1, 1, EOS)]
+    return [float(probabilities[place]) for place in places]
+
+
+def test_cross_entropy_is_the_mean_over_positions_up_to_the_end() -> None:
+    logits = random_logits(2, 4)
+    expected = -sum(map(math.log, right_probabilities(logits))) / COUNTED
+    assert CrossEntropy()(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), FocalLoss()], ids=["plain", "smoothed", "focal"])
+def test_scores_at_padding_do_not_matter(loss: CrossEntropy | FocalLoss) -> None:
+    logits = random_logits(2, 4)
+    changed = logits.clone()
+    changed[LABELS == PAD] = 100 * random_logits(3)
+    assert torch.equal(loss(logits, LABELS), loss(changed, LABELS))
+
+
+def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
+    logits = random_logits(2, 4)
+    uniform = -logits.log_softmax(-1)[LABELS != PAD].mean().item()
+    expected = 0.8 * CrossEntropy()(logits, LABELS).item() + 0.2 * uniform
+    assert CrossEntropy(0.2)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_by_its_formula() -> None:
+    logits = random_logits(2, 4)
+    terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
+    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
+
+
+def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
+    logits = random_logits(2, 4)
+    assert torch.allclose(FocalLoss(alpha=1, gamma=0)(logits, LABELS), CrossEntropy()(logits, LABELS))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_of_certain_readings_has_finite_gradients(gamma: float) -> None:
+    logits = (1000 * torch.nn.functional.one_hot(LABELS, CLASSES).float()).requires_grad_()
+    FocalLoss(gamma=gamma)(logits, LABELS).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_ctc_is_the_sum_over_all_alignments_per_digit() -> None:
+    steps, length = 4, 4
+    labels = torch.tensor([[2, 2, EOS, PAD], [1, EOS, PAD, PAD]])
+    logits = random_logits(2, steps)
+    logits[..., [c for c in range(CLASSES) if c not in (1, 2, BLANK)]] = -1e4  # so that 3**4 alignments are all
+    chance = torch.zeros(2)
+    for path in itertools.product((1, 2, BLANK), repeat=steps):
+        row = read_ctc(torch.nn.functional.one_hot(torch.tensor([path]), CLASSES).float(), length)
+        for image in range(2):
+            if torch.equal(row[0], labels[image]):
+                probabilities = logits[image].softmax(-1)
+                chance[image] += math.prod(float(probabilities[t, c]) for t, c in enumerate(path))
+    expected = (-chance[0].log() / 2 - chance[1].log()) / 2
+    assert CTCLoss()(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "count"),
+    [(CrossEntropy(), COUNTED), (FocalLoss(), COUNTED), (CTCLoss(), 2)],
+    ids=["plain", "focal", "ctc"],
+)
+def test_means_of_batches_weighted_by_their_counts_are_the_mean_of_all(
+    loss: CrossEntropy | FocalLoss | CTCLoss, count: int
+) -> None:
+    logits = random_logits(2, 9)
+    labels = torch.nn.functional.pad(LABELS, (0, 5), value=PAD)
+    assert loss.count(labels).item() == count
+    parts = [(loss(logits[i : i + 1], labels[i : i + 1]), loss.count(labels[i : i + 1])) for i in range(2)]
+    mean = sum(value * weight for value, weight in parts) / count
+    assert torch.allclose(loss(logits, labels), torch.as_tensor(mean), rtol=1e-5)
+
+
+def test_configuration_chooses_the_loss() -> None:
+    smoothed = create_loss_function(TrainingConfig(label_smoothing=0.3))
+    assert isinstance(smoothed, CrossEntropy)
+    assert smoothed.label_smoothing == 0.3
+    focal = create_loss_function(TrainingConfig(loss_type="focal", focal_alpha=0.5, focal_gamma=3.0))
+    assert isinstance(focal, FocalLoss)
+    assert (focal.alpha, focal.gamma) == (0.5, 3.0)
+    assert isinstance(create_loss_function(TrainingConfig(loss_type="ctc")), CTCLoss)
+    with pytest.raises(ValueError, match="'hinge'; use one of crossentropy, ctc, focal"):
+        create_loss_function(TrainingConfig(loss_type="hinge"))

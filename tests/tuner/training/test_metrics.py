@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tuner.data.vocabulary import EOS, PAD
+from tuner.training.metrics import Accuracy
+
+LABEL = [1, 2, EOS, PAD]
+
+
+@pytest.mark.parametrize(
+    ("row", "characters", "sequence"),
+    [
+        ([1, 2, EOS, PAD], 3 / 3, 1.0),
+        ([1, 2, EOS, 5], 3 / 3, 1.0),
+        ([1, 3, EOS, PAD], 2 / 3, 0.0),
+        ([1, EOS, PAD, PAD], 1 / 3, 0.0),
+        ([1, 2, 2, EOS], 2 / 3, 0.0),
+        ([1, 2, 2, 2], 2 / 3, 0.0),
+        ([2, 1, PAD, PAD], 0 / 3, 0.0),
+    ],
+    ids=["right", "after the end", "wrong digit", "too short", "too long", "without end", "all wrong"],
+)
+def test_characters_count_up_to_and_including_the_end(row: list[int], characters: float, sequence: float) -> None:
+    accuracy = Accuracy()
+    accuracy.update(torch.tensor([row]), torch.tensor([LABEL]))
+    assert accuracy.character_accuracy() == pytest.approx(characters)
+    assert accuracy.sequence_accuracy() == sequence
+
+
+def test_a_reading_of_nine_digits_is_never_right() -> None:
+    longest = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, EOS]])
+    accuracy = Accuracy()
+    accuracy.update(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]]), longest)
+    assert accuracy.character_accuracy() == pytest.approx(8 / 9)
+    assert accuracy.sequence_accuracy() == 0
+
+
+def test_batches_add_up_as_counts_and_not_as_means() -> None:
+    accuracy = Accuracy()
+    accuracy.update(torch.tensor([[1, 2, 3, EOS]]), torch.tensor([[1, 2, 3, EOS]]))
+    accuracy.update(torch.tensor([[5, 5, 5, 5], [9, EOS, PAD, PAD]]), torch.tensor([[0, EOS, PAD, PAD], LABEL]))
+    assert accuracy.character_accuracy() == pytest.approx((4 + 0 + 0) / (4 + 2 + 3))
+    assert accuracy.sequence_accuracy() == pytest.approx(1 / 3)
+
+
+def test_nothing_counted_is_zero() -> None:
+    assert Accuracy().character_accuracy() == 0
+    assert Accuracy().sequence_accuracy() == 0

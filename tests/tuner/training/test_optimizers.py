@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from search_spaces import TrainingConfig
+from tuner.training.optimizers import create_optimizer, create_scheduler, step_scheduler
+
+
+def make(**fields: Any) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    config = TrainingConfig(**fields)
+    optimizer = create_optimizer(nn.Linear(2, 1), config)
+    return optimizer, create_scheduler(optimizer, config)
+
+
+def rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: list[float]) -> list[float]:
+    """The rate of each epoch: the initial one, then that after each monitored value."""
+    found = [rate(optimizer)]
+    for value in monitored:
+        optimizer.step()
+        step_scheduler(scheduler, value)
+        found.append(rate(optimizer))
+    return found
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_configuration_chooses_the_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    optimizer, _ = make(optimizer_type=name, optimizer_betas=[0.8, 0.95], weight_decay=0.02, learning_rate=0.004)
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert (tuple(group["betas"]), group["weight_decay"], group["lr"]) == ((0.8, 0.95), 0.02, 0.004)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(name: str) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    config = TrainingConfig(optimizer_type=name, learning_rate=0.1, weight_decay=0.5)
+    optimizer = create_optimizer(model, config)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    # Adam's first step has the size of the rate whatever the gradient; AdamW shrinks by rate x decay.
+    assert model.weight.item() == pytest.approx(2 - 0.1 if name == "adam" else 2 * (1 - 0.1 * 0.5), rel=1e-5)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
+        make(optimizer_type="sgd")
+    with pytest.raises(ValueError, match="scheduler_type: found 'linear'; use one of cosine, plateau, steplr"):
+        make(scheduler_type="linear")
+
+
+def test_steplr_drops_every_step_size_epochs_down_to_the_floor() -> None:
+    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="steplr", step_size=2, gamma=0.1, min_lr=5e-4)
+    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
+    assert rates(optimizer, scheduler, [0.0] * 8) == pytest.approx(expected)
+
+
+def test_cosine_rises_in_the_warm_up_and_falls_towards_the_floor() -> None:
+    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=2, num_epochs=6, min_lr=0.02)
+    half, eighth = 0.5, 0.8535533905932737  # (1 + cos(pi/4)) / 2
+    falls = [0.02 + 0.08 * share for share in (1, eighth, half, 1 - eighth, 0)]
+    assert rates(optimizer, scheduler, [0.0] * 7) == pytest.approx([0.05, 0.1, *falls, 0.02])
+
+
+def test_cosine_without_warm_up_begins_at_the_full_rate() -> None:
+    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", num_epochs=4, min_lr=0.0)
+    assert rates(optimizer, scheduler, [0.0] * 2) == pytest.approx([0.1, 0.08535533905932737, 0.05])
+
+
+def test_the_floor_holds_in_the_warm_up_too() -> None:
+    optimizer, _ = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=10, min_lr=0.03)
+    assert rate(optimizer) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_plateau_drops_after_patience_epochs_without_gain(mode: str, sign: int) -> None:
+    optimizer, scheduler = make(
+        learning_rate=0.1,
+        scheduler_type="plateau",
+        patience=1,
+        factor=0.1,
+        min_lr=5e-4,
+        early_stopping_mode=mode,
+        early_stopping_min_delta=0.05,
+    )
+    monitored = [0.5, 0.6, 0.62, 0.61, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
+    # 0.62 is no gain above min_delta and 0.61 neither: with a patience of one the second of them drops the rate.
+    expected = [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
+    assert rates(optimizer, scheduler, [sign * value for value in monitored]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "steplr", "plateau"])
+def test_a_restored_schedule_goes_on_where_it_was(kind: str) -> None:
+    fields = {"scheduler_type": kind, "warmup_epochs": 2, "num_epochs": 8, "step_size": 2, "patience": 1}
+    monitored = [0.5, 0.4, 0.4, 0.4, 0.6, 0.5, 0.5]
+    straight = rates(*make(**fields), monitored)
+    optimizer, scheduler = make(**fields)
+    first = rates(optimizer, scheduler, monitored[:3])
+    restored_optimizer, restored_scheduler = make(**fields)
+    restored_optimizer.load_state_dict(optimizer.state_dict())
+    restored_scheduler.load_state_dict(scheduler.state_dict())
+    assert first[:-1] + rates(restored_optimizer, restored_scheduler, monitored[3:]) == straight

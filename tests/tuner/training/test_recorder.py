@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from search_spaces import TrainingConfig
+from tuner.data.batches import TrainingData
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.data.vocabulary import PAD
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.recorder import log_file
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+
+TAGS = {
+    "loss/train": "train_loss",
+    "loss/val": "val_loss",
+    "char_accuracy/train": "train_char_accuracy",
+    "char_accuracy/val": "val_char_accuracy",
+    "seq_accuracy/train": "train_seq_accuracy",
+    "seq_accuracy/val": "val_seq_accuracy",
+    "learning_rate": "learning_rate",
+    "system/epoch_seconds": "epoch_seconds",
+    "system/memory_mb": "memory_mb",
+    "system/cpu_percent": "cpu_percent",
+}
+
+
+def curves(folder: Path) -> dict[str, dict[int, float]]:
+    """Every curve that TensorBoard shows of a folder, as value by step; no step may be there twice."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["scalars"]:
+        points = events.Scalars(tag)
+        found[tag] = {point.step: point.value for point in points}
+        assert len(found[tag]) == len(points), tag
+    return found
+
+
+def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], bool]:
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+        if metrics.epoch == last:
+            raise KeyboardInterrupt
+        return False
+
+    return on_epoch_end
+
+
+def stop_at_batch(number: int) -> Callable[[int, int], None]:
+    calls: list[int] = []
+
+    def on_batch(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+
+    return on_batch
+
+
+def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    result = run(tiny_config(use_tensorboard=True), tmp_path)
+    found = curves(tmp_path / "tensorboard")
+    assert found.pop("model/parameters") == {0: result.parameters}
+    assert found.keys() == TAGS.keys()
+    for tag, name in TAGS.items():
+        expected = {epoch.epoch: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
+        assert found[tag] == expected
+
+
+def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=4, log_every_n_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, on_epoch_end=stop_after_epoch(2))
+    time.sleep(1.1)  # TensorBoard orders its files by the second in which they were begun
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, on_batch=stop_at_batch(3))  # two steps of epoch 3 are written and not finished
+    time.sleep(1.1)
+    result = run(config, tmp_path)
+    for tag, points in curves(tmp_path / "tensorboard").items():
+        assert list(points) == ([0] if tag == "model/parameters" else [1, 2, 3, 4])
+        if tag in TAGS:
+            assert list(points.values()) == pytest.approx([epoch.value(TAGS[tag]) for epoch in result.history])
+    steps = curves(tmp_path / "tensorboard" / "steps")
+    assert {tag: list(points) for tag, points in steps.items()} == {
+        "loss/train_step": list(range(1, 17)),
+        "learning_rate_step": list(range(1, 17)),
+    }
+
+
+def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, on_epoch_end=stop_after_epoch(1))
+    for file in tmp_path.glob("tensorboard/events*"):
+        file.unlink()
+    (tmp_path / "metrics.jsonl").unlink()
+    run(config, tmp_path)
+    assert list(curves(tmp_path / "tensorboard")["loss/val"]) == [1, 2]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_attempt_that_ended_no_epoch_leaves_no_curve(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, on_batch=stop_at_batch(3))
+    run(config, tmp_path)
+    assert list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4]), (3, [3, 4]), (100, [4])])
+def test_steps_are_logged_every_n_and_at_the_end_of_an_epoch(
+    every: int, steps: list[int], tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    run(tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=every), tmp_path)
+    assert list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"]) == steps
+
+
+def test_without_tensorboard_nothing_of_it_is_written(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    run(tiny_config(num_epochs=1, use_tensorboard=False), tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_the_effective_configuration_is_saved_field_by_field(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(num_epochs=1, experiment_name="ខ្មែរ")
+    run(config, tmp_path)
+    text = (tmp_path / "configs" / "training_config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == asdict(config)
+    assert "ខ្មែរ" in text
+
+
+def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> None:
+    log = logging.getLogger("tuner.somewhere")
+    for text in ("first", "second"):
+        with log_file(tmp_path):
+            log.info(text)
+        log.info("in between")
+    lines = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
+
+
+def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
+    tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1, batch_size=20)
+    result = run(config, tmp_path)
+    losses = list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"].values())
+    cache = open_pixel_cache(tiny_dataset, ["train", "val"])
+    batches = TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)
+    counts = [int((labels != PAD).sum()) for _, labels in batches]
+    mean = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+    assert len(losses) == 2
+    assert result.history[0].train_loss == pytest.approx(mean, rel=1e-5)
+    assert result.history[0].train_loss != pytest.approx(sum(losses) / 2, rel=1e-6)

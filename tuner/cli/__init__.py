@@ -1,0 +1,1 @@
+"""The command line: a small file for each command, one parser, one place that turns errors into messages."""

@@ -1,0 +1,136 @@
+"""What a command is, and the options that commands share. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
+DEVICES = ("auto", "cpu", "cuda")
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word after ``khmer-tuner`` and what stands behind it.
+
+    Attributes:
+        name: The word.
+        summary: What it does, in a line.
+        examples: Command lines that run as they are, shown by ``--help``.
+        add_options: Adds its options to its parser.
+        run: Does it; returns the exit code.
+        problems: Looks for all that is wrong before anything is begun; one text each.
+    """
+
+    name: str
+    summary: str
+    examples: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    problems: Callable[[argparse.Namespace], list[str]] = lambda options: []
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Stands for an option's value that cannot be used, so that all of them can be told at once."""
+
+    problem: str
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int | Unusable]:
+    """Return the reader of an option that takes a whole number from `low` to `high`."""
+
+    def read(text: str) -> int | Unusable:
+        # int() also takes other scripts' digits, spaces and underscores.
+        plain = text.removeprefix("-")
+        if plain.isascii() and plain.isdigit() and low <= int(text) <= high:
+            return int(text)
+        return Unusable(f"found {text!r}; expected a whole number from {low:,} to {high:,}")
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str | Unusable]:
+    """Return the reader of an option that takes one of some words."""
+
+    def read(text: str) -> str | Unusable:
+        return text if text in choices else Unusable(f"found {text!r}; {suggestion(text, choices)}")
+
+    return read
+
+
+def filled(text: str) -> str | Unusable:
+    """Read an option that must not be empty: an unset variable in a script gives an empty one."""
+    return text if text.strip() else Unusable(f"found {text!r}; it is empty: write a value or leave the option out")
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` if a choice is near, else all of them."""
+    choices = list(choices)
+    begun = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
+    near = begun or difflib.get_close_matches(word.casefold(), choices, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
+
+
+def add_study_options(parser: argparse.ArgumentParser, *, study_default: str | None = None) -> None:
+    """Add what says which study is meant."""
+    group = parser.add_argument_group("the study")
+    group.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        type=filled,
+        default="training_output",
+        help="its folder (default: %(default)s)",
+    )
+    told = f" (default: {study_default})" if study_default else " (default: the folder's)"
+    group.add_argument("--study", metavar="NAME", type=filled, default=study_default, help=f"its name{told}")
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        type=filled,
+        default=os.environ.get(STORAGE_VARIABLE) or None,
+        help=f"where it is kept (default: ${STORAGE_VARIABLE}, which hides a password from other users, "
+        "else study.db in its folder)",
+    )
+
+
+def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add ``--device``; without a default it overrides the configuration."""
+    told = f"default: {default}" if default else "default: as the configuration says"
+    parser.add_argument(
+        "--device", metavar="D", type=one_of(*DEVICES), default=default, help=f"auto, cpu or cuda ({told})"
+    )
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--checkpoint``."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="P",
+        type=filled,
+        help="the model (default: the best of the study in --output-dir)",
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else to standard output")
+
+
+def checkpoint_path(options: argparse.Namespace) -> Path:
+    """Return the checkpoint that the options mean; the study's best one if they name none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    from tuner.best import best_checkpoint
+
+    if options.checkpoint is not None:
+        return Path(options.checkpoint)
+    path, _ = best_checkpoint(Path(options.output_dir), storage=options.storage, study_name=options.study)
+    return path

@@ -1,0 +1,140 @@
+"""The one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from tuner.cli.command import STORAGE_VARIABLE
+from tuner.cli.parser import UsageError
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+NOBODY_LISTENS = 141  # what shells report of a program whose output pipe was closed
+
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full; make room on it",
+    errno.EDQUOT: "the quota of that disk is used up; make room on it",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.EACCES: "it may not be accessed; change its rights or choose another folder",
+    errno.EPERM: "it may not be changed; change its rights or choose another folder",
+}
+
+
+def problems_of(error: BaseException, options: argparse.Namespace | None = None) -> tuple[str, ...]:
+    """Return what a known error says, one text per problem; nothing if it is not one that a user can mend.
+
+    Args:
+        error: Any error.
+        options: The command's options; they tell where the study is kept.
+    """
+    if isinstance(error, UsageError):
+        return error.problems
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return (_no_room_text(error, options),)
+    return _configuration_problems(error) or _storage_problems(error, options)
+
+
+def gathered(checks: Sequence[Callable[[], object]], options: argparse.Namespace) -> list[str]:
+    """Run checks that raise known errors; return all that is wrong, each thing once."""
+    problems: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except Exception as error:
+            found = problems_of(error, options)
+            if not found:
+                raise
+            problems |= dict.fromkeys(found)
+    return list(problems)
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error, if anybody still reads it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
+    """Tell problems on standard error; return the exit code for bad input."""
+    for problem in problems:
+        tell(f"error: {problem}")
+    if len(problems) > 1:
+        tell(f"{len(problems)} problems")
+    if _storage_comes_from_environment(problems, options):
+        tell(f"the storage URL comes from the environment variable {STORAGE_VARIABLE}")
+    if hint:
+        tell(f"see: {hint}")
+    return BAD_INPUT
+
+
+def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:
+    """Tell an error on standard error; return the exit code: 2 if a user can mend it, else 1."""
+    debug = options is not None and options.debug
+    if debug:
+        tell("".join(traceback.format_exception(error)).rstrip())
+    if problems := problems_of(error, options):
+        return report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
+    text = " ".join(str(error).split())
+    tell(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
+    if not debug:
+        tell("repeat the command with --debug for the traceback")
+    return FAILED
+
+
+def silence_stdout() -> None:
+    """Let go of an output that nobody reads any more, so that Python's last flush does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def resume_hint(options: argparse.Namespace | None) -> str:
+    """Say how to go on after an interruption."""
+    if options is not None and options.command == "run":
+        return "stopped; the same command goes on where it left"
+    return "stopped"
+
+
+def _configuration_problems(error: BaseException) -> tuple[str, ...]:
+    import yaml
+
+    from search_spaces import ConfigurationError, DataLoaderError, ModelCreationError
+
+    if isinstance(error, ConfigurationError | DataLoaderError | ModelCreationError):
+        return error.problems
+    if isinstance(error, FileNotFoundError | yaml.YAMLError):
+        return (str(error),)
+    return ()
+
+
+def _storage_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
+    import sqlite3
+
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    from studies import default_storage_url, storage_error_text
+
+    if isinstance(error, ArgumentError) or not isinstance(
+        error, StorageInternalError | SQLAlchemyError | sqlite3.Error
+    ):
+        return ()
+    url = getattr(options, "storage", None) or default_storage_url(getattr(options, "output_dir", "."))
+    return (storage_error_text(error, url),)
+
+
+def _no_room_text(error: OSError, options: argparse.Namespace | None) -> str:
+    # A write to an open file does not say which; what a command writes is in its folder.
+    where = error.filename or getattr(options, "output_dir", os.getcwd())
+    return f"{os.fsdecode(where)}: {_NO_ROOM[error.errno or 0]}, then repeat the command"
+
+
+def _storage_comes_from_environment(problems: Sequence[str], options: argparse.Namespace | None) -> bool:
+    used = getattr(options, "storage", None)
+    told = any("storage" in problem for problem in problems)
+    return bool(used) and used == os.environ.get(STORAGE_VARIABLE) and told

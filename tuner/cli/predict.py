@@ -1,0 +1,76 @@
+"""``predict``: read images with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tuner.cli.command import (
+    Command,
+    add_checkpoint_option,
+    add_device_option,
+    add_json_option,
+    add_study_options,
+    checkpoint_path,
+)
+from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems
+
+if TYPE_CHECKING:
+    from tuner.inference import Reading
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``predict``."""
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, or a folder of them")
+    add_checkpoint_option(parser)
+    add_device_option(parser, "auto")
+    add_json_option(parser)
+    add_study_options(parser)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return what keeps the checkpoint from being found, before PyTorch is loaded."""
+    return gathered([lambda: checkpoint_path(options)], options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
+    from tuner.inference import load_reader
+
+    readings = load_reader(checkpoint_path(options), device=options.device).read_files(options.images)
+    if options.json:
+        print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
+    else:
+        _print([reading for reading in readings if not reading.problem])
+    found = [f"{reading.path}: {reading.problem}" for reading in readings if reading.problem]
+    if not found:
+        return DONE
+    report_problems(found)
+    return BAD_INPUT
+
+
+def _plain(reading: Reading) -> dict[str, object]:
+    plain = {"path": str(reading.path), "text": reading.text, "confidence": round(reading.confidence, 6)}
+    return plain | ({"problem": reading.problem} if reading.problem else {})
+
+
+def _print(readings: Sequence[Reading]) -> None:
+    """Print a line for each image, its name last: names can be long."""
+    if readings:
+        print(f"{'text':8}  confidence  image")
+    for reading in readings:
+        print(f"{reading.text:8}  {reading.confidence:10.4f}  {reading.path}")
+
+
+COMMAND = Command(
+    name="predict",
+    summary="read images with the best model of a study, or with a given one",
+    examples="""\
+  khmer-tuner predict generated_data/test/test_000000.png
+  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)

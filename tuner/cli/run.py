@@ -1,0 +1,163 @@
+"""``run``: train the experiments of a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.cli.command import (
+    LARGEST_SEED,
+    Command,
+    add_device_option,
+    add_json_option,
+    add_study_options,
+    filled,
+    whole_number,
+)
+from tuner.cli.errors import DONE, FAILED, gathered
+
+if TYPE_CHECKING:
+    from search_spaces import ExperimentFile, TrainingConfig
+
+_DEFAULT_CONFIG = "config/phase3_simple_configs.yaml"
+_DEFAULT_STUDY = "khmer-ocr"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``run``."""
+    parser.add_argument(
+        "--config",
+        metavar="P",
+        type=filled,
+        default=_DEFAULT_CONFIG,
+        help="the experiments, looked up here, then in the installed package (default: %(default)s)",
+    )
+    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
+    parser.add_argument(
+        "--results-file",
+        metavar="P",
+        type=filled,
+        help="where results go (default: hyperparameter_tuning_results_{timestamp}.json here)",
+    )
+    add_device_option(parser)
+    parser.add_argument(
+        "--seed",
+        metavar="S",
+        type=whole_number(0, LARGEST_SEED),
+        help="seed of all experiments (default: as the configuration says)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; create nothing")
+    add_json_option(parser)
+    add_study_options(parser, study_default=_DEFAULT_STUDY)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the configuration, the dataset's place, the study's place and the results file."""
+    from tuner.results_file import check_results_path
+    from tuner.session import StudyPlace
+
+    def check_place() -> None:
+        device = options.device or "auto"
+        StudyPlace(Path(options.output_dir), options.study, options.storage, device).check()
+
+    return gathered(
+        [lambda: _check_file(options), check_place, lambda: check_results_path(options.results_file)], options
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or show what would be trained."""
+    from tuner.cli.displays import display_of_run
+    from tuner.hyperparameter_tuner import HyperparameterTuner
+
+    file, experiments = _load(options)
+    if options.dry_run:
+        return _show_plan(file, experiments, options)
+    with display_of_run(with_summary=not options.json, debug=options.debug) as display:
+        display.note(f"configuration: {file.path}")
+        for note in file.notes:
+            display.note(f"note: {note}")
+        results = HyperparameterTuner(
+            options.config,
+            output_dir=options.output_dir,
+            study_name=options.study,
+            storage=options.storage,
+            device=options.device,
+            seed=options.seed,
+            results_file=options.results_file,
+            display=display,
+        ).run_experiments(options.experiments)
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False, indent=2))
+    return _exit_code(results, experiments)
+
+
+def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, TrainingConfig]]:
+    from search_spaces import load_experiments
+    from tuner.session import with_overrides
+
+    file = load_experiments(options.config)
+    return file, with_overrides(file.select(options.experiments), seed=options.seed, device=options.device)
+
+
+def _check_file(options: argparse.Namespace) -> None:
+    from tuner.data.metadata import read_metadata_bytes
+
+    file, experiments = _load(options)
+    metadata_path = Path(next(iter(experiments.values())).metadata_path)
+    if file.names_dataset or metadata_path.exists():
+        read_metadata_bytes(metadata_path)
+
+
+def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig]) -> int:
+    ends = [entry["status"] for entry in results["all_results"] if entry["experiment_name"] in experiments]
+    return FAILED if "failed" in ends or not ends else DONE
+
+
+def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> int:
+    from tuner.cli.plan import dataset_line, print_plan
+    from tuner.screen import shown_path
+
+    print_plan(file, experiments, _states(experiments, options))
+    print(dataset_line(file, next(iter(experiments.values()))))
+    print(f"output:  {shown_path(options.output_dir)}")
+    print("dry run: nothing was created")
+    return DONE
+
+
+def _states(experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> dict[str, str]:
+    """Return where the experiments stand in the study, if there is one."""
+    from search_spaces import ConfigurationError, config_digest
+    from studies import load_study, read_record, study_status
+
+    try:
+        study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    except ConfigurationError:  # the place itself is sound: there is no study in it yet
+        return dict.fromkeys(experiments, "new")
+    states = {row.name: row.state.value for row in study_status(study, folder).rows}
+    digests = {record.experiment_name: record.config_digest for record in map(read_record, study.trials)}
+    return {
+        name: "CHANGED"
+        if digests.get(name, config_digest(config)) != config_digest(config)
+        else states.get(name, "new")
+        for name, config in experiments.items()
+    }
+
+
+COMMAND = Command(
+    name="run",
+    summary="train the experiments of a configuration file, each exactly once in a study",
+    examples="""\
+  khmer-tuner run
+  khmer-tuner run --experiments conservative_small baseline_optimized
+  khmer-tuner run --config my_config.yaml --output-dir my_output
+  khmer-tuner run --dry-run
+
+Repeating a command goes on where it stopped; what is finished is not trained again.""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)

@@ -1,0 +1,94 @@
+"""Pictures that a user names: any files, from anywhere, in any state."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image
+
+MAX_FILE_MB = 256
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that was to be a picture.
+
+    Attributes:
+        path: The file.
+        pixels: Grey, as `decode_image` gives them, ``(64, 128)``; None if there is a problem.
+        problem: What is wrong with the file, without its path; empty if nothing is.
+    """
+
+    path: Path
+    pixels: npt.NDArray[np.uint8] | None = None
+    problem: str = ""
+
+
+def load_pictures(paths: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[Picture]]:
+    """Decode files in order, `batch_size` or fewer at a time; of a folder the pictures in it, by name."""
+    files = [file for path in paths for file in _files_of(Path(path))]
+    with ThreadPoolExecutor(THREADS) as threads:
+        for start in range(0, len(files), batch_size):
+            with warnings.catch_warnings():
+                # What Pillow warns of (odd tags, large sizes) either does no harm or becomes a problem below.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                pictures = list(threads.map(_load, files[start : start + batch_size]))
+            yield pictures
+
+
+def _files_of(path: Path) -> list[Picture]:
+    """Return `path`, or the pictures in it if it is a folder, none of them read yet."""
+    if not os.path.isdir(path):  # which, unlike Path.is_dir, answers for any path
+        return [Picture(path)]
+    try:
+        names = sorted(name for name in os.listdir(path) if _names_a_picture(name))
+    except OSError as error:
+        return [Picture(path, problem=f"the folder cannot be listed: {error.strerror}")]
+    if not names:
+        return [Picture(path, problem=f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")]
+    return [Picture(path / name) for name in names]
+
+
+def _names_a_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def _load(picture: Picture) -> Picture:
+    if picture.problem:
+        return picture
+    try:
+        return Picture(picture.path, decode_image(_content(picture.path)))
+    except FileNotFoundError:
+        problem = "there is no such file"
+    except OSError as error:
+        problem = f"the file cannot be read: {error.strerror or error}"
+    except (UnreadableImageError, ValueError) as error:  # ValueError: a path that no system has
+        problem = f"the file cannot be read as a picture: {error}"
+    return Picture(picture.path, problem=problem)
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file of sensible kind and size.
+
+    Raises:
+        OSError: If it cannot be read.
+        UnreadableImageError: If reading it would never end, or fill the memory.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("it is no regular file")
+    if status.st_size > MAX_FILE_MB * 10**6:
+        raise UnreadableImageError(f"it has {status.st_size // 10**6} MB, more than {MAX_FILE_MB}")
+    return path.read_bytes()
