@@ -18,9 +18,14 @@ from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, stop_
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_unwinds_the_block_and_handlers_come_back(signum, code):
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
-    with pytest.raises(StopRequested) as stop, stop_on_signals():
-        os.kill(os.getpid(), signum)
-        time.sleep(10)
+
+    def wait_for_the_signal() -> None:
+        with stop_on_signals():
+            os.kill(os.getpid(), signum)
+            time.sleep(10)
+
+    with pytest.raises(StopRequested) as stop:
+        wait_for_the_signal()
     assert stop.value.exit_code == code
     assert isinstance(stop.value, KeyboardInterrupt)
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
@@ -28,13 +33,17 @@ def test_a_signal_unwinds_the_block_and_handlers_come_back(signum, code):
 
 
 def test_a_stop_that_python_swallowed_is_raised_again():
-    with pytest.raises(StopRequested), stop_on_signals():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-        except StopRequested:
-            pass  # as in a destructor
-        raise_if_requested()
+    def swallow_the_stop() -> None:
+        with stop_on_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            except StopRequested:
+                pass  # as in a destructor
+            raise_if_requested()
+
+    with pytest.raises(StopRequested):
+        swallow_the_stop()
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():

@@ -42,6 +42,9 @@ class MonotonicAttention(nn.Module):
         self.digit = nn.Linear(width, EOS)
         self.reads = nn.Linear(width, 1)
         rate = expected_digits / 32
+        # Undecided at first: a high initial learning rate would harden random guesses.
+        nn.init.zeros_(self.digit.weight)
+        nn.init.zeros_(self.reads.weight)
         nn.init.constant_(self.reads.bias, math.log(rate / (1 - rate)))
 
     def forward(self, columns: Tensor) -> Tensor:

@@ -6,26 +6,25 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
 from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import Batch, SplitBatches, TrainingData
-from tuner.models import DigitReader, create_model_from_config
+from tuner.models import DigitReader
 from tuner.models.encoder import count_parameters
-from tuner.seeds import derived_seed
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.environment import amp_dtype
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.losses import LabelLoss, create_loss_function
+from tuner.training.losses import LabelLoss
 from tuner.training.metrics import Accuracy
-from tuner.training.optimizers import create_optimizer, create_scheduler, step_scheduler
+from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
+from tuner.training.state import Training
 
 log = logging.getLogger(__name__)
 
@@ -35,84 +34,6 @@ OnBatch = Callable[[int, int], None]
 
 class NonFiniteLossError(Exception):
     """The loss became infinite or not a number."""
-
-
-@dataclass
-class Training:
-    """Everything that changes while a model is trained, and that a checkpoint must hold."""
-
-    config: TrainingConfig
-    device: torch.device
-    use_amp: bool
-    model: DigitReader
-    loss: LabelLoss
-    optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
-    scaler: torch.amp.GradScaler
-    early_stopping: EarlyStopping
-    history: list[EpochMetrics] = field(default_factory=list)
-
-    @classmethod
-    def begin(cls, config: TrainingConfig) -> Training:
-        """Build everything from a configuration.
-
-        Raises:
-            ConfigurationError: The device is not there, or the model definitions are not as they should be.
-            ModelCreationError: There is no such model.
-        """
-        device, use_amp = setup_training_environment(config)
-        model = create_model_from_config(config).to(device)
-        optimizer = create_optimizer(model, config)
-        return cls(
-            config=config,
-            device=device,
-            use_amp=use_amp,
-            model=model,
-            loss=create_loss_function(config),
-            optimizer=optimizer,
-            scheduler=create_scheduler(optimizer, config),
-            scaler=torch.amp.GradScaler(device.type, enabled=use_amp and amp_dtype(device) == torch.float16),
-            early_stopping=EarlyStopping(
-                mode=config.early_stopping_mode,
-                min_delta=config.early_stopping_min_delta,
-                patience=config.early_stopping_patience,
-            ),
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate that the optimizer uses now."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def autocast(self) -> torch.autocast:
-        """Return the precision context of forward passes."""
-        return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds: everything needed to go on exactly as if never interrupted."""
-        return {
-            "config": asdict(self.config),
-            "history": [asdict(epoch) for epoch in self.history],
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "early_stopping": asdict(self.early_stopping),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
-        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.early_stopping = EarlyStopping(**state["early_stopping"])
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
 
 def train(
@@ -136,7 +57,7 @@ def train(
     Raises:
         ConfigurationError, ModelCreationError: As `Training.begin`.
     """
-    training = Training.begin(config)
+    training = Training.begin(config, steps_per_epoch=len(data.train))
     checkpoints = CheckpointFolder(
         folder / "checkpoints",
         save_every_n_epochs=config.save_every_n_epochs,
@@ -224,9 +145,8 @@ def _run_epoch(
     """
     started = time.perf_counter()
     learning_rate = training.learning_rate
-    torch.manual_seed(derived_seed(training.config.seed, "epoch", epoch))
     train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
-    val_loss, val_accuracy = score_batches(training.model, training.loss, data.val, training.autocast)
+    val_loss, val_accuracy = score_batches(training.averaged_model, training.loss, data.val, training.autocast)
     if not math.isfinite(val_loss):
         raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {val_loss}")
     memory_mb, cpu_percent = recorder.system_use()
@@ -282,6 +202,7 @@ def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.T
         torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
+    training.averaged.update_parameters(training.model)
     return loss.detach(), scores.detach()
 
 
@@ -319,7 +240,7 @@ def best_state(training: Training, metrics: EpochMetrics) -> dict[str, Any]:
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
-        "model": training.model.state_dict(),
+        "model": training.averaged_model.state_dict(),
     }
 
 

@@ -66,7 +66,7 @@ def noisy(words: RandomWords) -> Picture:
     picture = gradient(words) if words.chance(30) else plain(words)
     if words.chance(50):
         picture += blotches(words, words.between(15, 50))
-    picture += grain(words, words.between(40, 110))
+    picture += grain(words, words.between(40, 95))
     if words.chance(40):
         _speckle(words, picture)
     return limit(picture, 60)

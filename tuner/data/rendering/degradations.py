@@ -17,14 +17,14 @@ def degrade(words: RandomWords, picture: Picture, size_px: int) -> Picture:
 
     Contrast goes last: it weakens text and noise alike, so what could be read before can be read after.
     """
-    if words.chance(45):
+    if words.chance(35):
         # strokes a pixel apart would run together: small text gets half the blur
         picture = (picture + blur(picture)) >> 1 if size_px < _SMALL_TEXT_PX else blur(picture)
         if size_px >= _LARGE_TEXT_PX and words.chance(50):
             picture = blur(picture)
-    if words.chance(45):
+    if words.chance(35):
         picture = picture + grain(words, words.between(10, min(25 + size_px, 60)))
-    if words.chance(45):
+    if words.chance(35):
         picture = lose_contrast(picture, percent=words.between(45, 90), lift=words.below(101))
     return picture
 

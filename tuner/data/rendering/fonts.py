@@ -19,7 +19,7 @@ _PINNED_PACKAGE = "fontpkg_noto_sans_khmer"
 _PINNED_FILE = "files/NotoSansKhmer[wdth,wght].ttf"
 # Weight 400 at width 100 is the font's default, the one instance that FreeType 2.13 and 2.14 draw
 # differently.
-_PINNED_WEIGHTS = (300, 410, 500, 600, 700)
+_PINNED_WEIGHTS = (350, 410, 500, 600, 700)
 _PINNED_WIDTHS = (65, 77, 88, 99)
 _PINNED_HEAVY = ((800, 88), (800, 99))  # narrower ones clog at small sizes
 

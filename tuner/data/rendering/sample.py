@@ -21,7 +21,7 @@ _SIZES_PX = ((24, 38), (22, 38), (20, 36), (18, 34), (16, 32), (15, 30), (13, 28
 """Smallest and largest font size by label length: the longer, the smaller."""
 
 _SMALLEST_SIZE_PX = 6
-_LEAST_PITCH_PX = 8  # a digit and its gap: narrow fonts are drawn larger, since small strokes matter
+_LEAST_PITCH_PX = 9  # a digit and its gap: narrow fonts are drawn larger, since small strokes matter
 _MARGIN_PX = 2
 _LARGEST_SHIFT_PX = (18, 12)
 _LARGEST_ROTATION = 50  # tenths of a degree
@@ -90,7 +90,8 @@ def _legible_picture(
 def _fitting_size(font: Font, label: str, wanted_px: int, looseness: int) -> tuple[int, int]:
     """Return the largest size up to `wanted_px` at which `label` fits, and the gap between digits.
 
-    A narrow font may be drawn larger than wanted, up to the least width a digit. Room for the steepest rotation is kept for every label: the size must not tell whether it is rotated.
+    A narrow font may be drawn larger than wanted, up to the least width a digit. Room for the steepest rotation is
+    kept for every label: the size must not tell whether it is rotated.
     """
     wide_enough = _LEAST_PITCH_PX * len(label)
     while wanted_px < _SIZES_PX[0][1] and _text_size(font, label, wanted_px, looseness)[1] < wide_enough:

@@ -1,0 +1,142 @@
+"""The state of a training: what an epoch changes, and a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from search_spaces import TrainingConfig
+from tuner.models import DigitReader, create_model_from_config
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.history import EpochMetrics
+from tuner.training.losses import LabelLoss, create_loss_function
+from tuner.training.optimizers import create_optimizer, create_scheduler
+
+AVERAGED_EPOCHS = 2
+
+
+@dataclass
+class Training:
+    """Everything that changes while a model is trained, and that a checkpoint must hold.
+
+    Attributes:
+        config: What is trained.
+        device: Where.
+        use_amp: Whether forward passes compute in half precision.
+        model: The network that the optimizer changes.
+        averaged: The moving average of its weights, which is validated and kept.
+        loss: What is minimized.
+        optimizer: How.
+        scheduler: With which rate.
+        scaler: Keeps float16 gradients from vanishing; idle in other precisions.
+        early_stopping: What is best so far, and how long ago.
+        history: The finished epochs.
+    """
+
+    config: TrainingConfig
+    device: torch.device
+    use_amp: bool
+    model: DigitReader
+    averaged: AveragedModel
+    loss: LabelLoss
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    early_stopping: EarlyStopping
+    history: list[EpochMetrics] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, config: TrainingConfig, *, steps_per_epoch: int) -> Training:
+        """Build everything from a configuration, for epochs of so many optimizer steps.
+
+        Raises:
+            ConfigurationError: The device is not there, or the model definitions are not as they should be.
+            ModelCreationError: There is no such model.
+        """
+        device, use_amp = setup_training_environment(config)
+        model = create_model_from_config(config).to(device)
+        optimizer = create_optimizer(model, config)
+        return cls(
+            config=config,
+            device=device,
+            use_amp=use_amp,
+            model=model,
+            averaged=average_weights(model, steps_per_epoch),
+            loss=create_loss_function(config),
+            optimizer=optimizer,
+            scheduler=create_scheduler(optimizer, config),
+            scaler=torch.amp.GradScaler(device.type, enabled=use_amp and amp_dtype(device) == torch.float16),
+            early_stopping=EarlyStopping(
+                mode=config.early_stopping_mode,
+                min_delta=config.early_stopping_min_delta,
+                patience=config.early_stopping_patience,
+            ),
+        )
+
+    @property
+    def averaged_model(self) -> DigitReader:
+        """The network with the averaged weights."""
+        return cast(DigitReader, self.averaged.module)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the optimizer uses now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def autocast(self) -> torch.autocast:
+        """Return the precision context of forward passes."""
+        return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds: everything needed to go on exactly as if never interrupted."""
+        return {
+            "config": asdict(self.config),
+            "history": [asdict(epoch) for epoch in self.history],
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "early_stopping": asdict(self.early_stopping),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.early_stopping = EarlyStopping(**state["early_stopping"])
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+
+
+def average_weights(model: DigitReader, steps_per_epoch: int) -> AveragedModel:
+    """Return a moving average of a model's weights and normalisation statistics, over about the last two epochs.
+
+    A schedule that ends at a high rate leaves the weights wandering around a good place; their average is nearer to it
+    (Polyak and Juditsky 1992). The first steps are forgotten faster: after n steps it reaches back n / 9 at most.
+    """
+    slowest = 1 / (AVERAGED_EPOCHS * steps_per_epoch)
+
+    def follow(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+        share = max(slowest, 9 / (10 + int(steps)))
+        for ours, theirs in zip(averaged, current, strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, share)
+            else:  # a count of batches
+                ours.copy_(theirs)
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
