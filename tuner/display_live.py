@@ -45,7 +45,7 @@ class LiveDisplay(Display):
 
     def note(self, text: str) -> None:
         """Print the note above the picture."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text)
 
     def dataset_progress(self, done: int, total: int) -> None:
         """Draw how far the dataset is."""

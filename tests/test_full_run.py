@@ -1,0 +1,52 @@
+"""The README's first command, for real: minutes of training, so it runs in CI only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRESETS = ("conservative_small", "baseline_optimized", "high_learning_rate")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, float]]]:
+    """Train the documented presets on the default dataset; return the output folder and the results by name."""
+    folder = tmp_path_factory.mktemp("full_run")
+    results, output = folder / "results.json", folder / "output"
+    subprocess.run(
+        ["bash", str(ROOT / "scripts" / "run.sh"), "--output-dir", str(output), "--results-file", str(results)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+    entries = json.loads(results.read_text(encoding="utf-8"))["all_results"]
+    return output, {entry["experiment_name"]: entry for entry in entries}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_read_what_they_promise(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+    entry = full_run[1][name]
+    assert entry["status"] == "completed"
+    assert entry["best_val_char_accuracy"] >= 0.99
+    assert entry["best_val_seq_accuracy"] >= 0.97
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_images_never_looked_at_are_read_as_well(
+    full_run: tuple[Path, dict[str, dict[str, float]]], name: str
+) -> None:
+    output, entries = full_run
+    command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), "evaluate", "--json"]
+    command += ["--metadata", str(ROOT / "generated_data" / "metadata.yaml"), "--split", "test"]
+    command += ["--checkpoint", str(output / name / "checkpoints" / "best.pt")]
+    scored = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert scored["char_accuracy"] >= entries[name]["best_val_char_accuracy"] - 0.01
+    assert scored["char_accuracy"] >= 0.98
+    assert scored["seq_accuracy"] >= 0.95
