@@ -39,9 +39,7 @@ def test_presets_read_what_they_promise(full_run: tuple[Path, dict[str, dict[str
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_images_never_looked_at_are_read_as_well(
-    full_run: tuple[Path, dict[str, dict[str, float]]], name: str
-) -> None:
+def test_images_never_looked_at_are_read_as_well(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
     output, entries = full_run
     command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), "evaluate", "--json"]
     command += ["--metadata", str(ROOT / "generated_data" / "metadata.yaml"), "--split", "test"]
