@@ -58,9 +58,11 @@ def stop_at_batch(number: int) -> Callable[[int, int], None]:
 
 
 def test_learns(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    result = run(tiny_config(num_epochs=12, learning_rate=0.01, augmentation=False), tmp_path)
+    result = run(
+        tiny_config(num_epochs=40, early_stopping_patience=40, learning_rate=0.01, augmentation=False), tmp_path
+    )
     assert result.why_ended == "max_epochs"
-    assert [epoch.epoch for epoch in result.history] == list(range(1, 13))
+    assert [epoch.epoch for epoch in result.history] == list(range(1, 41))
     assert result.history[-1].train_loss < 0.85 * result.history[0].train_loss
     assert result.highest("train_char_accuracy") > 0.25
 
@@ -198,7 +200,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     config = tiny_config(num_epochs=3)
     result = run(config, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
-    training = Training.begin(config)
+    training = Training.begin(config, steps_per_epoch=4)
     model = build_model(ModelDefinition.model_validate(state["definition"]), TrainingConfig(**state["config"]))
     model.load_state_dict(state["model"])
     split = open_pixel_cache(tiny_dataset, ["val"])["val"]
@@ -210,7 +212,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
 
 
 def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
-    training = Training.begin(tiny_config())
+    training = Training.begin(tiny_config(), steps_per_epoch=4)
     split = open_pixel_cache(tiny_dataset, ["train"])["train"]
     scores = []
     for size in (5, 32):
@@ -225,7 +227,7 @@ def test_gradients_are_clipped_to_the_norm(
     limit: float, norm: float | None, tiny_config: MakeConfig, tiny_dataset: Path
 ) -> None:
     config = tiny_config(gradient_clip_norm=limit)
-    training = Training.begin(config)
+    training = Training.begin(config, steps_per_epoch=4)
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
     _train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
     gradients = [parameter.grad.flatten() for parameter in training.model.parameters() if parameter.grad is not None]
