@@ -181,7 +181,7 @@ def _domain_data(domain: Domain) -> dict[str, Any]:
     data: dict[str, Any] = {"low": domain.low, "high": domain.high}
     if domain.log:
         data["log"] = True
-    elif domain.step not in (None, 1):
+    elif domain.step != (None if isinstance(domain, FloatRange) else 1):
         data["step"] = domain.step
     return data
 

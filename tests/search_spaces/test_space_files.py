@@ -32,6 +32,14 @@ def test_a_space_survives_being_kept_as_json() -> None:
     assert parse_search_space(json.loads(json.dumps(space.as_dict()))) == space
 
 
+@pytest.mark.parametrize("step", [None, 1.0, 0.5])
+def test_a_float_range_keeps_its_step(step: float | None) -> None:
+    data: dict[str, Any] = {"low": 0.0, "high": 4.0} | ({} if step is None else {"step": step})
+    space = parse_search_space({"space": {"gradient_clip_norm": data}})
+    assert next(iter(space)).domain == FloatRange(0.0, 4.0, step=step)
+    assert parse_search_space(space.as_dict()) == space
+
+
 DOCUMENTED = """\
 base: {num_epochs: 30}
 space:
