@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Chosen so that what is drawn stays readable: an eight-digit label has 8 pixels a digit.
-MAX_ROTATION = math.radians(2.0)
+MAX_ROTATION = math.radians(2.5)
 MAX_SHEAR = 0.06
-ZOOM = (0.97, 1.10)  # of the view: mostly wider, so that labels which fill the image are not cut
+ZOOM = (0.97, 1.12)  # of the view: mostly wider, so that labels which fill the image are not cut
 LEAST_SHIFT = 0.03  # share of half the width, of half the height
-MAX_TONE_CURVE = 0.5
-MAX_BLUR = 0.5  # weight of the blurred image
-MAX_NOISE = 0.15  # in standard deviations of the image
+MAX_TONE_CURVE = 0.6
+MAX_BLUR = 0.4  # weight of the blurred image
+MAX_NOISE = 0.08  # in standard deviations of the image
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_optimizer, create_scheduler
 
-AVERAGED_EPOCHS = 2
+AVERAGED_EPOCHS = 4
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Training:
 
 
 def average_weights(model: DigitReader, steps_per_epoch: int) -> AveragedModel:
-    """Return a moving average of a model's weights and normalisation statistics, over about the last two epochs.
+    """Return a moving average of a model's weights and normalisation statistics, over about the last four epochs.
 
     A schedule that ends at a high rate leaves the weights wandering around a good place; their average is nearer to it
     (Polyak and Juditsky 1992). The first steps are forgotten faster: after n steps it reaches back n / 9 at most.

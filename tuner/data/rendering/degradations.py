@@ -17,9 +17,9 @@ def degrade(words: RandomWords, picture: Picture, size_px: int) -> Picture:
 
     Contrast goes last: it weakens text and noise alike, so what could be read before can be read after.
     """
-    if words.chance(35):
-        # strokes a pixel apart would run together: small text gets half the blur
-        picture = (picture + blur(picture)) >> 1 if size_px < _SMALL_TEXT_PX else blur(picture)
+    # strokes a pixel apart would run together: small text stays sharp
+    if size_px >= _SMALL_TEXT_PX and words.chance(35):
+        picture = blur(picture)
         if size_px >= _LARGE_TEXT_PX and words.chance(50):
             picture = blur(picture)
     if words.chance(35):

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 _LEAST_CONTRAST = 64
-_NOISE_TIMES_SIZE = 112
+_NOISE_TIMES_SIZE = 144
 
 
 def is_legible(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], size_px: int) -> bool:
     """Return whether the text of `mask` `(height, width)` stands out in `part` `(height, width, 3)`.
 
-    Its ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 112 /
+    Its ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 144 /
     `size_px` times the mean deviation of that paper: the smaller the text, the fewer pixels its strokes
     have against noise.
     """

@@ -17,8 +17,8 @@ from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask
 
 LONGEST_LABEL = 8
 
-_SIZES_PX = ((24, 38), (22, 38), (20, 36), (18, 34), (16, 32), (15, 30), (13, 28), (12, 26))
-"""Smallest and largest font size by label length: the longer, the smaller."""
+_SIZES_PX = ((22, 38), (20, 38), (18, 36), (16, 34), (14, 32), (12, 32), (15, 28), (15, 26))
+"""Smallest and largest font size by label length: the longer, the smaller on average."""
 
 _SMALLEST_SIZE_PX = 6
 _LEAST_PITCH_PX = 9  # a digit and its gap: narrow fonts are drawn larger, since small strokes matter

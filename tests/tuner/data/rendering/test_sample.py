@@ -25,7 +25,7 @@ def test_bytes_are_pinned() -> None:
     for number in range(40):
         sample, pixels = render_sample(FONTS, 5, 1, number)
         digest.update(repr(sample).encode() + encode_png(pixels))
-    assert digest.hexdigest() == "f98337bc9c6e9bcb05da60d0fff3b40f98a204aaba228230f3c7c17d37a24870"
+    assert digest.hexdigest() == "9ad0bf5d23eeea29b53723f7b6e8829a17eacda1deb6e7a8e3f3b1d9094c7cba"
 
 
 def test_a_sample_depends_on_its_own_numbers_alone() -> None:
@@ -55,7 +55,7 @@ def test_sizes_shrink_with_length_within_12_to_38(
         sizes.setdefault(len(sample.label), []).append(sample.font_size)
     averages = [np.mean(sizes[length]) for length in range(1, 9)]
     assert averages == sorted(averages, reverse=True)
-    assert 12 <= min(map(min, sizes.values())) == min(sizes[8]) <= 14
+    assert 12 <= min(map(min, sizes.values())) <= 14
     assert max(sizes[1]) == 38
 
 
