@@ -61,7 +61,7 @@ def test_finished_picture_is_cut_to_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("ink", "noise", "size_px", "legible"),
-    [(60, 0, 12, True), (150, 0, 38, False), (60, 60, 12, False), (60, 60, 38, True), (220, 0, 38, False)],
+    [(60, 0, 12, True), (150, 0, 38, False), (60, 60, 12, False), (60, 50, 38, True), (220, 0, 38, False)],
 )
 def test_legible_is_what_stands_off_the_paper_and_its_noise(ink: int, noise: int, size_px: int, legible: bool) -> None:
     mask = np.zeros((20, 40), np.uint8)
