@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces.default_space import default_search_space
 from search_spaces.errors import (
     ConfigurationError,
     DataLoaderError,
@@ -14,7 +15,13 @@ from search_spaces.experiments import (
     load_experiments,
     parse_experiments,
 )
-from search_spaces.model_definitions import ModelDefinition, definitions_digest, load_model_definitions
+from search_spaces.model_definitions import (
+    ModelDefinition,
+    definition_changes,
+    definitions_yaml,
+    fit_loss,
+    load_model_definitions,
+)
 from search_spaces.names import name_problem
 from search_spaces.schema import Targets
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
@@ -41,8 +48,11 @@ __all__ = [
     "YamlDocument",
     "config_digest",
     "create_training_config",
-    "definitions_digest",
+    "default_search_space",
+    "definition_changes",
+    "definitions_yaml",
     "differing_fields",
+    "fit_loss",
     "load_experiments",
     "load_model_definitions",
     "load_search_space",

@@ -11,18 +11,9 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.model_definitions import ModelDefinition, load_model_definitions
 from search_spaces.problems import Findings, describe, suggest
 from search_spaces.schema import KEY_OF_FIELD, Experiment
+from search_spaces.training_config import STUDY_FIELDS
 from search_spaces.yaml_nodes import KeyPath
 
-# What a study has one of; see `check_agreement`.
-STUDY_FIELDS = (
-    "metadata_path",
-    "train_split",
-    "val_split",
-    "early_stopping_monitor",
-    "early_stopping_mode",
-    "model_config_path",
-    "seed",
-)
 # Keys that only one type of scheduler or loss looks at.
 _ONLY_FOR = {
     ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
@@ -112,10 +103,10 @@ class ExperimentCheck:
     def _loss_fits(self, definitions: Mapping[str, ModelDefinition]) -> None:
         name, loss = self._experiment.model.name, self._experiment.training.loss_type
         given = "" if "loss_type" in self._experiment.training.model_fields_set else " (the default)"
-        if definitions[name].decoder == "ctc" and loss != "ctc":
+        if definitions[name].is_ctc and loss != "ctc":
             rule = f"the model {name!r} is a CTC model and learns with CTC loss only; write loss_type: ctc"
-        elif definitions[name].decoder != "ctc" and loss == "ctc":
-            others = [other for other, definition in definitions.items() if definition.decoder == "ctc"]
+        elif not definitions[name].is_ctc and loss == "ctc":
+            others = [other for other, definition in definitions.items() if definition.is_ctc]
             choice = f", or name a CTC model ({', '.join(others)})" if others else ""
             rule = f"the model {name!r} is no CTC model; write loss_type: crossentropy or focal{choice}"
         else:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from search_spaces.changes import changes
 from search_spaces.problems import Findings, nearest
 from search_spaces.schema import Section
+from search_spaces.training_config import TrainingConfig
 from search_spaces.validation import validated
 from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]
@@ -41,6 +43,11 @@ class ModelDefinition(Section):
     width: Width
     context_layers: Count = 1
 
+    @property
+    def is_ctc(self) -> bool:
+        """Whether the model learns with CTC loss, and with no other."""
+        return self.decoder == "ctc"
+
 
 def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
     """Read a model definitions file: a mapping ``models:`` from names to definitions, in the file's order.
@@ -64,17 +71,40 @@ def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
     return definitions
 
 
-def definitions_digest(definitions: Mapping[str, ModelDefinition], names: Iterable[str]) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of the named definitions; their order does not matter.
+def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
+    """Return the configuration with a loss that its model can learn with.
 
-    Values at their default are left out, so that a key added in a later version leaves digests as they are.
+    A CTC model gets CTC loss without label smoothing; another one gets cross-entropy in place of CTC loss. A
+    configuration whose loss fits, or whose model is not defined, stays as it is.
 
-    Raises:
-        KeyError: If a name has no definition.
+    A search looks at its conditions through this, but keeps what it was given: a loss that was drawn, or is
+    fixed by the base, must still be there when the model is drawn after it.
     """
-    chosen = {name: definitions[name].model_dump(mode="json", exclude_defaults=True) for name in names}
-    text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    model = definitions.get(config.model_name)
+    if model is None:
+        return config
+    if model.is_ctc:
+        return replace(config, loss_type="ctc", label_smoothing=0.0)
+    return replace(config, loss_type="crossentropy") if config.loss_type == "ctc" else config
+
+
+def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, ModelDefinition]) -> list[str]:
+    """Return in words what differs in the models that both have; models that only one has are no change."""
+    return [
+        change
+        for name, definition in old.items()
+        if name in new
+        for change in changes(definition.model_dump(), new[name].model_dump(), f"model {name!r}: ")
+    ]
+
+
+def definitions_yaml(definitions: Mapping[str, ModelDefinition]) -> str:
+    """Return a YAML text from which `load_model_definitions` reads the same definitions in the same order.
+
+    Every key is written out, also where it has its default: a later version may have another.
+    """
+    models = {name: definition.model_dump(mode="json") for name, definition in definitions.items()}
+    return f"# The networks of a study, as they were when it began.\n{yaml_text({'models': models})}"
 
 
 def _entries(document: YamlDocument, findings: Findings) -> dict[object, object]:

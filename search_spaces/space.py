@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from search_spaces.training_config import TrainingConfig
+from search_spaces.changes import as_written, changes
+from search_spaces.training_config import TrainingConfig, shared_fields
 
 Scalar = bool | int | float | str
 
@@ -27,6 +29,10 @@ class FloatRange:
     high: float
     log: bool = False
     step: float | None = None
+
+    def __str__(self) -> str:
+        """Return the range in words: ``0.0001 to 0.01, log scale``."""
+        return _range_text(self.low, self.high, self.log, self.step)
 
     def holds(self, value: object) -> bool:
         """Return whether the value is in the range and on its grid."""
@@ -59,6 +65,10 @@ class IntRange:
     log: bool = False
     step: int = 1
 
+    def __str__(self) -> str:
+        """Return the range in words: ``16 to 128, step 16``."""
+        return _range_text(self.low, self.high, self.log, None if self.step == 1 else self.step)
+
     def holds(self, value: object) -> bool:
         """Return whether the value is a whole number in the range and on its grid."""
         return _is_int(value) and self.low <= value <= self.high and (value - self.low) % self.step == 0
@@ -79,6 +89,10 @@ class Choices:
     """
 
     values: tuple[Scalar, ...]
+
+    def __str__(self) -> str:
+        """Return the choices in a line: ``adam, adamw``."""
+        return ", ".join(map(as_written, self.values))
 
     def holds(self, value: object) -> bool:
         """Return whether the value is one of the choices; ``True`` is not ``1``."""
@@ -135,22 +149,79 @@ class SearchSpace:
         """The parameters' names in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    def parameter(self, name: str) -> Parameter | None:
+        """Return the parameter of this name, or None if the setting does not vary."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+    def given(self, name: str) -> tuple[Any, ...]:
+        """Return what the space gives a setting: its choices, both ends of its range, or the base's value.
+
+        Empty if the space leaves the setting alone.
+        """
+        parameter = self.parameter(name)
+        if parameter is None:
+            return (self.base[name],) if name in self.base else ()
+        domain = parameter.domain
+        return domain.values if isinstance(domain, Choices) else (domain.low, domain.high)
+
     def active(self, config: TrainingConfig) -> list[Parameter]:
         """Return the parameters whose condition holds in a configuration, in order."""
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
     def holds(self, name: str, value: object) -> bool:
         """Return whether the space has a parameter of this name that may take this value."""
-        return any(parameter.domain.holds(value) for parameter in self.parameters if parameter.name == name)
+        parameter = self.parameter(name)
+        return parameter is not None and parameter.domain.holds(value)
+
+    @property
+    def rates_fit(self) -> bool:
+        """Whether no `min_lr` of the space is above a `learning_rate` of it."""
+        return max(self.given("min_lr"), default=0) <= min(self.given("learning_rate"), default=math.inf)
+
+    def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
+        """Return what a search trial starts from, before anything is suggested.
+
+        A field has the base's value; else what all presets have in common; else its default. The result can be
+        trained as it is, but for the loss (see `fit_loss`), so where the presets disagree there is more to it:
+
+        - The model is the default one if a preset uses it, else the first preset's: another may not be defined.
+        - What a study has one of (dataset, metric, seed) is the first preset's, however the others spell it.
+        - What every trial is given anew starts within its range.
+        - `min_lr` is lowered to the lowest learning rate that a trial can have.
+
+        Which trial it is and where it lives (`experiment_name`, `output_dir`) is left at the defaults. Settings
+        that only make others senseless, such as a warm-up longer than `num_epochs`, are taken as they come.
+
+        Args:
+            presets: The experiments of the study; without any, the base and the defaults remain.
+        """
+        start = TrainingConfig(**shared_fields(list(presets)) | deepcopy(dict(self.base)))
+        drawn = {item.name: _within(item.domain, getattr(start, item.name)) for item in self if not item.when}
+        start = replace(start, **drawn)
+        return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.given("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
         """Return the space with its ranges grown just enough to hold what the configurations use.
 
         A value that a range can never hold (0 on a logarithmic scale, one between two steps, a name outside
         the choices) leaves it as it is, and so does a configuration in which the condition does not hold.
+        Learning rates and `min_lr` stay as they are where a trial could get a floor above its rate otherwise.
         """
         configs = list(configs)
-        return replace(self, parameters=tuple(_widened(parameter, configs) for parameter in self.parameters))
+        wider = {parameter.name: _widened(parameter, configs) for parameter in self}
+        if not replace(self, parameters=tuple(wider.values())).rates_fit:
+            wider |= {item.name: item for item in self if item.name in ("learning_rate", "min_lr")}
+        return replace(self, parameters=tuple(wider.values()))
+
+    def changes(self, other: SearchSpace) -> list[str]:
+        """Return in words what another space changes about this one; nothing if they are the same.
+
+        The order of parameters and of choices is no change.
+        """
+        return [
+            *changes(self.base, other.base, "base "),
+            *changes(_entries(self), _entries(other), same=_same_entry),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the space as plain data shaped like a search space file, for `parse_search_space`."""
@@ -175,6 +246,29 @@ def _parameter_data(parameter: Parameter) -> dict[str, Any]:
     return data
 
 
+def _entries(space: SearchSpace) -> dict[str, object]:
+    """Return the parameters as people write them: choices without a condition are a list."""
+    written = {parameter.name: _parameter_data(parameter) for parameter in space}
+    return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
+
+
+def _same_entry(one: object, other: object) -> bool:
+    return _unordered(one) == _unordered(other)
+
+
+def _unordered(entry: object) -> object:
+    if isinstance(entry, Mapping):
+        return {key: _unordered(value) for key, value in entry.items()}
+    return sorted(entry, key=repr) if isinstance(entry, list) else entry
+
+
+def _within(domain: Domain, value: object) -> Any:
+    """Return a value if the domain holds it, else one that it holds."""
+    if domain.holds(value):
+        return value
+    return domain.values[0] if isinstance(domain, Choices) else domain.low
+
+
 def _domain_data(domain: Domain) -> dict[str, Any]:
     if isinstance(domain, Choices):
         return {"choices": list(domain.values)}
@@ -184,6 +278,10 @@ def _domain_data(domain: Domain) -> dict[str, Any]:
     elif domain.step != (None if isinstance(domain, FloatRange) else 1):
         data["step"] = domain.step
     return data
+
+
+def _range_text(low: float, high: float, log: bool, step: float | None) -> str:
+    return f"{low:g} to {high:g}{', log scale' if log else ''}{'' if step is None else f', step {step:g}'}"
 
 
 def _on_grid(value: float, low: float, step: float) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_origin
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from search_spaces.experiment_checks import STUDY_FIELDS
+from search_spaces.model_definitions import ModelDefinition
 from search_spaces.problems import Findings, describe, nearest, suggest
 from search_spaces.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Section
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
-from search_spaces.training_config import WITHOUT_INFLUENCE
+from search_spaces.training_config import STUDY_FIELDS, WITHOUT_INFLUENCE
 from search_spaces.validation import expected_text, kind_of, validated, validated_value
 
 EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"
@@ -47,10 +47,10 @@ class _ChoicesKeys(Section):
 class SpaceReader:
     """Turns the data of a search space file into parameters, recording every problem."""
 
-    def __init__(self, findings: Findings, models: Collection[str] | None) -> None:
-        """Prepare to read; `models` are the names that exist, or None to accept any."""
+    def __init__(self, findings: Findings, definitions: Mapping[str, ModelDefinition] | None) -> None:
+        """Prepare to read; `definitions` are the models that exist, or None to accept any name."""
         self._findings = findings
-        self._models = models
+        self._definitions = definitions
 
     def base(self, data: object) -> dict[str, Any]:
         """Return the fixed values, without the wrong ones."""
@@ -62,7 +62,7 @@ class SpaceReader:
             field = self._field(name, ("base", str(name)), _NOT_BASE)
             if field is not None:
                 values[name] = self._value(name, field, value, ("base", name))
-        return values
+        return {name: value for name, value in values.items() if value is not None}
 
     def parameters(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Parameter]:
         """Return the parameters by name, in the file's order, without the wrong ones."""
@@ -162,7 +162,9 @@ class SpaceReader:
         """Record conditions that never hold or that nothing has decided yet when their parameter is drawn."""
         for name, values in parameter.when.items():
             path = ("space", parameter.name, "when", name)
-            never = [value for value in values if name in above and not above[name].domain.holds(value)]
+            # Where that setting does not vary itself, it can have values that it is never given.
+            always = name in above and not above[name].when
+            never = [value for value in values if always and not above[name].domain.holds(value)]
             if never:
                 rule = f"the space never gives {name} this value"
                 self._findings.problem(path, never[0], rule, "write one that it does give, or leave it out")
@@ -173,8 +175,8 @@ class SpaceReader:
     def _value(self, name: str, field: FieldInfo, value: object, path: tuple[str, ...]) -> Any:
         """Return a value as its field would hold it, or None after recording what is wrong."""
         checked = validated_value(field, value, path, self._findings)
-        if name == "model_name" and self._models is not None and checked not in (None, *self._models):
-            self._findings.problem(path, checked, "a defined model is expected", suggest(checked, self._models))
+        if name == "model_name" and self._definitions is not None and checked not in (None, *self._definitions):
+            self._findings.problem(path, checked, "a defined model is expected", suggest(checked, self._definitions))
         return checked
 
 

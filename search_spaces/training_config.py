@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -129,6 +129,17 @@ WITHOUT_INFLUENCE = frozenset(
     }
 )
 
+# What a study has one of, so that its trials compete on one dataset for one metric.
+STUDY_FIELDS = (
+    "metadata_path",
+    "train_split",
+    "val_split",
+    "early_stopping_monitor",
+    "early_stopping_mode",
+    "model_config_path",
+    "seed",
+)
+
 
 def config_digest(config: TrainingConfig) -> str:
     """Return the SHA-256 (64 hexadecimal digits) of what determines a training's result.
@@ -146,6 +157,25 @@ def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tupl
     """Return, as ``(old, new)``, the fields that `config_digest` looks at and that differ."""
     before, after = _influences(old), _influences(new)
     return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
+
+
+def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
+    """Return what configurations of one study have in common, without name and folder; nothing if there are none.
+
+    What a study has one of is the first one's: paths to the same content can be spelled in several ways. So is the
+    model where they disagree, unless one of them uses the default model: another one may not be defined.
+    """
+    if not configs:
+        return {}
+    first, *others = map(asdict, configs)
+    models = [config.model_name for config in configs]
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name in STUDY_FIELDS or all(other[name] == value for other in others)
+    }
+    shared["model_name"] = TrainingConfig.model_name if TrainingConfig.model_name in models else models[0]
+    return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir")}
 
 
 def _influences(config: TrainingConfig) -> dict[str, Any]:

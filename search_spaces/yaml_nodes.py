@@ -47,6 +47,12 @@ class _ConfigLoader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()
 
 
+class _ConfigDumper(yaml.SafeDumper):
+    """The counterpart: text that `_ConfigLoader` would take for a number gets quotes."""
+
+    yaml_implicit_resolvers = _ConfigLoader.yaml_implicit_resolvers
+
+
 def _int(loader: yaml.SafeLoader, node: yaml.Node) -> int:
     text = str(node.value).replace("_", "")
     return int(text, 16) if "x" in text else int(text)
@@ -59,6 +65,14 @@ def _float(loader: yaml.SafeLoader, node: yaml.Node) -> float:
 
 _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
+
+
+def yaml_text(data: object) -> str:
+    """Return plain data as YAML: a line for each list or mapping of single values, keys in their order."""
+    text: str = yaml.dump(
+        data, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1_000_000
+    )
+    return text
 
 
 def compose(text: str) -> yaml.Node | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from types import TracebackType
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search_spaces.training_config import TrainingConfig
 from studies.file_locks import FileLock, try_lock
 from studies.folder import OutputFolder
 from studies.optuna_internals import continue_trial, set_running_if_waiting
 from studies.trial_record import (
     ATTEMPTS,
+    CONFIG,
+    Attempt,
+    BegunAfter,
     TrialKind,
     TrialOutcome,
     TrialPhase,
@@ -24,6 +31,10 @@ from studies.trial_record import (
     record_outcome,
 )
 
+# A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
+MOST_DEATHS = 3
+_LET_GO = "let go"
+
 
 @dataclass
 class Claim:
@@ -31,7 +42,7 @@ class Claim:
 
     Attributes:
         trial: The running trial: suggests, reports, carries attributes.
-        record: What the study knew of it when it was claimed; `attempts` counts this one.
+        record: What the study knew of it when it was claimed; the last of its `attempts` is this one.
         adopted: Whether another process had begun it and died.
     """
 
@@ -39,6 +50,19 @@ class Claim:
     record: TrialRecord
     adopted: bool
     _lease: FileLock = field(repr=False)
+    _released: bool = field(default=False, repr=False)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it has killed so many processes that it is not begun once more."""
+        return self.record.deaths_in_a_row >= MOST_DEATHS
+
+    def record_config(self, config: TrainingConfig) -> None:
+        """Write down what the trial trains, once all of it is suggested."""
+        settings = asdict(config)
+        if self.record.config != settings:
+            self.trial.set_user_attr(CONFIG, settings)
+            self.record = replace(self.record, config=settings)
 
     def finish(self, outcome: TrialOutcome, value: float | None = None) -> None:
         """Write the outcome, tell the study, and let go of the trial.
@@ -60,7 +84,10 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
-        self._lease.release()
+        if not self._released:
+            self._released = True
+            self._lease.write_note(_LET_GO)
+            self._lease.release()
 
     def __enter__(self) -> Claim:
         """Return the claim itself."""
@@ -73,18 +100,20 @@ class Claim:
         self.release()
 
 
-def claim_next(study: optuna.Study, folder: OutputFolder, names: Collection[str] | None = None) -> Claim | None:
+def claim_next(
+    study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
+) -> Claim | None:
     """Claim the trial to work on next: first those whose worker died, then waiting ones, by number.
 
     Args:
         study: From `create_or_join_study`.
         folder: The study's folder.
-        names: Only trials of these experiments; the default is all.
+        wanted: Which trials may be claimed; the default is all.
 
     Returns:
         The claim, or None if nothing is left that nobody works on.
     """
-    for trial in _candidates(own_trials(study), names):
+    for trial in _candidates(own_trials(study), wanted):
         lease = try_lock(folder.lease_path(trial.number))
         if lease is None:
             continue
@@ -111,23 +140,39 @@ def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
     return TrialState.FAIL
 
 
-def _candidates(trials: Iterable[FrozenTrial], names: Collection[str] | None) -> list[FrozenTrial]:
-    unfinished = [trial for trial in trials if not trial.state.is_finished()]
-    if names is not None:
-        unfinished = [trial for trial in unfinished if read_record(trial).experiment_name in names]
+def _candidates(trials: Iterable[FrozenTrial], wanted: Callable[[TrialRecord], bool]) -> list[FrozenTrial]:
+    unfinished = [trial for trial in trials if not trial.state.is_finished() and wanted(read_record(trial))]
     return sorted(unfinished, key=lambda trial: (trial.state == TrialState.WAITING, trial.number))
 
 
 def _take(study: optuna.Study, number: int, lease: FileLock) -> Claim | None:
     # Only now, under the lease, is the state certain: another worker may have ended the trial or died
     # meanwhile.
-    trial = next(trial for trial in own_trials(study) if trial.number == number)
+    trial = study.get_trials(deepcopy=False)[number]
     adopted = trial.state == TrialState.RUNNING
     if not adopted and not (trial.state == TrialState.WAITING and set_running_if_waiting(study, trial)):
         return None
-    # Whoever ran it may have died before counting itself.
-    record = read_record(trial)
-    attempts = max(1, record.attempts) + 1 if adopted else 1
+    record = _with_attempt(read_record(trial), trial, _begun_after(adopted, lease))
+    lease.write_note(record.attempts[-1].worker)
     running = continue_trial(study, trial)
-    running.set_user_attr(ATTEMPTS, attempts)
-    return Claim(running, replace(record, phase=TrialPhase.RUNNING, attempts=attempts), adopted, lease)
+    running.set_user_attr(ATTEMPTS, [asdict(attempt) for attempt in record.attempts])
+    return Claim(running, replace(record, phase=TrialPhase.RUNNING), adopted, lease)
+
+
+def _begun_after(adopted: bool, lease: FileLock) -> BegunAfter:
+    if not adopted:
+        return BegunAfter.WAITING
+    return BegunAfter.STOP if lease.note == _LET_GO else BegunAfter.DEATH
+
+
+def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: BegunAfter) -> TrialRecord:
+    now = Attempt(
+        began=datetime.now(UTC).isoformat(timespec="seconds"),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        epochs=len(trial.intermediate_values),
+        after=after,
+    )
+    earlier = record.attempts
+    if after is not BegunAfter.WAITING and not earlier:  # it died between claiming and writing itself down
+        earlier = (replace(now, worker="unknown", after=BegunAfter.WAITING),)
+    return replace(record, attempts=(*earlier, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -27,7 +28,13 @@ def to_distribution(domain: Domain) -> Distribution:
     return FloatDistribution(domain.low, _last_on_grid(domain), log=domain.log, step=domain.step)
 
 
-def suggest_all(trial: Trial, space: SearchSpace, config: TrainingConfig) -> TrainingConfig:
+def suggest_all(
+    trial: Trial,
+    space: SearchSpace,
+    config: TrainingConfig,
+    *,
+    settle: Callable[[TrainingConfig], TrainingConfig] = lambda config: config,
+) -> TrainingConfig:
     """Suggest every parameter that counts for a trial, before it reports anything.
 
     Conditions are looked up as the values come in. What a preset came with is used as it is, and its values
@@ -38,16 +45,18 @@ def suggest_all(trial: Trial, space: SearchSpace, config: TrainingConfig) -> Tra
         trial: The claimed trial; values suggested before an interruption are kept.
         space: The study's space.
         config: A preset's configuration, or what a search trial starts from.
+        settle: Returns a configuration with the settings that follow from others; conditions and the result see
+            it so, the suggestions build on what was suggested.
 
     Returns:
-        The configuration with the suggested values.
+        The configuration with the suggested values, settled.
     """
     outside = trial.user_attrs.get(OUTSIDE_SPACE, {})
     for parameter in space:
-        if parameter.name not in outside and parameter.is_active(config):
+        if parameter.name not in outside and parameter.is_active(settle(config)):
             value = _suggest(trial, parameter.name, to_distribution(parameter.domain))
             config = replace(config, **{parameter.name: value})
-    return config
+    return settle(config)
 
 
 def fixed_values(space: SearchSpace, config: TrainingConfig) -> tuple[dict[str, Any], dict[str, Any]]:

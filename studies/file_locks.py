@@ -9,6 +9,7 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,7 @@ from types import TracebackType
 from search_spaces.errors import ConfigurationError
 
 _POLL_S = 0.02
+_LONGEST_NOTE_BYTES = 200
 
 # struct flock: pid and type stand at other places on macOS.
 _FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
@@ -43,6 +45,19 @@ class FileLock:
         """Take over a locked descriptor."""
         self.path = path
         self._descriptor: int | None = descriptor
+
+    @property
+    def note(self) -> str:
+        """What the file says: the last `write_note`, of whichever process; "" if there was none."""
+        assert self._descriptor is not None, "the lock was released"
+        return os.pread(self._descriptor, _LONGEST_NOTE_BYTES, 0).decode("utf-8", "replace")
+
+    def write_note(self, text: str) -> None:
+        """Leave a short word in the file for whoever locks it next; it survives the death of this process."""
+        assert self._descriptor is not None, "the lock was released"
+        with contextlib.suppress(OSError):  # a full disk keeps nobody from working
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES], 0)
 
     def release(self) -> None:
         """Free the lock; a second call does nothing."""

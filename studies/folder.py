@@ -60,6 +60,11 @@ class OutputFolder:
         """Return the lock file that is held while the trial of this number is worked on."""
         return self.internal / "leases" / f"{number:04d}.lock"
 
+    @property
+    def model_definitions_path(self) -> Path:
+        """The study's own copy of its model definitions, so that it can go on without the file they came from."""
+        return self.internal / "model_config.yaml"
+
     def lock(self, *, timeout_s: float = BUSY_TIMEOUT_S) -> FileLock:
         """Wait for the lock under which the study's makeup changes; use it in a ``with`` statement.
 

@@ -7,7 +7,9 @@ changes any of it.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -20,6 +22,7 @@ _TRIALS = sqlalchemy.table(
     sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
     sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
 )
+_JOINT_DRAW = ":relative_params:"
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -27,6 +30,8 @@ def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
 
     `study.get_trials` must have seen the trial before: Optuna's cache refuses to store parameters of others.
     """
+    # Samplers remember the history that they first saw; only `ask`, which is not used here, makes them look again.
+    study._thread_local.cached_all_trials = None
     return Trial(study, trial._trial_id)
 
 
@@ -45,6 +50,21 @@ def set_running_if_waiting(study: optuna.Study, trial: FrozenTrial) -> bool:
     )
     with rdb_storage(study).engine.begin() as connection:
         return connection.execute(statement).rowcount == 1
+
+
+def trials_of_this_draw(study: optuna.Study) -> list[FrozenTrial]:
+    """Return all trials as they were when the running trial was claimed, which is what samplers go by."""
+    return study._get_trials(deepcopy=False, use_cache=True)
+
+
+def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the values that a sampler drew together for a trial and stored on it; empty if none did."""
+    parts = {name: text for name, text in trial.system_attrs.items() if _JOINT_DRAW in name}
+    text = "".join(parts[name] for name in sorted(parts, key=lambda name: int(name.rpartition(":")[2])))
+    try:
+        return dict(json.loads(text)) if text else {}
+    except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
+        return {}
 
 
 def rdb_storage(study: optuna.Study) -> RDBStorage:

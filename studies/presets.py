@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import optuna
 
+from search_spaces.default_space import default_search_space
 from search_spaces.errors import ConfigurationError
 from search_spaces.space import SearchSpace
 from search_spaces.space_files import parse_search_space
@@ -14,6 +15,7 @@ from search_spaces.training_config import TrainingConfig, config_digest, differi
 from studies import trial_record
 from studies.distributions import fixed_values
 from studies.folder import OutputFolder
+from studies.study import study_terms
 from studies.trial_record import TrialKind, TrialPhase, TrialRecord, latest_presets, own_trials, read_record
 
 _PRESET_ORDER = "experiments"
@@ -37,7 +39,7 @@ def enqueue_presets(
     study: optuna.Study,
     folder: OutputFolder,
     experiments: Mapping[str, TrainingConfig],
-    space: SearchSpace,
+    space: SearchSpace | None = None,
     *,
     file_order: Sequence[str] | None = None,
 ) -> dict[str, PresetState]:
@@ -49,7 +51,7 @@ def enqueue_presets(
         experiments: The presets by name.
         space: What the search may vary; it says which settings of a preset become parameters of its trial.
             The study keeps the one it was begun with, widened so that it holds the presets: see
-            `study_space`.
+            `study_space`. None for that one, or the shipped one where the study has none yet.
         file_order: All names of the file that the presets come from, if they are a selection; results keep
             that order.
 
@@ -58,11 +60,12 @@ def enqueue_presets(
 
     Raises:
         ConfigurationError: If a name is taken in the study by other settings (every difference is told), or
-            differs from a taken one in upper and lower case only. Nothing is added then.
+            differs from a taken one in upper and lower case only, or if the study has another space. Nothing is
+            added then.
     """
     with folder.lock():
+        refuse_changes(study, experiments, space)
         known = latest_presets(map(read_record, own_trials(study)))
-        _refuse_changes(known, experiments)
         _keep_order(study, list(file_order or experiments), experiments)
         space = _keep_space(study, space, experiments)
         for name, config in experiments.items():
@@ -88,12 +91,55 @@ def study_space(study: optuna.Study) -> SearchSpace:
     return parse_search_space(study.user_attrs[_SPACE])
 
 
-def _keep_space(study: optuna.Study, space: SearchSpace, experiments: Mapping[str, TrainingConfig]) -> SearchSpace:
-    kept = study_space(study) if _SPACE in study.user_attrs else space
+def refuse_changes(study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> None:
+    """Refuse presets and a search space that are not the study's; nothing is changed.
+
+    Raises:
+        ConfigurationError: As `enqueue_presets`.
+    """
+    known = latest_presets(map(read_record, own_trials(study)))
+    problems = [*_preset_problems(known, experiments), *_space_problems(study, known, space)]
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]:
+    """Enqueue every preset whose trial failed once more; the new trial supersedes the failed one.
+
+    Returns:
+        The names of the presets.
+    """
+    with folder.lock():
+        presets = latest_presets(map(read_record, own_trials(study)))
+        failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
+        for name in failed:
+            _enqueue(study, name, presets[name].training_config, study_space(study))
+    return failed
+
+
+def _keep_space(
+    study: optuna.Study, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
+) -> SearchSpace:
+    kept = (
+        study_space(study)
+        if _SPACE in study.user_attrs
+        else space or default_search_space(study_terms(study).definitions)
+    )
     widened = kept.widened(experiments.values())
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
     return widened
+
+
+def _space_problems(study: optuna.Study, presets: Mapping[str, TrialRecord], space: SearchSpace | None) -> list[str]:
+    if space is None or _SPACE not in study.user_attrs:
+        return []
+    asked = space.widened(preset.training_config for preset in presets.values())
+    return [
+        f"study {study.study_name!r}: its search space is fixed since it began: {change}; leave out --space, or "
+        "begin another study with another --output-dir"
+        for change in study_space(study).changes(asked)
+    ]
 
 
 def _enqueue(study: optuna.Study, name: str, config: TrainingConfig, space: SearchSpace) -> None:
@@ -110,7 +156,7 @@ def _enqueue(study: optuna.Study, name: str, config: TrainingConfig, space: Sear
     study.enqueue_trial(fixed, user_attrs=attributes)
 
 
-def _refuse_changes(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> None:
+def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:
     taken = {name.casefold(): name for name in known}
     problems: list[str] = []
     for name, config in experiments.items():
@@ -122,8 +168,7 @@ def _refuse_changes(known: Mapping[str, TrialRecord], experiments: Mapping[str, 
             )
         elif name in known and known[name].config_digest != config_digest(config):
             problems.append(_change_text(known[name], config))
-    if problems:
-        raise ConfigurationError(problems)
+    return problems
 
 
 def _change_text(record: TrialRecord, config: TrainingConfig) -> str:

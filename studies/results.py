@@ -15,9 +15,7 @@ from studies.trial_record import (
     TrialPhase,
     TrialRecord,
     WhyEnded,
-    latest_presets,
-    own_trials,
-    read_record,
+    latest_records,
 )
 
 HYPERPARAMETERS = (
@@ -29,6 +27,7 @@ HYPERPARAMETERS = (
     "scheduler_type",
     "optimizer_type",
 )
+KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
@@ -62,11 +61,11 @@ def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
 
 def ended_records(study: optuna.Study) -> list[TrialRecord]:
     """Return the ended trials: presets in the order of their file, then search trials by number."""
-    records = [read_record(trial) for trial in own_trials(study)]
     order = {name: position for position, name in enumerate(preset_order(study))}
-    presets = sorted(latest_presets(records).values(), key=lambda preset: order.get(preset.experiment_name, len(order)))
-    searches = [record for record in records if record.kind is TrialKind.SEARCH]
-    return [record for record in (*presets, *searches) if record.phase in (TrialPhase.COMPLETED, TrialPhase.FAILED)]
+    records = [record for record in latest_records(study) if record.phase in (TrialPhase.COMPLETED, TrialPhase.FAILED)]
+    presets = [record for record in records if record.kind is TrialKind.PRESET]
+    presets.sort(key=lambda preset: order.get(preset.experiment_name, len(order)))
+    return [*presets, *(record for record in records if record.kind is TrialKind.SEARCH)]
 
 
 def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -74,14 +73,24 @@ def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
     Character accuracy decides, then sequence accuracy, then the lower number.
     """
-    candidates = [
-        (outcome.best_val_char_accuracy, outcome.best_val_seq_accuracy, -record.number, record)
+    whole = [record for record in records if record.outcome and record.outcome.why_ended is not WhyEnded.PRUNED]
+    return next(iter(_best_first(whole)), None)
+
+
+def records_not_kept(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the ended search trials whose checkpoints nobody will want: all but the ten best, pruned ones included."""
+    searches = [record for record in records if record.kind is TrialKind.SEARCH]
+    kept = {record.number for record in _best_first(searches)[:KEPT_SEARCH_TRIALS]}
+    return [record for record in searches if record.number not in kept]
+
+
+def _best_first(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    ranked = [
+        (-outcome.best_val_char_accuracy, -outcome.best_val_seq_accuracy, record.number, record)
         for record in records
-        if (outcome := record.outcome) is not None
-        and record.phase is TrialPhase.COMPLETED
-        and outcome.why_ended is not WhyEnded.PRUNED
+        if (outcome := record.outcome) is not None and record.phase is TrialPhase.COMPLETED
     ]
-    return max(candidates, key=lambda candidate: candidate[:3])[3] if candidates else None
+    return [record for *_, record in sorted(ranked, key=lambda item: item[:3])]
 
 
 def _result(record: TrialRecord, *, with_error: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.file_locks import holder_pid
 from studies.folder import OutputFolder
+from studies.search import unenqueued_trials
 from studies.trial_record import TrialPhase, TrialRecord, own_trials, read_record
 
 # A study whose trials change faster than they can be read twice is shown as last seen.
@@ -70,6 +71,7 @@ class StudyStatus:
         mode: ``max`` or ``min``.
         rows: The trials by number.
         best: The completed row of the best value; None if there is none.
+        unenqueued: Search trials that the budget still has, beyond the rows.
     """
 
     study: str
@@ -77,6 +79,7 @@ class StudyStatus:
     mode: str
     rows: tuple[StatusRow, ...]
     best: StatusRow | None
+    unenqueued: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -86,8 +89,8 @@ class StudyStatus:
 
     @property
     def owed(self) -> int:
-        """Trials that a `resume` would work on now: waiting and interrupted ones."""
-        return self.counts[RowState.WAITING] + self.counts[RowState.INTERRUPTED]
+        """Trials that a `resume` would work on now: waiting and interrupted ones, and those not enqueued yet."""
+        return self.counts[RowState.WAITING] + self.counts[RowState.INTERRUPTED] + self.unenqueued
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data for JSON; times in ISO 8601."""
@@ -117,7 +120,14 @@ def study_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:
     # Of equals, max and min return the first, which is the lower number.
     best = pick((row for row in ended if row.best_value is not None), key=_value, default=None)
     metric = study.metric_names
-    return StudyStatus(study.study_name, metric[0] if metric else None, "max" if maximize else "min", rows, best)
+    return StudyStatus(
+        study.study_name,
+        metric[0] if metric else None,
+        "max" if maximize else "min",
+        rows,
+        best,
+        unenqueued_trials(study, [read_record(trial) for trial in trials]),
+    )
 
 
 def _look(study: optuna.Study, folder: OutputFolder) -> tuple[list[FrozenTrial], dict[int, int | None]]:
@@ -151,7 +161,7 @@ def _row(trial: FrozenTrial, pid: int | None, maximize: bool) -> StatusRow:
         started=trial.datetime_start,
         seconds=_seconds(trial, record),
         worker_pid=pid,
-        attempts=record.attempts,
+        attempts=len(record.attempts),
     )
 
 

@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from search_spaces.errors import ConfigurationError
+from search_spaces.schema import Targets
 from studies.folder import OutputFolder, Owner
 from studies.storage import open_storage_for_reading
 from studies.storage_url import check_storage_url
@@ -19,6 +20,7 @@ DEFAULT_STUDY_NAME = "khmer-ocr"
 
 _TERMS = "terms"
 _FOLDER = "folder"
+_TARGETS = "targets"
 
 
 def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, terms: StudyTerms) -> optuna.Study:
@@ -28,7 +30,7 @@ def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, t
         storage: From `open_storage`.
         name: The study's name.
         folder: The output folder; it becomes the study's own.
-        terms: What the run that calls this will train under.
+        terms: What the run that calls this will train under; models that the study does not know yet join it.
 
     Returns:
         The study.
@@ -52,6 +54,9 @@ def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, t
             # A kill between creating the study and this point leaves it without terms: they are completed
             # now.
             study = _give_terms(study, storage, terms)
+        extended = study_terms(study).extended(terms).as_dict()
+        if extended != study.user_attrs[_TERMS]:
+            study.set_user_attr(_TERMS, extended)
         if study.user_attrs.get(_FOLDER) != _folder_mark(folder):
             study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
@@ -73,6 +78,26 @@ def load_study(
     Raises:
         ConfigurationError: If there is no study, or another one than was asked for.
     """
+    owner, url = find_study(output_dir, storage_url=storage_url, name=name)
+    study = _find_study(open_storage_for_reading(url), owner.study)
+    if study is None or _TERMS not in study.user_attrs:
+        raise ConfigurationError(
+            f"output folder {os.path.abspath(output_dir)}: its study has not begun yet; `khmer-tuner run` begins it"
+        )
+    return study, OutputFolder(output_dir)
+
+
+def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
+    """Return what a folder says of its study, and the study's storage URL; nothing is opened.
+
+    Args:
+        output_dir: The study's output folder.
+        storage_url: Its storage, needed only to add a password.
+        name: Its name, needed only to make sure.
+
+    Raises:
+        ConfigurationError: If the folder belongs to no study, or to another one than was asked for.
+    """
     folder = OutputFolder(output_dir)
     owner = _owner_or_refuse(folder)
     if name is not None and name != owner.study:
@@ -86,17 +111,24 @@ def load_study(
         raise ConfigurationError(
             f"output folder {folder.path}: its study is kept in {folder.storage_url(owner)}; leave out --storage"
         )
-    study = _find_study(open_storage_for_reading(url), owner.study)
-    if study is None or _TERMS not in study.user_attrs:
-        raise ConfigurationError(
-            f"output folder {folder.path}: its study has not begun yet; `khmer-tuner run` begins it"
-        )
-    return study, folder
+    return owner, url
 
 
 def study_terms(study: optuna.Study) -> StudyTerms:
     """Return the terms that the study was begun under."""
     return StudyTerms(**study.user_attrs[_TERMS])
+
+
+def keep_targets(study: optuna.Study, targets: Targets) -> None:
+    """Let a study remember what its experiments should reach."""
+    data = targets.model_dump(mode="json")
+    if study.user_attrs.get(_TARGETS) != data:
+        study.set_user_attr(_TARGETS, data)
+
+
+def study_targets(study: optuna.Study) -> Targets:
+    """Return what a study's experiments should reach, as the latest run said."""
+    return Targets.model_validate(study.user_attrs.get(_TARGETS, {}))
 
 
 def version_notes(study: optuna.Study, terms: StudyTerms) -> tuple[str, ...]:

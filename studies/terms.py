@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from optuna.study import StudyDirection
+
+from search_spaces.model_definitions import ModelDefinition, definition_changes
 
 # Where the dataset was found last: it may move, its fingerprint tells whether it is still the same.
 _DATASET_PLACE = "metadata_path"
@@ -24,7 +26,8 @@ class StudyTerms:
         seed: The study's seed.
         dataset: ``fingerprint`` of the content, ``train_split``, ``val_split``; ``metadata_path`` (where it
             was found) may differ from one run to the next.
-        model_definitions_digest: Hash of the model definitions that the study uses.
+        models: The definition of every model that the study knows, by name, as plain data. The same name means the
+            same network in all of its trials; later runs may add names.
         versions: Of Python and the libraries, by name; for information.
     """
 
@@ -32,7 +35,7 @@ class StudyTerms:
     mode: str
     seed: int
     dataset: Mapping[str, Any]
-    model_definitions_digest: str
+    models: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -46,6 +49,11 @@ class StudyTerms:
         plain: dict[str, Any] = json.loads(json.dumps(data, default=dict))
         return plain
 
+    @property
+    def definitions(self) -> dict[str, ModelDefinition]:
+        """The definition of every model that the study knows."""
+        return {name: ModelDefinition.model_validate(data) for name, data in self.models.items()}
+
     def changes(self, now: StudyTerms) -> list[str]:
         """Say what other terms change about these; where the dataset is and the versions may differ."""
         old, new = self._compared(), now._compared()
@@ -53,7 +61,12 @@ class StudyTerms:
             f"{what} was {_shown(old.get(what))} when it began and is {_shown(new.get(what))} now"
             for what in dict.fromkeys((*old, *new))
             if old.get(what) != new.get(what)
-        ]
+        ] + definition_changes(self.definitions, now.definitions)
+
+    def extended(self, now: StudyTerms) -> StudyTerms:
+        """Return these terms with the models that other terms add, and the dataset where those have found it."""
+        dataset = {**self.dataset, _DATASET_PLACE: now.dataset.get(_DATASET_PLACE)}
+        return replace(self, models={**now.models, **self.models}, dataset=dataset)
 
     def _compared(self) -> dict[str, Any]:
         """Return what must not change, under the names that users know."""
@@ -64,7 +77,6 @@ class StudyTerms:
             "early_stopping.monitor": data["monitor"],
             "early_stopping.mode": data["mode"],
             "training.seed": data["seed"],
-            "the models' definitions (digest)": data["model_definitions_digest"],
             **dataset,
         }
 

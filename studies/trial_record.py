@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import optuna
@@ -36,6 +37,31 @@ class TrialPhase(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class BegunAfter(StrEnum):
+    """What came before an attempt at a trial."""
+
+    WAITING = "waiting"
+    STOP = "stop"
+    DEATH = "death"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One process's work on a trial.
+
+    Attributes:
+        began: When, ISO 8601 in UTC, whole seconds.
+        worker: Host and process, as ``host:pid``.
+        epochs: Epochs that the study knew of then.
+        after: Whether the trial was waiting, or the process before this one was stopped or died.
+    """
+
+    began: str
+    worker: str
+    epochs: int
+    after: BegunAfter
 
 
 class WhyEnded(StrEnum):
@@ -100,7 +126,7 @@ class TrialRecord:
         experiment_name: The preset's name, or ``search_0007`` by number; also its folder's name.
         config: All fields of `TrainingConfig`; those of a search trial are complete once it was claimed.
         config_digest: Hash of what determines the result; "" for a search trial.
-        attempts: How often it was begun: claimed once, adopted the other times.
+        attempts: Every process that worked on it, in order: one claimed it, the others adopted it.
         outcome: How it ended; None while it has not, or if whoever ended it left nothing.
         outside_space: Values of a preset that the search space cannot hold, so that they are no parameters.
     """
@@ -111,9 +137,19 @@ class TrialRecord:
     experiment_name: str
     config: Mapping[str, Any]
     config_digest: str
-    attempts: int
+    attempts: tuple[Attempt, ...]
     outcome: TrialOutcome | None
     outside_space: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def deaths_in_a_row(self) -> int:
+        """How many processes have died on it, one after the other, without finishing an epoch; stops do not count."""
+        deaths = 0
+        for before, attempt in reversed(list(pairwise(self.attempts))):
+            if before.epochs != attempt.epochs:
+                break
+            deaths += attempt.after is BegunAfter.DEATH
+        return deaths
 
     @property
     def training_config(self) -> TrainingConfig:
@@ -142,13 +178,20 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         number=trial.number,
         kind=TrialKind(attributes[KIND]),
         phase=_phase(trial.state, outcome),
-        experiment_name=attributes.get(EXPERIMENT_NAME) or f"search_{trial.number:04d}",
+        experiment_name=attributes.get(EXPERIMENT_NAME) or search_trial_name(trial.number),
         config=attributes.get(CONFIG, {}),
         config_digest=attributes.get(CONFIG_DIGEST, ""),
-        attempts=attributes.get(ATTEMPTS, 0),
+        attempts=tuple(
+            Attempt(**attempt | {"after": BegunAfter(attempt["after"])}) for attempt in attributes.get(ATTEMPTS, ())
+        ),
         outcome=outcome,
         outside_space=attributes.get(OUTSIDE_SPACE, {}),
     )
+
+
+def search_trial_name(number: int) -> str:
+    """Return the name of a search trial, also its folder's."""
+    return f"search_{number:04d}"
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -160,6 +203,13 @@ def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
     """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
     presets = (record for record in records if record.kind is TrialKind.PRESET)
     return {record.experiment_name: record for record in sorted(presets, key=lambda record: record.number)}
+
+
+def latest_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return a study's trials by number, without presets' trials that a later one supersedes."""
+    records = [read_record(trial) for trial in own_trials(study)]
+    latest = {preset.number for preset in latest_presets(records).values()}
+    return [record for record in records if record.kind is TrialKind.SEARCH or record.number in latest]
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:

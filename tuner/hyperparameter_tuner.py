@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ from search_spaces import (
 )
 from studies import (
     DEFAULT_STUDY_NAME,
-    OutputFolder,
-    StudyStatus,
+    SearchRequest,
+    check_search,
     default_results_name,
     load_study,
-    mask_password,
     render_results,
-    study_status,
-    write_json,
 )
-from tuner.display import Display, RunSummary
+from tuner.display import Display
 from tuner.results_file import check_results_path
-from tuner.session import Session, StudyPlace, with_overrides
+from tuner.scope import Limits, Scope
+from tuner.session import Session, load_space, with_overrides
+from tuner.study_place import StudyPlace
+from tuner.study_run import run_study, timestamp, write_results
 
 
 class HyperparameterTuner:
@@ -49,6 +48,10 @@ class HyperparameterTuner:
         device: str | None = None,
         seed: int | None = None,
         results_file: str | None = None,
+        space_file: str | None = None,
+        search: SearchRequest | None = None,
+        until_targets: bool = False,
+        workers: int = 1,
         display: Display | None = None,
     ) -> None:
         """Read and check a configuration file; nothing is created.
@@ -61,6 +64,10 @@ class HyperparameterTuner:
             device: ``auto``, ``cpu`` or ``cuda`` for all experiments, whatever the file says.
             seed: The seed of all experiments, whatever the file says.
             results_file: Where results go; the default is named after the time, in the working directory.
+            space_file: What a search may vary; the default is the study's, else the shipped one.
+            search: An open search after the experiments of `run_experiments`; its `at_least` says how many trials.
+            until_targets: Whether no further trial is begun once one has met the file's targets.
+            workers: Processes that train side by side.
             display: Who is told of progress; by default nobody.
 
         Raises:
@@ -77,9 +84,12 @@ class HyperparameterTuner:
         self._device = device
         self._seed = seed
         self._results_file = results_file
+        self._space_file = space_file
+        self._search = search or SearchRequest()
+        self._until_targets = until_targets
+        self._workers = workers
         self._display = display or Display()
         self._results: dict[str, Any] | None = None
-        self._results_path: Path | None = None
 
     def load_config(self, config_file: str) -> dict[str, Any]:
         """Read and check a configuration file; return its content as plain data.
@@ -118,7 +128,7 @@ class HyperparameterTuner:
         experiments = self._file.select(experiment_names)
         if not experiments:
             raise ConfigurationError("experiments: none chosen; name one or more, or leave the names out for all")
-        return self._run(self._file, experiments)
+        return self._run(self._file, experiments, self._search)
 
     def run_single_experiment(self, experiment_name: str, experiment_config: dict[str, Any]) -> dict[str, Any]:
         """Train one experiment.
@@ -136,7 +146,7 @@ class HyperparameterTuner:
             ExperimentFailedError: It failed, and the study says so too; or another process is at it.
         """
         file = parse_experiments({"experiments": {experiment_name: experiment_config}})
-        results = self._run(file, file.experiments)
+        results = self._run(file, file.experiments, SearchRequest())
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
@@ -153,15 +163,14 @@ class HyperparameterTuner:
         """
         if self._results is None:
             study, _ = load_study(self._output_dir, storage_url=self._storage, name=self._study_name)
-            self._results = render_results(study, timestamp=_timestamp())
-        path = Path(self._results_file or default_results_name(self._results["timestamp"]))
-        write_json(path, self._results)
-        self._results_path = path.absolute()
-        return str(path)
+            self._results = render_results(study, timestamp=timestamp())
+        write_results(self._results, self._results_file)
+        return self._results_file or default_results_name(self._results["timestamp"])
 
-    def _run(self, file: ExperimentFile, chosen: Mapping[str, TrainingConfig]) -> dict[str, Any]:
+    def _run(self, file: ExperimentFile, chosen: Mapping[str, TrainingConfig], search: SearchRequest) -> dict[str, Any]:
         experiments = with_overrides(chosen, seed=self._seed, device=self._device)
         check_results_path(self._results_file)
+        check_search(search)
         first = next(iter(experiments.values()))
         session = Session.open(
             StudyPlace(self._output_dir, self._study_name, self._storage, first.device),
@@ -170,36 +179,11 @@ class HyperparameterTuner:
             file_order=list(file.experiments),
             may_generate=not file.names_dataset,
             display=self._display,
+            space=load_space(self._space_file, first),
         )
-        try:
-            session.work()
-        finally:
-            self._results = render_results(session.study, timestamp=_timestamp())
-            self.save_results()
-        assert self._results_path is not None
-        self._display.run_ended(
-            RunSummary(
-                results=self._results,
-                results_path=self._results_path,
-                output_dir=self._output_dir.absolute(),
-                storage_url=None if self._storage is None else mask_password(self._storage),
-                records=session.records(),
-                targets=file.targets,
-                monitor=first.early_stopping_monitor,
-                leader=_leader(study_status(session.study, OutputFolder(self._output_dir)), self._results),
-            )
-        )
+        if search.at_least:
+            session.search(search)
+        scope = Scope(frozenset(experiments), search=search.at_least > 0)
+        limits = Limits(until_targets=self._until_targets)
+        self._results = run_study(session, scope, limits, workers=self._workers, results_file=self._results_file)
         return self._results
-
-
-def _timestamp() -> str:
-    return time.strftime("%Y%m%d_%H%M%S")
-
-
-def _leader(status: StudyStatus, results: Mapping[str, Any]) -> str | None:
-    """Return the experiment that the monitored metric puts before the results' best one, if there is one."""
-    best = results["best_result"]
-    if best is None or status.best is None or status.best.name == best["experiment_name"]:
-        return None
-    others = {row.name: row.best_value for row in status.rows}
-    return status.best.name if status.best.best_value != others[best["experiment_name"]] else None

@@ -6,17 +6,32 @@ import contextlib
 import errno
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from search_spaces import Targets, TrainingConfig
+from search_spaces import ModelDefinition, Targets, TrainingConfig, fit_loss
 from search_spaces.training_config import WITHOUT_INFLUENCE
-from studies import Claim, OutputFolder, TrialOutcome, WhyEnded, study_space, suggest_all
+from studies import (
+    MOST_DEATHS,
+    Claim,
+    OutputFolder,
+    TrialKind,
+    TrialOutcome,
+    TrialRecord,
+    WhyEnded,
+    ended_records,
+    records_not_kept,
+    search_settings,
+    study_space,
+    study_terms,
+    suggest_all,
+)
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
@@ -25,9 +40,13 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.loop import train
-from tuner.training.recorder import log_file
+from tuner.training.recorder import log_file, read_metrics
 
 log = logging.getLogger(__name__)
+
+
+class Paused(BaseException):
+    """The trial is left for later, after a finished epoch; like KeyboardInterrupt, it is no failure."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +56,40 @@ class Workplace:
     Attributes:
         folder: The study's output folder.
         cache: The dataset's pixels.
-        experiments: What the run trains; where and how the work is done (`WITHOUT_INFLUENCE`) is as it says.
+        experiments: What the run itself asks for; where and how the work is done (`WITHOUT_INFLUENCE`) is as it says.
+        device: Where all trials train; None for where each configuration says.
         targets: What experiments should reach.
         display: Who is told.
+        is_over: Asked before each epoch whether the trial is to be left for later.
     """
 
     folder: OutputFolder
     cache: PixelCache
     experiments: Mapping[str, TrainingConfig]
+    device: str | None
     targets: Targets
     display: Display
+    is_over: Callable[[], bool] = lambda: False
+
+    def placed(self, config: TrainingConfig, name: str, models: Path) -> TrainingConfig:
+        """Return a trial's configuration as it is trained here and now."""
+        asked = self.experiments.get(name, config)
+        today = {field: getattr(asked, field) for field in WITHOUT_INFLUENCE}
+        today |= {"experiment_name": name, "output_dir": str(self.folder.path), "model_config_path": str(models)}
+        return replace(config, **today | {"device": self.device or asked.device})
 
 
 def run_trial(claim: Claim, workplace: Workplace) -> None:
     """Train a claimed trial and tell the study how it ended, whatever happens.
 
-    An interruption (KeyboardInterrupt) passes through, and so do a full disk and a database that cannot be reached: the
-    trial stays running in the study, and whoever claims it next goes on after its last epoch.
+    An interruption (KeyboardInterrupt, `Paused`) passes through, and so do a full disk and a database that cannot be
+    reached: the trial stays running in the study, and whoever claims it next goes on after its last epoch.
     """
     folder = workplace.folder.trial_dir(claim.record.experiment_name)
     epochs: list[EpochMetrics] = []
+    if claim.crashed:
+        claim.finish(_crash(read_metrics(folder)))
+        return
     try:
         result = _train_logged(claim, workplace, folder, epochs)
     except Exception as error:
@@ -70,6 +103,7 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
     with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
         _checkpoints(folder, claim.record.training_config).end()
+        _remove_checkpoints(records_not_kept(ended_records(claim.trial.study)), workplace.folder)
 
 
 def _train_logged(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
@@ -83,54 +117,97 @@ def _train_logged(claim: Claim, workplace: Workplace, folder: Path, epochs: list
 
 def _train(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
     """Train a trial; `epochs` collects what it finished, also if it fails."""
-    trial, display, name = claim.trial, workplace.display, claim.record.experiment_name
-    suggested = suggest_all(trial, study_space(trial.study), claim.record.training_config)
-    today = {field: getattr(workplace.experiments[name], field) for field in WITHOUT_INFLUENCE}
-    config = replace(suggested, **today | {"experiment_name": name, "output_dir": str(workplace.folder.path)})
-    display.trial_started(name, trial.number, config, adopted=claim.adopted)
-    reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+    trial, display, number = claim.trial, workplace.display, claim.record.number
+    config = workplace.placed(_settings(claim), claim.record.experiment_name, workplace.folder.model_definitions_path)
+    display.trial_started(number, claim.record.experiment_name, config, adopted=claim.adopted)
+    reported = set(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
 
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         epochs.append(metrics)
         # Best so far, so that the last report of a trial is its best; epochs known from before a kill stay.
         if metrics.epoch not in reported and early_stopping.best is not None:
             trial.report(early_stopping.best, metrics.epoch)
-        display.epoch_ended(metrics, early_stopping)
-        return False
+        display.epoch_ended(number, metrics, early_stopping)
+
+    def on_batch(done: int, total: int) -> None:
+        if done == 0 and workplace.is_over():
+            raise Paused
+        display.batch(number, done, total)
 
     device, _ = setup_training_environment(config)
     data = TrainingData.of(config, workplace.cache, device)
-    return train(config, data, folder, on_epoch_end=on_epoch_end, on_batch=display.batch)
+    return train(
+        config, data, folder, on_epoch_end=on_epoch_end, is_hopeless=_is_hopeless_rule(claim), on_batch=on_batch
+    )
+
+
+def _settings(claim: Claim) -> TrainingConfig:
+    """Return what a trial trains: a preset's own settings, or what is suggested for a search trial."""
+    study = claim.trial.study
+    space = study_space(study)
+    if claim.record.kind is TrialKind.PRESET:
+        return suggest_all(claim.trial, space, claim.record.training_config)
+    search = search_settings(study)
+    assert search is not None, "search trials are enqueued after the settings of the search"
+    definitions = study_terms(study).definitions
+    settings = suggest_all(claim.trial, space, search.start, settle=partial(_settled, definitions=definitions))
+    claim.record_config(settings)
+    return settings
+
+
+def _settled(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
+    """Return a configuration with the loss that its model learns with, and no floor above its learning rate."""
+    return fit_loss(replace(config, min_lr=min(config.min_lr, config.learning_rate)), definitions)
+
+
+def _is_hopeless_rule(claim: Claim) -> Callable[[int, EarlyStopping], bool]:
+    """Return who judges a trial by the others: nobody judges a preset."""
+    search = search_settings(claim.trial.study)
+    if claim.record.kind is TrialKind.PRESET or search is None:
+        return lambda epoch, early_stopping: False
+    pruning, patience = search.pruning, claim.record.training_config.early_stopping_patience
+    return lambda epoch, early_stopping: pruning.is_hopeless(claim.trial, epoch, patience, early_stopping.is_beaten_by)
 
 
 def _outcome(result: TrainingResult, targets: Targets) -> TrialOutcome:
     diverged = result.why_ended == "nonfinite_loss"
-    return TrialOutcome(
-        why_ended=WhyEnded(result.why_ended),
-        training_time_s=result.training_time_s,
-        best_val_char_accuracy=result.highest("val_char_accuracy"),
-        best_val_seq_accuracy=result.highest("val_seq_accuracy"),
-        final_train_loss=result.history[-1].train_loss if result.history else None,
-        total_epochs=len(result.history),
-        best_epoch=result.best_epoch or None,
-        epoch_seconds_median=_median_seconds(result.history),
-        converged_epoch=_converged_epoch(result.history, targets),
-        error_message="the loss became infinite or not a number; try a lower learning_rate" if diverged else "",
-    )
+    message = "the loss became infinite or not a number; try a lower learning_rate" if diverged else ""
+    outcome = _summed_up(result.history, WhyEnded(result.why_ended), targets, error_message=message)
+    return replace(outcome, best_epoch=result.best_epoch or None)
 
 
-def _failure(error: Exception, epochs: list[EpochMetrics]) -> TrialOutcome:
+def _failure(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
+    why = WhyEnded.OUT_OF_MEMORY if _is_out_of_memory(error) else WhyEnded.FAILED
+    kind = type(error).__name__
+    return _summed_up(epochs, why, error_type=kind, error_message=str(error) or kind)
+
+
+def _crash(epochs: Sequence[EpochMetrics]) -> TrialOutcome:
+    where = f"in epoch {len(epochs) + 1}"
+    message = f"{MOST_DEATHS} processes died one after the other {where}, for example for want of memory"
+    return _summed_up(epochs, WhyEnded.CRASHED, error_message=message)
+
+
+def _summed_up(
+    epochs: Sequence[EpochMetrics],
+    why: WhyEnded,
+    targets: Targets | None = None,
+    *,
+    error_type: str = "",
+    error_message: str = "",
+) -> TrialOutcome:
     return TrialOutcome(
-        why_ended=WhyEnded.OUT_OF_MEMORY if _is_out_of_memory(error) else WhyEnded.FAILED,
+        why_ended=why,
         training_time_s=sum(epoch.epoch_seconds for epoch in epochs),
         best_val_char_accuracy=max((epoch.val_char_accuracy for epoch in epochs), default=0.0),
         best_val_seq_accuracy=max((epoch.val_seq_accuracy for epoch in epochs), default=0.0),
         final_train_loss=epochs[-1].train_loss if epochs else None,
         total_epochs=len(epochs),
         best_epoch=None,
-        epoch_seconds_median=_median_seconds(epochs),
-        error_type=type(error).__name__,
-        error_message=str(error) or type(error).__name__,
+        epoch_seconds_median=statistics.median(epoch.epoch_seconds for epoch in epochs) if epochs else None,
+        converged_epoch=None if targets is None else _converged_epoch(epochs, targets),
+        error_type=error_type,
+        error_message=error_message,
     )
 
 
@@ -146,11 +223,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _median_seconds(epochs: list[EpochMetrics] | tuple[EpochMetrics, ...]) -> float | None:
-    return statistics.median(epoch.epoch_seconds for epoch in epochs) if epochs else None
-
-
-def _converged_epoch(epochs: tuple[EpochMetrics, ...], targets: Targets) -> int | None:
+def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:
     """Return the first epoch that meets both accuracy targets; None if none does or there are none."""
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
         return None
@@ -167,3 +240,8 @@ def _checkpoints(folder: Path, config: TrainingConfig) -> CheckpointFolder:
         save_every_n_epochs=config.save_every_n_epochs,
         keep_n_checkpoints=config.keep_n_checkpoints,
     )
+
+
+def _remove_checkpoints(records: Sequence[TrialRecord], folder: OutputFolder) -> None:
+    for record in records:
+        _checkpoints(folder.trial_dir(record.experiment_name), record.training_config).clear()

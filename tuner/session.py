@@ -1,11 +1,11 @@
-"""A run's session on a study: every input checked first, then dataset and study opened, then trials worked off."""
+"""A study opened for work: every input checked first, then the dataset and the study opened."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,98 +13,53 @@ import optuna
 
 from search_spaces import (
     ConfigurationError,
+    DataLoaderError,
+    SearchSpace,
     Targets,
     TrainingConfig,
-    definitions_digest,
+    definitions_yaml,
     load_model_definitions,
     load_search_space,
 )
 from studies import (
     OutputFolder,
+    SearchRequest,
     StudyTerms,
-    TrialPhase,
-    TrialRecord,
-    check_storage_url,
-    claim_next,
+    ask_for_search,
     create_or_join_study,
-    default_storage_url,
-    ended_records,
     enqueue_presets,
+    find_study,
+    keep_targets,
+    load_study,
     open_storage,
+    prepare_sampling,
+    refuse_changes,
+    study_targets,
+    study_terms,
     version_notes,
+    write_text,
 )
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
-from tuner.objective import Workplace, run_trial
+from tuner.objective import Workplace
+from tuner.study_place import StudyPlace
 from tuner.training.environment import setup_training_environment
-
-SEARCH_SPACE = "config/search_space.yaml"
 
 
 @dataclass(frozen=True)
-class StudyPlace:
-    """Where a study is kept, and on what it trains.
+class Session:
+    """A study opened for work.
 
     Attributes:
-        output_dir: The study's folder.
-        study_name: The study's name.
-        storage: Its storage URL; None for the SQLite file in the folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        study: The study, with the sampler and pruner that it was begun with.
+        workplace: What its trials have in common here and now.
+        storage_url: Where it is kept.
     """
 
-    output_dir: Path
-    study_name: str
-    storage: str | None
-    device: str
-
-    @property
-    def storage_url(self) -> str:
-        """The storage URL, the default filled in."""
-        return self.storage or default_storage_url(self.output_dir)
-
-    def check(self) -> None:
-        """Check all of it without creating anything.
-
-        Raises:
-            ConfigurationError: Something cannot be used; all problems at once.
-        """
-        url = self.storage_url
-        try:
-            check_storage_url(url, output_dir=self.output_dir)
-            problems: list[str] = []
-        except ConfigurationError as error:
-            # The folder is looked at all the same, as if no URL was given: this one cannot be compared.
-            problems, url = list(error.problems), default_storage_url(self.output_dir)
-        checks: list[Callable[[], object]] = [
-            lambda: OutputFolder(self.output_dir).check(self.study_name, url),
-            lambda: setup_training_environment(TrainingConfig(device=self.device)),
-        ]
-        for check in checks:
-            try:
-                check()
-            except ConfigurationError as error:
-                problems += [problem for problem in error.problems if problem not in problems]
-        if problems:
-            raise ConfigurationError(problems)
-
-
-class Session:
-    """A study opened for training some experiments."""
-
-    def __init__(
-        self,
-        study: optuna.Study,
-        workplace: Workplace,
-        experiments: Mapping[str, TrainingConfig],
-        *,
-        storage_url: str,
-    ) -> None:
-        """Take what `open` prepared."""
-        self.storage_url = storage_url
-        self.study = study
-        self._workplace = workplace
-        self._experiments = experiments
+    study: optuna.Study
+    workplace: Workplace
+    storage_url: str
 
     @classmethod
     def open(
@@ -116,8 +71,9 @@ class Session:
         file_order: Sequence[str],
         may_generate: bool,
         display: Display,
+        space: SearchSpace | None = None,
     ) -> Session:
-        """Check everything, then open the dataset and the study, and enqueue what the study does not have yet.
+        """Check everything, then open the dataset and the study, and enqueue the experiments it does not have yet.
 
         Args:
             place: Where the study is kept.
@@ -126,6 +82,7 @@ class Session:
             file_order: All names of the file that they come from.
             may_generate: Whether the default dataset is made if it is missing.
             display: Who is told.
+            space: What a search may vary; None for what the study has, or the shipped one if it has none yet.
 
         Raises:
             ConfigurationError: Something cannot be used, or does not fit the study. Nothing was created.
@@ -134,42 +91,62 @@ class Session:
         place.check()
         for device in {config.device for config in experiments.values()}:
             setup_training_environment(TrainingConfig(device=device))
+        folder = OutputFolder(place.output_dir)
+        _refuse_early(place, experiments, space)
         first = next(iter(experiments.values()))
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        folder = OutputFolder(place.output_dir)
-        terms = _terms(first, cache)
-        study = create_or_join_study(open_storage(place.storage_url), place.study_name, folder, terms)
-        for note in version_notes(study, terms):
-            display.note(note)
-        space = load_search_space(SEARCH_SPACE)
+        study = _join(place, folder, _terms(first, cache), display)
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
-        workplace = Workplace(folder, cache, experiments, targets, display)
-        return cls(study, workplace, experiments, storage_url=place.storage_url)
+        keep_targets(study, targets)
+        prepare_sampling(study, first.seed)
+        workplace = Workplace(folder, cache, experiments, None, targets, display)
+        return cls(study, workplace, place.storage_url)
 
-    def work(self) -> None:
-        """Train what is left of the experiments, one after another, until nothing is left to claim."""
-        display, names = self._workplace.display, self._experiments
-        display.run_started(names, self.records())
-        while (claim := claim_next(self.study, self._workplace.folder, names)) is not None:
-            with claim:
-                run_trial(claim, self._workplace)
-            display.trial_ended(self._record(claim.record.experiment_name))
-        missing = set(names) - {record.experiment_name for record in self.records()}
-        if missing:
-            display.note(f"another process is training {', '.join(sorted(missing))}")
+    @classmethod
+    def reopen(
+        cls,
+        output_dir: Path,
+        *,
+        display: Display,
+        storage: str | None = None,
+        study_name: str | None = None,
+        device: str | None = None,
+        experiments: Mapping[str, TrainingConfig] | None = None,
+    ) -> Session:
+        """Open a study that has begun, with nothing but what its folder and the study itself remember.
 
-    def records(self, names: Collection[str] | None = None) -> list[TrialRecord]:
-        """Return the ended trials of the experiments, in the order of their file."""
-        wanted = self._experiments if names is None else names
-        return [record for record in ended_records(self.study) if record.experiment_name in wanted]
+        Args:
+            output_dir: The study's folder.
+            display: Who is told.
+            storage: Its storage URL, needed only to add a password.
+            study_name: Its name, needed only to make sure.
+            device: Where all trials train; None for where each configuration says.
+            experiments: Experiments whose work-related settings are newer than those that the study has.
 
-    def failed(self) -> bool:
-        """Return whether an experiment failed."""
-        return any(record.phase is TrialPhase.FAILED for record in self.records())
+        Raises:
+            ConfigurationError: The folder holds no study, or something has changed that may not change.
+            DataLoaderError: The dataset is missing or damaged.
+        """
+        setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))
+        begun, folder = load_study(output_dir, storage_url=storage, name=study_name)
+        _, url = find_study(output_dir, storage_url=storage)
+        terms = study_terms(begun)
+        cache = _cache_of(terms, folder)
+        place = StudyPlace(output_dir, begun.study_name, url, device or TrainingConfig.device)
+        study = _join(place, folder, _terms_now(terms, cache), display)
+        prepare_sampling(study, terms.seed)
+        workplace = Workplace(folder, cache, experiments or {}, device, study_targets(study), display)
+        return cls(study, workplace, url)
 
-    def _record(self, name: str) -> TrialRecord:
-        return self.records([name])[0]
+    def search(self, request: SearchRequest) -> None:
+        """Give the study more search trials.
+
+        Raises:
+            ConfigurationError: The study searches in another way already.
+        """
+        ask_for_search(self.study, self.workplace.folder, request)
+        prepare_sampling(self.study, study_terms(self.study).seed)
 
 
 def with_overrides(
@@ -186,11 +163,49 @@ def with_overrides(
     }
 
 
+def load_space(path: str | None, config: TrainingConfig) -> SearchSpace | None:
+    """Return the search space of a file, checked against the models that a configuration goes by; None for no file.
+
+    Raises:
+        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_search_space`.
+    """
+    return None if path is None else load_search_space(path, load_model_definitions(config.model_config_path))
+
+
+def _refuse_early(place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> None:
+    """Refuse what the study cannot take before a dataset is drawn for it."""
+    try:
+        study, _ = load_study(place.output_dir, storage_url=place.storage)
+    except ConfigurationError:  # there is none yet
+        return
+    refuse_changes(study, experiments, space)
+
+
+def _join(place: StudyPlace, folder: OutputFolder, terms: StudyTerms, display: Display) -> optuna.Study:
+    study = create_or_join_study(open_storage(place.storage_url), place.study_name, folder, terms)
+    for note in version_notes(study, terms):
+        display.note(note)
+    text, path = definitions_yaml(study_terms(study).definitions), folder.model_definitions_path
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return study
+
+
 def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -> None:
     if metadata_path.exists() or not may_generate:
         return
     display.note(f"no dataset at {metadata_path}: drawing the default one (5,000 images and 1,000 for testing)")
     generate_dataset(metadata_path.parent, on_progress=display.dataset_progress)
+
+
+def _cache_of(terms: StudyTerms, folder: OutputFolder) -> PixelCache:
+    path = Path(terms.dataset["metadata_path"])
+    if not path.exists():
+        raise DataLoaderError(
+            f"{path}: the dataset of the study in {folder.path} is gone; put it back, or repeat `khmer-tuner run` with "
+            "a --config that says where it is now"
+        )
+    return open_pixel_cache(path, [terms.dataset["train_split"], terms.dataset["val_split"]])
 
 
 def _terms(config: TrainingConfig, cache: PixelCache) -> StudyTerms:
@@ -205,10 +220,19 @@ def _terms(config: TrainingConfig, cache: PixelCache) -> StudyTerms:
             "val_split": config.val_split,
             "metadata_path": os.path.abspath(config.metadata_path),
         },
-        model_definitions_digest=definitions_digest(definitions, definitions),
-        versions={
-            "python": platform.python_version(),
-            "torch": importlib.metadata.version("torch"),
-            "optuna": importlib.metadata.version("optuna"),
-        },
+        models={name: definition.model_dump(mode="json") for name, definition in definitions.items()},
+        versions=_versions(),
     )
+
+
+def _terms_now(begun: StudyTerms, cache: PixelCache) -> StudyTerms:
+    """Return a study's terms with what can have changed since: the dataset's content and the versions."""
+    return replace(begun, dataset={**begun.dataset, "fingerprint": cache.fingerprint}, versions=_versions())
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "optuna": importlib.metadata.version("optuna"),
+    }

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces import ModelDefinition, load_model_definitions
+
 Write = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
 def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def definitions() -> dict[str, ModelDefinition]:
+    """The shipped models: small, medium, large and ctc."""
+    return load_model_definitions("config/model_config.yaml")
 
 
 @pytest.fixture

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from search_spaces import ConfigurationError, definitions_digest, load_model_definitions
+from search_spaces import (
+    ConfigurationError,
+    ModelDefinition,
+    TrainingConfig,
+    definition_changes,
+    definitions_digest,
+    definitions_yaml,
+    fit_loss,
+    load_model_definitions,
+)
 
 
 def test_shipped_file_has_the_documented_models() -> None:
@@ -63,3 +72,75 @@ def test_digest_follows_the_named_models_only() -> None:
     assert digest != definitions_digest(changed, ["small", "medium"])
     with pytest.raises(KeyError):
         definitions_digest(definitions, ["none"])
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "smoothing", "fitted"),
+    [
+        ("ctc", "crossentropy", 0.1, ("ctc", 0.0)),
+        ("ctc", "focal", 0.0, ("ctc", 0.0)),
+        ("ctc", "ctc", 0.1, ("ctc", 0.0)),
+        ("small", "ctc", 0.1, ("crossentropy", 0.1)),
+        ("small", "crossentropy", 0.1, ("crossentropy", 0.1)),
+        ("small", "focal", 0.1, ("focal", 0.1)),
+        ("unknown", "ctc", 0.1, ("ctc", 0.1)),
+    ],
+)
+def test_every_model_gets_a_loss_it_can_learn_with(
+    model: str, loss: str, smoothing: float, fitted: tuple[str, float], definitions: dict[str, ModelDefinition]
+) -> None:
+    config = TrainingConfig(model_name=model, loss_type=loss, label_smoothing=smoothing, batch_size=7)
+    wanted = TrainingConfig(model_name=model, loss_type=fitted[0], label_smoothing=fitted[1], batch_size=7)
+    assert fit_loss(config, definitions) == wanted
+
+
+def test_changes_of_the_models_that_both_have(definitions: dict[str, ModelDefinition]) -> None:
+    wider = definitions["small"].model_copy(update={"width": 96, "stem_channels": (8, 32)})
+    new = {"mine": wider, "small": wider, "medium": definitions["medium"]}
+    assert definition_changes(definitions, new) == [
+        "model 'small': stem_channels was [16, 32] and is [8, 32] now",
+        "model 'small': width was 64 and is 96 now",
+    ]
+    assert definition_changes(definitions, definitions) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ខ្មែរ",
+        "two words",
+        "1e3",
+        "1e-3",
+        "010",
+        "yes",
+        "null",
+        "2020-01-01",
+        "1:30",
+        "",
+        "<<",
+        "=",
+        "a: b",
+        "#",
+        "'\"\x85\x07",
+    ],
+)
+def test_definitions_survive_being_written(write: Any, name: str, definitions: dict[str, ModelDefinition]) -> None:
+    named = {"z": definitions["ctc"], name: definitions["large"], **definitions}
+    text = definitions_yaml(named)
+    read = load_model_definitions(write(text))
+    assert list(read.items()) == list(named.items())
+
+
+def test_written_definitions_are_readable(definitions: dict[str, ModelDefinition]) -> None:
+    lines = definitions_yaml({"ខ្មែរ": definitions["ctc"]}).splitlines()
+    assert lines == [
+        "# The networks of a study, as they were when it began.",
+        "models:",
+        "  ខ្មែរ:",
+        "    decoder: ctc",
+        "    stem_channels: [16, 32]",
+        "    stage_channels: [48, 80]",
+        "    blocks_per_stage: 1",
+        "    width: 128",
+        "    context_layers: 1",
+    ]

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
-from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
+from search_spaces import (
+    Choices,
+    FloatRange,
+    IntRange,
+    Parameter,
+    SearchSpace,
+    TrainingConfig,
+    parse_search_space,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +107,181 @@ def test_holds_by_name() -> None:
     assert SPACE.holds("warmup_epochs", 3)
     assert not SPACE.holds("warmup_epochs", 9)
     assert not SPACE.holds("batch_size", 32)
+
+
+@pytest.mark.parametrize(
+    ("domain", "text"),
+    [
+        (FloatRange(1e-4, 1e-2, log=True), "0.0001 to 0.01, log scale"),
+        (FloatRange(0.0, 1.0, step=0.25), "0 to 1, step 0.25"),
+        (IntRange(16, 128, step=16), "16 to 128, step 16"),
+        (IntRange(1, 64, log=True), "1 to 64, log scale"),
+        (Choices((True, False)), "true, false"),
+    ],
+)
+def test_domains_in_words(domain: FloatRange | IntRange | Choices, text: str) -> None:
+    assert str(domain) == text
+
+
+def test_what_the_space_gives_a_setting() -> None:
+    space = SearchSpace(SPACE.parameters, {"num_epochs": 30})
+    names = ("learning_rate", "scheduler_type", "num_epochs", "batch_size")
+    assert [space.given(name) for name in names] == [(1e-3, 1e-2), ("cosine", "steplr"), (30,), ()]
+
+
+@pytest.mark.parametrize("floor", [Parameter("min_lr", FloatRange(0.0, 1e-4)), None])
+def test_widening_keeps_the_floor_below_the_learning_rate(floor: Parameter | None) -> None:
+    rate = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
+    rates = (rate,) if floor is None else (rate, floor)
+    batches = Parameter("batch_size", IntRange(16, 64))
+    space = SearchSpace((*rates, batches), {"min_lr": 1e-4} if floor is None else {})
+    wider = space.widened([TrainingConfig(learning_rate=1e-5, batch_size=8)])
+    assert wider == SearchSpace((*rates, Parameter("batch_size", IntRange(8, 64))), space.base)
+    assert parse_search_space(wider.as_dict()) == wider
+
+
+A = TrainingConfig(
+    model_name="tiny",
+    metadata_path="data/metadata.yaml",
+    num_workers=0,
+    batch_size=8,
+    learning_rate=1e-5,
+    min_lr=1e-5,
+    optimizer_betas=[0.8, 0.9],
+    experiment_name="a",
+    output_dir="out",
+    seed=3,
+)
+B = replace(A, model_name="wide", metadata_path="/abs/data/metadata.yaml", batch_size=64, learning_rate=1e-3)
+VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"num_epochs": 7})
+
+
+@pytest.mark.parametrize(
+    ("space", "presets", "differs"),
+    [
+        (VARIED, [], {"num_epochs": 7}),
+        # Both agree on workers, betas, seed and min_lr, not on the learning rate; 8 is no batch size of the space.
+        (
+            VARIED,
+            [A, B],
+            {
+                "num_epochs": 7,
+                "num_workers": 0,
+                "optimizer_betas": [0.8, 0.9],
+                "seed": 3,
+                "min_lr": 1e-5,
+                "metadata_path": "data/metadata.yaml",
+                "model_name": "tiny",
+            },
+        ),
+        (
+            SearchSpace((), {"num_workers": 2}),
+            [TrainingConfig(num_workers=8, num_epochs=9)],
+            {"num_workers": 2, "num_epochs": 9},
+        ),
+        # The default model, since a preset has it; else the first preset's.
+        (SearchSpace(()), [TrainingConfig(model_name="tiny"), TrainingConfig()], {}),
+        (
+            SearchSpace(()),
+            [TrainingConfig(model_name="tiny"), TrainingConfig(model_name="wide")],
+            {"model_name": "tiny"},
+        ),
+        (SearchSpace((), {"model_name": "large"}), [TrainingConfig(model_name="tiny")], {"model_name": "large"}),
+        (
+            SearchSpace((Parameter("model_name", Choices(("small", "large"))),)),
+            [TrainingConfig(model_name="ctc", loss_type="ctc")],
+            {"model_name": "small", "loss_type": "ctc"},
+        ),
+        # The floor gives way to the lowest learning rate of the space, the presets, and the default.
+        (
+            SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True)),)),
+            [TrainingConfig(learning_rate=1e-2, min_lr=1e-3), TrainingConfig(learning_rate=1e-3, min_lr=1e-3)],
+            {"min_lr": 1e-4},
+        ),
+        (
+            SearchSpace((), {"min_lr": 1e-3}),
+            [TrainingConfig(learning_rate=1e-4)],
+            {"learning_rate": 1e-4, "min_lr": 1e-4},
+        ),
+        (
+            SearchSpace(()),
+            [TrainingConfig(learning_rate=0.1, min_lr=0.01), TrainingConfig(learning_rate=0.2, min_lr=0.01)],
+            {"min_lr": 1e-3},
+        ),
+        # A learning rate that every trial is given anew does not pull an explicit floor down.
+        (
+            SearchSpace((Parameter("learning_rate", FloatRange(0.01, 0.1)),), {"min_lr": 0.005}),
+            [TrainingConfig(learning_rate=1e-4)],
+            {"learning_rate": 0.01, "min_lr": 0.005},
+        ),
+        # One that counts only sometimes leaves the others with the presets' rate.
+        (
+            SearchSpace((Parameter("learning_rate", FloatRange(0.01, 0.1), {"optimizer_type": ("adamw",)}),)),
+            [TrainingConfig(learning_rate=1e-2, min_lr=1e-2)],
+            {"learning_rate": 1e-2, "min_lr": 1e-2},
+        ),
+    ],
+)
+def test_what_a_search_trial_starts_from(
+    space: SearchSpace, presets: list[TrainingConfig], differs: dict[str, Any]
+) -> None:
+    start = space.start_config(iter(presets))
+    default = asdict(TrainingConfig())
+    assert {name: value for name, value in asdict(start).items() if value != default[name]} == differs
+
+
+def test_the_start_shares_no_list_with_what_it_comes_from() -> None:
+    space = SearchSpace((), {"optimizer_betas": [0.7, 0.9]})
+    space.start_config([A]).optimizer_betas[0] = 0.0
+    SearchSpace(()).start_config([A]).optimizer_betas[0] = 0.0
+    assert space.base["optimizer_betas"] == [0.7, 0.9]
+    assert A.optimizer_betas == [0.8, 0.9]
+
+
+CHANGED = [
+    (
+        {"learning_rate": FloatRange(1e-3, 1e-2, log=True)},
+        ["learning_rate was {low: 0.0001, high: 0.01, log: true} and is {low: 0.001, high: 0.01, log: true} now"],
+    ),
+    ({"learning_rate": None}, ["learning_rate is gone"]),
+    ({"gamma": FloatRange(0.1, 0.5)}, ["gamma is new"]),
+    ({"optimizer_type": Choices(("adam", "adamw"))}, []),
+    (
+        {"scheduler_type": Choices(("cosine", "steplr", "plateau"))},
+        ["scheduler_type was [cosine, steplr] and is [cosine, steplr, plateau] now"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("domains", "told"), CHANGED)
+def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], told: list[str]) -> None:
+    before: dict[str, FloatRange | Choices | None] = {
+        "learning_rate": FloatRange(1e-4, 1e-2, log=True),
+        "scheduler_type": Choices(("cosine", "steplr")),
+        "optimizer_type": Choices(("adamw", "adam")),
+    }
+    spaces = [
+        SearchSpace(tuple(Parameter(name, domain) for name, domain in items if domain is not None))
+        for items in (before.items(), reversed((before | domains).items()))
+    ]
+    assert spaces[0].changes(spaces[1]) == told
+
+
+def test_changes_of_conditions_and_base() -> None:
+    warmup = Parameter("warmup_epochs", IntRange(0, 5), {"scheduler_type": ("cosine", "steplr")})
+    old = SearchSpace((warmup,), {"num_epochs": 30, "patience": 3, "optimizer_betas": [0.8, 0.9]})
+    same = replace(warmup, when={"scheduler_type": ("steplr", "cosine")})
+    assert old.changes(SearchSpace((same,), dict(sorted(old.base.items())))) == []
+    new = replace(warmup, when={"scheduler_type": ("cosine",)})
+    assert old.changes(SearchSpace((new,), {"num_epochs": 40, "gamma": 0.1, "optimizer_betas": [0.9, 0.8]})) == [
+        "base num_epochs was 30 and is 40 now",
+        "base patience is gone",
+        "base optimizer_betas was [0.8, 0.9] and is [0.9, 0.8] now",
+        "base gamma is new",
+        "warmup_epochs was {low: 0, high: 5, when: {scheduler_type: [cosine, steplr]}} "
+        "and is {low: 0, high: 5, when: {scheduler_type: [cosine]}} now",
+    ]
+
+
+def test_a_space_read_back_is_unchanged() -> None:
+    assert SPACE.changes(parse_search_space(json.loads(json.dumps(SPACE.as_dict())))) == []

@@ -10,8 +10,8 @@ from search_spaces import (
     ConfigurationError,
     FloatRange,
     IntRange,
+    ModelDefinition,
     load_experiments,
-    load_model_definitions,
     load_search_space,
     parse_search_space,
 )
@@ -19,8 +19,8 @@ from search_spaces import (
 SHIPPED = "config/search_space.yaml"
 
 
-def test_shipped_space_holds_the_presets_without_widening() -> None:
-    space = load_search_space(SHIPPED, models=load_model_definitions("config/model_config.yaml"))
+def test_shipped_space_holds_the_presets_without_widening(definitions: dict[str, ModelDefinition]) -> None:
+    space = load_search_space(SHIPPED, definitions)
     presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
     assert space.widened(presets) == space
     for preset in presets:
@@ -117,10 +117,10 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
         ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "move gamma above gamma"),
     ],
 )  # fmt: skip
-def test_one_wrong_parameter(write: Any, line: str, says: str) -> None:
+def test_one_wrong_parameter(write: Any, line: str, says: str, definitions: dict[str, ModelDefinition]) -> None:
     text = f"space:\n  loss_type: [crossentropy, focal]\n  {line}\n  step_size: {{low: 1, high: 9}}\n"
     with pytest.raises(ConfigurationError) as caught:
-        load_search_space(write(text), models=["small", "medium"])
+        load_search_space(write(text), {name: definitions[name] for name in ("small", "medium")})
     (problem,) = caught.value.problems
     assert problem.startswith("config.yaml:3: space.")
     assert says in problem
@@ -139,7 +139,6 @@ def test_one_wrong_parameter(write: Any, line: str, says: str) -> None:
         ("base: {monitor: val_loss}\nspace: {gamma: [0.1, 0.2]}", "base.monitor: unknown setting"),
         ("base: {train_split: a}\nspace: {gamma: [0.1, 0.2]}", "is one for the whole study"),
         ("base: {output_dir: a}\nspace: {gamma: [0.1, 0.2]}", "is given by --output-dir"),
-        ("base: {min_lr: 0.01}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}", "low: found 0.001"),
     ],
 )  # fmt: skip
 def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
@@ -147,6 +146,27 @@ def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
         load_search_space(write(text))
     (problem,) = caught.value.problems
     assert says in problem
+
+
+def test_wrong_settings_of_the_base_are_no_further_problem(write: Any, definitions: dict[str, ModelDefinition]) -> None:
+    text = (
+        "base: {min_lr: high, loss_type: mse}\nspace: {model_name: [small, ctc], learning_rate: {low: 1e-3, high: 0.1}}"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(text), definitions)
+    assert [problem.split(": found")[0] for problem in caught.value.problems] == [
+        "config.yaml:1: base.min_lr",
+        "config.yaml:1: base.loss_type",
+    ]
+
+
+def test_where_a_setting_does_not_vary_it_may_have_a_value_that_the_space_never_gives() -> None:
+    data = {
+        "model_name": ["small", "ctc"],
+        "loss_type": {"choices": ["crossentropy", "focal"], "when": {"model_name": "small"}},
+        "gamma": {"low": 0.1, "high": 0.5, "when": {"loss_type": "ctc"}},
+    }
+    assert [parameter.when for parameter in parse_search_space({"space": data})][2] == {"loss_type": ("ctc",)}
 
 
 def test_base_may_set_what_is_not_searched(write: Any) -> None:

@@ -28,6 +28,11 @@ from studies import (
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
+MODELS = {
+    "small": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16},
+    "medium": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [16], "width": 32},
+}
+
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]
 
@@ -44,7 +49,7 @@ def terms() -> StudyTerms:
             "val_split": "val",
             "metadata_path": "/data/metadata.yaml",
         },
-        model_definitions_digest="abcdef",
+        models=MODELS,
         versions={"optuna": "5.0.0", "torch": "2.13.0"},
     )
 

@@ -48,7 +48,7 @@ TERMS = StudyTerms(
     mode="max",
     seed=0,
     dataset={"fingerprint": "f"},
-    model_definitions_digest="d",
+    models={},
 )
 
 

@@ -29,7 +29,7 @@ def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
         mode="max",
         seed=0,
         dataset={"fingerprint": "f00d"},
-        model_definitions_digest="abc",
+        models={},
         versions={},
     )
     folder = OutputFolder(path)

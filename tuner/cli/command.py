@@ -8,10 +8,18 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from studies import SearchRequest
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 DEVICES = ("auto", "cpu", "cuda")
+SAMPLERS = ("tpe", "random", "gp")
+PRUNERS = ("median", "hyperband", "none")
 LARGEST_SEED = 2**32 - 1
+MOST_WORKERS = 256
+MOST_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,24 @@ def one_of(*choices: str) -> Callable[[str], str | Unusable]:
     return read
 
 
+def share(text: str) -> float | Unusable:
+    """Read an option that takes a number above 0 and below 1."""
+    try:
+        number = float(text) if text.isascii() else 0.0
+    except ValueError:
+        number = 0.0
+    return number if 0 < number < 1 else Unusable(f"found {text!r}; expected a number above 0 and below 1")
+
+
+def seconds(text: str) -> float | Unusable:
+    """Read an option that takes a positive number of seconds."""
+    try:
+        number = float(text) if text.isascii() else 0.0
+    except ValueError:
+        number = 0.0
+    return number if 0 < number < float("inf") else Unusable(f"found {text!r}; expected a number of seconds above 0")
+
+
 def filled(text: str) -> str | Unusable:
     """Read an option that must not be empty: an unset variable in a script gives an empty one."""
     return text if text.strip() else Unusable(f"found {text!r}; it is empty: write a value or leave the option out")
@@ -114,6 +140,75 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         type=filled,
         help="the model (default: the best of the study in --output-dir)",
+    )
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``."""
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=whole_number(1, MOST_WORKERS),
+        default=1,
+        help="processes that train side by side on this machine (default: %(default)s)",
+    )
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--results-file`` of the commands that train."""
+    parser.add_argument(
+        "--results-file",
+        metavar="P",
+        type=filled,
+        help="where results go (default: hyperparameter_tuning_results_{timestamp}.json here)",
+    )
+
+
+def add_until_targets_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--until-targets``."""
+    parser.add_argument(
+        "--until-targets",
+        action="store_true",
+        help="begin no further trial once one has met all targets of the configuration",
+    )
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a study searches; the choice is fixed when its search begins."""
+    group = parser.add_argument_group("the open search (fixed when a study's search begins)")
+    group.add_argument(
+        "--sampler", metavar="S", type=one_of(*SAMPLERS), help="tpe, random or gp (default: the study's, else tpe)"
+    )
+    group.add_argument(
+        "--pruner",
+        metavar="P",
+        type=one_of(*PRUNERS),
+        help="median, hyperband or none: what ends hopeless trials (default: the study's, else median; none with gp)",
+    )
+    group.add_argument(
+        "--prune-share",
+        metavar="X",
+        type=share,
+        help="for median: the share of the other trials that one must keep up with (default: 0.5)",
+    )
+    group.add_argument(
+        "--prune-grace",
+        metavar="N",
+        type=whole_number(1, 100_000),
+        help="epochs before a trial is first compared (default: its early_stopping_patience)",
+    )
+
+
+def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
+    """Return what the options of `add_search_options` ask for, with how many trials."""
+    from studies import PrunerName, SamplerName, SearchRequest
+
+    return SearchRequest(
+        sampler=None if options.sampler is None else SamplerName(options.sampler),
+        pruner=None if options.pruner is None else PrunerName(options.pruner),
+        prune_share=options.prune_share,
+        prune_grace=options.prune_grace,
+        **trials,
     )
 
 

@@ -19,8 +19,8 @@ def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
         with_summary: Whether the summary is printed.
         debug: Whether tracebacks of experiments that fail are shown, which are in their log files anyway.
     """
-    from tuner.display_live import LiveDisplay
-    from tuner.display_plain import PlainDisplay
+    from tuner.display.live import LiveDisplay
+    from tuner.display.plain import PlainDisplay
     from tuner.screen import console_on, forgiving, is_terminal
 
     summary_console = console_on(forgiving(sys.stdout)) if with_summary else None

@@ -95,9 +95,11 @@ def silence_stdout() -> None:
 
 def resume_hint(options: argparse.Namespace | None) -> str:
     """Say how to go on after an interruption."""
-    if options is not None and options.command == "run":
+    command = None if options is None else options.command
+    if command in ("run", "resume", "worker"):
         return "stopped; the same command goes on where it left"
-    return "stopped"
+    # Repeated, it would add trials once more.
+    return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
 
 
 def _configuration_problems(error: BaseException) -> tuple[str, ...]:

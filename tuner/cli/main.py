@@ -11,7 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from tuner.cli import data, evaluate, export, predict, run, status, validate
+from tuner.cli import data, evaluate, export, predict, resume, run, search, status, validate, worker
 from tuner.cli.errors import (
     BAD_INPUT,
     DONE,
@@ -27,6 +27,9 @@ from tuner.signals import StopRequested, stop_on_signals
 
 COMMANDS = (
     run.COMMAND,
+    search.COMMAND,
+    resume.COMMAND,
+    worker.COMMAND,
     data.COMMAND,
     validate.COMMAND,
     status.COMMAND,

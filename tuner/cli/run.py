@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.command import (
     LARGEST_SEED,
+    MOST_TRIALS,
     Command,
     add_device_option,
     add_json_option,
+    add_results_option,
+    add_search_options,
     add_study_options,
+    add_until_targets_option,
+    add_workers_option,
     filled,
+    search_request,
     whole_number,
 )
 from tuner.cli.errors import DONE, FAILED, gathered
@@ -37,11 +43,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
     parser.add_argument(
-        "--results-file",
+        "--trials",
+        metavar="N",
+        type=whole_number(0, MOST_TRIALS),
+        default=0,
+        help="search trials that the study is to have besides the experiments (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--space",
         metavar="P",
         type=filled,
-        help="where results go (default: hyperparameter_tuning_results_{timestamp}.json here)",
+        help="what the search may vary, fixed when the study begins (default: the study's, else the packaged "
+        "config/search_space.yaml)",
     )
+    add_until_targets_option(parser)
+    add_results_option(parser)
+    add_workers_option(parser)
     add_device_option(parser)
     parser.add_argument(
         "--seed",
@@ -51,21 +68,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; create nothing")
     add_json_option(parser)
+    add_search_options(parser)
     add_study_options(parser, study_default=_DEFAULT_STUDY)
 
 
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the configuration, the dataset's place, the study's place and the results file."""
+    from studies import check_search
     from tuner.results_file import check_results_path
-    from tuner.session import StudyPlace
+    from tuner.study_place import StudyPlace
 
     def check_place() -> None:
         device = options.device or "auto"
         StudyPlace(Path(options.output_dir), options.study, options.storage, device).check()
 
-    return gathered(
-        [lambda: _check_file(options), check_place, lambda: check_results_path(options.results_file)], options
-    )
+    checks = [
+        lambda: _check_file(options),
+        check_place,
+        lambda: check_results_path(options.results_file),
+        lambda: check_search(search_request(options)),
+    ]
+    return gathered(checks, options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -88,6 +111,10 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             seed=options.seed,
             results_file=options.results_file,
+            space_file=options.space,
+            search=search_request(options, at_least=options.trials),
+            until_targets=options.until_targets,
+            workers=options.workers,
             display=display,
         ).run_experiments(options.experiments)
     if options.json:
@@ -105,9 +132,12 @@ def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, Traini
 
 def _check_file(options: argparse.Namespace) -> None:
     from tuner.data.metadata import read_metadata_bytes
+    from tuner.session import load_space
 
     file, experiments = _load(options)
-    metadata_path = Path(next(iter(experiments.values())).metadata_path)
+    first = next(iter(experiments.values()))
+    load_space(options.space, first)
+    metadata_path = Path(first.metadata_path)
     if file.names_dataset or metadata_path.exists():
         read_metadata_bytes(metadata_path)
 
@@ -149,9 +179,10 @@ def _states(experiments: Mapping[str, TrainingConfig], options: argparse.Namespa
 
 COMMAND = Command(
     name="run",
-    summary="train the experiments of a configuration file, each exactly once in a study",
+    summary="train the experiments of a configuration file, each exactly once in a study, then search on",
     examples="""\
   khmer-tuner run
+  khmer-tuner run --trials 24 --workers 2
   khmer-tuner run --experiments conservative_small baseline_optimized
   khmer-tuner run --config my_config.yaml --output-dir my_output
   khmer-tuner run --dry-run

@@ -43,11 +43,11 @@ def _print(status: StudyStatus) -> None:
     if status.best is not None:
         console.print(f"best: {status.best.name}, {status.monitor} {status.best.best_value:.4f}", soft_wrap=True)
     if status.owed:
-        console.print(f"{status.owed} still to train: repeat the `khmer-tuner run` command", soft_wrap=True)
+        console.print(f"{status.owed} still to train: `khmer-tuner resume` goes on", soft_wrap=True)
 
 
 def _cells(row: StatusRow) -> list[str]:
-    from tuner.run_progress import clock
+    from tuner.display.progress import clock
 
     return [
         str(row.number),

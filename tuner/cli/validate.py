@@ -1,26 +1,55 @@
-"""``validate``: check a configuration file and the dataset it names, without training."""
+"""``validate``: check an experiments file and the dataset it names, or a search space, without training."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner.cli.command import Command, filled
 from tuner.cli.errors import DONE
 
+if TYPE_CHECKING:
+    from search_spaces import Parameter, SearchSpace, YamlDocument
+
+_MODEL_CONFIG = "config/model_config.yaml"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``validate``."""
-    parser.add_argument("config", metavar="CONFIG", type=filled, help="the configuration file")
+    parser.add_argument("config", metavar="FILE", type=filled, help="an experiments file or a search space")
+    parser.add_argument(
+        "--model-config",
+        metavar="P",
+        type=filled,
+        help=f"the models that a search space may name (default: {_MODEL_CONFIG})",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what would run, and read every image if the dataset is there."""
-    from search_spaces import load_experiments
+    """Print what the file says; of an experiments file, read every image if the dataset is there."""
+    from search_spaces import load_yaml, resolve_config_path
+
+    document = load_yaml(resolve_config_path(options.config))
+    if "space" in document.data and "experiments" not in document.data:
+        _validate_space(document, options.model_config)
+    else:
+        _validate_experiments(document, options.model_config)
+    return DONE
+
+
+def _validate_experiments(document: YamlDocument, model_config: str | None) -> None:
+    from search_spaces import ConfigurationError, parse_experiments
     from tuner.cli.plan import dataset_line, print_plan
     from tuner.data.pixel_cache import open_pixel_cache
 
-    file = load_experiments(options.config)
+    if model_config is not None:
+        raise ConfigurationError(
+            "--model-config: goes with a search space; experiments name their own under model: config_path:, "
+            "so leave the option out"
+        )
+    file = parse_experiments(document.data, document)
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
     print(dataset_line(file, config), flush=True)
@@ -28,14 +57,46 @@ def run(options: argparse.Namespace) -> int:
         splits = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True).splits
         print(f"every image read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}")
     print("the configuration is valid")
-    return DONE
+
+
+def _validate_space(document: YamlDocument, model_config: str | None) -> None:
+    from search_spaces import load_model_definitions, parse_search_space, resolve_config_path
+
+    models = resolve_config_path(model_config or _MODEL_CONFIG)
+    definitions = load_model_definitions(models)
+    space = parse_search_space(document.data, document, definitions)
+    _print_space(space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"])
+    print("the search space is valid")
+
+
+def _print_space(space: SearchSpace, heads: list[str]) -> None:
+    from search_spaces.changes import as_written
+    from tuner.screen import console_on, plain_table
+
+    table = plain_table("setting", "values", "counts when")
+    for parameter in space:
+        table.add_row(parameter.name, str(parameter.domain), _condition_text(parameter))
+    base = ", ".join(f"{name} {as_written(value)}" for name, value in space.base.items())
+    console = console_on(sys.stdout)
+    for line in [*heads, ""]:
+        console.print(line, soft_wrap=True)
+    console.print(table)
+    console.print()
+    console.print(f"base: {base or 'nothing'}", soft_wrap=True)
+
+
+def _condition_text(parameter: Parameter) -> str:
+    from search_spaces import Choices
+
+    return "; ".join(f"{name}: {Choices(values)}" for name, values in parameter.when.items())
 
 
 COMMAND = Command(
     name="validate",
-    summary="check a configuration file and its dataset; print what would run",
+    summary="check an experiments file and its dataset, or a search space; print what it says",
     examples="""\
-  khmer-tuner validate config/phase3_simple_configs.yaml""",
+  khmer-tuner validate config/phase3_simple_configs.yaml
+  khmer-tuner validate config/search_space.yaml""",
     add_options=add_options,
     run=run,
 )

@@ -1,8 +1,10 @@
-"""The one signal of a training: what is best so far, and has it stopped improving?"""
+"""The one signal of a training: what is best so far, has it stopped improving, is it worse than others?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from search_spaces import TrainingConfig
 
 
 @dataclass
@@ -29,6 +31,11 @@ class EarlyStopping:
     waited: int = 0
     _reference: float | None = None
 
+    @classmethod
+    def of(cls, config: TrainingConfig) -> EarlyStopping:
+        """Begin to watch a training of this configuration."""
+        return cls(config.early_stopping_mode, config.early_stopping_min_delta, config.early_stopping_patience)
+
     def update(self, epoch: int, value: float) -> bool:
         """Take an epoch's (1-based) value; return whether it is the best so far."""
         if self._reference is None or self._gain(value, self._reference) > self.min_delta:
@@ -44,6 +51,10 @@ class EarlyStopping:
     def should_stop(self) -> bool:
         """Whether `patience` epochs have passed without an improvement."""
         return self.waited >= self.patience
+
+    def is_beaten_by(self, value: float) -> bool:
+        """Whether the best so far is worse than another training's value, by more than `min_delta`."""
+        return self.best is not None and self._gain(value, self.best) > self.min_delta
 
     def _gain(self, value: float, other: float) -> float:
         return value - other if self.mode == "max" else other - value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from tuner.training.state import Training
 
 log = logging.getLogger(__name__)
 
-OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], bool]
+OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
+IsHopeless = Callable[[int, EarlyStopping], bool]
 OnBatch = Callable[[int, int], None]
 
 
@@ -41,8 +42,9 @@ def train(
     data: TrainingData,
     folder: Path,
     *,
-    on_epoch_end: OnEpochEnd | None = None,
-    on_batch: OnBatch | None = None,
+    on_epoch_end: OnEpochEnd = lambda metrics, early_stopping: None,
+    is_hopeless: IsHopeless = lambda epoch, early_stopping: False,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> TrainingResult:
     """Train one experiment to its end, from its last checkpoint if it has one.
 
@@ -50,8 +52,9 @@ def train(
         config: What to train.
         data: Batches on the configured device.
         folder: The experiment's folder; ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl`` go there.
-        on_epoch_end: Told every epoch, after its checkpoint is on disk, those before an interruption included;
-            training ends as ``pruned`` if it returns True.
+        on_epoch_end: Told every epoch, after its checkpoint is on disk, those before an interruption included.
+        is_hopeless: Asked after an epoch that did not end the training by itself; training ends as ``pruned`` if it
+            returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
 
     Raises:
@@ -74,7 +77,17 @@ def train(
     )
     _log_start(training, data)
     try:
-        why_ended = _train_epochs(training, data, checkpoints, recorder, on_epoch_end, on_batch)
+        for finished in _retold(training):
+            on_epoch_end(*finished)
+        while (why_ended := _end(training, is_hopeless)) is None:
+            metrics = _run_epoch(training, data, recorder, on_batch)
+            _keep(training, checkpoints, metrics)
+            recorder.epoch(metrics)
+            _log_epoch(training, metrics)
+            on_epoch_end(metrics, training.early_stopping)
+    except NonFiniteLossError as error:
+        log.warning("%s", error)
+        why_ended = "nonfinite_loss"
     finally:
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
@@ -86,64 +99,35 @@ def train(
     )
 
 
-def _train_epochs(
-    training: Training,
-    data: TrainingData,
-    checkpoints: CheckpointFolder,
-    recorder: Recorder,
-    on_epoch_end: OnEpochEnd | None,
-    on_batch: OnBatch | None,
-) -> str:
-    """Train until something says stop; return what did."""
-    config = training.config
-    told = on_epoch_end or (lambda metrics, early_stopping: False)
-    decision = _replay(training, told)
-    while decision is None:
-        epoch = len(training.history) + 1
-        if epoch > config.num_epochs:
-            return "max_epochs"
-        try:
-            metrics = _run_epoch(training, data, recorder, epoch, on_batch)
-        except NonFiniteLossError as error:
-            log.warning("%s", error)
-            return "nonfinite_loss"
-        _keep(training, checkpoints, metrics)
-        recorder.epoch(metrics)
-        _log_epoch(training, metrics)
-        decision = _decide(training.early_stopping, told(metrics, training.early_stopping))
-    return decision
-
-
-def _replay(training: Training, told: OnEpochEnd) -> str | None:
-    """Tell the epochs before an interruption again and take the last decision again."""
-    signal = EarlyStopping(
-        mode=training.config.early_stopping_mode,
-        min_delta=training.config.early_stopping_min_delta,
-        patience=training.config.early_stopping_patience,
-    )
-    decision = None
+def _retold(training: Training) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
+    """Yield the epochs before an interruption again, each with what was best so far then."""
+    signal = EarlyStopping.of(training.config)
     for metrics in training.history:
         signal.update(metrics.epoch, metrics.value(training.config.early_stopping_monitor))
-        decision = _decide(signal, told(metrics, signal))
-    return decision
+        yield metrics, signal
 
 
-def _decide(early_stopping: EarlyStopping, hopeless: bool) -> str | None:
-    """Answer the epoch's two questions: has it stopped improving on itself, is it hopeless against the others?"""
-    if early_stopping.should_stop:
+def _end(training: Training, is_hopeless: IsHopeless) -> str | None:
+    """Return why training ends after the epochs so far, or None if it goes on.
+
+    An epoch's two questions look at one signal: has it stopped improving on itself, is it hopeless against others?
+    """
+    epochs = len(training.history)
+    if epochs and training.early_stopping.should_stop:
         return "early_stopped"
-    return "pruned" if hopeless else None
+    if epochs >= training.config.num_epochs:
+        return "max_epochs"
+    return "pruned" if epochs and is_hopeless(epochs, training.early_stopping) else None
 
 
-def _run_epoch(
-    training: Training, data: TrainingData, recorder: Recorder, epoch: int, on_batch: OnBatch | None
-) -> EpochMetrics:
-    """Train and validate one epoch.
+def _run_epoch(training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch) -> EpochMetrics:
+    """Train and validate the next epoch.
 
     Raises:
         NonFiniteLossError: The loss is infinite or not a number.
     """
     started = time.perf_counter()
+    epoch = len(training.history) + 1
     learning_rate = training.learning_rate
     train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
     val_loss, val_accuracy = score_batches(training.averaged_model, training.loss, data.val, training.autocast)
@@ -166,15 +150,14 @@ def _run_epoch(
 
 
 def _train_epoch(
-    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch | None
+    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
 ) -> tuple[float, Accuracy]:
     """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
     training.model.train()
     total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     accuracy = Accuracy()
     steps_before = (epoch - 1) * len(batches)
-    told = on_batch or (lambda done, total: None)
-    told(0, len(batches))
+    on_batch(0, len(batches))
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
         loss, scores = _train_step(training, (images, labels))
         weight = training.loss.count(labels)
@@ -185,7 +168,7 @@ def _train_epoch(
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), training.learning_rate)
-        told(step, len(batches))
+        on_batch(step, len(batches))
     return float(total / count), accuracy
 
 

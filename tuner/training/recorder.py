@@ -141,6 +141,13 @@ def write_config(folder: Path, config: TrainingConfig) -> Path:
     return path
 
 
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """Return the finished epochs that an experiment's ``metrics.jsonl`` has; a half-written line is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    return [EpochMetrics(**json.loads(line)) for line in lines if line.endswith("}\n")]
+
+
 def _config_yaml(fields: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
     return "# The effective configuration of this training: every field, also those left at their default.\n" + text

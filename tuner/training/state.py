@@ -73,11 +73,7 @@ class Training:
             optimizer=optimizer,
             scheduler=create_scheduler(optimizer, config),
             scaler=torch.amp.GradScaler(device.type, enabled=use_amp and amp_dtype(device) == torch.float16),
-            early_stopping=EarlyStopping(
-                mode=config.early_stopping_mode,
-                min_delta=config.early_stopping_min_delta,
-                patience=config.early_stopping_patience,
-            ),
+            early_stopping=EarlyStopping.of(config),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""What people see while a run goes on; the command line brings a picture of it, programs may stay silent."""
+"""The events of a run; the command line brings a picture of them, programs may stay silent."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class RunSummary:
         results_path: Where they were written.
         output_dir: The study's folder.
         storage_url: The study's storage, without password; None for ``study.db`` in its folder.
-        records: The ended trials of this run's experiments, in the order of their file.
+        records: The ended trials of this run: presets in the order of their file, then search trials.
         targets: What they should reach.
         monitor: The metric that selects the best.
         leader: The experiment that is better by `monitor` than the results' best; None if none is.
+        owed: How many trials of the study are still to do.
     """
 
     results: Mapping[str, Any]
@@ -36,10 +37,14 @@ class RunSummary:
     targets: Targets
     monitor: str
     leader: str | None
+    owed: int = 0
 
 
 class Display:
-    """Hears of everything that happens in a run, and by itself says nothing."""
+    """Hears of everything that happens in a run, and by itself says nothing.
+
+    Several trials may be running at once, each at a worker of its own; a trial is known by its number.
+    """
 
     def note(self, text: str) -> None:
         """Something that the user should know, in a line."""
@@ -47,20 +52,29 @@ class Display:
     def dataset_progress(self, done: int, total: int) -> None:
         """Images of a new dataset that are drawn so far."""
 
-    def run_started(self, experiments: Mapping[str, TrainingConfig], finished: Sequence[TrialRecord]) -> None:
-        """The experiments of this run, and those of them that ended in an earlier one."""
+    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        """The run begins.
 
-    def trial_started(self, name: str, number: int, config: TrainingConfig, *, adopted: bool) -> None:
-        """A trial begins, or goes on after an interruption."""
+        Args:
+            todo: Every trial that this run is to work on or has finished, by name; None for a search trial whose
+                settings are not drawn yet.
+            finished: Those of them that ended in an earlier run.
+        """
 
-    def batch(self, done: int, total: int) -> None:
-        """Training batches of the running epoch that are done."""
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+        """A trial begins, or goes on after an interruption; it need not have been known when the run began."""
 
-    def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        """An epoch of the running trial is done."""
+    def batch(self, number: int, done: int, total: int) -> None:
+        """Training batches of a running trial's epoch that are done."""
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        """An epoch of a running trial is done."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial is done, well or not."""
+
+    def trial_lost(self, number: int) -> None:
+        """The worker of a running trial died; another one takes the trial up, which then starts again as adopted."""
 
     def run_ended(self, summary: RunSummary) -> None:
         """The results are written."""

@@ -4,67 +4,95 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from search_spaces import Targets
-from studies import TrialOutcome, TrialPhase, TrialRecord, WhyEnded
-from tuner.display import RunSummary
+from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord
+from tuner.display.base import RunSummary
+from tuner.display.lines import REASONS, failure
 from tuner.screen import plain_table, shown_path
 
-_REASONS = {
-    WhyEnded.MAX_EPOCHS: "all epochs",
-    WhyEnded.EARLY_STOPPED: "early stopped",
-    WhyEnded.PRUNED: "pruned",
-    WhyEnded.NONFINITE_LOSS: "loss infinite",
-    WhyEnded.OUT_OF_MEMORY: "out of memory",
-    WhyEnded.CRASHED: "crashed",
-    WhyEnded.FAILED: "error",
-}
+_BEST_SHOWN = 10
+_FAILED_SHOWN = 10
+_DEFAULT_FOLDER = "training_output"
+_ANY_SEARCH_TRIAL = "search_NNNN"
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What a summary shows of many trials.
+
+    Attributes:
+        presets: All presets, in the order of their file.
+        best: The best search trials, the best first.
+        failed: Search trials that failed, by number.
+        hidden: How many search trials are in neither.
+    """
+
+    presets: list[TrialRecord]
+    best: list[TrialRecord]
+    failed: list[TrialRecord]
+    hidden: int
+
+    @classmethod
+    def of(cls, records: Sequence[TrialRecord]) -> _Selection:
+        """Select among the ended trials of a run."""
+        search = [record for record in records if record.kind is TrialKind.SEARCH]
+        completed = [record for record in search if record.phase is TrialPhase.COMPLETED]
+        best = sorted(completed, key=_rank, reverse=True)[:_BEST_SHOWN]
+        failed = [record for record in search if record.phase is TrialPhase.FAILED][:_FAILED_SHOWN]
+        presets = [record for record in records if record.kind is TrialKind.PRESET]
+        return cls(presets, best, failed, len(search) - len(best) - len(failed))
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
     """Print all that a run has to say at its end, readable at 80 columns."""
+    shown = _Selection.of(summary.records)
     console.print()
-    console.print(_experiments_table(summary.records))
-    targets = _targets_table(summary.records, summary.targets)
+    console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
+    if shown.hidden:
+        more = _count(shown.hidden, "more search trial")
+        console.print(f"and {more}: {_command('status', summary.output_dir)}", soft_wrap=True)
+    targets = _targets_table([*shown.presets, *shown.best[:1]], summary.targets)
     if targets is not None:
         console.print()
         console.print(targets)
-    for line in ["", *_best_lines(summary), *failure_lines(summary.records, summary.output_dir), *_places(summary)]:
+    failures = _failure_lines(shown, summary.output_dir)
+    for line in ["", *_best_lines(summary), *failures, *_places(summary, shown), *_owed_lines(summary)]:
         console.print(line, soft_wrap=True)
 
 
-def trial_line(record: TrialRecord) -> str:
-    """Say in a line how an experiment ended."""
+def _rank(record: TrialRecord) -> tuple[float, float, int]:
+    """Return what orders completed trials as the results' best is chosen; the checkpoints of the first ones stay."""
     outcome = record.outcome
-    if record.phase is TrialPhase.FAILED or outcome is None:
-        return f"{record.experiment_name} FAILED: {_failure(outcome)}"
-    whole = outcome.why_ended is WhyEnded.MAX_EPOCHS
-    end = f"all {outcome.total_epochs} epochs" if whole else f"{_REASONS[outcome.why_ended]} at {outcome.total_epochs}"
-    return (
-        f"{record.experiment_name}: {end}, best char {outcome.best_val_char_accuracy:.4f}, "
-        f"seq {outcome.best_val_seq_accuracy:.4f}"
-    )
+    char = outcome.best_val_char_accuracy if outcome else 0.0
+    seq = outcome.best_val_seq_accuracy if outcome else 0.0
+    return char, seq, -record.number
 
 
-def finished_line(record: TrialRecord) -> str:
-    """Say that an experiment is not trained again."""
-    if record.phase is TrialPhase.FAILED:
-        return f"{record.experiment_name} has failed already; a new name or --output-dir begins it anew"
-    return f"{record.experiment_name} is finished already"
-
-
-def failure_lines(records: Sequence[TrialRecord], output_dir: Path) -> list[str]:
-    """Say of each failed experiment why, and where to read more."""
+def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
+    """Say of each failed trial why, and where to read more."""
     lines = []
-    for record in records:
+    for record in shown.presets:
         if record.phase is TrialPhase.FAILED:
-            log = output_dir / record.experiment_name / "logs" / "training.log"
-            lines += [f"{record.experiment_name} failed: {_failure(record.outcome)}", f"  log: {shown_path(log)}", ""]
+            lines += [_failure_line(record), _log_line(output_dir, record.experiment_name), ""]
+    lines += [_failure_line(record) for record in shown.failed]
+    if shown.failed:
+        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else _ANY_SEARCH_TRIAL
+        lines += [_log_line(output_dir, name), ""]
     return lines
+
+
+def _failure_line(record: TrialRecord) -> str:
+    return f"{record.experiment_name} failed: {failure(record.outcome)}"
+
+
+def _log_line(output_dir: Path, name: str) -> str:
+    return f"  log: {shown_path(output_dir / name / 'logs' / 'training.log')}"
 
 
 def _experiments_table(records: Sequence[TrialRecord]) -> Table:
@@ -92,7 +120,7 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
     return [
         record.experiment_name,
         status,
-        _REASONS[outcome.why_ended],
+        REASONS[outcome.why_ended],
         f"{outcome.total_epochs}/{record.training_config.num_epochs}",
         f"{outcome.best_val_char_accuracy:.4f}",
         f"{outcome.best_val_seq_accuracy:.4f}",
@@ -150,22 +178,35 @@ def _best_lines(summary: RunSummary) -> list[str]:
     return [*lines, ""]
 
 
-def _places(summary: RunSummary) -> list[str]:
+def _places(summary: RunSummary, shown: _Selection) -> list[str]:
     folder = shown_path(summary.output_dir)
+    names = [record.experiment_name for record in shown.presets]
+    if shown.best or shown.failed:
+        names.append(_ANY_SEARCH_TRIAL)
     lines = [
         f"results      {shown_path(summary.results_path)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
     ]
-    for position, record in enumerate(summary.records):
-        lines.append(f"{'experiments' if position == 0 else '':11}  {folder}/{record.experiment_name}")
+    for position, name in enumerate(names):
+        lines.append(f"{'experiments' if position == 0 else '':11}  {folder}/{name}")
     if any(record.training_config.use_tensorboard for record in summary.records):
         lines.append(f"curves       tensorboard --logdir {shlex.quote(folder)}")
     return lines
 
 
-def _failure(outcome: TrialOutcome | None) -> str:
-    if outcome is None:
-        return "ended from outside, without a reason given"
-    text = outcome.error_message or _REASONS[outcome.why_ended]
-    first = text.strip().splitlines()[0]
-    return f"{outcome.error_type}: {first}" if outcome.error_type else first
+def _owed_lines(summary: RunSummary) -> list[str]:
+    if not summary.owed:
+        return []
+    are = "is" if summary.owed == 1 else "are"
+    command = _command("resume", summary.output_dir)
+    return ["", f"{_count(summary.owed, 'trial')} {are} still to do: {command}"]
+
+
+def _command(name: str, output_dir: Path) -> str:
+    """Return a command on this study, as one types it."""
+    folder = shown_path(output_dir)
+    return f"khmer-tuner {name}" + ("" if folder == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(folder)}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

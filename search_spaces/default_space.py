@@ -1,0 +1,39 @@
+"""The search space of a study that was given none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from search_spaces.model_definitions import ModelDefinition
+from search_spaces.space import SearchSpace
+from search_spaces.space_files import parse_search_space
+from search_spaces.yaml_files import load_yaml, resolve_config_path
+
+SHIPPED_SPACE = "config/search_space.yaml"
+
+
+def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSpace:
+    """Return the shipped search space, over the models of a study whose definitions lack some of the shipped ones.
+
+    Args:
+        definitions: The models that the study can train, at least one.
+    """
+    data = deepcopy(load_yaml(resolve_config_path(SHIPPED_SPACE)).data)
+    if not definitions.keys() >= set(data["space"]["model_name"]):
+        data["space"] = _over_models(data["space"], definitions)
+    return parse_search_space(data, definitions=definitions)
+
+
+def _over_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
+    """Return the parameters with other models to choose from; the loss varies for those that leave a choice."""
+    free = [name for name, definition in definitions.items() if not definition.is_ctc]
+    loss = {"choices": space["loss_type"]["choices"]}
+    if len(free) < len(definitions):
+        loss["when"] = {"model_name": free}
+    changed = dict(space) | {"model_name": list(definitions), "loss_type": loss}
+    left_out = {"model_name"} if len(definitions) == 1 else set()
+    if not free:
+        left_out |= {"loss_type", "label_smoothing", "focal_gamma"}
+    return {name: entry for name, entry in changed.items() if name not in left_out}

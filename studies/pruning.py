@@ -1,0 +1,123 @@
+"""Is a trial hopeless against the others? The second question of an epoch; early stopping asks the first.
+
+Both questions look at one signal: the best value of the monitored metric so far, which is what trials report.
+"""
+
+from __future__ import annotations
+
+import bisect
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from studies.trial_record import own_trials
+
+HYPERBAND_REDUCTION = 3
+
+
+class PrunerName(StrEnum):
+    """Which rule ends hopeless search trials."""
+
+    MEDIAN = "median"
+    HYPERBAND = "hyperband"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """When a search trial ends because of the others.
+
+    Attributes:
+        pruner: ``median`` compares with what others had reached at the same epoch, ``hyperband`` is Optuna's, ``none``
+            prunes nothing.
+        share: For ``median``: the share of the others, above 0 and below 1, that a trial must keep up with; 0.5 is
+            their median, 0.25 spares all but those below the worst quarter.
+        grace: Epochs before the first comparison, 1 or more; None for the trial's `early_stopping_patience`, the grace
+            that early stopping itself gives.
+    """
+
+    pruner: PrunerName = PrunerName.MEDIAN
+    share: float = 0.5
+    grace: int | None = None
+
+    def grace_epochs(self, early_stopping_patience: int) -> int:
+        """Return the epochs before the first comparison, for a trial of this patience."""
+        return early_stopping_patience if self.grace is None else self.grace
+
+    def optuna_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
+        """Return the pruner that Optuna's own rules need; one that does nothing for ours.
+
+        Both limits are given: Optuna's estimates of them would differ after a restart.
+        """
+        if self.pruner is not PrunerName.HYPERBAND:
+            return NopPruner()
+        grace = min(self.grace_epochs(early_stopping_patience), num_epochs)
+        return HyperbandPruner(min_resource=grace, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
+
+    def is_hopeless(self, trial: Trial, epoch: int, patience: int, is_worse_than: Callable[[float], bool]) -> bool:
+        """Return whether a trial had better end.
+
+        Args:
+            trial: A running trial that has reported its best so far at `epoch`.
+            epoch: The epoch just finished, counted from 1.
+            patience: The trial's `early_stopping_patience`.
+            is_worse_than: Whether the trial's best so far is worse than a value, by more than its `min_delta`.
+        """
+        if self.pruner is PrunerName.NONE or epoch < self.grace_epochs(patience):
+            return False
+        if self.pruner is PrunerName.HYPERBAND:
+            return trial.should_prune()
+        rival = value_to_keep_up_with(trial.study, trial.number, epoch, self.share)
+        return rival is not None and is_worse_than(rival)
+
+
+def value_to_keep_up_with(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:
+    """Return the best-so-far value at an epoch that a share of the other trials has not surpassed.
+
+    All others count: pruned ones too, since a comparison with the completed alone gets stricter with every trial that
+    it ends, and those that ended earlier with their last value. Running ones count once they have reached the epoch;
+    failed ones say nothing about their settings.
+
+    Args:
+        study: The study; it is only read.
+        number: The trial that is compared.
+        epoch: Counted from 1.
+        share: 0.5 for the median; a quantile of the values from the worst up, between two of them in proportion.
+
+    Returns:
+        The value, or None if there is nothing to compare with.
+    """
+    others = (trial for trial in own_trials(study) if trial.number != number)
+    values = sorted(_values_at(others, epoch), reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
+    if not values:
+        return None
+    if share == 0.5:
+        return statistics.median(values)
+    position = share * (len(values) - 1)
+    below = int(position)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (values[above] - values[below]) * (position - below)
+
+
+def _values_at(trials: Iterable[FrozenTrial], epoch: int) -> Iterable[float]:
+    for trial in trials:
+        value = _value_at(trial, epoch)
+        if value is not None:
+            yield value
+
+
+def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
+    """Return what a trial had reached at an epoch, or None if it does not count (yet)."""
+    reports = trial.intermediate_values
+    if not reports or trial.state in (TrialState.FAIL, TrialState.WAITING):
+        return None
+    steps = sorted(reports)
+    if trial.state == TrialState.RUNNING and steps[-1] < epoch:
+        return None
+    reached = bisect.bisect_right(steps, epoch)
+    return reports[steps[reached - 1]] if reached else None

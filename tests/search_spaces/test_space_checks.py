@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from search_spaces import (
+    ConfigurationError,
+    ModelDefinition,
+    SearchSpace,
+    TrainingConfig,
+    fit_loss,
+    load_search_space,
+    parse_search_space,
+)
+
+CTC_ALONE = "CTC models learn with CTC loss only, which they get by themselves"
+OTHERS = "only CTC models learn with it, and get it by themselves"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (
+            "space:\n  model_name: [small, ctc, large]\n  loss_type: [crossentropy, focal]",
+            [
+                "config.yaml:3: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
+                f"{CTC_ALONE}; add when: {{model_name: [small, large]}}"
+            ],
+        ),
+        (
+            "space:\n  loss_type: [crossentropy, focal]\n  model_name: [small, ctc]",
+            [
+                "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
+                f"{CTC_ALONE}; add when: {{model_name: [small]}} and move model_name above it"
+            ],
+        ),
+        (
+            "space:\n  model_name: [small, ctc]\n  loss_type: {choices: [crossentropy, ctc], when: {model_name: ctc}}",
+            [
+                "config.yaml:3: space.loss_type: the model 'ctc' would get 'crossentropy'; "
+                f"{CTC_ALONE}; write when: {{model_name: [small]}}"
+            ],
+        ),
+        (
+            "space:\n  model_name: [small, medium]\n  loss_type: [crossentropy, ctc]",
+            [f"config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; {OTHERS}; leave ctc out"],
+        ),
+        (
+            "base: {model_name: ctc}\nspace: {loss_type: [crossentropy, focal, ctc]}",
+            [
+                "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
+                f"{CTC_ALONE}; leave loss_type out"
+            ],
+        ),
+        (
+            "base: {loss_type: focal}\nspace: {model_name: [small, ctc]}",
+            [
+                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_ALONE}; leave the line out, "
+                "or let it vary for the others, under space: "
+                "loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}}"
+            ],
+        ),
+        (
+            "base: {loss_type: ctc}\nspace: {model_name: [small, ctc]}",
+            [f"config.yaml:1: base.loss_type: the model 'small' would get 'ctc'; {OTHERS}; leave the line out"],
+        ),
+        (
+            "base: {loss_type: ctc, model_name: large}\nspace: {gamma: [0.1, 0.2]}",
+            [f"config.yaml:1: base.loss_type: the model 'large' would get 'ctc'; {OTHERS}; leave the line out"],
+        ),
+        (
+            "space:\n  label_smoothing: {low: 0, high: 0.1, when: {loss_type: focal}}\n  model_name: [small, ctc]",
+            [
+                "config.yaml:2: space.label_smoothing.when.loss_type: the loss is not known before the model; "
+                "move model_name above label_smoothing"
+            ],
+        ),
+    ],
+)
+def test_models_and_losses_that_clash(
+    write: Any, text: str, problems: list[str], definitions: dict[str, ModelDefinition]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(text), definitions)
+    assert list(caught.value.problems) == problems
+    assert load_search_space(write(text)).names
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"space": {"loss_type": ["crossentropy", "ctc"]}},
+        {"space": {"model_name": ["small", "ctc"]}},
+        {"base": {"loss_type": "ctc"}, "space": {"gamma": [0.1, 0.2]}},
+        {"base": {"loss_type": "ctc", "model_name": "ctc"}, "space": {"gamma": [0.1, 0.2]}},
+        {"base": {"loss_type": "focal"}, "space": {"model_name": ["small", "large"]}},
+        {"space": {"loss_type": ["crossentropy", "focal"], "model_name": ["small", "large"]}},
+        {
+            "base": {"augmentation": False, "model_name": "ctc"},
+            "space": {"loss_type": {"choices": ["crossentropy", "focal"], "when": {"augmentation": True}}},
+        },
+        {"space": {"label_smoothing": {"low": 0.0, "high": 0.1, "when": {"loss_type": "crossentropy"}}}},
+    ],
+)
+def test_models_and_losses_that_go_together(data: dict[str, Any], definitions: dict[str, ModelDefinition]) -> None:
+    assert parse_search_space(data, definitions=definitions).as_dict()["base"] == data.get("base", {})
+
+
+def test_no_draw_of_the_shipped_space_gives_a_model_a_loss_it_cannot_learn_with(
+    definitions: dict[str, ModelDefinition],
+) -> None:
+    space = load_search_space("config/search_space.yaml", definitions)
+    for model, loss in product(definitions, ("crossentropy", "focal")):
+        start = space.start_config([TrainingConfig(model_name="ctc", loss_type="ctc")])
+        config, active = drawn(space, start, {"model_name": model, "loss_type": loss}, definitions)
+        if model == "ctc":
+            assert config.loss_type == "ctc"
+            assert not {"loss_type", "label_smoothing", "focal_gamma"} & active
+        else:
+            assert config.loss_type == loss
+            assert ("label_smoothing" in active, "focal_gamma" in active) == (loss != "focal", loss == "focal")
+
+
+def drawn(
+    space: SearchSpace, config: TrainingConfig, values: dict[str, Any], definitions: dict[str, ModelDefinition]
+) -> tuple[TrainingConfig, set[str]]:
+    """What a search does: conditions are looked up with the loss fitted, what was drawn is kept."""
+    active = set()
+    for parameter in space:
+        if parameter.is_active(fit_loss(config, definitions)):
+            active.add(parameter.name)
+            setattr(config, parameter.name, values.get(parameter.name, getattr(config, parameter.name)))
+    return fit_loss(config, definitions), active
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "base: {min_lr: 0.01}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}",
+            "config.yaml:2: space.learning_rate.low: found 0.001; the lowest learning rate of a trial (min_lr, up to "
+            "0.01) is at most its initial one; write 0.01 or more, or a smaller min_lr",
+        ),
+        (
+            "space: {min_lr: {low: 0, high: 0.01}, learning_rate: [0.1, 0.005]}",
+            "config.yaml:1: space.learning_rate: found 0.005; the lowest",
+        ),
+        (
+            "base: {learning_rate: 0.001, min_lr: 0.01}\nspace: {gamma: [0.1, 0.2]}",
+            "config.yaml:1: base.learning_rate: found 0.001; the lowest",
+        ),
+        (
+            "space: {min_lr: {low: 0, high: 0.01}}",
+            "config.yaml:1: space.min_lr: varies, so that it may be above a learning rate that the space does not "
+            "give; write learning_rate as well",
+        ),
+        (
+            "space: {min_lr: [0, 1e-4], learning_rate: {low: 1e-3, high: 0.1, when: {augmentation: true}}}",
+            "space.min_lr: varies",
+        ),
+    ],
+)
+def test_a_floor_above_the_learning_rate(write: Any, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_search_space(write(text))
+    (problem,) = caught.value.problems
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"base": {"min_lr": 1e-3}, "space": {"learning_rate": {"low": 1e-3, "high": 0.1}}},
+        {"base": {"learning_rate": 1e-3}, "space": {"min_lr": {"low": 0.0, "high": 1e-3}}},
+        {"space": {"min_lr": [0.0, 1e-4], "learning_rate": [1e-3, 1e-4]}},
+    ],
+)
+def test_a_floor_of_at_most_the_learning_rate(data: dict[str, Any]) -> None:
+    assert parse_search_space(data).rates_fit

@@ -1,0 +1,97 @@
+"""`validate`, by kind of file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SPACE = """\
+base: {num_epochs: 30, optimizer_betas: [0.8, 0.9]}
+space:
+  model_name: [tiny, tiny_ctc]
+  learning_rate: {low: 1e-4, high: 1e-2, log: true}
+  batch_size: {low: 16, high: 64, step: 16}
+  loss_type: {choices: [crossentropy, focal], when: {model_name: tiny}}
+  augmentation: {choices: [true, false], when: {loss_type: focal, batch_size: [16, 32]}}
+"""
+
+
+@pytest.fixture
+def space(here: Path) -> Path:
+    path = here / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+def test_a_search_space_is_shown(cli, space, tiny_models, tree):
+    before = tree(space.parent)
+    shown = cli("validate", space, "--model-config", tiny_models)
+    assert (shown.code, shown.err) == (0, "")
+    lines = [line.rstrip() for line in shown.out.splitlines()]
+    assert lines == [
+        f"search space: {space}",
+        f"models: {tiny_models} (tiny, tiny_ctc)",
+        "",
+        "setting       values                    counts when",
+        "model_name    tiny, tiny_ctc",
+        "learning_rate 0.0001 to 0.01, log scale",
+        "batch_size    16 to 64, step 16",
+        "loss_type     crossentropy, focal       model_name: tiny",
+        "augmentation  true, false               loss_type: focal; batch_size: 16, 32",
+        "",
+        "base: num_epochs 30, optimizer_betas [0.8, 0.9]",
+        "the search space is valid",
+    ]
+    assert tree(space.parent) == before
+
+
+def test_the_shipped_space_goes_with_the_shipped_models(cli):
+    shown = cli("validate", "config/search_space.yaml")
+    assert shown.code == 0
+    assert "models: " in shown.out
+    assert "(small, medium, large, ctc)" in shown.out
+    assert shown.out.endswith("the search space is valid\n")
+
+
+def test_a_space_without_a_base(cli, here):
+    (here / "s.yaml").write_text("space: {gamma: [0.1, 0.2]}")
+    assert "base: nothing\n" in cli("validate", "s.yaml").out
+
+
+def test_all_that_is_wrong_with_a_space_is_told(cli, here):
+    (here / "s.yaml").write_text(
+        "space:\n  model_name: [smal, ctc, large]\n  loss_type: [focal, crossentropy]\n  gama: [1, 2]"
+    )
+    refused = cli("validate", "s.yaml")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.splitlines() == [
+        "error: s.yaml:2: space.model_name.0: found 'smal'; a defined model is expected; did you mean 'small'?",
+        "error: s.yaml:3: space.loss_type: the model 'ctc' would get 'focal' or 'crossentropy'; CTC models learn with "
+        "CTC loss only, which they get by themselves; add when: {model_name: [large]}",
+        "error: s.yaml:4: space.gama: unknown setting; did you mean 'gamma'?",
+        "3 problems",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [("nope.yaml", "configuration file not found: nope.yaml"), ("space.yaml", "models: missing"), ("", "it is empty")],
+)
+def test_models_that_cannot_be_read(cli, space, models, says):
+    refused = cli("validate", space, "--model-config", models)
+    assert refused.code == 2
+    assert says in refused.err
+
+
+def test_experiments_name_their_models_themselves(cli, write_config, tiny_models):
+    refused = cli("validate", write_config({"one": {}}), "--model-config", tiny_models)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--model-config: goes with a search space" in refused.err
+
+
+def test_a_file_with_experiments_is_an_experiments_file(cli, write_config):
+    shown = cli("validate", write_config({"one": {}}, space={"gamma": [0.1, 0.2]}))
+    assert shown.code == 0
+    assert "space: not used" in shown.out
+    assert shown.out.endswith("the configuration is valid\n")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import Targets, TrainingConfig
+from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
+from tuner.display import RunSummary
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
+
+
+class Stream(io.StringIO):
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    @property
+    def text(self) -> str:
+        """What was written, without colours and movements of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream(terminal=False)
+
+
+@pytest.fixture
+def terminal() -> Stream:
+    return Stream(terminal=True)
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    return TrainingConfig(model_name="small", num_epochs=30)
+
+
+@pytest.fixture
+def make_record(config: TrainingConfig) -> Callable[..., TrialRecord]:
+    """Make an ended trial: of the open search if its name says so, failed if `why` does."""
+
+    def make(
+        name: str, number: int = 0, why: str = "early_stopped", *, of: TrainingConfig = config, **known: Any
+    ) -> TrialRecord:
+        values = {
+            "why_ended": WhyEnded(why),
+            "training_time_s": 200.0,
+            "best_val_char_accuracy": 0.9912,
+            "best_val_seq_accuracy": 0.6789,
+            "final_train_loss": 0.05,
+            "total_epochs": 25,
+            "best_epoch": 15,
+            "epoch_seconds_median": 7.94,
+        }
+        outcome = TrialOutcome(**values | known)
+        return TrialRecord(
+            number=number,
+            kind=TrialKind.SEARCH if name.startswith("search_") else TrialKind.PRESET,
+            phase=TrialPhase.COMPLETED if outcome.succeeded else TrialPhase.FAILED,
+            experiment_name=name,
+            config=asdict(of),
+            config_digest="",
+            attempts=(),
+            outcome=outcome,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_metrics() -> Callable[..., EpochMetrics]:
+    def make(epoch: int, seconds: float = 10.0) -> EpochMetrics:
+        return EpochMetrics(epoch, 0.5, 0.4, 0.8, 0.9123, 0.6, 0.7, 1e-3, seconds, 500.0, 200.0)
+
+    return make
+
+
+@pytest.fixture
+def make_signal() -> Callable[..., EarlyStopping]:
+    def make(best: float = 0.91, epoch: int = 4) -> EarlyStopping:
+        signal = EarlyStopping("max", 0.0, 10)
+        signal.update(epoch, best)
+        return signal
+
+    return make
+
+
+@pytest.fixture
+def make_summary() -> Callable[..., RunSummary]:
+    def make(*records: TrialRecord, **known: Any) -> RunSummary:
+        best = {"experiment_name": "a", "best_val_char_accuracy": 0.9912, "best_val_seq_accuracy": 0.6789}
+        values = {
+            "results": {"best_result": best},
+            "results_path": Path.cwd() / "results.json",
+            "output_dir": Path.cwd() / "out",
+            "storage_url": None,
+            "records": list(records),
+            "targets": Targets(),
+            "monitor": "val_loss",
+            "leader": None,
+        }
+        return RunSummary(**values | known)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)

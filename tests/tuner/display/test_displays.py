@@ -1,0 +1,199 @@
+"""What both displays tell of one run, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from search_spaces import TrainingConfig
+from tuner.display.live import LiveDisplay
+from tuner.display.plain import PlainDisplay
+from tuner.screen import console_on, is_terminal
+
+
+@pytest.fixture
+def tell_a_run(config, make_record, make_metrics, make_signal):
+    def tell(display):
+        display.run_started({"old": config, "new": config}, [make_record("old")])
+        display.trial_started(1, "new", config, adopted=False)
+        display.epoch_ended(1, make_metrics(4), make_signal())
+        for step in range(64):
+            display.batch(1, step, 63)
+
+    return tell
+
+
+def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, tell_a_run, make_record):
+    display = PlainDisplay(stream, None)
+    tell_a_run(display)
+    display.trial_ended(make_record("new", 1))
+    assert stream.getvalue() == stream.text
+    assert stream.lines == [
+        "old is finished already",
+        "1 of 2 experiments to train; a line for each epoch, on validation data:",
+        "[2/2] new (trial 1): small, batch 32, lr 0.001, steplr, up to 30 epochs",
+        "   4/30  char 0.9123  seq 0.7000  loss 0.4000  best 0.9100  10.0 s  <= 4:20 left",
+        "new: early stopped at 25, best char 0.9912, seq 0.6789",
+    ]
+    assert max(map(len, stream.lines)) <= 80
+
+
+def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics, make_signal, make_record):
+    display = PlainDisplay(stream, None)
+    display.run_started({"a": config, "b": config}, [])
+    display.trial_started(0, "a", config, adopted=False)
+    display.trial_started(1, "b", config, adopted=True)
+    display.epoch_ended(0, make_metrics(1), make_signal())
+    display.epoch_ended(1, make_metrics(1), make_signal())
+    display.batch(1, 0, 63)
+    display.epoch_ended(1, make_metrics(2), make_signal())
+    display.trial_ended(make_record("b", 1))
+    display.epoch_ended(0, make_metrics(2), make_signal())
+    starts = [line[:7].split("/")[0] for line in stream.lines if "char" in line and "/30" in line]
+    assert starts == ["a   1", "b   2", "   2"]
+    assert "b  going on with epoch 2" in stream.lines
+
+
+def test_a_search_trial_says_what_it_has_drawn(stream):
+    drawn = TrainingConfig(
+        model_name="ctc",
+        batch_size=48,
+        learning_rate=0.00312345,
+        weight_decay=3.14159e-5,
+        loss_type="ctc",
+        optimizer_type="adamw",
+        scheduler_type="cosine",
+        warmup_epochs=3,
+        gradient_clip_norm=2.5,
+    )
+    display = PlainDisplay(stream, None)
+    display.run_started({"search_0007": None}, [])
+    display.trial_started(7, "search_0007", drawn, adopted=False)
+    assert stream.lines == [
+        "1 of 1 trials to train; a line for each epoch, on validation data:",
+        "[1/1] search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
+        "  weight_decay 3.14e-05, gradient_clip_norm 2.5, loss_type ctc,",
+        "  optimizer_type adamw, warmup_epochs 3",
+    ]
+
+
+def test_epochs_of_before_an_interruption_are_not_told_again(stream, config, make_metrics, make_signal):
+    display = PlainDisplay(stream, None)
+    display.run_started({"a": config}, [])
+    display.trial_started(0, "a", config, adopted=True)
+    display.epoch_ended(0, make_metrics(1), make_signal())
+    display.batch(0, 0, 63)
+    display.epoch_ended(0, make_metrics(2), make_signal())
+    assert "  going on with epoch 2" in stream.lines
+    assert "  1/30" not in stream.text
+    assert "  2/30" in stream.text
+
+
+def test_a_dataset_is_drawn_in_a_few_lines(stream):
+    display = PlainDisplay(stream, None)
+    for done in range(0, 6001, 100):
+        display.dataset_progress(done, 6000)
+    assert len(stream.lines) == 10
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(kind, terminal, config, make_record):
+    finished = [
+        make_record("a"),
+        make_record("b", 1, "failed"),
+        *(make_record(f"search_{number:04d}", number) for number in range(2, 30)),
+        make_record("search_0030", 30, "crashed"),
+    ]
+    display = kind(terminal, None)
+    display.run_started({record.experiment_name: config for record in finished}, finished)
+    display.close()
+    told = [line.strip() for line in terminal.lines if "already" in line or "nothing" in line]
+    assert told == [
+        "a is finished already",
+        "b has failed already; `khmer-tuner resume --retry-failed` trains it again",
+        "28 search trials are finished already",
+        "1 search trial has failed already",
+        "nothing is left to train",
+    ]
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, config):
+    display = kind(terminal, None)
+    display.run_started({"a": config}, [])
+    display.trial_started(0, "a", config, adopted=False)
+    display.trial_lost(0)
+    display.trial_started(0, "a", config, adopted=True)
+    display.close()
+    assert "a (trial 0): its worker died; another one takes it up" in terminal.text
+    assert "a (trial 0" in terminal.text.split("takes it up")[1]
+    assert "going on after an interruption" in terminal.text
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make_metrics, make_signal, make_record):
+    display = kind(terminal, None)
+    display.batch(3, 1, 63)
+    display.epoch_ended(3, make_metrics(1), make_signal())
+    display.trial_lost(3)
+    display.trial_ended(make_record("a", 3))
+    display.close()
+    assert "a: early stopped at 25, best char 0.9912, seq 0.6789" in terminal.text
+    assert "/30" not in terminal.text
+
+
+def test_the_live_picture_shows_where_the_run_is(monkeypatch, terminal, tell_a_run):
+    monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
+    display = LiveDisplay(terminal, None)
+    tell_a_run(display)
+    display.close()
+    for text in ["1/2 done", "4/30 epochs", "epoch 5", "31/63 batches", "char 0.9123", "val_char_accuracy 0.9100"]:
+        assert text in terminal.text
+    assert "at most 4:20" in terminal.text
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+
+
+def test_the_live_picture_is_redrawn_seldom(terminal, config):
+    display = LiveDisplay(terminal, None)
+    display.run_started({"a": config}, [])
+    display.trial_started(0, "a", config, adopted=False)
+    for step in range(1000):
+        display.batch(0, step, 1000)
+    display.close()
+    assert terminal.text.count("batches") < 20
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_a_terminal_that_is_gone_does_not_stop_the_training(kind, terminal, tell_a_run, monkeypatch):
+    def gone(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(terminal, "write", gone)
+    tell_a_run(kind(terminal, None))
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_the_summary_comes_where_results_go(kind, stream, terminal, make_summary, make_record):
+    kind(terminal, console_on(stream)).run_ended(make_summary(make_record("a")))
+    assert stream.getvalue() == stream.text
+    assert "best: a, char 0.9912, seq 0.6789" in stream.lines
+    assert "best: a" not in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("variables", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
+)
+def test_colours_are_for_terminals_that_want_them(variables, colours, monkeypatch, terminal):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    console_on(terminal).print("text", style="green")
+    assert ("\x1b[32m" in terminal.getvalue()) == colours
+    assert is_terminal(terminal) == (variables.get("TERM") != "dumb")
+
+
+def test_settings_that_are_the_default_are_not_told(stream, config):
+    display = PlainDisplay(stream, None)
+    display.run_started({}, [])
+    display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), adopted=False)
+    assert stream.lines[1:] == ["[1/1] search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]

@@ -1,0 +1,181 @@
+"""Events that one process writes and another one tells its display."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from search_spaces import Targets, TrainingConfig
+from studies.trial_record import Attempt, BegunAfter
+from tuner.display import Display
+from tuner.display.events import EventWriter, replay
+from tuner.display.plain import PlainDisplay
+from tuner.signals import StopRequested
+
+
+class Listener(Display):
+    """Keeps what it is told, as calls that can be told again."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+
+def _listening(event: str) -> Callable[..., None]:
+    return lambda self, *args, **kwargs: self.heard.append((event, args, kwargs))
+
+
+EVENTS = sorted(name for name in vars(Display) if not name.startswith("_") and name != "close")
+for name in EVENTS:
+    setattr(Listener, name, _listening(name))
+
+
+@pytest.fixture
+def calls(config, make_record, make_metrics, make_signal, make_summary):
+    """A call of every event, with arguments that are hard on JSON."""
+    odd = replace(config, experiment_name="ខ្មែរ", optimizer_betas=[0.85, 0.9999], learning_rate=0.1 + 0.2)
+    ended = make_record("ខ្មែរ", 3, of=odd, converged_epoch=7)
+    broken = make_record("search_0004", 4, "failed", error_type="OSError", error_message="no\nfile \udce9.png\u2028")
+    waiting = replace(
+        ended,
+        outcome=None,
+        outside_space={"learning_rate": 0, "model_name": "ខ្មែរ"},
+        attempts=(Attempt("2026-01-02T03:04:05", "host:1", 3, BegunAfter.DEATH),),
+    )
+    worst = replace(make_metrics(2), train_loss=math.inf, val_loss=-math.inf, learning_rate=math.nan)
+    signal = make_signal(best=0.1 + 0.2)
+    signal.update(5, 0.2)
+    fresh = type(signal)("min", 0.5, 3)
+    targets = Targets(character_accuracy=0.85, convergence_epochs=15)
+    return [
+        ("note", ("ខ្មែរ: “quoted”\nand more",), {}),
+        ("dataset_progress", (100, 6000), {}),
+        ("run_started", ({"ខ្មែរ": odd, "search_0004": None}, [ended, broken, waiting]), {}),
+        ("run_started", ({}, []), {}),
+        ("trial_started", (3, "ខ្មែរ", odd), {"adopted": True}),
+        ("batch", (3, 0, 63), {}),
+        ("epoch_ended", (3, make_metrics(1), signal), {}),
+        ("epoch_ended", (3, worst, fresh), {}),
+        ("trial_ended", (ended,), {}),
+        ("trial_ended", (broken,), {}),
+        ("trial_lost", (3,), {}),
+        ("run_ended", (make_summary(ended, broken, targets=targets, owed=3),), {}),
+        ("run_ended", (make_summary(storage_url="postgresql://x/y", leader="ខ្មែរ"),), {}),
+    ]
+
+
+def test_every_event_arrives_as_it_was_told(calls, stream):
+    writer, listener = EventWriter(stream), Listener()
+    for event, args, kwargs in calls:
+        getattr(writer, event)(*args, **kwargs)
+    for line in stream.getvalue().split("\n")[:-1]:  # not splitlines: it also breaks at other separators
+        replay(line, listener)
+    assert {event for event, _, _ in calls} == set(EVENTS)
+    for heard, told in zip(listener.heard, calls, strict=True):
+        assert repr(heard) == repr(told)  # by their text, since NaN is not equal to itself
+
+
+def test_each_event_is_a_line_that_people_can_read(stream):
+    EventWriter(stream).note("ខ្មែរ\nand more")
+    assert stream.getvalue() == '{"event": "note", "text": "ខ្មែរ\\nand more"}\n'
+
+
+def test_every_field_of_a_record_travels(make_record, stream):
+    record = make_record("a")
+    EventWriter(stream).trial_ended(record)
+    assert json.loads(stream.getvalue())["record"].keys() == {field.name for field in fields(record)}
+
+
+def test_a_name_that_is_no_utf8_can_be_written(tmp_path):
+    with (tmp_path / "events").open("w", encoding="utf-8") as stream:
+        EventWriter(stream).note("\udce9.png")
+        EventWriter(stream).note("more")
+    listener = Listener()
+    for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines():
+        replay(line, listener)
+    assert [args for _, args, _ in listener.heard] == [("\udce9.png",), ("more",)]
+
+
+def test_batches_are_written_a_few_times_a_second_and_at_the_end(monkeypatch, stream):
+    clock = iter(number / 100 for number in range(10_000))
+    monkeypatch.setattr("tuner.display.events.time.monotonic", lambda: next(clock))
+    writer = EventWriter(stream)
+    for step in range(101):  # in a second
+        writer.batch(0, step, 100)
+    written = [json.loads(line)["done"] for line in stream.lines]
+    assert written[0] == 0
+    assert written[-1] == 100
+    assert 5 <= len(written) <= 7
+
+
+def test_each_trial_has_its_own_pace(monkeypatch, stream):
+    monkeypatch.setattr("tuner.display.events.time.monotonic", lambda: 1.0)
+    writer = EventWriter(stream)
+    for number in (0, 0, 1, 1):
+        writer.batch(number, 1, 100)
+    assert [json.loads(line)["number"] for line in stream.lines] == [0, 1]
+
+
+def test_a_stop_that_was_swallowed_is_raised_at_the_next_batch(monkeypatch, stream):
+    monkeypatch.setattr("tuner.signals._requested", StopRequested(15))
+    with pytest.raises(StopRequested):
+        EventWriter(stream).batch(0, 1, 2)
+
+
+def test_a_parent_that_is_gone_does_not_fail_the_trial(monkeypatch, stream):
+    def gone(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stream, "write", gone)
+    EventWriter(stream).note("anyone?")
+
+
+def test_the_end_of_one_worker_does_not_close_the_display(stream):
+    EventWriter(stream).close()
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "Warning: something printed this",
+        "[1]",
+        '{"event": "batch", "num',
+        '{"event": "note"}',
+        '{"event": "close"}',
+        '{"event": "trial_ended", "record": {"number": 1}}',
+    ],
+)
+def test_a_line_that_is_no_event_is_refused(line):
+    with pytest.raises(ValueError, match=r"."):
+        replay(line, Listener())
+
+
+def test_a_display_shows_what_arrives_as_if_told_directly(calls, stream, terminal):
+    direct = PlainDisplay(terminal, None)
+    writer = EventWriter(stream)
+    for event, args, kwargs in calls:
+        getattr(direct, event)(*args, **kwargs)
+        getattr(writer, event)(*args, **kwargs)
+    told = terminal.getvalue()
+    terminal.seek(0)
+    terminal.truncate()
+    replayed = PlainDisplay(terminal, None)
+    for line in stream.getvalue().split("\n")[:-1]:
+        replay(line, replayed)
+    assert terminal.getvalue() == told
+
+
+def test_a_configuration_keeps_the_types_of_its_fields(stream):
+    EventWriter(stream).trial_started(0, "a", TrainingConfig(), adopted=False)
+    listener = Listener()
+    replay(stream.getvalue(), listener)
+    heard = listener.heard[0][1][2]
+    assert {item.name: type(getattr(heard, item.name)) for item in fields(heard)} == {
+        item.name: type(getattr(TrainingConfig(), item.name)) for item in fields(heard)
+    }

@@ -1,0 +1,66 @@
+"""What the commands have in common that work on a study which has begun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.cli.errors import DONE, FAILED, gathered
+
+if TYPE_CHECKING:
+    from tuner.display import Display
+    from tuner.scope import Limits
+    from tuner.session import Session
+
+
+def reopened_problems(options: argparse.Namespace, *checks: Callable[[], object]) -> list[str]:
+    """Return what is wrong with the study, the results file and whatever else is checked."""
+    from studies import load_study
+    from tuner.results_file import check_results_path
+
+    def check_study() -> None:
+        load_study(options.output_dir, storage_url=options.storage, name=options.study)
+
+    results_file = getattr(options, "results_file", None)
+    return gathered([check_study, lambda: check_results_path(results_file), *checks], options)
+
+
+def open_session(options: argparse.Namespace, display: Display) -> Session:
+    """Open the study that the options name, for work."""
+    from tuner.session import Session
+
+    return Session.reopen(
+        Path(options.output_dir),
+        display=display,
+        storage=options.storage,
+        study_name=options.study,
+        device=options.device,
+    )
+
+
+def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], limits: Limits) -> int:
+    """Open the study, prepare it, train what it owes and write its results; return the exit code."""
+    from tuner.cli.displays import display_of_run
+    from tuner.scope import Scope
+    from tuner.study_run import run_study
+
+    with display_of_run(with_summary=not options.json, debug=options.debug) as display:
+        session = open_session(options, display)
+        prepare(session)
+        results = run_study(session, Scope(), limits, workers=options.workers, results_file=options.results_file)
+        code = exit_code(session)
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False, indent=2))
+    return code
+
+
+def exit_code(session: Session) -> int:
+    """Return 1 if a preset of the study failed or nothing succeeded, else 0."""
+    from studies import TrialKind, TrialPhase, ended_records
+
+    records = ended_records(session.study)
+    failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
+    return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in records) else DONE

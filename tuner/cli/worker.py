@@ -1,0 +1,42 @@
+"""``worker``: join a study and work off what it owes."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.cli.command import Command, add_device_option, add_study_options
+from tuner.cli.reopened import reopened_problems
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``worker``."""
+    add_device_option(parser)
+    add_study_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train trials of the study until nothing is left that nobody works on."""
+    from tuner.cli.displays import display_of_run
+    from tuner.cli.errors import DONE
+    from tuner.cli.reopened import open_session
+    from tuner.scope import Limits, Scope
+    from tuner.work import work
+
+    with display_of_run(with_summary=False, debug=options.debug) as display:
+        work(open_session(options, display), Scope(), Limits())
+    return DONE
+
+
+COMMAND = Command(
+    name="worker",
+    summary="join a study that others may be working on, and work off what it owes",
+    examples="""\
+  khmer-tuner worker
+  khmer-tuner worker --output-dir my_output --device cpu
+
+Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
+or with `khmer-tuner export`.""",
+    add_options=add_options,
+    run=run,
+    problems=reopened_problems,
+)

@@ -1,0 +1,114 @@
+"""Progress as a picture at the foot of a terminal, above it a line for everything that is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from search_spaces import TrainingConfig
+from studies import TrialPhase, TrialRecord
+from tuner.display.base import Display, RunSummary
+from tuner.display.lines import finished_lines, title, trial_line
+from tuner.display.picture import bars, picture
+from tuner.display.progress import RunProgress
+from tuner.display.summary import print_summary
+from tuner.screen import console_on, forgiving
+from tuner.signals import raise_if_requested
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
+
+_REFRESH_SECONDS = 0.25
+
+
+class LiveDisplay(Display):
+    """Redraws bars, figures and times a few times a second, in the thread that reports them: none of its own."""
+
+    def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
+        """Draw on a terminal.
+
+        Args:
+            stream: The terminal; when it is gone, the training goes on in silence.
+            summary_console: Where the summary goes at the end; None for no summary.
+        """
+        self._console = console_on(forgiving(stream))
+        self._summary_console = summary_console
+        self._progress = RunProgress()
+        self._images = (0, 0)
+        self._next_refresh = 0.0
+        self._live = Live(console=self._console, get_renderable=self._picture, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        """Print the note above the picture."""
+        self._console.print(text)
+
+    def dataset_progress(self, done: int, total: int) -> None:
+        """Draw how far the dataset is."""
+        self._images = (done, total)
+        self._refresh()
+
+    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        """Print what is done already, and draw the rest."""
+        self._images = (0, 0)
+        self._progress.run_started(todo, finished)
+        for line in finished_lines(finished):
+            self.note(line)
+        if not self._progress.waiting:
+            self.note("nothing is left to train")
+
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+        """Draw the trial."""
+        self._progress.trial_started(number, name, config)
+        if adopted:
+            self.note(f"{title(number, name)}: going on after an interruption")
+        self._live.refresh()
+
+    def batch(self, number: int, done: int, total: int) -> None:
+        """Redraw, if the last time is long enough ago."""
+        raise_if_requested()
+        self._progress.batch(number, done, total)
+        self._refresh()
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        """Draw the epoch's figures."""
+        self._progress.epoch_ended(number, metrics, signal)
+        self._refresh()
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Print how it ended."""
+        self._progress.trial_ended(record)
+        done = record.phase is TrialPhase.COMPLETED
+        self._console.print(Text(trial_line(record), style="green" if done else "bold red"), soft_wrap=True)
+        self._live.refresh()
+
+    def trial_lost(self, number: int) -> None:
+        """Print that it goes on elsewhere."""
+        if trial := self._progress.trial_lost(number):
+            self.note(f"{title(number, trial.name)}: its worker died; another one takes it up")
+        self._live.refresh()
+
+    def run_ended(self, summary: RunSummary) -> None:
+        """Remove the picture and print the summary."""
+        self.close()
+        if self._summary_console is not None:
+            print_summary(self._summary_console, summary)
+
+    def close(self) -> None:
+        """Remove the picture; the cursor is visible again."""
+        self._live.stop()
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_refresh:
+            self._next_refresh = now + _REFRESH_SECONDS
+            self._live.refresh()
+
+    def _picture(self) -> RenderableType:
+        if self._images[1]:
+            return bars(("drawing the dataset", *self._images, "images"))
+        return picture(self._progress, self._console.height)

@@ -1,0 +1,85 @@
+"""A command's work on a study from the first trial to the results file, whatever interrupts it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from studies import (
+    StudyStatus,
+    default_results_name,
+    default_storage_url,
+    mask_password,
+    render_results,
+    study_status,
+    study_terms,
+    write_json,
+)
+from tuner.display import RunSummary
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.work import ended, work
+
+
+def run_study(
+    session: Session, scope: Scope, limits: Limits, *, workers: int = 1, results_file: str | None = None
+) -> dict[str, Any]:
+    """Train what a study owes, then write its results, also if this is interrupted, and tell the display.
+
+    Args:
+        session: The opened study.
+        scope: Which trials.
+        limits: What ends the work early.
+        workers: Processes that work side by side.
+        results_file: Where results go; None for a name after the time, in the working directory.
+
+    Returns:
+        The documented results, of the whole study.
+    """
+    try:
+        work(session, scope, limits, workers)
+    finally:
+        results = render_results(session.study, timestamp=timestamp())
+        path = write_results(results, results_file)
+    session.workplace.display.run_ended(_summary(session, scope, results, path))
+    return results
+
+
+def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
+    """Write results atomically; return the absolute path."""
+    path = Path(results_file or default_results_name(results["timestamp"])).absolute()
+    write_json(path, results)
+    return path
+
+
+def timestamp() -> str:
+    """Return the time as results files have it."""
+    return time.strftime("%Y%m%d_%H%M%S")
+
+
+def _summary(session: Session, scope: Scope, results: Mapping[str, Any], path: Path) -> RunSummary:
+    folder = session.workplace.folder
+    status = study_status(session.study, folder)
+    in_folder = session.storage_url == default_storage_url(folder.path)
+    return RunSummary(
+        results=results,
+        results_path=path,
+        output_dir=folder.path,
+        storage_url=None if in_folder else mask_password(session.storage_url),
+        records=ended(session, scope),
+        targets=session.workplace.targets,
+        monitor=study_terms(session.study).monitor,
+        leader=_leader(status, results),
+        owed=status.owed,
+    )
+
+
+def _leader(status: StudyStatus, results: Mapping[str, Any]) -> str | None:
+    """Return the experiment that the monitored metric puts before the results' best one, if there is one."""
+    best = results["best_result"]
+    if best is None or status.best is None or status.best.name == best["experiment_name"]:
+        return None
+    others = {row.name: row.best_value for row in status.rows}
+    return status.best.name if status.best.best_value != others[best["experiment_name"]] else None

@@ -1,0 +1,112 @@
+"""The one work loop behind `run`, `search`, `resume` and `worker`: claim a trial, train it, until nothing is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from search_spaces import TrainingConfig
+from studies import (
+    Claim,
+    TrialRecord,
+    claim_next,
+    ended_records,
+    latest_records,
+    read_record,
+    search_trial_name,
+    targets_met,
+    top_up,
+    unenqueued_trials,
+)
+from tuner.objective import Paused, run_trial
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.supervisor import work_in_processes
+
+
+def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> None:
+    """Train what the study owes until nothing is left to claim or a limit is reached.
+
+    Args:
+        session: The opened study.
+        scope: Which trials.
+        limits: What ends the work early.
+        workers: Processes that work side by side; one works in this process.
+
+    Raises:
+        ConfigurationError: All worker processes have ended because of the same problems.
+    """
+    planned, done = todo(session, scope), ended(session, scope)
+    session.workplace.display.run_started(planned, done)
+    workers = min(workers, len(planned) - len(done))
+    if workers > 1:
+        work_in_processes(session, scope, limits, workers)
+    else:
+        work_here(session, scope, limits)
+    _tell_what_is_left(session, scope, limits)
+
+
+def work_here(session: Session, scope: Scope, limits: Limits) -> None:
+    """Train what the study owes, one trial after another, in this process."""
+    workplace = replace(session.workplace, is_over=lambda: limits.time_is_up)
+    try:
+        while (claim := _next_claim(session, scope, limits)) is not None:
+            with claim:
+                run_trial(claim, workplace)
+            ended_trial = session.study.get_trials(deepcopy=False)[claim.record.number]
+            workplace.display.trial_ended(read_record(ended_trial))
+    except Paused:
+        pass
+
+
+def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:
+    """Return what a scope holds, done or not, by name; None for a search trial whose settings are not drawn yet."""
+    records = latest_records(session.study)
+    asked = session.workplace.experiments
+    names: dict[str, TrainingConfig | None] = {
+        record.experiment_name: asked.get(record.experiment_name) or (record.training_config if record.config else None)
+        for record in records
+        if scope.holds(record)
+    }
+    if scope.search:
+        next_number = len(session.study.get_trials(deepcopy=False))
+        unenqueued = range(next_number, next_number + unenqueued_trials(session.study, records))
+        names |= dict.fromkeys(search_trial_name(number) for number in unenqueued)
+    return names
+
+
+def ended(session: Session, scope: Scope) -> list[TrialRecord]:
+    """Return the ended trials that a scope holds: presets in the order of their file, then search trials."""
+    return [record for record in ended_records(session.study) if scope.holds(record)]
+
+
+def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
+    """Say why trials that the scope holds have not ended, if any has not."""
+    left = sorted(todo(session, scope).keys() - {record.experiment_name for record in ended(session, scope)})
+    if not left:
+        return
+    if limits.time_is_up:
+        reason = "the time is up"
+    elif limits.until_targets and (winner := _winner(session)) is not None:
+        reason = f"{winner} has met the targets"
+    else:
+        reason = "another process is training them"
+    shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    session.workplace.display.note(f"{shown}: not done here, {reason}")
+
+
+def _next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
+    if limits.time_is_up or (limits.until_targets and _winner(session) is not None):
+        return None
+    study, folder = session.study, session.workplace.folder
+    claim = claim_next(study, folder, scope.holds)
+    # Others may be quicker at what was just enqueued.
+    while claim is None and scope.search and top_up(study, folder):
+        claim = claim_next(study, folder, scope.holds)
+    return claim
+
+
+def _winner(session: Session) -> str | None:
+    """Return a trial that has met the study's targets, or None."""
+    targets = session.workplace.targets
+    met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
+    return next((record.experiment_name for record in met), None)
