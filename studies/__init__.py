@@ -23,6 +23,7 @@ from studies.search import (
     ask_for_search,
     check_search,
     prepare_sampling,
+    refuse_other_search,
     search_budget,
     search_settings,
     top_up,
@@ -56,6 +57,7 @@ from studies.trial_record import (
     record_outcome,
     search_trial_name,
 )
+from studies.trial_view import find_trial
 
 __all__ = [
     "DEFAULT_STUDY_NAME",
@@ -92,6 +94,7 @@ __all__ = [
     "enqueue_presets",
     "final_state",
     "find_study",
+    "find_trial",
     "keep_targets",
     "latest_records",
     "load_study",
@@ -104,6 +107,7 @@ __all__ = [
     "record_outcome",
     "records_not_kept",
     "refuse_changes",
+    "refuse_other_search",
     "render_results",
     "retry_failed_presets",
     "search_budget",

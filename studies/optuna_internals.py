@@ -8,6 +8,7 @@ changes any of it.
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,11 @@ def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
         return dict(json.loads(text)) if text else {}
     except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
         return {}
+
+
+def quiet_gaussian_process() -> None:
+    """Keep from users what the Gaussian process notes on its way: how it could be faster, where a step came to rest."""
+    logging.getLogger("optuna._gp").setLevel(logging.ERROR)
 
 
 def rdb_storage(study: optuna.Study) -> RDBStorage:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 
 from search_spaces.space import SearchSpace
 from studies.distributions import to_distribution
-from studies.optuna_internals import stored_joint_draw, trials_of_this_draw
+from studies.optuna_internals import quiet_gaussian_process, stored_joint_draw, trials_of_this_draw
 from studies.trial_record import KIND, TrialKind
 
 # Search trials that are drawn at random before a model of the history is trusted; presets come on top of them.
@@ -91,8 +91,13 @@ def _startup_trials(study: optuna.Study, number: int) -> int:
     return len(presets) + RANDOM_SEARCH_TRIALS
 
 
+def _gaussian_process(seed: int, startup: int) -> BaseSampler:
+    quiet_gaussian_process()
+    return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+
+
 _MAKERS: Mapping[SamplerName, Callable[[int, int], BaseSampler]] = {
     SamplerName.TPE: lambda seed, startup: TPESampler(seed=seed, n_startup_trials=startup),
     SamplerName.RANDOM: lambda seed, startup: RandomSampler(seed=seed),
-    SamplerName.GP: lambda seed, startup: GPSampler(seed=seed, n_startup_trials=startup),
+    SamplerName.GP: _gaussian_process,
 }

@@ -33,7 +33,7 @@ class SearchRequest:
         prune_share: See `Pruning`.
         prune_grace: See `Pruning`.
         at_least: So many search trials in the study, whatever it has already.
-        more: So many search trials on top of those that the study has.
+        more: So many search trials on top of those that the study has or is to have.
     """
 
     sampler: SamplerName | None = None
@@ -95,16 +95,40 @@ def ask_for_search(study: optuna.Study, folder: OutputFolder, request: SearchReq
         ConfigurationError: If the study searches in another way already; every difference is told.
     """
     with folder.lock():
-        attributes = study.user_attrs
-        if _SEARCH in attributes:
-            _refuse_differences(study, request)
-        else:
+        refuse_other_search(study, request)
+        if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
-        have = len(_search_records(study))
-        budget = max(attributes.get(_BUDGET, 0), have + request.more, request.at_least)
-        if budget != attributes.get(_BUDGET):
+        # What the study is to have already counts whole, enqueued or not.
+        have = max(search_budget(study), len(_search_records(study)))
+        budget = max(have + request.more, request.at_least)
+        if budget != search_budget(study):
             study.set_user_attr(_BUDGET, budget)
     top_up(study, folder)
+
+
+def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
+    """Refuse to search in another way than the study does; nothing is changed.
+
+    Raises:
+        ConfigurationError: As `ask_for_search`.
+    """
+    known = study.user_attrs.get(_SEARCH)
+    if known is None:
+        return
+    asked = {
+        "sampler": request.sampler,
+        "pruner": request.pruner,
+        "prune_share": request.prune_share,
+        "prune_grace": request.prune_grace,
+    }
+    problems = [
+        f"study {study.study_name!r}: its search has {name} {known[name]}, not {value}; all search trials are "
+        "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
+        for name, value in asked.items()
+        if value is not None and value != known[name]
+    ]
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
@@ -167,24 +191,6 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
         "prune_grace": request.prune_grace,
         "start": asdict(start),
     }
-
-
-def _refuse_differences(study: optuna.Study, request: SearchRequest) -> None:
-    known = study.user_attrs[_SEARCH]
-    asked = {
-        "sampler": request.sampler,
-        "pruner": request.pruner,
-        "prune_share": request.prune_share,
-        "prune_grace": request.prune_grace,
-    }
-    problems = [
-        f"study {study.study_name!r}: its search has {name} {known[name]!r}, not {value!r}; all search trials are "
-        "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
-        for name, value in asked.items()
-        if value is not None and value != known[name]
-    ]
-    if problems:
-        raise ConfigurationError(problems)
 
 
 def _search_records(study: optuna.Study) -> list[TrialRecord]:

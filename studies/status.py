@@ -13,10 +13,13 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search_spaces.schema import Targets
 from studies.file_locks import holder_pid
 from studies.folder import OutputFolder
-from studies.search import unenqueued_trials
-from studies.trial_record import TrialPhase, TrialRecord, own_trials, read_record
+from studies.search import search_budget, search_settings, unenqueued_trials
+from studies.study import study_targets
+from studies.targets import targets_met
+from studies.trial_record import TrialKind, TrialPhase, TrialRecord, latest_records, own_trials, read_record
 
 # A study whose trials change faster than they can be read twice is shown as last seen.
 _MOST_LOOKS = 10
@@ -62,6 +65,25 @@ class StatusRow:
 
 
 @dataclass(frozen=True)
+class SearchStatus:
+    """How far the open search of a study is.
+
+    Attributes:
+        sampler: Which sampler draws.
+        pruner: Which rule ends hopeless trials.
+        budget: Search trials that the study is to have.
+        ended: Those of them that have ended.
+        unenqueued: Those of them that are no trials of the study yet.
+    """
+
+    sampler: str
+    pruner: str
+    budget: int
+    ended: int
+    unenqueued: int
+
+
+@dataclass(frozen=True)
 class StudyStatus:
     """A study at one moment.
 
@@ -71,7 +93,9 @@ class StudyStatus:
         mode: ``max`` or ``min``.
         rows: The trials by number.
         best: The completed row of the best value; None if there is none.
-        unenqueued: Search trials that the budget still has, beyond the rows.
+        search: How far its open search is; None if it has none.
+        targets: What its experiments should reach.
+        met_by: Names of the trials that met all of that.
     """
 
     study: str
@@ -79,7 +103,9 @@ class StudyStatus:
     mode: str
     rows: tuple[StatusRow, ...]
     best: StatusRow | None
-    unenqueued: int = 0
+    search: SearchStatus | None
+    targets: Targets
+    met_by: tuple[str, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,7 +116,8 @@ class StudyStatus:
     @property
     def owed(self) -> int:
         """Trials that a `resume` would work on now: waiting and interrupted ones, and those not enqueued yet."""
-        return self.counts[RowState.WAITING] + self.counts[RowState.INTERRUPTED] + self.unenqueued
+        unenqueued = 0 if self.search is None else self.search.unenqueued
+        return self.counts[RowState.WAITING] + self.counts[RowState.INTERRUPTED] + unenqueued
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data for JSON; times in ISO 8601."""
@@ -101,6 +128,9 @@ class StudyStatus:
             "counts": self.counts,
             "owed": self.owed,
             "best": None if self.best is None else _plain(self.best),
+            "search": None if self.search is None else asdict(self.search),
+            "targets": self.targets.model_dump(mode="json", exclude_none=True),
+            "targets_met_by": list(self.met_by),
             "trials": [_plain(row) for row in self.rows],
         }
 
@@ -119,14 +149,30 @@ def study_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:
     pick = max if maximize else min
     # Of equals, max and min return the first, which is the lower number.
     best = pick((row for row in ended if row.best_value is not None), key=_value, default=None)
-    metric = study.metric_names
+    metric, targets, records = study.metric_names, study_targets(study), latest_records(study)
     return StudyStatus(
-        study.study_name,
-        metric[0] if metric else None,
-        "max" if maximize else "min",
-        rows,
-        best,
-        unenqueued_trials(study, [read_record(trial) for trial in trials]),
+        study=study.study_name,
+        monitor=metric[0] if metric else None,
+        mode="max" if maximize else "min",
+        rows=rows,
+        best=best,
+        search=_search_status(study, records),
+        targets=targets,
+        met_by=tuple(record.experiment_name for record in records if targets_met(record.outcome, targets)),
+    )
+
+
+def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchStatus | None:
+    settings = search_settings(study)
+    if settings is None:
+        return None
+    ended = [record for record in records if record.kind is TrialKind.SEARCH and record.outcome is not None]
+    return SearchStatus(
+        sampler=settings.sampler.value,
+        pruner=settings.pruning.pruner.value,
+        budget=search_budget(study),
+        ended=len(ended),
+        unenqueued=unenqueued_trials(study, records),
     )
 
 

@@ -179,10 +179,10 @@ class HyperparameterTuner:
             file_order=list(file.experiments),
             may_generate=not file.names_dataset,
             display=self._display,
+            device=self._device,
             space=load_space(self._space_file, first),
+            search=search,
         )
-        if search.at_least:
-            session.search(search)
         scope = Scope(frozenset(experiments), search=search.at_least > 0)
         limits = Limits(until_targets=self._until_targets)
         self._results = run_study(session, scope, limits, workers=self._workers, results_file=self._results_file)

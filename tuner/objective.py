@@ -15,7 +15,7 @@ import torch
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from search_spaces import ModelDefinition, Targets, TrainingConfig, fit_loss
+from search_spaces import ConfigurationError, ModelDefinition, Targets, TrainingConfig, fit_loss
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import (
     MOST_DEATHS,
@@ -82,14 +82,23 @@ class Workplace:
 def run_trial(claim: Claim, workplace: Workplace) -> None:
     """Train a claimed trial and tell the study how it ended, whatever happens.
 
-    An interruption (KeyboardInterrupt, `Paused`) passes through, and so do a full disk and a database that cannot be
-    reached: the trial stays running in the study, and whoever claims it next goes on after its last epoch.
+    An interruption (KeyboardInterrupt, `Paused`) passes through, and so do a full disk, a database that cannot be
+    reached and a device that this machine lacks: the trial stays running in the study, and whoever claims it next goes
+    on after its last epoch.
     """
     folder = workplace.folder.trial_dir(claim.record.experiment_name)
-    epochs: list[EpochMetrics] = []
     if claim.crashed:
         claim.finish(_crash(read_metrics(folder)))
-        return
+    else:
+        _train_to_the_end(claim, workplace, folder)
+    # Only now: a process that dies before telling leaves a trial that the next one can still finish.
+    with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
+        _checkpoints(folder, claim.record.training_config).end()
+        _remove_checkpoints(records_not_kept(ended_records(claim.trial.study)), workplace.folder)
+
+
+def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path) -> None:
+    epochs: list[EpochMetrics] = []
     try:
         result = _train_logged(claim, workplace, folder, epochs)
     except Exception as error:
@@ -100,10 +109,6 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
         monitor = claim.record.training_config.early_stopping_monitor
         value = result.history[result.best_epoch - 1].value(monitor) if result.best_epoch else None
         claim.finish(_outcome(result, workplace.targets), value)
-    # Only now: a process that dies before telling leaves a trial that the next one can still finish.
-    with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
-        _checkpoints(folder, claim.record.training_config).end()
-        _remove_checkpoints(records_not_kept(ended_records(claim.trial.study)), workplace.folder)
 
 
 def _train_logged(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
@@ -215,7 +220,8 @@ def _comes_from_outside(error: Exception) -> bool:
     """Return whether an error is none of the experiment's, so that trying again later may well succeed."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    return isinstance(error, StorageInternalError | SQLAlchemyError)
+    # What is configured was checked before it came into the study, so it is this machine that cannot do it.
+    return isinstance(error, StorageInternalError | SQLAlchemyError | ConfigurationError)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -34,6 +34,7 @@ from studies import (
     open_storage,
     prepare_sampling,
     refuse_changes,
+    refuse_other_search,
     study_targets,
     study_terms,
     version_notes,
@@ -71,7 +72,9 @@ class Session:
         file_order: Sequence[str],
         may_generate: bool,
         display: Display,
+        device: str | None = None,
         space: SearchSpace | None = None,
+        search: SearchRequest | None = None,
     ) -> Session:
         """Check everything, then open the dataset and the study, and enqueue the experiments it does not have yet.
 
@@ -82,25 +85,30 @@ class Session:
             file_order: All names of the file that they come from.
             may_generate: Whether the default dataset is made if it is missing.
             display: Who is told.
+            device: Where all trials train; None for where each configuration says.
             space: What a search may vary; None for what the study has, or the shipped one if it has none yet.
+            search: Search trials that the study is to have, and how they are to be drawn and judged.
 
         Raises:
             ConfigurationError: Something cannot be used, or does not fit the study. Nothing was created.
             DataLoaderError: The dataset is missing or damaged.
         """
         place.check()
-        for device in {config.device for config in experiments.values()}:
-            setup_training_environment(TrainingConfig(device=device))
+        for asked in {config.device for config in experiments.values()}:
+            setup_training_environment(TrainingConfig(device=asked))
         folder = OutputFolder(place.output_dir)
-        _refuse_early(place, experiments, space)
+        request = search or SearchRequest()
+        _refuse_early(place, experiments, space, request)
         first = next(iter(experiments.values()))
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
         study = _join(place, folder, _terms(first, cache), display)
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
         keep_targets(study, targets)
+        if request.at_least or request.more:
+            ask_for_search(study, folder, request)
         prepare_sampling(study, first.seed)
-        workplace = Workplace(folder, cache, experiments, None, targets, display)
+        workplace = Workplace(folder, cache, experiments, device, targets, display)
         return cls(study, workplace, place.storage_url)
 
     @classmethod
@@ -172,13 +180,16 @@ def load_space(path: str | None, config: TrainingConfig) -> SearchSpace | None:
     return None if path is None else load_search_space(path, load_model_definitions(config.model_config_path))
 
 
-def _refuse_early(place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> None:
+def _refuse_early(
+    place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
+) -> None:
     """Refuse what the study cannot take before a dataset is drawn for it."""
     try:
         study, _ = load_study(place.output_dir, storage_url=place.storage)
     except ConfigurationError:  # there is none yet
         return
     refuse_changes(study, experiments, space)
+    refuse_other_search(study, request)
 
 
 def _join(place: StudyPlace, folder: OutputFolder, terms: StudyTerms, display: Display) -> optuna.Study:

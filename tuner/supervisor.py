@@ -34,6 +34,7 @@ _POLL_S = 0.2
 _SECONDS_TO_STOP = 8.0
 # A worker that dies before it has begun a trial, again and again, will not live the next time either.
 _MOST_STILLBIRTHS = 3
+_MENDABLE = 2  # a worker's exit code if what it wrote to standard error are problems that a user can mend
 
 
 @dataclass
@@ -55,6 +56,13 @@ class _Worker:
     running: int | None = None
     errors: list[str] = field(default_factory=list)
     stillbirths: int = 0
+
+    def put_away(self) -> None:
+        """Let go of a process that has ended; what it wrote has all been read then."""
+        for listener in self.listeners:
+            listener.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            _close(stream)
 
 
 class _Tracker(Display):
@@ -83,7 +91,8 @@ def work_in_processes(session: Session, scope: Scope, limits: Limits, count: int
         count: Worker processes; this process's PyTorch threads are divided among them.
 
     Raises:
-        ConfigurationError: Every worker has ended because of a problem.
+        ConfigurationError: Every worker has ended because of problems that a user can mend.
+        RuntimeError: Every worker has ended because of a problem, and not all are such.
     """
     supervisor = _Supervisor(session, scope, limits)
     try:
@@ -108,19 +117,21 @@ class _Supervisor:
         self._workers: list[_Worker] = []
         self._lines: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
+        self._mendable = True
         self._succeeded = False
 
     def begin(self, threads: int, stillbirths: int = 0) -> None:
         """Start a worker process."""
         process = subprocess.Popen(
-            [sys.executable, "-m", CHILD],
+            # What this process imports, and no file of the working directory that happens to have the same name.
+            [sys.executable, "-P", "-m", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()},
             process_group=0,
         )
         worker = _Worker(threads, process, stillbirths=stillbirths)
@@ -146,8 +157,9 @@ class _Supervisor:
                 self._end(worker)
             else:
                 self._show(worker, line)
-        if self._problems and not self._succeeded:
-            raise ConfigurationError(list(dict.fromkeys(self._problems)))
+        problems = list(dict.fromkeys(self._problems))
+        if problems and not self._succeeded:
+            raise ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
 
     def _show(self, worker: _Worker, line: str) -> None:
         with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
@@ -165,6 +177,7 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+            worker.put_away()
 
     def _orders(self, threads: int) -> dict[str, Any]:
         workplace = self._session.workplace
@@ -190,17 +203,19 @@ class _Supervisor:
     def _end(self, worker: _Worker) -> None:
         """Take leave of a worker whose output has ended; another one takes the place of one that was killed."""
         code = worker.process.wait()
-        for listener in worker.listeners:
-            listener.join()
-        _close(worker.process.stdin)
+        worker.put_away()
         self._workers.remove(worker)
         if worker.running is not None:
             self._display.trial_lost(worker.running)
         if code == 0:
             self._succeeded = True
+        elif code > 128:
+            self._display.note(f"a worker was stopped by signal {code - 128}")
         elif code > 0:
-            self._problems += [line.removeprefix("error: ") for line in worker.errors if line.startswith("error: ")]
-            self._display.note(f"a worker has ended: {worker.errors[-1] if worker.errors else f'exit code {code}'}")
+            problems = _problems_told(worker.errors) or [f"a worker process ended with exit code {code}"]
+            self._problems += problems
+            self._mendable &= code == _MENDABLE
+            self._display.note(f"a worker has ended: {problems[0]}")
         elif worker.running is not None or worker.stillbirths < _MOST_STILLBIRTHS:
             self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
             self.begin(worker.threads, worker.stillbirths + (worker.running is None))
@@ -210,6 +225,16 @@ class _Supervisor:
 
 def _collect(worker: _Worker, stream: Iterable[str]) -> None:
     worker.errors.extend(line.rstrip() for line in stream)
+
+
+def _problems_told(errors: list[str]) -> list[str]:
+    """Return the problems among the lines that a worker wrote to standard error; the last line if none is one."""
+    problems = [line.removeprefix("error: ") for line in errors if line.startswith("error: ")]
+    return problems or [line for line in errors if line][-1:]
+
+
+def _import_path() -> str:
+    return os.pathsep.join(folder or os.getcwd() for folder in sys.path)
 
 
 def _close(stream: IO[str] | None) -> None:

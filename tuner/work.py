@@ -7,12 +7,14 @@ from dataclasses import replace
 from search_spaces import TrainingConfig
 from studies import (
     Claim,
+    RowState,
     TrialRecord,
     claim_next,
     ended_records,
     latest_records,
     read_record,
     search_trial_name,
+    study_status,
     targets_met,
     top_up,
     unenqueued_trials,
@@ -33,7 +35,7 @@ def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> No
         workers: Processes that work side by side; one works in this process.
 
     Raises:
-        ConfigurationError: All worker processes have ended because of the same problems.
+        ConfigurationError, RuntimeError: As `work_in_processes`.
     """
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
@@ -88,8 +90,10 @@ def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
         reason = "the time is up"
     elif limits.until_targets and (winner := _winner(session)) is not None:
         reason = f"{winner} has met the targets"
-    else:
+    elif _in_hands(session).issuperset(left):
         reason = "another process is training them"
+    else:
+        reason = "no worker is left; `khmer-tuner resume` goes on with them"
     shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
     session.workplace.display.note(f"{shown}: not done here, {reason}")
 
@@ -103,6 +107,12 @@ def _next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
     while claim is None and scope.search and top_up(study, folder):
         claim = claim_next(study, folder, scope.holds)
     return claim
+
+
+def _in_hands(session: Session) -> set[str]:
+    """Return the trials that some process is training now."""
+    rows = study_status(session.study, session.workplace.folder).rows
+    return {row.name for row in rows if row.state is RowState.RUNNING}
 
 
 def _winner(session: Session) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
 from studies import (
@@ -90,18 +92,43 @@ def presets() -> dict[str, TrainingConfig]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace) -> Start:
+def fast_disk() -> Iterator[None]:
+    """Let SQLite leave flushing to the system: what dies in these tests are processes, not machines."""
+
+    def relax(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without a study, to be copied: making one takes most of the time that a small test needs."""
+    path = tmp_path_factory.mktemp("empty")
+    open_storage(default_storage_url(path)).engine.dispose()
+    return path / "study.db"
+
+
+@pytest.fixture
+def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None, empty_database: Path) -> Start:
     """Begin or join a study as one run of the program does."""
+    the_space = space
 
     def begin(
         experiments: Mapping[str, TrainingConfig] | None = None,
         *,
         path: Path = tmp_path / "out",
+        space: SearchSpace = the_space,
         name: str = "khmer-ocr",
         url: str | None = None,
         **changes: Any,
     ) -> tuple[optuna.Study, OutputFolder]:
         folder = OutputFolder(path)
+        if url is None and not path.exists():
+            path.mkdir(parents=True)
+            shutil.copy(empty_database, path)
         url = url or default_storage_url(path)
         study = create_or_join_study(open_storage(url), name, folder, replace(terms, **changes))
         enqueue_presets(study, folder, experiments or {}, space)
@@ -115,9 +142,9 @@ def child() -> Iterator[Child]:
     """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: object) -> subprocess.Popen[str]:
+    def run(*arguments: object, **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(HERE / "light_worker.py"), *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         processes.append(process)
         return process

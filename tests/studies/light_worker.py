@@ -1,48 +1,72 @@
 """What a worker process does, with an objective that only reports; started by the tests.
 
-work FOLDER COUNT [GATE]: join the study, enqueue COUNT presets, work off everything; wait for the file GATE
-    first, so that many start at the same moment.
-hold FOLDER COUNT: the same, but claim one trial, report once and sit on it.
-lock FILE: lock a file and sit on it.
-database FOLDER SECONDS: keep the database locked for so long.
-die FOLDER COUNT: fork a start of a study that kills itself at its first, second, ... commit, and each time
+work FOLDER PRESETS SEARCHES [WORKERS]: join the study, enqueue so many presets and search trials, work off everything;
+    so many processes do it, all of them from the same moment on.
+hold FOLDER PRESETS: the same, but claim one trial, report once and sit on it.
+lock FILE: lock a file, leave a note in it and sit on it.
+database FOLDER SECONDS: begin a study and keep its database locked for so long.
+die FOLDER PRESETS SEARCHES: fork a start of a study that kills itself at its first, second, ... commit, and each time
     one that does not; print what each pair leaves.
-struggle FOLDER COUNT: fork workers on one study, each killing itself a commit later than the one before,
+owe FOLDER SEARCHES: fork a request for search trials that kills itself at its first, second, ... commit, and each time
+    a process that only completes what the study owes; print what each pair leaves.
+struggle FOLDER PRESETS SEARCHES: fork workers on one study, each killing itself a commit later than the one before,
     until one gets to the end; print how many it took.
+attempts FOLDER STORY...: a preset for each story, and for each of its letters, one after the other, a process that
+    claims the preset and then is killed (k), is killed after a new epoch (e), lets go of it (s), or is killed while it
+    claims it (c).
+search FOLDER SEARCHES [COMMIT]: three presets and so many search trials, killed at a commit if one is given; print what
+    the study holds in the end.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
 
-from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
+from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
 from studies import (
     Claim,
     OutputFolder,
+    SearchRequest,
     StudyTerms,
+    TrialKind,
     TrialOutcome,
     WhyEnded,
+    ask_for_search,
     claim_next,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
     load_study,
     open_storage,
+    prepare_sampling,
+    search_budget,
+    search_settings,
     suggest_all,
+    top_up,
 )
 from studies.file_locks import try_lock
+from studies.optuna_internals import rdb_storage
 
-SPACE = SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-1, log=True)),))
+SPACE = SearchSpace(
+    (
+        Parameter("learning_rate", FloatRange(1e-4, 1e-1, log=True)),
+        Parameter("scheduler_type", Choices(("cosine", "steplr"))),
+        Parameter("warmup_epochs", IntRange(0, 5), when={"scheduler_type": ("cosine",)}),
+    )
+)
 TERMS = StudyTerms(
     monitor="val_char_accuracy",
     mode="max",
@@ -52,17 +76,34 @@ TERMS = StudyTerms(
 )
 
 
-def join(path: Path, count: int) -> tuple[optuna.Study, OutputFolder]:
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def leave_flushing_to_the_system(connection: Any, record: object) -> None:
+    # What dies in these tests are processes, not machines.
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def open_study(path: Path) -> tuple[optuna.Study, OutputFolder]:
     folder = OutputFolder(path)
-    study = create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, TERMS)
-    experiments = {f"preset {n:02d}": TrainingConfig(learning_rate=0.001 + n / 10_000) for n in range(count)}
+    return create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, TERMS), folder
+
+
+def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, OutputFolder]:
+    study, folder = open_study(path)
+    experiments = {f"preset {n:02d}": TrainingConfig(learning_rate=0.001 + n / 10_000) for n in range(presets)}
     enqueue_presets(study, folder, experiments, SPACE)
+    if searches:
+        ask_for_search(study, folder, SearchRequest(at_least=searches))
+        prepare_sampling(study, TERMS.seed)
     return study, folder
 
 
 def train(claim: Claim, log: Path) -> None:
-    config = suggest_all(claim.trial, SPACE, claim.record.training_config)
-    if not claim.trial.study.get_trials()[claim.record.number].intermediate_values:
+    study = claim.trial.study
+    search = search_settings(study)
+    start = claim.record.training_config if claim.record.kind is TrialKind.PRESET or search is None else search.start
+    config = suggest_all(claim.trial, SPACE, start)
+    claim.record_config(config)
+    if not study.get_trials()[claim.record.number].intermediate_values:
         claim.trial.report(config.learning_rate, step=1)
     with log.open("a") as file:
         file.write(f"{claim.record.number} {claim.record.experiment_name}\n")
@@ -78,17 +119,31 @@ def train(claim: Claim, log: Path) -> None:
     claim.finish(outcome, config.learning_rate)
 
 
-def work(path: Path, count: int, gate: Path | None) -> None:
-    print("ready", flush=True)
-    while gate is not None and not gate.exists():
-        time.sleep(0.01)
-    study, folder = join(path, count)
-    while (claim := claim_next(study, folder)) is not None:
-        train(claim, path / f"trained.{os.getpid()}.log")
+def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
+    while (claim := claim_next(study, folder)) is not None or top_up(study, folder):
+        if claim is not None:
+            train(claim, log)
 
 
-def hold(path: Path, count: int) -> None:
-    study, folder = join(path, count)
+def work(path: Path, presets: int, searches: int, workers: int = 1) -> None:
+    if workers > 1:
+        warm_up()
+    start, go = os.pipe()
+    pids = [begin_fork(work_when_told, start, go, path, presets, searches) for _ in range(workers)]
+    os.close(go)  # all start at this moment
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    sys.exit(max(statuses) != 0)
+
+
+def work_when_told(start: int, go: int, path: Path, presets: int, searches: int) -> None:
+    os.close(go)
+    os.read(start, 1)
+    study, folder = join(path, presets, searches)
+    work_off(study, folder, path / f"trained.{os.getpid()}.log")
+
+
+def hold(path: Path, presets: int) -> None:
+    study, folder = join(path, presets)
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(0.5, step=1)
@@ -98,11 +153,14 @@ def hold(path: Path, count: int) -> None:
 
 def lock(path: Path) -> None:
     held = try_lock(path)
+    if held is not None:
+        held.write_note(f"note of {os.getpid()}")
     print("held" if held is not None else "busy", flush=True)
     time.sleep(600)
 
 
 def lock_database(path: Path, seconds: float) -> None:
+    join(path, 0)
     connection = sqlite3.connect(path / "study.db", timeout=60, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     print("locked", flush=True)
@@ -110,56 +168,116 @@ def lock_database(path: Path, seconds: float) -> None:
     connection.execute("COMMIT")
 
 
-def die_at_every_commit(path: Path, count: int) -> None:
+def die_at_every_commit(path: Path, presets: int, searches: int) -> None:
+    warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
-        killed = in_fork(join_and_die, folder, count, point)
-        assert in_fork(join, folder, count) == 0
+        killed = in_fork(join_and_die, folder, presets, searches, point)
+        assert in_fork(join, folder, presets, searches) == 0
         study, _ = load_study(folder)
-        names = [trial.user_attrs["experiment_name"] for trial in study.get_trials()]
+        kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
         states = {trial.state.name for trial in study.get_trials()}
-        print(
-            json.dumps({"point": point, "killed": killed == 9, "names": names, "states": sorted(states)}),
-            flush=True,
-        )
+        print_json(point=point, killed=killed == signal.SIGKILL, trials=kinds, states=sorted(states))
         if killed == 0:
             return
 
 
-def struggle(path: Path, count: int) -> None:
-    join(path, count)
+def owe_after_every_commit(path: Path, searches: int) -> None:
+    warm_up()
+    for point in range(1, 1000):
+        folder = path / f"{point:03d}"
+        join(folder, 1)
+        killed = in_fork(ask_and_die, folder, searches, point)
+        study, _ = load_study(folder)
+        promised = search_budget(study)
+        assert in_fork(complete, folder) == 0
+        numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
+        settled = search_settings(study) is not None
+        print_json(killed=killed == signal.SIGKILL, promised=promised, numbers=numbers, settled=settled)
+        if killed == 0:
+            return
+
+
+def ask_and_die(path: Path, searches: int, point: int) -> None:
+    study, folder = open_study(path)
+    die_at_commit(point)
+    ask_for_search(study, folder, SearchRequest(more=searches))
+
+
+def complete(path: Path) -> None:
+    top_up(*open_study(path))
+
+
+def struggle(path: Path, presets: int, searches: int) -> None:
+    warm_up()
     workers = 1
-    while in_fork(work_and_die, path, count, workers) != 0:
+    while in_fork(work_and_die, path, presets, searches, workers) != 0:
         workers += 1
     print(workers)
 
 
-def work_and_die(path: Path, count: int, point: int) -> None:
-    study, folder = join(path, count)
+def work_and_die(path: Path, presets: int, searches: int, point: int) -> None:
+    study, folder = join(path, presets, searches)
     die_at_commit(point)
-    while (claim := claim_next(study, folder)) is not None:
-        train(claim, path / "trained.log")
+    work_off(study, folder, path / "trained.log")
 
 
-def join_and_die(path: Path, count: int, point: int) -> None:
+def join_and_die(path: Path, presets: int, searches: int, point: int) -> None:
     die_at_commit(point)
-    join(path, count)
+    join(path, presets, searches)
 
 
-def die_at_commit(point: int) -> None:
-    left = [point]
+def tell(path: Path, stories: list[str]) -> None:
+    study, folder = join(path, len(stories))
+    engine = rdb_storage(study).engine
+    for number, story in enumerate(stories):
+        for letter in story:
+            engine.dispose()  # SQLite's connections must not be taken into a fork
+            in_fork(attempt, study, folder, number, letter)
 
-    def countdown(connection: sqlalchemy.Connection) -> None:
+
+def attempt(study: optuna.Study, folder: OutputFolder, number: int, letter: str) -> None:
+    if letter == "c":
+        die_at_commit(2)  # the first makes it a running trial, the second says whose
+    claim = claim_next(study, folder, lambda record: record.number == number)
+    assert claim is not None
+    if letter == "e":
+        claim.trial.report(0.5, step=1 + len(study.get_trials()[number].intermediate_values))
+    if letter == "s":
+        claim.release()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def search(path: Path, searches: int, point: float = math.inf) -> None:
+    commits = die_at_commit(point)
+    study, folder = join(path, 3, searches)
+    work_off(study, folder, path / "trained.log")
+    trials = [(trial.state.name, trial.params, trial.value) for trial in study.get_trials()]
+    print_json(commits=commits(), trials=trials)
+
+
+def die_at_commit(point: float) -> Callable[[], int]:
+    """Arrange for this process to be killed by its so-manieth commit; return what counts them."""
+    count = 0
+
+    def counted(connection: sqlalchemy.Connection) -> None:
+        nonlocal count
         # What was only read leaves nothing to lose.
         driver = connection.connection.driver_connection
-        left[0] -= driver is not None and driver.in_transaction
-        if left[0] == 0:
+        count += driver is not None and driver.in_transaction
+        if count == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", countdown)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", counted)
+    return lambda: count
 
 
 def in_fork(action: Callable[..., object], *arguments: object) -> int:
+    return os.waitpid(begin_fork(action, *arguments), 0)[1]
+
+
+def begin_fork(action: Callable[..., object], *arguments: object) -> int:
     pid = os.fork()
     if pid == 0:
         try:
@@ -168,22 +286,36 @@ def in_fork(action: Callable[..., object], *arguments: object) -> int:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    return os.waitpid(pid, 0)[1]
+    return pid
+
+
+def warm_up() -> None:
+    """Let this process learn once what each of its forks would have to: SQLAlchemy and Alembic begin slowly."""
+    with tempfile.TemporaryDirectory() as folder:
+        study, place = join(Path(folder), 1, 1)
+        work_off(study, place, Path(folder) / "log")
+        rdb_storage(study).engine.dispose()  # SQLite's connections must not be taken into a fork
+
+
+def print_json(**data: object) -> None:
+    print(json.dumps(data), flush=True)
 
 
 def main(action: str, path: Path, rest: list[str]) -> None:
-    if action == "work":
-        work(path, int(rest[0]), Path(rest[1]) if len(rest) > 1 else None)
-    elif action == "hold":
-        hold(path, int(rest[0]))
-    elif action == "lock":
-        lock(path)
-    elif action == "database":
-        lock_database(path, float(rest[0]))
-    elif action == "die":
-        die_at_every_commit(path, int(rest[0]))
-    elif action == "struggle":
-        struggle(path, int(rest[0]))
+    if action == "attempts":
+        tell(path, rest)
+        return
+    actions: dict[str, Callable[..., None]] = {
+        "work": work,
+        "hold": hold,
+        "lock": lock,
+        "database": lock_database,
+        "die": die_at_every_commit,
+        "owe": owe_after_every_commit,
+        "struggle": struggle,
+        "search": search,
+    }
+    actions[action](path, *map(int, rest))
 
 
 if __name__ == "__main__":

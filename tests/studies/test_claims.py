@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -9,13 +14,21 @@ from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
 from studies import (
+    MOST_DEATHS,
+    BegunAfter,
     OutputFolder,
+    SearchRequest,
     TrialKind,
     TrialOutcome,
+    TrialPhase,
+    TrialRecord,
     WhyEnded,
+    ask_for_search,
     claim_next,
+    default_storage_url,
     final_state,
     load_study,
+    open_storage,
     read_record,
     record_outcome,
 )
@@ -29,7 +42,8 @@ def test_waiting_trials_are_claimed_in_number_order_each_once(start: Start, pres
     study, folder = start(presets)
     claims = [claim_next(study, folder) for _ in range(4)]
     assert [claim.record.experiment_name if claim else None for claim in claims] == [*presets, None]
-    assert [(claim.record.attempts, claim.adopted) for claim in claims if claim] == [(1, False)] * 3
+    assert [claim.adopted for claim in claims if claim] == [False] * 3
+    assert [[attempt.after for attempt in claim.record.attempts] for claim in claims if claim] == [["waiting"]] * 3
     for claim in claims:
         if claim is not None:
             claim.release()
@@ -48,23 +62,42 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
     for number in (0, 1):
         adopted = claim_next(again, folder)
         assert adopted is not None
-        assert (adopted.record.number, adopted.adopted, adopted.record.attempts) == (number, True, 2)
+        assert (adopted.record.number, adopted.adopted) == (number, True)
+        assert [(attempt.after, attempt.epochs) for attempt in adopted.record.attempts] == [
+            (BegunAfter.WAITING, 0),
+            (BegunAfter.STOP, 1 - number),
+        ]
     third = claim_next(again, folder)
     assert third is not None
     assert (third.record.number, third.adopted) == (2, False)
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
 
-def test_only_the_experiments_asked_for_are_claimed(start: Start, presets: Presets) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (lambda record: True, ["conservative_small", "baseline", "high_rate", "search_0003"]),
+        (lambda record: record.experiment_name in ("high_rate", "baseline"), ["baseline", "high_rate"]),
+        (lambda record: record.kind is TrialKind.SEARCH, ["search_0003"]),
+        (lambda record: record.phase is TrialPhase.RUNNING, ["conservative_small"]),
+        (lambda record: record.training_config.learning_rate > 0.002, ["high_rate"]),
+        (lambda record: False, []),
+    ],
+)
+def test_only_wanted_trials_are_claimed(
+    wanted: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
+) -> None:
     study, folder = start(presets)
-    claim_waiting = claim_next(study, folder)
-    assert claim_waiting is not None
-    claim_waiting.release()
-    claim = claim_next(study, folder, names=["high_rate"])
-    assert claim is not None
-    assert claim.record.experiment_name == "high_rate"
-    assert claim_next(study, folder, names=["high_rate"]) is None
-    claim.release()
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    begun = claim_next(study, folder)
+    assert begun is not None
+    begun.release()
+    claimed = []
+    while (claim := claim_next(study, folder, wanted)) is not None:
+        claimed.append(claim)
+    assert [claim.record.experiment_name for claim in claimed] == names
+    for claim in claimed:
+        claim.release()
 
 
 def test_the_lease_is_held_until_the_end(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
@@ -141,3 +174,122 @@ def test_trials_of_others_are_left_alone(start: Start, presets: Presets) -> None
     study.enqueue_trial({"x": 2.0})
     assert claim_next(study, folder) is None
     assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "WAITING"]
+
+
+# One letter for each process that worked on the trial, in order: killed (k), killed after a new epoch (e), let go of it
+# (s), killed while it claimed the trial (c). Then: what each attempt came after, and the deaths in a row at the next.
+STORIES = {
+    "s": ("waiting stop", 0),
+    "k": ("waiting death", 1),
+    "ss": ("waiting stop stop", 0),
+    "kk": ("waiting death death", 2),
+    "kkk": ("waiting death death death", 3),
+    "kkkk": ("waiting death death death death", 4),
+    # Stops neither count nor interrupt the row ...
+    "ksks": ("waiting death stop death stop", 2),
+    "ksksk": ("waiting death stop death stop death", 3),
+    # ... but an epoch does.
+    "e": ("waiting death", 0),
+    "kke": ("waiting death death death", 0),
+    "kkek": ("waiting death death death death", 1),
+    "eee": ("waiting death death death", 0),
+    "ekkk": ("waiting death death death death", 3),
+    # Nobody knows who began it.
+    "c": ("waiting death", 1),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
+    """A study with a preset for each story, told by real processes that really are killed."""
+    path = tmp_path_factory.mktemp("stories") / "out"
+    command = [sys.executable, str(Path(__file__).with_name("light_worker.py")), "attempts", str(path), *STORIES]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return opened_for_work(path)
+
+
+def opened_for_work(path: Path) -> tuple[optuna.Study, OutputFolder]:
+    study, folder = load_study(path)
+    return optuna.load_study(study_name=study.study_name, storage=open_storage(default_storage_url(path))), folder
+
+
+@pytest.mark.parametrize(("number", "story"), list(enumerate(STORIES)))
+def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
+    number: int, story: str, told: tuple[optuna.Study, OutputFolder]
+) -> None:
+    study, folder = told
+    after, deaths = STORIES[story]
+    claim = claim_next(study, folder, lambda record: record.number == number)
+    assert claim is not None
+    with claim:
+        attempts = claim.record.attempts
+        assert " ".join(attempt.after for attempt in attempts) == after
+        assert claim.adopted
+        assert claim.record.deaths_in_a_row == deaths
+        assert claim.crashed == (deaths >= MOST_DEATHS)
+        assert [attempt.epochs for attempt in attempts] == [story[:begun].count("e") for begun in range(len(attempts))]
+        # Each was a process of its own, this one is the last, and all of it is in the study.
+        workers = [attempt.worker for attempt in attempts]
+        assert len(set(workers)) == len(workers)
+        assert workers[-1] == f"{socket.gethostname()}:{os.getpid()}"
+        assert (workers[0] == "unknown") == (story == "c")
+        assert sorted(attempt.began for attempt in attempts) == [attempt.began for attempt in attempts]
+        assert read_record(study.get_trials()[number]).attempts == attempts
+
+
+def test_a_stop_in_the_middle_of_the_claimed_work_is_a_stop(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_inside(study, folder)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "stop", "stop", "stop"]
+    assert not claim.crashed
+    claim.release()
+
+
+def interrupt_inside(study: optuna.Study, folder: OutputFolder) -> None:
+    claim = claim_next(study, folder)
+    assert claim is not None
+    with claim:
+        raise KeyboardInterrupt
+
+
+def test_what_a_search_trial_trains_is_written_down_once(
+    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert claim.record.config == {}
+    config = TrainingConfig(learning_rate=0.005, optimizer_betas=[0.8, 0.9])
+    claim.record_config(config)
+    claim.release()
+
+    adopted = claim_next(*opened_for_work(folder.path))
+    assert adopted is not None
+    assert adopted.record.training_config == config
+    written: list[str] = []
+    monkeypatch.setattr(adopted.trial, "set_user_attr", lambda key, _: written.append(key))
+    adopted.record_config(config)
+    assert written == []
+    adopted.release()
+
+
+def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    with claim, pytest.raises(ValueError, match="trial 0 ended as max_epochs; give its best value"):
+        claim.finish(outcome)
+    assert study.get_trials()[0].state == TrialState.RUNNING
+    # A pruned one has the value that it reported last, its best.
+    again = claim_next(study, folder)
+    assert again is not None
+    again.trial.report(0.25, 1)
+    again.finish(replace(outcome, why_ended=WhyEnded.PRUNED))
+    assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)

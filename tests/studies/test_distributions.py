@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -69,3 +70,23 @@ def test_the_shipped_space_can_be_suggested(start: Start) -> None:
         while (claim := claim_next(study, folder)) is not None:
             config = suggest_all(claim.trial, space, TrainingConfig())
             assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)
+
+
+def test_conditions_and_the_result_see_what_follows_from_what_was_suggested(start: Start, space: SearchSpace) -> None:
+    study, folder = start()
+    study.enqueue_trial({"scheduler_type": "steplr"}, user_attrs={"kind": TrialKind.SEARCH.value})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    seen: list[str] = []
+
+    def settle(config: TrainingConfig) -> TrainingConfig:
+        seen.append(config.scheduler_type)
+        return replace(config, scheduler_type="cosine", min_lr=config.learning_rate / 10)
+
+    config = suggest_all(claim.trial, space, TrainingConfig(scheduler_type="plateau"), settle=settle)
+    # The condition held after all, and what was suggested is not lost to what follows from it.
+    assert "warmup_epochs" in claim.trial.params
+    assert claim.trial.params["scheduler_type"] == "steplr"
+    assert set(seen) == {"plateau", "steplr"}
+    assert (config.scheduler_type, config.min_lr) == ("cosine", config.learning_rate / 10)
+    claim.release()

@@ -113,3 +113,32 @@ def test_a_fork_neither_holds_nor_frees_its_parent_s_lock(path: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert holder_pid(path) == os.getpid()
     lock.release()
+
+
+def test_a_note_survives_its_writer_and_the_lock_stays_while_it_is_used(path: Path, child: Child) -> None:
+    process = child("lock", path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    lock = try_lock(path)
+    assert lock is not None
+    assert lock.note == f"note of {process.pid}"
+    lock.write_note("short")
+    assert lock.note == "short"
+    assert child_gets(child, path) == "busy"
+    assert lock.note == "short"
+    lock.release()
+    again = try_lock(path)
+    assert again is not None
+    assert again.note == "short"
+    again.release()
+
+
+@pytest.mark.parametrize(("text", "kept"), [("", ""), ("x" * 300, "x" * 200), ("ខ" * 70, "ខ" * 66)])
+def test_a_note_is_short(path: Path, text: str, kept: str) -> None:
+    with wait_for_lock(path) as lock:
+        assert lock.note == ""
+        lock.write_note(text)
+        assert lock.note.startswith(kept)
+        assert len(lock.note) <= len(kept) + 1

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
 from studies import OutputFolder, load_study
-from studies.optuna_internals import continue_trial, rdb_storage, set_running_if_waiting
+from studies.optuna_internals import (
+    continue_trial,
+    quiet_gaussian_process,
+    rdb_storage,
+    set_running_if_waiting,
+    stored_joint_draw,
+    trials_of_this_draw,
+)
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -58,3 +68,44 @@ def test_the_database_is_behind_the_study(start: Start) -> None:
     assert isinstance(rdb_storage(study), RDBStorage)
     with pytest.raises(TypeError, match="kept in a database, but got InMemoryStorage"):
         rdb_storage(optuna.create_study())
+
+
+def test_a_claimed_trial_sees_what_ended_since_the_last_one_was(start: Start) -> None:
+    study, _ = start({f"preset {n}": TrainingConfig(seed=n) for n in range(3)})
+    other, _ = start()
+    continue_trial(study, study.get_trials()[0])
+    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["WAITING"] * 3
+    other.tell(other.ask(), 0.5)
+    # For one trial the history stays what it was, also for Optuna's own samplers, until the next is claimed.
+    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["WAITING"] * 3
+    assert study._thread_local.cached_all_trials == trials_of_this_draw(study)
+    assert study._get_trials(deepcopy=False, use_cache=True) == trials_of_this_draw(study)
+    continue_trial(study, study.get_trials()[1])
+    assert study._thread_local.cached_all_trials is None
+    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["COMPLETE", "WAITING", "WAITING"]
+
+
+@pytest.mark.parametrize("sampler", [TPESampler(n_startup_trials=1), GPSampler(n_startup_trials=1)])
+def test_optuna_stores_a_joint_draw_on_its_trial_before_it_is_used(sampler: BaseSampler, start: Start) -> None:
+    quiet_gaussian_process()
+    study, _ = start()
+    study.sampler = sampler
+    both = {"learning_rate": FloatDistribution(0.1, 0.9), "model_name": CategoricalDistribution(("small", "medium"))}
+    study.tell(study.ask(both), 0.5)
+    trial = study.ask()
+    assert stored_joint_draw(study.get_trials()[1]) == {}
+    drawn = dict(trial.relative_params)
+    assert set(drawn) == set(both)
+    assert stored_joint_draw(study.get_trials()[1]) == drawn
+    assert study.get_trials()[1].params == {}
+    assert trial.suggest_float("learning_rate", 0.1, 0.9) == drawn["learning_rate"]
+
+
+def test_the_gaussian_process_is_silent(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    quiet_gaussian_process()
+    logger = logging.getLogger("optuna._gp.any")
+    logging.getLogger("optuna").addHandler(caplog.handler)
+    logger.warning("could be faster")
+    logger.error("cannot go on")
+    logging.getLogger("optuna").removeHandler(caplog.handler)
+    assert caplog.messages == ["cannot go on"]

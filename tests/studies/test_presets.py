@@ -3,20 +3,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
 
-from search_spaces import ConfigurationError, SearchSpace, TrainingConfig
+from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig
+from search_spaces.default_space import default_search_space
 from studies import (
     OutputFolder,
+    SearchRequest,
+    StudyTerms,
     TrialOutcome,
     TrialPhase,
     WhyEnded,
+    ask_for_search,
     claim_next,
+    create_or_join_study,
+    default_storage_url,
     enqueue_presets,
+    latest_records,
+    open_storage,
     preset_order,
     read_record,
+    refuse_changes,
+    retry_failed_presets,
     study_space,
     suggest_all,
 )
@@ -123,17 +134,53 @@ def test_values_that_the_space_cannot_hold_stay_as_they_are(start: Start) -> Non
     claim.release()
 
 
-def test_the_space_is_kept_and_only_grows(start: Start, presets: Presets) -> None:
+def test_the_space_only_grows(start: Start, presets: Presets, space: SearchSpace) -> None:
     study, folder = start(presets)
-    first = study_space(study)
-    other = SearchSpace(first.parameters[:1])
-    enqueue_presets(study, folder, {"wide": TrainingConfig(learning_rate=0.3, batch_size=160)}, other)
+    assert study_space(study) == space
+    enqueue_presets(study, folder, {"wide": TrainingConfig(learning_rate=0.3, batch_size=160)})
     grown = study_space(study)
-    assert grown.names == first.names
-    assert grown.holds("learning_rate", 0.3)
-    assert grown.holds("learning_rate", 1e-4)
-    assert grown.holds("batch_size", 160)
-    assert not first.holds("learning_rate", 0.3)
+    assert grown.changes(space) == [
+        "learning_rate was {low: 0.0001, high: 0.3, log: true} and is {low: 0.0001, high: 0.01, log: true} now",
+        "batch_size was {low: 16, high: 160, step: 16} and is {low: 16, high: 128, step: 16} now",
+    ]
+
+
+def test_the_space_that_a_study_began_with_is_no_change_although_it_grew(
+    start: Start, presets: Presets, space: SearchSpace
+) -> None:
+    study, folder = start(presets)
+    wide = {"wide": TrainingConfig(learning_rate=0.3)}
+    for given in (space, None, space):
+        enqueue_presets(study, folder, presets | wide, given)
+    assert len(study.get_trials()) == 4
+    refuse_changes(study, presets, space)
+
+
+def test_another_space_is_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
+    study, folder = start(presets)
+    others = space.parameters[1:]
+    other = SearchSpace((*others, Parameter("gamma", FloatRange(0.1, 0.9))), base={"num_epochs": 5})
+    late = presets | {"late": TrainingConfig()}
+    with pytest.raises(ConfigurationError) as caught:
+        enqueue_presets(study, folder, late, other)
+    remedy = "; leave out --space, or begin another study with another --output-dir"
+    assert caught.value.problems == tuple(
+        f"study 'khmer-ocr': its search space is fixed since it began: {change}{remedy}"
+        for change in ("base num_epochs is new", "model_name is gone", "gamma is new")
+    )
+    with pytest.raises(ConfigurationError):
+        refuse_changes(study, {}, SearchSpace(others[:1]))
+    assert (names_by_number(study), study_space(study)) == (list(presets), space)
+
+
+def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(tmp_path: Path, terms: StudyTerms) -> None:
+    folder = OutputFolder(tmp_path)
+    study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, terms)
+    with pytest.raises(ConfigurationError, match="study 'mine': it has no search space yet; begin with its presets"):
+        study_space(study)
+    enqueue_presets(study, folder, {"one": TrainingConfig()})
+    assert study_space(study) == default_search_space(terms.definitions)
+    assert study_space(study).given("model_name") == ("small", "medium")
 
 
 def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, space: SearchSpace) -> None:
@@ -168,3 +215,60 @@ def test_the_caller_s_presets_are_not_touched(start: Start, presets: Presets) ->
     before = copy.deepcopy(presets)
     start(presets)
     assert presets == before
+
+
+class TestRetryingFailed:
+    def test_each_failed_preset_is_enqueued_once_more_and_only_once(
+        self, start: Start, presets: Presets, outcome: TrialOutcome
+    ) -> None:
+        study, folder = start(presets)
+        ask_for_search(study, folder, SearchRequest(at_least=1))
+        assert retry_failed_presets(study, folder) == []
+        failed = replace(outcome, why_ended=WhyEnded.CRASHED, error_message="boom")
+        for ending in (failed, outcome, failed, failed):
+            finish_next(study, folder, ending)
+        assert retry_failed_presets(study, folder) == ["conservative_small", "high_rate"]
+        assert retry_failed_presets(study, folder) == []
+        assert [record.number for record in latest_records(study)] == [1, 3, 4, 5]
+        # Repeating the command adds nothing either, and says where the new ones stand.
+        states = enqueue_presets(study, folder, presets)
+        assert [(state.trial_number, state.state.value) for state in states.values()] == [
+            (4, "waiting"),
+            (1, "completed"),
+            (5, "waiting"),
+        ]
+        # Nor does it while one of them is being trained, nor once it has succeeded.
+        claim = claim_next(study, folder)
+        assert claim is not None
+        assert retry_failed_presets(study, folder) == []
+        claim.finish(outcome, 0.9)
+        finish_next(study, folder, failed)
+        assert retry_failed_presets(study, folder) == ["high_rate"]
+
+    def test_the_new_trial_is_a_fresh_one_of_the_same_settings(
+        self, start: Start, presets: Presets, outcome: TrialOutcome
+    ) -> None:
+        odd = replace(presets["baseline"], batch_size=50)
+        study, folder = start({"odd": odd})
+        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
+        retry_failed_presets(study, folder)
+        old, new = (read_record(trial) for trial in study.get_trials())
+        assert (new.phase, new.attempts, new.outcome) == (TrialPhase.WAITING, (), None)
+        assert (new.training_config, new.config_digest) == (old.training_config, old.config_digest)
+        assert new.outside_space == old.outside_space == {"batch_size": 50}
+        claim = claim_next(study, folder)
+        assert claim is not None
+        assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == odd
+        claim.release()
+
+    def test_the_order_of_the_file_stays(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+        study, folder = start(presets)
+        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
+        retry_failed_presets(study, folder)
+        assert preset_order(study) == list(presets)
+
+
+def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> None:
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(outcome, 0.9)

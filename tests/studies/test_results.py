@@ -14,13 +14,19 @@ from optuna.trial import TrialState
 from search_spaces import TrainingConfig
 from studies import (
     OutputFolder,
+    SearchRequest,
     TrialKind,
     TrialOutcome,
     WhyEnded,
+    ask_for_search,
     claim_next,
     default_results_name,
+    ended_records,
     load_study,
+    records_not_kept,
     render_results,
+    retry_failed_presets,
+    study_status,
     write_json,
 )
 
@@ -149,16 +155,6 @@ def test_a_pruned_trial_is_completed_but_never_the_best(
     assert results["best_result"]["experiment_name"] == "baseline"
 
 
-def test_a_diverged_search_trial_is_failed_though_optuna_prunes_it(start: Start, tmp_path: Path) -> None:
-    study, folder = start()
-    study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
-    end(study, folder, DIVERGED)
-    results = rendered(folder, tmp_path)
-    assert study.get_trials()[0].state == TrialState.PRUNED
-    assert (results["all_results"][0]["status"], results["experiments_completed"]) == ("failed", 0)
-    assert results["all_results"][0]["experiment_name"] == "search_0000"
-
-
 @pytest.mark.parametrize(
     ("accuracies", "best"),
     [
@@ -201,9 +197,98 @@ def test_presets_come_first_in_file_order_and_unfinished_ones_not_at_all(
 def test_a_later_trial_of_a_preset_supersedes_the_failed_one(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
-    study, folder = start({"baseline": presets["baseline"]})
-    end(study, folder, DIVERGED)
-    study.enqueue_trial({}, user_attrs=study.get_trials()[0].user_attrs | {"why_ended": None, "attempts": 0})
+    study, folder = start(presets)
+    for ending in (DIVERGED, outcome, outcome):
+        end(study, folder, ending)
+    assert rendered(folder, tmp_path)["experiments_completed"] == 2
+    retry_failed_presets(study, folder)
+    # It is not known any more how the preset ended, until it has.
+    assert names(rendered(folder, tmp_path)) == ["baseline", "high_rate"]
     end(study, folder, outcome)
     results = rendered(folder, tmp_path)
-    assert [entry["status"] for entry in results["all_results"]] == ["completed"]
+    assert names(results) == list(presets)
+    assert {entry["status"] for entry in results["all_results"]} == {"completed"}
+
+
+def names(results: dict[str, Any]) -> list[str]:
+    return [entry["experiment_name"] for entry in results["all_results"]]
+
+
+def test_search_trials_come_after_presets_by_number(
+    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
+) -> None:
+    first, *others = presets
+    study, folder = start({first: presets[first]})
+    ask_for_search(study, folder, SearchRequest(at_least=3))
+    start(presets)
+    claims = [claim_next(study, folder) for _ in range(6)]
+    for claim in reversed(claims):
+        assert claim is not None
+        claim.trial.report(0.5, 1)
+        claim.finish(outcome, 0.5)
+    assert names(rendered(folder, tmp_path)) == [first, *others, "search_0001", "search_0002", "search_0003"]
+
+
+@pytest.mark.parametrize(
+    ("why", "state", "status", "completed"),
+    [
+        (WhyEnded.MAX_EPOCHS, TrialState.COMPLETE, "completed", 1),
+        (WhyEnded.EARLY_STOPPED, TrialState.COMPLETE, "completed", 1),
+        (WhyEnded.PRUNED, TrialState.PRUNED, "completed", 1),
+        # Samplers learn nothing from failed trials, but that this one went wrong they must learn.
+        (WhyEnded.NONFINITE_LOSS, TrialState.PRUNED, "failed", 0),
+        (WhyEnded.OUT_OF_MEMORY, TrialState.FAIL, "failed", 0),
+        (WhyEnded.CRASHED, TrialState.FAIL, "failed", 0),
+        (WhyEnded.FAILED, TrialState.FAIL, "failed", 0),
+    ],
+)
+def test_how_a_search_trial_ended_is_told_to_optuna_and_to_readers(
+    why: WhyEnded,
+    state: TrialState,
+    status: str,
+    completed: int,
+    start: Start,
+    presets: Presets,
+    outcome: TrialOutcome,
+    tmp_path: Path,
+) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    end(study, folder, replace(outcome, why_ended=why))
+    results = rendered(folder, tmp_path)
+    assert study.get_trials()[0].state == state
+    assert (results["all_results"][0]["status"], results["experiments_completed"]) == (status, completed)
+    whole = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)
+    assert (results["best_result"] is not None) == whole
+    assert (study_status(study, folder).best is not None) == whole
+
+
+def test_only_the_ten_best_search_trials_keep_their_checkpoints(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start(presets)
+    ask_for_search(study, folder, SearchRequest(at_least=15))
+    for _ in presets:
+        end(study, folder, accurate(outcome, 0.01, 0.0))
+    accuracies = [0.5, 0.9, 0.8, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37, 0.3, 0.95]
+    pruned, failed = {1}, {12}
+    for number, char in enumerate(accuracies):
+        why = WhyEnded.PRUNED if number in pruned else WhyEnded.MAX_EPOCHS
+        why = WhyEnded.NONFINITE_LOSS if number in failed else why
+        end(study, folder, replace(accurate(outcome, char, 0.0), why_ended=why))
+        if number == 9:
+            assert records_not_kept(ended_records(study)) == []
+    # Of two equals the earlier is kept; one that failed is not, however good it was.
+    dropped = {record.experiment_name for record in records_not_kept(ended_records(study))}
+    assert dropped == {"search_0006", "search_0014", "search_0015"}
+
+
+@pytest.mark.parametrize(("seq", "dropped"), [([0.1] * 10 + [0.2], "search_0009"), ([0.1] * 11, "search_0010")])
+def test_sequences_then_the_lower_number_decide_what_is_kept(
+    seq: list[float], dropped: str, start: Start, outcome: TrialOutcome
+) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=11))
+    for accuracy in seq:
+        end(study, folder, accurate(outcome, 0.5, accuracy))
+    assert [record.experiment_name for record in records_not_kept(ended_records(study))] == [dropped]

@@ -9,7 +9,22 @@ import optuna
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, RowState, TrialOutcome, WhyEnded, claim_next, load_study, study_status
+from search_spaces.schema import Targets
+from studies import (
+    OutputFolder,
+    PrunerName,
+    RowState,
+    SamplerName,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    claim_next,
+    keep_targets,
+    load_study,
+    study_status,
+)
+from studies.status import SearchStatus
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -68,8 +83,9 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
     assert claim is not None
     claim.trial.report(float("inf"), 1)
     data = json.loads(json.dumps(study_status(study, folder).as_dict(), allow_nan=False))
-    assert list(data) == ["study", "monitor", "mode", "counts", "owed", "best", "trials"]
-    assert data["owed"] == 2
+    keys = ["study", "monitor", "mode", "counts", "owed", "best", "search", "targets", "targets_met_by", "trials"]
+    assert list(data) == keys
+    assert (data["owed"], data["search"], data["targets"], data["targets_met_by"]) == (2, None, {}, [])
     assert data["trials"][0]["state"] == "running"
     assert data["trials"][0]["started"].startswith("20")
     claim.release()
@@ -78,4 +94,48 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
 def test_a_start_from_scratch_has_nothing_to_show(start: Start) -> None:
     study, folder = start()
     status = study_status(study, folder)
-    assert (status.rows, status.best, status.owed) == ((), None, 0)
+    assert (status.rows, status.best, status.owed, status.search, status.met_by) == ((), None, 0, None, ())
+
+
+def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
+    start: Start, presets: Presets, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.search.MOST_WAITING", 2)
+    study, folder = start(presets)
+    request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, at_least=6)
+    ask_for_search(study, folder, request)
+    for _ in range(4):
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.finish(outcome, 0.5)
+    running = claim_next(study, folder)
+    assert running is not None
+    status = study_status(load_study(folder.path)[0], folder)
+    assert status.search == SearchStatus(sampler="random", pruner="none", budget=6, ended=1, unenqueued=4)
+    # One of six has ended and another is being trained.
+    assert (len(status.rows), status.owed) == (5, 4)
+    running.release()
+    assert study_status(study, folder).owed == 5
+
+
+def test_attempts_of_every_process_count(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    for _ in range(3):
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.release()
+    assert [row.attempts for row in study_status(study, folder).rows] == [3, 0, 0]
+
+
+def test_who_met_the_targets_is_told(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    keep_targets(study, Targets(character_accuracy=0.9))
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    for accuracy in (0.95, 0.8, 0.9, 1.0):
+        claim = claim_next(study, folder)
+        assert claim is not None
+        why = WhyEnded.CRASHED if accuracy == 1.0 else WhyEnded.MAX_EPOCHS
+        claim.finish(replace(outcome, best_val_char_accuracy=accuracy, why_ended=why), accuracy)
+    status = study_status(load_study(folder.path)[0], folder)
+    assert status.met_by == ("conservative_small", "high_rate")
+    assert status.as_dict()["targets"] == {"character_accuracy": 0.9}

@@ -24,6 +24,8 @@ from studies import (
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
+SMALL: dict[str, Any] = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
+
 
 def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> None:
     first, _ = start()
@@ -43,7 +45,10 @@ def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> 
         ),
         ({"mode": "min"}, "early_stopping.mode was 'max' when it began and is 'min' now"),
         ({"seed": 7}, "training.seed was 0 when it began and is 7 now"),
-        ({"model_definitions_digest": "012345"}, "the models' definitions (digest) was 'abcdef'"),
+        (
+            {"models": {"small": SMALL | {"width": 96}, "large": SMALL}},
+            "model 'small': width was 16 and is 96 now",
+        ),
         (
             {"dataset": {"fingerprint": "beef", "train_split": "train", "val_split": "val"}},
             "the dataset's fingerprint was 'f00d' when it began and is 'beef' now",
@@ -69,19 +74,46 @@ def test_other_terms_are_refused_with_what_changed_and_the_remedy(
 def test_every_difference_is_told_at_once(start: Start) -> None:
     start()
     with pytest.raises(ConfigurationError) as caught:
-        start(seed=1, mode="min", monitor="val_loss")
-    assert len(caught.value.problems) == 3
+        start(seed=1, mode="min", monitor="val_loss", models={"small": SMALL | {"width": 96, "decoder": "ctc"}})
+    assert len(caught.value.problems) == 5
+
+
+def test_models_that_the_study_does_not_know_join_it_and_stay(start: Start, terms: StudyTerms) -> None:
+    start()
+    study, _ = start(models={"mine": SMALL})
+    assert study_terms(study).models == {"mine": SMALL, **terms.models}
+    # What a later run leaves out is no change, and what an earlier one added is one.
+    start(models={})
+    with pytest.raises(ConfigurationError, match=r"model 'mine': width was 16 and is 8 now"):
+        start(models={"mine": SMALL | {"width": 8}})
+    assert study_terms(study).definitions["mine"].width == 16
+
+
+def test_a_definition_written_otherwise_is_no_change(start: Start, terms: StudyTerms) -> None:
+    start()
+    study, _ = start(models={"small": SMALL | {"blocks_per_stage": 1, "stem_channels": (4, 8)}})
+    assert study_terms(study).models == terms.models
 
 
 def test_a_dataset_may_move_and_versions_may_change(start: Start, terms: StudyTerms) -> None:
     start()
     moved = dict(terms.dataset) | {"metadata_path": "/elsewhere/metadata.yaml"}
     newer = {"optuna": "5.0.0", "torch": "2.14.0"}
-    study, _ = start(dataset=moved, versions=newer)
+    study, folder = start(dataset=moved, versions=newer)
+    # It is looked for where it was found last.
+    assert study_terms(study).dataset == moved
+    assert study_terms(load_study(folder.path)[0]).dataset == moved
     assert version_notes(study, terms) == ()
     assert version_notes(study, replace(terms, versions=newer)) == (
         "the study was begun with torch 2.13.0, this is 2.14.0; results may differ slightly",
     )
+
+
+def test_joining_under_the_same_terms_writes_nothing(start: Start) -> None:
+    _, folder = start()
+    before = (folder.path / "study.db").read_bytes()
+    start()
+    assert (folder.path / "study.db").read_bytes() == before
 
 
 @pytest.mark.parametrize("direction", list(StudyDirection)[1:])

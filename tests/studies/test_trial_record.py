@@ -7,7 +7,21 @@ import optuna
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, TrialKind, TrialOutcome, claim_next, read_record, record_outcome
+from studies import (
+    Attempt,
+    BegunAfter,
+    OutputFolder,
+    SearchRequest,
+    TrialKind,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    claim_next,
+    latest_records,
+    read_record,
+    record_outcome,
+    retry_failed_presets,
+)
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -59,3 +73,42 @@ def test_writing_the_same_outcome_again_writes_nothing(
     record_outcome(claim.trial, replace(outcome, total_epochs=9))
     assert written == ["total_epochs"]
     claim.release()
+
+
+def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOutcome) -> None:
+    study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(seed=2)})
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    assert [record.number for record in latest_records(study)] == [0, 1, 2]
+    retry_failed_presets(study, folder)
+    assert [(record.number, record.experiment_name) for record in latest_records(study)] == [
+        (1, "two"),
+        (2, "search_0002"),
+        (3, "one"),
+    ]
+
+
+def attempts(*told: tuple[int, BegunAfter]) -> tuple[Attempt, ...]:
+    return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in told)
+
+
+@pytest.mark.parametrize(
+    ("told", "deaths"),
+    [
+        ((), 0),
+        (((0, BegunAfter.WAITING),), 0),
+        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (0, BegunAfter.DEATH)), 2),
+        # Stops of both sides, and what came before the last new epoch, do not count.
+        (((0, BegunAfter.WAITING), (0, BegunAfter.STOP), (0, BegunAfter.DEATH), (0, BegunAfter.STOP)), 1),
+        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.DEATH)), 0),
+        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.STOP), (4, BegunAfter.DEATH)), 1),
+    ],
+)
+def test_deaths_in_a_row_are_those_since_the_last_new_epoch(
+    told: tuple[tuple[int, BegunAfter], ...], deaths: int, start: Start
+) -> None:
+    study, _ = start({"one": TrainingConfig()})
+    record = replace(read_record(study.get_trials()[0]), attempts=attempts(*told))
+    assert record.deaths_in_a_row == deaths

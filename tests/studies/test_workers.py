@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,25 +33,31 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
+def json_lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in finish(process).splitlines()]
+
+
 def trained(path: Path) -> Counter[str]:
     return Counter(line for log in path.glob("trained.*.log") for line in log.read_text().splitlines())
 
 
-def test_eight_workers_started_together_train_every_preset_once(tmp_path: Path, child: Child) -> None:
-    path, gate = tmp_path / "out", tmp_path / "gate"
-    workers = [child("work", path, 48, gate) for _ in range(8)]
-    for worker in workers:
-        assert first_line(worker) == "ready"
-    gate.touch()
-    for worker in workers:
-        finish(worker)
-
-    assert trained(path) == Counter({f"{n} preset {n:02d}": 1 for n in range(48)})
+def test_eight_workers_started_together_train_every_preset_and_every_search_trial_once(
+    tmp_path: Path, child: Child
+) -> None:
+    path = tmp_path / "out"
+    finish(child("work", path, 12, 24, 8))
+    names = [f"preset {n:02d}" for n in range(12)] + [f"search_{n:04d}" for n in range(12, 36)]
+    assert trained(path) == Counter({f"{number} {name}": 1 for number, name in enumerate(names)})
     study, folder = load_study(path)
-    assert study_status(study, folder).counts["completed"] == 48
-    assert {row.attempts for row in study_status(study, folder).rows} == {1}
-    names = [entry["experiment_name"] for entry in render_results(study, timestamp="x")["all_results"]]
-    assert names == [f"preset {n:02d}" for n in range(48)]
+    status = study_status(study, folder)
+    assert [(row.number, row.name, row.state, row.attempts) for row in status.rows] == [
+        (number, name, RowState.COMPLETED, 1) for number, name in enumerate(names)
+    ]
+    assert status.owed == 0
+    results = render_results(study, timestamp="x")["all_results"]
+    assert [entry["experiment_name"] for entry in results] == names
+    # Each search trial has settings of its own.
+    assert len({entry["hyperparameters"]["learning_rate"] for entry in results}) == 36
 
 
 def test_a_killed_worker_s_trial_is_adopted_at_once_under_its_number(tmp_path: Path, child: Child) -> None:
@@ -71,7 +78,7 @@ def test_a_killed_worker_s_trial_is_adopted_at_once_under_its_number(tmp_path: P
     assert study_status(study, folder).owed == 3
 
     begun = time.monotonic()
-    finish(child("work", path, 3))
+    finish(child("work", path, 3, 0))
     assert time.monotonic() - begun < 30
     assert trained(path) == Counter({"0 preset 00": 1, "1 preset 01": 1, "2 preset 02": 1})
     rows = study_status(study, folder).rows
@@ -87,7 +94,7 @@ def test_a_stopped_worker_is_not_robbed(tmp_path: Path, child: Child) -> None:
     holder = child("hold", path, 2)
     assert first_line(holder) == "0"
     holder.send_signal(signal.SIGSTOP)
-    finish(child("work", path, 2))
+    finish(child("work", path, 2, 0))
 
     assert trained(path) == Counter({"1 preset 01": 1})
     study, folder = load_study(path)
@@ -98,32 +105,46 @@ def test_a_stopped_worker_is_not_robbed(tmp_path: Path, child: Child) -> None:
 
 def test_a_locked_database_makes_workers_wait_not_fail(tmp_path: Path, child: Child) -> None:
     path = tmp_path / "out"
-    finish(child("work", path, 0))
     locker = child("database", path, 2)
     assert first_line(locker) == "locked"
-    finish(child("work", path, 2))
+    finish(child("work", path, 2, 0))
     assert sum(trained(path).values()) == 2
 
 
 def test_a_start_killed_at_any_commit_is_completed_by_the_next(tmp_path: Path, child: Child) -> None:
-    lines = [json.loads(line) for line in finish(child("die", tmp_path, 2)).splitlines()]
+    lines = json_lines(child("die", tmp_path, 2, 1))
     assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
-    assert len(lines) > 8
+    assert len(lines) > 10
     for line in lines:
-        assert line["names"] == ["preset 00", "preset 01"]
+        assert line["trials"] == ["preset 00", "preset 01", "search"]
         assert line["states"] == ["WAITING"]
 
 
+def test_a_request_killed_at_any_commit_is_kept_whole_or_not_at_all(tmp_path: Path, child: Child) -> None:
+    lines = json_lines(child("owe", tmp_path, 3))
+    assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
+    assert [line["promised"] for line in lines] == [0, 0] + [3] * (len(lines) - 2)
+    assert len(lines) > 4
+    for line in lines:
+        assert line["numbers"] == list(range(1, 1 + line["promised"]))
+        assert line["settled"] or line["promised"] == 0
+
+
 def test_workers_killed_at_any_commit_lose_and_double_nothing(tmp_path: Path, child: Child) -> None:
-    path = tmp_path / "out"
-    workers = int(finish(child("struggle", path, 3)))
+    path, calm = tmp_path / "out", tmp_path / "calm"
+    struggle, undisturbed = child("struggle", path, 2, 1), child("work", calm, 2, 1)
+    workers = int(finish(struggle))
     study, folder = load_study(path)
     rows = study_status(study, folder).rows
     assert [(row.number, row.name, row.state) for row in rows] == [
-        (n, f"preset {n:02d}", RowState.COMPLETED) for n in range(3)
+        (number, name, RowState.COMPLETED) for number, name in enumerate(["preset 00", "preset 01", "search_0002"])
     ]
-    assert [row.best_value for row in rows] == pytest.approx([0.001, 0.0011, 0.0012])
+    assert [row.best_value for row in rows[:2]] == pytest.approx([0.001, 0.0011])
     assert workers > 5
+    finish(undisturbed)
+    assert [trial.params for trial in study.get_trials()] == [
+        trial.params for trial in load_study(calm)[0].get_trials()
+    ]
 
 
 def test_reading_a_study_that_is_written_changes_no_file(tmp_path: Path, child: Child) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,14 @@ import torch
 import yaml
 
 from search_spaces import TrainingConfig
+from studies import TrialRecord
 from tuner.data.generation import generate_dataset
+from tuner.display import Display
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
 
 WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
 MakeConfig = Callable[..., TrainingConfig]
 
 TINY = {
@@ -27,6 +32,98 @@ TINY = {
     "width": 16,
     "context_layers": 0,
 }
+SPACE: dict[str, Any] = {
+    "model_name": ["tiny", "tiny_ctc"],
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "batch_size": {"low": 8, "high": 16, "step": 8},
+    "loss_type": {"choices": ["crossentropy", "focal"], "when": {"model_name": "tiny"}},
+    "scheduler_type": ["cosine", "steplr"],
+    "warmup_epochs": {"low": 0, "high": 1, "when": {"scheduler_type": "cosine"}},
+}
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class Watcher(Display):
+    """Writes down what it hears; after an epoch, or in a batch, it once lets something happen.
+
+    Attributes:
+        todo: Names of what the run began with.
+        started: Name, number and whether it was adopted, of each trial that began.
+        configs: What each trial trains, by name.
+        epochs: Trial and epoch, for each epoch that ended.
+        ended: Names of the trials that ended.
+        lost: Numbers of the trials whose worker died.
+        notes: What was noted.
+        images: How far the dataset was, each time that was told.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_batch: int = 0,
+        after_epoch: int = 0,
+        of_trial: int | None = None,
+        happens: Callable[[], object] = interrupt,
+    ) -> None:
+        """Take what happens when.
+
+        Args:
+            in_batch: In this batch, counted over all trials and epochs (an epoch is told before its first batch, too).
+            after_epoch: After this epoch of a trial.
+            of_trial: Number of that trial; None for the first that gets so far.
+            happens: What happens; an interruption if nothing is said.
+        """
+        self.todo: list[str] = []
+        self.started: list[tuple[str, int, bool]] = []
+        self.configs: dict[str, TrainingConfig] = {}
+        self.epochs: list[tuple[int, int]] = []
+        self.ended: list[str] = []
+        self.lost: list[int] = []
+        self.notes: list[str] = []
+        self.images: list[tuple[int, int]] = []
+        self._batches_left = in_batch
+        self._after_epoch = after_epoch
+        self._of_trial = of_trial
+        self._happens = happens
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def dataset_progress(self, done: int, total: int) -> None:
+        self.images.append((done, total))
+
+    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        self.todo = list(todo)
+
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+        self.started.append((name, number, adopted))
+        self.configs[name] = config
+
+    def batch(self, number: int, done: int, total: int) -> None:
+        self._batches_left -= 1
+        if self._batches_left == 0:
+            self._happens()
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        self.epochs.append((number, metrics.epoch))
+        if metrics.epoch == self._after_epoch and self._of_trial in (None, number):
+            self._after_epoch = 0
+            self._happens()
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.ended.append(record.experiment_name)
+
+    def trial_lost(self, number: int) -> None:
+        self.lost.append(number)
+
+
+@pytest.fixture(scope="session")
+def make_watcher() -> type[Watcher]:
+    """Make a display that writes down what it hears."""
+    return Watcher
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,30 +150,67 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def write_config(tmp_path: Path, tiny_dataset: Path, tiny_models: Path) -> WriteConfig:
-    """Write an experiments file and return its path.
-
-    Each experiment, a mapping of sections, trains the network `tiny` on the tiny dataset for two epochs on the CPU
-    unless it says otherwise; keyword arguments are further top-level keys, for example ``targets``.
-    """
+@pytest.fixture(scope="session")
+def configs_in(tiny_dataset: Path, tiny_models: Path) -> Callable[[Path], WriteConfig]:
+    """Return what `write_config` is, for a folder."""
     base: dict[str, dict[str, Any]] = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
         "data": {"metadata_path": str(tiny_dataset)},
         "training": {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False},
     }
 
-    def write(experiments: Mapping[str, Mapping[str, Any]], *, file_name: str = "experiments.yaml", **top: Any) -> Path:
-        merged = {
-            name: {**sections, **{key: values | dict(sections.get(key, {})) for key, values in base.items()}}
-            for name, sections in experiments.items()
-        }
-        path = tmp_path / file_name
-        text = yaml.safe_dump({"experiments": merged, **top}, sort_keys=False, allow_unicode=True)
-        path.write_text(text, encoding="utf-8")
-        return path
+    def writer(folder: Path) -> WriteConfig:
+        def write(
+            experiments: Mapping[str, Mapping[str, Any]], *, file_name: str = "experiments.yaml", **top: Any
+        ) -> Path:
+            merged = {
+                name: {**sections, **{key: values | dict(sections.get(key, {})) for key, values in base.items()}}
+                for name, sections in experiments.items()
+            }
+            path = folder / file_name
+            text = yaml.safe_dump({"experiments": merged, **top}, sort_keys=False, allow_unicode=True)
+            path.write_text(text, encoding="utf-8")
+            return path
 
-    return write
+        return write
+
+    return writer
+
+
+@pytest.fixture(scope="session")
+def spaces_in() -> Callable[[Path], WriteSpace]:
+    """Return what `write_space` is, for a folder."""
+
+    def writer(folder: Path) -> WriteSpace:
+        def write(*, file_name: str = "space.yaml", base: Mapping[str, Any] | None = None, **parameters: Any) -> Path:
+            space = {name: entry for name, entry in (SPACE | parameters).items() if entry is not None}
+            content = {"base": {"num_epochs": 2} | dict(base or {}), "space": space}
+            path = folder / file_name
+            path.write_text(yaml.safe_dump(content, sort_keys=False))
+            return path
+
+        return write
+
+    return writer
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, configs_in: Callable[[Path], WriteConfig]) -> WriteConfig:
+    """Write an experiments file and return its path.
+
+    Each experiment, a mapping of sections, trains the network `tiny` on the tiny dataset for two epochs on the CPU
+    unless it says otherwise; keyword arguments are further top-level keys, for example ``targets``.
+    """
+    return configs_in(tmp_path)
+
+
+@pytest.fixture
+def write_space(tmp_path: Path, spaces_in: Callable[[Path], WriteSpace]) -> WriteSpace:
+    """Write a search space over the tiny networks and return its path; its trials train for two epochs.
+
+    Keyword arguments are parameters that differ from the usual ones (None leaves one out), but for `base`.
+    """
+    return spaces_in(tmp_path)
 
 
 @pytest.fixture

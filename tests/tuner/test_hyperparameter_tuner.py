@@ -10,39 +10,17 @@ import pytest
 import torch
 import yaml
 
-from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError
 from studies import RowState, StatusRow, claim_next, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
-from tuner.display import Display
 from tuner.training.checkpoints import load_checkpoint
 
 WriteConfig = Callable[..., Path]
 ReadResults = Callable[[Path], dict[str, Any]]
+MakeWatcher = Callable[..., Any]
 
 OUT = Path("training_output")
-
-
-class Watcher(Display):
-    """Writes down which trials begin, and can interrupt in a batch, counted over all trials and epochs."""
-
-    def __init__(self, interrupt_at: int = 0) -> None:
-        self.started: list[tuple[str, int, bool]] = []
-        self.configs: dict[str, TrainingConfig] = {}
-        self.notes: list[str] = []
-        self._left = interrupt_at
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def trial_started(self, name: str, number: int, config: TrainingConfig, *, adopted: bool) -> None:
-        self.started.append((name, number, adopted))
-        self.configs[name] = config
-
-    def batch(self, done: int, total: int) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise KeyboardInterrupt
 
 
 def without_times(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,11 +90,11 @@ class TestRunExperiments:
         effective = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
         assert (effective["experiment_name"], effective["output_dir"]) == ("one", str(OUT.absolute()))
 
-    def test_repeated_it_trains_nothing(self, write_config: WriteConfig) -> None:
+    def test_repeated_it_trains_nothing(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"seed": 0}}}))
         first = HyperparameterTuner(config).run_experiments()
         before = written()
-        watcher = Watcher()
+        watcher = make_watcher()
         again = HyperparameterTuner(config, display=watcher).run_experiments()
         assert watcher.started == []
         assert written() == before
@@ -193,15 +171,15 @@ class TestRunExperiments:
         best = load_checkpoint(OUT / "one" / "checkpoints" / "best.pt")
         assert best["metrics"]["val_loss"] == study.best_value
 
-    def test_each_experiment_keeps_its_own_settings(self, write_config: WriteConfig) -> None:
-        watcher = Watcher()
+    def test_each_experiment_keeps_its_own_settings(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "log_every_n_steps": 7}}, "two": {}})
         HyperparameterTuner(str(config), display=watcher).run_experiments()
         assert [(name, config.device) for name, config in watcher.configs.items()] == [("one", "auto"), ("two", "cpu")]
         assert watcher.configs["one"].log_every_n_steps == 7
 
-    def test_device_and_seed_of_the_command_win(self, write_config: WriteConfig) -> None:
-        watcher = Watcher()
+    def test_device_and_seed_of_the_command_win(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "num_epochs": 1}}})
         HyperparameterTuner(str(config), device="cpu", seed=5, display=watcher).run_experiments()
         assert (watcher.configs["one"].device, watcher.configs["one"].seed) == ("cpu", 5)
@@ -216,18 +194,23 @@ class TestInterruption:
         ids=["first epoch", "second epoch", "second trial"],
     )
     def test_an_interrupted_run_goes_on_and_equals_one_that_was_not(
-        self, at: int, finished: list[str], write_config: WriteConfig, read_results: ReadResults
+        self,
+        at: int,
+        finished: list[str],
+        write_config: WriteConfig,
+        read_results: ReadResults,
+        make_watcher: MakeWatcher,
     ) -> None:
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
         straight = HyperparameterTuner(config, output_dir="straight").run_experiments()
         with pytest.raises(KeyboardInterrupt):
-            HyperparameterTuner(config, display=Watcher(at), results_file="broken.json").run_experiments()
+            HyperparameterTuner(config, display=make_watcher(in_batch=at), results_file="broken.json").run_experiments()
         ended = read_results(Path("broken.json"))["all_results"]
         assert [entry["experiment_name"] for entry in ended] == finished
         name = "two" if finished else "one"
         assert rows()[name].state is RowState.INTERRUPTED
 
-        watcher = Watcher()
+        watcher = make_watcher()
         resumed = HyperparameterTuner(config, display=watcher).run_experiments()
         assert watcher.started[0] == (name, rows()[name].number, True)
         assert without_times(resumed) == without_times(straight)
@@ -240,25 +223,29 @@ class TestInterruption:
         numbers = [trial.intermediate_values for trial in load_study(OUT)[0].get_trials()]
         assert numbers == [trial.intermediate_values for trial in load_study("straight")[0].get_trials()]
 
-    def test_what_does_not_change_the_result_may_change_in_between(self, write_config: WriteConfig) -> None:
+    def test_what_does_not_change_the_result_may_change_in_between(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
         with pytest.raises(KeyboardInterrupt):
-            HyperparameterTuner(str(write_config({"one": {}})), display=Watcher(8)).run_experiments()
+            HyperparameterTuner(str(write_config({"one": {}})), display=make_watcher(in_batch=8)).run_experiments()
         config = write_config({"one": {"training": {"use_tensorboard": True, "save_every_n_epochs": 1}}})
         HyperparameterTuner(str(config)).run_experiments()
         assert (OUT / "one" / "tensorboard").is_dir()
         assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
 
-    def test_an_experiment_of_another_process_is_left_to_it(self, write_config: WriteConfig) -> None:
+    def test_an_experiment_of_another_process_is_left_to_it(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
         with pytest.raises(KeyboardInterrupt):
-            HyperparameterTuner(config, display=Watcher(8)).run_experiments()
+            HyperparameterTuner(config, display=make_watcher(in_batch=8)).run_experiments()
         held = claim_next(*load_study_for_work())
         assert held is not None
-        watcher = Watcher()
+        watcher = make_watcher()
         with held:
             results = HyperparameterTuner(config, display=watcher).run_experiments()
             assert [entry["experiment_name"] for entry in results["all_results"]] == ["two"]
-            assert "another process is training one" in watcher.notes
+            assert watcher.notes == ["one: not done here, another process is training them"]
             sections = yaml.safe_load(Path(config).read_text())["experiments"]["one"]
             with pytest.raises(ExperimentFailedError, match="another process"):
                 HyperparameterTuner(config).run_single_experiment("one", sections)
@@ -323,7 +310,7 @@ class TestRefusals:
         changed = tmp_path / "changed_models.yaml"
         changed.write_text(tiny_models.read_text().replace("width: 16", "width: 24"))
         config = write_config({"other": {"model": {"config_path": str(changed)}}}, file_name="other.yaml")
-        with pytest.raises(ConfigurationError, match="the models' definitions"):
+        with pytest.raises(ConfigurationError, match="model 'tiny': width was 16 and is 24 now"):
             HyperparameterTuner(str(config)).run_experiments()
 
     def test_another_study_name_is_refused_in_its_folder(self, begun: Path) -> None:

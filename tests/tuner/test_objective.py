@@ -1,40 +1,48 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces import Targets
-from studies import RowState, StatusRow, TrialRecord, ended_records, load_study, study_status
+from search_spaces import Targets, TrainingConfig
+from studies import (
+    MOST_DEATHS,
+    BegunAfter,
+    PrunerName,
+    RowState,
+    SamplerName,
+    SearchRequest,
+    StatusRow,
+    TrialKind,
+    TrialRecord,
+    ended_records,
+    load_study,
+    study_status,
+)
 from tuner import HyperparameterTuner
 from tuner.display import Display
 from tuner.objective import _converged_epoch
-from tuner.training.early_stopping import EarlyStopping
+from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
 
 WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
-
-
-class Accident(Display):
-    """Something happens after an epoch of the first trial."""
-
-    def __init__(self, epoch: int, accident: Callable[[], object]) -> None:
-        self._epoch = epoch
-        self._accident: Callable[[], object] | None = accident
-
-    def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        if metrics.epoch == self._epoch and self._accident is not None:
-            accident, self._accident = self._accident, None
-            accident()
 
 
 def raising(error: BaseException) -> Callable[[], object]:
@@ -56,9 +64,11 @@ def row_of(name: str) -> StatusRow:
     return next(row for row in study_status(*load_study(OUT)).rows if row.name == name)
 
 
-def test_a_failure_after_some_epochs_keeps_what_they_reached(write_config: WriteConfig, read_results: Any) -> None:
+def test_a_failure_after_some_epochs_keeps_what_they_reached(
+    write_config: WriteConfig, read_results: Any, make_watcher: MakeWatcher
+) -> None:
     config = write_config({"one": {"training": {"num_epochs": 4}}, "two": {"training": {"num_epochs": 1}}})
-    results = run(config, Accident(2, raising(RuntimeError("the roof fell in"))))
+    results = run(config, make_watcher(after_epoch=2, happens=raising(RuntimeError("the roof fell in"))))
     first, second = results["all_results"]
     assert (first["status"], first["error_message"]) == ("failed", "the roof fell in")
     assert first["total_epochs"] == 2
@@ -74,8 +84,8 @@ def test_a_failure_after_some_epochs_keeps_what_they_reached(write_config: Write
     assert read_results(file) == results
 
 
-def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig) -> None:
-    run(write_config({"one": {}}), Accident(1, lambda: torch.empty(2**60, dtype=torch.uint8)))
+def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=lambda: torch.empty(2**60, dtype=torch.uint8)))
     outcome = record_of("one").outcome
     assert outcome is not None
     assert outcome.why_ended == "out_of_memory"
@@ -83,10 +93,12 @@ def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig) -> No
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_full_or_read_only_disk_stops_the_run_and_leaves_it_resumable(code: int, write_config: WriteConfig) -> None:
+def test_a_full_or_read_only_disk_stops_the_run_and_leaves_it_resumable(
+    code: int, write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
     config = write_config({"one": {}, "two": {"training": {"num_epochs": 1}}})
     with pytest.raises(OSError, match="disk"):
-        run(config, Accident(1, raising(OSError(code, "the disk has a problem"))))
+        run(config, make_watcher(after_epoch=1, happens=raising(OSError(code, "the disk has a problem"))))
     assert row_of("one").state is RowState.INTERRUPTED
     results = run(config)
     assert [entry["status"] for entry in results["all_results"]] == ["completed", "completed"]
@@ -94,18 +106,22 @@ def test_a_full_or_read_only_disk_stops_the_run_and_leaves_it_resumable(code: in
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interruption_is_no_failure(interruption: type[BaseException], write_config: WriteConfig) -> None:
+def test_an_interruption_is_no_failure(
+    interruption: type[BaseException], write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
     with pytest.raises(interruption):
-        run(write_config({"one": {}}), Accident(1, raising(interruption())))
+        run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=raising(interruption())))
     row = row_of("one")
     assert (row.state, row.epochs, row.worker_pid) == (RowState.INTERRUPTED, 1, None)
     assert (OUT / "one" / "checkpoints" / "last.pt").exists()
 
 
-def test_epochs_that_the_study_lacks_are_reported_when_the_trial_is_taken_up(write_config: WriteConfig) -> None:
+def test_epochs_that_the_study_lacks_are_reported_when_the_trial_is_taken_up(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
     config = write_config({"one": {"training": {"num_epochs": 3}}})
     with pytest.raises(KeyboardInterrupt):
-        run(config, Accident(2, raising(KeyboardInterrupt())))
+        run(config, make_watcher(after_epoch=2))
     # As if the process had died between the checkpoint and the report.
     with closing(sqlite3.connect(OUT / "study.db")) as database, database:
         database.execute("DELETE FROM trial_intermediate_values WHERE step = 2")
@@ -115,10 +131,12 @@ def test_epochs_that_the_study_lacks_are_reported_when_the_trial_is_taken_up(wri
     assert trial.value == max(trial.intermediate_values.values())
 
 
-def test_a_death_after_the_last_epoch_trains_nothing_again(write_config: WriteConfig) -> None:
+def test_a_death_after_the_last_epoch_trains_nothing_again(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
     config = write_config({"one": {}})
     with pytest.raises(KeyboardInterrupt):
-        run(config, Accident(2, raising(KeyboardInterrupt())))
+        run(config, make_watcher(after_epoch=2))
     before = (OUT / "one" / "checkpoints" / "best.pt").stat().st_mtime_ns
     (entry,) = run(config)["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
@@ -135,6 +153,185 @@ def test_why_an_experiment_ended_is_on_its_trial(write_config: WriteConfig) -> N
     assert (full.why_ended, full.total_epochs) == ("max_epochs", 2)
     assert full.epoch_seconds_median is not None
     assert full.epoch_seconds_median > 0
+
+
+def test_ctrl_c_in_the_same_epoch_again_and_again_is_no_crash(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
+    config = write_config({"one": {}})
+    for _ in range(MOST_DEATHS + 1):
+        with pytest.raises(StopRequested), stop_on_signals():
+            run(config, make_watcher(in_batch=3, happens=lambda: os.kill(os.getpid(), signal.SIGINT)))
+    (entry,) = run(config)["all_results"]
+    assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
+    after = [attempt.after for attempt in record_of("one").attempts]
+    assert after == [BegunAfter.WAITING, *[BegunAfter.STOP] * (MOST_DEATHS + 1)]
+
+
+def search(config: Path, space: Path, trials: int, display: Display | None = None, **asked: Any) -> dict[str, Any]:
+    """Train a file's experiments, then search trials."""
+    request = SearchRequest(at_least=trials, **asked)
+    return HyperparameterTuner(
+        str(config), space_file=str(space), search=request, display=display, results_file="results.json"
+    ).run_experiments()
+
+
+def trial_of(name: str) -> FrozenTrial:
+    return load_study(OUT)[0].get_trials()[record_of(name).number]
+
+
+def best_so_far(folder: Path, pick: Callable[..., float]) -> list[float]:
+    losses = [json.loads(line)["val_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [pick(losses[:number]) for number in range(1, len(losses) + 1)]
+
+
+BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "min_delta": 0.0}}
+QUICK = {"training": {"learning_rate": 0.01, "num_epochs": 4}} | BY_LOSS
+# The range of a rate that varies would be widened to hold that of `quick`.
+HARDLY: dict[str, Any] = {
+    "base": {"num_epochs": 4, "learning_rate": 1e-9},
+    **dict.fromkeys(["model_name", "loss_type", "learning_rate"]),
+}
+
+
+def test_a_search_trial_that_others_leave_behind_is_pruned(
+    write_config: WriteConfig, write_space: WriteSpace, read_results: Any
+) -> None:
+    space = write_space(**HARDLY)
+    results = search(write_config({"quick": QUICK}), space, 2, prune_grace=2)
+    assert read_results(Path("results.json")) == results
+    assert results["best_result"]["experiment_name"] == "quick"
+    quick, *hopeless = results["all_results"]
+    assert quick["total_epochs"] == 4
+    for entry in hopeless:
+        assert (entry["status"], entry["total_epochs"], entry["error_message"]) == ("completed", 2, "")
+        trial, folder = trial_of(entry["experiment_name"]), OUT / entry["experiment_name"]
+        assert trial.state == TrialState.PRUNED
+        assert list(trial.intermediate_values.values()) == best_so_far(folder, min)
+        assert trial.value == best_so_far(folder, min)[-1]
+        assert trial.user_attrs["why_ended"] == "pruned"
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt"]
+
+
+@pytest.mark.parametrize("asked", [{"pruner": PrunerName.NONE}, {}], ids=str)
+def test_nothing_is_pruned_without_a_pruner_or_within_the_grace(
+    asked: dict[str, Any], write_config: WriteConfig, write_space: WriteSpace
+) -> None:
+    # The grace is the early stopping patience where nothing is said: longer than these four epochs.
+    space = write_space(**HARDLY)
+    search(write_config({"quick": QUICK}), space, 1, **asked)
+    outcome = record_of("search_0001").outcome
+    assert outcome is not None
+    assert (outcome.why_ended, outcome.total_epochs) == ("max_epochs", 4)
+
+
+def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteSpace) -> None:
+    slow = {"training": {"learning_rate": 2e-9, "num_epochs": 4}, "scheduler": {"min_lr": 0.0}} | BY_LOSS
+    space = write_space(**HARDLY)
+    search(write_config({"quick": QUICK}), space, 1, prune_grace=1)
+    search(write_config({"slow": slow}), space, 1, prune_grace=1)
+    ends = [record_of(name).outcome for name in ("search_0001", "slow")]
+    assert [end and end.why_ended for end in ends] == ["pruned", "max_epochs"]
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory,
+    configs_in: Callable[[Path], WriteConfig],
+    spaces_in: Callable[[Path], WriteSpace],
+) -> Path:
+    """The folder of a study with two presets and eleven search trials of one epoch; not to be changed."""
+    folder = tmp_path_factory.mktemp("searched")
+    one = {"training": {"num_epochs": 1, "log_every_n_steps": 9, "seed": 4, "save_every_n_epochs": 1}}
+    # It widens the learning rate's range far below the `min_lr` that the search began with.
+    two = {"training": one["training"] | {"learning_rate": 1e-9}, "scheduler": {"min_lr": 0.0}}
+    space = spaces_in(folder)(base={"num_epochs": 1})
+    for experiments, trials in (({"one": one}, 1), ({"two": two}, 11)):
+        HyperparameterTuner(
+            str(configs_in(folder)(experiments)),
+            output_dir=str(folder / OUT),
+            results_file=str(folder / "results.json"),
+            space_file=str(space) if trials == 1 else None,
+            search=SearchRequest(SamplerName.RANDOM, at_least=trials),
+        ).run_experiments()
+    return folder
+
+
+def test_a_search_trial_carries_all_of_its_settings(searched: Path) -> None:
+    entries = {
+        entry["experiment_name"]: entry for entry in json.loads((searched / "results.json").read_text())["all_results"]
+    }
+    study, _ = load_study(searched / OUT)
+    records = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
+    assert [record.number for record in records] == [1, *range(3, 13)]
+    for record in records:
+        config, drawn = record.config, study.get_trials()[record.number].params
+        assert config.keys() == {item.name for item in fields(TrainingConfig)}
+        assert {name: config[name] for name in drawn} == drawn
+        assert (config["num_epochs"], config["log_every_n_steps"], config["seed"]) == (1, 9, 4)
+        assert config["min_lr"] <= config["learning_rate"]
+        assert (config["loss_type"] == "ctc") == (config["model_name"] == "tiny_ctc")
+        assert ("loss_type" in drawn) == (config["model_name"] == "tiny")
+        assert ("warmup_epochs" in drawn) == (config["scheduler_type"] == "cosine")
+        told = entries[record.experiment_name]["hyperparameters"]
+        assert told == {name: config[name] for name in told}
+        path = searched / OUT / record.experiment_name / "configs" / "training_config.yaml"
+        placed = {"experiment_name", "output_dir", "model_config_path"}
+        trained = yaml.safe_load(path.read_text())
+        assert {name: value for name, value in trained.items() if value != config[name]}.keys() <= placed
+    # Guards what is asked above: all of it came up.
+    assert {record.config["model_name"] for record in records} == {"tiny", "tiny_ctc"}
+    assert {record.config["scheduler_type"] for record in records} == {"cosine", "steplr"}
+    assert min(record.config["learning_rate"] for record in records) < TrainingConfig.min_lr
+
+
+def test_the_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path) -> None:
+    def rank(entry: dict[str, Any]) -> tuple[float, float, str]:
+        return -entry["best_val_char_accuracy"], -entry["best_val_seq_accuracy"], entry["experiment_name"]
+
+    entries = json.loads((searched / "results.json").read_text())["all_results"]
+    searches = sorted((entry for entry in entries if entry["experiment_name"].startswith("search_")), key=rank)
+    assert len(searches) == 11
+    kept = {path.parents[1].name for path in (searched / OUT).glob("*/checkpoints/best.pt")}
+    assert kept == {"one", "two", *(entry["experiment_name"] for entry in searches[:10])}
+    # Of the one that is not kept, nothing is but its figures.
+    other = searched / OUT / searches[10]["experiment_name"]
+    assert list((other / "checkpoints").iterdir()) == []
+    assert (other / "metrics.jsonl").exists()
+
+
+def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_the_reader(
+    write_config: WriteConfig, write_space: WriteSpace, read_results: Any
+) -> None:
+    base = {"num_epochs": 20, "learning_rate": 10.0, "optimizer_type": "adamw", "weight_decay": 10.0}
+    space = write_space(**HARDLY | {"base": base})
+    results = search(write_config({"tame": {"training": {"num_epochs": 1}}}), space, 2)
+    assert read_results(Path("results.json")) == results
+    tame, *wild = results["all_results"]
+    assert (tame["status"], results["experiments_completed"]) == ("completed", 1)
+    for entry in wild:
+        assert entry["status"] == "failed"
+        assert "lower learning_rate" in entry["error_message"]
+        assert entry["total_epochs"] < 20
+        trial = trial_of(entry["experiment_name"])
+        assert trial.state == TrialState.PRUNED
+        assert trial.user_attrs["why_ended"] == "nonfinite_loss"
+        assert not (OUT / entry["experiment_name"] / "checkpoints" / "last.pt").exists()
+    with closing(sqlite3.connect(OUT / "study.db")) as database:
+        for table, column in (("trial_values", "value_type"), ("trial_intermediate_values", "intermediate_value_type")):
+            assert {kind for (kind,) in database.execute(f"SELECT {column} FROM {table}")} <= {"FINITE"}
+        for (attribute,) in database.execute("SELECT value_json FROM trial_user_attributes"):
+            json.loads(attribute, parse_constant=pytest.fail)
+
+
+def test_an_accident_in_a_search_trial_does_not_stop_the_others(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    watcher = make_watcher(after_epoch=1, of_trial=1, happens=raising(RuntimeError("the roof fell in")))
+    results = search(write_config({"one": {"training": {"num_epochs": 1}}}), write_space(), 2, watcher)
+    ends = [(entry["experiment_name"], entry["status"]) for entry in results["all_results"]]
+    assert ends == [("one", "completed"), ("search_0001", "failed"), ("search_0002", "completed")]
+    assert trial_of("search_0001").state == TrialState.FAIL
 
 
 def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:

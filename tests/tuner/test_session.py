@@ -1,47 +1,73 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 
-from search_spaces import ConfigurationError, Targets, TrainingConfig, load_experiments
-from studies import OutputFolder, TrialPhase, claim_next, default_storage_url, open_storage, study_terms
+from search_spaces import (
+    ConfigurationError,
+    DataLoaderError,
+    SearchSpace,
+    Targets,
+    TrainingConfig,
+    load_experiments,
+    load_model_definitions,
+)
+from studies import (
+    PrunerName,
+    SamplerName,
+    SearchRequest,
+    TrialKind,
+    TrialPhase,
+    default_storage_url,
+    latest_records,
+    open_storage,
+    search_budget,
+    search_settings,
+    study_space,
+    study_terms,
+)
+from tuner.data.generation import generate_dataset
 from tuner.display import Display
-from tuner.session import Session, StudyPlace, with_overrides
+from tuner.scope import Limits, Scope
+from tuner.session import Session, load_space, with_overrides
+from tuner.study_place import StudyPlace
+from tuner.work import ended, work
 
 WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
+ONE_EPOCH = {"training": {"num_epochs": 1}}
 
 
-class Notes(Display):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.images: list[tuple[int, int]] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
-
-    def dataset_progress(self, done: int, total: int) -> None:
-        self.images.append((done, total))
-
-
-def place(**changes: Any) -> StudyPlace:
-    return StudyPlace(**{"output_dir": OUT, "study_name": "khmer-ocr", "storage": None, "device": "cpu"} | changes)
-
-
-def opened(config: Path, display: Display, *, may_generate: bool = False) -> Session:
+def opened(
+    config: Path, display: Display | None = None, *, may_generate: bool = False, space: Path | None = None, **more: Any
+) -> Session:
     file = load_experiments(config)
     return Session.open(
-        place(),
+        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
         may_generate=may_generate,
-        display=display,
+        display=display or Display(),
+        space=load_space(None if space is None else str(space), next(iter(file.experiments.values()))),
+        **more,
     )
+
+
+def reopened(display: Display | None = None, **more: Any) -> Session:
+    return Session.reopen(OUT, display=display or Display(), **more)
+
+
+def states(session: Session) -> list[str]:
+    return [trial.state.name for trial in session.study.get_trials()]
 
 
 def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
@@ -52,111 +78,294 @@ def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
     assert experiments["one"].seed == 3
 
 
-@pytest.mark.usefixtures("in_tmp")
-class TestStudyPlace:
-    def test_a_place_that_can_be_used_is_checked_without_a_trace(self, tmp_path: Path) -> None:
-        place().check()
-        place(storage="sqlite:///training_output/other.db").check()
-        assert list(tmp_path.iterdir()) == []
-
-    def test_the_database_in_the_folder_is_checked_too(self) -> None:
-        OUT.mkdir()
-        (OUT / "study.db").write_text("no database, but long enough to be taken for one" * 100)
-        with pytest.raises(ConfigurationError, match=r"study\.db is not a SQLite database"):
-            place().check()
-
-    def test_all_problems_come_at_once(self) -> None:
-        with pytest.raises(ConfigurationError) as caught:
-            place(storage="sqlite://", study_name="a/b", device="tpu").check()
-        assert [problem.split(":")[0] for problem in caught.value.problems] == ["storage URL", "study name", "device"]
+def test_a_space_is_checked_against_the_models_of_the_configuration(tiny_models: Path, write_space: WriteSpace) -> None:
+    config = TrainingConfig(model_config_path=str(tiny_models))
+    assert load_space(None, config) is None
+    space = load_space(str(write_space()), config)
+    assert isinstance(space, SearchSpace)
+    assert space.base == {"num_epochs": 2}
+    with pytest.raises(ConfigurationError, match=r"'huge'; a defined model is expected"):
+        load_space(str(write_space(model_name=["tiny", "huge"])), config)
 
 
 @pytest.mark.usefixtures("in_tmp")
-class TestSession:
-    def test_opening_enqueues_each_experiment_once(self, write_config: WriteConfig) -> None:
+class TestOpen:
+    def test_enqueues_each_experiment_once(self, write_config: WriteConfig) -> None:
         config = write_config({"one": {}, "two": {"model": {"name": "tiny_ctc"}, "training": {"loss_type": "ctc"}}})
         for _ in range(2):
-            session = opened(config, Notes())
-        assert [trial.state.name for trial in session.study.get_trials()] == ["WAITING", "WAITING"]
-        assert session.records() == []
-        assert not session.failed()
+            session = opened(config)
+        assert states(session) == ["WAITING", "WAITING"]
+        assert search_settings(session.study) is None
 
-    def test_work_ends_with_a_record_of_each_experiment(self, write_config: WriteConfig) -> None:
-        (OUT / "two").mkdir(parents=True)
-        (OUT / "two" / "checkpoints").write_text("a file where a folder should be")
-        one_epoch = {"training": {"num_epochs": 1}}
-        session = opened(write_config({"one": one_epoch, "two": one_epoch}), Notes())
-        session.work()
-        assert [(record.experiment_name, record.phase) for record in session.records()] == [
-            ("one", TrialPhase.COMPLETED),
-            ("two", TrialPhase.FAILED),
-        ]
-        assert session.failed()
-
-    def test_only_the_experiments_of_the_run_are_worked_off(self, write_config: WriteConfig) -> None:
-        opened(write_config({"one": {}}), Notes())
-        later = opened(write_config({"two": {"training": {"num_epochs": 1}}}, file_name="two.yaml"), Notes())
-        later.work()
-        assert [trial.state.name for trial in later.study.get_trials()] == ["WAITING", "COMPLETE"]
-        assert [record.experiment_name for record in later.records()] == ["two"]
-
-    def test_what_another_process_trains_is_left_to_it_and_said(self, write_config: WriteConfig) -> None:
-        notes = Notes()
-        session = opened(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}), notes)
-        held = claim_next(session.study, OutputFolder(OUT))
-        assert held is not None
-        with held:
-            session.work()
-        assert notes.texts == ["another process is training one"]
-        assert [record.experiment_name for record in session.records()] == ["two"]
-
-    def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig) -> None:
+    def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = write_config({"one": {}})
-        study = opened(config, Notes()).study
+        study = opened(config).study
         terms = study_terms(study).as_dict()
         terms["versions"]["torch"] = "1.0"
         study.set_user_attr("terms", terms)
-        notes = Notes()
-        opened(config, notes)
-        (note,) = notes.texts
+        watcher = make_watcher()
+        opened(config, watcher)
+        (note,) = watcher.notes
         assert note.startswith("the study was begun with torch 1.0")
 
     def test_a_dataset_may_move_between_runs(
         self, write_config: WriteConfig, tiny_dataset: Path, tmp_path: Path
     ) -> None:
-        opened(write_config({"one": {}}), Notes())
+        opened(write_config({"one": ONE_EPOCH}))
         (tmp_path / "moved").symlink_to(tiny_dataset.parent)
-        moved = write_config({"one": {"data": {"metadata_path": "moved/metadata.yaml"}}})
-        session = opened(moved, Notes())
-        session.work()
-        assert [record.phase for record in session.records()] == [TrialPhase.COMPLETED]
+        session = opened(write_config({"one": ONE_EPOCH | {"data": {"metadata_path": "moved/metadata.yaml"}}}))
+        work(session, Scope(), Limits())
+        assert states(session) == ["COMPLETE"]
+        assert study_terms(session.study).dataset["metadata_path"] == str(tmp_path / "moved" / "metadata.yaml")
 
     def test_targets_tell_when_an_experiment_converged(self, write_config: WriteConfig) -> None:
-        config = write_config({"one": {}}, targets={"character_accuracy": 1e-9})
-        assert load_experiments(config).targets == Targets(character_accuracy=1e-9)
-        session = opened(config, Notes())
-        session.work()
-        outcome = session.records()[0].outcome
+        session = opened(write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 1e-9}))
+        assert session.workplace.targets == Targets(character_accuracy=1e-9)
+        work(session, Scope(), Limits())
+        outcome = ended(session, Scope())[0].outcome
         assert outcome is not None
         assert outcome.converged_epoch == 1
 
     @pytest.mark.slow
-    def test_the_default_dataset_is_made_where_it_is_missing(self, write_config: WriteConfig) -> None:
-        notes = Notes()
+    def test_the_default_dataset_is_made_where_it_is_missing(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
         config = write_config({"one": {"data": {"metadata_path": "generated_data/metadata.yaml"}}})
-        opened(config, notes, may_generate=True)
+        opened(config, watcher, may_generate=True)
         assert Path("generated_data/metadata.yaml").is_file()
-        assert notes.images[-1] == (6000, 6000)
-        assert "no dataset at generated_data/metadata.yaml" in notes.texts[0]
-        again = Notes()
+        assert watcher.images[-1] == (6000, 6000)
+        assert "no dataset at generated_data/metadata.yaml" in watcher.notes[0]
+        again = make_watcher()
         opened(config, again, may_generate=True)
-        assert again.images == again.texts == []
+        assert again.images == again.notes == []
+
+    @pytest.mark.parametrize("changed", ["experiment", "space"])
+    def test_what_the_study_cannot_take_is_refused_before_a_dataset_is_drawn(
+        self, changed: str, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
+    ) -> None:
+        opened(write_config({"one": {}}), space=write_space())
+        elsewhere = {"data": {"metadata_path": "generated_data/metadata.yaml"}}
+        more = {"training": {"batch_size": 4}} if changed == "experiment" else {}
+        config = write_config({"one": elsewhere | more, "new": elsewhere})
+        space = write_space(batch_size={"low": 8, "high": 32, "step": 8}) if changed == "space" else None
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        what = "batch_size was 8 and is 4 now" if changed == "experiment" else "batch_size was .* and is .* now"
+        with pytest.raises(ConfigurationError, match=what):
+            opened(config, may_generate=True, space=space)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
     def test_the_study_can_be_opened_by_optuna_itself(self, write_config: WriteConfig) -> None:
-        session = opened(write_config({"one": {"training": {"num_epochs": 1}}}), Notes())
-        session.work()
+        work(opened(write_config({"one": ONE_EPOCH})), Scope(), Limits())
         study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(OUT)))
         assert study.best_trial.user_attrs["experiment_name"] == "one"
         assert study.best_trial.params["learning_rate"] == 0.001
-        # The space names its models; another stays an attribute.
-        assert study.best_trial.user_attrs["outside_space"]["model_name"] == "tiny"
+
+    def test_without_a_space_the_shipped_one_is_taken_over_the_models_that_there_are(
+        self, write_config: WriteConfig
+    ) -> None:
+        session = opened(write_config({"one": ONE_EPOCH}))
+        space = study_space(session.study)
+        assert space.given("model_name") == ("tiny", "tiny_ctc")
+        assert {"learning_rate", "warmup_epochs", "label_smoothing"} <= set(space.names)
+        work(session, Scope(), Limits())
+        (trial,) = session.study.get_trials()
+        assert trial.params["model_name"] == "tiny"
+        # Batches of eight are on no step of 16, 32, ...
+        assert trial.user_attrs["outside_space"] == {"batch_size": 8}
+
+    def test_the_space_is_that_of_the_beginning(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
+        config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()
+        assert study_space(opened(config, space=space).study).given("learning_rate") == (1e-4, 0.02)  # widened
+        for again in (None, space):
+            assert study_space(opened(config, space=again).study).base == {"num_epochs": 2}
+        other = write_space(base={"num_epochs": 3}, learning_rate={"low": 1e-4, "high": 1e-2}, scheduler_type=None)
+        with pytest.raises(ConfigurationError) as caught:
+            opened(config, space=other)
+        told = "\n".join(caught.value.problems)
+        for change in ("base num_epochs was 2 and is 3 now", "learning_rate was ", "scheduler_type is gone"):
+            assert change in told
+        assert "leave out --space" in told
+
+    def test_a_models_file_may_gain_a_model_but_not_change_one(
+        self, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
+    ) -> None:
+        session = opened(write_config({"one": {}}))
+        models = yaml.safe_load(tiny_models.read_text())["models"]
+
+        def with_models(**changes: Any) -> Path:
+            path = tmp_path / "models.yaml"
+            path.write_text(yaml.safe_dump({"models": {**models, **changes}}))
+            return write_config({"new": {"model": {"name": "tiny", "config_path": str(path)}}}, file_name="new.yaml")
+
+        own = session.workplace.folder.model_definitions_path
+        before = own.read_text()
+        with pytest.raises(ConfigurationError, match=r"model 'tiny': width was 16 and is 20 now") as caught:
+            opened(with_models(tiny=models["tiny"] | {"width": 20}, wide=models["tiny"]))
+        assert "--output-dir" in str(caught.value)
+        assert own.read_text() == before
+        opened(with_models(wide=models["tiny"] | {"width": 20}))
+        assert load_model_definitions(own)["wide"].width == 20
+        assert list(study_terms(reopened().study).definitions) == ["tiny", "tiny_ctc", "wide"]
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestReopen:
+    def test_the_folder_is_enough(
+        self, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
+        begun.search(SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        session = Session.reopen(tmp_path / OUT, display=Display())
+        assert session.workplace.targets == Targets(character_accuracy=0.5)
+        assert session.workplace.cache.metadata_path == begun.workplace.cache.metadata_path
+        settings = search_settings(session.study)
+        assert settings is not None
+        assert (settings.sampler, settings.start.num_epochs) == (SamplerName.RANDOM, 2)
+        assert states(session) == ["WAITING"] * 3
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    def test_a_folder_may_have_moved(self, write_config: WriteConfig, tmp_path: Path) -> None:
+        opened(write_config({"one": ONE_EPOCH}))
+        shutil.move(tmp_path / OUT, tmp_path / "moved")
+        session = Session.reopen(Path("moved"), display=Display())
+        work(session, Scope(), Limits())
+        assert states(session) == ["COMPLETE"]
+        assert not OUT.exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ({}, "no such folder; name the --output-dir of a study, or begin one with `khmer-tuner run`"),
+            ({"device": "gpu"}, "device: found 'gpu'"),
+        ],
+    )
+    def test_where_no_study_is_nothing_is_created(self, arguments: dict[str, str], says: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=says):
+            reopened(**arguments)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_another_study_is_refused(self, write_config: WriteConfig) -> None:
+        opened(write_config({"one": {}}))
+        with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
+            reopened(study_name="mine")
+        assert reopened(study_name="khmer-ocr").study.study_name == "khmer-ocr"
+
+    def test_a_dataset_that_is_gone_is_named_with_the_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        opened(write_config({"one": {"data": {"metadata_path": str(metadata)}}}))
+        shutil.rmtree(metadata.parent)
+        with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is gone; .*--config"):
+            reopened()
+
+    def test_a_dataset_that_has_changed_is_refused(self, write_config: WriteConfig, tmp_path: Path) -> None:
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
+        opened(config)
+        images = sorted((metadata.parent / "train").glob("*.png"))
+        images[0].write_bytes(images[1].read_bytes())
+        for again in (reopened, lambda: opened(config)):
+            with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was .* now; change it back"):
+                again()
+
+    def test_version_notes_come_here_too(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        study = opened(write_config({"one": {}})).study
+        terms = study_terms(study).as_dict()
+        study.set_user_attr("terms", terms | {"versions": terms["versions"] | {"optuna": "4.0"}})
+        watcher = make_watcher()
+        reopened(watcher)
+        assert [note.split(",")[0] for note in watcher.notes] == ["the study was begun with optuna 4.0"]
+
+    def test_the_models_copy_of_the_folder_is_put_back(self, write_config: WriteConfig) -> None:
+        own = opened(write_config({"one": {}})).workplace.folder.model_definitions_path
+        before = own.read_text()
+        own.write_text("models: {}")
+        reopened()
+        assert own.read_text() == before
+        own.unlink()
+        reopened()
+        assert own.read_text() == before
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestSearch:
+    def test_adds_what_is_asked_for(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
+        session = opened(write_config({"one": {}}), space=write_space())
+        for request, expected in [
+            (SearchRequest(at_least=2), 2),
+            (SearchRequest(at_least=2), 2),
+            (SearchRequest(at_least=1), 2),
+            (SearchRequest(more=3), 5),
+            (SearchRequest(at_least=6), 6),
+        ]:
+            session.search(request)
+            assert search_budget(session.study) == expected
+            kinds = [record.kind for record in latest_records(session.study)]
+            assert kinds.count(TrialKind.SEARCH) == expected
+
+    def test_starts_from_what_the_presets_have_in_common(self, write_config: WriteConfig) -> None:
+        both = {"training": {"log_every_n_steps": 7}, "early_stopping": {"patience": 3}}
+        session = opened(write_config({"one": both, "two": both | {"optimizer": {"type": "adamw"}}}))
+        session.search(SearchRequest(at_least=1))
+        settings = search_settings(session.study)
+        assert settings is not None
+        start = settings.start
+        assert (start.early_stopping_patience, start.log_every_n_steps, start.optimizer_type) == (3, 7, "adam")
+        assert start.num_epochs == 30  # the shipped space's
+
+    @pytest.mark.parametrize(
+        ("asked", "says"),
+        [
+            (SearchRequest(sampler=SamplerName.GP, more=1), "sampler random, not gp"),
+            (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner median, not none"),
+            (SearchRequest(prune_share=0.25, more=1), "prune_share 0.5, not 0.25"),
+            (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
+        ],
+    )
+    def test_another_way_to_search_is_refused(
+        self, asked: SearchRequest, says: str, write_config: WriteConfig, write_space: WriteSpace
+    ) -> None:
+        opened(write_config({"one": {}}), space=write_space()).search(
+            SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, at_least=1)
+        )
+        session = reopened()
+        with pytest.raises(ConfigurationError, match=f"(?s){says}.*--output-dir"):
+            session.search(asked)
+        assert search_budget(session.study) == 1
+        session.search(SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, more=1))
+        assert search_budget(session.study) == 2
+
+
+@pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize("asked", ["by the run", "by a later run"])
+def test_the_device_of_a_command_is_that_of_its_search_trials_too(
+    asked: str, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    config = write_config({"one": ONE_EPOCH})
+    begun = opened(config, space=write_space(base={"num_epochs": 1}))
+    begun.search(SearchRequest(at_least=1))
+    watcher = make_watcher()
+    session = opened(config, watcher, device="auto") if asked == "by the run" else reopened(watcher, device="auto")
+    work(session, Scope(), Limits())
+    assert {name: config.device for name, config in watcher.configs.items()} == {"one": "auto", "search_0001": "auto"}
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_a_trial_that_this_machine_cannot_train_is_left_and_fails_nothing(
+    write_config: WriteConfig, write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a move from a machine that has CUDA to one that has none.
+    session = opened(write_config({"one": ONE_EPOCH}))
+    (trial,) = session.study.get_trials()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = trial.user_attrs["config"] | {"device": "cuda"}
+    session.study._storage.set_trial_user_attr(trial._trial_id, "config", config)
+    with pytest.raises(ConfigurationError, match="device: found 'cuda'"):
+        work(reopened(), Scope(), Limits())
+    (record,) = latest_records(reopened().study)
+    assert record.phase is TrialPhase.RUNNING
+    work(reopened(device="cpu"), Scope(), Limits())
+    (record,) = latest_records(reopened().study)
+    assert record.phase is TrialPhase.COMPLETED

@@ -5,6 +5,7 @@ It stops, its trial ready to be gone on with, when its standard input closes: it
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -20,40 +21,45 @@ from tuner.signals import StopRequested, stop_on_signals
 
 def main() -> int:
     """Work as ordered; return the exit code."""
+    place: argparse.Namespace | None = None
     try:
         with stop_on_signals():
             orders = json.loads(sys.stdin.readline() or "null")
             if orders is None:  # the parent has died already
                 return DONE
+            place = argparse.Namespace(output_dir=orders["output_dir"], storage=orders["storage"], debug=False)
             threading.Thread(target=_stop_with_parent, daemon=True).start()
             _work(orders)
             return DONE
     except StopRequested as stop:
         return stop.exit_code
     except Exception as error:
-        return report_error(error)
+        return report_error(error, place)
 
 
 def _work(orders: dict[str, Any]) -> None:
     import torch
 
     from search_spaces import TrainingConfig
+    from tuner.cli.displays import logged_as_notes
     from tuner.display.events import EventWriter
     from tuner.scope import Limits, Scope
     from tuner.session import Session
     from tuner.work import work_here
 
     torch.set_num_threads(orders["threads"])
-    session = Session.reopen(
-        Path(orders["output_dir"]),
-        display=EventWriter(sys.stdout),
-        storage=orders["storage"],
-        device=orders["device"],
-        experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
-    )
+    display = EventWriter(sys.stdout)
     scope = Scope(None if orders["only"] is None else frozenset(orders["only"]), orders["search"])
     deadline = None if orders["seconds"] is None else time.monotonic() + orders["seconds"]
-    work_here(session, scope, Limits(deadline, orders["until_targets"]))
+    with logged_as_notes(display, debug=False):
+        session = Session.reopen(
+            Path(orders["output_dir"]),
+            display=display,
+            storage=orders["storage"],
+            device=orders["device"],
+            experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
+        )
+        work_here(session, scope, Limits(deadline, orders["until_targets"]))
 
 
 def _stop_with_parent() -> None:

@@ -26,17 +26,31 @@ def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
     summary_console = console_on(forgiving(sys.stdout)) if with_summary else None
     kind = LiveDisplay if is_terminal(sys.stderr) else PlainDisplay
     display = kind(sys.stderr, summary_console)
+    try:
+        with logged_as_notes(display, debug=debug):
+            yield display
+    finally:
+        display.close()
+
+
+@contextmanager
+def logged_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
+    """Show what the program logs, from warnings up, as notes.
+
+    Args:
+        display: Who shows them.
+        debug: Whether tracebacks are among them.
+    """
     handler = _Notes(display, debug)
     logger = logging.getLogger("tuner")
     logger.addHandler(handler)
     # A log file on a full disk: the error itself is told, its echo in the logging is not.
     complains, logging.raiseExceptions = logging.raiseExceptions, debug
     try:
-        yield display
+        yield
     finally:
         logging.raiseExceptions = complains
         logger.removeHandler(handler)
-        display.close()
 
 
 class _Notes(logging.Handler):

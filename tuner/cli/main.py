@@ -11,7 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from tuner.cli import data, evaluate, export, predict, resume, run, search, status, validate, worker
+from tuner.cli import data, evaluate, export, predict, resume, run, search, show, status, validate, worker
 from tuner.cli.errors import (
     BAD_INPUT,
     DONE,
@@ -33,6 +33,7 @@ COMMANDS = (
     data.COMMAND,
     validate.COMMAND,
     status.COMMAND,
+    show.COMMAND,
     export.COMMAND,
     evaluate.COMMAND,
     predict.COMMAND,

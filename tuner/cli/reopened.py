@@ -51,16 +51,18 @@ def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], l
         session = open_session(options, display)
         prepare(session)
         results = run_study(session, Scope(), limits, workers=options.workers, results_file=options.results_file)
-        code = exit_code(session)
+        code = exit_code(session, limits)
     if options.json:
         print(json.dumps(results, ensure_ascii=False, indent=2))
     return code
 
 
-def exit_code(session: Session) -> int:
-    """Return 1 if a preset of the study failed or nothing succeeded, else 0."""
+def exit_code(session: Session, limits: Limits) -> int:
+    """Return 1 if a preset of the study failed or nothing succeeded, unless there was no time for it, else 0."""
     from studies import TrialKind, TrialPhase, ended_records
 
     records = ended_records(session.study)
+    if not records:
+        return DONE if limits.time_is_up else FAILED
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
     return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in records) else DONE

@@ -151,11 +151,29 @@ def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], 
     from tuner.cli.plan import dataset_line, print_plan
     from tuner.screen import shown_path
 
+    first = next(iter(experiments.values()))
     print_plan(file, experiments, _states(experiments, options))
-    print(dataset_line(file, next(iter(experiments.values()))))
+    print(dataset_line(file, first))
+    if options.trials:
+        print(_search_line(options, first))
     print(f"output:  {shown_path(options.output_dir)}")
     print("dry run: nothing was created")
     return DONE
+
+
+def _search_line(options: argparse.Namespace, first: TrainingConfig) -> str:
+    """Say how many search trials there would be, and what they would vary."""
+    from search_spaces import ConfigurationError, default_search_space, load_model_definitions
+    from studies import load_study, study_space
+    from tuner.session import load_space
+
+    space = load_space(options.space, first)
+    if space is None:
+        try:
+            space = study_space(load_study(options.output_dir, storage_url=options.storage, name=options.study)[0])
+        except ConfigurationError:  # there is no study yet
+            space = default_search_space(load_model_definitions(first.model_config_path))
+    return f"search:  {options.trials} trials in the study, which vary {', '.join(space.names)}"
 
 
 def _states(experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> dict[str, str]:

@@ -38,6 +38,7 @@ class PlainDisplay(Display):
         self._progress = RunProgress()
         self._drawn_tenths = 0
         self._retelling: set[int] = set()
+        self._several = False  # whether more than one trial has been running at a time
 
     def note(self, text: str) -> None:
         """Write the note."""
@@ -65,6 +66,7 @@ class PlainDisplay(Display):
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         """Say which trial it is, and what a search trial has drawn."""
         self._progress.trial_started(number, name, config)
+        self._several |= len(self._progress.running) > 1
         # The epochs before an interruption are told first, and were written then.
         self._retelling = self._retelling | {number} if adopted else self._retelling - {number}
         place = f"[{self._progress.ended + len(self._progress.running)}/{self._progress.total}]"
@@ -112,7 +114,7 @@ class PlainDisplay(Display):
 
     def _whose(self, trial: RunningTrial) -> str:
         """Return what tells lines of several workers apart."""
-        return trial.name if len(self._progress.running) > 1 else ""
+        return trial.name if self._several else ""
 
     def _write(self, text: str) -> None:
         self._stream.write(f"{text}\n")

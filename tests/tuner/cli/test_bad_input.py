@@ -13,7 +13,7 @@ CASES = {
     "no command": ([], ["no command given"]),
     "misspelt command": (["rnu"], ["did you mean 'run'?"]),
     "misspelt option": ([*GOOD, "--experimnts", "one"], ["'--experimnts'; did you mean '--experiments'?"]),
-    "options of a later version": ([*GOOD, "--trials", "5"], ["no option '--trials'"]),
+    "an option of another command": (["worker", "--workers", "2"], ["no option '--workers'"]),
     "an option without its value": (["run", "--config"], ["--config", "expected one argument"]),
     "abbreviated option": ([*GOOD, "--dev", "cpu"], ["did you mean '--device'?"]),
     "word too many": (["validate", "{config}", "more"], ["'more'"]),
@@ -27,6 +27,40 @@ CASES = {
     "unknown device": ([*GOOD, "--device", "gpu"], ["--device", "'gpu'"]),
     "bad seed": ([*GOOD, "--seed", "-1"], ["--seed", "'-1'"]),
     "seed in words": ([*GOOD, "--seed", "one"], ["--seed", "whole number"]),
+    "fewer trials than none": ([*GOOD, "--trials", "-1"], ["--trials", "'-1'", "from 0 to 1,000,000"]),
+    "trials in words": ([*GOOD, "--trials", "x"], ["--trials", "'x'", "whole number"]),
+    "unknown sampler": ([*GOOD, "--trials", "2", "--sampler", "foo"], ["--sampler", "'foo'", "tpe, random, gp"]),
+    "misspelt pruner": ([*GOOD, "--pruner", "medain"], ["--pruner", "did you mean 'median'?"]),
+    "a Gaussian process with pruning": (
+        [*GOOD, "--trials", "2", "--sampler", "gp", "--pruner", "median"],
+        ["--pruner", "'median'", "learns nothing from pruned trials", "--sampler tpe"],
+    ),
+    "a share above 1": ([*GOOD, "--prune-share", "2"], ["--prune-share", "'2'", "above 0 and below 1"]),
+    "a share in words": ([*GOOD, "--prune-share", "half"], ["--prune-share", "'half'"]),
+    "a share that nothing compares": (
+        [*GOOD, "--pruner", "hyperband", "--prune-share", "0.3"],
+        ["--prune-share", "hyperband compares no shares"],
+    ),
+    "no grace": ([*GOOD, "--prune-grace", "0"], ["--prune-grace", "'0'", "from 1 to"]),
+    "a grace from nothing": ([*GOOD, "--pruner", "none", "--prune-grace", "3"], ["--prune-grace", "nothing is pruned"]),
+    "no workers": ([*GOOD, "--workers", "0"], ["--workers", "'0'", "from 1 to 256"]),
+    "missing space": ([*GOOD, "--space", "missing.yaml"], ["missing.yaml", "not found"]),
+    "empty space name": ([*GOOD, "--space", ""], ["--space", "empty"]),
+    "a space with a field unknown": ([*GOOD, "--space", "{odd_space}"], ["odd_space.yaml:2", "'learning_rate'"]),
+    "a space with a model unknown": ([*GOOD, "--space", "{no_model}"], ["no_model.yaml:1", "'huge'", "defined model"]),
+    "no number of trials": (["search"], ["--trials", "required"]),
+    "a search for nothing": (["search", "--trials", "0"], ["--trials", "'0'", "no such folder", "2 problems"]),
+    "no time": (["search", "--trials", "1", "--timeout", "0"], ["--timeout", "'0'", "seconds above 0"]),
+    "endless time": (["search", "--trials", "1", "--timeout", "inf"], ["--timeout", "'inf'"]),
+    "time in words": (["search", "--trials", "1", "--timeout", "1h"], ["--timeout", "'1h'"]),
+    "no study to search on in": (["search", "--trials", "1", "--output-dir", "nope"], ["nope", "no such folder"]),
+    "no study to go on with": (["resume", "--output-dir", "nope"], ["nope", "begin one with `khmer-tuner run`"]),
+    "no study to work on": (["worker", "--output-dir", "nope"], ["nope", "begin one with `khmer-tuner run`"]),
+    "all that is wrong with a search": (
+        "search --trials x --sampler gp --pruner hyperband --workers 0 --timeout -1 --device tpu "
+        "--results-file no/r.json".split(),
+        ["--trials", "--pruner", "--workers", "--timeout", "no/r.json", "--device", "no such folder", "7 problems"],
+    ),
     "storage that keeps nothing": ([*GOOD, "--storage", "sqlite://"], ["keeps nothing"]),
     "storage in memory": ([*GOOD, "--storage", "sqlite:///:memory:"], ["keeps nothing"]),
     "mistyped storage": ([*GOOD, "--storage", "sqlite:/x.db"], ["three slashes"]),
@@ -54,7 +88,12 @@ CASES = {
 
 @pytest.fixture
 def files(write_config, tmp_path: Path) -> dict[str, str]:
-    texts = {"broken": "experiments:\n  a: {\n", "empty": ""}
+    texts = {
+        "broken": "experiments:\n  a: {\n",
+        "empty": "",
+        "odd_space": "space:\n  learning_rat: {low: 1e-4, high: 1e-2}\n",
+        "no_model": "space: {model_name: [tiny, huge]}\n",
+    }
     for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     written = {

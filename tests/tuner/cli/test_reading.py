@@ -25,6 +25,24 @@ def test_no_torch_is_loaded(argv, run_study):
     assert done.stderr == "set()\n"
 
 
+def test_help_of_every_command_is_light():
+    code = """
+import io, sys
+from contextlib import redirect_stdout
+from tuner.cli.main import COMMANDS, main
+for command in COMMANDS:
+    with redirect_stdout(io.StringIO()) as told:
+        assert main([command.name, "--help"]) == 0
+    assert f"khmer-tuner {command.name}" in told.getvalue()
+    print(command.name)
+print({"torch", "optuna", "pydantic", "rich", "yaml", "numpy", "sqlalchemy"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *names, heavy = done.stdout.splitlines()
+    assert {"run", "search", "resume", "worker", "status", "export"} <= set(names)
+    assert heavy == "set()"
+
+
 def test_status_shows_every_trial(cli, run_study):
     table = cli("status", "--output-dir", run_study.folder)
     assert table.code == 0

@@ -51,7 +51,7 @@ def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics
     display.trial_ended(make_record("b", 1))
     display.epoch_ended(0, make_metrics(2), make_signal())
     starts = [line[:7].split("/")[0] for line in stream.lines if "char" in line and "/30" in line]
-    assert starts == ["a   1", "b   2", "   2"]
+    assert starts == ["a   1", "b   2", "a   2"]
     assert "b  going on with epoch 2" in stream.lines
 
 

@@ -35,11 +35,10 @@ class Interruption(BaseException):
     """Like KeyboardInterrupt: nothing catches it."""
 
 
-def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], bool]:
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]:
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         if metrics.epoch == last:
             raise Interruption
-        return False
 
     return on_epoch_end
 
@@ -140,9 +139,8 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
 def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     told: list[tuple[int, float | None]] = []
 
-    def note(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+    def note(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         told.append((metrics.epoch, early_stopping.best))
-        return False
 
     config = tiny_config(num_epochs=3)
     straight = run(config, tmp_path / "straight", on_epoch_end=note)
@@ -160,14 +158,15 @@ def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, r
     [
         ({"num_epochs": 2}, {}, "max_epochs"),
         ({"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0}, {}, "early_stopped"),
-        ({"num_epochs": 5}, {"on_epoch_end": lambda metrics, _: metrics.epoch == 2}, "pruned"),
+        ({"num_epochs": 5}, {"is_hopeless": lambda epoch, _: epoch == 2}, "pruned"),
+        ({"num_epochs": 2}, {"is_hopeless": lambda epoch, _: epoch == 2}, "max_epochs"),
         (
             {"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
-            {"on_epoch_end": lambda metrics, _: metrics.epoch == 2},
+            {"is_hopeless": lambda epoch, _: epoch == 2},
             "early_stopped",
         ),
     ],
-    ids=["the last epoch", "no more gain", "hopeless", "no more gain goes first"],
+    ids=["the last epoch", "no more gain", "hopeless", "the last epoch goes first", "no more gain goes first"],
 )
 def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
     settings: dict[str, Any], callbacks: dict[str, Any], why: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
@@ -177,6 +176,71 @@ def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
     assert (first.why_ended, len(first.history)) == (why, 2)
     # A process that died after its last epoch, before it could tell anyone, trains nothing again.
     assert run(config, tmp_path, **callbacks) == first
+
+
+def test_hopeless_is_asked_once_after_each_epoch_that_another_one_follows(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    asked: list[tuple[int, float | None]] = []
+
+    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
+        asked.append((epoch, early_stopping.best))
+        return False
+
+    result = run(tiny_config(num_epochs=4), tmp_path, is_hopeless=ask)
+    curve = [epoch.val_char_accuracy for epoch in result.history]
+    assert asked == [(epoch, max(curve[:epoch])) for epoch in (1, 2, 3)]
+
+
+def test_hopeless_is_asked_after_the_epoch_was_kept_and_told(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    happened: list[str] = []
+
+    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
+        kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["history"]
+        happened.append(f"asked {epoch}, {len(kept)} kept")
+        return epoch == 2
+
+    def told(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+        happened.append(f"told {metrics.epoch}")
+
+    run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=told, is_hopeless=ask)
+    assert happened == ["told 1", "asked 1, 1 kept", "told 2", "asked 2, 2 kept"]
+
+
+@pytest.mark.parametrize("when", ["after the epoch was told", "in the next epoch"])
+def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
+    when: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=5)
+    stop = (
+        {"on_epoch_end": stop_after_epoch(3)} if when == "after the epoch was told" else {"on_batch": stop_at_batch(17)}
+    )
+    with pytest.raises(Interruption):
+        run(config, tmp_path, **stop)
+    asked: list[int] = []
+
+    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
+        asked.append(epoch)
+        return True
+
+    result = run(config, tmp_path, is_hopeless=ask)
+    assert (result.why_ended, len(result.history), asked) == ("pruned", 3, [3])
+
+
+def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(num_epochs=6)
+    pruned = run(config, tmp_path / "pruned", is_hopeless=lambda epoch, _: epoch == 3)
+    whole = run(config, tmp_path / "whole")
+    assert [epoch.val_loss for epoch in pruned.history] == [epoch.val_loss for epoch in whole.history[:3]]
+    assert len((tmp_path / "pruned" / "metrics.jsonl").read_text().splitlines()) == 3
+    curve = [epoch.val_char_accuracy for epoch in pruned.history]
+    assert pruned.best_epoch == 1 + curve.index(max(curve))
+    best = load_checkpoint(tmp_path / "pruned" / "checkpoints" / "best.pt")
+    assert best["metrics"]["epoch"] == pruned.best_epoch
+
+
+def test_a_training_that_is_not_begun_is_not_judged(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    assert run(tiny_config(num_epochs=1), tmp_path, is_hopeless=lambda epoch, _: True).why_ended == "max_epochs"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(

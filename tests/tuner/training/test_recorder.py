@@ -48,11 +48,10 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], bool]:
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> bool:
+def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]:
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         if metrics.epoch == last:
             raise KeyboardInterrupt
-        return False
 
     return on_epoch_end
 

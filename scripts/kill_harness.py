@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Kill a study with SIGKILL again and again, and show that nobody can tell it from one that was never disturbed.
+
+A small but real study (two presets and an open search on the CPU) is run once undisturbed. Then its processes are
+killed, at random moments and before and after everything that they write, and started again, by turns with `run` and
+`resume`, until the study is complete. It must equal the undisturbed one bit for bit: trials, parameters, metrics,
+checkpoints, TensorBoard curves, results. Times, memory and process ids are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from killing.boundaries import points
+from killing.campaign import Campaign, HarnessError, Reference, Story
+from killing.processes import in_fork, prepare
+from killing.schedule import Schedule
+from killing.small_study import SmallStudy
+from killing.summary import story_line, summary
+
+EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
+EXAMPLES = """\
+examples:
+  python scripts/kill_harness.py                              200 kills, minutes
+  python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
+  python scripts/kill_harness.py --kills 20 --fresh           each process a new interpreter
+  python scripts/kill_harness.py --kills 10 --at "after tell"   only there
+
+exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work
+"""
+# So many kills are enough for each boundary to have its turn, and then it must have had it.
+EVERY_BOUNDARY = 200
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    options = _options(argv)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_harness_")).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"seed {options.seed}, in {folder}", flush=True)
+    try:
+        code = _kill(options, folder)
+    except HarnessError as error:
+        print(f"error: {error}")
+        return UNKNOWN
+    if code == EQUAL and options.folder is None:
+        shutil.rmtree(folder)
+    return code
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", metavar="K", type=int, default=200, help="kills in all (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
+    parser.add_argument(
+        "--trials", metavar="N", type=int, default=12, help="search trials of the study (default: %(default)s)"
+    )
+    parser.add_argument("--sampler", metavar="S", default="tpe", help="tpe, random or gp (default: %(default)s)")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin a new interpreter for each process, with another seed of string hashes; the default forks one "
+        "that has its imports behind it, which saves seconds a kill",
+    )
+    parser.add_argument(
+        "--at",
+        metavar="POINT",
+        nargs="+",
+        default=[],
+        choices=points(),
+        help="kill at these points only, as the table names them with 'before' or 'after' in front",
+    )
+    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
+    return parser.parse_args(argv)
+
+
+def _kill(options: argparse.Namespace, folder: Path) -> int:
+    begun_s = time.monotonic()
+    prepare()
+    rng = random.Random(options.seed)
+    small = SmallStudy(folder, options.trials, options.sampler)
+    in_fork(small.write_inputs)
+    campaign = Campaign(small, rng, fresh=options.fresh)
+    reference = campaign.undisturbed()
+    print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
+    schedule = Schedule(
+        rng, passages=reference.passages, trials=small.trials, seconds=reference.seconds, only=options.at
+    )
+    stories = _stories(campaign, schedule, reference, options.kills)
+    print("", summary(stories, schedule.kills, reference), sep="\n")
+    print(f"{time.monotonic() - begun_s:.0f} s in all")
+    if options.kills >= EVERY_BOUNDARY and not options.at and (missed := schedule.missed(options.sampler)):
+        raise HarnessError(f"no process was killed {', '.join(missed)}")
+    return DIFFERENT if any(story.problems for story in stories) else EQUAL
+
+
+def _stories(campaign: Campaign, schedule: Schedule, reference: Reference, kills: int) -> list[Story]:
+    stories: list[Story] = []
+    while (left := kills - schedule.kills.total()) > 0:
+        stories.append(campaign.tortured(f"study_{len(stories) + 1:03d}", schedule, reference, left))
+        print(story_line(stories[-1]), flush=True)
+        if not stories[-1].deaths:
+            raise HarnessError("a whole study passed and nobody was killed")
+    return stories
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Everything that a study left behind, as texts that are equal if and only if the study is the same, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from killing.small_study import OUTPUT, RESULTS
+
+Picture = dict[str, str]
+Items = Iterator[tuple[str, object]]
+
+_TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
+# The global random state, which is another one in each process: whoever draws from it trains differently each time.
+_PROCESS_STATE = {"rng", "cuda_rng"}
+_TRIAL_TIMES = {"attempts", "training_time_s", "epoch_seconds_median"}
+_RESULT_TIMES = {"timestamp", "training_time"}
+_MISSING = "(missing)"
+_SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An item of a study that is not as in the reference."""
+
+    item: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """Return the item and its two values from shortly before they part, a line each."""
+        parting = len(os.path.commonprefix([self.expected, self.found]))
+        begin = max(0, parting - _SHOWN_BEFORE)
+        shown = [
+            ("... " if begin else "") + value[begin : parting + _SHOWN_AFTER] for value in (self.expected, self.found)
+        ]
+        return f"{self.item}\n    reference: {shown[0]}\n    found:     {shown[1]}"
+
+    @property
+    def whole(self) -> str:
+        """The item and its two values in full, a line each."""
+        return f"{self.item}\n{self.expected}\n{self.found}"
+
+
+def take_picture(folder: Path) -> Picture:
+    """Return a study's items by name; for a process of its own.
+
+    What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path and mark.
+    """
+    from studies import load_study
+
+    study, _ = load_study(folder / OUTPUT)
+    trials = study.get_trials(deepcopy=False)
+    items = chain(_study_items(study, trials), _file_items(folder), *(_trial_items(trial) for trial in trials))
+    texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in items}
+    return {name: text.replace(str(folder), "{study}") for name, text in texts.items()}
+
+
+def differences(expected: Picture, found: Picture) -> list[Difference]:
+    """Return the items that differ, in the order of the reference."""
+    names = dict.fromkeys([*expected, *found])
+    pairs = [Difference(name, expected.get(name, _MISSING), found.get(name, _MISSING)) for name in names]
+    return [pair for pair in pairs if pair.expected != pair.found]
+
+
+def experiment_names(picture: Picture) -> list[str]:
+    """Return the names of a study's trials by number."""
+    names: list[str] = json.loads(picture["study: trials"])
+    return names
+
+
+def why_ended(picture: Picture) -> list[str]:
+    """Return why a study's trials ended."""
+    ends: list[str] = json.loads(picture["study: why trials ended"])
+    return ends
+
+
+def _study_items(study: Any, trials: list[Any]) -> Items:
+    from studies import read_record
+
+    records = [read_record(trial) for trial in trials]
+    yield "study: trials", [record.experiment_name for record in records]
+    yield "study: why trials ended", [trial.user_attrs.get("why_ended") for trial in trials]
+    yield "study: direction and metric", [study.direction.name, study.metric_names]
+    for name, value in study.user_attrs.items():
+        if name != "folder":
+            yield f"study: attribute {name}", value
+
+
+def _trial_items(trial: Any) -> Items:
+    from optuna.distributions import distribution_to_json
+
+    of = f"trial {trial.number}:"
+    yield f"{of} state", trial.state.name
+    yield f"{of} value", trial.values
+    yield f"{of} parameters", trial.params
+    yield f"{of} distributions", {name: distribution_to_json(item) for name, item in trial.distributions.items()}
+    yield f"{of} reports", list(trial.intermediate_values.items())
+    yield f"{of} system attributes", trial.system_attrs
+    for name, value in trial.user_attrs.items():
+        if name not in _TRIAL_TIMES:
+            yield f"{of} attribute {name}", value
+
+
+def _file_items(folder: Path) -> Items:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [str(path.relative_to(folder)) for path in files]
+    yield "files left over", [name for name in names if _is_left_over(Path(name))]
+    yield "files", [name for name in names if not _is_left_over(Path(name)) and "tfevents" not in name]
+    yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
+    for path, name in zip(files, names, strict=True):
+        for kind, content in _CONTENTS.items():
+            if path.match(kind):
+                yield name, content(path, folder)
+    for curves in sorted({path.parent for path in files if "tfevents" in path.name}):
+        yield f"{curves.relative_to(folder)} (TensorBoard)", _curves(curves)
+
+
+def _is_left_over(path: Path) -> bool:
+    """Return whether a file should have gone: half-written ones, and what only an unfinished training needs."""
+    return path.suffix in (".tmp", ".unfinished") or path.name in ("last.pt", "previous.pt", "study.db-journal")
+
+
+def _text(path: Path, folder: Path) -> object:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _metrics(path: Path, folder: Path) -> object:
+    return [_without(json.loads(line), _TIMES) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _checkpoint(path: Path, folder: Path) -> object:
+    """Return the digest of each part of a checkpoint."""
+    from tuner.training.checkpoints import load_checkpoint
+
+    digests = {}
+    for name, part in _without(load_checkpoint(path), _TIMES | _PROCESS_STATE).items():
+        digest = hashlib.sha256()
+        _digest(part, lambda text, into=digest: into.update(text.replace(bytes(folder), b"{study}")))
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+def _digest(value: object, update: Callable[[bytes], object]) -> None:
+    """Feed a state into a digest: the names, and every bit of every tensor and number."""
+    import torch
+
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            update(f"{name!r}:".encode())
+            _digest(inner, update)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _digest(inner, update)
+    elif isinstance(value, torch.Tensor):
+        update(f"{value.dtype}{tuple(value.shape)}".encode())
+        update(value.contiguous().numpy().tobytes())
+    else:
+        update(repr(value).encode())
+
+
+def _curves(folder: Path) -> object:
+    """Return the points of every curve as TensorBoard shows them; a step that is drawn twice is in there twice."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    # That it drops what was written beyond a kill is what is looked at here, and no news.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    events.Reload()
+    tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def _without(data: Any, names: set[str]) -> Any:
+    if isinstance(data, dict):
+        return {name: _without(value, names) for name, value in data.items() if name not in names}
+    return [_without(value, names) for value in data] if isinstance(data, list) else data
+
+
+_CONTENTS: Mapping[str, Callable[[Path, Path], object]] = {
+    "metrics.jsonl": _metrics,
+    "*.pt": _checkpoint,
+    "*.yaml": _text,
+}

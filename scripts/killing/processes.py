@@ -1,0 +1,175 @@
+"""Starting processes, killing them at a moment, and asking a process that is thrown away afterwards.
+
+The parent imports everything once and computes nothing, so that what it forks begins like a new process, three seconds
+of imports later. It never opens a study: open databases and locks do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from killing.child import Orders, obey
+
+Result = TypeVar("Result")
+
+LOG_NAME = "output.txt"
+LONGEST_LIFE_S = 300.0
+_POLL_S = 0.002
+_COULD_NOT_START = 70
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended.
+
+    Attributes:
+        started_s: When it was started, on the clock of its diary.
+        seconds: How long it lived.
+        code: Its exit code; None if it was killed.
+        hung: Whether it was killed because it did not come to an end.
+    """
+
+    started_s: float
+    seconds: float
+    code: int | None
+    hung: bool = False
+
+
+def prepare() -> None:
+    """Import what the processes need, with one thread each: threads do not survive a fork."""
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"
+    os.environ.pop("KHMER_TUNER_STORAGE", None)
+    import alembic.command  # with a new database
+    import torch._dynamo  # with the first optimizer
+    import torch.utils.tensorboard
+
+    import tuner.cli.displays
+    import tuner.cli.main
+    import tuner.hyperparameter_tuner  # noqa: F401
+
+    tasks = Path("/proc/self/task")
+    threads = len(list(tasks.iterdir())) if tasks.exists() else 1
+    if threads > 1:
+        raise RuntimeError(f"importing left {threads} threads; forking is not safe, use --fresh")
+
+
+def start(orders: Orders, folder: Path, *, hash_seed: int | None = None) -> int:
+    """Start a process in a folder; its output goes to a file there.
+
+    Args:
+        orders: What it is to do.
+        folder: Its working directory.
+        hash_seed: Begin a new interpreter with this seed of string hashes; None to go on from this one.
+
+    Returns:
+        Its process id.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = _COULD_NOT_START
+    try:
+        _enter(folder)
+        if hash_seed is not None:
+            _become_new(orders, hash_seed)
+        _forget_chance()
+        code = obey(orders)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = lambda now_s: False) -> Ending:
+    """Wait for a process, and kill it when it is time.
+
+    Args:
+        pid: Its process id.
+        started_s: When it was started.
+        is_time_to_kill: Asked again and again, with the time.
+    """
+    hung = False
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        now_s = time.monotonic()
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return Ending(started_s, now_s - started_s, None if code == -signal.SIGKILL else code, hung)
+        hung = now_s - started_s > LONGEST_LIFE_S
+        if hung or is_time_to_kill(now_s):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
+    """Return what a function returns in a process of its own.
+
+    Raises:
+        RuntimeError: It raised something; the text is the traceback.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _answer(writing, function, *arguments)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    result, error = pickle.loads(answer) if answer else (None, "the process died")
+    if error:
+        raise RuntimeError(error)
+    answered: Result = result
+    return answered
+
+
+def _answer(writing: int, function: Callable[..., object], *arguments: object) -> None:
+    try:
+        answer: tuple[object, str] = (function(*arguments), "")
+    except BaseException:
+        answer = (None, traceback.format_exc())
+    try:
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(answer, pipe)
+    finally:
+        os._exit(0)
+
+
+def _enter(folder: Path) -> None:
+    os.chdir(folder)
+    log = os.open(LOG_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    silence = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, silence), (1, log), (2, log)):
+        os.dup2(source, target)
+
+
+def _forget_chance() -> None:
+    """Seed the global random generators by chance, as they are in every new process."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed()
+    np.random.seed()
+    torch.seed()
+
+
+def _become_new(orders: Orders, hash_seed: int) -> None:
+    here = str(Path(__file__).parents[1])
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": str(hash_seed)}
+    os.execve(sys.executable, [sys.executable, "-m", "killing.child", orders.as_json()], environment)

@@ -1,0 +1,108 @@
+"""Which process dies when: seeded, and so that every boundary has its turn."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from killing.boundaries import Phase, points, points_of
+from killing.survey import Survey
+
+RANDOM_MOMENT = "random moment"
+
+# A study begins once, passing many boundaries, so chance has less of a share there, and a process several targets.
+_SHARE_OF_RANDOM = {Phase.BEGIN: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
+_TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
+# A life is over within this part of the time that a whole run takes, each moment of it being as likely as any other.
+_LONGEST_LIFE = 0.25
+_MOST_KILLS_AT_THE_END = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one process is to die; if neither is given, it is to live.
+
+    Attributes:
+        deadly: At which passage of which points, whatever comes first.
+        lifetime_s: After so many seconds.
+    """
+
+    deadly: dict[str, int] = field(default_factory=dict)
+    lifetime_s: float | None = None
+
+
+class Schedule:
+    """Plans the deaths of all processes of a campaign.
+
+    Attributes:
+        kills: How often each point has killed so far, and random moments.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        passages: Mapping[str, int],
+        trials: int,
+        seconds: float,
+        only: Sequence[str] = (),
+    ) -> None:
+        """Learn what an undisturbed run is like.
+
+        Args:
+            rng: Where all chance comes from.
+            passages: How often it passes each point.
+            trials: How many trials it has.
+            seconds: How long it takes.
+            only: Kill at these points and at no others, nor at random moments; empty for all.
+        """
+        self.kills: Counter[str] = Counter()
+        self._rng = rng
+        self._per_trial = {point: count / trials for point, count in passages.items()}
+        self._trials = trials
+        self._seconds = seconds
+        self._only = frozenset(only)
+        self._at_the_end = 0
+
+    def begin_study(self) -> None:
+        """Plan for a new study from here on."""
+        self._at_the_end = 0
+
+    def killed_at(self, point: str) -> None:
+        """Take note of a kill."""
+        self.kills[point] += 1
+        self._at_the_end += point in points(Phase.END)
+
+    def missed(self, sampler: str) -> list[str]:
+        """Return the points that have not killed, of a study of this sampler."""
+        return [point for point in points_of(sampler) if not self.kills[point]]
+
+    def plan(self, survey: Survey) -> Plan:
+        """Return how the next process of a study is to die."""
+        phase = self._phase(survey)
+        if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:
+            return Plan(lifetime_s=self._rng.uniform(0, _LONGEST_LIFE * self._seconds))
+        # What is behind cannot kill any more, so there is always something ahead as well.
+        phases = {Phase.BEGIN: [Phase.BEGIN, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
+        if self._at_the_end < _MOST_KILLS_AT_THE_END:
+            phases.append(Phase.END)
+        return Plan(deadly={point: self._passage(point) for phase in phases for point in self._targets(phase)})
+
+    def _phase(self, survey: Survey) -> Phase:
+        if survey.trials < self._trials:
+            return Phase.BEGIN
+        return Phase.END if survey.ended == self._trials else Phase.WORK
+
+    def _targets(self, phase: Phase) -> list[str]:
+        """Return some of the points that have killed least."""
+        passed = [point for point in points(phase) if point in self._per_trial]
+        possible = [point for point in passed if not self._only or point in self._only]
+        fewest = min((self.kills[point] for point in possible), default=0)
+        least = [point for point in possible if self.kills[point] == fewest]
+        return self._rng.sample(least, min(_TARGETS[phase], len(least)))
+
+    def _passage(self, point: str) -> int:
+        """Return one of the passages that are to be expected within a trial."""
+        return 1 + self._rng.randrange(max(1, round(self._per_trial[point])))

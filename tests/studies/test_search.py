@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError, SearchSpace, TrainingConfig
+from studies import (
+    OutputFolder,
+    PrunerName,
+    Pruning,
+    SamplerName,
+    SearchRequest,
+    TrialKind,
+    TrialOutcome,
+    ask_for_search,
+    check_search,
+    claim_next,
+    enqueue_presets,
+    load_study,
+    prepare_sampling,
+    read_record,
+    search_budget,
+    search_settings,
+    study_status,
+    top_up,
+    unenqueued_trials,
+)
+from studies.search import MOST_WAITING
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+
+
+def numbers(study: optuna.Study) -> list[int]:
+    """Numbers of the search trials."""
+    return [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
+
+
+def end_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int | None:
+    claim = claim_next(study, folder)
+    if claim is None:
+        return None
+    claim.finish(outcome, 0.5)
+    return claim.record.number
+
+
+class TestSettings:
+    def test_a_study_does_not_search_before_it_is_asked(self, start: Start, presets: Presets) -> None:
+        study, folder = start(presets)
+        assert search_settings(study) is None
+        assert (search_budget(study), top_up(study, folder)) == (0, False)
+        prepare_sampling(study, 0)
+        assert numbers(study) == []
+
+    @pytest.mark.parametrize(
+        ("request_", "sampler", "pruning"),
+        [
+            (SearchRequest(), SamplerName.TPE, Pruning(PrunerName.MEDIAN, 0.5, None)),
+            (SearchRequest(sampler=SamplerName.RANDOM), SamplerName.RANDOM, Pruning()),
+            # A Gaussian process learns nothing from pruned trials.
+            (SearchRequest(sampler=SamplerName.GP), SamplerName.GP, Pruning(PrunerName.NONE)),
+            (SearchRequest(pruner=PrunerName.HYPERBAND), SamplerName.TPE, Pruning(PrunerName.HYPERBAND)),
+            (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(share=0.25, grace=3)),
+        ],
+    )
+    def test_they_are_those_of_the_first_request(
+        self, request_: SearchRequest, sampler: SamplerName, pruning: Pruning, start: Start, presets: Presets
+    ) -> None:
+        study, folder = start(presets)
+        ask_for_search(study, folder, request_)
+        ask_for_search(study, folder, SearchRequest(more=1))
+        # What is asked for again is no difference.
+        ask_for_search(study, folder, request_)
+        for view in (study, load_study(folder.path)[0]):
+            settings = search_settings(view)
+            assert settings is not None
+            assert (settings.sampler, settings.pruning) == (sampler, pruning)
+
+    def test_other_ones_are_refused_later_with_the_remedy_and_nothing_is_added(
+        self, start: Start, presets: Presets
+    ) -> None:
+        study, folder = start(presets)
+        ask_for_search(study, folder, SearchRequest(at_least=2))
+        different = SearchRequest(SamplerName.GP, PrunerName.NONE, prune_share=0.25, prune_grace=3, more=5)
+        with pytest.raises(ConfigurationError) as caught:
+            ask_for_search(study, folder, different)
+        remedy = (
+            "; all search trials are drawn and judged alike: leave the option out, "
+            "or begin another study with another --output-dir"
+        )
+        assert caught.value.problems == tuple(
+            f"study 'khmer-ocr': its search has {difference}{remedy}"
+            for difference in (
+                "sampler tpe, not gp",
+                "pruner median, not none",
+                "prune_share 0.5, not 0.25",
+                "prune_grace None, not 3",
+            )
+        )
+        assert (search_budget(study), numbers(study)) == (2, [3, 4])
+
+    def test_a_search_starts_from_what_the_presets_have_in_common(self, start: Start, space: SearchSpace) -> None:
+        common = TrainingConfig(num_epochs=7, gamma=0.9, weight_decay=0.01, learning_rate=0.002)
+        presets = {
+            "one": replace(common, experiment_name="one", step_size=3),
+            "two": replace(common, experiment_name="two", step_size=4),
+        }
+        study, folder = start(presets, space=SearchSpace(space.parameters, base={"weight_decay": 0.5}))
+        ask_for_search(study, folder, SearchRequest(at_least=1))
+        later = {"late": replace(common, num_epochs=99)}
+        enqueue_presets(study, folder, later)
+        settings = search_settings(study)
+        assert settings is not None
+        expected = replace(
+            TrainingConfig(), num_epochs=7, gamma=0.9, learning_rate=0.002, min_lr=1e-6, weight_decay=0.5
+        )
+        assert settings.start == expected
+
+    def test_without_presets_a_search_starts_from_the_base(self, start: Start, space: SearchSpace) -> None:
+        study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}))
+        ask_for_search(study, folder, SearchRequest(at_least=1))
+        settings = search_settings(study)
+        assert settings is not None
+        assert settings.start == TrainingConfig(num_epochs=5)
+
+
+@pytest.mark.parametrize(
+    ("request_", "problems"),
+    [
+        (SearchRequest(), []),
+        (SearchRequest(sampler=SamplerName.GP), []),
+        (SearchRequest(sampler=SamplerName.GP, pruner=PrunerName.NONE), []),
+        (SearchRequest(prune_share=0.25, prune_grace=3), []),
+        (SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=3), []),
+        (
+            SearchRequest(sampler=SamplerName.GP, pruner=PrunerName.MEDIAN),
+            [
+                "--pruner: found 'median' with the sampler gp, which learns nothing from pruned trials; "
+                "leave --pruner out, or choose --sampler tpe"
+            ],
+        ),
+        (
+            SearchRequest(pruner=PrunerName.HYPERBAND, prune_share=0.25),
+            ["--prune-share: the pruner hyperband compares no shares; leave it out"],
+        ),
+        (
+            SearchRequest(pruner=PrunerName.NONE, prune_share=0.25, prune_grace=3),
+            [
+                "--prune-share: the pruner none compares no shares; leave it out",
+                "--prune-grace: nothing is pruned, so there is no grace; leave it out",
+            ],
+        ),
+        (
+            SearchRequest(sampler=SamplerName.GP, prune_grace=3),
+            ["--prune-grace: nothing is pruned, so there is no grace; leave it out"],
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_once(request_: SearchRequest, problems: list[str]) -> None:
+    if not problems:
+        check_search(request_)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        check_search(request_)
+    assert list(caught.value.problems) == problems
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("requests", "budget"),
+        [
+            ([{"at_least": 3}], 3),
+            ([{"at_least": 3}, {"at_least": 3}], 3),
+            ([{"at_least": 3}, {"at_least": 2}], 3),
+            ([{"at_least": 3}, {"at_least": 5}], 5),
+            ([{"more": 3}, {"more": 3}], 6),
+            ([{"at_least": 3}, {"more": 2}, {"at_least": 4}], 5),
+            ([{"more": 2}, {"at_least": 3}], 3),
+            # Also where some of them are not enqueued yet.
+            ([{"more": MOST_WAITING + 10}, {"more": 10}], MOST_WAITING + 20),
+            ([{"at_least": MOST_WAITING + 10}, {"more": 1}], MOST_WAITING + 11),
+            ([{}], 0),
+        ],
+    )
+    def test_at_least_is_a_total_and_more_comes_on_top(
+        self, requests: list[dict[str, int]], budget: int, start: Start, presets: Presets
+    ) -> None:
+        for numbers_asked in requests:
+            study, folder = start(presets)
+            ask_for_search(study, folder, SearchRequest(**numbers_asked))
+        assert search_budget(study) == budget
+        waiting = min(budget, MOST_WAITING)
+        assert numbers(study) == list(range(3, 3 + waiting))
+        records = [read_record(trial) for trial in study.get_trials()]
+        assert unenqueued_trials(study, records) == budget - waiting
+        assert study_status(study, folder).owed == 3 + budget
+
+    def test_ended_trials_count(self, start: Start, outcome: TrialOutcome) -> None:
+        study, folder = start()
+        ask_for_search(study, folder, SearchRequest(at_least=2))
+        assert [end_next(study, folder, outcome) for _ in range(3)] == [0, 1, None]
+        ask_for_search(study, folder, SearchRequest(at_least=2))
+        assert (numbers(study), study_status(study, folder).owed) == ([0, 1], 0)
+        ask_for_search(study, folder, SearchRequest(more=2))
+        assert (numbers(study), study_status(study, folder).owed) == ([0, 1, 2, 3], 2)
+
+    def test_a_large_budget_is_enqueued_piece_by_piece_as_others_end(
+        self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("studies.search.MOST_WAITING", 3)
+        study, folder = start()
+        ask_for_search(study, folder, SearchRequest(at_least=7))
+        seen = []
+        while study_status(study, folder).owed:
+            seen.append((len(numbers(study)), study_status(study, folder).owed))
+            assert not top_up(study, folder)
+            end_next(study, folder, outcome)
+            top_up(study, folder)
+        assert seen == [(3, 7), (4, 6), (5, 5), (6, 4), (7, 3), (7, 2), (7, 1)]
+        assert numbers(study) == list(range(7))
+        assert not top_up(study, folder)
+
+    def test_presets_added_later_take_nothing_from_it(self, start: Start, presets: Presets) -> None:
+        study, folder = start()
+        ask_for_search(study, folder, SearchRequest(at_least=2))
+        enqueue_presets(study, folder, presets)
+        assert not top_up(study, folder)
+        assert (numbers(study), len(study.get_trials())) == ([0, 1], 5)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+
+from search_spaces.schema import Targets
+from studies import (
+    OutputFolder,
+    TrialOutcome,
+    WhyEnded,
+    keep_targets,
+    load_study,
+    study_targets,
+    target_verdicts,
+    targets_met,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+ALL = Targets(character_accuracy=0.9, sequence_accuracy=0.8, training_time_per_epoch=60, convergence_epochs=10)
+
+
+@pytest.fixture
+def good(outcome: TrialOutcome) -> TrialOutcome:
+    """An outcome that meets `ALL` just so."""
+    return replace(outcome, epoch_seconds_median=60.0, converged_epoch=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, set()),
+        ({"best_val_char_accuracy": 0.899}, {"character_accuracy"}),
+        ({"best_val_seq_accuracy": 0.0}, {"sequence_accuracy"}),
+        ({"epoch_seconds_median": 60.1}, {"training_time_per_epoch"}),
+        ({"epoch_seconds_median": None}, {"training_time_per_epoch"}),
+        ({"converged_epoch": 11}, {"convergence_epochs"}),
+        ({"converged_epoch": None, "best_val_char_accuracy": 0.5}, {"convergence_epochs", "character_accuracy"}),
+    ],
+)
+def test_each_target_has_its_verdict(changes: dict[str, Any], missed: set[str], good: TrialOutcome) -> None:
+    outcome = replace(good, **changes)
+    verdicts = target_verdicts(outcome, ALL)
+    assert list(verdicts) == list(Targets.model_fields)
+    assert {name for name, met in verdicts.items() if not met} == missed
+    assert targets_met(outcome, ALL) == (not missed)
+
+
+@pytest.mark.parametrize("name", list(Targets.model_fields))
+def test_what_is_not_asked_for_has_no_verdict(name: str, good: TrialOutcome) -> None:
+    targets = Targets(**{name: getattr(ALL, name)})
+    assert target_verdicts(good, targets) == {name: True}
+    assert targets_met(good, targets)
+
+
+def test_without_targets_or_without_an_end_nothing_is_met(good: TrialOutcome) -> None:
+    assert (target_verdicts(good, Targets()), targets_met(good, Targets())) == ({}, False)
+    assert set(target_verdicts(None, ALL).values()) == {False}
+    assert not targets_met(None, ALL)
+
+
+@pytest.mark.parametrize("why", list(WhyEnded))
+def test_only_a_trial_that_ended_well_meets_targets(why: WhyEnded, good: TrialOutcome) -> None:
+    ended_well = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED)
+    assert targets_met(replace(good, why_ended=why), ALL) == ended_well
+
+
+def test_the_study_remembers_the_latest_targets(start: Start) -> None:
+    study, folder = start()
+    assert study_targets(study) == Targets()
+    for targets in (ALL, Targets(sequence_accuracy=0.5)):
+        keep_targets(study, targets)
+        assert study_targets(load_study(folder.path)[0]) == targets

@@ -1,0 +1,233 @@
+"""`run --trials`, `search`, `resume` and `worker`: one study, several commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import load_model_definitions
+from studies import RowState, SearchRequest, StatusRow, load_study, study_status
+from tuner import HyperparameterTuner
+
+OUT = Path("training_output")
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+
+
+def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(folder)).rows}
+
+
+def states(folder: Path = OUT) -> dict[str, str]:
+    return {name: row.state.value for name, row in rows(folder).items()}
+
+
+@pytest.fixture
+def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callable[..., Any]) -> Path:
+    """A working directory with all that a study came from, named relatively, and the study, interrupted.
+
+    Of its presets `one` is interrupted after an epoch and `two` waits; so does a search trial.
+    """
+    shutil.copytree(tiny_dataset.parent, here / "generated_data")
+    shutil.copy(tiny_models, here / "models.yaml")
+    model = {"name": "tiny", "config_path": "models.yaml"}
+    training = {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False}
+    experiments = {"one": {"model": model, "training": training}, "two": {"model": model, "training": training}}
+    (here / "config.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
+    (here / "space.yaml").write_text("base: {num_epochs: 2}\nspace: {learning_rate: {low: 1e-3, high: 1e-2}}")
+    with pytest.raises(KeyboardInterrupt):
+        HyperparameterTuner(
+            "config.yaml",
+            space_file="space.yaml",
+            search=SearchRequest(at_least=1),
+            results_file="interrupted.json",
+            display=make_watcher(after_epoch=1),
+        ).run_experiments()
+    assert states() == {"one": "interrupted", "two": "waiting", "search_0002": "waiting"}
+    return here
+
+
+def test_a_budget_is_met_once_and_a_search_adds_to_it(cli, write_config, write_space, read_results):
+    space = write_space(base={"num_epochs": 1})
+    run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "2", "--space", space]
+    first = cli(*run, "--sampler", "random", "--json")
+    assert first.code == 0
+    assert [entry["experiment_name"] for entry in json.loads(first.out)["all_results"]] == [
+        "one",
+        "search_0001",
+        "search_0002",
+    ]
+    [results] = Path().glob("hyperparameter_tuning_results_*.json")
+    assert read_results(results) == json.loads(first.out)
+    again = cli(*run, "--results-file", "r.json")
+    assert again.code == 0
+    assert "2 search trials are finished already" in again.err
+    assert "nothing is left to train" in again.err
+    more = cli("search", "--trials", "1", "--results-file", "r.json")
+    assert more.code == 0
+    assert "[4/4] search_0003: " in more.err
+    assert "search_0003" in more.out
+    assert len(read_results(Path("r.json"))["all_results"]) == 4
+    assert cli("resume", "--json", "--results-file", "r.json").out == Path("r.json").read_text()
+    assert states() == dict.fromkeys(["one", "search_0001", "search_0002", "search_0003"], "completed")
+
+
+def test_a_search_first_finishes_what_is_owed(cli, home):
+    ran = cli("search", "--trials", "1", "--results-file", "r.json")
+    assert ran.code == 0
+    begun = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
+    assert begun == ["one", "two", "search_0002", "search_0003"]
+    assert "one (trial 0, going on after an interruption)" in ran.err
+    assert set(states().values()) == {"completed"}
+
+
+def test_a_folder_is_all_that_resume_needs(cli, home, tmp_path, monkeypatch, read_results):
+    for name in ("config.yaml", "models.yaml", "space.yaml"):
+        (home / name).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    stands = cli("status", "--output-dir", home / OUT)
+    assert "1 interrupted" in stands.out
+    assert "`khmer-tuner resume` goes on" in stands.out
+    resumed = cli("resume", "--output-dir", home / OUT)
+    assert resumed.code == 0
+    assert "going on with epoch 2" in resumed.err
+    assert set(states(home / OUT).values()) == {"completed"}
+    [results] = Path().glob("*")
+    entries = read_results(results)["all_results"]
+    assert [(entry["experiment_name"], entry["total_epochs"]) for entry in entries] == [
+        ("one", 2),
+        ("two", 2),
+        ("search_0002", 2),
+    ]
+    assert list(load_model_definitions(home / OUT / ".study" / "model_config.yaml")) == ["tiny", "tiny_ctc"]
+    trained = yaml.safe_load((home / OUT / "search_0002" / "configs" / "training_config.yaml").read_text())
+    assert trained["output_dir"] == str(home / OUT)
+
+
+def test_a_dataset_may_move_but_not_change(cli, home, tree):
+    shutil.move("generated_data", "moved")
+    before = tree(home)
+    gone = cli("resume")
+    assert gone.code == 2
+    assert "generated_data/metadata.yaml: the dataset of the study" in gone.err
+    assert "repeat `khmer-tuner run` with a --config that says where it is now" in gone.err
+    assert tree(home).keys() == before.keys()
+    content = yaml.safe_load(Path("config.yaml").read_text())
+    content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
+    Path("moved.yaml").write_text(yaml.safe_dump(content))
+    assert cli("run", "--config", "moved.yaml").code == 0
+    assert states() == {"one": "interrupted", "two": "completed", "search_0002": "waiting"}
+    assert cli("resume").code == 0
+    assert set(states().values()) == {"completed"}
+
+    images = sorted(Path("moved/train").glob("*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    before = tree(home / OUT)
+    for command in (["resume"], ["search", "--trials", "1"], ["worker"], ["run", "--config", "moved.yaml"]):
+        refused = cli(*command)
+        assert refused.code == 2
+        assert "the dataset's fingerprint was" in refused.err
+    assert tree(home / OUT).keys() == before.keys()
+    assert set(states().values()) == {"completed"}
+
+
+def test_another_space_or_way_to_search_is_refused_with_what_changed(cli, home, tree):
+    content = yaml.safe_load(Path("config.yaml").read_text())
+    content["experiments"]["new"] = content["experiments"]["one"]  # which is refused with the rest
+    Path("config.yaml").write_text(yaml.safe_dump(content))
+    Path("space.yaml").write_text("base: {num_epochs: 3}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}")
+    before = states(), tree(home / OUT).keys()
+    space = cli("run", "--config", "config.yaml", "--trials", "2", "--space", "space.yaml")
+    assert space.code == 2
+    assert "base num_epochs was 2 and is 3 now" in space.err
+    assert "learning_rate was {low: 0.001, high: 0.01} and is {low: 0.001, high: 0.1} now" in space.err
+    for command in (["search", "--trials", "1"], ["run", "--config", "config.yaml"]):
+        sampler = cli(*command, "--sampler", "random", "--prune-share", "0.25")
+        assert sampler.code == 2
+        assert "sampler tpe, not random" in sampler.err
+        assert "prune_share 0.5, not 0.25" in sampler.err
+    assert (states(), tree(home / OUT).keys()) == before
+
+
+def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_config, make_watcher):
+    endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
+    with pytest.raises(KeyboardInterrupt):
+        HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
+    ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
+    assert ran.code == 0  # nothing has ended, but nothing has failed either
+    assert "one, search_0001: not done here, the time is up" in ran.err
+    assert "2 trials are still to do: khmer-tuner resume" in ran.out
+    one, waiting = rows().values()
+    assert (one.state, waiting.state, one.worker_pid) == (RowState.INTERRUPTED, RowState.WAITING, None)
+    assert one.epochs == len((OUT / "one" / "metrics.jsonl").read_text().splitlines()) > 0
+    assert (OUT / "one" / "checkpoints" / "last.pt").exists()
+    assert json.loads(Path("r.json").read_text())["all_results"] == []
+
+
+def test_with_its_targets_met_a_study_begins_nothing_more(cli, write_config, write_space):
+    config = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets={"training_time_per_epoch": 1000})
+    space = write_space(base={"num_epochs": 1})
+    ran = cli("run", "--config", config, "--trials", "1", "--space", space, "--until-targets")
+    assert ran.code == 0
+    for command in (["search", "--trials", "1"], ["resume"]):
+        outcome = cli(*command, "--until-targets")
+        assert outcome.code == 0
+        assert "one has met the targets" in outcome.err
+    assert states() == {"one": "completed"} | dict.fromkeys(["two", "search_0002", "search_0003"], "waiting")
+    assert cli("resume").code == 0
+    assert set(states().values()) == {"completed"}
+
+
+def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run_study.folder, folder)
+    (folder / "broken" / "checkpoints").unlink()
+    argv = ["resume", "--output-dir", folder, "--results-file", "r.json"]
+    untouched = cli(*argv)
+    assert untouched.code == 1
+    assert "broken has failed already; `khmer-tuner resume --retry-failed` trains it again" in untouched.err
+    retried = cli(*argv, "--retry-failed")
+    assert retried.code == 0
+    assert "once more: broken" in retried.err
+    entries = json.loads(Path("r.json").read_text())["all_results"]
+    assert [(entry["experiment_name"], entry["status"]) for entry in entries] == [
+        ("broken", "completed"),
+        ("ខ្មែរ", "completed"),
+    ]
+    again = cli(*argv, "--retry-failed")
+    assert again.code == 0
+    assert "once more" not in again.err
+    assert "nothing is left to train" in again.err
+
+
+def test_commands_that_go_on_tell_by_their_exit_code_that_a_preset_failed(cli, run_study, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run_study.folder, folder)
+    outcome = cli("search", "--trials", "1", "--output-dir", folder, "--until-targets")
+    assert outcome.code == 1
+    assert "broken failed: " in outcome.out
+
+
+def test_a_worker_works_off_what_is_owed_and_writes_no_results(cli, home, tree):
+    before = {path for path in tree(home) if "/" not in path}
+    worked = cli("worker")
+    assert (worked.code, worked.out) == (0, "")
+    assert "search_0002: " in worked.err
+    assert set(states().values()) == {"completed"}
+    assert {path for path in tree(home) if "/" not in path} == before
+    again = cli("worker")
+    assert again.code == 0
+    assert "nothing is left to train" in again.err
+
+
+def test_a_gaussian_process_learns_nothing_from_pruned_trials_so_it_gets_none(cli, write_config, write_space):
+    run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "1", "--sampler", "gp"]
+    assert cli(*run, "--space", write_space(base={"num_epochs": 1})).code == 0
+    search = load_study(OUT)[0].user_attrs["search"]
+    assert (search["sampler"], search["pruner"]) == ("gp", "none")

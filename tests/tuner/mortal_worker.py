@@ -1,0 +1,54 @@
+"""Runs of a configuration that kill themselves; started by the tests.
+
+mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: train in FOLDER, in a fork for each EPOCHS, which dies (SIGKILL) in the
+middle of the epoch after that many of the trial NAME; print how each ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from search_spaces import TrainingConfig
+from studies import SearchRequest
+from tuner import HyperparameterTuner
+from tuner.display import Display
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
+
+
+class Mortal(Display):
+    """Ends this process in the middle of an epoch."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self._name = name
+        self._epochs = epochs
+        self._number = -1
+        self._finished = 0
+
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+        if name == self._name:
+            self._number, self._finished = number, 0
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        self._finished = metrics.epoch
+
+    def batch(self, number: int, done: int, total: int) -> None:
+        if number == self._number and self._finished == self._epochs and done == total // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(config: str, folder: str, name: str, *epochs: int) -> None:
+    for finished in epochs:
+        pid = os.fork()
+        if pid == 0:
+            search = SearchRequest(at_least=1 if name.startswith("search_") else 0)
+            display = Mortal(name, finished)
+            HyperparameterTuner(config, output_dir=folder, search=search, display=display).run_experiments()
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))

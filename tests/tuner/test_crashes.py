@@ -1,0 +1,96 @@
+"""Trials that kill their processes: taken up again while there is hope, and given up in the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import (
+    MOST_DEATHS,
+    BegunAfter,
+    RowState,
+    SearchRequest,
+    TrialRecord,
+    latest_records,
+    load_study,
+    study_status,
+)
+from tuner import HyperparameterTuner
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+OUT = Path("training_output")
+WORKER = Path(__file__).parent / "mortal_worker.py"
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def die(config: Path, name: str, *finished: int) -> None:
+    """Let one process after the other be killed in the middle of an epoch of a trial, after so many finished ones."""
+    command = [sys.executable, str(WORKER), str(config), str(OUT), name, *map(str, finished)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["9"] * len(finished), ended.stderr
+
+
+def record_of(name: str) -> TrialRecord:
+    return next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == name)
+
+
+def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are_trained(
+    write_config: WriteConfig, make_watcher: MakeWatcher, read_results: Any
+) -> None:
+    config = write_config({"deadly": {"training": {"num_epochs": 4}}, "other": {"training": {"num_epochs": 1}}})
+    with pytest.raises(KeyboardInterrupt):
+        HyperparameterTuner(str(config), display=make_watcher(after_epoch=2)).run_experiments()
+    die(config, "deadly", *[2] * MOST_DEATHS)
+    (row, _) = study_status(*load_study(OUT)).rows
+    assert (row.state, row.epochs, row.attempts) == (RowState.INTERRUPTED, 2, 1 + MOST_DEATHS)
+    watcher = make_watcher()
+    results = HyperparameterTuner(str(config), display=watcher, results_file="r.json").run_experiments()
+    assert read_results(Path("r.json")) == results
+    deadly, other = results["all_results"]
+    assert deadly["status"] == "failed"
+    assert deadly["error_message"] == (
+        "3 processes died one after the other in epoch 3, for example for want of memory"
+    )
+    assert (deadly["total_epochs"], other["status"]) == (2, "completed")
+    assert deadly["best_val_char_accuracy"] == max(
+        json.loads(line)["val_char_accuracy"] for line in (OUT / "deadly" / "metrics.jsonl").read_text().splitlines()
+    )
+    assert watcher.started == [("other", 1, False)]
+    assert watcher.ended == ["deadly", "other"]
+    record = record_of("deadly")
+    assert record.outcome is not None
+    assert record.outcome.why_ended == "crashed"
+    after = [(attempt.after, attempt.epochs) for attempt in record.attempts]
+    assert after == [(BegunAfter.WAITING, 0), (BegunAfter.STOP, 2), *[(BegunAfter.DEATH, 2)] * MOST_DEATHS]
+    # As of every failure, the best model stays and what a continuation needs does not.
+    assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
+
+
+def test_deaths_with_progress_between_them_are_forgiven(write_config: WriteConfig) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 4}}})
+    die(config, "one", 0, 0, 1, 2)
+    (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
+    assert (entry["status"], entry["total_epochs"]) == ("completed", 4)
+    assert len(record_of("one").attempts) == 5
+
+
+@pytest.mark.slow
+def test_a_search_trial_is_given_up_in_the_same_way(write_config: WriteConfig, write_space: WriteSpace) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 1}}})
+    HyperparameterTuner(str(config), space_file=str(write_space())).run_experiments()
+    die(config, "search_0001", *[0] * MOST_DEATHS)
+    results = HyperparameterTuner(str(config), search=SearchRequest(at_least=2)).run_experiments()
+    assert [entry["status"] for entry in results["all_results"]] == ["completed", "failed", "completed"]
+    crashed = results["all_results"][1]
+    assert (crashed["experiment_name"], crashed["total_epochs"]) == ("search_0001", 0)
+    assert "in epoch 1" in crashed["error_message"]
+    assert crashed["final_train_loss"] is None

@@ -1,0 +1,87 @@
+"""An interrupted search, gone on with, is the search that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import SearchRequest, load_study
+from tuner import HyperparameterTuner
+from tuner.cli.main import main
+from tuner.display import Display
+from tuner.signals import StopRequested, stop_on_signals
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+
+# They are of the process, not of the training.
+TIMES = ("training_time", "training_time_s", "epoch_seconds", "epoch_seconds_median", "memory_mb", "cpu_percent")
+BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "patience": 2}}
+
+
+def timeless(data: Any) -> Any:
+    """The same without what differs from run to run."""
+    if isinstance(data, dict):
+        return {name: timeless(value) for name, value in data.items() if name not in (*TIMES, "attempts", "timestamp")}
+    return [timeless(item) for item in data] if isinstance(data, list) else data
+
+
+def story(folder: Path, results: Path) -> list[Any]:
+    """All that a study and its results say."""
+    trials = load_study(folder)[0].get_trials()
+    curves = {
+        path.parent.name: [timeless(json.loads(line)) for line in path.read_text().splitlines()]
+        for path in folder.glob("*/metrics.jsonl")
+    }
+    return [
+        [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in trials],
+        [timeless(trial.user_attrs) for trial in trials],
+        [trial.distributions for trial in trials],
+        curves,
+        timeless(json.loads(results.read_text())),
+    ]
+
+
+def trained(config: Path, space: Path, folder: str, display: Display | None = None) -> None:
+    # Six search trials: the last one is drawn by what was learned, not at random.
+    HyperparameterTuner(
+        str(config),
+        output_dir=folder,
+        space_file=str(space),
+        search=SearchRequest(at_least=6, prune_grace=1),
+        results_file=f"{folder}.json",
+        display=display,
+    ).run_experiments()
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_parameters_curves_ends_and_results_are_the_same(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 3}} | BY_LOSS})
+    space = write_space(base={"num_epochs": 3})
+    trained(config, space, "straight")
+    straight = story(Path("straight"), Path("straight.json"))
+    # Guards the comparison: it holds what could go wrong.
+    ends = [trial["why_ended"] for trial in straight[1]]
+    assert {"pruned", "max_epochs"} <= set(ends)
+    longest = max(range(2, 7), key=lambda number: len(straight[0][number][3]))
+
+    def ctrl_c() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StopRequested), stop_on_signals():
+        trained(config, space, "broken", make_watcher(in_batch=8, happens=ctrl_c))  # in the preset
+    with pytest.raises(StopRequested), stop_on_signals():
+        trained(config, space, "broken", make_watcher(of_trial=longest, after_epoch=1, happens=ctrl_c))
+    assert story(Path("broken"), Path("broken.json"))[:3] != straight[:3]
+    assert main(["resume", "--output-dir", "broken", "--results-file", "broken.json"]) == 0
+    for broken, whole in zip(story(Path("broken"), Path("broken.json")), straight, strict=True):
+        assert broken == whole

@@ -1,0 +1,252 @@
+"""Several worker processes on one study; all of them are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from search_spaces import ConfigurationError, load_experiments
+from studies import RowState, StatusRow, latest_records, load_study, study_status
+from tuner.cli.main import main
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.study_place import StudyPlace
+from tuner.supervisor import shared_threads
+from tuner.work import work
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+OUT = Path("training_output")
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+# Long enough for another process to do something to the one that trains it.
+LONG = {"training": {"num_epochs": 15, "batch_size": 2}, "early_stopping": {"patience": 100}}
+SECONDS_TO_STOP = 10
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def opened(config: Path, display: Any) -> Session:
+    file = load_experiments(config)
+    return Session.open(
+        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        file.experiments,
+        file.targets,
+        file_order=list(file.experiments),
+        may_generate=False,
+        display=display,
+    )
+
+
+def rows() -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(OUT)).rows}
+
+
+def epochs_of(name: str) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (OUT / name / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "shared"),
+    [(8, 2, [4, 4]), (8, 3, [3, 3, 2]), (2, 2, [1, 1]), (1, 3, [1, 1, 1]), (5, 1, [5]), (7, 4, [2, 2, 2, 1])],
+)
+def test_threads_are_shared_as_evenly_as_they_go(threads: int, workers: int, shared: list[int]) -> None:
+    assert shared_threads(threads, workers) == shared
+
+
+def test_workers_train_every_trial_once_and_only_json_goes_to_standard_output(
+    write_config: WriteConfig, write_space: WriteSpace, read_results: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("yaml", "torch", "studies"):  # files of the working directory are not taken for modules
+        Path(f"{module}.py").write_text("raise RuntimeError('not this one')")
+    argv = ["run", "--config", str(write_config({"one": {}})), "--space", str(write_space()), "--trials", "4"]
+    assert main([*argv, "--workers", "2", "--json", "--results-file", "r.json"]) == 0
+    captured = capfd.readouterr()
+    results = json.loads(captured.out)
+    assert read_results(Path("r.json")) == results
+    names = ["one", "search_0001", "search_0002", "search_0003", "search_0004"]
+    assert [(entry["experiment_name"], entry["status"], entry["total_epochs"]) for entry in results["all_results"]] == [
+        (name, "completed", 2) for name in names
+    ]
+    records = latest_records(load_study(OUT)[0])
+    workers = [attempt.worker for record in records for attempt in record.attempts]
+    assert len(workers) == len(names)
+    assert f":{os.getpid()}" not in {worker[worker.rindex(":") :] for worker in workers}
+    for name in names:
+        assert epochs_of(name) == [1, 2]
+        # Of what the workers do, every line is here, once.
+        assert len(re.findall(rf"^\[\d/5\] {name}", captured.err, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^{name}: all 2 epochs", captured.err, re.MULTILINE)) == 1
+    assert len(re.findall(r"^(?:one|search_000\d)?  \d/2  char", captured.err, re.MULTILINE)) == 10
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
+    opened(write_config({"three": {}}, file_name="three.yaml"), make_watcher())
+    # `one` has been interrupted, and its last checkpoint is damaged.
+    first = opened(write_config({"one": LONG, "two": ONE_EPOCH}), make_watcher(of_trial=1, after_epoch=2))
+    scope = Scope(frozenset({"one", "two"}), search=False)
+    with pytest.raises(KeyboardInterrupt):
+        work(first, scope, Limits())
+    (OUT / "one" / "checkpoints" / "last.pt").write_bytes(b"damaged")
+
+    def kill_its_worker() -> None:
+        os.kill(rows()["one"].worker_pid or 0, signal.SIGKILL)
+
+    watcher = make_watcher(of_trial=1, after_epoch=4, happens=kill_its_worker)
+    quiet = {"training": LONG["training"] | {"log_every_n_steps": 7}, "early_stopping": LONG["early_stopping"]}
+    work(opened(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), scope, Limits(), workers=2)
+
+    assert watcher.lost == [1]
+    assert "a worker was killed by signal 9; another one takes its place" in watcher.notes
+    assert [note for note in watcher.notes if "last.pt" in note and "going back one epoch" in note]
+    assert {name: row.state for name, row in rows().items()} == {
+        "one": RowState.COMPLETED,
+        "two": RowState.COMPLETED,
+        "three": RowState.WAITING,  # nobody asked for it
+    }
+    assert sorted(watcher.ended) == ["one", "two"]
+    assert epochs_of("one") == list(range(1, 16))
+    one = next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == "one")
+    assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "death"]
+    trained = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
+    assert trained["log_every_n_steps"] == 7  # where and how the work is done, as the latest run says
+
+
+@pytest.mark.slow
+def test_workers_that_are_asked_to_stop_are_not_replaced_and_leave_their_trials(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
+    def stop_all() -> None:
+        for child in psutil.Process().children():
+            child.send_signal(signal.SIGTERM)
+
+    watcher = make_watcher(after_epoch=1, happens=stop_all)
+    work(opened(write_config({"one": LONG, "two": LONG}), watcher), Scope(), Limits(), workers=2)
+    assert watcher.notes.count("a worker was stopped by signal 15") == 2
+    assert watcher.notes[-1] == ("one, two: not done here, no worker is left; `khmer-tuner resume` goes on with them")
+    assert {row.state for row in rows().values()} <= {RowState.INTERRUPTED, RowState.WAITING}
+
+
+class TestStopping:
+    """A command with workers, stopped from outside."""
+
+    def begin(self, *argv: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+        """Start a command with two workers; return it and them once one has finished an epoch."""
+        command = [sys.executable, "-m", "tuner", *argv, "--output-dir", str(OUT), "--workers", "2"]
+        parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert parent.stderr is not None
+        told = []
+        for line in parent.stderr:
+            told.append(line)
+            if re.search(r"\d/15  char", line):
+                children = psutil.Process(parent.pid).children()
+                assert len(children) == 2, "".join(told)
+                return parent, children
+        pytest.fail("".join(told))
+
+    def test_workers_end_with_their_parent_and_what_they_had_is_resumed(self, write_config: WriteConfig) -> None:
+        config = str(write_config({"one": LONG, "two": LONG}))
+        parent, children = self.begin("run", "--config", config, "--results-file", "stopped.json")
+        with parent:
+            sent = time.monotonic()
+            parent.send_signal(signal.SIGINT)
+            assert parent.stderr is not None
+            rest = parent.stderr.read()
+            assert parent.wait() == 130
+            assert time.monotonic() - sent < SECONDS_TO_STOP
+        assert not any(child.is_running() for child in children)
+        assert rest.endswith("stopped; the same command goes on where it left\n")
+        assert "Traceback" not in rest
+        assert json.loads(Path("stopped.json").read_text())["experiments_completed"] == 0
+        before = rows()
+        assert {row.worker_pid for row in before.values()} == {None}
+        assert {row.state for row in before.values()} <= {RowState.INTERRUPTED, RowState.WAITING}
+        assert any(row.epochs for row in before.values())
+
+        parent, children = self.begin("resume")
+        with parent:
+            parent.kill()
+            _, left = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+        assert left == []
+        after = rows()
+        assert {row.worker_pid for row in after.values()} == {None}
+        assert all(after[name].epochs >= row.epochs for name, row in before.items())
+
+        assert main(["resume", "--output-dir", str(OUT), "--results-file", "resumed.json"]) == 0
+        entries = json.loads(Path("resumed.json").read_text())["all_results"]
+        assert [(entry["experiment_name"], entry["total_epochs"]) for entry in entries] == [("one", 15), ("two", 15)]
+        assert epochs_of("one") == epochs_of("two") == list(range(1, 16))
+
+
+def at_start(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let something happen at the start of every Python process to come."""
+    (folder / "sitecustomize.py").write_text(f"import os; {code}")
+    monkeypatch.syspath_prepend(folder)
+
+
+class TestWorkersThatCannotWork:
+    def test_their_problem_is_told_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": {}, "two": {}}), watcher)
+        (OUT / "study.db").rename("elsewhere.db")
+        with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
+            work(session, Scope(), Limits(), workers=2)
+        assert len(caught.value.problems) == 1
+        assert watcher.notes == [f"a worker has ended: {caught.value}"] * 2
+        assert watcher.started == []
+
+    @pytest.mark.parametrize(
+        ("last_words", "told"),
+        [(b"no room\nin the ark\n", "in the ark"), (b"", "a worker process ended with exit code 3")],
+    )
+    def test_a_process_that_does_not_get_as_far_as_ours_is_an_error_of_the_command(
+        self,
+        last_words: bytes,
+        told: str,
+        write_config: WriteConfig,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        config = str(write_config({"one": {}, "two": {}}))
+        at_start(tmp_path, monkeypatch, f"os.write(2, {last_words!r}); os._exit(3)")
+        assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
+        lines = capfd.readouterr().err.splitlines()
+        assert lines.count(f"a worker has ended: {told}") == 2
+        assert f"error: unexpected RuntimeError: {told}" in lines
+        assert {row.state for row in rows().values()} == {RowState.WAITING}
+
+    def test_processes_that_are_killed_at_once_are_not_begun_for_ever(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": {}, "two": {}}), watcher)
+        at_start(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
+        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they begin a trial"):
+            work(session, Scope(), Limits(), workers=2)
+        assert watcher.notes.count("a worker was killed by signal 9; another one takes its place") == 6
+
+
+@pytest.mark.slow
+def test_workers_leave_their_trials_when_the_time_is_up(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
+    watcher = make_watcher()
+    session = opened(write_config({"one": endless, "two": endless}), watcher)
+    work(session, Scope(), Limits(deadline=time.monotonic() + 20), workers=2)
+    assert watcher.notes == ["one, two: not done here, the time is up"]
+    assert {row.state for row in rows().values()} == {RowState.INTERRUPTED}
+    assert all(row.epochs > 0 for row in rows().values())

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search_spaces import load_experiments
+from studies import (
+    OutputFolder,
+    RowState,
+    SearchRequest,
+    StatusRow,
+    TrialPhase,
+    claim_next,
+    load_study,
+    study_status,
+)
+from tuner.scope import Limits, Scope
+from tuner.session import Session, load_space
+from tuner.study_place import StudyPlace
+from tuner.work import ended, todo, work
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+OUT = Path("training_output")
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+# Met by whatever finishes an epoch.
+EASY = {"training_time_per_epoch": 1000}
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def opened(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
+    file = load_experiments(config)
+    session = Session.open(
+        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        file.experiments,
+        file.targets,
+        file_order=list(file.experiments),
+        may_generate=False,
+        display=display,
+        space=load_space(None if space is None else str(space), next(iter(file.experiments.values()))),
+    )
+    if trials:
+        session.search(SearchRequest(at_least=trials))
+    return session
+
+
+def rows() -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(OUT)).rows}
+
+
+def test_everything_is_trained_and_what_fails_stops_nothing(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
+    (OUT / "one").mkdir(parents=True)
+    (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
+    watcher = make_watcher()
+    session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
+    assert ended(session, Scope()) == []
+    work(session, Scope(), Limits())
+    ends = [(record.experiment_name, record.phase) for record in ended(session, Scope())]
+    assert ends == [("one", TrialPhase.FAILED), ("two", TrialPhase.COMPLETED)]
+    assert (watcher.todo, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
+
+
+def test_nothing_beyond_the_scope_is_trained(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    opened(write_config({"one": {}}), make_watcher(), space=write_space(), trials=1)
+    watcher = make_watcher()
+    session = opened(write_config({"two": ONE_EPOCH}), watcher)
+    scope = Scope(frozenset({"two"}), search=False)
+    assert list(todo(session, scope)) == ["two"]
+    work(session, scope, Limits())
+    assert {name: row.state for name, row in rows().items()} == {
+        "one": RowState.WAITING,
+        "search_0001": RowState.WAITING,
+        "two": RowState.COMPLETED,
+    }
+    assert [record.experiment_name for record in ended(session, scope)] == ["two"]
+    assert (watcher.todo, watcher.notes) == (["two"], [])
+
+
+def test_what_another_process_trains_is_left_to_it_and_said(
+    write_config: WriteConfig, make_watcher: MakeWatcher
+) -> None:
+    watcher = make_watcher()
+    session = opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher)
+    held = claim_next(session.study, OutputFolder(OUT))
+    assert held is not None
+    with held:
+        work(session, Scope(), Limits())
+    assert watcher.notes == ["one: not done here, another process is training them"]
+    assert [record.experiment_name for record in ended(session, Scope())] == ["two"]
+
+
+def test_interrupted_trials_come_first_then_presets_then_the_search(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    space = write_space(base={"num_epochs": 1})
+    session = opened(write_config({"one": ONE_EPOCH}), make_watcher(in_batch=8), space=space, trials=1)
+    with pytest.raises(KeyboardInterrupt):
+        work(session, Scope(), Limits())
+    watcher = make_watcher()
+    session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher, trials=2)
+    work(session, Scope(), Limits())
+    assert watcher.started == [
+        ("search_0001", 1, True),
+        ("two", 2, False),
+        ("search_0003", 3, False),
+    ]
+
+
+def test_search_trials_that_a_kill_kept_from_being_enqueued_are_not_forgotten(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    watcher = make_watcher()
+    session = opened(write_config({"one": ONE_EPOCH}), watcher, space=write_space(base={"num_epochs": 1}), trials=1)
+    session.study.set_user_attr("search_trials", 3)  # the budget is written first
+    names = ["one", "search_0001", "search_0002", "search_0003"]
+    assert list(todo(session, Scope())) == names
+    assert list(todo(session, Scope(search=False))) == ["one"]
+    work(session, Scope(), Limits())
+    assert watcher.todo == watcher.ended == names
+
+
+def test_settings_that_are_known_are_told_before_they_are_trained(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+) -> None:
+    session = opened(
+        write_config({"one": {"training": {"log_every_n_steps": 3}}}), make_watcher(), space=write_space(), trials=1
+    )
+    configs = todo(session, Scope())
+    assert configs["one"] is not None
+    assert configs["one"].log_every_n_steps == 3
+    assert configs["search_0001"] is None
+
+
+class TestTime:
+    def test_a_running_trial_is_left_after_its_epoch_and_gone_on_with(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
+
+        def hours_pass() -> None:
+            monkeypatch.setattr("tuner.scope.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200))
+
+        watcher = make_watcher(after_epoch=2, happens=hours_pass)
+        work(opened(config, watcher), Scope(), Limits(deadline=time.monotonic() + 3600))
+        assert watcher.notes == ["one, two: not done here, the time is up"]
+        assert watcher.epochs == [(0, 1), (0, 2)]
+        assert watcher.ended == []
+        one, two = rows().values()
+        assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
+
+        again = make_watcher()
+        work(opened(config, again), Scope(), Limits())
+        assert again.started == [("one", 0, True), ("two", 1, False)]
+        (one, _) = ended(opened(config, again), Scope())
+        assert [attempt.after for attempt in one.attempts] == ["waiting", "stop"]
+        assert one.outcome is not None
+        assert one.outcome.total_epochs == 4
+
+    def test_nothing_is_begun_when_it_is_up(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher()
+        work(opened(write_config({"one": {}}), watcher), Scope(), Limits(deadline=time.monotonic()))
+        assert watcher.started == []
+        assert watcher.notes == ["one: not done here, the time is up"]
+
+
+class TestUntilTargets:
+    def test_nothing_more_is_begun_once_a_trial_has_met_them(
+        self, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+        config = write_config({"one": ONE_EPOCH, "two": {}, "three": {}}, targets=EASY)
+        session = opened(config, watcher, space=write_space(), trials=2)
+        work(session, Scope(), Limits(until_targets=True))
+        assert watcher.ended == ["one"]
+        assert watcher.notes == ["search_0003, search_0004, three and 1 more: not done here, one has met the targets"]
+        work(session, Scope(), Limits(until_targets=True))
+        assert watcher.ended == ["one"]
+
+    def test_without_being_asked_all_are_trained(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher()
+        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY), watcher), Scope(), Limits())
+        assert watcher.ended == ["one", "two"]
+
+    @pytest.mark.parametrize("targets", [{}, EASY | {"character_accuracy": 1.0}], ids=["none", "missed"])
+    def test_targets_that_nobody_meets_stop_nobody(
+        self, targets: dict[str, float], write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=targets), watcher)
+        work(session, Scope(), Limits(until_targets=True))
+        assert watcher.ended == ["one", "two"]

@@ -1,0 +1,186 @@
+"""``show``: one trial, with its settings, its curve, who worked on it and the end of its log."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.cli.command import Command, add_json_option, add_study_options, filled
+from tuner.cli.errors import DONE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from search_spaces import TrainingConfig
+    from studies import Attempt, StatusRow, TrialRecord
+    from tuner.training.history import EpochMetrics
+
+_LOG_LINES = 10
+_MOST_EPOCH_LINES = 40
+_BAR_CELLS = 20
+_AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": "the one before died"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``show``."""
+    parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
+    add_json_option(parser)
+    add_study_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print all that is known of a trial; it is only read."""
+    from studies import find_trial, load_study, study_space
+    from tuner.training.recorder import read_metrics
+
+    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    record, row = find_trial(study, folder, options.trial)
+    trial_dir = folder.trial_dir(record.experiment_name)
+    epochs, log = read_metrics(trial_dir), _log_tail(trial_dir)
+    if options.json:
+        print(json.dumps(_as_dict(record, row, epochs, log, trial_dir), ensure_ascii=False, indent=2))
+    else:
+        drawn = study_space(study).active(record.training_config)
+        _print(record, row, _settings(record, [parameter.name for parameter in drawn]), epochs, log, trial_dir)
+    return DONE
+
+
+def _log_tail(trial_dir: Path) -> list[str]:
+    path = trial_dir / "logs" / "training.log"
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:] if path.exists() else []
+
+
+def _as_dict(
+    record: TrialRecord, row: StatusRow, epochs: Sequence[EpochMetrics], log: Sequence[str], trial_dir: Path
+) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "name": record.experiment_name,
+        "kind": record.kind.value,
+        "state": row.state.value,
+        "worker_pid": row.worker_pid,
+        "best_value": row.best_value,
+        "outcome": None if record.outcome is None else asdict(record.outcome),
+        "config": dict(record.config),
+        "attempts": [asdict(attempt) for attempt in record.attempts],
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "log": list(log),
+        "folder": str(trial_dir),
+    }
+
+
+def _print(
+    record: TrialRecord,
+    row: StatusRow,
+    settings: Sequence[str],
+    epochs: Sequence[EpochMetrics],
+    log: Sequence[str],
+    trial_dir: Path,
+) -> None:
+    from tuner.screen import console_on, shown_path
+
+    console = console_on(sys.stdout)
+    console.print(_headline(record, row), soft_wrap=True)
+    if record.outcome is not None and record.outcome.error_message:
+        console.print(f"error: {record.outcome.error_type} {record.outcome.error_message}".strip(), soft_wrap=True)
+    _section(console, "settings" if record.config else "settings: not drawn yet", settings)
+    if epochs:
+        _section(console, "epochs, on validation data", [])
+        console.print(_curve(epochs, record.training_config))
+    if record.attempts:
+        _section(console, "worked on by", [])
+        console.print(_attempts(record.attempts))
+    if log:
+        _section(console, "end of the log", log)
+    _section(console, f"folder: {shown_path(trial_dir)}", [])
+
+
+def _section(console: Console, title: str, lines: Sequence[str]) -> None:
+    console.print()
+    for line in (title, *(f"  {line}" for line in lines)):
+        console.print(line, soft_wrap=True)
+
+
+def _headline(record: TrialRecord, row: StatusRow) -> str:
+    parts = [f"trial {record.number}, {record.experiment_name}: {row.state.value}"]
+    if row.why_ended is not None:
+        parts.append(row.why_ended.replace("_", " "))
+    if record.config:
+        parts.append(f"{row.epochs} of {record.training_config.num_epochs} epochs")
+    if row.best_value is not None:
+        parts.append(f"best {record.training_config.early_stopping_monitor} {row.best_value:.4f}")
+    if row.worker_pid:
+        parts.append(f"process {row.worker_pid}")
+    return ", ".join(parts)
+
+
+def _settings(record: TrialRecord, drawn: Sequence[str]) -> list[str]:
+    """Return the settings that the search space varies, and those that are not at their default."""
+    from search_spaces import TrainingConfig
+    from search_spaces.training_config import WITHOUT_INFLUENCE
+
+    if not record.config:
+        return []
+    config, default = record.training_config, TrainingConfig()
+    names = [item.name for item in fields(config) if item.name not in WITHOUT_INFLUENCE]
+    shown = [name for name in names if name in drawn or getattr(config, name) != getattr(default, name)]
+    return [f"{name:{max(map(len, shown))}}  {getattr(config, name)}" for name in shown]
+
+
+def _curve(epochs: Sequence[EpochMetrics], config: TrainingConfig) -> Table:
+    """Return a line for each epoch, at most forty, with a bar for the monitored metric."""
+    from tuner.screen import plain_table
+
+    monitor = config.early_stopping_monitor
+    table = plain_table("", "epoch", "char", "seq", "loss", "train loss", "lr", "s", monitor, right=tuple(range(1, 8)))
+    values = [epoch.value(monitor) for epoch in epochs]
+    low, high = min(values), max(values)
+    best = (max if config.early_stopping_mode == "max" else min)(epochs, key=lambda epoch: epoch.value(monitor))
+    for epoch in _thinned(epochs):
+        filled_cells = round((epoch.value(monitor) - low) / (high - low or 1) * _BAR_CELLS)
+        table.add_row(
+            "*" if epoch is best else "",
+            str(epoch.epoch),
+            f"{epoch.val_char_accuracy:.4f}",
+            f"{epoch.val_seq_accuracy:.4f}",
+            f"{epoch.val_loss:.4f}",
+            f"{epoch.train_loss:.4f}",
+            f"{epoch.learning_rate:.1e}",
+            f"{epoch.epoch_seconds:.1f}",
+            "#" * filled_cells,
+        )
+    return table
+
+
+def _thinned(epochs: Sequence[EpochMetrics]) -> Iterator[EpochMetrics]:
+    step = -(-len(epochs) // _MOST_EPOCH_LINES)
+    yield from (epoch for epoch in epochs if (epochs[-1].epoch - epoch.epoch) % step == 0)
+
+
+def _attempts(attempts: Sequence[Attempt]) -> Table:
+    from tuner.screen import plain_table
+
+    table = plain_table("", "began", "host:process", "after epoch", "because", right=(3,))
+    for attempt in attempts:
+        began = datetime.fromisoformat(attempt.began).astimezone()
+        table.add_row("", f"{began:%Y-%m-%d %H:%M:%S}", attempt.worker, str(attempt.epochs), _AFTER[attempt.after])
+    return table
+
+
+COMMAND = Command(
+    name="show",
+    summary="show one trial: settings, curve, who worked on it, end of its log",
+    examples="""\
+  khmer-tuner show 3
+  khmer-tuner show search_0007 --output-dir my_output
+  khmer-tuner show baseline_optimized --json""",
+    add_options=add_options,
+    run=run,
+)
