@@ -10,6 +10,7 @@ checkpoints, TensorBoard curves, results. Times, memory and process ids are left
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import sys
@@ -19,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from killing.boundaries import points
-from killing.campaign import Campaign, HarnessError, Reference, Story
-from killing.processes import in_fork, prepare
+from killing.campaign import Campaign, Reference, Story
+from killing.processes import HarnessError, in_fork, prepare
 from killing.schedule import Schedule
 from killing.small_study import SmallStudy
 from killing.summary import story_line, summary
@@ -28,21 +29,25 @@ from killing.summary import story_line, summary
 EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/kill_harness.py                              200 kills, minutes
+  python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
-  python scripts/kill_harness.py --kills 20 --fresh           each process a new interpreter
-  python scripts/kill_harness.py --kills 10 --at "after tell"   only there
+  python scripts/kill_harness.py --kills 20 --fresh             each process a new interpreter
+  python scripts/kill_harness.py --kills 10 --at "after tell"   nowhere else
+
+The seed decides which process dies where, and after how many seconds; how far it has got by then is the machine's
+affair.
 
 exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work
 """
 # So many kills are enough for each boundary to have its turn, and then it must have had it.
 EVERY_BOUNDARY = 200
+ENOUGH_BYTES = 200 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_harness_")).absolute()
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_harness_", dir=_memory())).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {options.seed}, in {folder}", flush=True)
     try:
@@ -55,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _memory() -> Path | None:
+    """Return a folder in memory, if there is one: what is killed leaves the same there, and no disk makes it wait."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ENOUGH_BYTES else None
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,7 +75,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--trials", metavar="N", type=int, default=12, help="search trials of the study (default: %(default)s)"
     )
-    parser.add_argument("--sampler", metavar="S", default="tpe", help="tpe, random or gp (default: %(default)s)")
+    parser.add_argument(
+        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="which one draws (default: %(default)s)"
+    )
     parser.add_argument(
         "--fresh",
         action="store_true",
@@ -80,7 +93,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="kill at these points only, as the table names them with 'before' or 'after' in front",
     )
     parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.folder is not None and Path(options.folder).is_dir() and any(Path(options.folder).iterdir()):
+        parser.error(f"--folder: {options.folder} is not empty; choose another one")
+    return options
 
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:
@@ -93,7 +109,12 @@ def _kill(options: argparse.Namespace, folder: Path) -> int:
     reference = campaign.undisturbed()
     print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(
-        rng, passages=reference.passages, trials=small.trials, seconds=reference.seconds, only=options.at
+        rng,
+        passages=reference.passages,
+        trials=small.trials,
+        start_s=reference.first_epoch_s,
+        work_s=reference.seconds - reference.first_epoch_s,
+        only=options.at,
     )
     stories = _stories(campaign, schedule, reference, options.kills)
     print("", summary(stories, schedule.kills, reference), sep="\n")

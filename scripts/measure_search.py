@@ -10,12 +10,14 @@ Example: python scripts/measure_search.py --seeds 0 1 2 --trials 24 --jobs 2
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,8 @@ space:
 """
 SAMPLES = 2000
 TEST_SAMPLES = 2000
+MIN_DELTA = 0.001  # as in the experiments
+ORDERS = 100
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--work-dir", default="search_measurement", help="where all is kept (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a study for each (default: 0 1 2)")
     parser.add_argument("--trials", type=int, default=24, help="search trials of a study (default: %(default)s)")
-    parser.add_argument("--pruners", nargs="+", default=["none", "median"], help="(default: none median)")
+    parser.add_argument("--pruners", nargs="+", default=["none", "quantile"], help="(default: none quantile)")
     parser.add_argument("--sampler", default="tpe", help="(default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="studies side by side (default: %(default)s)")
     return parser.parse_args()
@@ -223,42 +227,51 @@ def print_gain(studies: Sequence[Study]) -> None:
 Rule = Callable[[list[list[float]], int, float], bool]
 
 
-def quantile_rule(share: float, grace: int) -> Rule:
-    """Return the rule of this program: worse than a share of all others, ended ones carried on."""
+def quantile_rule(share: float, grace: int, power: float) -> Rule:
+    """Return the rule of this program (power 2), or one whose share grows more slowly (0: not at all)."""
 
     def rule(others: list[list[float]], epoch: int, value: float) -> bool:
         if epoch < grace or not others:
             return False
         reached = sorted(curve[min(epoch, len(curve)) - 1] for curve in others)
-        position = share * (len(reached) - 1)
+        position = (1 - (1 - share) * (grace / epoch) ** power) * (len(reached) - 1)
         below = int(position)
         above = min(below + 1, len(reached) - 1)
-        return value + 1e-4 < reached[below] + (reached[above] - reached[below]) * (position - below)
+        return value + MIN_DELTA < reached[below] + (reached[above] - reached[below]) * (position - below)
 
     return rule
 
 
 def print_replay(studies: Sequence[Study]) -> None:
-    """Print what other rules would have done to the trials of the studies without pruning, in their order."""
+    """Print what rules would have done to the trials of the studies without pruning, in many orders of the trials."""
     if not studies:
         return
-    print("\nreplayed on the trials without pruning:  share  grace   saved    lost  best pruned in")
-    for share in (0.25, 0.5, 0.67):
-        for grace in (4, 6, 8, 10):
-            results = [replayed(study, quantile_rule(share, grace)) for study in studies]
-            saved = statistics.mean(saved for saved, _ in results)
-            lost = statistics.mean(lost for _, lost in results)
-            hit = sum(lost > 0 for _, lost in results)
-            print(f"{'':40} {share:6} {grace:6} {saved:7.1%} {lost:7.4f}  {hit} of {len(results)}")
+    print(f"\nreplayed on the trials without pruning, each study in {ORDERS} orders:")
+    print("grace  share  power   saved    lost  lost > 0.002 in  most lost")
+    for grace, share, power in itertools.product((6, 8, 10), (0.5, 0.6, 0.75), (0, 1, 2)):
+        ends = [end for study in studies for end in replays(study, quantile_rule(share, grace, power))]
+        saved, lost = zip(*ends, strict=True)
+        often = sum(value > 0.002 for value in lost) / len(lost)
+        figures = f"{statistics.mean(saved):7.1%} {statistics.mean(lost):7.4f} {often:15.1%} {max(lost):10.4f}"
+        print(f"{grace:5} {share:6} {power:6} {figures}")
 
 
-def replayed(study: Study, rule: Rule) -> tuple[float, float]:
-    """Return the share of epochs that a rule saves and the best value that it loses."""
-    others = [list(trial.curve) for trial in study.presets if trial.curve]
+def replays(study: Study, rule: Rule) -> Iterator[tuple[float, float]]:
+    """Yield the share of epochs that a rule saves and the best value that it loses, for each order of the trials."""
+    chance = random.Random(study.seed)
+    searched = list(study.searched)
+    for _ in range(ORDERS):
+        yield replayed(study, searched, rule)
+        chance.shuffle(searched)
+
+
+def replayed(study: Study, searched: Sequence[Trial], rule: Rule) -> tuple[float, float]:
+    """Return the share of epochs that a rule saves and the best value that it loses, for one order of the trials."""
+    others = [list(trial.curve) for trial in study.presets]
     best = max(curve[-1] for curve in others)
     epochs = 0
-    for trial in study.searched:
-        ends = (n for n in range(1, len(trial.curve)) if rule(others, n, trial.curve[n - 1]))
+    for trial in searched:
+        ends = (epoch for epoch in range(1, len(trial.curve)) if rule(others, epoch, trial.curve[epoch - 1]))
         end = next(ends, len(trial.curve))
         epochs += end
         if trial.curve:

@@ -72,8 +72,8 @@ def check_search(request: SearchRequest) -> None:
             f"--pruner: found {request.pruner.value!r} with the sampler gp, which learns nothing from pruned trials; "
             "leave --pruner out, or choose --sampler tpe"
         )
-    pruner = request.pruner or (PrunerName.NONE if request.sampler is SamplerName.GP else PrunerName.MEDIAN)
-    if request.prune_share is not None and pruner is not PrunerName.MEDIAN:
+    pruner = request.pruner or (PrunerName.NONE if request.sampler is SamplerName.GP else PrunerName.QUANTILE)
+    if request.prune_share is not None and pruner is not PrunerName.QUANTILE:
         problems.append(f"--prune-share: the pruner {pruner.value} compares no shares; leave it out")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
         problems.append("--prune-grace: nothing is pruned, so there is no grace; leave it out")
@@ -182,7 +182,7 @@ def prepare_sampling(study: optuna.Study, seed: int) -> None:
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
     presets = latest_presets(map(read_record, own_trials(study)))
     sampler = request.sampler or SamplerName.TPE
-    default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.MEDIAN
+    default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.QUANTILE
     start = study_space(study).start_config([preset.training_config for preset in presets.values()])
     return {
         "sampler": sampler.value,

@@ -188,11 +188,15 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, terms: Stud
         return
     name = study.study_name
     if _TERMS not in study.user_attrs:
-        if study.get_trials(deepcopy=False) or study.user_attrs:
-            raise ConfigurationError(
-                f"study {name!r}: another program made it in this storage; choose another --study name"
-            )
-        return
+        # Another process may be completing it right now: it writes the terms before anything else.
+        has_trials = bool(study.get_trials(deepcopy=False))
+        attributes = study.user_attrs
+        if _TERMS not in attributes:
+            if has_trials or attributes:
+                raise ConfigurationError(
+                    f"study {name!r}: another program made it in this storage; choose another --study name"
+                )
+            return
     _refuse_other_folder(study, folder)
     problems = [f"study {name!r}: {difference}; {_remedy(folder)}" for difference in study_terms(study).changes(terms)]
     if problems:

@@ -118,6 +118,7 @@ class _Supervisor:
         self._lines: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
         self._mendable = True
+        self._last_words: list[str] = []
         self._succeeded = False
 
     def begin(self, threads: int, stillbirths: int = 0) -> None:
@@ -157,9 +158,15 @@ class _Supervisor:
                 self._end(worker)
             else:
                 self._show(worker, line)
+        if self._problems and not self._succeeded:
+            raise self._error()
+
+    def _error(self) -> Exception:
         problems = list(dict.fromkeys(self._problems))
-        if problems and not self._succeeded:
-            raise ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
+        error = ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
+        for words in dict.fromkeys(self._last_words):  # tracebacks among them, for --debug
+            error.add_note(f"in a worker process:\n{words}")
+        return error
 
     def _show(self, worker: _Worker, line: str) -> None:
         with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
@@ -215,6 +222,7 @@ class _Supervisor:
             problems = _problems_told(worker.errors) or [f"a worker process ended with exit code {code}"]
             self._problems += problems
             self._mendable &= code == _MENDABLE
+            self._last_words.append("\n".join(worker.errors))
             self._display.note(f"a worker has ended: {problems[0]}")
         elif worker.running is not None or worker.stillbirths < _MOST_STILLBIRTHS:
             self._display.note(f"a worker was killed by signal {-code}; another one takes its place")

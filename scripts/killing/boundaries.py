@@ -35,7 +35,7 @@ class Boundary:
         target: Dotted name of the function, where its caller looks it up.
         concerns: Whether a call with these arguments is one.
         sides: ``before``, ``after`` or both.
-        sampler: The one sampler that does it; empty if all do.
+        samplers: The samplers that do it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Boundary:
     target: str
     concerns: Concerns = lambda *arguments, **named: True
     sides: tuple[str, ...] = ("before", "after")
-    sampler: str = ""
+    samplers: tuple[str, ...] = ("tpe", "random", "gp")
 
     @property
     def points(self) -> list[str]:
@@ -81,7 +81,7 @@ def points(phase: Phase | None = None) -> list[str]:
 
 def points_of(sampler: str) -> list[str]:
     """Return the names of all points that a study of this sampler passes."""
-    return [point for boundary in BOUNDARIES if boundary.sampler in ("", sampler) for point in boundary.points]
+    return [point for boundary in BOUNDARIES if sampler in boundary.samplers for point in boundary.points]
 
 
 def _telling(boundary: Boundary, side: str, passed: Callable[[str], object]) -> Told:
@@ -147,7 +147,12 @@ BOUNDARIES = (
     Boundary("claim", Phase.WORK, "studies.claims.set_running_if_waiting"),
     Boundary("attempt noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("attempts")),
     Boundary("suggestion", Phase.WORK, "optuna.storages._CachedStorage.set_trial_param"),
-    Boundary("joint draw noted", Phase.WORK, "optuna.storages._CachedStorage.set_trial_system_attr", sampler="gp"),
+    Boundary(
+        "joint draw noted",
+        Phase.WORK,
+        "optuna.storages._CachedStorage.set_trial_system_attr",
+        samplers=("tpe", "gp"),
+    ),
     Boundary("settings noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("config")),
     Boundary("settings file", Phase.WORK, "tuner.training.loop.write_config"),
     Boundary("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),

@@ -13,17 +13,13 @@ from pathlib import Path
 from killing.child import Orders
 from killing.diary import Entry, What, read_diary
 from killing.picture import Picture, differences, experiment_names, take_picture, why_ended
-from killing.processes import LOG_NAME, Ending, in_fork, start, wait
+from killing.processes import LOG_NAME, Ending, HarnessError, in_fork, start, wait
 from killing.schedule import RANDOM_MOMENT, Plan, Schedule
 from killing.small_study import SmallStudy
 from killing.survey import Survey, survey
 
-_MOST_STARTS = 300
+_MOST_STARTS = 150
 _MOST_NAMED = 8
-
-
-class HarnessError(Exception):
-    """The harness itself does not do what it should; nothing is known of the program then."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +116,11 @@ class Campaign:
             story.starts += 1
             plan = schedule.plan(state) if len(story.deaths) < kills else Plan()
             ending, state = self._one_life(story, folder, plan, schedule, state)
-            if ending.code is not None and (story.problems or state.ended == self._small.trials):
+            if story.problems or (ending.code is not None and state.ended == self._small.trials):
                 break
         else:
             story.problems.append(f"{_MOST_STARTS} processes did not bring it to an end")
-        self._compare(story, folder, reference)
+        self._compare(story, folder, state, reference)
         story.seconds = time.monotonic() - begun_s
         if not story.problems:
             shutil.rmtree(folder)
@@ -134,11 +130,7 @@ class Campaign:
         self, story: Story, folder: Path, plan: Plan, schedule: Schedule, before: Survey
     ) -> tuple[Ending, Survey]:
         command = self._small.run if story.starts % 2 else self._small.resume
-        # The program gives a trial up after three deaths, so the process after the second one is spared until it
-        # got the trial on.
-        from studies import MOST_DEATHS
-
-        orders = Orders(command, story.starts, plan.deadly, spared=before.deaths >= MOST_DEATHS - 1)
+        orders = Orders(command, story.starts, plan.deadly, spared=before.is_at_the_limit)
         ending = self._live(folder, orders, plan)
         diary = read_diary(folder, story.starts)
         if ending.code is None and not ending.hung:
@@ -174,6 +166,8 @@ class Campaign:
             yield f"process {orders.start} hung:\n{_last_words(folder)}"
         if after.trials < before.trials or after.ended < before.ended:
             yield f"process {orders.start} lost trials: {before} became {after}"
+        if after.trials > self._small.trials:
+            yield f"process {orders.start} left {after.trials} trials, more than the study is to have"
         # `resume` can do nothing for a study that has not wholly begun, and says so.
         may_fail = orders.command == self._small.resume and before.trials < self._small.trials
         if ending.code is None or may_fail:
@@ -183,23 +177,27 @@ class Campaign:
         elif after.ended < self._small.trials:
             yield f"process {orders.start} ended and left the study incomplete:\n{_last_words(folder)}"
 
-    def _compare(self, story: Story, folder: Path, reference: Reference) -> None:
+    def _compare(self, story: Story, folder: Path, state: Survey, reference: Reference) -> None:
         diary = read_diary(folder)
         story.epochs_begun = _count(diary, What.BEGUN)
-        again = list(_trained_again(diary))
-        story.trained_again = len(again)
-        story.problems += [f"trained again although its checkpoint was written: {epoch}" for epoch in again]
+        story.doubled = max(0, state.trials - self._small.trials)
+        if again := list(_trained_again(diary)):
+            story.trained_again = len(again)
+            story.problems.append(f"epochs begun again although their checkpoint was written: {_first_of(again)}")
         if story.problems:
             return
-        picture = in_fork(take_picture, folder)
+        try:
+            picture = in_fork(take_picture, folder)
+        except HarnessError as error:
+            story.problems.append(f"cannot be read: {error}")
+            return
         expected, found = (Counter(experiment_names(one)) for one in (reference.picture, picture))
         story.lost, story.doubled = (expected - found).total(), (found - expected).total()
-        differing = differences(reference.picture, picture)
-        if differing:
+        if differing := differences(reference.picture, picture):
             path = folder / "differences.txt"
             path.write_text("\n".join(one.whole for one in differing) + "\n", encoding="utf-8")
-            names = ", ".join(one.item for one in differing[:_MOST_NAMED])
-            story.problems.append(f"{len(differing)} items differ, all in {path}: {names}; the first: {differing[0]}")
+            names = _first_of([one.item for one in differing])
+            story.problems.append(f"items that differ, in full in {path}: {names}; the first: {differing[0]}")
 
     def _new_folder(self, name: str) -> Path:
         folder = self._small.folder / name
@@ -223,7 +221,12 @@ def _trained_again(diary: list[Entry]) -> Iterator[str]:
         if entry.what is What.SAVED:
             saved.add(epoch)
         elif entry.what is What.BEGUN and epoch in saved:
-            yield f"{entry.trial}, epoch {entry.epoch}"
+            yield f"{entry.trial} {entry.epoch}"
+
+
+def _first_of(names: list[str]) -> str:
+    others = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + others
 
 
 def _last_words(folder: Path) -> str:

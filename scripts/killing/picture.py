@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -36,7 +35,8 @@ class Difference:
 
     def __str__(self) -> str:
         """Return the item and its two values from shortly before they part, a line each."""
-        parting = len(os.path.commonprefix([self.expected, self.found]))
+        pairs = enumerate(zip(self.expected, self.found, strict=False))
+        parting = next((place for place, (one, other) in pairs if one != other), 0)
         begin = max(0, parting - _SHOWN_BEFORE)
         shown = [
             ("... " if begin else "") + value[begin : parting + _SHOWN_AFTER] for value in (self.expected, self.found)
@@ -52,7 +52,7 @@ class Difference:
 def take_picture(folder: Path) -> Picture:
     """Return a study's items by name; for a process of its own.
 
-    What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path and mark.
+    What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path.
     """
     from studies import load_study
 
@@ -140,35 +140,35 @@ def _checkpoint(path: Path, folder: Path) -> object:
     """Return the digest of each part of a checkpoint."""
     from tuner.training.checkpoints import load_checkpoint
 
-    digests = {}
-    for name, part in _without(load_checkpoint(path), _TIMES | _PROCESS_STATE).items():
-        digest = hashlib.sha256()
-        _digest(part, lambda text, into=digest: into.update(text.replace(bytes(folder), b"{study}")))
-        digests[name] = digest.hexdigest()
-    return digests
+    parts = _without(load_checkpoint(path), _TIMES | _PROCESS_STATE)
+    contents = {name: b"".join(_pieces(part)).replace(bytes(folder), b"{study}") for name, part in parts.items()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
-def _digest(value: object, update: Callable[[bytes], object]) -> None:
-    """Feed a state into a digest: the names, and every bit of every tensor and number."""
+def _pieces(value: object) -> Iterator[bytes]:
+    """Yield what a state holds: its names, and every bit of every tensor and number."""
     import torch
 
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            update(f"{name!r}:".encode())
-            _digest(inner, update)
+            yield f"{name!r}:".encode()
+            yield from _pieces(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _digest(inner, update)
+            yield from _pieces(inner)
     elif isinstance(value, torch.Tensor):
-        update(f"{value.dtype}{tuple(value.shape)}".encode())
-        update(value.contiguous().numpy().tobytes())
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield value.contiguous().numpy().tobytes()
     else:
-        update(repr(value).encode())
+        yield repr(value).encode()
 
 
 def _curves(folder: Path) -> object:
     """Return the points of every curve as TensorBoard shows them; a step that is drawn twice is in there twice."""
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        SCALARS,
+        EventAccumulator,
+    )
 
     # That it drops what was written beyond a kill is what is looked at here, and no news.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ of imports later. It never opens a study: open databases and locks do not surviv
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
@@ -21,10 +22,22 @@ from killing.child import Orders, obey
 
 Result = TypeVar("Result")
 
+# What a command imports when it comes to it: its training, a new database, the first optimizer, the first curve.
+_IMPORTED = (
+    "tuner.hyperparameter_tuner",
+    "tuner.cli.displays",
+    "alembic.command",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+)
 LOG_NAME = "output.txt"
 LONGEST_LIFE_S = 300.0
 _POLL_S = 0.002
 _COULD_NOT_START = 70
+
+
+class HarnessError(Exception):
+    """The harness itself does not do what it should; nothing is known of the program then."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +58,20 @@ class Ending:
 
 
 def prepare() -> None:
-    """Import what the processes need, with one thread each: threads do not survive a fork."""
+    """Import what the processes need, with one thread each: threads do not survive a fork.
+
+    Raises:
+        HarnessError: There are more threads all the same.
+    """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
     os.environ.pop("KHMER_TUNER_STORAGE", None)
-    import alembic.command  # with a new database
-    import torch._dynamo  # with the first optimizer
-    import torch.utils.tensorboard
-
-    import tuner.cli.displays
-    import tuner.cli.main
-    import tuner.hyperparameter_tuner  # noqa: F401
-
+    for module in _IMPORTED:
+        importlib.import_module(module)
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     if threads > 1:
-        raise RuntimeError(f"importing left {threads} threads; forking is not safe, use --fresh")
+        raise HarnessError(f"the imports left {threads} threads, which a fork would lose")
 
 
 def start(orders: Orders, folder: Path, *, hash_seed: int | None = None) -> int:
@@ -101,6 +112,39 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
         started_s: When it was started.
         is_time_to_kill: Asked again and again, with the time.
     """
+    try:
+        return _wait(pid, started_s, is_time_to_kill)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
+    """Return what a function returns in a process of its own.
+
+    Raises:
+        HarnessError: It raised something; the text is the traceback.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _answer(writing, function, *arguments)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if not answer:
+        raise HarnessError("a process that was only to look died")
+    result, error = pickle.loads(answer)
+    if error:
+        raise HarnessError(error)
+    answered: Result = result
+    return answered
+
+
+def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
     hung = False
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -112,28 +156,6 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
         if hung or is_time_to_kill(now_s):
             os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
-
-
-def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
-    """Return what a function returns in a process of its own.
-
-    Raises:
-        RuntimeError: It raised something; the text is the traceback.
-    """
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _answer(writing, function, *arguments)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    result, error = pickle.loads(answer) if answer else (None, "the process died")
-    if error:
-        raise RuntimeError(error)
-    answered: Result = result
-    return answered
 
 
 def _answer(writing: int, function: Callable[..., object], *arguments: object) -> None:

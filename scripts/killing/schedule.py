@@ -15,8 +15,9 @@ RANDOM_MOMENT = "random moment"
 # A study begins once, passing many boundaries, so chance has less of a share there, and a process several targets.
 _SHARE_OF_RANDOM = {Phase.BEGIN: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
 _TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
-# A life is over within this part of the time that a whole run takes, each moment of it being as likely as any other.
-_LONGEST_LIFE = 0.25
+# A life that ends by chance ends within the start of a process and this part of the whole work, every moment of it
+# being as likely as any other.
+_LONGEST_WORK = 0.25
 _MOST_KILLS_AT_THE_END = 2
 
 
@@ -46,7 +47,8 @@ class Schedule:
         *,
         passages: Mapping[str, int],
         trials: int,
-        seconds: float,
+        start_s: float,
+        work_s: float,
         only: Sequence[str] = (),
     ) -> None:
         """Learn what an undisturbed run is like.
@@ -55,14 +57,15 @@ class Schedule:
             rng: Where all chance comes from.
             passages: How often it passes each point.
             trials: How many trials it has.
-            seconds: How long it takes.
+            start_s: How long it takes until it trains.
+            work_s: How long it takes from there on.
             only: Kill at these points and at no others, nor at random moments; empty for all.
         """
         self.kills: Counter[str] = Counter()
         self._rng = rng
         self._per_trial = {point: count / trials for point, count in passages.items()}
         self._trials = trials
-        self._seconds = seconds
+        self._longest_life_s = start_s + _LONGEST_WORK * work_s
         self._only = frozenset(only)
         self._at_the_end = 0
 
@@ -83,7 +86,7 @@ class Schedule:
         """Return how the next process of a study is to die."""
         phase = self._phase(survey)
         if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:
-            return Plan(lifetime_s=self._rng.uniform(0, _LONGEST_LIFE * self._seconds))
+            return Plan(lifetime_s=self._rng.uniform(0, self._longest_life_s))
         # What is behind cannot kill any more, so there is always something ahead as well.
         phases = {Phase.BEGIN: [Phase.BEGIN, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
         if self._at_the_end < _MOST_KILLS_AT_THE_END:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from killing.processes import in_fork
 from killing.small_study import OUTPUT
@@ -17,14 +17,14 @@ class Survey:
     Attributes:
         trials: Trials that it has.
         ended: Those that have ended.
-        deaths: Processes that died on the running trial, one after the other, without getting it on.
         is_running: Whether a trial was left running.
+        is_at_the_limit: Whether the program gives that trial up if one more process dies without getting it on.
     """
 
     trials: int = 0
     ended: int = 0
-    deaths: int = 0
     is_running: bool = False
+    is_at_the_limit: bool = False
 
 
 def survey(folder: Path) -> Survey:
@@ -34,28 +34,24 @@ def survey(folder: Path) -> Survey:
 
 def _survey(folder: Path) -> Survey:
     from search_spaces import ConfigurationError
-    from studies import load_study
+    from studies import MOST_DEATHS, load_study
 
     try:
         study, _ = load_study(folder / OUTPUT)
     except ConfigurationError:  # it has not begun
         return Survey()
     trials = study.get_trials(deepcopy=False)
-    running = [trial for trial in trials if trial.state.name == "RUNNING"]
     ended = sum(trial.state.is_finished() for trial in trials)
-    return Survey(len(trials), ended, max(map(_deaths, running), default=0), bool(running))
+    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    return Survey(len(trials), ended, bool(running), any(_deaths(trial) == MOST_DEATHS - 1 for trial in running))
 
 
-def _deaths(trial: object) -> int:
-    """Return the deaths that the next process will count on a running trial."""
-    from optuna.trial import FrozenTrial
-
+def _deaths(trial: Any) -> int:
+    """Return how many deaths in a row, without getting on, the next process will count on a running trial."""
     from studies import read_record
 
-    assert isinstance(trial, FrozenTrial)
     record = read_record(trial)
-    attempts: Sequence[object] = record.attempts
-    if not attempts:  # one died between the claim and its first note
+    if not record.attempts:  # one died between the claim and its first note
         return 1
     got_on = record.attempts[-1].epochs != len(trial.intermediate_values)
     return 0 if got_on else record.deaths_in_a_row + 1

@@ -73,6 +73,19 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
 
+def test_what_was_begun_comes_before_what_waits_even_under_a_lower_number(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    for name in ("high_rate", "baseline"):
+        claim = claim_next(study, folder, lambda record, name=name: record.experiment_name == name)
+        assert claim is not None
+        claim.release()
+    claims = [claim_next(study, folder) for _ in range(3)]
+    assert [(claim.record.number, claim.adopted) for claim in claims if claim] == [(1, True), (2, True), (0, False)]
+    for claim in claims:
+        assert claim is not None
+        claim.release()
+
+
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [

@@ -58,7 +58,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("request_", "sampler", "pruning"),
         [
-            (SearchRequest(), SamplerName.TPE, Pruning(PrunerName.MEDIAN, 0.5, None)),
+            (SearchRequest(), SamplerName.TPE, Pruning(PrunerName.QUANTILE, 0.6, None)),
             (SearchRequest(sampler=SamplerName.RANDOM), SamplerName.RANDOM, Pruning()),
             # A Gaussian process learns nothing from pruned trials.
             (SearchRequest(sampler=SamplerName.GP), SamplerName.GP, Pruning(PrunerName.NONE)),
@@ -95,8 +95,8 @@ class TestSettings:
             f"study 'khmer-ocr': its search has {difference}{remedy}"
             for difference in (
                 "sampler tpe, not gp",
-                "pruner median, not none",
-                "prune_share 0.5, not 0.25",
+                "pruner quantile, not none",
+                "prune_share 0.6, not 0.25",
                 "prune_grace None, not 3",
             )
         )
@@ -136,9 +136,9 @@ class TestSettings:
         (SearchRequest(prune_share=0.25, prune_grace=3), []),
         (SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=3), []),
         (
-            SearchRequest(sampler=SamplerName.GP, pruner=PrunerName.MEDIAN),
+            SearchRequest(sampler=SamplerName.GP, pruner=PrunerName.QUANTILE),
             [
-                "--pruner: found 'median' with the sampler gp, which learns nothing from pruned trials; "
+                "--pruner: found 'quantile' with the sampler gp, which learns nothing from pruned trials; "
                 "leave --pruner out, or choose --sampler tpe"
             ],
         ),

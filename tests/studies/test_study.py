@@ -10,8 +10,9 @@ from typing import Any
 import optuna
 import pytest
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
-from search_spaces import ConfigurationError
+from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
     OutputFolder,
     StudyTerms,
@@ -134,6 +135,25 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) 
     with pytest.raises(ConfigurationError, match=r"another program made it.*another --study name"):
         start(path=path)
     assert foreign.user_attrs == {}
+
+
+def test_a_study_that_another_process_completes_at_this_moment_is_joined(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
+    look = optuna.Study.get_trials
+
+    def look_while_the_other_writes(study: optuna.Study, **options: Any) -> list[FrozenTrial]:
+        monkeypatch.setattr(optuna.Study, "get_trials", look)
+        start({"one": TrainingConfig()}, path=path)
+        return look(study, **options)
+
+    monkeypatch.setattr(optuna.Study, "get_trials", look_while_the_other_writes)
+    study, _ = start({"one": TrainingConfig()}, path=path)
+    assert optuna.Study.get_trials is look
+    assert [trial.user_attrs["experiment_name"] for trial in study.get_trials()] == ["one"]
 
 
 def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:

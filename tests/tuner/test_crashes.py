@@ -75,6 +75,7 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
 
 
+@pytest.mark.slow
 def test_deaths_with_progress_between_them_are_forgiven(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 4}}})
     die(config, "one", 0, 0, 1, 2)

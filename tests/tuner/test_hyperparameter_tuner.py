@@ -11,7 +11,16 @@ import torch
 import yaml
 
 from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError
-from studies import RowState, StatusRow, claim_next, load_study, study_status
+from studies import (
+    PrunerName,
+    RowState,
+    SamplerName,
+    SearchRequest,
+    StatusRow,
+    claim_next,
+    load_study,
+    study_status,
+)
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
 from tuner.training.checkpoints import load_checkpoint
@@ -337,13 +346,14 @@ class TestRefusals:
             ({"device": "gpu"}, "device: found 'gpu'"),
             ({"results_file": "no/such/results.json"}, "no folder .*no/such"),
             ({"results_file": "."}, "this is a folder"),
+            ({"search": SearchRequest(SamplerName.GP, PrunerName.QUANTILE)}, "learns nothing from pruned trials"),
             ({"output_dir": "experiments.yaml"}, "is a file"),
         ],
     )
     def test_bad_arguments_create_nothing(
-        self, arguments: dict[str, str], message: str, write_config: WriteConfig, tmp_path: Path
+        self, arguments: dict[str, Any], message: str, write_config: WriteConfig, tmp_path: Path
     ) -> None:
-        tuner = HyperparameterTuner(str(write_config({"one": {}})), **arguments)  # type: ignore[arg-type]
+        tuner = HyperparameterTuner(str(write_config({"one": {}})), **arguments)
         with pytest.raises(ConfigurationError, match=message):
             tuner.run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]

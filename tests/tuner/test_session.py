@@ -319,8 +319,8 @@ class TestSearch:
         ("asked", "says"),
         [
             (SearchRequest(sampler=SamplerName.GP, more=1), "sampler random, not gp"),
-            (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner median, not none"),
-            (SearchRequest(prune_share=0.25, more=1), "prune_share 0.5, not 0.25"),
+            (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner quantile, not none"),
+            (SearchRequest(prune_share=0.25, more=1), "prune_share 0.6, not 0.25"),
             (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
         ],
     )

@@ -32,7 +32,7 @@ MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 # Long enough for another process to do something to the one that trains it.
-LONG = {"training": {"num_epochs": 15, "batch_size": 2}, "early_stopping": {"patience": 100}}
+LONG = {"training": {"num_epochs": 15, "batch_size": 4}, "early_stopping": {"patience": 100}}
 SECONDS_TO_STOP = 10
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -194,7 +194,7 @@ class TestStopping:
 
 def at_start(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let something happen at the start of every Python process to come."""
-    (folder / "sitecustomize.py").write_text(f"import os; {code}")
+    (folder / "sitecustomize.py").write_text(f"import os, sys; {code}")
     monkeypatch.syspath_prepend(folder)
 
 
@@ -228,7 +228,23 @@ class TestWorkersThatCannotWork:
         lines = capfd.readouterr().err.splitlines()
         assert lines.count(f"a worker has ended: {told}") == 2
         assert f"error: unexpected RuntimeError: {told}" in lines
+        assert "Traceback" not in "".join(lines)
         assert {row.state for row in rows().values()} == {RowState.WAITING}
+
+    def test_their_traceback_is_shown_when_asked_for(
+        self,
+        write_config: WriteConfig,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        at_start(tmp_path, monkeypatch, "sys.modules['torch'] = None")
+        argv = ["run", "--config", str(write_config({"one": {}, "two": {}})), "--workers", "2", "--debug"]
+        assert main([*argv, "--results-file", "r.json"]) == 1
+        told = capfd.readouterr().err
+        assert "a worker has ended: unexpected ModuleNotFoundError: import of torch halted" in told
+        assert "in a worker process:\nTraceback (most recent call last):" in told
+        assert "in _work" in told
 
     def test_processes_that_are_killed_at_once_are_not_begun_for_ever(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def main() -> int:
             orders = json.loads(sys.stdin.readline() or "null")
             if orders is None:  # the parent has died already
                 return DONE
-            place = argparse.Namespace(output_dir=orders["output_dir"], storage=orders["storage"], debug=False)
+            place = argparse.Namespace(output_dir=orders["output_dir"], storage=orders["storage"], debug=True)
             threading.Thread(target=_stop_with_parent, daemon=True).start()
             _work(orders)
             return DONE
@@ -42,6 +43,7 @@ def _work(orders: dict[str, Any]) -> None:
 
     from search_spaces import TrainingConfig
     from tuner.cli.displays import logged_as_notes
+    from tuner.display import Display
     from tuner.display.events import EventWriter
     from tuner.scope import Limits, Scope
     from tuner.session import Session
@@ -54,11 +56,12 @@ def _work(orders: dict[str, Any]) -> None:
     with logged_as_notes(display, debug=False):
         session = Session.reopen(
             Path(orders["output_dir"]),
-            display=display,
+            display=Display(),  # the parent has told already what there is to tell
             storage=orders["storage"],
             device=orders["device"],
             experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
         )
+        session = replace(session, workplace=replace(session.workplace, display=display))
         work_here(session, scope, Limits(deadline, orders["until_targets"]))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 DEVICES = ("auto", "cpu", "cuda")
 SAMPLERS = ("tpe", "random", "gp")
-PRUNERS = ("median", "hyperband", "none")
+PRUNERS = ("quantile", "hyperband", "none")
 LARGEST_SEED = 2**32 - 1
 MOST_WORKERS = 256
 MOST_TRIALS = 1_000_000
@@ -183,13 +183,14 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--pruner",
         metavar="P",
         type=one_of(*PRUNERS),
-        help="median, hyperband or none: what ends hopeless trials (default: the study's, else median; none with gp)",
+        help="quantile, hyperband or none: what ends hopeless trials "
+        "(default: the study's, else quantile; none with gp)",
     )
     group.add_argument(
         "--prune-share",
         metavar="X",
         type=share,
-        help="for median: the share of the other trials that one must keep up with (default: 0.5)",
+        help="for quantile: the share of the others that a trial must keep up with when its grace ends (default: 0.6)",
     )
     group.add_argument(
         "--prune-grace",

@@ -82,12 +82,13 @@ class CheckpointFolder:
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
         """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""
+        # The snapshot first: once `last` is there, nobody comes back to this epoch to complete it.
+        if epoch % self._every == 0:
+            self._save_snapshot(epoch, state)
         last = self.path / "last.pt"
         if last.exists():
             last.replace(self.path / "previous.pt")
         save_checkpoint(last, state)
-        if epoch % self._every == 0:
-            self._save_snapshot(epoch, state)
 
     def load_last(self) -> dict[str, Any] | None:
         """Return the newest undamaged state of an unfinished training, or None if there is none; damaged ones go."""

@@ -30,10 +30,10 @@ CASES = {
     "fewer trials than none": ([*GOOD, "--trials", "-1"], ["--trials", "'-1'", "from 0 to 1,000,000"]),
     "trials in words": ([*GOOD, "--trials", "x"], ["--trials", "'x'", "whole number"]),
     "unknown sampler": ([*GOOD, "--trials", "2", "--sampler", "foo"], ["--sampler", "'foo'", "tpe, random, gp"]),
-    "misspelt pruner": ([*GOOD, "--pruner", "medain"], ["--pruner", "did you mean 'median'?"]),
+    "misspelt pruner": ([*GOOD, "--pruner", "quantle"], ["--pruner", "did you mean 'quantile'?"]),
     "a Gaussian process with pruning": (
-        [*GOOD, "--trials", "2", "--sampler", "gp", "--pruner", "median"],
-        ["--pruner", "'median'", "learns nothing from pruned trials", "--sampler tpe"],
+        [*GOOD, "--trials", "2", "--sampler", "gp", "--pruner", "quantile"],
+        ["--pruner", "'quantile'", "learns nothing from pruned trials", "--sampler tpe"],
     ),
     "a share above 1": ([*GOOD, "--prune-share", "2"], ["--prune-share", "'2'", "above 0 and below 1"]),
     "a share in words": ([*GOOD, "--prune-share", "half"], ["--prune-share", "'half'"]),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +154,7 @@ def test_another_space_or_way_to_search_is_refused_with_what_changed(cli, home, 
         sampler = cli(*command, "--sampler", "random", "--prune-share", "0.25")
         assert sampler.code == 2
         assert "sampler tpe, not random" in sampler.err
-        assert "prune_share 0.5, not 0.25" in sampler.err
+        assert "prune_share 0.6, not 0.25" in sampler.err
     assert (states(), tree(home / OUT).keys()) == before
 
 
@@ -168,6 +171,16 @@ def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_conf
     assert one.epochs == len((OUT / "one" / "metrics.jsonl").read_text().splitlines()) > 0
     assert (OUT / "one" / "checkpoints" / "last.pt").exists()
     assert json.loads(Path("r.json").read_text())["all_results"] == []
+
+
+def test_ctrl_c_says_how_to_go_on_without_adding_trials_again(cli, home):
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    stopped = cli("search", "--trials", "300")
+    timer.join()
+    assert stopped.code == 130
+    assert stopped.err.endswith("stopped; `khmer-tuner resume` goes on where it left\n")
+    assert set(states().values()) & {"interrupted", "waiting"}
 
 
 def test_with_its_targets_met_a_study_begins_nothing_more(cli, write_config, write_space):

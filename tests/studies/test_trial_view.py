@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError, TrainingConfig
+from studies import (
+    OutputFolder,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    claim_next,
+    find_trial,
+    load_study,
+    retry_failed_presets,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+@pytest.fixture
+def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
+    """Presets 0 to 2, of which one is called 0; search trial 3; the failed preset 0 again as 4."""
+    study, folder = start({"baseline": TrainingConfig(), "0": TrainingConfig(seed=1), "one": TrainingConfig(seed=2)})
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    retry_failed_presets(study, folder)
+    return load_study(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [("baseline", 4), ("4", 4), ("one", 2), ("2", 2), ("search_0003", 3), ("3", 3), ("0", 1), ("1", 1)],
+)
+def test_a_trial_is_found_by_its_name_or_its_number(
+    word: str, number: int, study: tuple[optuna.Study, OutputFolder]
+) -> None:
+    record, row = find_trial(*study, word)
+    assert (record.number, row.number, row.name) == (number, number, record.experiment_name)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("7", "trial: found '7'; the study has trials 0 to 4"),
+        ("search_0004", "trial: found 'search_0004'; did you mean 'search_0003'?"),
+        ("basline", "trial: found 'basline'; did you mean 'baseline'?"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(word: str, told: str, study: tuple[optuna.Study, OutputFolder]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        find_trial(*study, word)
+    assert str(caught.value) == told
+
+
+def test_a_study_without_trials_has_none_to_show(start: Start) -> None:
+    with pytest.raises(ConfigurationError, match=r"^trial: found '0'; the study has no trials yet$"):
+        find_trial(*start(), "0")

@@ -1,0 +1,147 @@
+"""A study whose processes are killed ends as if nothing had happened: `scripts/kill_harness.py`, with few kills."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).parents[2]
+HARNESS = ROOT / "scripts" / "kill_harness.py"
+# Memory, where there is such a folder: what is killed leaves the same on both, and a disk makes it wait.
+MEMORY = Path("/dev/shm")
+NOTHING_DIFFERS = (
+    "trials lost: 0, doubled: 0; studies that differ: 0",
+    "epochs trained again beyond the one in flight: 0",
+)
+
+
+def kill(folder: Path, *options: str) -> str:
+    """Kill as the options say, in a folder; return what the harness printed."""
+    command = [sys.executable, str(HARNESS), "--folder", str(folder), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def work_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def killed(work_folder: Path) -> tuple[Path, str]:
+    """The undisturbed study of a short harness run, and what the harness printed."""
+    folder = work_folder / "short"
+    return folder / "reference", kill(folder, "--kills", "12", "--seed", "1", "--trials", "3")
+
+
+def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, str]) -> None:
+    _, printed = killed
+    assert "12 kills, " in printed
+    for line in NOTHING_DIFFERS:
+        assert line in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [("--kills", "100", "--seed", "2"), ("--kills", "8", "--seed", "3", "--trials", "4", "--fresh")],
+    ids=["forked", "fresh interpreters"],
+)
+def test_killed_more_often(work_folder: Path, options: tuple[str, ...]) -> None:
+    printed = kill(work_folder / "-".join(options), *options)
+    for line in NOTHING_DIFFERS:
+        assert line in printed
+
+
+def change_metrics(study: Path) -> None:
+    path = study / "out" / "plain" / "metrics.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    metrics = json.loads(first)
+    metrics["train_loss"] += 1e-14
+    path.write_text("".join([json.dumps(metrics) + "\n", *others]))
+
+
+def change_weight(study: Path) -> None:
+    path = study / "out" / "plain" / "checkpoints" / "best.pt"
+    state = load_checkpoint(path)
+    weights = next(iter(state["model"].values()))
+    weights.view(-1)[0] += 1e-7 * weights.view(-1)[0]
+    save_checkpoint(path, state)
+
+
+def change_results(study: Path) -> None:
+    path = study / "results.json"
+    path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
+
+
+def in_database(statement: str) -> Callable[[Path], None]:
+    def change(study: Path) -> None:
+        with closing(sqlite3.connect(study / "out" / "study.db")) as database, database:
+            assert database.execute(statement).rowcount == 1
+
+    return change
+
+
+def draw_a_curve_twice(study: Path) -> None:
+    (curve,) = (study / "out" / "with_curves" / "tensorboard").glob("events.*")
+    shutil.copy(curve, curve.with_name(f"{curve.name}.copy"))
+
+
+def leave_half_a_file(study: Path) -> None:
+    (study / "out" / "plain" / "checkpoints" / ".best.pt.tmp").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "item"),
+    [
+        (change_metrics, "out/plain/metrics.jsonl"),
+        (change_weight, "out/plain/checkpoints/best.pt"),
+        (change_results, "results file"),
+        (draw_a_curve_twice, "out/with_curves/tensorboard (TensorBoard)"),
+        (leave_half_a_file, "files left over"),
+        (
+            in_database(
+                "UPDATE trial_params SET param_value = param_value * 1.000000000000001 "
+                "WHERE trial_id = 1 AND param_name = 'learning_rate'"
+            ),
+            "trial 0: parameters",
+        ),
+        (
+            in_database("UPDATE trial_intermediate_values SET intermediate_value = 1 WHERE trial_id = 1 AND step = 2"),
+            "trial 0: reports",
+        ),
+        (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "trial 1: state"),
+    ],
+    ids=["metrics", "weight", "results", "curve", "half a file", "parameter", "report", "state"],
+)
+def test_the_harness_notices(
+    change: Callable[[Path], None],
+    item: str,
+    killed: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    picture: Any = importlib.import_module("killing.picture")
+    study = tmp_path / "study"
+    shutil.copytree(killed[0], study)
+    before = picture.take_picture(study)
+    change(study)
+    assert [difference.item for difference in picture.differences(before, picture.take_picture(study))] == [item]
