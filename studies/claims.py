@@ -120,6 +120,7 @@ def claim_next(
         try:
             claim = _take(study, trial.number, lease)
         except BaseException:
+            lease.write_note(_LET_GO)  # an error of the database is no death
             lease.release()
             raise
         if claim is not None:

@@ -33,7 +33,8 @@ class Pruning:
 
     Attributes:
         pruner: ``quantile`` compares with what others had reached at the same epoch, ``hyperband`` is Optuna's,
-            ``none`` prunes nothing.
+            ``none`` prunes nothing. Optuna notes that Hyperband was asked, not what it said, so a trial whose process
+            dies between that verdict and its end goes on to the next rung.
         share: For ``quantile``: the share of the others, above 0 and below 1, that a trial must keep up with at the end
             of its grace. It grows from there, see `share_at`.
         grace: Epochs before the first comparison, 1 or more; None for the trial's `early_stopping_patience`, the grace
@@ -89,13 +90,14 @@ def value_to_keep_up_with(study: optuna.Study, number: int, epoch: int, share: f
 
     All others count: pruned ones too, since a comparison with the completed alone gets stricter with every trial that
     it ends, and those that ended earlier with their last value. Running ones count once they have reached the epoch;
-    failed ones say nothing about their settings.
+    failed ones say nothing about their settings. (A search trial that diverged is a pruned one.)
 
     Args:
         study: The study; it is only read.
         number: The trial that is compared.
         epoch: Counted from 1.
-        share: Which quantile, from the worst value up: 0.5 for the median. Between two values in proportion.
+        share: Which quantile, from the worst value up: 0.5 for the median. Between two values in proportion. Of n
+            others it is ``1 - 1/n`` at most: few cannot say what the best few per cent are.
 
     Returns:
         The value, or None if there is nothing to compare with.
@@ -104,7 +106,7 @@ def value_to_keep_up_with(study: optuna.Study, number: int, epoch: int, share: f
     values = sorted(_values_at(others, epoch), reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
     if not values:
         return None
-    position = share * (len(values) - 1)
+    position = min(share, 1 - 1 / len(values)) * (len(values) - 1)
     below = int(position)
     above = min(below + 1, len(values) - 1)
     return values[below] + (values[above] - values[below]) * (position - below)

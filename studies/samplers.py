@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.space import SearchSpace
 from studies.distributions import to_distribution
@@ -41,11 +41,11 @@ class StatelessSampler(BaseSampler):
     The parameters that count in every trial are drawn jointly; the conditional ones each for itself.
     """
 
-    def __init__(self, name: SamplerName, seed: int, space: SearchSpace) -> None:
-        """Take which sampler draws, the study's seed and its search space."""
+    def __init__(self, name: SamplerName, seed: int, space: Callable[[], SearchSpace]) -> None:
+        """Take which sampler draws, the study's seed, and who tells its search space: new presets may widen it."""
         self._name = name
         self._seed = seed
-        self._joint = {item.name: to_distribution(item.domain) for item in space if not item.when}
+        self._space = space
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what is drawn jointly.
@@ -56,7 +56,7 @@ class StatelessSampler(BaseSampler):
         """
         if self._name is SamplerName.GP:
             return self._fresh(study, trial, "joint").infer_relative_search_space(study, trial)
-        return dict(self._joint)
+        return {item.name: to_distribution(item.domain) for item in self._space() if not item.when}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -87,7 +87,12 @@ def _mixed(seed: int, number: int, what: str) -> int:
 def _startup_trials(study: optuna.Study, number: int) -> int:
     """Return how many trials must have ended before a model is fitted: presets are no random sample of the space."""
     trials = trials_of_this_draw(study)
-    presets = [trial for trial in trials if trial.user_attrs.get(KIND) == TrialKind.PRESET and trial.number < number]
+    # Failed trials are no part of the history that samplers look at.
+    presets = [
+        trial
+        for trial in trials
+        if trial.number < number and trial.user_attrs.get(KIND) == TrialKind.PRESET and trial.state != TrialState.FAIL
+    ]
     return len(presets) + RANDOM_SEARCH_TRIALS
 
 

@@ -17,7 +17,7 @@ from studies.samplers import SamplerName, StatelessSampler
 from studies.trial_record import KIND, TrialKind, TrialPhase, TrialRecord, latest_presets, own_trials, read_record
 
 # Every waiting trial is read again at each look at the study, so a large budget is enqueued piece by piece.
-MOST_WAITING = 50
+MOST_WAITING = 20
 
 _SEARCH = "search"
 _BUDGET = "search_trials"
@@ -174,7 +174,7 @@ def prepare_sampling(study: optuna.Study, seed: int) -> None:
     settings = search_settings(study)
     if settings is None:
         return
-    study.sampler = StatelessSampler(settings.sampler, seed, study_space(study))
+    study.sampler = StatelessSampler(settings.sampler, seed, lambda: study_space(study))
     start = settings.start
     study.pruner = settings.pruning.optuna_pruner(start.early_stopping_patience, start.num_epochs)
 

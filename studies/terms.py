@@ -65,8 +65,8 @@ class StudyTerms:
 
     def extended(self, now: StudyTerms) -> StudyTerms:
         """Return these terms with the models that other terms add, and the dataset where those have found it."""
-        dataset = {**self.dataset, _DATASET_PLACE: now.dataset.get(_DATASET_PLACE)}
-        return replace(self, models={**now.models, **self.models}, dataset=dataset)
+        place = {name: value for name, value in now.dataset.items() if name == _DATASET_PLACE}
+        return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **place})
 
     def _compared(self) -> dict[str, Any]:
         """Return what must not change, under the names that users know."""

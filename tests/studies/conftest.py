@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import alembic.util
 import optuna
 import pytest
 import sqlalchemy
@@ -103,9 +105,17 @@ def fast_disk() -> Iterator[None]:
     sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def revisions_read_once() -> Iterator[None]:
+    """Alembic runs Optuna's schema revisions whenever a database is opened, for longer than most tests take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alembic.util, "load_python_file", functools.cache(alembic.util.load_python_file))
+        yield
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without a study, to be copied: making one takes most of the time that a small test needs."""
+    """A database without a study, to be copied: making one takes longer than most tests."""
     path = tmp_path_factory.mktemp("empty")
     open_storage(default_storage_url(path)).engine.dispose()
     return path / "study.db"

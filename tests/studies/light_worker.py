@@ -9,8 +9,8 @@ die FOLDER PRESETS SEARCHES: fork a start of a study that kills itself at its fi
     one that does not; print what each pair leaves.
 owe FOLDER SEARCHES: fork a request for search trials that kills itself at its first, second, ... commit, and each time
     a process that only completes what the study owes; print what each pair leaves.
-struggle FOLDER PRESETS SEARCHES: fork workers on one study, each killing itself a commit later than the one before,
-    until one gets to the end; print how many it took.
+struggle FOLDER PRESETS SEARCHES: fork workers on the study FOLDER/out, each killing itself a commit later than the one
+    before, until one gets to the end; print how many it took. One does the same work undisturbed in FOLDER/calm.
 attempts FOLDER STORY...: a preset for each story, and for each of its letters, one after the other, a process that
     claims the preset and then is killed (k), is killed after a new epoch (e), lets go of it (s), or is killed while it
     claims it (c).
@@ -20,6 +20,7 @@ search FOLDER SEARCHES [COMMIT]: three presets and so many search trials, killed
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import alembic.util
 import optuna
 import sqlalchemy
 
@@ -74,6 +76,10 @@ TERMS = StudyTerms(
     dataset={"fingerprint": "f"},
     models={},
 )
+
+
+# Alembic runs Optuna's schema revisions whenever a database is opened; here each process, with its forks, does so once.
+alembic.util.load_python_file = functools.cache(alembic.util.load_python_file)
 
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
@@ -210,13 +216,14 @@ def complete(path: Path) -> None:
 
 def struggle(path: Path, presets: int, searches: int) -> None:
     warm_up()
+    assert in_fork(work_and_die, path / "calm", presets, searches, math.inf) == 0
     workers = 1
-    while in_fork(work_and_die, path, presets, searches, workers) != 0:
+    while in_fork(work_and_die, path / "out", presets, searches, workers) != 0:
         workers += 1
     print(workers)
 
 
-def work_and_die(path: Path, presets: int, searches: int, point: int) -> None:
+def work_and_die(path: Path, presets: int, searches: int, point: float) -> None:
     study, folder = join(path, presets, searches)
     die_at_commit(point)
     work_off(study, folder, path / "trained.log")

@@ -28,7 +28,6 @@ from studies import (
     top_up,
     unenqueued_trials,
 )
-from studies.search import MOST_WAITING
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -180,19 +179,25 @@ class TestBudget:
             ([{"at_least": 3}, {"more": 2}, {"at_least": 4}], 5),
             ([{"more": 2}, {"at_least": 3}], 3),
             # Also where some of them are not enqueued yet.
-            ([{"more": MOST_WAITING + 10}, {"more": 10}], MOST_WAITING + 20),
-            ([{"at_least": MOST_WAITING + 10}, {"more": 1}], MOST_WAITING + 11),
+            ([{"more": 9}, {"more": 3}], 12),
+            ([{"at_least": 9}, {"more": 1}], 10),
             ([{}], 0),
         ],
     )
     def test_at_least_is_a_total_and_more_comes_on_top(
-        self, requests: list[dict[str, int]], budget: int, start: Start, presets: Presets
+        self,
+        requests: list[dict[str, int]],
+        budget: int,
+        start: Start,
+        presets: Presets,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("studies.search.MOST_WAITING", 7)
         for numbers_asked in requests:
             study, folder = start(presets)
             ask_for_search(study, folder, SearchRequest(**numbers_asked))
         assert search_budget(study) == budget
-        waiting = min(budget, MOST_WAITING)
+        waiting = min(budget, 7)
         assert numbers(study) == list(range(3, 3 + waiting))
         records = [read_record(trial) for trial in study.get_trials()]
         assert unenqueued_trials(study, records) == budget - waiting

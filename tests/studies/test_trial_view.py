@@ -34,29 +34,23 @@ def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFold
     return load_study(folder.path)
 
 
-@pytest.mark.parametrize(
-    ("word", "number"),
-    [("baseline", 4), ("4", 4), ("one", 2), ("2", 2), ("search_0003", 3), ("3", 3), ("0", 1), ("1", 1)],
-)
-def test_a_trial_is_found_by_its_name_or_its_number(
-    word: str, number: int, study: tuple[optuna.Study, OutputFolder]
-) -> None:
-    record, row = find_trial(*study, word)
-    assert (record.number, row.number, row.name) == (number, number, record.experiment_name)
+def test_a_trial_is_found_by_its_name_or_its_number(study: tuple[optuna.Study, OutputFolder]) -> None:
+    expected = {"baseline": 4, "4": 4, "one": 2, "2": 2, "search_0003": 3, "3": 3, "0": 1, "1": 1}
+    found = {word: find_trial(*study, word) for word in expected}
+    assert {word: record.number for word, (record, _) in found.items()} == expected
+    assert all((row.number, row.name) == (record.number, record.experiment_name) for record, row in found.values())
 
 
-@pytest.mark.parametrize(
-    ("word", "told"),
-    [
-        ("7", "trial: found '7'; the study has trials 0 to 4"),
-        ("search_0004", "trial: found 'search_0004'; did you mean 'search_0003'?"),
-        ("basline", "trial: found 'basline'; did you mean 'baseline'?"),
-    ],
-)
-def test_what_is_not_there_is_told_with_what_is(word: str, told: str, study: tuple[optuna.Study, OutputFolder]) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        find_trial(*study, word)
-    assert str(caught.value) == told
+def test_what_is_not_there_is_told_with_what_is(study: tuple[optuna.Study, OutputFolder]) -> None:
+    expected = {
+        "7": "trial: found '7'; the study has trials 0 to 4",
+        "search_0004": "trial: found 'search_0004'; did you mean 'search_0003'?",
+        "basline": "trial: found 'basline'; did you mean 'baseline'?",
+    }
+    for word, told in expected.items():
+        with pytest.raises(ConfigurationError) as caught:
+            find_trial(*study, word)
+        assert str(caught.value) == told
 
 
 def test_a_study_without_trials_has_none_to_show(start: Start) -> None:

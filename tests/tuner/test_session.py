@@ -20,6 +20,7 @@ from search_spaces import (
 )
 from studies import (
     PrunerName,
+    Pruning,
     SamplerName,
     SearchRequest,
     TrialKind,
@@ -320,7 +321,7 @@ class TestSearch:
         [
             (SearchRequest(sampler=SamplerName.GP, more=1), "sampler random, not gp"),
             (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner quantile, not none"),
-            (SearchRequest(prune_share=0.25, more=1), "prune_share 0.6, not 0.25"),
+            (SearchRequest(prune_share=0.25, more=1), f"prune_share {Pruning.share}, not 0.25"),
             (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
         ],
     )

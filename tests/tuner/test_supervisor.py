@@ -184,6 +184,7 @@ class TestStopping:
         assert left == []
         after = rows()
         assert {row.worker_pid for row in after.values()} == {None}
+        assert RowState.INTERRUPTED in {row.state for row in after.values()}  # they did not just come to an end
         assert all(after[name].epochs >= row.epochs for name, row in before.items())
 
         assert main(["resume", "--output-dir", str(OUT), "--results-file", "resumed.json"]) == 0

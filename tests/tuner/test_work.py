@@ -143,15 +143,20 @@ def test_settings_that_are_known_are_told_before_they_are_trained(
 
 
 class TestTime:
+    @pytest.mark.parametrize("when", [{"after_epoch": 2}, {"in_batch": 5 + 3}], ids=["then", "in the middle of one"])
     def test_a_running_trial_is_left_after_its_epoch_and_gone_on_with(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+        self,
+        when: dict[str, int],
+        write_config: WriteConfig,
+        make_watcher: MakeWatcher,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
 
         def hours_pass() -> None:
             monkeypatch.setattr("tuner.scope.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200))
 
-        watcher = make_watcher(after_epoch=2, happens=hours_pass)
+        watcher = make_watcher(happens=hours_pass, **when)
         work(opened(config, watcher), Scope(), Limits(deadline=time.monotonic() + 3600))
         assert watcher.notes == ["one, two: not done here, the time is up"]
         assert watcher.epochs == [(0, 1), (0, 2)]
