@@ -152,9 +152,10 @@ def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
         (Pruning(), 2, 2, 0.33, True),
         (Pruning(), 2, 2, 0.35, False),
         (Pruning(), 3, 2, 0.0, False),
-        # After twice the grace 90 % are to be kept up with: 0.46.
-        (Pruning(), 2, 4, 0.45, True),
-        (Pruning(), 2, 4, 0.47, False),
+        # Half as long again: 1 - 0.4 * (2/3)^2 of them, but of five others no more than four fifths: 0.42.
+        (Pruning(), 2, 3, 0.41, True),
+        (Pruning(), 2, 4, 0.41, True),
+        (Pruning(), 2, 99, 0.43, False),
         (Pruning(grace=1), 9, 1, 0.0, True),
         (Pruning(grace=4), 1, 3, 0.0, False),
         (Pruning(share=0.25), 2, 2, 0.19, True),
@@ -170,6 +171,19 @@ def test_a_trial_is_hopeless_once_its_grace_is_over_and_it_is_worse(
     with search_trial(study, folder) as claim:
         claim.trial.report(best, epoch)
         assert pruning.is_hopeless(claim.trial, epoch, patience, best.__lt__) is hopeless
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
+def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(epoch: int, share: float) -> None:
+    assert Pruning().share_at(epoch, grace=10) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("others", "rival"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
+def test_few_others_ask_for_less(others: int, rival: float, storage: RDBStorage) -> None:
+    study = optuna.create_study(storage=storage, direction="maximize")
+    for number in range(1, others + 1):
+        add(study, {1: number / 10})
+    assert value_to_keep_up_with(study, 99, 1, 0.9) == pytest.approx(rival)
 
 
 def test_who_is_alone_is_never_hopeless(start: Start) -> None:

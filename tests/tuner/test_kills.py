@@ -61,7 +61,7 @@ def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [("--kills", "100", "--seed", "2"), ("--kills", "8", "--seed", "3", "--trials", "4", "--fresh")],
+    [("--kills", "80", "--seed", "2"), ("--kills", "6", "--seed", "3", "--trials", "3", "--fresh")],
     ids=["forked", "fresh interpreters"],
 )
 def test_killed_more_often(work_folder: Path, options: tuple[str, ...]) -> None:
