@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from studies.presets import preset_order
 from studies.trial_record import (
@@ -77,11 +79,23 @@ def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
     return next(iter(_best_first(whole)), None)
 
 
-def records_not_kept(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the ended search trials whose checkpoints nobody will want: all but the ten best, pruned ones included."""
-    searches = [record for record in records if record.kind is TrialKind.SEARCH]
-    kept = {record.number for record in _best_first(searches)[:KEPT_SEARCH_TRIALS]}
+def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
+    """Return the ended search trials whose checkpoints nobody will want.
+
+    Kept are the ten best, pruned ones included, and the best by the monitored metric, which may be another one.
+    """
+    searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
+    kept = {record.number for record in _best_first(searches)[:KEPT_SEARCH_TRIALS]} | _leader(study, searches)
     return [record for record in searches if record.number not in kept]
+
+
+def _leader(study: optuna.Study, records: Iterable[TrialRecord]) -> set[int]:
+    """Return the number of the completed trial of the best monitored value, if there is one."""
+    trials = study.get_trials(deepcopy=False)
+    values = {record.number: trials[record.number].value for record in records}
+    complete = {number: value for number, value in values.items() if trials[number].state == TrialState.COMPLETE}
+    best = max if study.direction == StudyDirection.MAXIMIZE else min
+    return {best(complete, key=lambda number: complete[number] or 0.0)} if complete else set()
 
 
 def _best_first(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -25,7 +25,6 @@ from studies import (
     TrialOutcome,
     TrialRecord,
     WhyEnded,
-    ended_records,
     records_not_kept,
     search_settings,
     study_space,
@@ -94,7 +93,7 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
     with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
         _checkpoints(folder, claim.record.training_config).end()
-        _remove_checkpoints(records_not_kept(ended_records(claim.trial.study)), workplace.folder)
+        _remove_checkpoints(records_not_kept(claim.trial.study), workplace.folder)
 
 
 def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path) -> None:

@@ -91,7 +91,7 @@ def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
     elif limits.until_targets and (winner := _winner(session)) is not None:
         reason = f"{winner} has met the targets"
     elif _in_hands(session).issuperset(left):
-        reason = "another process is training them"
+        reason = f"another process is training {'them' if len(left) > 1 else 'it'}"
     else:
         reason = "no worker is left; `khmer-tuner resume` goes on with them"
     shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")

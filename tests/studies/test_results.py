@@ -277,9 +277,9 @@ def test_only_the_ten_best_search_trials_keep_their_checkpoints(
         why = WhyEnded.NONFINITE_LOSS if number in failed else why
         end(study, folder, replace(accurate(outcome, char, 0.0), why_ended=why))
         if number == 9:
-            assert records_not_kept(ended_records(study)) == []
+            assert records_not_kept(study) == []
     # Of two equals the earlier is kept; one that failed is not, however good it was.
-    dropped = {record.experiment_name for record in records_not_kept(ended_records(study))}
+    dropped = {record.experiment_name for record in records_not_kept(study)}
     assert dropped == {"search_0006", "search_0014", "search_0015"}
 
 
@@ -291,4 +291,12 @@ def test_sequences_then_the_lower_number_decide_what_is_kept(
     ask_for_search(study, folder, SearchRequest(at_least=11))
     for accuracy in seq:
         end(study, folder, accurate(outcome, 0.5, accuracy))
-    assert [record.experiment_name for record in records_not_kept(ended_records(study))] == [dropped]
+    assert [record.experiment_name for record in records_not_kept(study)] == [dropped]
+
+
+def test_the_best_by_the_monitored_metric_is_kept_however_bad_its_accuracy(start: Start, outcome: TrialOutcome) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=12))
+    for number in range(12):
+        end(study, folder, accurate(outcome, 0.1 * (number > 1), 0.0), value=0.9 if number == 1 else 0.5)
+    assert [record.experiment_name for record in records_not_kept(study)] == ["search_0000"]

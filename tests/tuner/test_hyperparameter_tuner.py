@@ -254,7 +254,7 @@ class TestInterruption:
         with held:
             results = HyperparameterTuner(config, display=watcher).run_experiments()
             assert [entry["experiment_name"] for entry in results["all_results"]] == ["two"]
-            assert watcher.notes == ["one: not done here, another process is training them"]
+            assert watcher.notes == ["one: not done here, another process is training it"]
             sections = yaml.safe_load(Path(config).read_text())["experiments"]["one"]
             with pytest.raises(ExperimentFailedError, match="another process"):
                 HyperparameterTuner(config).run_single_experiment("one", sections)

@@ -96,7 +96,7 @@ def test_what_another_process_trains_is_left_to_it_and_said(
     assert held is not None
     with held:
         work(session, Scope(), Limits())
-    assert watcher.notes == ["one: not done here, another process is training them"]
+    assert watcher.notes == ["one: not done here, another process is training it"]
     assert [record.experiment_name for record in ended(session, Scope())] == ["two"]
 
 
