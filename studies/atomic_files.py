@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically: a temporary file beside it, flushed to disk, takes its name.
+    """Write a UTF-8 file atomically: a hidden temporary file beside it, flushed to disk, takes its name.
 
     Args:
         path: The file; its folder must exist.

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from itertools import pairwise
 from typing import Any
 
 import optuna
@@ -143,10 +142,10 @@ class TrialRecord:
 
     @property
     def deaths_in_a_row(self) -> int:
-        """How many processes have died on it, one after the other, without finishing an epoch; stops do not count."""
+        """How many processes have died one after the other in the epoch that is next now; stops do not count."""
         deaths = 0
-        for before, attempt in reversed(list(pairwise(self.attempts))):
-            if before.epochs != attempt.epochs:
+        for attempt in reversed(self.attempts):
+            if attempt.epochs != self.attempts[-1].epochs:
                 break
             deaths += attempt.after is BegunAfter.DEATH
         return deaths

@@ -6,11 +6,12 @@ import contextlib
 import errno
 import logging
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import optuna
 import torch
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -91,9 +92,7 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     else:
         _train_to_the_end(claim, workplace, folder)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
-    with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
-        _checkpoints(folder, claim.record.training_config).end()
-        _remove_checkpoints(records_not_kept(claim.trial.study), workplace.folder)
+    tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record])
 
 
 def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path) -> None:
@@ -247,6 +246,14 @@ def _checkpoints(folder: Path, config: TrainingConfig) -> CheckpointFolder:
     )
 
 
-def _remove_checkpoints(records: Sequence[TrialRecord], folder: OutputFolder) -> None:
+def tidy_checkpoints(study: optuna.Study, folder: OutputFolder, ended: Iterable[TrialRecord]) -> None:
+    """Remove what ended trials needed to go on, and all checkpoints of search trials that are not among the best."""
+    with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
+        for record in ended:
+            _checkpoints(folder.trial_dir(record.experiment_name), record.training_config).end()
+        _remove_checkpoints(records_not_kept(study), folder)
+
+
+def _remove_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) -> None:
     for record in records:
         _checkpoints(folder.trial_dir(record.experiment_name), record.training_config).clear()

@@ -19,7 +19,7 @@ from studies import (
     top_up,
     unenqueued_trials,
 )
-from tuner.objective import Paused, run_trial
+from tuner.objective import Paused, run_trial, tidy_checkpoints
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.supervisor import work_in_processes
@@ -37,6 +37,8 @@ def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> No
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
     """
+    # A process that died just after telling the study how a trial ended has left the rest to us.
+    tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study))
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
     workers = min(workers, len(planned) - len(done))

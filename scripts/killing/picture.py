@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def _file_items(folder: Path) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [str(path.relative_to(folder)) for path in files]
     yield "files left over", [name for name in names if _is_left_over(Path(name))]
-    yield "files", [name for name in names if not _is_left_over(Path(name)) and "tfevents" not in name]
+    lasting = [name for name in names if not name.endswith(".tmp") and not _is_left_over(Path(name))]
+    yield "files", [name for name in lasting if "tfevents" not in name]
     yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
     for path, name in zip(files, names, strict=True):
         for kind, content in _CONTENTS.items():
@@ -124,7 +126,13 @@ def _file_items(folder: Path) -> Items:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Return whether a file should have gone: half-written ones, and what only an unfinished training needs."""
+    """Return whether a file should have gone: half-written ones, and what only an unfinished training needs.
+
+    Small text files are written beside themselves under a hidden name that is new each time, since several processes may
+    write one at once. Such a name stays when its process is killed before the renaming, and means nothing to anybody.
+    """
+    if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+        return False
     return path.suffix in (".tmp", ".unfinished") or path.name in ("last.pt", "previous.pt", "study.db-journal")
 
 

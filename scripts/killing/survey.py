@@ -54,4 +54,4 @@ def _deaths(trial: Any) -> int:
     if not record.attempts:  # one died between the claim and its first note
         return 1
     got_on = record.attempts[-1].epochs != len(trial.intermediate_values)
-    return 0 if got_on else record.deaths_in_a_row + 1
+    return 1 if got_on else record.deaths_in_a_row + 1

@@ -201,12 +201,12 @@ STORIES = {
     # Stops neither count nor interrupt the row ...
     "ksks": ("waiting death stop death stop", 2),
     "ksksk": ("waiting death stop death stop death", 3),
-    # ... but an epoch does.
-    "e": ("waiting death", 0),
-    "kke": ("waiting death death death", 0),
-    "kkek": ("waiting death death death death", 1),
-    "eee": ("waiting death death death", 0),
-    "ekkk": ("waiting death death death death", 3),
+    # ... but an epoch does: whoever finished one died in the next.
+    "e": ("waiting death", 1),
+    "kke": ("waiting death death death", 1),
+    "kkek": ("waiting death death death death", 2),
+    "eee": ("waiting death death death", 1),
+    "ekk": ("waiting death death death", 3),
     # Nobody knows who began it.
     "c": ("waiting death", 1),
 }

@@ -21,7 +21,6 @@ from studies import (
     ask_for_search,
     claim_next,
     default_results_name,
-    ended_records,
     load_study,
     records_not_kept,
     render_results,

@@ -102,11 +102,11 @@ def attempts(*told: tuple[int, BegunAfter]) -> tuple[Attempt, ...]:
         (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (0, BegunAfter.DEATH)), 2),
         # Stops of both sides, and what came before the last new epoch, do not count.
         (((0, BegunAfter.WAITING), (0, BegunAfter.STOP), (0, BegunAfter.DEATH), (0, BegunAfter.STOP)), 1),
-        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.DEATH)), 0),
+        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.DEATH)), 1),
         (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.STOP), (4, BegunAfter.DEATH)), 1),
     ],
 )
-def test_deaths_in_a_row_are_those_since_the_last_new_epoch(
+def test_deaths_in_a_row_are_those_in_the_same_epoch(
     told: tuple[tuple[int, BegunAfter], ...], deaths: int, start: Start
 ) -> None:
     study, _ = start({"one": TrainingConfig()})

@@ -29,13 +29,20 @@ NOTHING_DIFFERS = (
 )
 
 
-def kill(folder: Path, *options: str) -> str:
-    """Kill as the options say, in a folder; return what the harness printed."""
+Harness = subprocess.CompletedProcess[str]
+
+
+def kill(folder: Path, *options: str) -> Harness:
+    """Kill as the options say, in a folder."""
     command = [sys.executable, str(HARNESS), "--folder", str(folder), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def check(done: Harness, kills: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    for line in (f"{kills} kills, ", *NOTHING_DIFFERS):
+        assert line in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -45,29 +52,24 @@ def work_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def killed(work_folder: Path) -> tuple[Path, str]:
-    """The undisturbed study of a short harness run, and what the harness printed."""
+def killed(work_folder: Path) -> tuple[Path, Harness]:
+    """The undisturbed study of a short harness run, and how the run went."""
     folder = work_folder / "short"
     return folder / "reference", kill(folder, "--kills", "12", "--seed", "1", "--trials", "3")
 
 
-def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, str]) -> None:
-    _, printed = killed
-    assert "12 kills, " in printed
-    for line in NOTHING_DIFFERS:
-        assert line in printed
+def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, Harness]) -> None:
+    check(killed[1], 12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [("--kills", "80", "--seed", "2"), ("--kills", "6", "--seed", "3", "--trials", "3", "--fresh")],
+    ("kills", "options"),
+    [(80, ("--seed", "2")), (6, ("--seed", "3", "--trials", "3", "--fresh"))],
     ids=["forked", "fresh interpreters"],
 )
-def test_killed_more_often(work_folder: Path, options: tuple[str, ...]) -> None:
-    printed = kill(work_folder / "-".join(options), *options)
-    for line in NOTHING_DIFFERS:
-        assert line in printed
+def test_killed_more_often(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:
+    check(kill(work_folder / f"{kills} kills", "--kills", str(kills), *options), kills)
 
 
 def change_metrics(study: Path) -> None:
@@ -134,7 +136,7 @@ def leave_half_a_file(study: Path) -> None:
 def test_the_harness_notices(
     change: Callable[[Path], None],
     item: str,
-    killed: tuple[Path, str],
+    killed: tuple[Path, Harness],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
