@@ -114,7 +114,7 @@ def main() -> int:
     options = parsed()
     os.makedirs(options.work_dir, exist_ok=True)
     os.chdir(options.work_dir)
-    prepare()
+    prepare(options.epochs)
     jobs = [(seed, pruner) for seed in options.seeds for pruner in options.pruners]
     with ThreadPoolExecutor(options.jobs) as pool:
         for done in [pool.submit(run, seed, pruner, options) for seed, pruner in jobs]:
@@ -133,15 +133,16 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a study for each (default: 0 1 2)")
     parser.add_argument("--trials", type=int, default=24, help="search trials of a study (default: %(default)s)")
     parser.add_argument("--pruners", nargs="+", default=["none", "quantile"], help="(default: none quantile)")
+    parser.add_argument("--epochs", type=int, default=24, help="epochs of a trial (default: %(default)s)")
     parser.add_argument("--sampler", default="tpe", help="(default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="studies side by side (default: %(default)s)")
     return parser.parse_args()
 
 
-def prepare() -> None:
+def prepare(epochs: int) -> None:
     """Write the configuration and draw the dataset, if that is still to do."""
     for name, text in (("models.yaml", MODELS), ("experiments.yaml", EXPERIMENTS), ("space.yaml", SPACE)):
-        Path(name).write_text(text)
+        Path(name).write_text(text.replace("num_epochs: 24", f"num_epochs: {epochs}"))
     if not Path("data/metadata.yaml").exists():
         generate_dataset(Path("data"), samples=SAMPLES, test_samples=TEST_SAMPLES)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -128,8 +128,8 @@ def _file_items(folder: Path) -> Items:
 def _is_left_over(path: Path) -> bool:
     """Return whether a file should have gone: half-written ones, and what only an unfinished training needs.
 
-    Small text files are written beside themselves under a hidden name that is new each time, since several processes may
-    write one at once. Such a name stays when its process is killed before the renaming, and means nothing to anybody.
+    Small text files are written under a hidden name that is new each time, since several processes may write one at
+    once. Such a name stays when its process is killed before the renaming, and means nothing to anybody.
     """
     if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
         return False

@@ -9,7 +9,6 @@ from search_spaces import (
     ModelDefinition,
     TrainingConfig,
     definition_changes,
-    definitions_digest,
     definitions_yaml,
     fit_loss,
     load_model_definitions,
@@ -59,19 +58,6 @@ def test_refused_files(write: Any, text: str, says: str) -> None:
 def test_missing_file_is_python_s_own_error() -> None:
     with pytest.raises(FileNotFoundError, match="did you mean"):
         load_model_definitions("config/model_confg.yaml")
-
-
-def test_digest_follows_the_named_models_only() -> None:
-    definitions = load_model_definitions("config/model_config.yaml")
-    digest = definitions_digest(definitions, ["small", "medium"])
-    assert digest == definitions_digest(definitions, ["medium", "small", "small"])
-    assert digest != definitions_digest(definitions, ["small", "large"])
-    changed = {**definitions, "large": definitions["small"]}
-    assert digest == definitions_digest(changed, ["small", "medium"])
-    changed = {**definitions, "medium": definitions["large"]}
-    assert digest != definitions_digest(changed, ["small", "medium"])
-    with pytest.raises(KeyError):
-        definitions_digest(definitions, ["none"])
 
 
 @pytest.mark.parametrize(
