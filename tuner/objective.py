@@ -87,12 +87,22 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     on after its last epoch.
     """
     folder = workplace.folder.trial_dir(claim.record.experiment_name)
-    if claim.crashed:
+    if claim.crashed and _may_kill_again(claim, read_metrics(folder)):
         claim.finish(_crash(read_metrics(folder)))
     else:
         _train_to_the_end(claim, workplace, folder)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
     tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record])
+
+
+def _may_kill_again(claim: Claim, epochs: Sequence[EpochMetrics]) -> bool:
+    """Return whether a trial that has killed processes has an epoch left, or has killed too many without one."""
+    config = claim.record.training_config
+    signal = EarlyStopping.of(config)
+    for epoch in epochs:
+        signal.update(epoch.epoch, epoch.value(config.early_stopping_monitor))
+    over = len(epochs) >= config.num_epochs or (bool(epochs) and signal.should_stop)
+    return not over or claim.record.deaths_in_a_row >= 2 * MOST_DEATHS
 
 
 def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path) -> None:

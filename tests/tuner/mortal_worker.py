@@ -1,14 +1,14 @@
 """Runs of a configuration that kill themselves; started by the tests.
 
 mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: train in FOLDER, in a fork for each EPOCHS, which dies (SIGKILL) in the
-middle of the epoch after that many of the trial NAME; print how each ended.
+middle of the epoch after that many of the trial NAME, or after the last one if there is none; print how each ended.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from signal import SIGKILL
 
 from search_spaces import TrainingConfig
 from studies import SearchRequest
@@ -19,24 +19,27 @@ from tuner.training.history import EpochMetrics
 
 
 class Mortal(Display):
-    """Ends this process in the middle of an epoch."""
+    """Ends this process in the middle of an epoch, or after the last."""
 
     def __init__(self, name: str, epochs: int) -> None:
         self._name = name
         self._epochs = epochs
         self._number = -1
         self._finished = 0
+        self._last = 0
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         if name == self._name:
-            self._number, self._finished = number, 0
+            self._number, self._finished, self._last = number, 0, config.num_epochs
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         self._finished = metrics.epoch
+        if number == self._number and metrics.epoch == self._epochs == self._last:
+            os.kill(os.getpid(), SIGKILL)
 
     def batch(self, number: int, done: int, total: int) -> None:
         if number == self._number and self._finished == self._epochs and done == total // 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), SIGKILL)
 
 
 def main(config: str, folder: str, name: str, *epochs: int) -> None:

@@ -75,6 +75,15 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
 
 
+def test_a_trial_with_no_epoch_left_is_finished_however_often_its_processes_died(write_config: WriteConfig) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 2}}})
+    die(config, "one", *[2] * MOST_DEATHS)
+    assert record_of("one").deaths_in_a_row == MOST_DEATHS - 1  # the next process notes the last of them
+    (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
+    assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
+    assert record_of("one").deaths_in_a_row == MOST_DEATHS
+
+
 @pytest.mark.slow
 def test_deaths_with_progress_between_them_are_forgiven(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 4}}})

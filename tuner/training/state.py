@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from search_spaces import TrainingConfig
 from tuner.models import DigitReader, create_model_from_config
+from tuner.seeds import derived_seed
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype, setup_training_environment
 from tuner.training.history import EpochMetrics
@@ -62,6 +63,8 @@ class Training:
         """
         device, use_amp = setup_training_environment(config)
         model = create_model_from_config(config).to(device)
+        # Nothing draws from the global sequence today; a layer that would (dropout) is to draw the same each time.
+        torch.manual_seed(derived_seed(config.seed, "training"))
         optimizer = create_optimizer(model, config)
         return cls(
             config=config,
