@@ -209,15 +209,15 @@ PROGRAM = """
 import sys
 from tuner.data.generation import generate_dataset
 print("started", flush=True)
-generate_dataset("data", samples=2000, processes=2, on_progress=lambda *done: print(*done, flush=True))
+generate_dataset("data", samples=int(sys.argv[1]), processes=2, on_progress=lambda *done: print(*done, flush=True))
 """
 
 
-def start_generating(folder: Path) -> subprocess.Popen[str]:
-    """Start a script without a main guard that generates, and wait for its first pictures."""
+def start_generating(folder: Path, samples: int = 20_000) -> subprocess.Popen[str]:
+    """Start a script without a main guard that generates for a while, and wait for its first pictures."""
     (folder / "script.py").write_text(PROGRAM)
     process = subprocess.Popen(
-        [sys.executable, "script.py"],
+        [sys.executable, "script.py", str(samples)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -227,7 +227,7 @@ def start_generating(folder: Path) -> subprocess.Popen[str]:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
-    assert process.stdout.readline().endswith("3000\n")
+    assert process.stdout.readline().endswith(f"{samples + 1000}\n")
     return process
 
 
@@ -270,7 +270,7 @@ def test_killed_worker_is_an_error(tmp_path: Path) -> None:
 
 
 def test_run_of_a_live_process_is_not_cleared_away(tmp_path: Path) -> None:
-    process = start_generating(tmp_path)
+    process = start_generating(tmp_path, samples=2000)
     generate_dataset(tmp_path / "data", samples=10, test_samples=1)
     _, errors = process.communicate(timeout=60)
     assert "ConfigurationError" in errors  # it was slower, and finds another dataset in its place
