@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -74,20 +75,23 @@ def one_of(*choices: str) -> Callable[[str], str | Unusable]:
 
 def share(text: str) -> float | Unusable:
     """Read an option that takes a number above 0 and below 1."""
-    try:
-        number = float(text) if text.isascii() else 0.0
-    except ValueError:
-        number = 0.0
+    number = _positive_number(text)
     return number if 0 < number < 1 else Unusable(f"found {text!r}; expected a number above 0 and below 1")
 
 
 def seconds(text: str) -> float | Unusable:
     """Read an option that takes a positive number of seconds."""
+    return _positive_number(text) or Unusable(f"found {text!r}; expected a number of seconds above 0")
+
+
+def _positive_number(text: str) -> float:
+    """Return a finite number above 0; 0 if the text is none."""
     try:
+        # float() also takes other scripts' digits.
         number = float(text) if text.isascii() else 0.0
     except ValueError:
-        number = 0.0
-    return number if 0 < number < float("inf") else Unusable(f"found {text!r}; expected a number of seconds above 0")
+        return 0.0
+    return number if 0 < number < math.inf else 0.0
 
 
 def filled(text: str) -> str | Unusable:
