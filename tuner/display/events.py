@@ -22,7 +22,7 @@ from tuner.training.history import EpochMetrics
 
 _BATCH_SECONDS = 0.2
 
-_TODO = TypeAdapter(dict[str, TrainingConfig | None])
+_PLANNED = TypeAdapter(dict[str, TrainingConfig | None])
 _RECORDS = TypeAdapter(list[TrialRecord])
 _CONFIG = TypeAdapter(TrainingConfig)
 _METRICS = TypeAdapter(EpochMetrics)
@@ -106,7 +106,7 @@ def replay(line: str, display: Display) -> None:
         case {"event": "dataset_progress", "done": done, "total": total}:
             display.dataset_progress(done, total)
         case {"event": "run_started", "todo": todo, "finished": finished}:
-            display.run_started(_TODO.validate_python(todo), _RECORDS.validate_python(finished))
+            display.run_started(_PLANNED.validate_python(todo), _RECORDS.validate_python(finished))
         case {"event": "trial_started", "number": number, "name": name, "config": config, "adopted": adopted}:
             display.trial_started(number, name, _CONFIG.validate_python(config), adopted=adopted)
         case {"event": "batch", "number": number, "done": done, "total": total}:
