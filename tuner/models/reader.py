@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from search_spaces import ModelDefinition
 from tuner.data.augmentation import normalise
+from tuner.models.confidence import attention_confidence, ctc_confidence
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.models.encoder import ColumnEncoder
 
@@ -41,3 +42,8 @@ class DigitReader(nn.Module):
     def read(self, scores: Tensor) -> Tensor:
         """Map scores to label rows ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
         return self.decoder.read(scores)
+
+    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the probability ``(N,)``, 0 to 1, that the model gives to rows ``(N, L)`` read from scores."""
+        of_rows = attention_confidence if self.definition.decoder == "attention" else ctc_confidence
+        return of_rows(scores.float(), rows)

@@ -14,16 +14,15 @@ import torch
 
 from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import Batch, SplitBatches, TrainingData
-from tuner.models import DigitReader
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.losses import LabelLoss
 from tuner.training.metrics import Accuracy
 from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
+from tuner.training.scoring import SplitScore, score_split
 from tuner.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -80,8 +79,8 @@ def train(
         for finished in _retold(training):
             on_epoch_end(*finished)
         while (why_ended := _end(training, is_hopeless)) is None:
-            metrics = _run_epoch(training, data, recorder, on_batch)
-            _keep(training, checkpoints, metrics)
+            metrics, score = _run_epoch(training, data, recorder, on_batch)
+            _keep(training, checkpoints, metrics, score)
             recorder.epoch(metrics)
             _log_epoch(training, metrics)
             on_epoch_end(metrics, training.early_stopping)
@@ -120,8 +119,10 @@ def _end(training: Training, is_hopeless: IsHopeless) -> str | None:
     return "pruned" if epochs and is_hopeless(epochs, training.early_stopping) else None
 
 
-def _run_epoch(training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch) -> EpochMetrics:
-    """Train and validate the next epoch.
+def _run_epoch(
+    training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch
+) -> tuple[EpochMetrics, SplitScore]:
+    """Train and validate the next epoch; return its figures, and what was read in the validation images.
 
     Raises:
         NonFiniteLossError: The loss is infinite or not a number.
@@ -130,23 +131,24 @@ def _run_epoch(training: Training, data: TrainingData, recorder: Recorder, on_ba
     epoch = len(training.history) + 1
     learning_rate = training.learning_rate
     train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
-    val_loss, val_accuracy = score_batches(training.averaged_model, training.loss, data.val, training.autocast)
-    if not math.isfinite(val_loss):
-        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {val_loss}")
+    score = score_split(training.averaged_model, training.loss, data.val, training.autocast)
+    if not math.isfinite(score.loss):
+        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
     memory_mb, cpu_percent = recorder.system_use()
-    return EpochMetrics(
+    metrics = EpochMetrics(
         epoch=epoch,
         train_loss=train_loss,
-        val_loss=val_loss,
+        val_loss=score.loss,
         train_char_accuracy=train_accuracy.character_accuracy(),
-        val_char_accuracy=val_accuracy.character_accuracy(),
+        val_char_accuracy=score.accuracy.character_accuracy(),
         train_seq_accuracy=train_accuracy.sequence_accuracy(),
-        val_seq_accuracy=val_accuracy.sequence_accuracy(),
+        val_seq_accuracy=score.accuracy.sequence_accuracy(),
         learning_rate=learning_rate,
         epoch_seconds=time.perf_counter() - started,
         memory_mb=memory_mb,
         cpu_percent=cpu_percent,
     )
+    return metrics, score
 
 
 def _train_epoch(
@@ -189,41 +191,28 @@ def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.T
     return loss.detach(), scores.detach()
 
 
-@torch.inference_mode()
-def score_batches(
-    model: DigitReader, loss: LabelLoss, batches: SplitBatches, autocast: Callable[[], torch.autocast]
-) -> tuple[float, Accuracy]:
-    """Return mean loss and accuracy of a model over a split, in evaluation mode."""
-    model.eval()
-    accuracy = Accuracy()
-    total = count = 0.0
-    for images, labels in batches.epoch(0):
-        with autocast():
-            scores = model(images)
-            weight = float(loss.count(labels))
-            total, count = total + float(loss(scores, labels)) * weight, count + weight
-        accuracy.update(model.read(scores), labels)
-    return total / count, accuracy
-
-
-def _keep(training: Training, checkpoints: CheckpointFolder, metrics: EpochMetrics) -> None:
+def _keep(training: Training, checkpoints: CheckpointFolder, metrics: EpochMetrics, score: SplitScore) -> None:
     """Close an epoch: schedule, early stopping, history, then everything to disk."""
     monitored = metrics.value(training.config.early_stopping_monitor)
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
     training.history.append(metrics)
     if improved:
-        save_checkpoint(checkpoints.best, best_state(training, metrics))
+        save_checkpoint(checkpoints.best, best_state(training, metrics, score))
     checkpoints.save_epoch(metrics.epoch, training.state_dict())
 
 
-def best_state(training: Training, metrics: EpochMetrics) -> dict[str, Any]:
-    """Return what reading with the best model needs: weights, and how to build the network they belong to."""
+def best_state(training: Training, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
+    """Return what reading with the best model needs: weights, and how to build the network they belong to.
+
+    What it read in the validation images is there too: pictures are made of it, and other readings compared with it.
+    """
     return {
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
         "model": training.averaged_model.state_dict(),
+        "validation": score.readings(),
     }
 
 

@@ -17,7 +17,8 @@ from tuner.training.checkpoints import load_checkpoint
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.loop import Training, _train_step, score_batches
+from tuner.training.loop import Training, _train_step
+from tuner.training.scoring import score_split
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
@@ -268,11 +269,11 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     model = build_model(ModelDefinition.model_validate(state["definition"]), TrainingConfig(**state["config"]))
     model.load_state_dict(state["model"])
     split = open_pixel_cache(tiny_dataset, ["val"])["val"]
-    loss, accuracy = score_batches(
-        model, training.loss, validation_batches(split, torch.device("cpu")), training.autocast
-    )
+    score = score_split(model, training.loss, validation_batches(split, torch.device("cpu")), training.autocast)
     best = result.history[result.best_epoch - 1]
-    assert (loss, accuracy.character_accuracy()) == (best.val_loss, best.val_char_accuracy)
+    assert (score.loss, score.accuracy.character_accuracy()) == (best.val_loss, best.val_char_accuracy)
+    assert torch.equal(state["validation"]["rows"], score.rows)
+    assert torch.equal(state["validation"]["confidence"], score.confidence)
 
 
 def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
@@ -281,9 +282,11 @@ def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tin
     scores = []
     for size in (5, 32):
         batches = SplitBatches(split, batch_size=size, device=torch.device("cpu"), shuffle_seed=None, augmented=False)
-        scores.append(score_batches(training.model, training.loss, batches, training.autocast))
-    assert scores[0][0] == pytest.approx(scores[1][0], rel=1e-5)
-    assert scores[0][1].character_accuracy() == pytest.approx(scores[1][1].character_accuracy())
+        scores.append(score_split(training.model, training.loss, batches, training.autocast))
+    assert scores[0].loss == pytest.approx(scores[1].loss, rel=1e-5)
+    assert scores[0].accuracy.character_accuracy() == pytest.approx(scores[1].accuracy.character_accuracy())
+    assert scores[0].rows.shape == (32, 9)
+    assert torch.allclose(scores[0].confidence, scores[1].confidence, atol=1e-5)
 
 
 @pytest.mark.parametrize(("limit", "norm"), [(0.01, 0.01), (1e6, None), (0.0, None)])

@@ -1,0 +1,58 @@
+"""Scoring a model on a split: how right it is, and what it read in each image.
+
+Shapes: N images, L label positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuner.data.batches import SplitBatches
+from tuner.models import DigitReader
+from tuner.training.losses import LabelLoss
+from tuner.training.metrics import Accuracy
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """How a model reads a split, in the split's order.
+
+    Attributes:
+        loss: Mean loss over what the loss counts.
+        accuracy: Counts of right characters and sequences.
+        rows: Label rows that were read, ``(N, L)``, bytes on the CPU.
+        confidence: The probability that the model gives to each row, ``(N,)``, 0 to 1, on the CPU.
+    """
+
+    loss: float
+    accuracy: Accuracy
+    rows: Tensor
+    confidence: Tensor
+
+    def readings(self) -> dict[str, Tensor]:
+        """Return rows and confidence as a checkpoint holds them."""
+        return {"rows": self.rows, "confidence": self.confidence}
+
+
+@torch.inference_mode()
+def score_split(
+    model: DigitReader, loss: LabelLoss, batches: SplitBatches, autocast: Callable[[], torch.autocast]
+) -> SplitScore:
+    """Score a model over a split, in evaluation mode."""
+    model.eval()
+    accuracy = Accuracy()
+    total = count = 0.0
+    rows, confidence = [], []
+    for images, labels in batches.epoch(0):
+        with autocast():
+            scores = model(images)
+            weight = float(loss.count(labels))
+            total, count = total + float(loss(scores, labels)) * weight, count + weight
+        rows.append(model.read(scores))
+        confidence.append(model.confidence(scores, rows[-1]))
+        accuracy.update(rows[-1], labels)
+    return SplitScore(total / count, accuracy, torch.cat(rows).byte().cpu(), torch.cat(confidence).float().cpu())
