@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from tuner.confusion import MISSED, NOTHING_THERE, digit_confusion
+from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, encode_label
+
+
+def _row(arabic: str) -> list[int]:
+    """Write digits as a label row; nothing stands for a picture in which nothing was read."""
+    digits = [int(digit) for digit in arabic]
+    return [*digits, EOS, *[PAD] * LABEL_LENGTH][:LABEL_LENGTH]
+
+
+def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
+    counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
+    return {(int(true), int(read)): int(counts[true, read]) for true, read in np.argwhere(counts)}
+
+
+@pytest.mark.parametrize(
+    ("true", "read", "expected"),
+    [
+        ("7", "7", {(7, 7): 1}),
+        ("00", "00", {(0, 0): 2}),
+        ("123", "153", {(1, 1): 1, (2, 5): 1, (3, 3): 1}),
+        # One digit left out or put in leaves the others right.
+        ("12345", "1345", {(1, 1): 1, (2, MISSED): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
+        ("12345", "2345", {(1, MISSED): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
+        ("12345", "1234", {(1, 1): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, MISSED): 1}),
+        ("123", "1923", {(1, 1): 1, (NOTHING_THERE, 9): 1, (2, 2): 1, (3, 3): 1}),
+        ("11", "1", {(1, 1): 1, (1, MISSED): 1}),
+        # A replaced digit rather than one left out and another put in.
+        ("12", "21", {(1, 2): 1, (2, 1): 1}),
+        ("48", "", {(4, MISSED): 1, (8, MISSED): 1}),
+        ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
+    ],
+)
+def test_digits_are_laid_beside_those_they_stand_for(
+    true: str, read: str, expected: dict[tuple[int, int], int]
+) -> None:
+    assert _confusion((true, read)) == expected
+
+
+def test_images_are_counted_together() -> None:
+    assert _confusion(("1", "1"), ("12", "1"), ("3", "8"), ("3", "8")) == {(1, 1): 2, (2, MISSED): 1, (3, 8): 2}
+
+
+def test_nothing_to_count() -> None:
+    assert digit_confusion(np.zeros((0, LABEL_LENGTH), np.uint8), np.zeros((0, LABEL_LENGTH), np.uint8)).sum() == 0
+
+
+def test_what_stands_before_the_end_without_being_a_digit_is_left_out() -> None:
+    row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
+    assert digit_confusion([row], [_row("42")]).diagonal()[:10].sum() == 2
+    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[NOTHING_THERE, 5] == LABEL_LENGTH - 1  # no end at all
+
+
+def _levenshtein(one: str, other: str) -> int:
+    before = list(range(len(other) + 1))
+    for i, left in enumerate(one, 1):
+        now = [i]
+        for j, right in enumerate(other, 1):
+            now.append(min(before[j] + 1, now[j - 1] + 1, before[j - 1] + (left != right)))
+        before = now
+    return before[-1]
+
+
+def test_every_digit_is_counted_once_and_no_alignment_is_shorter() -> None:
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(list("0123"), size=random.integers(0, 9))) for _ in range(2 * 200)]
+    true, read = texts[:200], texts[200:]
+    counts = digit_confusion([_row(text) for text in read], [_row(text) for text in true])
+    assert counts[:10].sum(1).tolist() == ["".join(true).count(str(digit)) for digit in range(10)]
+    assert counts[:, :10].sum(0).tolist() == ["".join(read).count(str(digit)) for digit in range(10)]
+    assert counts.sum() - counts.trace() == sum(map(_levenshtein, true, read))
+
+
+def test_labels_as_the_dataset_has_them() -> None:
+    labels = np.stack([encode_label(DIGITS[:8]), encode_label(DIGITS[8:])])
+    assert digit_confusion(labels, labels).tolist() == np.diag([1] * 10 + [0]).tolist()
