@@ -50,6 +50,7 @@ class SplitBatches:
             shuffle_seed: Start of the order and the distortions of every epoch; None for the order of the split.
             augmented: Whether images are distorted at random.
         """
+        self.split = split
         self.batch_size = batch_size
         self.device = device
         self._shuffle_seed = shuffle_seed

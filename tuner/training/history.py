@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class EpochMetrics:
 
 
 METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
+
+
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """Return the finished epochs that an experiment's ``metrics.jsonl`` has; a half-written line is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    return [EpochMetrics(**json.loads(line)) for line in lines if line.endswith("}\n")]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ import torch
 
 from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import Batch, SplitBatches, TrainingData
+from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype
 from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.illustrations import Illustrator, Pictures
 from tuner.training.metrics import Accuracy
 from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
 IsHopeless = Callable[[int, EarlyStopping], bool]
 OnBatch = Callable[[int, int], None]
+OnPictures = Callable[[Pictures], None]
 
 
 class NonFiniteLossError(Exception):
@@ -44,6 +47,7 @@ def train(
     on_epoch_end: OnEpochEnd = lambda metrics, early_stopping: None,
     is_hopeless: IsHopeless = lambda epoch, early_stopping: False,
     on_batch: OnBatch = lambda done, total: None,
+    on_pictures: OnPictures = lambda pictures: None,
 ) -> TrainingResult:
     """Train one experiment to its end, from its last checkpoint if it has one.
 
@@ -55,6 +59,7 @@ def train(
         is_hopeless: Asked after an epoch that did not end the training by itself; training ends as ``pruned`` if it
             returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
+        on_pictures: Given pictures of the training, now and then while it runs and once when it has ended.
 
     Raises:
         ConfigurationError, ModelCreationError: As `Training.begin`.
@@ -74,19 +79,26 @@ def train(
         parameters=count_parameters(training.model),
         steps_per_epoch=len(data.train),
     )
+    illustrator = Illustrator(data.val.split, checkpoints.best)
     _log_start(training, data)
     try:
         for finished in _retold(training):
             on_epoch_end(*finished)
         while (why_ended := _end(training, is_hopeless)) is None:
             metrics, score = _run_epoch(training, data, recorder, on_batch)
-            _keep(training, checkpoints, metrics, score)
+            _keep(training, checkpoints, data.val.split, metrics, score)
             recorder.epoch(metrics)
             _log_epoch(training, metrics)
             on_epoch_end(metrics, training.early_stopping)
+            if illustrator.is_due:
+                pictures = illustrator.draw(training.history)
+                recorder.pictures(pictures, metrics.epoch)
+                on_pictures(pictures)
+        _illustrate_end(training, illustrator, recorder, on_pictures)
     except NonFiniteLossError as error:
         log.warning("%s", error)
         why_ended = "nonfinite_loss"
+        _illustrate_end(training, illustrator, recorder, on_pictures)
     finally:
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
@@ -96,6 +108,12 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
     )
+
+
+def _illustrate_end(training: Training, illustrator: Illustrator, recorder: Recorder, on_pictures: OnPictures) -> None:
+    pictures = illustrator.draw(training.history)
+    recorder.ended(pictures, len(training.history))
+    on_pictures(pictures)
 
 
 def _retold(training: Training) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
@@ -191,28 +209,32 @@ def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.T
     return loss.detach(), scores.detach()
 
 
-def _keep(training: Training, checkpoints: CheckpointFolder, metrics: EpochMetrics, score: SplitScore) -> None:
+def _keep(
+    training: Training, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
+) -> None:
     """Close an epoch: schedule, early stopping, history, then everything to disk."""
     monitored = metrics.value(training.config.early_stopping_monitor)
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
     training.history.append(metrics)
     if improved:
-        save_checkpoint(checkpoints.best, best_state(training, metrics, score))
+        save_checkpoint(checkpoints.best, best_state(training, val, metrics, score))
     checkpoints.save_epoch(metrics.epoch, training.state_dict())
 
 
-def best_state(training: Training, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
+def best_state(training: Training, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
     """Return what reading with the best model needs: weights, and how to build the network they belong to.
 
     What it read in the validation images is there too: pictures are made of it, and other readings compared with it.
+    So is what these images are like, since the dataset may be gone by then.
     """
+    images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "looks": val.looks}
     return {
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
         "model": training.averaged_model.state_dict(),
-        "validation": score.readings(),
+        "validation": score.readings() | {name: torch.from_numpy(array) for name, array in images.items()},
     }
 
 

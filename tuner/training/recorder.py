@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 
 from search_spaces import TrainingConfig
-from tuner.training.history import METRIC_NAMES, EpochMetrics
-
-_TAGS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/val",
-    "train_char_accuracy": "char_accuracy/train",
-    "val_char_accuracy": "char_accuracy/val",
-    "train_seq_accuracy": "seq_accuracy/train",
-    "val_seq_accuracy": "seq_accuracy/val",
-    "learning_rate": "learning_rate",
-    "epoch_seconds": "system/epoch_seconds",
-    "memory_mb": "system/memory_mb",
-    "cpu_percent": "system/cpu_percent",
-}
-assert set(_TAGS) == set(METRIC_NAMES)
+from tuner.training.history import EpochMetrics
+from tuner.training.illustrations import Pictures
+from tuner.training.tensorboard_run import TensorBoardRun
 
 
 class Recorder:
@@ -55,24 +42,33 @@ class Recorder:
         finished = list(history)
         self._metrics_path = folder / "metrics.jsonl"
         self._metrics_path.write_text("".join(map(_metrics_line, finished)), encoding="utf-8")
-        self._curves = _Curves(folder / "tensorboard", finished, steps_per_epoch) if config.use_tensorboard else None
+        self._run: TensorBoardRun | None = None
+        if config.use_tensorboard:
+            self._run = TensorBoardRun(folder / "tensorboard", config, finished, parameters, steps_per_epoch)
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
-        if self._curves is not None and not finished:
-            self._curves.epochs.add_scalar("model/parameters", parameters, 0)
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Record a training step, counted over all epochs."""
-        if self._curves is not None:
-            self._curves.steps.add_scalar("loss/train_step", loss, step)
-            self._curves.steps.add_scalar("learning_rate_step", learning_rate, step)
+        """Record a training step, counted from 1 over all epochs."""
+        if self._run is not None:
+            self._run.add_step(step, loss, learning_rate)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""
         with self._metrics_path.open("a", encoding="utf-8") as file:
             file.write(_metrics_line(metrics))
-        if self._curves is not None:
-            self._curves.add(metrics)
+        if self._run is not None:
+            self._run.add_epoch(metrics)
+
+    def pictures(self, pictures: Pictures, epoch: int) -> None:
+        """Record what the model reads after an epoch; of many such pictures, some."""
+        if self._run is not None:
+            self._run.add_pictures(pictures, epoch)
+
+    def ended(self, pictures: Pictures, epochs: int) -> None:
+        """Record that the training has ended by itself after so many epochs, and what the model reads then."""
+        if self._run is not None:
+            self._run.end(pictures, epochs)
 
     def system_use(self) -> tuple[float, float]:
         """Return resident memory in MiB and CPU use in per cent of a core since the last call."""
@@ -80,39 +76,8 @@ class Recorder:
 
     def close(self) -> None:
         """Close the files."""
-        if self._curves is not None:
-            self._curves.close()
-
-
-class _Curves:
-    """An experiment's TensorBoard files.
-
-    TensorBoard drops, by number, what was written beyond an interruption. Steps count faster than epochs, so they have
-    files of their own, in ``steps``.
-    """
-
-    def __init__(self, path: Path, history: list[EpochMetrics], steps_per_epoch: int) -> None:
-        # A second of imports that a run without it need not wait for.
-        from torch.utils.tensorboard import SummaryWriter
-
-        finished = len(history)
-        if not finished:
-            for file in path.rglob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
-                file.unlink()
-        self.epochs = SummaryWriter(str(path), purge_step=finished or None)
-        self.steps = SummaryWriter(str(path / "steps"), purge_step=finished * steps_per_epoch + 1 if finished else None)
-        if finished:  # its checkpoint may be all that was written of it
-            self.add(history[-1])
-
-    def add(self, metrics: EpochMetrics) -> None:
-        for name, tag in _TAGS.items():
-            self.epochs.add_scalar(tag, metrics.value(name), metrics.epoch)
-        self.epochs.flush()
-        self.steps.flush()
-
-    def close(self) -> None:
-        self.epochs.close()
-        self.steps.close()
+        if self._run is not None:
+            self._run.close()
 
 
 @contextmanager
@@ -137,19 +102,13 @@ def write_config(folder: Path, config: TrainingConfig) -> Path:
     """Save the effective configuration, every field of it, beside the experiment's results; return the path."""
     path = folder / "configs" / "training_config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_config_yaml(asdict(config)), encoding="utf-8")
+    path.write_text(config_yaml(config), encoding="utf-8")
     return path
 
 
-def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Return the finished epochs that an experiment's ``metrics.jsonl`` has; a half-written line is left out."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [EpochMetrics(**json.loads(line)) for line in lines if line.endswith("}\n")]
-
-
-def _config_yaml(fields: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
+def config_yaml(config: TrainingConfig) -> str:
+    """Return the effective configuration as YAML."""
+    text: str = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
     return "# The effective configuration of this training: every field, also those left at their default.\n" + text
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
@@ -17,34 +18,42 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import PAD
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.illustrations import Pictures
 from tuner.training.recorder import log_file
+from tuner.training.tensorboard_run import TAGS
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
 
-TAGS = {
-    "loss/train": "train_loss",
-    "loss/val": "val_loss",
-    "char_accuracy/train": "train_char_accuracy",
-    "char_accuracy/val": "val_char_accuracy",
-    "seq_accuracy/train": "train_seq_accuracy",
-    "seq_accuracy/val": "val_seq_accuracy",
-    "learning_rate": "learning_rate",
-    "system/epoch_seconds": "epoch_seconds",
-    "system/memory_mb": "memory_mb",
-    "system/cpu_percent": "cpu_percent",
-}
+# 32 images in batches of 8.
+STEPS = 4
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
-    """Every curve that TensorBoard shows of a folder, as value by step; no step may be there twice."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
+    """Every curve that TensorBoard shows of an experiment, as value by step; no step may be there twice."""
+    events = run_of(folder)
     found = {}
     for tag in events.Tags()["scalars"]:
         points = events.Scalars(tag)
         found[tag] = {point.step: point.value for point in points}
         assert len(found[tag]) == len(points), tag
+    return found
+
+
+def run_of(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+def images(folder: Path) -> dict[str, dict[int, bytes]]:
+    """Every picture that TensorBoard shows of an experiment, by step; no step may be there twice."""
+    events = run_of(folder)
+    found = {}
+    for tag in events.Tags()["images"]:
+        pictures = events.Images(tag)
+        found[tag] = {picture.step: picture.encoded_image_string for picture in pictures}
+        assert len(found[tag]) == len(pictures), tag
     return found
 
 
@@ -69,12 +78,59 @@ def stop_at_batch(number: int) -> Callable[[int, int], None]:
 
 def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     result = run(tiny_config(use_tensorboard=True), tmp_path)
-    found = curves(tmp_path / "tensorboard")
+    found = curves(tmp_path)
     assert found.pop("model/parameters") == {0: result.parameters}
-    assert found.keys() == TAGS.keys()
-    for tag, name in TAGS.items():
-        expected = {epoch.epoch: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
+    assert found.keys() == {*TAGS.values(), "loss/train_step", "learning_rate_step"}
+    for name, tag in TAGS.items():
+        expected = {epoch.epoch * STEPS: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
         assert found[tag] == expected
+
+
+def test_an_experiment_is_one_run_of_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    run(tiny_config(use_tensorboard=True, num_epochs=1), tmp_path / "one")
+    assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "one" / "tensorboard"}
+
+
+def test_tensorboard_knows_the_hyperparameters_and_that_the_run_has_ended(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=1, learning_rate=0.00123, scheduler_type="steplr")
+    run(config, tmp_path)
+    contents = run_of(tmp_path).summary_metadata
+    plugin = {
+        tag: HParamsPluginData.FromString(data.plugin_data.content) for tag, data in contents.items() if "_hp" in tag
+    }
+    settings = plugin["_hparams_/session_start_info"].session_start_info.hparams
+    assert settings["learning_rate"].number_value == pytest.approx(0.00123)
+    assert settings["scheduler_type"].string_value == "steplr"
+    assert "output_dir" not in settings
+    compared = {metric.name.tag for metric in plugin["_hparams_/experiment"].experiment.metric_infos}
+    assert compared == {"loss/val", "char_accuracy/val", "seq_accuracy/val"}
+    assert "_hparams_/session_end_info" in plugin
+
+
+def test_tensorboard_shows_what_is_read_when_the_training_ends(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    shown: list[Pictures] = []
+    run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_pictures=shown.append)
+    assert images(tmp_path) == {
+        "readings/worst": {2 * STEPS: shown[-1]["worst_readings.png"]},
+        "readings/confusion": {2 * STEPS: shown[-1]["confusion_matrix.png"]},
+    }
+
+
+def test_a_training_that_is_taken_up_when_all_is_done_shows_its_readings_once(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=2)
+    for _ in range(2):
+        run(config, tmp_path)
+        time.sleep(1.1)
+    assert {tag: list(pictures) for tag, pictures in images(tmp_path).items()} == {
+        "readings/worst": [2 * STEPS],
+        "readings/confusion": [2 * STEPS],
+    }
 
 
 def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
@@ -86,15 +142,15 @@ def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, ru
         run(config, tmp_path, on_batch=stop_at_batch(3))  # two steps of epoch 3 are written and not finished
     time.sleep(1.1)
     result = run(config, tmp_path)
-    for tag, points in curves(tmp_path / "tensorboard").items():
-        assert list(points) == ([0] if tag == "model/parameters" else [1, 2, 3, 4])
-        if tag in TAGS:
-            assert list(points.values()) == pytest.approx([epoch.value(TAGS[tag]) for epoch in result.history])
-    steps = curves(tmp_path / "tensorboard" / "steps")
-    assert {tag: list(points) for tag, points in steps.items()} == {
-        "loss/train_step": list(range(1, 17)),
-        "learning_rate_step": list(range(1, 17)),
-    }
+    found = curves(tmp_path)
+    assert list(found.pop("model/parameters")) == [0]
+    for tag in ("loss/train_step", "learning_rate_step"):
+        assert list(found.pop(tag)) == list(range(4 * STEPS))
+    for name, tag in TAGS.items():
+        points = found.pop(tag)
+        assert list(points) == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+        assert list(points.values()) == pytest.approx([epoch.value(name) for epoch in result.history])
+    assert not found
 
 
 def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
@@ -107,7 +163,7 @@ def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
         file.unlink()
     (tmp_path / "metrics.jsonl").unlink()
     run(config, tmp_path)
-    assert list(curves(tmp_path / "tensorboard")["loss/val"]) == [1, 2]
+    assert list(curves(tmp_path)["loss/val"]) == [STEPS, 2 * STEPS]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -116,15 +172,15 @@ def test_an_attempt_that_ended_no_epoch_leaves_no_curve(tiny_config: MakeConfig,
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_batch=stop_at_batch(3))
     run(config, tmp_path)
-    assert list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"]) == [1, 2, 3, 4]
+    assert list(curves(tmp_path)["loss/train_step"]) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4]), (3, [3, 4]), (100, [4])])
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [2, 3]), (100, [3])])
 def test_steps_are_logged_every_n_and_at_the_end_of_an_epoch(
     every: int, steps: list[int], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     run(tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=every), tmp_path)
-    assert list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"]) == steps
+    assert list(curves(tmp_path)["loss/train_step"]) == steps
 
 
 def test_without_tensorboard_nothing_of_it_is_written(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
@@ -155,7 +211,7 @@ def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1, batch_size=20)
     result = run(config, tmp_path)
-    losses = list(curves(tmp_path / "tensorboard" / "steps")["loss/train_step"].values())
+    losses = list(curves(tmp_path)["loss/train_step"].values())
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
     batches = TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)
     counts = [int((labels != PAD).sum()) for _, labels in batches]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from search_spaces import TrainingConfig
+from tuner.training import illustrations
+from tuner.training.history import TrainingResult
+from tuner.training.illustrations import Pictures
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+
+ALL = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
+
+
+def test_a_training_is_illustrated_when_it_ends(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    shown: list[Pictures] = []
+    run(tiny_config(num_epochs=2), tmp_path, on_pictures=shown.append)
+    (pictures,) = shown
+    assert pictures.keys() == ALL
+    for content in pictures.values():
+        assert Image.open(io.BytesIO(content)).format == "PNG"
+
+
+def test_while_it_runs_pictures_come_as_often_as_they_may_cost(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(illustrations, "_SHARE", 1e9)
+    shown: list[Pictures] = []
+    run(tiny_config(num_epochs=3), tmp_path, on_pictures=shown.append)
+    assert len(shown) == 4
+    assert len({pictures["learning_curves.png"] for pictures in shown}) == 3  # the last two are of the same epochs
+
+
+def test_the_same_training_gives_the_same_pictures_also_when_it_was_interrupted(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    def interrupt(metrics: object, early_stopping: object) -> None:
+        raise KeyboardInterrupt
+
+    shown: list[Pictures] = []
+    config = tiny_config(num_epochs=2)
+    run(config, tmp_path / "one", on_pictures=shown.append)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "two", on_epoch_end=interrupt, on_pictures=shown.append)
+    run(config, tmp_path / "two", on_pictures=shown.append)
+    assert len(shown) == 2
+    assert shown[0] == shown[1]
+
+
+def test_a_training_that_diverges_at_once_has_no_pictures(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    shown: list[Pictures] = []
+    result = run(
+        tiny_config(learning_rate=1e30, warmup_epochs=0, gradient_clip_norm=0.0), tmp_path, on_pictures=shown.append
+    )
+    assert result.why_ended == "nonfinite_loss"
+    assert shown == [{}]
+
+
+@pytest.mark.parametrize("what", ["missing", "damaged"])
+def test_without_a_best_checkpoint_there_are_curves_still(
+    what: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=2)
+    run(config, tmp_path)
+    best = tmp_path / "checkpoints" / "best.pt"
+    if what == "missing":
+        best.unlink()
+    else:
+        best.write_bytes(best.read_bytes()[:-100])
+    shown: list[Pictures] = []
+    run(config, tmp_path, on_pictures=shown.append)
+    assert [pictures.keys() for pictures in shown] == [{"learning_curves.png"}]

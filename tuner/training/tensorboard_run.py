@@ -1,0 +1,131 @@
+"""An experiment as one run of TensorBoard: curves, readings and hyperparameters, continued after an interruption.
+
+All of it goes along one axis: optimizer steps taken. The loss of a step is that of the weights before it; the figures
+of an epoch are those of the weights after its last step. So what an interruption cut off is dropped by TensorBoard at
+one place, by number, and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from search_spaces import TrainingConfig
+from search_spaces.training_config import WITHOUT_INFLUENCE
+from tuner.pictures import CONFUSION_MATRIX, WORST_READINGS
+from tuner.training.history import METRIC_NAMES, EpochMetrics
+from tuner.training.illustrations import Pictures
+
+TAGS = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/val",
+    "train_char_accuracy": "char_accuracy/train",
+    "val_char_accuracy": "char_accuracy/val",
+    "train_seq_accuracy": "seq_accuracy/train",
+    "val_seq_accuracy": "seq_accuracy/val",
+    "learning_rate": "learning_rate",
+    "epoch_seconds": "system/epoch_seconds",
+    "memory_mb": "system/memory_mb",
+    "cpu_percent": "system/cpu_percent",
+}
+assert set(TAGS) == set(METRIC_NAMES)
+
+_COMPARED = ("loss/val", "char_accuracy/val", "seq_accuracy/val")
+_IMAGE_TAGS = {WORST_READINGS: "readings/worst", CONFUSION_MATRIX: "readings/confusion"}
+
+
+class TensorBoardRun:
+    """Writes the event files of one experiment."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: TrainingConfig,
+        history: Sequence[EpochMetrics],
+        parameters: int,
+        steps_per_epoch: int,
+    ) -> None:
+        """Begin a run, or go on with one after its history.
+
+        Args:
+            path: The folder of the run.
+            config: What is trained.
+            history: Epochs that an interrupted training finished; whatever was written beyond them is dropped.
+            parameters: Trainable parameters of the model.
+            steps_per_epoch: Training steps of an epoch.
+        """
+        # A second of imports that a run without it need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._steps_per_epoch = steps_per_epoch
+        self._pictured = 0
+        finished = len(history)
+        if not finished:
+            for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
+                file.unlink()
+        self._writer = SummaryWriter(str(path), purge_step=finished * steps_per_epoch or None)
+        if finished:  # its checkpoint may be all that was written of it
+            self.add_epoch(history[-1])
+        else:
+            self._writer.add_scalar("model/parameters", parameters, 0)
+            self._add_hyperparameters(config)
+
+    def add_step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Add a training step, counted from 1 over all epochs."""
+        self._writer.add_scalar("loss/train_step", loss, step - 1)
+        self._writer.add_scalar("learning_rate_step", learning_rate, step - 1)
+
+    def add_epoch(self, metrics: EpochMetrics) -> None:
+        """Add a finished epoch."""
+        for name, tag in TAGS.items():
+            self._writer.add_scalar(tag, metrics.value(name), metrics.epoch * self._steps_per_epoch)
+        self._writer.flush()
+
+    def add_pictures(self, pictures: Pictures, epoch: int) -> None:
+        """Add what is read after an epoch, if there are twice as many epochs as the last time: pictures are large."""
+        if epoch >= 2 * self._pictured:
+            self._add_images(pictures, epoch)
+
+    def end(self, pictures: Pictures, epochs: int) -> None:
+        """Add what is read after all epochs, and that the run has ended by itself."""
+        if epochs > self._pictured:
+            self._add_images(pictures, epochs)
+        *_, session_end = _hyperparameters({})
+        self._add(session_end)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+    def _add_images(self, pictures: Pictures, epoch: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        for name, tag in _IMAGE_TAGS.items():
+            if name in pictures:  # PNG already, which SummaryWriter.add_image would decode and encode again
+                image = Summary.Image(encoded_image_string=pictures[name])
+                summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+                self._add(summary, epoch * self._steps_per_epoch)
+        self._writer.flush()
+        self._pictured = epoch
+
+    def _add_hyperparameters(self, config: TrainingConfig) -> None:
+        settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_INFLUENCE}
+        known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+        *begin, _ = _hyperparameters(known)
+        for summary in begin:
+            self._add(summary)
+
+    def _add(self, summary: Any, step: int | None = None) -> None:
+        # The writer has public ways for scalars only: its others encode a picture anew, and make hyperparameters a
+        # run of their own.
+        self._writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+
+
+def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:
+    """Return TensorBoard's three summaries: what is compared, the settings of a run, and its end."""
+    from torch.utils.tensorboard.summary import hparams
+
+    summaries: tuple[Any, Any, Any] = hparams(dict(settings), dict.fromkeys(_COMPARED, 0.0))  # type: ignore[no-untyped-call]
+    return summaries
