@@ -10,11 +10,16 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically: a hidden temporary file beside it, flushed to disk, takes its name.
+    """Write a UTF-8 file atomically; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: a hidden temporary file beside it, flushed to disk, takes its name.
 
     Args:
         path: The file; its folder must exist.
-        text: The new content.
+        content: The new content.
 
     Raises:
         OSError: If the disk is full or the folder is read-only; the old file is then as it was.
@@ -23,8 +28,8 @@ def write_text(path: Path, text: str) -> None:
     # O_EXCL and the usual mode: the file gets the rights that the user's umask gives, unlike with mkstemp.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

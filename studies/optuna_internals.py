@@ -1,7 +1,8 @@
 """Every name of Optuna 5 that is not public and that this package needs, in one place.
 
 Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor go on
-with a trial that another process began. `tests/studies/test_optuna_internals.py` fails if a new Optuna
+with a trial that another process began; it names artifacts by chance, and the dashboard reads all notes of a study to
+write one. `tests/studies/test_optuna_internals.py` fails if a new Optuna
 changes any of it.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.artifacts import ArtifactMeta
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -23,7 +26,15 @@ _TRIALS = sqlalchemy.table(
     sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
     sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
 )
+_STUDY_ATTRIBUTES = sqlalchemy.table(
+    "study_user_attributes",
+    sqlalchemy.column("study_id", sqlalchemy.Integer),
+    sqlalchemy.column("key", sqlalchemy.String),
+    sqlalchemy.column("value_json", sqlalchemy.Text),
+)
 _JOINT_DRAW = ":relative_params:"
+ARTIFACT_ATTRIBUTE = "artifacts:"
+NOTE_LENGTH = 2045
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -53,6 +64,15 @@ def set_running_if_waiting(study: optuna.Study, trial: FrozenTrial) -> bool:
         return connection.execute(statement).rowcount == 1
 
 
+def study_attribute(study: optuna.Study, name: str) -> Any:
+    """Return one of a study's own attributes, None if it has none of that name; the others are not read."""
+    columns = _STUDY_ATTRIBUTES.c
+    statement = sqlalchemy.select(columns.value_json).where(columns.study_id == study._study_id, columns.key == name)
+    with rdb_storage(study).engine.connect() as connection:
+        text = connection.execute(statement).scalar()
+    return None if text is None else json.loads(text)
+
+
 def trials_of_this_draw(study: optuna.Study) -> list[FrozenTrial]:
     """Return all trials as they were when the running trial was claimed, which is what samplers go by."""
     return study._get_trials(deepcopy=False, use_cache=True)
@@ -66,6 +86,38 @@ def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
         return dict(json.loads(text)) if text else {}
     except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
         return {}
+
+
+def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
+    """Write down that a file belongs to a running trial, as `optuna.artifacts.upload_artifact` does."""
+    meta = ArtifactMeta(artifact_id=identifier, filename=name, mimetype=media_type, encoding=None)
+    attribute = ARTIFACT_ATTRIBUTE + identifier
+    if attribute not in trial._cached_frozen_trial.system_attrs:
+        trial.storage.set_trial_system_attr(trial._trial_id, attribute, json.dumps(asdict(meta)))
+        trial._cached_frozen_trial.system_attrs[attribute] = json.dumps(asdict(meta))
+
+
+def set_note(study: optuna.Study, trial: Trial | None, body: str, version: int) -> None:
+    """Write the note that the dashboard shows of a trial, or of the study, as `optuna_dashboard.save_note` does.
+
+    Args:
+        study: The study.
+        trial: Whose note it is; None for the study's.
+        body: Markdown, `NOTE_LENGTH` characters at most.
+        version: A number that grows with each change, by which pages that are open notice it.
+    """
+    if len(body) > NOTE_LENGTH:
+        raise ValueError(f"a note has {NOTE_LENGTH} characters at most, but got {len(body)}")
+    of = "dashboard:" if trial is None else f"dashboard:{trial._trial_id}:"
+    # The version last: whoever sees it sees the text.
+    for attribute, value in ((f"{of}note_str:0", body), (f"{of}note_ver", version)):
+        study._storage.set_study_system_attr(study._study_id, attribute, value)
+
+
+def study_note(study: optuna.Study) -> tuple[str, int]:
+    """Return the study's own note and its version; "" and 0 if it has none."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    return attributes.get("dashboard:note_str:0", ""), attributes.get("dashboard:note_ver", 0)
 
 
 def quiet_gaussian_process() -> None:

@@ -1,0 +1,150 @@
+"""What the dashboard says in words of a study and of each trial, as Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import Trial
+
+from studies.folder import OutputFolder
+from studies.optuna_internals import NOTE_LENGTH, set_note, study_note
+from studies.search import search_budget, search_settings
+from studies.study import study_targets, study_terms
+from studies.targets import target_verdicts
+from studies.trial_record import TrialKind, TrialOutcome, TrialRecord
+
+Rows = Iterable[tuple[str, str]]
+
+_MOST_ERROR_CHARACTERS = 600
+# What a trial's line of settings says; the whole configuration is among its files.
+_SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running trial is.
+
+    Attributes:
+        epochs: Epochs finished.
+        best_value: The best value of the monitored metric; None before the first epoch.
+        best_epoch: When that was, counted from 1; None before the first epoch.
+        epoch_seconds: Median seconds of an epoch; None before the first one.
+    """
+
+    epochs: int = 0
+    best_value: float | None = None
+    best_epoch: int | None = None
+    epoch_seconds: float | None = None
+
+
+def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, folder: OutputFolder) -> None:
+    """Say in a trial's note how far it is."""
+    config = record.training_config
+    rows = [("epochs", f"{progress.epochs} of at most {config.num_epochs}")]
+    if progress.best_value is not None:
+        rows.append(_best_row(config.early_stopping_monitor, progress.best_value, progress.best_epoch))
+    if progress.epoch_seconds is not None:
+        rows.append(("seconds per epoch", f"{progress.epoch_seconds:.3g}"))
+    body = _body("running", rows, record, folder)
+    set_note(trial.study, trial, body, version=progress.epochs + 1)
+
+
+def write_ended_note(
+    trial: Trial, record: TrialRecord, outcome: TrialOutcome, value: float | None, folder: OutputFolder
+) -> None:
+    """Say in a trial's note how it ended; to be called before the study is told.
+
+    Args:
+        trial: The trial.
+        record: What was known of it when it was claimed, with its settings.
+        outcome: How it ended.
+        value: Its best value of the monitored metric; None if it has none.
+        folder: The study's folder.
+    """
+    config = record.training_config
+    rows = []
+    if value is not None:
+        rows.append(_best_row(config.early_stopping_monitor, value, outcome.best_epoch))
+    rows.append(("best character accuracy", f"{outcome.best_val_char_accuracy:.4f}"))
+    rows.append(("best sequence accuracy", f"{outcome.best_val_seq_accuracy:.4f}"))
+    if outcome.final_train_loss is not None:
+        rows.append(("final training loss", f"{outcome.final_train_loss:.4f}"))
+    rows.append(("epochs", f"{outcome.total_epochs} of at most {config.num_epochs}"))
+    if outcome.epoch_seconds_median is not None:
+        rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
+    rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
+    verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
+    rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
+    body = _body(
+        outcome.why_ended.value.replace("_", " "),
+        rows,
+        record,
+        folder,
+        error=f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else "",
+    )
+    # Of all versions the last: one more than that of the last epoch.
+    set_note(trial.study, trial, body, version=outcome.total_epochs + 2)
+
+
+def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
+    """Say in the study's note what it is about, where that is not said yet."""
+    terms, search, targets = study_terms(study), search_settings(study), study_targets(study)
+    rows = [
+        ("metric", f"{terms.monitor} ({terms.mode})"),
+        ("dataset", f"{_code(terms.dataset['metadata_path'])}, {terms.dataset['val_split']} split"),
+        ("seed", str(terms.seed)),
+    ]
+    if search is not None:
+        rows.append(("search", f"{search_budget(study)} trials, {search.sampler.value}, {search.pruning.pruner.value}"))
+    rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
+    place = shlex.quote(str(folder.path))
+    commands = [f"khmer-tuner {command} --output-dir {place}" for command in ("status", "resume", "report")]
+    text = "\n".join(
+        ["Hyperparameter search for a network that reads Khmer digits.", "", *_table(rows), "", *_block(commands)]
+    )[:NOTE_LENGTH]
+    known, version = study_note(study)
+    if known != text:
+        set_note(study, None, text, version=version + 1)
+
+
+def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
+    name = record.experiment_name.replace("_", r"\_")  # at the edge of a word it would mean emphasis
+    parts = [f"### {name}: {state}", "", *_table(rows), ""]
+    if record.kind is TrialKind.PRESET or record.config:
+        config = record.training_config
+        shown = (f"{name} {_shown(getattr(config, name))}" for name in _SETTINGS)
+        parts += [", ".join(shown), ""]
+    if error:
+        parts += [*_block(error[:_MOST_ERROR_CHARACTERS].splitlines()), ""]
+    place = folder.trial_dir(record.experiment_name)
+    curves = f"tensorboard --logdir {shlex.quote(str(place / 'tensorboard'))}"
+    parts += [
+        f"- log: {_code(str(place / 'logs' / 'training.log'))}",
+        f"- epochs: {_code(str(place / 'metrics.jsonl'))}",
+        f"- TensorBoard: {_code(curves)}",
+    ]
+    return "\n".join(parts)[:NOTE_LENGTH]
+
+
+def _best_row(monitor: str, value: float, epoch: int | None) -> tuple[str, str]:
+    return f"best {monitor}", f"**{value:.4f}**" + (f" in epoch {epoch}" if epoch else "")
+
+
+def _table(rows: Rows) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
+
+
+def _block(lines: Iterable[str]) -> list[str]:
+    """Return lines as a block that Markdown leaves alone; no line of theirs can end it."""
+    return ["```text", *(line.replace("```", "'''") for line in lines), "```"]
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', chr(39))}`"
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna_dashboard import get_note
+
+from search_spaces import Targets, TrainingConfig
+from studies import (
+    Claim,
+    OutputFolder,
+    Progress,
+    TrialOutcome,
+    WhyEnded,
+    claim_next,
+    keep_targets,
+    write_ended_note,
+    write_running_note,
+    write_study_note,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+@pytest.fixture
+def claimed(start: Start) -> tuple[Claim, OutputFolder]:
+    study, folder = start({"ខ្មែរ_one": TrainingConfig(experiment_name="ខ្មែរ_one", learning_rate=0.00123)})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    return claim, folder
+
+
+def test_a_running_trials_note_says_how_far_it_is(claimed: tuple[Claim, OutputFolder]) -> None:
+    claim, folder = claimed
+    write_running_note(claim.trial, claim.record, Progress(), folder)
+    assert get_note(claim.trial).startswith("### ខ្មែរ\\_one: running\n")
+    write_running_note(claim.trial, claim.record, Progress(12, 0.98765, 9, 8.123), folder)
+    note = get_note(claim.trial)
+    assert "| epochs | 12 of at most 40 |" in note
+    assert "| best val_char_accuracy | **0.9877** in epoch 9 |" in note
+    assert "| seconds per epoch | 8.12 |" in note
+    assert f"`{folder.path}/ខ្មែរ_one/logs/training.log`" in note
+    assert "tensorboard --logdi" in note
+    assert "learning_rate 0.00123" in note
+
+
+def test_an_ended_trials_note_says_why_and_what_it_reached(
+    claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome
+) -> None:
+    claim, folder = claimed
+    keep_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
+    ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0)
+    write_ended_note(claim.trial, claim.record, ended, 0.9, folder)
+    claim.finish(ended, 0.9)
+    note = get_note(claim.trial)
+    for line in (
+        "### ខ្មែរ\\_one: early stopped",
+        "| best val_char_accuracy | **0.9000** in epoch 2 |",
+        "| best sequence accuracy | 0.8000 |",
+        "| final training loss | 0.2500 |",
+        "| seconds per epoch | 8 |",
+        "| target character_accuracy | met |",
+        "| target sequence_accuracy | not met |",
+    ):
+        assert line in note.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("shapes do not fit", "RuntimeError: shapes do not fit"),
+        ("``` </b> <script>alert(1)</script>", "RuntimeError: ''' </b> <script>alert(1)</script>"),
+        ("ខ្មែរ" * 2000, "RuntimeError: ខ្មែរខ្មែរ"),
+        ("first\nsecond", "second"),
+    ],
+)
+def test_a_failed_trials_note_shows_its_error_as_it_is_and_stays_short(
+    claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome, message: str, shown: str
+) -> None:
+    claim, folder = claimed
+    failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type="RuntimeError", error_message=message)
+    write_ended_note(claim.trial, claim.record, failed, None, folder)
+    note = get_note(claim.trial)
+    assert len(note) <= 2045
+    inside = note.split("```")[1]
+    assert shown in inside
+    assert note.count("```") == 2
+    assert "TensorBoard" in note
+    assert "target" not in note
+
+
+def test_later_notes_have_higher_versions(claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome) -> None:
+    claim, folder = claimed
+    versions = []
+    for progress in (Progress(), Progress(1, 0.5, 1, 1.0), Progress(3, 0.5, 1, 1.0)):
+        write_running_note(claim.trial, claim.record, progress, folder)
+        versions.append(_version(claim))
+    write_ended_note(claim.trial, claim.record, outcome, 0.9, folder)
+    versions.append(_version(claim))
+    assert versions == sorted(set(versions))
+
+
+def _version(claim: Claim) -> int:
+    study = claim.trial.study
+    version: int = study._storage.get_study_system_attrs(study._study_id)[f"dashboard:{claim.trial._trial_id}:note_ver"]
+    return version
+
+
+def test_the_studys_note_says_what_it_is_about_and_is_written_once(start: Start) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    write_study_note(study, folder)
+    keep_targets(study, Targets(character_accuracy=0.85))
+    write_study_note(study, folder)
+    note = get_note(study)
+    assert "| metric | val_char_accuracy (max) |" in note
+    assert "| target character_accuracy | 0.85 |" in note
+    assert f"khmer-tuner status --output-dir {folder.path}" in note
+    before = (folder.path / "study.db").read_bytes()
+    write_study_note(study, folder)
+    assert (folder.path / "study.db").read_bytes() == before
