@@ -22,6 +22,7 @@ _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
 _PROCESS_STATE = {"rng", "cuda_rng"}
 _TRIAL_TIMES = {"attempts", "training_time_s", "epoch_seconds_median"}
 _RESULT_TIMES = {"timestamp", "training_time"}
+_TIMED_LINES = ("| seconds per epoch", "| training time")
 _MISSING = "(missing)"
 _SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
 
@@ -59,7 +60,12 @@ def take_picture(folder: Path) -> Picture:
 
     study, _ = load_study(folder / OUTPUT)
     trials = study.get_trials(deepcopy=False)
-    items = chain(_study_items(study, trials), _file_items(folder), *(_trial_items(trial) for trial in trials))
+    items = chain(
+        _study_items(study, trials),
+        _file_items(folder),
+        _note_items(study, trials),
+        *(_trial_items(trial) for trial in trials),
+    )
     texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in items}
     return {name: text.replace(str(folder), "{study}") for name, text in texts.items()}
 
@@ -81,6 +87,15 @@ def why_ended(picture: Picture) -> list[str]:
     """Return why a study's trials ended."""
     ends: list[str] = json.loads(picture["study: why trials ended"])
     return ends
+
+
+def _note_items(study: Any, trials: list[Any]) -> Items:
+    """Yield what the dashboard says of each trial, without the times."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    for trial in trials:
+        note = attributes.get(f"dashboard:{trial._trial_id}:note_str:0", "")
+        lines = [line for line in note.splitlines() if not line.startswith(_TIMED_LINES)]
+        yield f"trial {trial.number}: note", lines
 
 
 def _study_items(study: Any, trials: list[Any]) -> Items:
@@ -144,6 +159,11 @@ def _metrics(path: Path, folder: Path) -> object:
     return [_without(json.loads(line), _TIMES) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _artifact(path: Path, folder: Path) -> object:
+    """Return the digest of a picture or of settings."""
+    return hashlib.sha256(path.read_bytes().replace(bytes(folder), b"{study}")).hexdigest()
+
+
 def _checkpoint(path: Path, folder: Path) -> object:
     """Return the digest of each part of a checkpoint."""
     from tuner.training.checkpoints import load_checkpoint
@@ -172,18 +192,25 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 
 def _curves(folder: Path) -> object:
-    """Return the points of every curve as TensorBoard shows them; a step that is drawn twice is in there twice."""
+    """Return curves and images as TensorBoard shows them; a step that is there twice is in there twice."""
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        IMAGES,
         SCALARS,
         EventAccumulator,
     )
 
     # That it drops what was written beyond a kill is what is looked at here, and no news.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
     events.Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    images = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    digests = {
+        tag: [(image.step, hashlib.sha256(image.encoded_image_string).hexdigest()) for image in shown]
+        for tag, shown in images.items()
+    }
+    return points | digests
 
 
 def _without(data: Any, names: set[str]) -> Any:
@@ -196,4 +223,5 @@ _CONTENTS: Mapping[str, Callable[[Path, Path], object]] = {
     "metrics.jsonl": _metrics,
     "*.pt": _checkpoint,
     "*.yaml": _text,
+    "artifacts/*": _artifact,
 }

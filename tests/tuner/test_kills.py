@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "kill_harness.py"
 # Memory, where there is such a folder: what is killed leaves the same on both, and a disk makes it wait.
 MEMORY = Path("/dev/shm")
+# Of the first trial; the name follows from its number and the picture's.
+CURVES = "artifacts/49fd48b0-fd9e-553e-89ba-c8f1dbab21e8"
 NOTHING_DIFFERS = (
     "trials lost: 0, doubled: 0; studies that differ: 0",
     "epochs trained again beyond the one in flight: 0",
@@ -93,6 +95,11 @@ def change_results(study: Path) -> None:
     path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
 
 
+def change_picture(study: Path) -> None:
+    path = study / "out" / CURVES
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
 def in_database(statement: str) -> Callable[[Path], None]:
     def change(study: Path) -> None:
         with closing(sqlite3.connect(study / "out" / "study.db")) as database, database:
@@ -130,8 +137,16 @@ def leave_half_a_file(study: Path) -> None:
             "trial 0: reports",
         ),
         (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "trial 1: state"),
+        (change_picture, f"out/{CURVES}"),
+        (
+            in_database(
+                "UPDATE study_system_attributes SET value_json = replace(value_json, 'best sequence', 'worst sequence') "
+                "WHERE key = 'dashboard:1:note_str:0'"
+            ),
+            "trial 0: note",
+        ),
     ],
-    ids=["metrics", "weight", "results", "curve", "half a file", "parameter", "report", "state"],
+    ids=["metrics", "weight", "results", "curve", "half a file", "parameter", "report", "state", "picture", "note"],
 )
 def test_the_harness_notices(
     change: Callable[[Path], None],
