@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.file_locks import FileLock, try_lock
+from studies.file_locks import FileLock, holder_pid, try_lock
 from studies.folder import OutputFolder
 from studies.optuna_internals import continue_trial, set_running_if_waiting
 from studies.trial_record import (
@@ -127,6 +127,17 @@ def claim_next(
             return claim
         lease.release()
     return None
+
+
+def unclaimed_trials(
+    study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
+) -> int:
+    """Return how many trials `claim_next` could give out now; it is only read, and no lock is taken."""
+    candidates = _candidates(own_trials(study), wanted)
+    free = [trial.number for trial in candidates if holder_pid(folder.lease_path(trial.number)) is None]
+    # One that ended just after the trials were read is free because nothing is left of it to do.
+    trials = study.get_trials(deepcopy=False)
+    return sum(not trials[number].state.is_finished() for number in free)
 
 
 def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:

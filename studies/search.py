@@ -169,14 +169,19 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     return missing > 0
 
 
-def prepare_sampling(study: optuna.Study, seed: int) -> None:
-    """Give a study opened for work the sampler and Optuna's part of the pruner that it was begun with."""
+def prepare_sampling(study: optuna.Study, seed: int) -> bool:
+    """Give a study opened for work the sampler and Optuna's part of the pruner that it was begun with.
+
+    Returns:
+        Whether it has a search, so that search trials may be claimed.
+    """
     settings = search_settings(study)
     if settings is None:
-        return
+        return False
     study.sampler = StatelessSampler(settings.sampler, seed, lambda: study_space(study))
     start = settings.start
     study.pruner = settings.pruning.optuna_pruner(start.early_stopping_patience, start.num_epochs)
+    return True
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:

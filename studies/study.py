@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from search_spaces.errors import ConfigurationError
 from search_spaces.schema import Targets
 from studies.folder import OutputFolder, Owner
-from studies.storage import open_storage_for_reading
+from studies.storage import open_storage, open_storage_for_reading
 from studies.storage_url import check_storage_url
 from studies.terms import StudyTerms
 
@@ -87,6 +87,28 @@ def load_study(
     return study, OutputFolder(output_dir)
 
 
+def load_study_for_changes(
+    output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
+) -> tuple[optuna.Study, OutputFolder]:
+    """Return a folder's study for writing into it; it must have begun, and nothing else is created.
+
+    Args:
+        output_dir: The study's output folder.
+        storage_url: Its storage, needed only to add a password.
+        name: Its name, needed only to make sure.
+
+    Raises:
+        ConfigurationError: As `load_study`, or if the study belongs to another folder.
+    """
+    begun, folder = load_study(output_dir, storage_url=storage_url, name=name)
+    _, url = find_study(output_dir, storage_url=storage_url)
+    study = _find_study(open_storage(url), begun.study_name)
+    if study is None:
+        raise ConfigurationError(f"study {begun.study_name!r}: it was deleted just now")
+    _refuse_other_folder(study, folder)
+    return study, folder
+
+
 def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
     """Return what a folder says of its study, and the study's storage URL; nothing is opened.
 
@@ -117,6 +139,17 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 def study_terms(study: optuna.Study) -> StudyTerms:
     """Return the terms that the study was begun under."""
     return StudyTerms(**study.user_attrs[_TERMS])
+
+
+def refuse_other_terms(study: optuna.Study, folder: OutputFolder, terms: StudyTerms) -> None:
+    """Refuse terms that are not the study's; nothing is changed.
+
+    Raises:
+        ConfigurationError: If there is a difference; every one is told.
+    """
+    changes = study_terms(study).changes(terms)
+    if changes:
+        raise ConfigurationError([f"study {study.study_name!r}: {change}; {_remedy(folder)}" for change in changes])
 
 
 def keep_targets(study: optuna.Study, targets: Targets) -> None:
@@ -198,9 +231,7 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, terms: Stud
                 )
             return
     _refuse_other_folder(study, folder)
-    problems = [f"study {name!r}: {difference}; {_remedy(folder)}" for difference in study_terms(study).changes(terms)]
-    if problems:
-        raise ConfigurationError(problems)
+    refuse_other_terms(study, folder, terms)
 
 
 def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -206,7 +206,11 @@ def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 
 def latest_records(study: optuna.Study) -> list[TrialRecord]:
     """Return a study's trials by number, without presets' trials that a later one supersedes."""
-    records = [read_record(trial) for trial in own_trials(study)]
+    return without_superseded([read_record(trial) for trial in own_trials(study)])
+
+
+def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return trials without those of presets that a later one supersedes."""
     latest = {preset.number for preset in latest_presets(records).values()}
     return [record for record in records if record.kind is TrialKind.SEARCH or record.number in latest]
 

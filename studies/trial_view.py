@@ -9,7 +9,8 @@ import optuna
 from search_spaces.errors import ConfigurationError
 from search_spaces.problems import suggest
 from studies.folder import OutputFolder
-from studies.status import StatusRow, study_status
+from studies.status import StatusRow
+from studies.status_reader import study_status
 from studies.trial_record import TrialRecord, own_trials, read_record
 
 

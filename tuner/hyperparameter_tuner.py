@@ -23,11 +23,12 @@ from studies import (
     render_results,
 )
 from tuner.display import Display
-from tuner.results_file import check_results_path
+from tuner.joining import load_space, with_overrides
+from tuner.results_file import check_results_path, timestamp
 from tuner.scope import Limits, Scope
-from tuner.session import Session, load_space, with_overrides
+from tuner.session import Session
 from tuner.study_place import StudyPlace
-from tuner.study_run import run_study, timestamp, write_results
+from tuner.study_run import run_study, write_results
 
 
 class HyperparameterTuner:
@@ -36,6 +37,7 @@ class HyperparameterTuner:
     Attributes:
         config_file: The file, as given.
         config: Its content as plain data.
+        stopped: Whether the latest run was asked to stop (`khmer-tuner stop`); the same call goes on with it.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class HyperparameterTuner:
         self._workers = workers
         self._display = display or Display()
         self._results: dict[str, Any] | None = None
+        self.stopped = False
 
     def load_config(self, config_file: str) -> dict[str, Any]:
         """Read and check a configuration file; return its content as plain data.
@@ -143,12 +146,15 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, and the study says so too; or another process is at it.
+            ExperimentFailedError: It failed, and the study says so too; or another process is at it, or stop was asked
+                for.
         """
         file = parse_experiments({"experiments": {experiment_name: experiment_config}})
         results = self._run(file, file.experiments, SearchRequest())
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
+        if entry is None and self.stopped:
+            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
         if entry is None:
             raise ExperimentFailedError(f"experiment {experiment_name!r}: another process trains it; wait for that")
         if entry["status"] == "failed":
@@ -186,4 +192,5 @@ class HyperparameterTuner:
         scope = Scope(frozenset(experiments), search=search.at_least > 0)
         limits = Limits(until_targets=self._until_targets)
         self._results = run_study(session, scope, limits, workers=self._workers, results_file=self._results_file)
+        self.stopped = session.stop_asked
         return self._results

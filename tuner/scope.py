@@ -20,6 +20,11 @@ class Scope:
     experiments: frozenset[str] | None = None
     search: bool = True
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether trials that are added to the study later can be among them."""
+        return self.search or self.experiments is None
+
     def holds(self, record: TrialRecord) -> bool:
         """Return whether a trial is one of them."""
         if record.kind is TrialKind.SEARCH:

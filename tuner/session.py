@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -17,32 +14,28 @@ from search_spaces import (
     SearchSpace,
     Targets,
     TrainingConfig,
-    definitions_yaml,
-    load_model_definitions,
-    load_search_space,
 )
 from studies import (
     OutputFolder,
     SearchRequest,
     StudyTerms,
     ask_for_search,
-    create_or_join_study,
     enqueue_presets,
     find_study,
     keep_targets,
     load_study,
-    open_storage,
     prepare_sampling,
     refuse_changes,
     refuse_other_search,
+    stop_token,
     study_targets,
     study_terms,
     version_notes,
-    write_text,
 )
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
+from tuner.joining import join_study, terms_now, terms_of
 from tuner.objective import Workplace
 from tuner.study_place import StudyPlace
 from tuner.training.environment import setup_training_environment
@@ -56,11 +49,18 @@ class Session:
         study: The study, with the sampler and pruner that it was begun with.
         workplace: What its trials have in common here and now.
         storage_url: Where it is kept.
+        stop_token: Of the latest request to stop that was there before; another one is meant for this session.
     """
 
     study: optuna.Study
     workplace: Workplace
     storage_url: str
+    stop_token: str
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether somebody has asked those who work on the study to stop, since this session began."""
+        return stop_token(self.study) != self.stop_token
 
     @classmethod
     def open(
@@ -98,18 +98,18 @@ class Session:
             setup_training_environment(TrainingConfig(device=asked))
         folder = OutputFolder(place.output_dir)
         request = search or SearchRequest()
-        _refuse_early(place, experiments, space, request)
+        token = _refuse_early(place, experiments, space, request)
         first = next(iter(experiments.values()))
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        study = _join(place, folder, _terms(first, cache), display)
+        study = _join(place, folder, terms_of(first, cache.fingerprint), display)
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
         keep_targets(study, targets)
         if request.at_least or request.more:
             ask_for_search(study, folder, request)
         prepare_sampling(study, first.seed)
         workplace = Workplace(folder, cache, experiments, device, targets, display)
-        return cls(study, workplace, place.storage_url)
+        return cls(study, workplace, place.storage_url, token)
 
     @classmethod
     def reopen(
@@ -121,6 +121,7 @@ class Session:
         study_name: str | None = None,
         device: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
+        token: str | None = None,
     ) -> Session:
         """Open a study that has begun, with nothing but what its folder and the study itself remember.
 
@@ -131,6 +132,7 @@ class Session:
             study_name: Its name, needed only to make sure.
             device: Where all trials train; None for where each configuration says.
             experiments: Experiments whose work-related settings are newer than those that the study has.
+            token: See `stop_token`, if it was looked at earlier; None for now.
 
         Raises:
             ConfigurationError: The folder holds no study, or something has changed that may not change.
@@ -138,14 +140,15 @@ class Session:
         """
         setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))
         begun, folder = load_study(output_dir, storage_url=storage, name=study_name)
+        token = stop_token(begun) if token is None else token
         _, url = find_study(output_dir, storage_url=storage)
         terms = study_terms(begun)
         cache = _cache_of(terms, folder)
         place = StudyPlace(output_dir, begun.study_name, url, device or TrainingConfig.device)
-        study = _join(place, folder, _terms_now(terms, cache), display)
+        study = _join(place, folder, terms_now(terms, cache.fingerprint), display)
         prepare_sampling(study, terms.seed)
         workplace = Workplace(folder, cache, experiments or {}, device, study_targets(study), display)
-        return cls(study, workplace, url)
+        return cls(study, workplace, url, token)
 
     def search(self, request: SearchRequest) -> None:
         """Give the study more search trials.
@@ -157,48 +160,23 @@ class Session:
         prepare_sampling(self.study, study_terms(self.study).seed)
 
 
-def with_overrides(
-    experiments: Mapping[str, TrainingConfig], *, seed: int | None, device: str | None
-) -> dict[str, TrainingConfig]:
-    """Return experiments with the command's seed and device, where it gives them."""
-    return {
-        name: replace(
-            config,
-            seed=config.seed if seed is None else seed,
-            device=config.device if device is None else device,
-        )
-        for name, config in experiments.items()
-    }
-
-
-def load_space(path: str | None, config: TrainingConfig) -> SearchSpace | None:
-    """Return the search space of a file, checked against the models that a configuration goes by; None for no file.
-
-    Raises:
-        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_search_space`.
-    """
-    return None if path is None else load_search_space(path, load_model_definitions(config.model_config_path))
-
-
 def _refuse_early(
     place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
-) -> None:
-    """Refuse what the study cannot take before a dataset is drawn for it."""
+) -> str:
+    """Refuse what the study cannot take before a dataset is drawn for it; return the token of its latest stop."""
     try:
         study, _ = load_study(place.output_dir, storage_url=place.storage)
     except ConfigurationError:  # there is none yet
-        return
+        return ""
     refuse_changes(study, experiments, space)
     refuse_other_search(study, request)
+    return stop_token(study)
 
 
 def _join(place: StudyPlace, folder: OutputFolder, terms: StudyTerms, display: Display) -> optuna.Study:
-    study = create_or_join_study(open_storage(place.storage_url), place.study_name, folder, terms)
+    study = join_study(place.storage_url, place.study_name, folder, terms)
     for note in version_notes(study, terms):
         display.note(note)
-    text, path = definitions_yaml(study_terms(study).definitions), folder.model_definitions_path
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
     return study
 
 
@@ -217,33 +195,3 @@ def _cache_of(terms: StudyTerms, folder: OutputFolder) -> PixelCache:
             "a --config that says where it is now"
         )
     return open_pixel_cache(path, [terms.dataset["train_split"], terms.dataset["val_split"]])
-
-
-def _terms(config: TrainingConfig, cache: PixelCache) -> StudyTerms:
-    definitions = load_model_definitions(config.model_config_path)
-    return StudyTerms(
-        monitor=config.early_stopping_monitor,
-        mode=config.early_stopping_mode,
-        seed=config.seed,
-        dataset={
-            "fingerprint": cache.fingerprint,
-            "train_split": config.train_split,
-            "val_split": config.val_split,
-            "metadata_path": os.path.abspath(config.metadata_path),
-        },
-        models={name: definition.model_dump(mode="json") for name, definition in definitions.items()},
-        versions=_versions(),
-    )
-
-
-def _terms_now(begun: StudyTerms, cache: PixelCache) -> StudyTerms:
-    """Return a study's terms with what can have changed since: the dataset's content and the versions."""
-    return replace(begun, dataset={**begun.dataset, "fingerprint": cache.fingerprint}, versions=_versions())
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
-        "optuna": importlib.metadata.version("optuna"),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from studies import (
     write_json,
 )
 from tuner.display import RunSummary
+from tuner.results_file import timestamp
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.work import ended, work
@@ -52,11 +52,6 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     path = Path(results_file or default_results_name(results["timestamp"])).absolute()
     write_json(path, results)
     return path
-
-
-def timestamp() -> str:
-    """Return the time as results files have it."""
-    return time.strftime("%Y%m%d_%H%M%S")
 
 
 def _summary(session: Session, scope: Scope, results: Mapping[str, Any], path: Path) -> RunSummary:

@@ -1,75 +1,41 @@
-"""Several worker processes for one command: begun, watched, shown, replaced when they die, ended with this process.
-
-A worker's orders are the first line of its standard input; it stops when that closes, which the kernel does for us
-however this process ends. What it does comes back as events on its standard output. Workers are in process groups of
-their own, so that Ctrl-C reaches this process alone, and them only through it.
-"""
+"""Several worker processes for one command: begun, watched, shown, replaced when they die, ended with this process."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import queue
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import TrialRecord
+from tuner.claiming import may_begin, trials_to_begin
 from tuner.display import Display
 from tuner.display.events import replay
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.signals import raise_if_requested
+from tuner.study_feed import StudyFeed
+from tuner.worker_process import WorkerProcess
 
-CHILD = "tuner.cli.child"
 _POLL_S = 0.2
+_SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_STOP = 8.0
 # A worker that dies before it has begun a trial, again and again, will not live the next time either.
 _MOST_STILLBIRTHS = 3
 _MENDABLE = 2  # a worker's exit code if what it wrote to standard error are problems that a user can mend
 
 
-@dataclass
-class _Worker:
-    """A worker process.
-
-    Attributes:
-        threads: PyTorch's threads in it.
-        process: The process.
-        listeners: Threads that read what it writes.
-        running: Number of the trial that it works on; None between two.
-        errors: What it wrote to standard error.
-        stillbirths: How many processes in its place died before they began a trial.
-    """
-
-    threads: int
-    process: subprocess.Popen[str]
-    listeners: list[threading.Thread] = field(default_factory=list)
-    running: int | None = None
-    errors: list[str] = field(default_factory=list)
-    stillbirths: int = 0
-
-    def put_away(self) -> None:
-        """Let go of a process that has ended; what it wrote has all been read then."""
-        for listener in self.listeners:
-            listener.join()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            _close(stream)
-
-
 class _Tracker(Display):
-    """Notes which trial a worker is at."""
+    """Notes which trial a worker is at, and whether it has just ended one."""
 
-    def __init__(self, worker: _Worker) -> None:
+    def __init__(self, worker: WorkerProcess) -> None:
         self._worker = worker
+        self.ended = False
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         self._worker.running = number
@@ -77,26 +43,32 @@ class _Tracker(Display):
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._worker.running = None
+        self.ended = True
+
+    def trial_left(self, number: int) -> None:
+        self._worker.running = None
 
 
-def work_in_processes(session: Session, scope: Scope, limits: Limits, count: int) -> None:
+def work_in_processes(session: Session, scope: Scope, limits: Limits, most: int, trials: int) -> None:
     """Let worker processes train what the study owes; return when all have ended.
 
-    A worker that dies is replaced; its trial is taken up by whoever comes first.
+    A worker that dies is replaced; its trial is taken up by whoever comes first. When work is added that the scope
+    holds, further workers begin.
 
     Args:
         session: The opened study; its display shows what the workers do.
         scope: Which trials.
         limits: What ends the work early.
-        count: Worker processes; this process's PyTorch threads are divided among them.
+        most: Worker processes at a time.
+        trials: Trials that are left; no more workers than those begin, and share this process's PyTorch threads.
 
     Raises:
         ConfigurationError: Every worker has ended because of problems that a user can mend.
         RuntimeError: Every worker has ended because of a problem, and not all are such.
     """
-    supervisor = _Supervisor(session, scope, limits)
+    supervisor = _Supervisor(session, scope, limits, most)
     try:
-        for threads in shared_threads(torch.get_num_threads(), count):
+        for threads in shared_threads(torch.get_num_threads(), min(most, trials)):
             supervisor.begin(threads)
         supervisor.watch()
     finally:
@@ -109,13 +81,15 @@ def shared_threads(threads: int, workers: int) -> list[int]:
 
 
 class _Supervisor:
-    def __init__(self, session: Session, scope: Scope, limits: Limits) -> None:
+    def __init__(self, session: Session, scope: Scope, limits: Limits, most: int) -> None:
         self._session = session
         self._scope = scope
         self._limits = limits
+        self._most = most
         self._display = session.workplace.display
-        self._workers: list[_Worker] = []
-        self._lines: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
+        self._feed = StudyFeed(session, every_s=_SECONDS_BETWEEN_LOOKS)
+        self._workers: list[WorkerProcess] = []
+        self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
         self._mendable = True
         self._last_words: list[str] = []
@@ -123,33 +97,15 @@ class _Supervisor:
 
     def begin(self, threads: int, stillbirths: int = 0) -> None:
         """Start a worker process."""
-        process = subprocess.Popen(
-            # What this process imports, and no file of the working directory that happens to have the same name.
-            [sys.executable, "-P", "-m", CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()},
-            process_group=0,
-        )
-        worker = _Worker(threads, process, stillbirths=stillbirths)
+        worker = WorkerProcess(self._orders(threads), self._lines, threads=threads, stillbirths=stillbirths)
         self._workers.append(worker)
-        for target, stream in ((self._forward, process.stdout), (_collect, process.stderr)):
-            listener = threading.Thread(target=target, args=(worker, stream), daemon=True)
-            worker.listeners.append(listener)
-            listener.start()
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; `watch` finds out
-            process.stdin.write(json.dumps(self._orders(threads)) + "\n")
-            process.stdin.flush()
 
     def watch(self) -> None:
-        """Show what workers do until all have ended."""
+        """Show what workers do, and how the study stands, until all have ended."""
         while self._workers:
             raise_if_requested()
+            if self._feed.is_due:
+                self._look()
             try:
                 worker, line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
@@ -161,22 +117,10 @@ class _Supervisor:
         if self._problems and not self._succeeded:
             raise self._error()
 
-    def _error(self) -> Exception:
-        problems = list(dict.fromkeys(self._problems))
-        error = ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
-        for words in dict.fromkeys(self._last_words):  # tracebacks among them, for --debug
-            error.add_note(f"in a worker process:\n{words}")
-        return error
-
-    def _show(self, worker: _Worker, line: str) -> None:
-        with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
-            replay(line, _Tracker(worker))
-            replay(line, self._display)
-
     def stop(self) -> None:
         """End all workers: ask first, and kill after a while."""
         for worker in self._workers:
-            _close(worker.process.stdin)
+            worker.ask_to_stop()
         deadline = time.monotonic() + _SECONDS_TO_STOP
         for worker in self._workers:
             try:
@@ -185,6 +129,63 @@ class _Supervisor:
                 worker.process.kill()
                 worker.process.wait()
             worker.put_away()
+
+    def _look(self) -> None:
+        """Tell how the study stands, and begin a worker if there is work for one more."""
+        self._feed.tell()
+        # Those that are between two trials, or just beginning, will take one each.
+        idle = sum(worker.running is None for worker in self._workers)
+        if (
+            len(self._workers) < self._most
+            and trials_to_begin(self._session, self._scope) > idle
+            and may_begin(self._session, self._limits)
+        ):
+            # The others keep the threads that they have, so this one gets no more than its share.
+            self.begin(shared_threads(torch.get_num_threads(), self._most)[-1])
+
+    def _show(self, worker: WorkerProcess, line: str) -> None:
+        with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
+            tracker = _Tracker(worker)
+            replay(line, tracker)
+            replay(line, self._display)
+            if tracker.ended:
+                self._look()
+
+    def _end(self, worker: WorkerProcess) -> None:
+        """Take leave of a worker whose output has ended; another one takes the place of one that was killed."""
+        code = worker.process.wait()
+        worker.put_away()
+        self._workers.remove(worker)
+        if worker.running is not None:
+            self._display.trial_lost(worker.running)
+        if code == 0:
+            self._succeeded = True
+        elif code < 0 and (worker.running is not None or worker.stillbirths < _MOST_STILLBIRTHS):
+            self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
+            self.begin(worker.threads, worker.stillbirths + (worker.running is None))
+        else:
+            self._most -= 1  # nobody takes its place: another one would end like it
+            self._tell_end(worker, code)
+
+    def _tell_end(self, worker: WorkerProcess, code: int) -> None:
+        """Tell why a worker ended that nobody replaces."""
+        if code < 0:
+            self._problems.append(f"worker processes are killed (signal {-code}) before they begin a trial")
+        elif code > 128:
+            self._display.note(f"a worker was stopped by signal {code - 128}")
+        else:
+            problems = worker.problems or [f"a worker process ended with exit code {code}"]
+            self._problems += problems
+            self._mendable &= code == _MENDABLE
+            self._last_words.append(worker.last_words)
+            self._display.note(f"a worker has ended: {problems[0]}")
+
+    def _error(self) -> Exception:
+        problems = list(dict.fromkeys(self._problems))
+        error = ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
+        for words in dict.fromkeys(self._last_words):  # tracebacks among them, for --debug
+            error.add_note(f"in a worker process:\n{words}")
+        return error
 
     def _orders(self, threads: int) -> dict[str, Any]:
         workplace = self._session.workplace
@@ -199,53 +200,7 @@ class _Supervisor:
             "search": self._scope.search,
             "seconds": None if deadline is None else max(0.0, deadline - time.monotonic()),
             "until_targets": self._limits.until_targets,
+            # A worker that begins late stops as well when this process is asked to.
+            "stop_token": self._session.stop_token,
             "threads": threads,
         }
-
-    def _forward(self, worker: _Worker, stream: Iterable[str]) -> None:
-        for line in stream:
-            self._lines.put((worker, line))
-        self._lines.put((worker, None))
-
-    def _end(self, worker: _Worker) -> None:
-        """Take leave of a worker whose output has ended; another one takes the place of one that was killed."""
-        code = worker.process.wait()
-        worker.put_away()
-        self._workers.remove(worker)
-        if worker.running is not None:
-            self._display.trial_lost(worker.running)
-        if code == 0:
-            self._succeeded = True
-        elif code > 128:
-            self._display.note(f"a worker was stopped by signal {code - 128}")
-        elif code > 0:
-            problems = _problems_told(worker.errors) or [f"a worker process ended with exit code {code}"]
-            self._problems += problems
-            self._mendable &= code == _MENDABLE
-            self._last_words.append("\n".join(worker.errors))
-            self._display.note(f"a worker has ended: {problems[0]}")
-        elif worker.running is not None or worker.stillbirths < _MOST_STILLBIRTHS:
-            self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
-            self.begin(worker.threads, worker.stillbirths + (worker.running is None))
-        else:
-            self._problems.append(f"worker processes are killed (signal {-code}) before they begin a trial")
-
-
-def _collect(worker: _Worker, stream: Iterable[str]) -> None:
-    worker.errors.extend(line.rstrip() for line in stream)
-
-
-def _problems_told(errors: list[str]) -> list[str]:
-    """Return the problems among the lines that a worker wrote to standard error; the last line if none is one."""
-    problems = [line.removeprefix("error: ") for line in errors if line.startswith("error: ")]
-    return problems or [line for line in errors if line][-1:]
-
-
-def _import_path() -> str:
-    return os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-
-
-def _close(stream: IO[str] | None) -> None:
-    if stream is not None:
-        with contextlib.suppress(BrokenPipeError):
-            stream.close()

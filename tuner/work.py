@@ -6,23 +6,25 @@ from dataclasses import replace
 
 from search_spaces import TrainingConfig
 from studies import (
-    Claim,
     RowState,
     TrialRecord,
-    claim_next,
     ended_records,
     latest_records,
     read_record,
     search_trial_name,
     study_status,
-    targets_met,
-    top_up,
     unenqueued_trials,
+    write_study_note,
 )
+from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets
 from tuner.objective import Paused, run_trial, tidy_checkpoints
 from tuner.scope import Limits, Scope
 from tuner.session import Session
+from tuner.study_feed import StudyFeed
 from tuner.supervisor import work_in_processes
+
+# A look reads the database, which takes the training some milliseconds.
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> None:
@@ -39,27 +41,45 @@ def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> No
     """
     # A process that died just after telling the study how a trial ended has left the rest to us.
     tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study))
+    write_study_note(session.study, session.workplace.folder)
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
-    workers = min(workers, len(planned) - len(done))
-    if workers > 1:
-        work_in_processes(session, scope, limits, workers)
+    left = len(planned) - len(done)
+    # A single trial is trained here, unless others that the scope holds may be added meanwhile.
+    if workers > 1 and left > (0 if scope.may_grow else 1):
+        work_in_processes(session, scope, limits, workers, left)
     else:
-        work_here(session, scope, limits)
+        feed = StudyFeed(session, every_s=_SECONDS_BETWEEN_LOOKS)
+        feed.tell()
+        work_here(session, scope, limits, feed)
     _tell_what_is_left(session, scope, limits)
 
 
-def work_here(session: Session, scope: Scope, limits: Limits) -> None:
-    """Train what the study owes, one trial after another, in this process."""
-    workplace = replace(session.workplace, is_over=lambda: limits.time_is_up)
-    try:
-        while (claim := _next_claim(session, scope, limits)) is not None:
+def work_here(session: Session, scope: Scope, limits: Limits, feed: StudyFeed | None = None) -> None:
+    """Train what the study owes, one trial after another, in this process.
+
+    Args:
+        session: The opened study.
+        scope: Which trials.
+        limits: What ends the work early.
+        feed: Who tells the display of the study as a whole; None if somebody else does.
+    """
+    workplace = replace(
+        session.workplace,
+        is_over=lambda: is_interrupted(session, limits),
+        look_around=(lambda: None) if feed is None else feed.tell_if_due,
+    )
+    while (claim := next_claim(session, scope, limits)) is not None:
+        number = claim.record.number
+        try:
             with claim:
                 run_trial(claim, workplace)
-            ended_trial = session.study.get_trials(deepcopy=False)[claim.record.number]
-            workplace.display.trial_ended(read_record(ended_trial))
-    except Paused:
-        pass
+        except Paused:
+            workplace.display.trial_left(number)
+            return
+        workplace.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
+        if feed is not None:
+            feed.tell()
 
 
 def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:
@@ -90,7 +110,9 @@ def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
         return
     if limits.time_is_up:
         reason = "the time is up"
-    elif limits.until_targets and (winner := _winner(session)) is not None:
+    elif session.stop_asked:
+        reason = "stop was asked for"
+    elif limits.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
     elif _in_hands(session).issuperset(left):
         reason = f"another process is training {'them' if len(left) > 1 else 'it'}"
@@ -100,25 +122,7 @@ def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
     session.workplace.display.note(f"{shown}: not done here, {reason}")
 
 
-def _next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
-    if limits.time_is_up or (limits.until_targets and _winner(session) is not None):
-        return None
-    study, folder = session.study, session.workplace.folder
-    claim = claim_next(study, folder, scope.holds)
-    # Others may be quicker at what was just enqueued.
-    while claim is None and scope.search and top_up(study, folder):
-        claim = claim_next(study, folder, scope.holds)
-    return claim
-
-
 def _in_hands(session: Session) -> set[str]:
     """Return the trials that some process is training now."""
     rows = study_status(session.study, session.workplace.folder).rows
     return {row.name for row in rows if row.state is RowState.RUNNING}
-
-
-def _winner(session: Session) -> str | None:
-    """Return a trial that has met the study's targets, or None."""
-    targets = session.workplace.targets
-    met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
-    return next((record.experiment_name for record in met), None)

@@ -21,6 +21,7 @@ from studies.optuna_internals import (
     rdb_storage,
     set_running_if_waiting,
     stored_joint_draw,
+    study_attribute,
     trials_of_this_draw,
 )
 
@@ -39,6 +40,16 @@ def test_only_the_first_of_two_swaps_succeeds_and_optuna_sees_it(start: Start) -
         assert trial.state == TrialState.RUNNING
         assert trial.datetime_start is not None
         assert abs((trial.datetime_start - begun).total_seconds()) < 60
+
+
+def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
+    study, folder = start()
+    start(path=folder.path.with_name("other"), seed=7)
+    reader, _ = load_study(folder.path)
+    assert study_attribute(reader, "terms") == study.user_attrs["terms"]
+    assert study_attribute(reader, "nothing") is None
+    study.set_user_attr("nothing", ["ខ្មែរ", None])
+    assert study_attribute(reader, "nothing") == ["ខ្មែរ", None]
 
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:

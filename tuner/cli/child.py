@@ -60,6 +60,7 @@ def _work(orders: dict[str, Any]) -> None:
             storage=orders["storage"],
             device=orders["device"],
             experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
+            token=orders["stop_token"],
         )
         session = replace(session, workplace=replace(session.workplace, display=display))
         work_here(session, scope, Limits(deadline, orders["until_targets"]))

@@ -96,8 +96,10 @@ def silence_stdout() -> None:
 def resume_hint(options: argparse.Namespace | None) -> str:
     """Say how to go on after an interruption."""
     command = None if options is None else options.command
-    if command in ("run", "resume", "worker"):
+    if command in ("run", "resume", "worker", "confirm"):
         return "stopped; the same command goes on where it left"
+    if command == "stop":
+        return "waits no longer; the trials still stop after their epoch"
     # Repeated, it would add trials once more.
     return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
 

@@ -1,70 +1,87 @@
-"""``export``: the results of a study at any time, also while it runs."""
+"""``export``: a study at any time, also while it runs, for programs and spreadsheets."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tuner.cli.command import Command, add_study_options, filled, one_of
 from tuner.cli.errors import DONE, gathered, tell
 
+_STANDARD_OUTPUT = "-"
+# Spreadsheets take UTF-8 that does not begin with it for another encoding, and Khmer for noise.
+_BYTE_ORDER_MARK = "\ufeff"
+_DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``export``."""
-    parser.add_argument("--results-file", metavar="P", type=filled, help="write it there (default: standard output)")
+    parser.add_argument(
+        "--results-file",
+        metavar="P",
+        type=filled,
+        help="write it there, `-` for standard output (default: standard output for json, else "
+        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)",
+    )
     parser.add_argument(
         "--format",
         metavar="F",
-        type=one_of("json", "csv"),
+        type=one_of(*_DEFAULT_NAMES),
         default="json",
-        help="json: the documented results; csv: a row for each experiment (default: %(default)s)",
+        help="json: the documented results of ended trials; csv: a row for each trial; "
+        "epochs-csv: a row for each epoch (default: %(default)s)",
     )
     add_study_options(parser)
 
 
 def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the results from being written."""
+    """Return what keeps the file from being written."""
     from tuner.results_file import check_results_path
 
-    if options.results_file is None:
-        return []
-    return gathered([lambda: check_results_path(options.results_file)], options)
+    path = _path(options, "")
+    return [] if path is None else gathered([lambda: check_results_path(path)], options)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Render the study's results; it is only read."""
-    from studies import load_study, render_results, write_text
+    """Render the study; it is only read."""
+    from studies import write_text
+    from tuner.results_file import timestamp
 
-    study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    results = render_results(study, timestamp=time.strftime("%Y%m%d_%H%M%S"))
-    text = _as_csv(results) if options.format == "csv" else json.dumps(results, ensure_ascii=False, indent=2) + "\n"
-    if options.results_file is None:
+    now = timestamp()
+    text, what = _rendered(options, now)
+    path = _path(options, now)
+    if path is None:
         sys.stdout.write(text)
         return DONE
-    write_text(Path(options.results_file), text)
-    tell(f"{len(results['all_results'])} results written to {options.results_file}")
+    write_text(Path(path), text if options.format == "json" else _BYTE_ORDER_MARK + text)
+    tell(f"{what} written to {path}")
     return DONE
 
 
-def _as_csv(results: Mapping[str, Any]) -> str:
-    """Return a row for each result, its hyperparameters in columns of their own names."""
-    rows = [
-        {name: value for name, value in result.items() if name != "hyperparameters"} | result["hyperparameters"]
-        for result in results["all_results"]
-    ]
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
+def _path(options: argparse.Namespace, now: str) -> str | None:
+    """Return the file that is meant, None for standard output."""
+    default = _DEFAULT_NAMES[options.format]
+    path: str | None = options.results_file or (None if default is None else default.format(now))
+    return None if path == _STANDARD_OUTPUT else path
+
+
+def _rendered(options: argparse.Namespace, now: str) -> tuple[str, str]:
+    """Return what was asked for as text, and how much of what it is."""
+    from studies import TRIAL_COLUMNS, csv_text, load_study, render_results, trial_rows
+
+    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    if options.format == "json":
+        results = render_results(study, timestamp=now)
+        return json.dumps(results, ensure_ascii=False, indent=2) + "\n", f"{len(results['all_results'])} results"
+    if options.format == "csv":
+        rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
+        return csv_text(columns, rows), f"{len(rows)} trials"
+    from tuner.epochs_table import EPOCH_COLUMNS, epoch_rows
+
+    epochs = epoch_rows(study, folder)
+    return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"
 
 
 COMMAND = Command(
@@ -72,7 +89,12 @@ COMMAND = Command(
     summary="write the results of a study, also while it runs",
     examples="""\
   khmer-tuner export --results-file results.json
-  khmer-tuner export --format csv > results.csv""",
+  khmer-tuner export --format csv
+  khmer-tuner export --format epochs-csv --results-file epochs.csv
+  khmer-tuner export --format csv --results-file -
+
+CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
+taken for a formula begins with an apostrophe.""",
     add_options=add_options,
     run=run,
     problems=problems,

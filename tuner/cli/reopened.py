@@ -58,11 +58,12 @@ def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], l
 
 
 def exit_code(session: Session, limits: Limits) -> int:
-    """Return 1 if a preset of the study failed or nothing succeeded, unless there was no time for it, else 0."""
+    """Return 1 if a preset of the study failed or nothing succeeded, unless it was stopped before, else 0."""
     from studies import TrialKind, TrialPhase, ended_records
+    from tuner.claiming import is_interrupted
 
     records = ended_records(session.study)
     if not records:
-        return DONE if limits.time_is_up else FAILED
+        return DONE if is_interrupted(session, limits) else FAILED
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
     return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in records) else DONE

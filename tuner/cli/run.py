@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         display.note(f"configuration: {file.path}")
         for note in file.notes:
             display.note(f"note: {note}")
-        results = HyperparameterTuner(
+        tuner = HyperparameterTuner(
             options.config,
             output_dir=options.output_dir,
             study_name=options.study,
@@ -116,15 +116,16 @@ def run(options: argparse.Namespace) -> int:
             until_targets=options.until_targets,
             workers=options.workers,
             display=display,
-        ).run_experiments(options.experiments)
+        )
+        results = tuner.run_experiments(options.experiments)
     if options.json:
         print(json.dumps(results, ensure_ascii=False, indent=2))
-    return _exit_code(results, experiments)
+    return _exit_code(results, experiments, stopped=tuner.stopped)
 
 
 def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, TrainingConfig]]:
     from search_spaces import load_experiments
-    from tuner.session import with_overrides
+    from tuner.joining import with_overrides
 
     file = load_experiments(options.config)
     return file, with_overrides(file.select(options.experiments), seed=options.seed, device=options.device)
@@ -132,7 +133,7 @@ def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, Traini
 
 def _check_file(options: argparse.Namespace) -> None:
     from tuner.data.metadata import read_metadata_bytes
-    from tuner.session import load_space
+    from tuner.joining import load_space
 
     file, experiments = _load(options)
     first = next(iter(experiments.values()))
@@ -142,9 +143,9 @@ def _check_file(options: argparse.Namespace) -> None:
         read_metadata_bytes(metadata_path)
 
 
-def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig]) -> int:
+def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig], *, stopped: bool) -> int:
     ends = [entry["status"] for entry in results["all_results"] if entry["experiment_name"] in experiments]
-    return FAILED if "failed" in ends or not ends else DONE
+    return FAILED if "failed" in ends or not (ends or stopped) else DONE
 
 
 def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> int:
@@ -165,7 +166,7 @@ def _search_line(options: argparse.Namespace, first: TrainingConfig) -> str:
     """Say how many search trials there would be, and what they would vary."""
     from search_spaces import ConfigurationError, default_search_space, load_model_definitions
     from studies import load_study, study_space
-    from tuner.session import load_space
+    from tuner.joining import load_space
 
     space = load_space(options.space, first)
     if space is None:
@@ -200,9 +201,9 @@ COMMAND = Command(
     summary="train the experiments of a configuration file, each exactly once in a study, then search on",
     examples="""\
   khmer-tuner run
-  khmer-tuner run --trials 24 --workers 2
+  khmer-tuner run --trials 2 --workers 2
   khmer-tuner run --experiments conservative_small baseline_optimized
-  khmer-tuner run --config my_config.yaml --output-dir my_output
+  khmer-tuner run --config config/phase3_simple_configs.yaml --output-dir second_output
   khmer-tuner run --dry-run
 
 Repeating a command goes on where it stopped; what is finished is not trained again.""",

@@ -67,8 +67,8 @@ COMMAND = Command(
     name="search",
     summary="continue the open search of a study with so many more trials",
     examples="""\
-  khmer-tuner search --trials 24
-  khmer-tuner search --trials 24 --workers 2 --timeout 3600
+  khmer-tuner search --trials 1
+  khmer-tuner search --trials 2 --workers 2 --timeout 3600
 
 It first finishes whatever the study still owes, presets included.""",
     add_options=add_options,

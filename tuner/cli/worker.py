@@ -32,7 +32,7 @@ COMMAND = Command(
     summary="join a study that others may be working on, and work off what it owes",
     examples="""\
   khmer-tuner worker
-  khmer-tuner worker --output-dir my_output --device cpu
+  khmer-tuner worker --output-dir training_output --device cpu
 
 Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
 or with `khmer-tuner export`.""",

@@ -1,0 +1,105 @@
+"""Tables for spreadsheets: all trials of a study, and how any table becomes CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search_spaces.schema import Targets
+from search_spaces.training_config import TrainingConfig
+from studies.folder import OutputFolder
+from studies.status import StatusRow
+from studies.status_reader import study_status
+from studies.targets import target_verdicts
+from studies.trial_record import TrialOutcome, own_trials, read_record
+
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+_WHAT = ("number", "experiment_name", "kind", "state", "why_ended")
+# The name stands in front; the rest of a configuration is where and how it was asked for.
+_SETTINGS = tuple(item.name for item in fields(TrainingConfig) if item.name != "experiment_name")
+_ERRORS = ("error_type", "error_message")
+_FIGURES = tuple(item.name for item in fields(TrialOutcome) if item.name not in ("why_ended", *_ERRORS))
+_TARGETS = tuple(f"target_{name}" for name in Targets.model_fields)
+_WORK = ("attempts", "started", "ended", "worker")
+TRIAL_COLUMNS = (*_WHAT, *_SETTINGS, "monitor", "monitored_value", *_FIGURES, *_TARGETS, *_WORK, *_ERRORS)
+
+
+def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
+    """Return a row for every trial, whatever its state, by number.
+
+    Args:
+        study: The study; it is only read.
+        folder: Its folder.
+
+    Returns:
+        Values by column, of `TRIAL_COLUMNS`; what is not known yet, or does not apply, is left out.
+    """
+    status = study_status(study, folder)
+    trials = {trial.number: trial for trial in own_trials(study)}
+    return [{"monitor": status.monitor} | _row(row, trials[row.number], status.targets) for row in status.rows]
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as RFC 4180 has it: a header, commas, CRLF, quotes where they are needed.
+
+    A spreadsheet shows every cell as what it is: text that it would take for a formula gets an apostrophe in front,
+    and what no encoding knows is escaped. Lists are JSON.
+
+    Args:
+        columns: The columns, in order.
+        rows: Values by column; a missing one is an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _row(row: StatusRow, trial: FrozenTrial, targets: Targets) -> dict[str, Any]:
+    record = read_record(trial)
+    # A trial that ended between the two looks at the study is still shown as it was.
+    outcome = record.outcome if row.why_ended is not None else None
+    config = {name: value for name, value in record.config.items() if name in _SETTINGS}
+    figures = {} if outcome is None else asdict(outcome)
+    verdicts = {} if outcome is None else target_verdicts(outcome, targets)
+    return {
+        "total_epochs": row.epochs,
+        **config,
+        **figures,
+        **{f"target_{name}": "met" if met else "missed" for name, met in verdicts.items()},
+        "number": row.number,
+        "experiment_name": row.name,
+        "kind": record.kind.value,
+        "state": row.state.value,
+        "why_ended": row.why_ended,
+        "monitored_value": row.best_value,
+        "attempts": row.attempts,
+        "started": _utc(trial.datetime_start),
+        "ended": None if outcome is None else _utc(trial.datetime_complete),
+        "worker": record.attempts[-1].worker if record.attempts else None,
+    }
+
+
+def _utc(local: datetime | None) -> str | None:
+    """Return a time of Optuna's, which is local, as ISO 8601 in UTC."""
+    return None if local is None else local.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text

@@ -1,0 +1,103 @@
+"""How much room a study takes, by what it is taken for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from studies.folder import OutputFolder
+from studies.storage_url import sqlite_path
+
+_DATABASE = "database"
+_ARTIFACTS = "artifacts"
+_OTHER = "other"
+_OF_A_TRIAL = ("checkpoints", "tensorboard", "logs")
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """Bytes on the disk.
+
+    Attributes:
+        database: The study's SQLite file, wherever it is; 0 if a server keeps the study.
+        artifacts: What the dashboard shows beside the trials.
+        checkpoints: Of all trials.
+        tensorboard: Curves of all trials.
+        logs: Of all trials.
+        other: The rest of the output folder.
+        free: What is left on the output folder's disk.
+    """
+
+    database: int
+    artifacts: int
+    checkpoints: int
+    tensorboard: int
+    logs: int
+    other: int
+    free: int
+
+    @property
+    def used(self) -> int:
+        """All that the study takes."""
+        return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
+
+
+def disk_use(folder: OutputFolder) -> DiskUse:
+    """Return how much room a study takes; files that come or go meanwhile may count or not.
+
+    Args:
+        folder: The study's folder; links in it are not followed.
+    """
+    database = _database_files(folder)
+    bytes_of: Counter[str] = Counter()
+    for path, inside, size in _files(str(folder.path)):
+        bytes_of[_DATABASE if path in database else _kind(inside)] += size
+    elsewhere = sum(_size(path) for path in database if not path.startswith(f"{folder.path}{os.sep}"))
+    return DiskUse(
+        database=bytes_of[_DATABASE] + elsewhere,
+        artifacts=bytes_of[_ARTIFACTS],
+        checkpoints=bytes_of["checkpoints"],
+        tensorboard=bytes_of["tensorboard"],
+        logs=bytes_of["logs"],
+        other=bytes_of[_OTHER],
+        free=shutil.disk_usage(folder.path).free,
+    )
+
+
+def _kind(inside: Sequence[str]) -> str:
+    """Return what a file is for, by the folders that it is in, below the output folder."""
+    if inside and inside[0] == _ARTIFACTS:
+        return _ARTIFACTS
+    return inside[1] if len(inside) > 1 and inside[1] in _OF_A_TRIAL else _OTHER
+
+
+def _files(path: str, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """Yield every file below a folder: path, names of the folders between, bytes."""
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:  # it went away just now
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, (*inside, entry.name))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                yield entry.path, inside, entry.stat(follow_symlinks=False).st_size
+
+
+def _database_files(folder: OutputFolder) -> set[str]:
+    """Return the study's SQLite file and its journal, which comes and goes; nothing if a server keeps it."""
+    owner = folder.owner()
+    path = None if owner is None else sqlite_path(folder.storage_url(owner))
+    return set() if path is None else {str(path), f"{path}-journal"}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import optuna
+import pytest
+
+from search_spaces import Targets, TrainingConfig
+from studies import (
+    TRIAL_COLUMNS,
+    OutputFolder,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    claim_next,
+    csv_text,
+    keep_targets,
+    load_study,
+    retry_failed_presets,
+    trial_rows,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+def read(text: str) -> list[dict[str, str]]:
+    """Read CSV as a strict reader does."""
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+@pytest.fixture
+def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
+    """A study with a trial in every state: a failed one tried again, one pruned, one running, one interrupted."""
+    study, folder = start({"ខ្មែរ, ១": TrainingConfig(learning_rate=0.002), "-two": TrainingConfig(batch_size=48)})
+    keep_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
+    ask_for_search(study, folder, SearchRequest(at_least=4))
+    done, failed, pruned, running, interrupted = (claim_next(study, folder) for _ in range(5))
+    assert done
+    assert failed
+    assert pruned
+    assert running
+    assert interrupted
+    done.trial.report(0.95, 1)
+    done.finish(replace(outcome, converged_epoch=3), 0.95)
+    message = '=HYPERLINK("http://example.com")\nCUDA said, "no"\udcff'
+    failed.finish(
+        replace(outcome, why_ended=WhyEnded.FAILED, best_epoch=None, error_type="OSError", error_message=message)
+    )
+    pruned.record_config(TrainingConfig(model_name="medium", optimizer_betas=[0.5, 0.9]))
+    pruned.finish(replace(outcome, why_ended=WhyEnded.PRUNED, final_train_loss=None))
+    running.trial.report(0.25, 1)
+    interrupted.release()
+    retry_failed_presets(study, folder)
+    return study, folder
+
+
+def test_every_trial_has_a_row_in_whatever_state_it_is(busy: tuple[optuna.Study, OutputFolder]) -> None:
+    reader, folder = load_study(busy[1].path)
+    rows = read(csv_text(TRIAL_COLUMNS, trial_rows(reader, folder)))
+    assert [(row["number"], row["experiment_name"], row["kind"], row["state"], row["why_ended"]) for row in rows] == [
+        ("0", "ខ្មែរ, ១", "preset", "completed", "max_epochs"),
+        ("1", "'-two", "preset", "failed", "failed"),
+        ("2", "search_0002", "search", "completed", "pruned"),
+        ("3", "search_0003", "search", "running", ""),
+        ("4", "search_0004", "search", "interrupted", ""),
+        ("5", "search_0005", "search", "waiting", ""),
+        ("6", "'-two", "preset", "waiting", ""),
+    ]
+
+
+def test_figures_settings_reasons_and_times_are_told(busy: tuple[optuna.Study, OutputFolder]) -> None:
+    done, failed, pruned, running, *_, waiting = read(csv_text(TRIAL_COLUMNS, trial_rows(*busy)))
+    assert {item.name for item in fields(TrainingConfig)} < set(done)
+    assert {item.name for item in fields(TrialOutcome)} < set(done)
+    assert (done["learning_rate"], failed["batch_size"], waiting["batch_size"]) == ("0.002", "48", "48")
+    assert (done["monitor"], done["monitored_value"], done["best_val_seq_accuracy"]) == (
+        "val_char_accuracy",
+        "0.95",
+        "0.8",
+    )
+    assert (done["training_time_s"], done["total_epochs"], done["best_epoch"]) == ("12.5", "3", "2")
+    assert (done["target_character_accuracy"], done["target_convergence_epochs"]) == ("met", "missed")
+    assert done["target_sequence_accuracy"] == ""  # nobody set it
+    assert failed["error_type"] == "OSError"
+    assert failed["error_message"] == '\'=HYPERLINK("http://example.com")\nCUDA said, "no"\\udcff'
+    assert (pruned["model_name"], json.loads(pruned["optimizer_betas"])) == ("medium", [0.5, 0.9])
+    assert pruned["final_train_loss"] == ""
+    assert (running["monitored_value"], running["total_epochs"], running["training_time_s"]) == ("0.25", "1", "")
+    assert (running["attempts"], running["ended"]) == ("1", "")
+    assert (waiting["attempts"], waiting["started"], waiting["worker"], waiting["total_epochs"]) == ("0", "", "", "0")
+
+
+def test_times_are_iso_8601_in_utc_and_the_worker_is_named(busy: tuple[optuna.Study, OutputFolder]) -> None:
+    study, _ = busy
+    done = read(csv_text(TRIAL_COLUMNS, trial_rows(*busy)))[0]
+    trial = study.trials[0]
+    (attempt,) = trial.user_attrs["attempts"]
+    assert trial.datetime_complete is not None
+    assert done["started"].endswith("+00:00")
+    assert done["started"][:16] == attempt["began"][:16]
+    assert done["ended"] >= done["started"]
+    assert done["worker"] == attempt["worker"]
+
+
+def test_a_study_without_trials_is_a_header(start: Start) -> None:
+    assert csv_text(TRIAL_COLUMNS, trial_rows(*start())) == ",".join(TRIAL_COLUMNS) + "\r\n"
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_text_that_a_spreadsheet_would_compute_is_marked_as_text(sign: str) -> None:
+    (row,) = read(csv_text(["cell"], [{"cell": f"{sign}1+1"}]))
+    assert row["cell"] == f"'{sign}1+1"
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (-0.5, "-0.5"),
+        (None, ""),
+        (True, "True"),
+        (1e-05, "1e-05"),
+        ('a "b", ខ្មែរ', 'a "b", ខ្មែរ'),
+        ("one\r\ntwo\nthree", "one\r\ntwo\nthree"),
+        (["-1", "ក"], '["-1", "ក"]'),
+        ("a=b", "a=b"),
+    ],
+)
+def test_what_is_written_is_what_is_read(value: Any, cell: str) -> None:
+    text = csv_text(["before", "cell", "after"], [{"cell": value, "after": 1}])
+    assert read(text) == [{"before": "", "cell": cell, "after": "1"}]
+    assert text.startswith("before,cell,after\r\n")
+    assert text.endswith(",1\r\n")

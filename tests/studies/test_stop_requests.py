@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError
+from studies import OutputFolder, ask_to_stop, load_study, load_study_for_changes, stop_token
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+
+def test_every_request_is_a_new_one_for_all_who_look(start: Start) -> None:
+    study, folder = start()
+    watching, _ = load_study(folder.path)
+    assert stop_token(watching) == stop_token(study) == ""
+    tokens = []
+    for _ in range(2):
+        ask_to_stop(load_study_for_changes(folder.path)[0])
+        tokens.append(stop_token(watching))
+        assert stop_token(study) == tokens[-1]
+    assert len({"", *tokens}) == 3
+
+
+def test_a_request_is_of_its_study_alone(start: Start, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    one, _ = start(path=tmp_path / "one", name="one", url=url)
+    two, _ = start(path=tmp_path / "two", name="two", url=url)
+    ask_to_stop(one)
+    assert stop_token(one) != ""
+    assert stop_token(two) == ""
+
+
+def test_there_must_be_a_study_to_change_and_it_must_be_the_folders(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such folder"):
+        load_study_for_changes(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+    url = f"sqlite:///{tmp_path}/shared.db"
+    _, folder = start(path=tmp_path / "one", url=url)
+    shutil.copytree(folder.path, tmp_path / "two")
+    owner = tmp_path / "two" / ".study" / "owner.json"
+    owner.write_text(owner.read_text().replace(folder.owner().folder_id, "another"))  # type: ignore[union-attr]
+    with pytest.raises(ConfigurationError, match=r"belongs to the output folder .*/one, not to .*/two"):
+        load_study_for_changes(tmp_path / "two")
+    (tmp_path / "shared.db").unlink()
+    with pytest.raises(ConfigurationError, match="there is no study database"):
+        load_study_for_changes(folder.path)
+    assert not (tmp_path / "shared.db").exists()

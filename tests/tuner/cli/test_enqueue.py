@@ -1,0 +1,207 @@
+"""`enqueue`: work that is added from elsewhere, also while others work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import load_model_definitions
+from studies import StatusRow, load_study, search_settings, study_status, study_targets
+from tuner import HyperparameterTuner
+from tuner.display import Display
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.work import work
+
+OUT = Path("training_output")
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+
+
+def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(folder)).rows}
+
+
+def states() -> dict[str, str]:
+    return {name: row.state.value for name, row in rows().items()}
+
+
+@pytest.fixture
+def begun(here: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
+    """A study whose only preset `one` is interrupted before its first epoch; return its configuration."""
+    config = write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 0.99})
+    with pytest.raises(KeyboardInterrupt):
+        HyperparameterTuner(
+            str(config), display=make_watcher(in_batch=1), results_file="interrupted.json"
+        ).run_experiments()
+    return config
+
+
+def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
+    more = write_config({"one": ONE_EPOCH, "ពីរ": ONE_EPOCH, "three": {}}, file_name="more.yaml")
+    first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
+    assert (first.code, first.err) == (0, "")
+    assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
+    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`"
+    again = cli("enqueue", "--config", more, "--json")
+    assert json.loads(again.out) == {
+        "added": [{"name": "three", "number": 2, "state": "waiting"}],
+        "already_there": [
+            {"name": "one", "number": 0, "state": "running"},
+            {"name": "ពីរ", "number": 1, "state": "waiting"},
+        ],
+        "search_trials_added": 0,
+        "search_trials": 0,
+        "owed": 3,
+    }
+    assert "ពីរ is there already: waiting" in cli("enqueue", "--config", more).out
+    assert states() == {"one": "interrupted", "ពីរ": "waiting", "three": "waiting"}
+    assert study_targets(load_study(OUT)[0]).character_accuracy == 0.99  # of the run, not of the added file
+
+
+def test_a_failed_one_is_not_tried_again_just_by_the_way(cli, run_study, copy_of_the_study):
+    enqueued = cli("enqueue", "--config", run_study.config, "--output-dir", copy_of_the_study)
+    assert enqueued.out == (
+        "broken is there already: failed; `khmer-tuner resume --retry-failed` trains it again\n"
+        "ខ្មែរ is there already: completed\n"
+    )
+
+
+def test_search_trials_are_added_and_the_first_ones_fix_how(cli, begun):
+    added = cli("enqueue", "--trials", "2", "--sampler", "random", "--prune-grace", "3")
+    assert added.code == 0
+    assert "added: 2 search trials, 2 in all" in added.out
+    assert "added: 1 search trial, 3 in all" in cli("enqueue", "--trials", "1").out
+    settings = search_settings(load_study(OUT)[0])
+    assert settings is not None
+    assert (settings.sampler, settings.pruning.grace) == ("random", 3)
+    assert list(states().values()) == ["interrupted", "waiting", "waiting", "waiting"]
+    shown = cli("status").out
+    assert "3 search trials" in shown
+    assert "search: 0 of 3 trials, sampler random" in shown
+
+
+def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_config, make_watcher):
+    more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
+    watcher = make_watcher(
+        after_epoch=1, happens=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
+    )
+    work(Session.reopen(OUT, display=watcher), Scope(), Limits())
+    assert [name for name, *_ in watcher.started] == ["one", "two", "search_0002"]
+    assert set(states().values()) == {"completed"}
+    (search,) = [record for record in load_study(OUT)[0].trials if record.number == 2]
+    assert "learning_rate" in search.params
+
+
+def test_a_model_of_ones_own_comes_with_its_experiment(cli, begun, tiny_models, write_config):
+    models = yaml.safe_load(tiny_models.read_text())
+    models["models"]["tiny_too"] = models["models"]["tiny"]
+    Path("models.yaml").write_text(yaml.safe_dump(models))
+    content = yaml.safe_load(begun.read_text())
+    experiment = content["experiments"]["one"]
+    content["experiments"] = {"two": experiment | {"model": {"name": "tiny_too", "config_path": "models.yaml"}}}
+    Path("two.yaml").write_text(yaml.safe_dump(content))
+    assert cli("enqueue", "--config", "two.yaml").code == 0
+    assert "tiny_too" in load_model_definitions(OUT / ".study" / "model_config.yaml")
+    work(Session.reopen(OUT, display=Display()), Scope(), Limits())
+    assert states() == {"one": "completed", "two": "completed"}
+
+
+def test_all_that_does_not_fit_the_study_is_told_at_once_and_nothing_is_added(cli, begun, write_config, tree):
+    changed = write_config(
+        {
+            "one": {"training": {"num_epochs": 7}, "early_stopping": {"monitor": "val_loss", "mode": "min"}},
+            "two": {"early_stopping": {"monitor": "val_loss", "mode": "min"}},
+        },
+        file_name="changed.yaml",
+    )
+    cli("enqueue", "--trials", "1")
+    before = states(), tree(OUT).keys()
+    refused = cli("enqueue", "--config", changed, "--trials", "1", "--sampler", "random", "--seed", "5")
+    assert refused.code == 2
+    assert "experiment 'one': this study has it with other settings (num_epochs was 1 and is 7 now" in refused.err
+    assert "early_stopping.monitor was 'val_char_accuracy' when it began and is 'val_loss' now" in refused.err
+    assert "training.seed was 0 when it began and is 5 now" in refused.err
+    assert "its search has sampler tpe, not random" in refused.err
+    assert "Traceback" not in refused.err
+    assert (states(), tree(OUT).keys()) == before
+
+
+def test_a_changed_preset_is_refused_as_a_run_refuses_it(cli, begun, write_config):
+    changed = write_config({"one": {"training": {"num_epochs": 7}}}, file_name="changed.yaml")
+    enqueued, ran = cli("enqueue", "--config", changed), cli("run", "--config", changed)
+    assert (enqueued.code, ran.code) == (2, 2)
+    told = [line for line in enqueued.err.splitlines() if line.startswith("error: ")]
+    assert told == [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert "num_epochs was 1 and is 7 now" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        ([], "nothing to add: give --trials for search trials, or --config for experiments"),
+        (["--space", "space.yaml"], "nothing to add"),
+        (["--trials", "0"], "--trials: found '0'; expected a whole number from 1 to 1,000,000"),
+        (["--trials", "1", "--experiments", "one"], "--experiments: of no effect without --config"),
+        (["--config", "c.yaml", "--sampler", "tpe", "--prune-grace", "2"], "--sampler, --prune-grace: of no effect"),
+        (["--config", "c.yaml"], "c.yaml"),
+        (["--trials", "1", "--output-dir", "nowhere"], "there is no such folder"),
+        (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "learns nothing from pruned trials"),
+    ],
+)
+def test_what_means_nothing_is_refused(cli, begun, argv, problem):
+    refused = cli("enqueue", *argv)
+    assert refused.code == 2
+    assert problem in refused.err
+    assert list(states()) == ["one"]
+    assert not Path("nowhere").exists()
+
+
+def test_the_expected_space_must_be_the_studys(cli, begun, write_space, write_config):
+    fitting, other = write_space(), write_space(file_name="other.yaml", batch_size={"low": 8, "high": 64, "step": 8})
+    run = cli("run", "--config", begun, "--space", fitting, "--output-dir", "spaced")
+    assert run.code == 0
+    enqueue = ["enqueue", "--output-dir", "spaced", "--trials", "1", "--space"]
+    assert cli(*enqueue, fitting).code == 0
+    refused = cli(*enqueue, other)
+    assert refused.code == 2
+    assert "batch_size was " in refused.err
+    assert len(rows(Path("spaced"))) == 2
+
+
+def test_a_dataset_elsewhere_must_be_the_same(cli, begun, tiny_dataset):
+    content = yaml.safe_load(begun.read_text())
+    experiment = content["experiments"]["one"]
+    for place in ("moved", "changed", "gone"):
+        moved = experiment | {"data": {"metadata_path": f"{place}/metadata.yaml"}}
+        content["experiments"] = {"two": moved}
+        Path(f"{place}.yaml").write_text(yaml.safe_dump(content))
+        shutil.copytree(tiny_dataset.parent, place)
+    images = sorted(Path("changed/train").glob("*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    shutil.rmtree("gone")
+
+    for place, problem in {"changed": "the dataset's fingerprint was ", "gone": "gone/metadata.yaml"}.items():
+        refused = cli("enqueue", "--config", f"{place}.yaml")
+        assert refused.code == 2
+        assert problem in refused.err
+    assert list(states()) == ["one"]
+    assert cli("enqueue", "--config", "moved.yaml").code == 0
+    assert list(states()) == ["one", "two"]
+
+
+def test_neither_torch_is_loaded_nor_anything_trained(begun, write_config):
+    more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    argv = ["enqueue", "--config", str(more), "--trials", "1"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert states() == {"one": "interrupted", "two": "waiting", "search_0002": "waiting"}

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import claim_next, load_study_for_changes, retry_failed_presets
+from tuner.training.history import METRIC_NAMES
+
+
+def read_file(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def read_text(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def test_json_is_the_documented_results_to_standard_output_or_a_file(cli, run_study, tree):
+    before = tree(run_study.folder)
+    export = ["export", "--output-dir", run_study.folder]
+    printed = cli(*export)
+    assert cli(*export, "--results-file", "-").out.splitlines()[2:] == printed.out.splitlines()[2:]
+    written = cli(*export, "--results-file", "r.json")
+    assert (written.code, written.out, written.err) == (0, "", "2 results written to r.json\n")
+    ran = json.loads(run_study.results.read_text())
+    assert list(json.loads(printed.out)) == list(ran)
+    assert json.loads(printed.out)["all_results"] == json.loads(Path("r.json").read_text())["all_results"]
+    assert json.loads(printed.out)["all_results"] == ran["all_results"]
+    assert tree(run_study.folder) == before
+
+
+def test_trials_are_written_for_spreadsheets(cli, run_study):
+    written = cli("export", "--output-dir", run_study.folder, "--format", "csv")
+    assert (written.code, written.out) == (0, "")
+    (path,) = Path().glob("*.csv")
+    assert re.fullmatch(r"trials_\d{8}_\d{6}\.csv", path.name)
+    assert written.err == f"2 trials written to {path}\n"
+    assert path.read_bytes().startswith("\ufeffnumber,experiment_name,".encode())
+    broken, done = read_file(path)
+    assert (broken["experiment_name"], broken["state"], broken["why_ended"]) == ("broken", "failed", "failed")
+    assert broken["error_type"] == "NotADirectoryError"
+    assert broken["error_message"]
+    assert (done["experiment_name"], done["state"], done["batch_size"]) == ("ខ្មែរ", "completed", "8")
+    assert {field.name for field in fields(TrainingConfig)} <= done.keys()
+    assert (done["target_character_accuracy"], done["target_training_time_per_epoch"]) == ("missed", "met")
+    (result,) = [
+        entry
+        for entry in json.loads(run_study.results.read_text())["all_results"]
+        if entry["experiment_name"] == "ខ្មែរ"
+    ]
+    for name in ("best_val_char_accuracy", "best_val_seq_accuracy", "final_train_loss", "total_epochs"):
+        assert float(done[name]) == result[name]
+
+
+def test_a_pipe_gets_the_table_and_nothing_else(cli, run_study):
+    export = ["export", "--output-dir", run_study.folder, "--results-file", "-", "--format"]
+    trials, epochs = cli(*export, "csv"), cli(*export, "epochs-csv")
+    assert trials.out.startswith("number,experiment_name,kind,state,")
+    assert epochs.out.startswith("number,experiment_name,epoch,train_loss,")
+    assert trials.err == epochs.err == ""
+    assert [row["experiment_name"] for row in read_text(trials.out)] == ["broken", "ខ្មែរ"]
+    assert list(Path().iterdir()) == []
+
+
+def test_every_epoch_has_its_row_with_every_figure(cli, run_study):
+    written = cli("export", "--output-dir", run_study.folder, "--format", "epochs-csv", "--results-file", "e.csv")
+    assert written.err == "2 epochs written to e.csv\n"
+    rows = read_file(Path("e.csv"))
+    assert list(rows[0]) == ["number", "experiment_name", "epoch", *METRIC_NAMES]
+    recorded = [json.loads(line) for line in (run_study.folder / "ខ្មែរ" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["number"], row["experiment_name"]) for row in rows] == [("1", "ខ្មែរ")] * 2
+    for row, epoch in zip(rows, recorded, strict=True):
+        assert {name: float(row[name]) for name in epoch} == epoch
+
+
+def test_epochs_of_a_preset_that_waits_for_another_try_are_those_of_the_last_one(
+    cli, run_study, copy_of_the_study, tmp_path
+):
+    study, folder = load_study_for_changes(copy_of_the_study)
+    line = (folder.path / "ខ្មែរ" / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (folder.path / "broken" / "metrics.jsonl").write_text(line)
+    retry_failed_presets(study, folder)
+    export = ["export", "--output-dir", copy_of_the_study, "--format", "epochs-csv", "--results-file", "-"]
+
+    def numbers() -> list[tuple[str, str]]:
+        return [(row["number"], row["experiment_name"]) for row in read_text(cli(*export).out)]
+
+    assert numbers() == [("0", "broken"), ("1", "ខ្មែរ"), ("1", "ខ្មែរ")]
+    claim = claim_next(study, folder)
+    assert claim is not None
+    with claim:
+        assert numbers() == [("1", "ខ្មែរ"), ("1", "ខ្មែរ"), ("2", "broken")]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "epochs-csv"])
+@pytest.mark.parametrize(
+    ("place", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; name a file")]
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(cli, tmp_path, form, place, problem):
+    refused = cli("export", "--format", form, "--results-file", place, "--output-dir", tmp_path / "no study")
+    assert refused.code == 2
+    assert problem in refused.err
+    assert refused.err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("form", ["csv", "epochs-csv"])
+def test_no_torch_is_loaded(run_study, form):
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    argv = ["export", "--output-dir", str(run_study.folder), "--format", form, "--results-file", "-"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ខ្មែរ" in done.stdout

@@ -1,0 +1,149 @@
+"""`stop`, and what becomes of the commands that it is meant for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import StatusRow, load_study, study_status
+from tuner import ExperimentFailedError, HyperparameterTuner
+from tuner.cli.reopened import exit_code
+from tuner.display import Display
+from tuner.scope import Limits
+from tuner.session import Session
+
+OUT = Path("training_output")
+TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
+# Long enough for `stop` to come while it is trained.
+LONG = {"training": {"num_epochs": 16, "batch_size": 4}, "early_stopping": {"patience": 100}}
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+
+def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+    return {row.name: row for row in study_status(*load_study(folder)).rows}
+
+
+def curve(name: str, folder: Path) -> list[dict[str, float]]:
+    """What a trial's epochs came to, without what differs from run to run."""
+    lines = (folder / name / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
+
+
+@pytest.fixture
+def begin(here: Path) -> Iterator[Begin]:
+    """Start a command in another process; return it when it has trained two epochs. It is killed in the end."""
+    processes = []
+
+    def start(*argv: str | Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tuner", *map(str, argv)]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: more give other bits
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread)
+        processes.append(process)
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if re.search(r" 2/\d+  char", line):
+                return process
+        return pytest.fail("".join(told))
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_would_have(
+    workers: int, begin: Begin, cli: Any, write_config: Any, read_results: Any
+) -> None:
+    config = write_config({"ខ្មែរ": LONG, "two": LONG if workers == 2 else ONE_EPOCH})
+    argv = ["run", "--config", config, "--results-file", "stopped.json", "--workers", str(workers)]
+    running = begin(*argv)
+    stopped = cli("stop", "--wait")
+    assert stopped.code == 0
+    names = ["ខ្មែរ", "two"][:workers]
+    for number, name in enumerate(names):
+        told = rf"^{name} \(trial {number}\): \d+ epochs? done, stops after the current one; process \d+$"
+        assert re.search(told, stopped.out, re.MULTILINE)
+    assert stopped.out.endswith("stopped; `khmer-tuner resume` goes on\n")
+    assert {row.worker_pid for row in rows().values()} == {None}
+    out, err = running.communicate()
+    assert running.returncode == 0
+    for number, name in enumerate(names):
+        assert f"{name} (trial {number}): left for later\n" in err
+    assert "two, ខ្មែរ: not done here, stop was asked for" in err
+    assert "worker died" not in err
+    assert "2 trials are still to do: khmer-tuner resume" in out
+    assert read_results(Path("stopped.json"))["all_results"] == []
+    left = rows()
+    assert [row.state.value for row in left.values()] == ["interrupted", "interrupted" if workers == 2 else "waiting"]
+    for name in names:
+        assert left[name].epochs == len(curve(name, OUT)) < 16
+    assert max(row.epochs for row in left.values()) >= 2
+
+    assert cli("resume", "--results-file", "resumed.json").code == 0
+    assert cli("run", "--config", config, "--output-dir", "undisturbed").code == 0
+    for name in ("ខ្មែរ", "two"):
+        assert rows()[name].epochs == len(curve(name, OUT)) == rows(Path("undisturbed"))[name].epochs
+        assert curve(name, OUT) == curve(name, Path("undisturbed"))
+
+
+def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_study, copy_of_the_study):
+    assert cli("stop", "--wait", "--output-dir", copy_of_the_study).out == "no trial is running now\n"
+    asked = cli("stop", "--wait", "--json", "--output-dir", copy_of_the_study)
+    assert (asked.code, json.loads(asked.out)) == (0, {"asked": [], "stopped": True})
+    resumed = cli("resume", "--retry-failed", "--output-dir", copy_of_the_study)
+    assert resumed.code == 0
+    assert "stop was asked for" not in resumed.err
+    assert {row.state.value for row in study_status(*load_study(copy_of_the_study)).current} == {"completed"}
+
+
+def test_programs_are_told_too(cli, write_config, make_watcher):
+    config = write_config({"one": LONG, "two": LONG})
+    watcher = make_watcher(after_epoch=1, happens=lambda: cli("stop"))
+    tuner = HyperparameterTuner(str(config), display=watcher, results_file="r.json")
+    results = tuner.run_experiments()
+    assert tuner.stopped
+    assert results["all_results"] == []
+    assert watcher.notes == ["one, two: not done here, stop was asked for"]
+    assert watcher.left == [0]
+    again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
+    tuner = HyperparameterTuner(str(config), display=again, results_file="r.json")
+    with pytest.raises(ExperimentFailedError, match="'one': stop was asked for; the same call goes on"):
+        tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
+    assert again.epochs == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, write_config, make_watcher):
+    with pytest.raises(KeyboardInterrupt):
+        HyperparameterTuner(str(write_config({"one": LONG})), display=make_watcher(in_batch=1)).run_experiments()
+    session = Session.reopen(OUT, display=Display())
+    assert exit_code(session, Limits()) == 1
+    assert cli("stop").code == 0
+    assert exit_code(session, Limits()) == 0
+
+
+def test_no_torch_is_loaded_and_nothing_but_the_study_changes(run_study, copy_of_the_study, tree):
+    before = tree(copy_of_the_study).keys()
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    argv = ["stop", "--output-dir", str(copy_of_the_study)]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree(copy_of_the_study).keys() == before
+
+
+def test_a_folder_without_a_study_is_refused(cli):
+    refused = cli("stop", "--output-dir", "nowhere")
+    assert refused.code == 2
+    assert "there is no such folder" in refused.err
+    assert list(Path().iterdir()) == []

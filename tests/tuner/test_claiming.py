@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search_spaces import TrainingConfig, load_experiments
+from studies import (
+    SamplerName,
+    SearchRequest,
+    ask_for_search,
+    ask_to_stop,
+    load_study_for_changes,
+    prepare_sampling,
+    study_space,
+    suggest_all,
+)
+from tuner.claiming import is_interrupted, may_begin, next_claim, trials_to_begin
+from tuner.display import Display
+from tuner.joining import load_space
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.study_place import StudyPlace
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+OUT = Path("training_output")
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+@pytest.fixture
+def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable[..., Session]:
+    """Open the study, with the presets `one` and `two`."""
+    file = load_experiments(write_config({"one": {}, "two": {}}))
+    space = load_space(str(write_space()), file.experiments["one"])
+
+    def begin(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
+        return Session.open(
+            StudyPlace(output_dir, "khmer-ocr", None, "cpu"),
+            file.experiments,
+            file.targets,
+            file_order=list(file.experiments),
+            may_generate=False,
+            display=Display(),
+            space=space,
+            search=search,
+        )
+
+    return begin
+
+
+def asked_to_stop() -> None:
+    ask_to_stop(load_study_for_changes(OUT)[0])
+
+
+def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..., Session]) -> None:
+    early = open_session()
+    assert not is_interrupted(early, Limits())
+    asked_to_stop()
+    late = open_session()
+    assert (is_interrupted(early, Limits()), is_interrupted(late, Limits())) == (True, False)
+    assert next_claim(early, Scope(), Limits()) is None
+    assert may_begin(late, Limits())
+    asked_to_stop()
+    assert is_interrupted(late, Limits())
+    # The child of a parent that was there began late, but is meant as well.
+    child = Session.reopen(OUT, display=Display(), token=early.stop_token)
+    assert is_interrupted(child, Limits())
+    assert not is_interrupted(Session.reopen(OUT, display=Display()), Limits())
+
+
+def test_a_limit_lets_nothing_more_begin(open_session: Callable[..., Session]) -> None:
+    session = open_session()
+    over = Limits(deadline=time.monotonic())
+    assert is_interrupted(session, over)
+    assert next_claim(session, Scope(), over) is None
+    assert may_begin(session, Limits(until_targets=True))  # nobody has met any
+
+
+def drawn(session: Session) -> dict[str, Any]:
+    """Claim the first search trial and return what is drawn for it."""
+    claim = next_claim(session, Scope(frozenset()), Limits())
+    assert claim is not None
+    with claim:
+        suggest_all(claim.trial, study_space(session.study), TrainingConfig())
+        return claim.trial.params
+
+
+def test_a_search_that_begins_later_draws_what_it_would_have_drawn_from_the_start(
+    open_session: Callable[..., Session],
+) -> None:
+    expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
+    session = open_session()
+    assert next_claim(session, Scope(frozenset()), Limits()) is None
+    study, folder = load_study_for_changes(OUT)
+    ask_for_search(study, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
+    assert drawn(session) == expected
+    assert set(expected) >= {"learning_rate", "batch_size"}
+
+
+def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
+    session = open_session()
+
+    def then_a_search_begins(study: optuna.Study, seed: int) -> bool:
+        monkeypatch.setattr("tuner.claiming.prepare_sampling", prepare_sampling)
+        has_search = prepare_sampling(study, seed)
+        writable, folder = load_study_for_changes(OUT)
+        ask_for_search(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
+        return has_search
+
+    monkeypatch.setattr("tuner.claiming.prepare_sampling", then_a_search_begins)
+    assert drawn(session) == expected
+
+
+def test_what_nobody_works_on_is_counted_within_the_scope(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.search.MOST_WAITING", 2)
+    session = open_session(SearchRequest(at_least=5))
+    assert trials_to_begin(session, Scope()) == 2 + 5
+    assert trials_to_begin(session, Scope(frozenset({"one"}), search=False)) == 1
+    first, second = (next_claim(session, Scope(), Limits()) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert trials_to_begin(session, Scope()) == 5
+    first.release()
+    assert trials_to_begin(session, Scope()) == 1 + 5
+    second.release()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.exceptions import StorageInternalError
+
+from search_spaces import load_experiments
+from studies import RowState, StudyStatus
+from tuner.display import Display
+from tuner.session import Session
+from tuner.study_feed import StudyFeed
+from tuner.study_place import StudyPlace
+
+WriteConfig = Callable[..., Path]
+
+
+class Seen(Display):
+    """Keeps what it is told of the study."""
+
+    def __init__(self) -> None:
+        self.studies: list[StudyStatus] = []
+
+    def study_seen(self, status: StudyStatus) -> None:
+        self.studies.append(status)
+
+
+@pytest.fixture
+def session(write_config: WriteConfig, in_tmp: Path) -> Session:
+    file = load_experiments(write_config({"one": {}, "two": {}}))
+    return Session.open(
+        StudyPlace(Path("training_output"), "khmer-ocr", None, "cpu"),
+        file.experiments,
+        file.targets,
+        file_order=list(file.experiments),
+        may_generate=False,
+        display=Seen(),
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The feed's clock: it stands still unless somebody moves `now`, in seconds."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("tuner.study_feed.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def seen(session: Session) -> list[StudyStatus]:
+    display = session.workplace.display
+    assert isinstance(display, Seen)
+    return display.studies
+
+
+def test_the_display_is_told_how_the_study_stands(session: Session) -> None:
+    StudyFeed(session, every_s=5).tell()
+    (status,) = seen(session)
+    assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
+
+
+def test_the_study_is_looked_at_every_few_seconds_and_not_more_often(session: Session, clock: Any) -> None:
+    feed = StudyFeed(session, every_s=5)
+    for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
+        feed.tell_if_due()
+    assert len(seen(session)) == 3
+    clock.now = 1021.0
+    feed.tell()  # what was asked for is not put off
+    assert len(seen(session)) == 4
+
+
+def test_looks_that_take_long_are_far_between(session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def slow(*arguments: object) -> None:
+        looks.append(clock.now)
+        clock.now += 0.5
+
+    monkeypatch.setattr("tuner.study_feed.look_at_study", slow)
+    monkeypatch.setattr(Seen, "study_seen", lambda self, status: None)
+    feed = StudyFeed(session, every_s=5)
+    while clock.now < 2000:
+        feed.tell_if_due()
+        clock.now += 0.25
+    # At most one per cent of the time.
+    assert len(looks) * 0.5 <= 0.01 * 1000 + 0.5
+    assert len(looks) > 10
+
+
+def test_a_database_that_cannot_be_read_just_now_stops_nobody(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*arguments: object) -> None:
+        raise StorageInternalError("database is locked")
+
+    feed = StudyFeed(session, every_s=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("tuner.study_feed.look_at_study", locked)
+        feed.tell()
+    assert seen(session) == []
+    assert not feed.is_due
+    feed.tell()
+    assert len(seen(session)) == 1

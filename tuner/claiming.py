@@ -1,0 +1,69 @@
+"""What a command may begin next, and whether it may begin anything more."""
+
+from __future__ import annotations
+
+from studies import (
+    Claim,
+    TrialKind,
+    claim_next,
+    ended_records,
+    latest_records,
+    prepare_sampling,
+    search_settings,
+    study_terms,
+    targets_met,
+    top_up,
+    unclaimed_trials,
+    unenqueued_trials,
+)
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+
+
+def is_interrupted(session: Session, limits: Limits) -> bool:
+    """Return whether running trials are to be left after their epoch: the time is up, or somebody asked for it."""
+    return limits.time_is_up or session.stop_asked
+
+
+def trial_that_met_targets(session: Session) -> str | None:
+    """Return a trial that has met the study's targets, or None."""
+    targets = session.workplace.targets
+    met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
+    return next((record.experiment_name for record in met), None)
+
+
+def may_begin(session: Session, limits: Limits) -> bool:
+    """Return whether a limit allows one more trial."""
+    return not is_interrupted(session, limits) and not (
+        limits.until_targets and trial_that_met_targets(session) is not None
+    )
+
+
+def next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
+    """Claim the next trial that a scope holds; None if a limit is reached or nothing is left."""
+    if not may_begin(session, limits):
+        return None
+    claim = _claim(session, scope)
+    # Others may be quicker at what was just enqueued.
+    while claim is None and scope.search and top_up(session.study, session.workplace.folder):
+        claim = _claim(session, scope)
+    return claim
+
+
+def trials_to_begin(session: Session, scope: Scope) -> int:
+    """Return how many trials that a scope holds nobody works on, those that are not enqueued yet among them."""
+    waiting = unclaimed_trials(session.study, session.workplace.folder, scope.holds)
+    return waiting + (unenqueued_trials(session.study, latest_records(session.study)) if scope.search else 0)
+
+
+def _claim(session: Session, scope: Scope) -> Claim | None:
+    # A search may have begun since this process did, and its trials are drawn as it says from their claim on.
+    has_search = prepare_sampling(session.study, study_terms(session.study).seed)
+    claim = claim_next(
+        session.study,
+        session.workplace.folder,
+        lambda record: scope.holds(record) and (has_search or record.kind is TrialKind.PRESET),
+    )
+    if claim is None and not has_search and search_settings(session.study) is not None:
+        return _claim(session, scope)
+    return claim

@@ -1,0 +1,37 @@
+"""Every epoch of every trial of a study, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+
+from studies import OutputFolder, TrialPhase, TrialRecord, own_trials, read_record
+from tuner.training.history import METRIC_NAMES, read_metrics
+
+EPOCH_COLUMNS = ("number", "experiment_name", "epoch", *METRIC_NAMES)
+
+
+def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
+    """Return a row for each finished epoch that the trials' folders have, by trial and epoch.
+
+    Args:
+        study: The study; it and the folder are only read.
+        folder: Its folder.
+
+    Returns:
+        Values by column, `EPOCH_COLUMNS`; what each means says `EpochMetrics`.
+    """
+    return [
+        {"number": record.number, "experiment_name": record.experiment_name} | asdict(metrics)
+        for record in _begun(study)
+        for metrics in read_metrics(folder.trial_dir(record.experiment_name))
+    ]
+
+
+def _begun(study: optuna.Study) -> list[TrialRecord]:
+    """Return the begun trials by number; a preset's folder is that of its latest one."""
+    records = map(read_record, own_trials(study))
+    latest = {record.experiment_name: record for record in records if record.phase is not TrialPhase.WAITING}
+    return sorted(latest.values(), key=lambda record: record.number)

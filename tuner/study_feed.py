@@ -1,0 +1,50 @@
+"""Telling a display now and then how the study as a whole stands, whoever works on it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.display.look import look_at_study
+from tuner.session import Session
+
+# Looking takes longer the more trials there are; it never takes more than this share of the time.
+_MOST_SHARE = 0.01
+
+
+class StudyFeed:
+    """Reads the study's status and tells the session's display, seldom enough to slow nothing down."""
+
+    def __init__(self, session: Session, *, every_s: float) -> None:
+        """Take what to look at.
+
+        Args:
+            session: The opened study.
+            every_s: Seconds between two looks, if they are quick.
+        """
+        self._session = session
+        self._every_s = every_s
+        self._next = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last look is long enough ago."""
+        return time.monotonic() >= self._next
+
+    def tell(self) -> None:
+        """Tell how the study stands now."""
+        begun = time.monotonic()
+        # What is only shown keeps nobody from working: a database that cannot be read fails where it is written.
+        with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+            status = look_at_study(self._session.study, self._session.workplace.folder)
+            self._session.workplace.display.study_seen(status)
+        ended = time.monotonic()
+        self._next = ended + max(self._every_s, (ended - begun) / _MOST_SHARE)
+
+    def tell_if_due(self) -> None:
+        """Tell how the study stands, if the last look is long enough ago."""
+        if self.is_due:
+            self.tell()
