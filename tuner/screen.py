@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType, Segment
 from rich.table import Table
+
+_SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark when the consonant after it is cut off
 
 
 class ForgivingStream:
@@ -72,10 +82,51 @@ def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
     return table
 
 
+def spare_cells(text: str) -> int:
+    """Return how many cells a text takes on some terminals beyond those that it takes on others.
+
+    Vowels that stand beside their consonant, as Khmer has them, take a cell of their own on some and none on others.
+    """
+    return sum(unicodedata.category(character) == "Mc" for character in text)
+
+
+def cut(text: str, cells: int) -> str:
+    """Return a text, or its beginning and an ellipsis, that takes at most so many cells anywhere."""
+    if cell_len(text) + spare_cells(text) <= cells:
+        return text
+    taken = list(accumulate(cell_len(character) + spare_cells(character) for character in text))
+    kept = text[: bisect_left(taken, cells)].rstrip(_SUBSCRIPT_SIGN)
+    return f"{kept}\N{HORIZONTAL ELLIPSIS}"
+
+
+@contextmanager
+def drawn_at_once(console: Console) -> Iterator[None]:
+    """Send what is drawn meanwhile in one piece, and let a terminal that can show it in one step: nothing flickers."""
+    with console:
+        console.control(_BEGIN_STEP)
+        try:
+            yield
+        finally:
+            console.control(_END_STEP)
+
+
 def shown_path(path: str | os.PathLike[str]) -> str:
     """Return a path as people want to read it: relative if it is below the working directory."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+class _Raw(Control):
+    """A control sequence that Rich does not know."""
+
+    def __init__(self, sequence: str) -> None:
+        super().__init__()
+        # Rich sends the text of a control segment as it is, and asks only whether it is one.
+        self.segment = Segment(sequence, None, [(ControlType.BELL,)])
+
+
+# Synchronized output, DEC private mode 2026; terminals that do not have it ignore this.
+_BEGIN_STEP, _END_STEP = _Raw("\x1b[?2026h"), _Raw("\x1b[?2026l")
 
 
 class _Console(Console):

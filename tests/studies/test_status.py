@@ -4,9 +4,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial
 
 from search_spaces import TrainingConfig
 from search_spaces.schema import Targets
@@ -22,6 +24,7 @@ from studies import (
     claim_next,
     keep_targets,
     load_study,
+    retry_failed_presets,
     study_status,
 )
 from studies.status import SearchStatus
@@ -139,3 +142,81 @@ def test_who_met_the_targets_is_told(start: Start, presets: Presets, outcome: Tr
     status = study_status(load_study(folder.path)[0], folder)
     assert status.met_by == ("conservative_small", "high_rate")
     assert status.as_dict()["targets"] == {"character_accuracy": 0.9}
+
+
+def test_a_preset_that_is_tried_again_counts_once(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    retry_failed_presets(study, folder)
+    status = study_status(study, folder)
+    assert [(row.name, row.superseded) for row in status.rows] == [
+        ("conservative_small", True),
+        ("baseline", False),
+        ("high_rate", False),
+        ("conservative_small", False),
+    ]
+    assert (status.total, status.ended, status.failed, status.owed) == (3, 0, 0, 3)
+    assert status.counts["failed"] == 1
+
+
+def test_ended_trials_are_ranked_and_ordered_by_their_end(start: Start, outcome: TrialOutcome) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=5))
+    claims = [claim_next(study, folder) for _ in range(5)]
+    ends = [(3, 0.5, WhyEnded.MAX_EPOCHS), (0, 0.5, WhyEnded.EARLY_STOPPED), (4, 0.9, WhyEnded.PRUNED)]
+    ends += [(1, 0.7, WhyEnded.MAX_EPOCHS), (2, None, WhyEnded.CRASHED)]
+    for number, value, why in ends:
+        claim = claims[number]
+        assert claim is not None
+        claim.finish(replace(outcome, why_ended=why), value)
+    status = study_status(study, folder)
+    assert [row.number for row in status.last_first] == [2, 1, 4, 0, 3]
+    # One that was pruned is no winner, and of equals the lower number comes first.
+    assert [row.number for row in status.ranking] == [1, 0, 3]
+    assert status.best is status.rows[1]
+
+
+def test_a_trial_says_what_time_it_takes(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    ask_for_search(study, folder, SearchRequest(at_least=1))
+    done, running = claim_next(study, folder), claim_next(study, folder)
+    assert done is not None
+    assert running is not None
+    done.finish(replace(outcome, epoch_seconds_median=4.5), 0.9)
+    times = {folder.trial_dir("baseline"): [9.0, 2.0, 3.0]}
+    rows = study_status(study, folder, lambda trial_dir: times.get(trial_dir, [])).rows
+    assert [row.epoch_seconds for row in rows] == [4.5, 3.0, None, None]
+    assert [(row.model_name, row.num_epochs) for row in rows] == [("medium", 40)] * 3 + [(None, None)]
+    assert rows[0].ended is not None
+    assert rows[1].ended is None
+    assert [row.epoch_seconds for row in study_status(study, folder).rows] == [4.5, None, None, None]
+    running.release()
+
+
+@pytest.mark.parametrize(("at_work", "reads"), [("nobody", 1), ("this process", 1), ("a dead one", 2)])
+def test_the_trials_are_read_once_unless_a_worker_has_died(
+    at_work: str,
+    reads: int,
+    start: Start,
+    presets: Presets,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, folder = start(presets)
+    claim = claim_next(study, folder) if at_work != "nobody" else None
+    if claim is not None and at_work == "a dead one":
+        claim.release()
+    reader, folder = load_study(folder.path)
+    read: list[int] = []
+    get_all_trials = reader._storage.get_all_trials
+
+    def counted(study_id: int, **options: Any) -> list[FrozenTrial]:
+        read.append(study_id)
+        return get_all_trials(study_id, **options)
+
+    monkeypatch.setattr(reader._storage, "get_all_trials", counted)
+    study_status(reader, folder)
+    assert len(read) == reads
+    if claim is not None:
+        claim.release()

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print all that is known of a trial; it is only read."""
     from studies import find_trial, load_study, study_space
-    from tuner.training.recorder import read_metrics
+    from tuner.training.history import read_metrics
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
     record, row = find_trial(study, folder, options.trial)
@@ -178,9 +178,9 @@ COMMAND = Command(
     name="show",
     summary="show one trial: settings, curve, who worked on it, end of its log",
     examples="""\
-  khmer-tuner show 3
-  khmer-tuner show search_0007 --output-dir my_output
-  khmer-tuner show baseline_optimized --json""",
+  khmer-tuner show 0
+  khmer-tuner show baseline_optimized
+  khmer-tuner show baseline_optimized --output-dir training_output --json""",
     add_options=add_options,
     run=run,
 )

@@ -5,110 +5,112 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuner.cli.command import Command, add_json_option, add_study_options
 from tuner.cli.errors import DONE
 
 if TYPE_CHECKING:
-    from studies import StatusRow, StudyStatus
+    from studies import DiskUse, StudyStatus
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the trials of the study and what it owes; it is only read."""
-    from studies import load_study, study_status
+    from studies import disk_use, load_study
+    from tuner.display.look import look_at_study
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    status = study_status(study, folder)
+    status, disk = look_at_study(study, folder), disk_use(folder)
     if options.json:
-        print(json.dumps(status.as_dict(), ensure_ascii=False, indent=2))
+        print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
     else:
-        _print(status)
+        _print(status, disk, show_all=options.all)
     return DONE
 
 
-def _print(status: StudyStatus) -> None:
-    from tuner.screen import console_on, plain_table
+def _as_dict(status: StudyStatus, disk: DiskUse) -> dict[str, Any]:
+    """Return the status as plain data; nobody knows when it is done if nobody works on it."""
+    from dataclasses import asdict
+
+    from studies import time_left
+
+    workers = len(status.running)
+    left = time_left(status, workers) if workers else None
+    data = status.as_dict()
+    trials = data.pop("trials")
+    return data | {
+        "workers": workers,
+        "eta_seconds": None if left is None else round(left.seconds, 1),
+        "eta_is_at_most": None if left is None else left.at_most,
+        "disk": asdict(disk) | {"used": disk.used},
+        "trials": trials,
+    }
+
+
+def _print(status: StudyStatus, disk: DiskUse, *, show_all: bool) -> None:
+    from tuner.display.picture import running_table
+    from tuner.display.trial_table import trial_table
+    from tuner.screen import console_on
 
     console = console_on(sys.stdout)
     console.print(f"study {status.study}, by {status.monitor} ({status.mode})", soft_wrap=True)
     console.print()
-    headers = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
-    table = plain_table(*headers, right=(0, 3, 4, 6, 7))
-    for rows in _grouped(status.rows):
-        table.add_row(*(_cells(rows[0]) if len(rows) == 1 else _waiting_cells(rows)))
+    table, hidden = trial_table(status, console.width, show_all=show_all)
     console.print(table)
+    if hidden:
+        console.print(f"{hidden:,} more trials: `khmer-tuner status --all` shows each", soft_wrap=True)
     console.print()
-    for line in _lines(status):
+    if status.running:
+        console.print(running_table(status.running, console.width))
+        console.print()
+    for line in _lines(status, disk, console.width):
         console.print(line, soft_wrap=True)
 
 
-def _lines(status: StudyStatus) -> list[str]:
+def _lines(status: StudyStatus, disk: DiskUse, width: int) -> list[str]:
     """Return what a study comes to, and what it still owes."""
-    lines = [", ".join(f"{count} {state}" for state, count in status.counts.items() if count) or "no trials yet"]
-    if (search := status.search) is not None:
-        lines.append(
-            f"search: {search.ended} of {search.budget} trials, sampler {search.sampler}, pruner {search.pruner}"
-        )
-    if status.best is not None:
-        lines.append(f"best: {status.best.name}, {status.monitor} {status.best.best_value:.4f}")
-    if target_texts := [f"{name} {value:g}" for name, value in status.targets if value is not None]:
-        met = ", ".join(status.met_by[:3]) + (f" and {len(status.met_by) - 3} more" if len(status.met_by) > 3 else "")
-        lines.append(f"targets ({', '.join(target_texts)}): {f'met by {met}' if met else 'not met yet'}")
-    if status.owed:
-        lines.append(f"owed: {_owed_text(status)}; `khmer-tuner resume` goes on")
-    return lines
+    from studies import time_left
+    from tuner.display.study_lines import (
+        ahead_line,
+        best_line,
+        disk_line,
+        last_line,
+        left_line,
+        owed_line,
+        search_line,
+        targets_line,
+        whole_line,
+    )
 
-
-def _owed_text(status: StudyStatus) -> str:
-    interrupted, waiting = status.counts["interrupted"], status.owed - status.counts["interrupted"]
-    parts = [f"{interrupted} interrupted"] if interrupted else []
-    return ", ".join([*parts, f"{waiting} not begun"] if waiting else parts)
-
-
-def _grouped(rows: Sequence[StatusRow]) -> Iterator[list[StatusRow]]:
-    """Yield the rows one by one, but search trials that wait one after the other together."""
-    from tuner.display.progress import is_search
-
-    for waiting, group in groupby(rows, lambda row: row.state.value == "waiting" and is_search(row.name)):
-        members = list(group)
-        yield from [members] if waiting else ([row] for row in members)
-
-
-def _waiting_cells(rows: Sequence[StatusRow]) -> list[str]:
-    numbers = f"{rows[0].number}-{rows[-1].number}"
-    return [numbers, f"{len(rows)} search trials", "waiting", "-", "0", "-", "-", "-"]
-
-
-def _cells(row: StatusRow) -> list[str]:
-    from tuner.display.progress import clock
-
-    return [
-        str(row.number),
-        row.name,
-        row.state.value,
-        "-" if row.best_value is None else f"{row.best_value:.4f}",
-        str(row.epochs),
-        (row.why_ended or "-").replace("_", " "),
-        "-" if row.seconds is None else clock(row.seconds),
-        "-" if row.worker_pid is None else str(row.worker_pid or "elsewhere"),
+    workers = len(status.running)
+    lines = [
+        whole_line(status, workers),
+        search_line(status),
+        best_line(status),
+        ahead_line(status),
+        last_line(status, width=width),
+        left_line(status, time_left(status, workers)) if workers else None,
+        targets_line(status),
+        disk_line(disk),
+        owed_line(status, time_left(status, 1)),
     ]
+    return [line for line in lines if line is not None]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``status``."""
+    parser.add_argument("--all", action="store_true", help="show every trial, however many there are")
     add_json_option(parser)
     add_study_options(parser)
 
 
 COMMAND = Command(
     name="status",
-    summary="show the trials of a study and what it still owes",
+    summary="show the trials of a study, how long the rest takes and what it still owes",
     examples="""\
   khmer-tuner status
-  khmer-tuner status --output-dir my_output --json""",
+  khmer-tuner status --all
+  khmer-tuner status --output-dir training_output --json""",
     add_options=add_options,
     run=run,
 )

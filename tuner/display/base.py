@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Targets, TrainingConfig
-from studies import TrialRecord
+from studies import StudyStatus, TrialRecord
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
@@ -73,8 +73,14 @@ class Display:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial is done, well or not."""
 
+    def trial_left(self, number: int) -> None:
+        """A running trial was left after an epoch, to be gone on with another time."""
+
     def trial_lost(self, number: int) -> None:
         """The worker of a running trial died; another one takes the trial up, which then starts again as adopted."""
+
+    def study_seen(self, status: StudyStatus) -> None:
+        """The study was looked at: what other processes do in it and what was added to it is in there too."""
 
     def run_ended(self, summary: RunSummary) -> None:
         """The results are written."""

@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import BaseModel, TypeAdapter
 
 from search_spaces import TrainingConfig
-from studies import TrialRecord
+from studies import StudyStatus, TrialRecord
 from tuner.display.base import Display, RunSummary
 from tuner.screen import forgiving
 from tuner.signals import raise_if_requested
@@ -28,6 +29,7 @@ _CONFIG = TypeAdapter(TrainingConfig)
 _METRICS = TypeAdapter(EpochMetrics)
 _SIGNAL = TypeAdapter(EarlyStopping)
 _RECORD = TypeAdapter(TrialRecord)
+_STATUS = TypeAdapter(StudyStatus)
 _SUMMARY = TypeAdapter(RunSummary)
 
 
@@ -79,9 +81,17 @@ class EventWriter(Display):
         self._next_batch.pop(record.number, None)
         self._write("trial_ended", record=record)
 
+    def trial_left(self, number: int) -> None:
+        """Write which trial it is."""
+        self._write("trial_left", number=number)
+
     def trial_lost(self, number: int) -> None:
         """Write which trial it is."""
         self._write("trial_lost", number=number)
+
+    def study_seen(self, status: StudyStatus) -> None:
+        """Write how the study stands."""
+        self._write("study_seen", status=status)
 
     def run_ended(self, summary: RunSummary) -> None:
         """Write the summary."""
@@ -115,8 +125,12 @@ def replay(line: str, display: Display) -> None:
             display.epoch_ended(number, _METRICS.validate_python(metrics), _SIGNAL.validate_python(signal))
         case {"event": "trial_ended", "record": record}:
             display.trial_ended(_RECORD.validate_python(record))
+        case {"event": "trial_left", "number": number}:
+            display.trial_left(number)
         case {"event": "trial_lost", "number": number}:
             display.trial_lost(number)
+        case {"event": "study_seen", "status": status}:
+            display.study_seen(_STATUS.validate_python(status))
         case {"event": "run_ended", "summary": summary}:
             display.run_ended(_SUMMARY.validate_python(summary))
         case _:
@@ -141,4 +155,6 @@ def _plain(value: object) -> Any:
         return dict(value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     raise TypeError(f"an event cannot hold {value!r}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
-from tuner.display.progress import is_search
+from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
+from tuner.display.rows import is_search
 
 REASONS = {
     WhyEnded.MAX_EPOCHS: "all epochs",
@@ -27,20 +28,29 @@ _NOT_DRAWN |= {"early_stopping_monitor", "early_stopping_mode"}
 
 def trial_line(record: TrialRecord) -> str:
     """Say how a trial ended."""
-    outcome = record.outcome
+    name, outcome = record.experiment_name, record.outcome
     if record.phase is TrialPhase.FAILED or outcome is None:
-        return f"{record.experiment_name} FAILED: {failure(outcome)}"
-    return (
-        f"{record.experiment_name}: {_end(outcome)}, best char {outcome.best_val_char_accuracy:.4f}, "
-        f"seq {outcome.best_val_seq_accuracy:.4f}"
-    )
+        return f"{name} FAILED: {failure(outcome)}"
+    figures = f"best char {outcome.best_val_char_accuracy:.4f}, seq {outcome.best_val_seq_accuracy:.4f}"
+    return f"{name}: {_end(outcome.why_ended, outcome.total_epochs)}, {figures}"
 
 
-def short_trial_line(record: TrialRecord) -> str:
-    """Say how a trial ended, in a few words."""
-    if record.phase is TrialPhase.FAILED or record.outcome is None:
-        return f"{record.experiment_name} FAILED"
-    return f"{record.experiment_name} {REASONS[record.outcome.why_ended]}"
+def row_line(row: StatusRow, monitor: str | None) -> str:
+    """Say how a trial ended that another process has worked on."""
+    failed = " FAILED" if row.state is RowState.FAILED else ""
+    end = _end(WhyEnded(row.why_ended), row.epochs) if row.why_ended else reason(row)
+    best = "" if row.best_value is None else f", best {monitor} {row.best_value:.4f}"
+    return f"{row.name}{failed}: {end}{best} (another process)"
+
+
+def reason(row: StatusRow) -> str:
+    """Say why a trial ended."""
+    return REASONS[WhyEnded(row.why_ended)] if row.why_ended else "ended from outside"
+
+
+def added_line(added: int, total: int) -> str:
+    """Say that there is more to do."""
+    return f"{added:,} {'trial was' if added == 1 else 'trials were'} added to the study, which has {total:,} now"
 
 
 def title(number: int, name: str, *remarks: str) -> str:
@@ -79,6 +89,13 @@ def further_settings(config: TrainingConfig) -> list[str]:
     ]
 
 
+def wrapped(items: Sequence[str], width: int) -> list[str]:
+    """Return the items in as many lines of so many characters as they need, none of them broken."""
+    text = ", ".join(item.replace(" ", "\N{NO-BREAK SPACE}") for item in items)
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
 def failure(outcome: TrialOutcome | None) -> str:
     """Say why a trial failed."""
     if outcome is None:
@@ -95,7 +112,7 @@ def _finished_line(preset: TrialRecord) -> str:
     return f"{name} is finished already"
 
 
-def _end(outcome: TrialOutcome) -> str:
-    if outcome.why_ended is WhyEnded.MAX_EPOCHS:
-        return f"all {outcome.total_epochs} epochs"
-    return f"{REASONS[outcome.why_ended]} at {outcome.total_epochs}"
+def _end(why: WhyEnded, epochs: int) -> str:
+    if why is WhyEnded.MAX_EPOCHS:
+        return f"all {epochs} epochs"
+    return f"{REASONS[why]} at {epochs}"

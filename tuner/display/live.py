@@ -11,13 +11,13 @@ from rich.live import Live
 from rich.text import Text
 
 from search_spaces import TrainingConfig
-from studies import TrialPhase, TrialRecord
+from studies import RowState, StudyStatus, TrialPhase, TrialRecord
 from tuner.display.base import Display, RunSummary
-from tuner.display.lines import finished_lines, title, trial_line
+from tuner.display.lines import added_line, finished_lines, row_line, title, trial_line
 from tuner.display.picture import bars, picture
 from tuner.display.progress import RunProgress
 from tuner.display.summary import print_summary
-from tuner.screen import console_on, forgiving
+from tuner.screen import console_on, drawn_at_once, forgiving
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -41,11 +41,12 @@ class LiveDisplay(Display):
         self._images = (0, 0)
         self._next_refresh = 0.0
         self._live = Live(console=self._console, get_renderable=self._picture, auto_refresh=False, transient=True)
-        self._live.start()
+        with drawn_at_once(self._console):
+            self._live.start()
 
     def note(self, text: str) -> None:
         """Print the note above the picture."""
-        self._console.print(text)
+        self._print(text)
 
     def dataset_progress(self, done: int, total: int) -> None:
         """Draw how far the dataset is."""
@@ -58,7 +59,7 @@ class LiveDisplay(Display):
         self._progress.run_started(todo, finished)
         for line in finished_lines(finished):
             self.note(line)
-        if not self._progress.waiting:
+        if not self._progress.status.owed:
             self.note("nothing is left to train")
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
@@ -66,7 +67,7 @@ class LiveDisplay(Display):
         self._progress.trial_started(number, name, config)
         if adopted:
             self.note(f"{title(number, name)}: going on after an interruption")
-        self._live.refresh()
+        self._draw()
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Redraw, if the last time is long enough ago."""
@@ -82,15 +83,28 @@ class LiveDisplay(Display):
     def trial_ended(self, record: TrialRecord) -> None:
         """Print how it ended."""
         self._progress.trial_ended(record)
-        done = record.phase is TrialPhase.COMPLETED
-        self._console.print(Text(trial_line(record), style="green" if done else "bold red"), soft_wrap=True)
-        self._live.refresh()
+        self._print_end(trial_line(record), completed=record.phase is TrialPhase.COMPLETED)
+
+    def trial_left(self, number: int) -> None:
+        """Print that it is not at an end."""
+        if trial := self._progress.trial_lost(number):
+            self.note(f"{title(number, trial.name)}: left for later")
+        self._draw()
 
     def trial_lost(self, number: int) -> None:
         """Print that it goes on elsewhere."""
         if trial := self._progress.trial_lost(number):
             self.note(f"{title(number, trial.name)}: its worker died; another one takes it up")
-        self._live.refresh()
+        self._draw()
+
+    def study_seen(self, status: StudyStatus) -> None:
+        """Draw what other processes do; print what they have ended and what was added."""
+        news = self._progress.study_seen(status)
+        for row in news.ended:
+            self._print_end(row_line(row, status.monitor), completed=row.state is RowState.COMPLETED)
+        if news.added:
+            self.note(added_line(news.added, status.total))
+        self._draw()
 
     def run_ended(self, summary: RunSummary) -> None:
         """Remove the picture and print the summary."""
@@ -100,15 +114,27 @@ class LiveDisplay(Display):
 
     def close(self) -> None:
         """Remove the picture; the cursor is visible again."""
-        self._live.stop()
+        if self._live.is_started:
+            with drawn_at_once(self._console):
+                self._live.stop()
+
+    def _print_end(self, line: str, *, completed: bool) -> None:
+        self._print(Text(line, style="green" if completed else "bold red"), soft_wrap=True)
+
+    def _print(self, text: str | Text, *, soft_wrap: bool = False) -> None:
+        with drawn_at_once(self._console):
+            self._console.print(text, soft_wrap=soft_wrap)
 
     def _refresh(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_refresh:
-            self._next_refresh = now + _REFRESH_SECONDS
+        if time.monotonic() >= self._next_refresh:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._next_refresh = time.monotonic() + _REFRESH_SECONDS
+        with drawn_at_once(self._console):
             self._live.refresh()
 
     def _picture(self) -> RenderableType:
         if self._images[1]:
-            return bars(("drawing the dataset", *self._images, "images"))
-        return picture(self._progress, self._console.height)
+            return bars(self._console.width, ("drawing the dataset", *self._images, "images"))
+        return picture(self._progress, *self._console.size)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
 
 from search_spaces import TrainingConfig
-from studies import TrialRecord
+from studies import StudyStatus, TrialRecord
 from tuner.display.base import Display, RunSummary
-from tuner.display.lines import finished_lines, further_settings, settings, title, trial_line
-from tuner.display.progress import RunningTrial, RunProgress, clock, is_search
+from tuner.display.lines import (
+    added_line,
+    finished_lines,
+    further_settings,
+    row_line,
+    settings,
+    title,
+    trial_line,
+    wrapped,
+)
+from tuner.display.progress import RunningTrial, RunProgress, clock
+from tuner.display.rows import is_search
 from tuner.display.summary import print_summary
 from tuner.screen import forgiving
 from tuner.signals import raise_if_requested
@@ -56,7 +65,8 @@ class PlainDisplay(Display):
         self._progress.run_started(todo, finished)
         for line in finished_lines(finished):
             self._write(line)
-        waiting, total = self._progress.waiting, self._progress.total
+        status = self._progress.status
+        waiting, total = status.owed, status.total
         if waiting:
             what = "trials" if any(map(is_search, todo)) else "experiments"
             self._write(f"{waiting} of {total} {what} to train; a line for each epoch, on validation data:")
@@ -66,35 +76,35 @@ class PlainDisplay(Display):
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         """Say which trial it is, and what a search trial has drawn."""
         self._progress.trial_started(number, name, config)
-        self._several |= len(self._progress.running) > 1
+        self._several |= len(self._progress.own) > 1
         # The epochs before an interruption are told first, and were written then.
         self._retelling = self._retelling | {number} if adopted else self._retelling - {number}
-        place = f"[{self._progress.ended + len(self._progress.running)}/{self._progress.total}]"
+        place = f"[{self._progress.place(number)}/{self._progress.status.total}]"
         again = ["going on after an interruption"] if adopted else []
         self._write(f"{place} {title(number, name, *again)}: {settings(config)}")
         if is_search(name):
-            for line in _wrapped(further_settings(config)):
+            for line in wrapped(further_settings(config), _WIDTH - 2):
                 self._write(f"  {line}")
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Write nothing, but where an interrupted training goes on."""
         raise_if_requested()
         self._progress.batch(number, done, total)
-        if number in self._retelling and (trial := self._progress.running.get(number)):
+        if number in self._retelling and (trial := self._progress.own.get(number)):
             self._retelling.discard(number)
-            self._write(f"{self._whose(trial)}  going on with epoch {trial.epoch + 1}")
+            self._write(f"{self._whose(trial)}  going on with epoch {self._progress.row(trial.name).epochs + 1}")
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Write the epoch's figures."""
         self._progress.epoch_ended(number, metrics, signal)
-        trial = self._progress.running.get(number)
+        trial = self._progress.own.get(number)
         if trial is None or number in self._retelling:
             return
-        of = trial.config.num_epochs
+        of, left = trial.config.num_epochs, self._progress.seconds_left(self._progress.row(trial.name))
         self._write(
             f"{self._whose(trial)}  {metrics.epoch:>{len(str(of))}}/{of}  char {metrics.val_char_accuracy:.4f}"
             f"  seq {metrics.val_seq_accuracy:.4f}  loss {metrics.val_loss:.4f}  best {signal.best or 0:.4f}"
-            f"  {metrics.epoch_seconds:.1f} s  <= {clock(trial.seconds_left() or 0)} left"
+            f"  {metrics.epoch_seconds:.1f} s  <= {clock(left or 0)} left"
         )
 
     def trial_ended(self, record: TrialRecord) -> None:
@@ -102,10 +112,23 @@ class PlainDisplay(Display):
         self._progress.trial_ended(record)
         self._write(trial_line(record))
 
+    def trial_left(self, number: int) -> None:
+        """Say that it is not at an end."""
+        if trial := self._progress.trial_lost(number):
+            self._write(f"{title(number, trial.name)}: left for later")
+
     def trial_lost(self, number: int) -> None:
         """Say that it goes on elsewhere."""
         if trial := self._progress.trial_lost(number):
             self._write(f"{title(number, trial.name)}: its worker died; another one takes it up")
+
+    def study_seen(self, status: StudyStatus) -> None:
+        """Say what other processes have ended, and what was added."""
+        news = self._progress.study_seen(status)
+        for row in news.ended:
+            self._write(row_line(row, status.monitor))
+        if news.added:
+            self._write(added_line(news.added, status.total))
 
     def run_ended(self, summary: RunSummary) -> None:
         """Print the summary."""
@@ -119,10 +142,3 @@ class PlainDisplay(Display):
     def _write(self, text: str) -> None:
         self._stream.write(f"{text}\n")
         self._stream.flush()
-
-
-def _wrapped(items: Sequence[str]) -> list[str]:
-    """Return the items in as many lines as they need, none of them broken."""
-    text = ", ".join(item.replace(" ", "\N{NO-BREAK SPACE}") for item in items)
-    lines = textwrap.wrap(text, _WIDTH - 2, break_on_hyphens=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]

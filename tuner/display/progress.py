@@ -1,51 +1,38 @@
-"""How far a run is, and how long it may still take, from what was measured."""
+"""How far a run and its study are: as the study was seen last, brought up to date by what happens in the run."""
 
 from __future__ import annotations
 
-import heapq
-import math
-import re
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import NamedTuple
 
-from search_spaces import TrainingConfig
-from studies import TrialPhase, TrialRecord
+from search_spaces import Targets, TrainingConfig
+from studies import RowState, StatusRow, StudyStatus, TimeLeft, TrialRecord, seconds_left, time_left
+from tuner.display.rows import ended_row, finite, is_search, planned_row
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
-_LAST_ENDINGS = 3
+_LOOKS_REMEMBERED = 5
 
 
-class Leader(NamedTuple):
-    """The trial that is ahead.
-
-    Attributes:
-        name: Its name.
-        value: Its best value of the monitored metric.
-    """
-
-    name: str
-    value: float
-
-
-class Estimate(NamedTuple):
-    """How long something takes.
+class News(NamedTuple):
+    """What a look at the study has shown that no event of this run tells.
 
     Attributes:
-        seconds: So long.
-        at_most: Whether it can only be shorter; otherwise also longer.
+        added: How many trials were added to the study since the last look.
+        ended: The trials that other processes have ended, by number.
     """
 
-    seconds: float
-    at_most: bool
+    added: int
+    ended: tuple[StatusRow, ...]
 
 
 @dataclass
 class RunningTrial:
-    """A trial that is being trained.
+    """A trial that this run is training.
 
     Attributes:
         name: Its name.
@@ -64,178 +51,186 @@ class RunningTrial:
     epoch_seconds: list[float] = field(default_factory=list)
 
     @property
-    def epoch(self) -> int:
-        """Finished epochs."""
-        return self.metrics.epoch if self.metrics else 0
-
-    @property
-    def epochs_done(self) -> float:
-        """Finished epochs and the part of the running one that is done."""
+    def epoch_share(self) -> float:
+        """The part of the running epoch that is done, 0 to 1."""
         done, of = self.batches
-        return self.epoch + (done / of if of else 0.0)
-
-    @property
-    def best(self) -> float | None:
-        """The best value of the monitored metric so far; None before the first epoch ends."""
-        return self.signal.best if self.signal else None
-
-    def seconds_left(self) -> float | None:
-        """Return how long it takes at most, by its median epoch; None before its first ends."""
-        if not self.epoch_seconds:
-            return None
-        return max(0.0, self.config.num_epochs - self.epochs_done) * statistics.median(self.epoch_seconds)
+        return done / of if of else 0.0
 
 
 class RunProgress:
-    """What displays show of a run, kept up to date by the events that `Display` hears.
+    """What displays show of a run and its study, kept up to date by what `Display` hears.
 
-    Events of a trial that is not running are ignored: the last words of a worker may arrive late.
+    Events of a trial that is not running are ignored: the last words of a worker may arrive late. A look at the study
+    may be older than the events heard before it, so a trial never goes back.
 
     Attributes:
-        running: The trials that are being trained, by number.
-        endings: The trials that ended last in this run, the latest first.
-        monitor: The metric that the study goes by.
-        mode: ``max`` if higher is better, ``min`` if lower is.
+        own: The trials that this run is training, by number.
     """
 
     def __init__(self) -> None:
         """Begin before the run has."""
-        self.running: dict[int, RunningTrial] = {}
-        self.endings: deque[TrialRecord] = deque(maxlen=_LAST_ENDINGS)
-        self.monitor = TrainingConfig().early_stopping_monitor
-        self.mode = TrainingConfig().early_stopping_mode
-        self._waiting: dict[str, TrainingConfig | None] = {}
-        self._ended: dict[str, float | None] = {}  # the best monitored value of those that completed
-        self._trial_seconds: list[float] = []
-        self._epoch_of_model: dict[str, Estimate] = {}
+        self.own: dict[int, RunningTrial] = {}
+        self._rows: dict[str, StatusRow] = {}
+        self._seen: StudyStatus | None = None
+        self._start = StudyStatus("", None, "max", (), None, Targets(), ())
+        self._at_work: deque[int] = deque(maxlen=_LOOKS_REMEMBERED)
+        self._told: set[int] = set()
+        self._to_be_told: set[int] = set()
+        self._now: tuple[StudyStatus, TimeLeft | None] | None = None
 
     @property
-    def ended(self) -> int:
-        """How many trials have ended, those of earlier runs included."""
-        return len(self._ended)
+    def status(self) -> StudyStatus:
+        """The study, each preset once."""
+        return self._up_to_date()[0]
 
     @property
-    def waiting(self) -> int:
-        """How many trials nobody has begun, or whose worker died."""
-        return len(self._waiting)
+    def time_left(self) -> TimeLeft | None:
+        """How long the rest of the study takes; None while too little was timed."""
+        return self._up_to_date()[1]
 
     @property
-    def total(self) -> int:
-        """All trials of the run, those that came later included."""
-        return self.ended + self.waiting + len(self.running)
+    def workers(self) -> int:
+        """How many processes work on the study; also those that were at work just now, if there is more to do."""
+        running = self._count_running()
+        between_trials = max(self._at_work, default=0) - running
+        return running + max(0, min(between_trials, self._start.unenqueued + self._count_open()))
 
-    @property
-    def best(self) -> Leader | None:
-        """The best of the completed and the running trials, as far as their value of the metric is known.
+    def epoch_share(self, row: StatusRow) -> float:
+        """Return the part of a trial's running epoch that is done, 0 to 1, as far as this run knows."""
+        trial = self.own.get(row.number)
+        return trial.epoch_share if trial else 0.0
 
-        What ended in an earlier run left its accuracies; by another metric it does not take part.
-        """
-        values = self._ended | {trial.name: trial.best for trial in self.running.values()}
-        known = [Leader(name, value) for name, value in values.items() if value is not None and math.isfinite(value)]
-        choose = max if self.mode == "max" else min
-        return choose(known, key=lambda leader: leader.value) if known else None
+    def seconds_left(self, row: StatusRow) -> float | None:
+        """Return how long a running trial takes at most, by its own epochs; None before one was timed."""
+        return seconds_left(row, self.epoch_share(row))
+
+    def row(self, name: str) -> StatusRow:
+        """Return a trial of the study."""
+        return self._rows[name]
+
+    def place(self, number: int) -> int:
+        """Return which trial of the study it is, in the order of their numbers, counted from 1."""
+        return 1 + sum(0 <= row.number < number for row in self._rows.values())
 
     def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Take what the run has to do, and how long it took in earlier ones."""
         for config in [*todo.values(), *(record.training_config for record in finished)]:
             self._learn_terms(config)
-        ended = {record.experiment_name for record in finished}
-        self._waiting = {name: config for name, config in todo.items() if name not in ended}
+        for name, config in todo.items():
+            self._put(planned_row(name, config))
         for record in finished:
-            self._learn(record, None)
+            self._end(record)
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig) -> RunningTrial:
-        """Count a trial among the running ones, known before or not; return it."""
+    def trial_started(self, number: int, name: str, config: TrainingConfig) -> None:
+        """Count a trial among the running ones, known before or not."""
         self._learn_terms(config)
-        self._waiting.pop(name, None)
-        self._ended.pop(name, None)  # one that failed is tried again
-        self.running[number] = trial = RunningTrial(name, config)
-        return trial
+        if name not in self._rows:
+            self._count_as_enqueued(name)
+        self.own[number] = RunningTrial(name, config)
+        known = self._rows.get(name)
+        again = known is not None and known.number == number
+        row = known if known is not None and again else planned_row(name, config)
+        began = row.started or datetime.now()
+        model, epochs = config.model_name, config.num_epochs
+        row = replace(row, number=number, state=RowState.RUNNING, started=began, model_name=model, num_epochs=epochs)
+        self._put(row)
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Take how far a trial's epoch is."""
-        if trial := self.running.get(number):
+        if trial := self.own.get(number):
             trial.batches = (done, total)
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Take an epoch's figures."""
-        if trial := self.running.get(number):
+        if trial := self.own.get(number):
             trial.metrics, trial.signal, trial.batches = metrics, signal, (0, trial.batches[1])
             trial.epoch_seconds.append(metrics.epoch_seconds)
+            median, best = statistics.median(trial.epoch_seconds), finite(signal.best)
+            self._put(replace(self._rows[trial.name], epochs=metrics.epoch, best_value=best, epoch_seconds=median))
 
     def trial_ended(self, record: TrialRecord) -> None:
         """Count a trial among the ended ones."""
-        trial = self.running.pop(record.number, None)
-        self._waiting.pop(record.experiment_name, None)  # it may end before it has begun to train
-        self.endings.appendleft(record)
-        self._learn(record, trial)
+        self._end(record)
+        self.own.pop(record.number, None)
+        self._told.add(record.number)
 
     def trial_lost(self, number: int) -> RunningTrial | None:
-        """Let a trial wait again; return it, or None if it was not running."""
-        trial = self.running.pop(number, None)
-        if trial is not None:
-            self._waiting = {trial.name: trial.config, **self._waiting}
+        """Let a trial wait for a worker again; return it, or None if it was not running."""
+        trial = self.own.pop(number, None)
+        if trial is not None and not (row := self._rows[trial.name]).has_ended:
+            self._put(replace(row, state=RowState.INTERRUPTED, worker_pid=None))
         return trial
 
-    def time_left(self) -> Estimate | None:
-        """Return how long the whole run takes if no worker comes or goes; None while too little was timed.
+    def study_seen(self, status: StudyStatus) -> News:
+        """Take how the study stands; return what is new in it."""
+        before = self._seen
+        self._at_work.append(self._count_running())
+        # What was begun since the look is not in it.
+        own = {trial.name: self._rows[trial.name] for trial in self.own.values()}
+        self._rows = own | {row.name: self._further(row) for row in status.current}
+        self._seen = self._start = status
+        self._now = None
+        if before is None:
+            self._told |= {row.number for row in status.rows if row.has_ended}
+            return News(0, ())
+        return News(max(0, status.total - before.total), self._ended_elsewhere(status))
 
-        Waiting trials are dealt out in their order to the worker that is free first. A preset counts with all its
-        epochs, timed on another trial of its model; a search trial whose settings are open, with the mean of the
-        trials that ended.
-        """
-        epochs = self._epoch_of_model | {
-            trial.config.model_name: Estimate(statistics.median(trial.epoch_seconds), not is_search(trial.name))
-            for trial in self.running.values()
-            if trial.epoch_seconds
-        }
-        running = [self._left(trial, epochs) for trial in self.running.values()]
-        waiting = [self._cost(name, config, epochs) for name, config in self._waiting.items()]
-        known = [estimate for estimate in (*running, *waiting) if estimate is not None]
-        if len(known) < len(running) + len(waiting):
-            return None
-        seconds = [estimate.seconds for estimate in known]
-        split = len(running)
-        return Estimate(
-            _makespan(seconds[:split] or [0.0], seconds[split:]), all(estimate.at_most for estimate in known)
-        )
+    def _ended_elsewhere(self, status: StudyStatus) -> tuple[StatusRow, ...]:
+        """Return the trials whose end no event of this run has told between two looks: events may come late."""
+        untold = {row.number for row in status.rows if row.has_ended} - self._told - self.own.keys()
+        told_now = untold & self._to_be_told
+        self._to_be_told = untold - told_now
+        self._told |= told_now
+        return tuple(row for row in status.rows if row.number in told_now)
 
-    def _left(self, trial: RunningTrial, epochs: Mapping[str, Estimate]) -> Estimate | None:
-        seconds = trial.seconds_left()
-        return self._cost(trial.name, trial.config, epochs) if seconds is None else Estimate(seconds, True)
+    def _up_to_date(self) -> tuple[StudyStatus, TimeLeft | None]:
+        if self._now is None:
+            status = replace(self._start, rows=tuple(self._rows.values()))
+            shares = {number: trial.epoch_share for number, trial in self.own.items()}
+            self._now = status, time_left(status, self.workers, shares)
+        return self._now
 
-    def _cost(self, name: str, config: TrainingConfig | None, epochs: Mapping[str, Estimate]) -> Estimate | None:
-        """Return how long a trial takes of which no epoch was timed."""
-        if config is not None and (epoch := epochs.get(config.model_name)) is not None:
-            # The settings of search trials differ too much for one to bound another.
-            return Estimate(config.num_epochs * epoch.seconds, epoch.at_most and not is_search(name))
-        if is_search(name) and self._trial_seconds:
-            return Estimate(statistics.mean(self._trial_seconds), False)
-        return None
+    def _put(self, row: StatusRow) -> None:
+        self._rows[row.name] = row
+        self._now = None
+
+    def _count_running(self) -> int:
+        return sum(row.state is RowState.RUNNING for row in self._rows.values())
+
+    def _count_open(self) -> int:
+        return sum(row.state in (RowState.WAITING, RowState.INTERRUPTED) for row in self._rows.values())
+
+    def _further(self, seen: StatusRow) -> StatusRow:
+        """Return a trial as it was seen, or as events have told it if they are ahead."""
+        known = self._rows.get(seen.name)
+        if known is None or known.number != seen.number or seen.has_ended:
+            return seen
+        if known.has_ended:
+            return known
+        if seen.number in self.own:
+            epochs, best = max(known.epochs, seen.epochs), known.best_value
+            return replace(known, epochs=epochs, best_value=best, worker_pid=seen.worker_pid)
+        return seen
+
+    def _end(self, record: TrialRecord) -> None:
+        trial = self.own.get(record.number)
+        best = finite(trial.signal.best) if trial is not None and trial.signal is not None else None
+        if best is None:
+            # By another metric than an accuracy nothing is known before the study is looked at.
+            best = getattr(record.outcome, f"best_{self._start.monitor}", None)
+        self._put(ended_row(record, best))
 
     def _learn_terms(self, config: TrainingConfig | None) -> None:
-        if config is not None:
-            self.monitor, self.mode = config.early_stopping_monitor, config.early_stopping_mode
+        if config is not None and self._seen is None:
+            monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
+            self._start = replace(self._start, monitor=monitor, mode=mode)
+            self._now = None
 
-    def _learn(self, record: TrialRecord, trial: RunningTrial | None) -> None:
-        completed = record.phase is TrialPhase.COMPLETED
-        self._ended[record.experiment_name] = self._value(record, trial) if completed else None
-        outcome = record.outcome
-        if outcome is not None and outcome.epoch_seconds_median is not None:
-            epoch = Estimate(outcome.epoch_seconds_median, not is_search(record.experiment_name))
-            self._epoch_of_model[record.training_config.model_name] = epoch
-            self._trial_seconds.append(outcome.training_time_s)
-
-    def _value(self, record: TrialRecord, trial: RunningTrial | None) -> float | None:
-        if trial is not None and trial.best is not None:
-            return trial.best
-        value: float | None = getattr(record.outcome, f"best_{self.monitor}", None)
-        return value
-
-
-def is_search(name: str) -> bool:
-    """Return whether a trial of this name is one of the open search."""
-    return re.fullmatch(r"search_[0-9]{4,}", name) is not None
+    def _count_as_enqueued(self, name: str) -> None:
+        """Take a search trial that was enqueued since the last look from those that were to come."""
+        search = self._start.search
+        if is_search(name) and search is not None and search.unenqueued:
+            self._start = replace(self._start, search=replace(search, unenqueued=search.unenqueued - 1))
 
 
 def clock(seconds: float) -> str:
@@ -243,12 +238,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def _makespan(workers: Sequence[float], tasks: Iterable[float]) -> float:
-    """Return when the last worker is done, if each in turn that is free first takes the next task."""
-    free_at = list(workers)
-    heapq.heapify(free_at)
-    for seconds in tasks:
-        heapq.heapreplace(free_at, free_at[0] + seconds)
-    return max(free_at)

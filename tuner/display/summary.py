@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import Targets
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord
+from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, target_figures, target_verdicts
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.screen import plain_table, shown_path
@@ -20,6 +20,14 @@ _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
 _DEFAULT_FOLDER = "training_output"
 _ANY_SEARCH_TRIAL = "search_NNNN"
+
+# How each target's figure is written; None is what was never reached.
+_FIGURES: Mapping[str, Callable[[float | None], str]] = {
+    "character_accuracy": lambda share: f"{share:.4f}",
+    "sequence_accuracy": lambda share: f"{share:.4f}",
+    "training_time_per_epoch": lambda seconds: "-" if seconds is None else f"{seconds:.1f}",
+    "convergence_epochs": lambda epoch: "never" if epoch is None else f"{epoch}",
+}
 
 
 @dataclass(frozen=True)
@@ -147,24 +155,11 @@ def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | 
 
 def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
     """Return a cell for each target that is set: the figure reached, and whether it is enough."""
-    char = outcome.best_val_char_accuracy if outcome else 0.0
-    seq = outcome.best_val_seq_accuracy if outcome else 0.0
-    seconds = outcome.epoch_seconds_median if outcome else None
-    converged = outcome.converged_epoch if outcome else None
-    cells = []
-    if (least := targets.character_accuracy) is not None:
-        cells.append(_verdict(f"{char:.4f}", char >= least))
-    if (least := targets.sequence_accuracy) is not None:
-        cells.append(_verdict(f"{seq:.4f}", seq >= least))
-    if (most := targets.training_time_per_epoch) is not None:
-        cells.append("- MISSED" if seconds is None else _verdict(f"{seconds:.1f}", seconds <= most))
-    if (most := targets.convergence_epochs) is not None:
-        cells.append("never MISSED" if converged is None else _verdict(f"{converged}", converged <= most))
-    return cells
-
-
-def _verdict(figure: str, met: bool) -> str:
-    return f"{figure} {'met' if met else 'MISSED'}"
+    figures = target_figures(outcome)
+    return [
+        f"{_FIGURES[name](figures[name])} {'met' if met else 'MISSED'}"
+        for name, met in target_verdicts(outcome, targets).items()
+    ]
 
 
 def _best_lines(summary: RunSummary) -> list[str]:

@@ -4,13 +4,24 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search_spaces import Targets, TrainingConfig
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
+from studies import (
+    RowState,
+    StatusRow,
+    StudyStatus,
+    TrialKind,
+    TrialOutcome,
+    TrialPhase,
+    TrialRecord,
+    WhyEnded,
+)
+from studies.status import SearchStatus
 from tuner.display import RunSummary
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -114,6 +125,52 @@ def make_summary() -> Callable[..., RunSummary]:
             "leader": None,
         }
         return RunSummary(**values | known)
+
+    return make
+
+
+@pytest.fixture
+def make_row() -> Callable[..., StatusRow]:
+    """Make a trial of a study: a search trial, if no name says otherwise, of 30 epochs with the model `small`."""
+
+    def make(number: int, state: str = "completed", name: str = "", **known: Any) -> StatusRow:
+        values: dict[str, Any] = {
+            "kind": TrialKind.PRESET if name else TrialKind.SEARCH,
+            "model_name": None if state == "waiting" and not name else "small",
+            "num_epochs": None if state == "waiting" and not name else 30,
+        }
+        if state in ("completed", "failed"):
+            values |= {
+                "best_value": 0.5,
+                "epochs": 25,
+                "why_ended": "early_stopped" if state == "completed" else "crashed",
+                "ended": datetime(2026, 1, 1) + timedelta(minutes=number),
+                "seconds": 250.0,
+                "epoch_seconds": 10.0,
+            }
+        if state == "running":
+            values |= {"worker_pid": 1000 + number, "started": datetime(2026, 1, 1)}
+        return StatusRow(number, name or f"search_{number:04d}", state=RowState(state), **values | known)
+
+    return make
+
+
+@pytest.fixture
+def make_status() -> Callable[..., StudyStatus]:
+    """Make a study of these trials; `unenqueued` search trials come on top."""
+
+    def make(*rows: StatusRow, unenqueued: int = 0, **known: Any) -> StudyStatus:
+        searches = [row for row in rows if row.kind is TrialKind.SEARCH]
+        ended = sum(row.has_ended for row in searches)
+        values = {
+            "study": "khmer-ocr",
+            "monitor": "val_char_accuracy",
+            "mode": "max",
+            "search": SearchStatus("tpe", "quantile", len(searches) + unenqueued, ended, unenqueued),
+            "targets": Targets(),
+            "met_by": (),
+        }
+        return StudyStatus(rows=rows, **values | known)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,20 @@ def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, co
 
 
 @pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, monkeypatch):
+    monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
+    display = kind(terminal, None)
+    display.run_started({"ក": config}, [])
+    display.trial_started(0, "ក", config, adopted=False)
+    display.trial_left(0)
+    display.trial_left(7)  # which it never heard of
+    display.close()
+    assert terminal.text.count("ក (trial 0): left for later") == 1
+    assert "died" not in terminal.text
+    assert "trial 7" not in terminal.text
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
 def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make_metrics, make_signal, make_record):
     display = kind(terminal, None)
     display.batch(3, 1, 63)
@@ -141,6 +156,53 @@ def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make
     display.close()
     assert "a: early stopped at 25, best char 0.9912, seq 0.6789" in terminal.text
     assert "/30" not in terminal.text
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, make_status):
+    display = kind(terminal, None)
+    display.run_started({"a": config}, [])
+    display.trial_started(0, "a", config, adopted=False)
+    own, other = make_row(0, "running", "a"), make_row(1, "running")
+    display.study_seen(make_status(own, other, make_row(2, "running")))
+    seen = make_status(
+        own,
+        make_row(1, "completed", best_value=0.875, why_ended="pruned", epochs=12),
+        make_row(2, "failed", best_value=None, epochs=1),
+        unenqueued=3,
+    )
+    for _ in range(3):
+        display.study_seen(seen)
+    display.close()
+    told = [line.strip() for line in terminal.lines if "another process" in line or "added" in line]
+    assert told == [
+        "3 trials were added to the study, which has 6 now",
+        "search_0001: pruned at 12, best val_char_accuracy 0.8750 (another process)",
+        "search_0002 FAILED: crashed at 1 (another process)",
+    ]
+
+
+def test_the_place_of_a_trial_counts_the_whole_study(stream, config, make_row, make_status):
+    display = PlainDisplay(stream, None)
+    display.run_started({"b": config}, [])
+    rows = [make_row(0, "completed", "a"), make_row(1, "running"), make_row(2, "waiting", "b"), make_row(3, "waiting")]
+    display.study_seen(make_status(*rows, unenqueued=2))
+    display.trial_started(2, "b", config, adopted=False)
+    assert "[3/6] b (trial 2): small, batch 32, lr 0.001, steplr, up to 30 epochs" in stream.lines
+
+
+def test_the_live_picture_is_drawn_in_steps_that_end(terminal, tell_a_run, make_row, make_status):
+    display = LiveDisplay(terminal, None)
+    tell_a_run(display)
+    display.study_seen(make_status(make_row(0), make_row(1, "running", "new"), make_row(2, "running")))
+    display.close()
+    steps = re.findall("\x1b\\[\\?2026([hl])", terminal.getvalue())
+    assert "".join(steps) == "hl" * (len(steps) // 2)
+    # What is redrawn is erased within a step, so that nobody sees a picture that is half gone.
+    outside = re.sub("\x1b\\[\\?2026h.*?\x1b\\[\\?2026l", "", terminal.getvalue(), flags=re.DOTALL)
+    assert steps
+    assert "search_0002" in terminal.text
+    assert "search_0002" not in outside
 
 
 def test_the_live_picture_shows_where_the_run_is(monkeypatch, terminal, tell_a_run):

@@ -35,7 +35,7 @@ for name in EVENTS:
 
 
 @pytest.fixture
-def calls(config, make_record, make_metrics, make_signal, make_summary):
+def calls(config, make_record, make_metrics, make_signal, make_summary, make_row, make_status):
     """A call of every event, with arguments that are hard on JSON."""
     odd = replace(config, experiment_name="ខ្មែរ", optimizer_betas=[0.85, 0.9999], learning_rate=0.1 + 0.2)
     ended = make_record("ខ្មែរ", 3, of=odd, converged_epoch=7)
@@ -62,7 +62,10 @@ def calls(config, make_record, make_metrics, make_signal, make_summary):
         ("epoch_ended", (3, worst, fresh), {}),
         ("trial_ended", (ended,), {}),
         ("trial_ended", (broken,), {}),
+        ("trial_left", (3,), {}),
         ("trial_lost", (3,), {}),
+        ("study_seen", (make_status(make_row(0, "failed", "ខ្មែរ"), make_row(1, "running"), targets=targets),), {}),
+        ("study_seen", (make_status(monitor=None, search=None, mode="min", met_by=("a", "ខ្មែរ")),), {}),
         ("run_ended", (make_summary(ended, broken, targets=targets, owed=3),), {}),
         ("run_ended", (make_summary(storage_url="postgresql://x/y", leader="ខ្មែរ"),), {}),
     ]

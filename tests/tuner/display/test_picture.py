@@ -1,73 +1,123 @@
-"""What a terminal of 80 columns shows while trials run."""
+"""What terminals of several sizes show while trials run."""
 
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from search_spaces import TrainingConfig
-from tuner.display.picture import picture
+from tuner.display.picture import bars, picture, running_table
 from tuner.display.progress import RunProgress
+from tuner.screen import spare_cells
+
+KHMER = "គំរូមធ្យម_ការបណ្តុះបណ្តាល"
 
 
-def shown(progress: RunProgress, height: int = 25) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, height=height, record=True)
-    console.print(picture(progress, height))
+def shown(progress: RunProgress, width: int = 80, height: int = 24) -> list[str]:
+    return drawn(picture(progress, width, height), width)
+
+
+def drawn(renderable, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=24, record=True)
+    console.print(renderable)
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
+def words(lines: list[str]) -> list[list[str]]:
+    """What lines say beside their bars."""
+    return [re.sub("[━─]+", " ", line).split() for line in lines]
+
+
 @pytest.fixture
-def eight_workers(config, make_record, make_metrics, make_signal):
-    """Eight running search trials, one of them fresh, some ended, some waiting."""
+def eight_workers(make_row, make_status, make_metrics, make_signal, config):
+    """Of 27 trials nine have ended, eight are running, two of those in another process, and ten are to come."""
+    running = [
+        make_row(number, "running", epochs=number if number > 9 else 0, best_value=number / 100 if number > 9 else None)
+        for number in range(9, 17)
+    ]
+    running[7] = replace(running[7], epoch_seconds=60.0)
     progress = RunProgress()
-    todo = {"conservative_small": config} | {f"search_{number:04d}": None for number in range(1, 27)}
-    progress.run_started(todo, [make_record("conservative_small")])
-    for number in range(1, 9):
-        name = f"search_{number:04d}"
-        progress.trial_started(number, name, config)
-        progress.trial_ended(make_record(name, number, "pruned" if number % 2 else "max_epochs"))
-    for number in range(9, 17):
+    for number in range(9, 15):
         progress.trial_started(number, f"search_{number:04d}", config)
-        if number > 9:
-            progress.epoch_ended(number, make_metrics(number), make_signal(best=number / 100, epoch=number))
-            progress.batch(number, 32, 64)
+    ended = [make_row(number, why_ended="pruned" if number % 2 else "max_epochs") for number in range(1, 9)]
+    first = make_row(0, "completed", "conservative_small", best_value=0.9912)
+    waiting = [make_row(number, "waiting") for number in range(17, 20)]
+    progress.study_seen(make_status(first, *ended, *running, *waiting, unenqueued=7))
+    for number in range(10, 15):
+        progress.epoch_ended(number, make_metrics(number), make_signal(best=number / 100, epoch=number))
+        progress.batch(number, 32, 64)
     return progress
 
 
 def test_eight_running_trials_are_a_row_each(eight_workers):
     lines = shown(eight_workers)
-    assert len(lines) == 12
-    assert max(map(len, lines)) <= 80
-    words = [line.replace("━", " ").replace("╸", " ").split() for line in lines]
-    assert words[0] == "9/27 done epochs best now left at most".split()
-    assert words[1] == "search_0009 0/30 - - -".split()
-    assert words[2] == "search_0010 10/30 0.1000 0.9123 3:15".split()
-    assert words[8] == "search_0016 16/30 0.1600 0.9123 2:15".split()
+    said = words(lines)
+    assert said[0] == "9/27 done epochs best now left at most".split()
+    assert said[1] == "search_0009 0/30 - - -".split()
+    assert said[2] == "search_0010 10/30 0.1000 0.9123 3:15".split()
+    assert said[6] == "search_0014 14/30 0.1400 0.9123 2:35".split()
+    # What other processes train is known from the study alone.
+    assert said[7] == "search_0015 15/30 0.1500 by 1015 -".split()
+    assert said[8] == "search_0016 16/30 0.1600 by 1016 14:00".split()
     assert lines[9:] == [
-        "best  conservative_small, val_char_accuracy 0.9912",
-        "left  about 9:05 with the 10 waiting",
-        "last  search_0008 all epochs, search_0007 pruned, search_0006 all epochs",
+        "work: 8 workers, 10 waiting",
+        "best: conservative_small, val_char_accuracy 0.9912",
+        "left: about 10:15 with the 10 waiting",
+        "last: search_0008 all epochs, search_0007 pruned, search_0006 all epochs",
     ]
 
 
-def test_a_low_terminal_shows_as_many_rows_as_fit(eight_workers):
-    lines = shown(eight_workers, height=12)
-    assert len(lines) <= 12
-    assert [line.split()[0] for line in lines[1:5]] == ["search_0009", "search_0010", "search_0011", "search_0012"]
-    assert lines[5] == "and 4 more running"
+def test_bars_show_without_colours_how_far_it_is(eight_workers):
+    lines = shown(eight_workers)
+    done, to_do = lines[6].count("━"), lines[6].count("─")
+    assert done / (done + to_do) == pytest.approx(14.5 / 30, abs=0.05)
+    assert "━" not in lines[1]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("height", [12, 24, 60])
+def test_it_fits_every_terminal(eight_workers, width, height):
+    lines = shown(eight_workers, width, height)
+    assert len(lines) <= min(height, 13)
+    assert max(map(len, lines)) <= width
+    said = words(lines)
+    assert said[2][:3] == ["search_0010" if width > 40 else "search_00…", "10/30", "0.1000"]
+    assert "3:15" in lines[2]
+    assert lines[2].count("━") + lines[2].count("─") >= 3
+    if height == 12:
+        assert lines[4] == "and 5 more running"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_khmer_names_fit_terminals_that_give_their_vowels_a_cell(width, make_row, make_status):
+    names = [f"{KHMER}_{number}" for number in range(8)]
+    rows = [make_row(number, "running", name, best_value=0.5) for number, name in enumerate(names)]
+    progress = RunProgress()
+    progress.study_seen(make_status(make_row(8, "completed", f"{KHMER}_8"), make_row(9, "failed", f"{KHMER}_9"), *rows))
+    lines = shown(progress, width)
+    assert len(lines) == 13
+    console = Console(width=width)
+    for line in lines:
+        assert console.measure(line, options=console.options.update(max_width=999)).maximum + spare_cells(line) <= width
+    # And where they take none, the figures stand below each other.
+    cells = {console.measure(line[: line.index("0/30")]).maximum for line in lines[1:9]}
+    assert len(cells) == 1
+    assert "val_char_accuracy 0.5000" in lines[10]
 
 
 def test_long_names_leave_room_for_the_figures(config, make_metrics, make_signal):
     progress = RunProgress()
-    for number, name in enumerate(["ឈ្មោះ" * 8, "b" * 64]):
+    for number, name in enumerate([KHMER, "b" * 64]):
         progress.trial_started(number, name, config)
         progress.epoch_ended(number, make_metrics(1), make_signal())
     lines = shown(progress)
     assert [line.split()[-4:] for line in lines[1:3]] == [["1/30", "0.9100", "0.9123", "4:50"]] * 2
     assert "b" * 19 + "…" in lines[2]
+    assert lines[1].startswith(KHMER[:8])
 
 
 def test_a_single_trial_is_shown_in_detail(config, make_record, make_metrics, make_signal):
@@ -77,33 +127,101 @@ def test_a_single_trial_is_shown_in_detail(config, make_record, make_metrics, ma
     progress.batch(1, 0, 63)
     assert shown(progress)[3:] == [
         "the first epoch is on its way",
-        "ahead old 0.9912",
-        "left  at most 7:56 with the 1 waiting",
+        "work: 1 worker, 1 waiting",
+        "best: old, val_char_accuracy 0.9912",
+        "left: at most 7:56 with the 1 waiting",
+        "last: old early stopped",
     ]
     progress.epoch_ended(1, make_metrics(4), make_signal())
     lines = shown(progress)
     assert [line.split()[-2:] for line in lines[:3]] == [["1/3", "done"], ["4/30", "epochs"], ["0/63", "batches"]]
     assert lines[3:] == [
-        "now   char 0.9123  seq 0.7000  loss 0.4000  (training loss 0.5000)",
-        "best  val_char_accuracy 0.9100 in epoch 4  (0 of 10 epochs without gain)",
-        "ahead old 0.9912",
-        "left  at most 4:20, 9:20 with the 1 waiting",
+        "now: char 0.9123  seq 0.7000  loss 0.4000  (training loss 0.5000)",
+        "its best: val_char_accuracy 0.9100 in epoch 4  (0 of 10 epochs without gain)",
+        "work: 1 worker, 1 waiting",
+        "best: old, val_char_accuracy 0.9912",
+        "left: at most 4:20, 8:49 with the 1 waiting",
+        "last: old early stopped",
     ]
 
 
+def test_one_of_several_workers_is_not_shown_in_detail_while_the_other_one_is_between_two_trials(
+    config, make_row, make_status, make_record
+):
+    progress = RunProgress()
+    progress.trial_started(0, "search_0000", config)
+    progress.trial_started(1, "search_0001", config)
+    progress.study_seen(make_status(make_row(0, "running"), make_row(1, "running"), make_row(2, "waiting")))
+    progress.trial_ended(make_record("search_0001", 1))
+    assert words(shown(progress))[0][-1] == "most"
+    assert "work: 2 workers, 1 waiting" in shown(progress)
+
+
 def test_a_single_search_trial_shows_its_draw_and_promises_nothing(make_record, make_metrics, make_signal):
-    drawn = TrainingConfig(model_name="ctc", batch_size=48, num_epochs=30, warmup_epochs=3)
+    drawn_settings = TrainingConfig(model_name="ctc", batch_size=48, num_epochs=30, warmup_epochs=3)
     progress = RunProgress()
     progress.run_started({"search_0000": None, "search_0001": None}, [])
-    progress.trial_started(0, "search_0000", drawn)
-    assert shown(progress)[-1] == "left  known when an epoch has been timed"
+    progress.trial_started(0, "search_0000", drawn_settings)
+    assert shown(progress)[-1] == "left: known when enough has been timed"
     progress.epoch_ended(0, make_metrics(1), make_signal())
-    assert "drawn ctc, batch 48, lr 0.001, steplr, up to 30 epochs, warmup_epochs 3" in shown(progress)
-    assert shown(progress)[-1] == "left  at most 4:50, the others are not timed yet"
+    assert "drawn: ctc, batch 48, lr 0.001, steplr, up to 30 epochs, warmup_epochs 3" in shown(progress)
+    assert shown(progress)[-1] == "left: at most 4:50, about 9:50 with the 1 waiting"
     progress.trial_ended(make_record("search_0000"))
-    progress.trial_started(1, "search_0001", replace(drawn, model_name="large"))
-    assert shown(progress)[-1] == "left  about 3:20"
+    progress.trial_started(1, "search_0001", replace(drawn_settings, model_name="large"))
+    assert shown(progress)[-2] == "left: about 3:20"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_all_that_a_search_trial_has_drawn_is_shown(width):
+    drawn_settings = TrainingConfig(
+        model_name="ctc",
+        loss_type="ctc",
+        weight_decay=9.15e-6,
+        augmentation=False,
+        label_smoothing=0.25,
+        warmup_epochs=3,
+    )
+    progress = RunProgress()
+    progress.trial_started(0, "search_0000", drawn_settings)
+    lines = shown(progress, width)
+    assert max(map(len, lines)) <= width
+    said = " ".join(lines)
+    for text in [
+        "drawn: ctc, batch 32,",
+        "up to 40 epochs,",
+        "augmentation False,",
+        "weight_decay 9.15e-06,",
+        "label_smoothing 0.25",
+        "loss_type ctc",
+    ]:
+        assert text in said
 
 
 def test_nothing_is_shown_before_anything_is_known():
     assert shown(RunProgress()) == [""]
+
+
+def test_at_the_end_nothing_is_left(config, make_record):
+    progress = RunProgress()
+    progress.run_started({"a": config, "b": config}, [make_record("a"), make_record("b", 1, "crashed")])
+    assert words(shown(progress))[0] == ["trials", "2/2", "done"]
+    assert shown(progress)[1:] == [
+        "work: 1 failed",
+        "best: a, val_char_accuracy 0.9912",
+        "last: b FAILED (crashed), a early stopped",
+    ]
+
+
+def test_a_dataset_that_is_drawn_has_a_bar():
+    [line] = drawn(bars(80, ("drawing the dataset", 3000, 6000, "images")))
+    assert words([line]) == ["drawing the dataset 3,000/6,000 images".split()]
+    assert abs(line.count("━") - line.count("─")) <= 1
+
+
+def test_a_command_that_only_looks_shows_who_is_at_work(make_row):
+    rows = [make_row(3, "running", epochs=10, epoch_seconds=3.0, best_value=0.5), make_row(4, "running", worker_pid=0)]
+    assert words(drawn(running_table(rows, 80))) == [
+        "running epochs best process left at most".split(),
+        "search_0003 10/30 0.5000 1003 1:00".split(),
+        "search_0004 0/30 - elsewhere -".split(),
+    ]

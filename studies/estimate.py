@@ -1,0 +1,157 @@
+"""How long the rest of a study may take, from the epochs and trials that were timed."""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from studies.status import RowState, StatusRow, StudyStatus
+from studies.trial_record import TrialKind
+
+# What was timed long ago, with fewer workers or on another machine, says little about the rest.
+_MOST_TRIALS = 20
+
+
+class TimeLeft(NamedTuple):
+    """How long something takes.
+
+    Attributes:
+        seconds: So long.
+        at_most: Whether it can only be shorter; otherwise also longer.
+    """
+
+    seconds: float
+    at_most: bool
+
+
+def seconds_left(row: StatusRow, epoch_share: float = 0.0) -> float | None:
+    """Return how long a running trial takes at most, by its own median epoch; None before one was timed.
+
+    Args:
+        row: The trial.
+        epoch_share: How much of its running epoch is done, 0 to 1.
+    """
+    if row.num_epochs is None or row.epoch_seconds is None:
+        return None
+    return max(0.0, row.num_epochs - row.epochs - epoch_share) * row.epoch_seconds
+
+
+def time_left(status: StudyStatus, workers: int, epoch_shares: Mapping[int, float] | None = None) -> TimeLeft | None:
+    """Return how long the whole study takes if no worker comes or goes; None while too little was timed.
+
+    What is open is dealt out in its order to the worker that is free first. As long as every open trial has settings
+    that bound it (a preset has, if another preset of its model was timed), the bound is returned. Otherwise it is what
+    is to be expected: trials end early as often as those did that have ended, and a search trial whose settings are
+    not drawn yet takes the mean of those.
+
+    Args:
+        status: How the study stands.
+        workers: How many trials are trained side by side; at least one.
+        epoch_shares: How much of its running epoch a trial has done, 0 to 1, by number.
+    """
+    pace = _Pace.of(status.rows)
+    shares = epoch_shares or {}
+    running = [pace.of_trial(row, shares.get(row.number, 0.0)) for row in status.running]
+    states = (RowState.INTERRUPTED, RowState.WAITING)
+    waiting = [pace.of_trial(row, 0.0) for state in states for row in status.rows if row.state is state]
+    waiting += [pace.of_search_trial()] * status.unenqueued
+    known = [cost for cost in (*running, *waiting) if cost is not None]
+    if len(known) < len(running) + len(waiting):
+        return None
+    at_most = all(cost.bound is not None for cost in known)
+    seconds = [cost.bound if at_most and cost.bound is not None else cost.expected for cost in known]
+    busy = seconds[: len(running)]
+    free = [0.0] * max(0 if busy else 1, workers - len(busy))
+    return TimeLeft(_makespan([*busy, *free], seconds[len(running) :]), at_most)
+
+
+class _Cost(NamedTuple):
+    """Seconds that a trial still takes: as is to be expected, and at most; None if nothing bounds it."""
+
+    expected: float
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What the timed trials of a study tell about the others.
+
+    Attributes:
+        epochs: Median seconds of an epoch, by model.
+        sure: Models whose epochs were timed in presets alone: the settings of search trials differ too much for one to
+            bound another.
+        search_trial: Mean seconds of an ended search trial, or as long as there is none, of an ended preset, or of
+            what the running ones come to if none ends early; None if no epoch was timed.
+        lengths: Which share of their epochs ended trials had, by kind.
+    """
+
+    epochs: Mapping[str, float]
+    sure: frozenset[str]
+    search_trial: float | None
+    lengths: Mapping[TrialKind, Sequence[float]]
+
+    @classmethod
+    def of(cls, rows: Iterable[StatusRow]) -> _Pace:
+        """Learn from the trials of which an epoch was timed."""
+        timed = sorted((row for row in rows if row.epoch_seconds is not None), key=_when)
+        ended = {kind: [row for row in timed if row.has_ended and row.kind is kind] for kind in TrialKind}
+        models = defaultdict(list)
+        for row in timed:
+            models[row.model_name or ""].append(row)
+        return cls(
+            epochs={model: _median_epoch(members[-_MOST_TRIALS:]) for model, members in models.items()},
+            sure=frozenset(
+                model for model, members in models.items() if all(row.kind is TrialKind.PRESET for row in members)
+            ),
+            search_trial=_mean_seconds((ended[TrialKind.SEARCH] or ended[TrialKind.PRESET] or timed)[-_MOST_TRIALS:]),
+            lengths={
+                kind: [row.epochs / row.num_epochs for row in members[-_MOST_TRIALS:] if row.num_epochs]
+                for kind, members in ended.items()
+            },
+        )
+
+    def of_trial(self, row: StatusRow, epoch_share: float) -> _Cost | None:
+        """Return what a trial still costs; None if nothing like it was timed."""
+        epoch = self.epochs.get(row.model_name or "") if row.epoch_seconds is None else row.epoch_seconds
+        if epoch is None or row.num_epochs is None:
+            return self.of_search_trial() if row.kind is TrialKind.SEARCH else None
+        bound = seconds_left(replace(row, epoch_seconds=epoch), epoch_share)
+        known = row.epoch_seconds is not None or (row.kind is TrialKind.PRESET and row.model_name in self.sure)
+        return _Cost(self._epochs_to_come(row, row.num_epochs, epoch_share) * epoch, bound if known else None)
+
+    def of_search_trial(self) -> _Cost | None:
+        """Return what a search trial costs whose settings are not drawn yet; None if no epoch was timed."""
+        return None if self.search_trial is None else _Cost(self.search_trial, None)
+
+    def _epochs_to_come(self, row: StatusRow, num_epochs: int, epoch_share: float) -> float:
+        """Return how many more epochs are to be expected: as many as the trials had that came further."""
+        lengths = [share * num_epochs for share in self.lengths.get(row.kind, ()) if share * num_epochs > row.epochs]
+        return max(0.0, (statistics.mean(lengths) if lengths else num_epochs) - row.epochs - epoch_share)
+
+
+def _when(row: StatusRow) -> tuple[bool, float, int]:
+    """Return what sorts trials as they ended; those that have not come last."""
+    return not row.has_ended, row.ended.timestamp() if row.ended else 0.0, row.number
+
+
+def _median_epoch(rows: Iterable[StatusRow]) -> float:
+    return statistics.median(row.epoch_seconds or 0.0 for row in rows)
+
+
+def _mean_seconds(rows: Sequence[StatusRow]) -> float | None:
+    """Return how long trials took, or take if they have not ended."""
+    whole = [row.seconds if row.has_ended else (row.num_epochs or 0) * (row.epoch_seconds or 0.0) for row in rows]
+    return statistics.mean(seconds or 0.0 for seconds in whole) if whole else None
+
+
+def _makespan(workers: Sequence[float], tasks: Iterable[float]) -> float:
+    """Return when the last worker is done, if each in turn that is free first takes the next task."""
+    free_at = list(workers)
+    heapq.heapify(free_at)
+    for seconds in tasks:
+        heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)

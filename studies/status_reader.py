@@ -1,0 +1,142 @@
+"""Reading how a study stands."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.file_locks import holder_pid
+from studies.folder import OutputFolder
+from studies.search import search_budget, search_settings, unenqueued_trials
+from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
+from studies.study import study_targets
+from studies.targets import targets_met
+from studies.trial_record import TrialKind, TrialPhase, TrialRecord, own_trials, read_record, without_superseded
+
+EpochTimes = Callable[[Path], Sequence[float]]
+
+# A study whose trials change faster than they can be read twice is shown as last seen.
+_MOST_LOOKS = 10
+
+
+def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTimes | None = None) -> StudyStatus:
+    """Return how a study stands; it is only read, and no lock is taken.
+
+    Args:
+        study: From `load_study` or `create_or_join_study`.
+        folder: Its folder.
+        epoch_times: Returns the seconds of each epoch of a running trial, given its folder; without it only
+            ended trials have `epoch_seconds`.
+    """
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    trials, pids = _look(study, folder)
+    records = [read_record(trial) for trial in trials]
+    latest = without_superseded(records)
+    current = {record.number for record in latest}
+    rows = (
+        _row(trial, record, pids.get(trial.number), maximize, superseded=record.number not in current)
+        for trial, record in zip(trials, records, strict=True)
+    )
+    if epoch_times is not None:
+        rows = (_timed(row, epoch_times, folder) for row in rows)
+    metric, targets = study.metric_names, study_targets(study)
+    return StudyStatus(
+        study=study.study_name,
+        monitor=metric[0] if metric else None,
+        mode="max" if maximize else "min",
+        rows=tuple(rows),
+        search=_search_status(study, latest),
+        targets=targets,
+        met_by=tuple(record.experiment_name for record in latest if targets_met(record.outcome, targets)),
+    )
+
+
+def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchStatus | None:
+    settings = search_settings(study)
+    if settings is None:
+        return None
+    ended = [record for record in records if record.kind is TrialKind.SEARCH and record.outcome is not None]
+    return SearchStatus(
+        sampler=settings.sampler.value,
+        pruner=settings.pruning.pruner.value,
+        budget=search_budget(study),
+        ended=len(ended),
+        unenqueued=unenqueued_trials(study, records),
+    )
+
+
+def _look(study: optuna.Study, folder: OutputFolder) -> tuple[list[FrozenTrial], dict[int, int | None]]:
+    """Return the trials and who works on the running ones, both of one moment.
+
+    A lease found free may be that of a trial that ended just after the trials were read; only if they are the
+    same afterwards was its worker really dead. As long as every lease is held, one look is enough.
+    """
+    trials = own_trials(study)
+    pids: dict[int, int | None] = {}
+    for _ in range(_MOST_LOOKS):
+        running = _running(trials)
+        pids = {number: holder_pid(folder.lease_path(number)) for number in running}
+        if None not in pids.values():
+            break
+        trials = own_trials(study)
+        if _running(trials) == running:
+            break
+    return trials, pids
+
+
+def _running(trials: Iterable[FrozenTrial]) -> list[int]:
+    return [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+
+
+def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: bool, *, superseded: bool) -> StatusRow:
+    reported = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    best = trial.value if trial.value is not None else (max if maximize else min)(reported, default=None)
+    outcome = record.outcome
+    return StatusRow(
+        number=record.number,
+        name=record.experiment_name,
+        kind=record.kind,
+        state=_state(record, pid),
+        best_value=best,
+        epochs=len(trial.intermediate_values) if outcome is None else outcome.total_epochs,
+        why_ended=None if outcome is None else outcome.why_ended.value,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+        seconds=_seconds(trial, record),
+        worker_pid=pid,
+        attempts=len(record.attempts),
+        model_name=record.config.get("model_name"),
+        num_epochs=record.config.get("num_epochs"),
+        epoch_seconds=None if outcome is None else outcome.epoch_seconds_median,
+        superseded=superseded,
+    )
+
+
+def _timed(row: StatusRow, epoch_times: EpochTimes, folder: OutputFolder) -> StatusRow:
+    """Return a row with its median epoch, if it is that of a running trial."""
+    if row.state not in (RowState.RUNNING, RowState.INTERRUPTED):
+        return row
+    times = epoch_times(folder.trial_dir(row.name))
+    return replace(row, epoch_seconds=statistics.median(times)) if times else row
+
+
+def _state(record: TrialRecord, pid: int | None) -> RowState:
+    if record.phase is TrialPhase.RUNNING:
+        return RowState.INTERRUPTED if pid is None else RowState.RUNNING
+    return RowState(record.phase.value)
+
+
+def _seconds(trial: FrozenTrial, record: TrialRecord) -> float | None:
+    if record.outcome is not None:
+        return record.outcome.training_time_s
+    if trial.datetime_start is None:
+        return None
+    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()

@@ -1,0 +1,113 @@
+"""`status`: a study at a glance, while it is worked on, afterwards and with many trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import Claim, SearchRequest, ask_for_search, claim_next, load_study_for_changes
+from tuner.training.history import EpochMetrics
+
+OUT = Path("training_output")
+
+
+@pytest.fixture
+def at_work(here: Path, run_study) -> Iterator[Claim]:
+    """A study of two ended experiments and 30 search trials, of which this process trains the first one."""
+    shutil.copytree(run_study.folder, OUT)
+    study, folder = load_study_for_changes(OUT)
+    ask_for_search(study, folder, SearchRequest(at_least=30))
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.record_config(TrainingConfig(model_name="tiny", num_epochs=10))
+    trial_dir = folder.trial_dir(claim.record.experiment_name)
+    trial_dir.mkdir()
+    epochs = [EpochMetrics(epoch, 0.5, 0.4, 0.8, 0.9, 0.6, 0.7, 1e-3, 60.0, 500.0, 200.0) for epoch in (1, 2, 3)]
+    (trial_dir / "metrics.jsonl").write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+    for epoch in epochs:
+        claim.trial.report(0.25, epoch.epoch)
+    yield claim
+    claim.release()
+
+
+def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_work, tree):
+    before = tree(OUT)
+    told = cli("status")
+    assert told.code == 0
+    assert tree(OUT) == before
+    lines = told.out.splitlines()
+    assert lines[0] == "study khmer-ocr, by val_char_accuracy (max)"
+    assert max(map(len, lines)) <= 80
+    assert ["2", "search_0002", "running", "0.2500", "3", "-"] in [line.split()[:6] for line in lines]
+    assert "3-21 19 search trials waiting".split() in [line.split()[:5] for line in lines]
+    [row] = [line for line in lines if line.startswith("search_0002")]
+    assert [word for word in row.split() if "━" not in word] == [
+        "search_0002",
+        "3/10",
+        "0.2500",
+        str(os.getpid()),
+        "7:00",
+    ]
+    summary = {line.split(":")[0]: line for line in lines if ":" in line}
+    assert "2 of 32 trials done (1 failed), 29 waiting; 1 worker" in lines
+    assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
+    assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
+    assert summary["last"] == "last: ខ្មែរ all epochs, broken FAILED"
+    assert summary["left"].startswith("left: about ")
+    assert summary["left"].endswith(" with the 29 waiting")
+    assert "disk" in summary
+    assert " free" in summary["disk"]
+    assert "owed" not in summary  # somebody works on it
+
+
+def test_scripts_get_when_it_is_over_and_what_room_it_takes(cli, at_work):
+    status = json.loads(cli("status", "--json").out)
+    assert (status["workers"], status["owed"], len(status["trials"])) == (1, 29, 22)
+    running = status["trials"][2]
+    assert (running["num_epochs"], running["epoch_seconds"], running["worker_pid"]) == (10, 60.0, os.getpid())
+    # Its own seven epochs, and the other trials on top.
+    assert status["eta_seconds"] > 420
+    assert status["eta_is_at_most"] is False
+    files = sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file())
+    assert status["disk"]["used"] == files
+    assert sum(status["disk"].values()) - status["disk"]["free"] == 2 * status["disk"]["used"]
+
+
+def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
+    at_work.release()
+    told = cli("status").out
+    assert "2 of 32 trials done (1 failed), 29 waiting, 1 interrupted\n" in told
+    assert "left: " not in told
+    [owed] = [line for line in told.splitlines() if line.startswith("owed: ")]
+    assert owed.startswith("owed: 1 interrupted, 29 not begun, about ")
+    assert owed.endswith(" for one worker; `khmer-tuner resume` goes on")
+    status = json.loads(cli("status", "--json").out)
+    assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
+
+
+def test_each_of_many_trials_is_shown_if_it_is_asked_for(cli, at_work):
+    numbers = [line.split()[0] for line in cli("status", "--all").out.splitlines() if line.endswith(" -")]
+    assert numbers[:2] == ["0", "1"]
+    assert numbers[-1] == "21"
+
+
+def test_a_study_that_is_done_says_so(cli, run_study):
+    told = cli("status", "--output-dir", run_study.folder).out
+    assert "2 of 2 trials done (1 failed)\n" in told
+    assert "owed: " not in told
+    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): not met yet" in told
+
+
+def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    [row] = [line for line in cli("status").out.splitlines() if line.startswith("search_0002")]
+    assert len(row) <= 60
+    assert "3/10" in row
+    assert "━" in row

@@ -1,0 +1,90 @@
+"""A study's trials as a table: each of them, or those of many that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from rich.table import Table
+
+from studies import RowState, StatusRow, StudyStatus, TrialKind
+from tuner.display.progress import clock
+from tuner.screen import plain_table
+
+_HEADERS = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
+_WIDE = 70
+_SEARCH_TRIAL_CELLS = len("search_0000")
+_MOST_ROWS = 40
+_BEST_SHOWN = 5
+_FAILED_SHOWN = 10
+_LAST_SHOWN = 5
+
+
+def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Table, int]:
+    """Return a table of a study's trials, and how many of them are shown in groups only.
+
+    Args:
+        status: The study.
+        width: Columns of the terminal; on a narrow one the processes are left out.
+        show_all: Whether each trial gets a row, however many there are. Without it, trials that wait one after the
+            other share one, and so do of more than forty ended ones all but the best, the last and those that failed.
+    """
+    headers = _HEADERS if width >= _WIDE else _HEADERS[:-1]
+    table = plain_table(*headers, right=(0, 3, 4, 6, 7))
+    table.columns[1].min_width = _SEARCH_TRIAL_CELLS
+    hidden = 0
+    for rows in ([row] for row in status.rows) if show_all else _grouped(status):
+        cells = _cells(rows[0]) if len(rows) == 1 else _group_cells(status, rows)
+        table.add_row(*cells[: len(headers)])
+        hidden += len(rows) if len(rows) > 1 and rows[0].has_ended else 0
+    return table, hidden
+
+
+def _grouped(status: StudyStatus) -> Iterator[list[StatusRow]]:
+    """Yield the rows that are shown one by one, and neighbours that share a row."""
+    shown = _shown(status)
+
+    def place(row: StatusRow) -> tuple[str, int]:
+        if row.number in shown:
+            return "alone", row.number
+        return ("ended" if row.has_ended else f"waiting {row.kind.value}"), 0
+
+    for _, group in groupby(status.rows, place):
+        yield list(group)
+
+
+def _shown(status: StudyStatus) -> set[int]:
+    """Return the numbers of the trials that get a row of their own."""
+    rows = [row for row in status.rows if not (row.state is RowState.WAITING and row.kind is TrialKind.SEARCH)]
+    if len(rows) > _MOST_ROWS:
+        ended = status.last_first
+        failed = [row for row in ended if row.state is RowState.FAILED]
+        at_work = [row for row in rows if row.state in (RowState.RUNNING, RowState.INTERRUPTED)]
+        rows = [*status.ranking[:_BEST_SHOWN], *failed[:_FAILED_SHOWN], *ended[:_LAST_SHOWN], *at_work]
+    return {row.number for row in rows}
+
+
+def _group_cells(status: StudyStatus, rows: Sequence[StatusRow]) -> list[str]:
+    numbers = f"{rows[0].number}-{rows[-1].number}"
+    if not rows[0].has_ended:
+        what = "search trials" if rows[0].kind is TrialKind.SEARCH else "experiments"
+        return [numbers, f"{len(rows):,} {what}", "waiting", "-", "0", "-", "-", "-"]
+    best = status.best_of(row for row in rows if row.state is RowState.COMPLETED)
+    return [numbers, f"{len(rows):,} more trials", "ended", _value(best), "-", "-", "-", "-"]
+
+
+def _cells(row: StatusRow) -> list[str]:
+    return [
+        str(row.number),
+        row.name,
+        row.state.value,
+        _value(row),
+        str(row.epochs),
+        (row.why_ended or "-").replace("_", " "),
+        "-" if row.seconds is None else clock(row.seconds),
+        "-" if row.worker_pid is None else str(row.worker_pid or "elsewhere"),
+    ]
+
+
+def _value(row: StatusRow | None) -> str:
+    return "-" if row is None or row.best_value is None else f"{row.best_value:.4f}"
