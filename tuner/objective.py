@@ -38,9 +38,10 @@ from tuner.display import Display
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
-from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
-from tuner.training.recorder import log_file, read_metrics
+from tuner.training.recorder import log_file
+from tuner.trial_page import TrialPage
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Workplace:
         targets: What experiments should reach.
         display: Who is told.
         is_over: Asked before each epoch whether the trial is to be left for later.
+        look_around: Called after each batch, for what else there is to do; it must not take long.
     """
 
     folder: OutputFolder
@@ -70,6 +72,7 @@ class Workplace:
     targets: Targets
     display: Display
     is_over: Callable[[], bool] = lambda: False
+    look_around: Callable[[], object] = lambda: None
 
     def placed(self, config: TrainingConfig, name: str, models: Path) -> TrainingConfig:
         """Return a trial's configuration as it is trained here and now."""
@@ -87,10 +90,11 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     on after its last epoch.
     """
     folder = workplace.folder.trial_dir(claim.record.experiment_name)
+    page = TrialPage(claim, workplace.folder)
     if claim.crashed and _may_kill_again(claim, read_metrics(folder)):
-        claim.finish(_crash(read_metrics(folder)))
+        _finish(claim, page, _crash(read_metrics(folder)))
     else:
-        _train_to_the_end(claim, workplace, folder)
+        _train_to_the_end(claim, workplace, folder, page)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
     tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record])
 
@@ -105,34 +109,45 @@ def _may_kill_again(claim: Claim, epochs: Sequence[EpochMetrics]) -> bool:
     return not over or claim.record.deaths_in_a_row >= 2 * MOST_DEATHS
 
 
-def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path) -> None:
+def _finish(claim: Claim, page: TrialPage, outcome: TrialOutcome, value: float | None = None) -> None:
+    # What is said of the trial before it is told: its end is the last thing that a study takes of it.
+    page.end(outcome, value)
+    claim.finish(outcome, value)
+
+
+def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path, page: TrialPage) -> None:
     epochs: list[EpochMetrics] = []
     try:
-        result = _train_logged(claim, workplace, folder, epochs)
+        result = _train_logged(claim, workplace, folder, page, epochs)
     except Exception as error:
         if _comes_from_outside(error):
             raise
-        claim.finish(_failure(error, epochs))
+        _finish(claim, page, _failure(error, epochs))
     else:
         monitor = claim.record.training_config.early_stopping_monitor
         value = result.history[result.best_epoch - 1].value(monitor) if result.best_epoch else None
-        claim.finish(_outcome(result, workplace.targets), value)
+        _finish(claim, page, _outcome(result, workplace.targets), value)
 
 
-def _train_logged(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
+def _train_logged(
+    claim: Claim, workplace: Workplace, folder: Path, page: TrialPage, epochs: list[EpochMetrics]
+) -> TrainingResult:
     with log_file(folder):
         try:
-            return _train(claim, workplace, folder, epochs)
+            return _train(claim, workplace, folder, page, epochs)
         except Exception:
             log.exception("%s failed", claim.record.experiment_name)
             raise
 
 
-def _train(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochMetrics]) -> TrainingResult:
+def _train(
+    claim: Claim, workplace: Workplace, folder: Path, page: TrialPage, epochs: list[EpochMetrics]
+) -> TrainingResult:
     """Train a trial; `epochs` collects what it finished, also if it fails."""
     trial, display, number = claim.trial, workplace.display, claim.record.number
     config = workplace.placed(_settings(claim), claim.record.experiment_name, workplace.folder.model_definitions_path)
     display.trial_started(number, claim.record.experiment_name, config, adopted=claim.adopted)
+    page.begin(config)
     reported = set(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
@@ -140,17 +155,25 @@ def _train(claim: Claim, workplace: Workplace, folder: Path, epochs: list[EpochM
         # Best so far, so that the last report of a trial is its best; epochs known from before a kill stay.
         if metrics.epoch not in reported and early_stopping.best is not None:
             trial.report(early_stopping.best, metrics.epoch)
+        page.epoch_ended(metrics, early_stopping)
         display.epoch_ended(number, metrics, early_stopping)
 
     def on_batch(done: int, total: int) -> None:
         if done == 0 and workplace.is_over():
             raise Paused
         display.batch(number, done, total)
+        workplace.look_around()
 
     device, _ = setup_training_environment(config)
     data = TrainingData.of(config, workplace.cache, device)
     return train(
-        config, data, folder, on_epoch_end=on_epoch_end, is_hopeless=_is_hopeless_rule(claim), on_batch=on_batch
+        config,
+        data,
+        folder,
+        on_epoch_end=on_epoch_end,
+        is_hopeless=_is_hopeless_rule(claim),
+        on_batch=on_batch,
+        on_pictures=page.show,
     )
 
 

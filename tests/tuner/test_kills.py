@@ -140,7 +140,7 @@ def leave_half_a_file(study: Path) -> None:
         (change_picture, f"out/{CURVES}"),
         (
             in_database(
-                "UPDATE study_system_attributes SET value_json = replace(value_json, 'best sequence', 'worst sequence') "
+                "UPDATE study_system_attributes SET value_json = replace(value_json, 'best seq', 'worst seq') "
                 "WHERE key = 'dashboard:1:note_str:0'"
             ),
             "trial 0: note",

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna_dashboard import get_note
+from PIL import Image
+
+from studies import OutputFolder, load_study, trial_artifacts
+from studies.optuna_internals import continue_trial
+from tuner import HyperparameterTuner
+from tuner.display import Display
+from tuner.training import illustrations
+
+WriteConfig = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+OUT = Path("training_output")
+PICTURES = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def run(config: Path, display: Display | None = None) -> None:
+    HyperparameterTuner(str(config), display=display).run_experiments()
+
+
+def page_of(number: int) -> tuple[str, dict[str, Path]]:
+    """What the dashboard shows beside a trial: its note, and its files by name."""
+    study, folder = load_study(OUT)
+    trial = study.get_trials()[number]
+    return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
+
+
+def test_an_ended_trial_has_its_note_pictures_and_settings(write_config: WriteConfig) -> None:
+    run(write_config({"one": {"training": {"learning_rate": 0.0042}}}, targets={"character_accuracy": 0.99}))
+    note, files = page_of(0)
+    assert note.startswith("### one: max epochs\n")
+    assert "| target character_accuracy | not met |" in note
+    assert files.keys() == {*PICTURES, "training_config.yaml"}
+    for name in PICTURES:
+        with Image.open(files[name]) as picture:
+            assert picture.format == "PNG"
+    assert yaml.safe_load(files["training_config.yaml"].read_text())["learning_rate"] == 0.0042
+
+
+def test_the_study_says_what_it_is_about(write_config: WriteConfig) -> None:
+    run(write_config({"one": {}}, targets={"character_accuracy": 0.99}))
+    study, _ = load_study(OUT)
+    note = get_note(study)
+    assert "| metric | val_char_accuracy (max) |" in note
+    assert "| target character_accuracy | 0.99 |" in note
+
+
+def test_while_a_trial_runs_its_note_says_so_and_its_pictures_change(
+    write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(illustrations, "_SHARE", 1e9)  # after each epoch
+    seen = []
+
+    def look() -> None:
+        note, files = page_of(0)
+        seen.append((note.splitlines()[0], "| epochs | 1 of at most 3 |" in note, files["learning_curves.png"]))
+
+    class Watcher(make_watcher):  # type: ignore[misc]
+        def trial_started(self, *arguments: Any, **named: Any) -> None:
+            super().trial_started(*arguments, **named)
+            self.files: list[bytes] = []
+
+        def batch(self, number: int, done: int, total: int) -> None:
+            if done == 0 and self.epochs:
+                look()
+                self.files.append(seen[-1][2].read_bytes())
+
+    watcher = Watcher()
+    run(write_config({"one": {"training": {"num_epochs": 3}}}), watcher)
+    assert [line for line, *_ in seen] == ["### one: running"] * 2
+    assert [is_first for _, is_first, _ in seen] == [True, False]
+    assert len({path for *_, path in seen}) == 1
+    assert len(set(watcher.files)) == 2
+
+
+def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    config = write_config({"one": {}})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, make_watcher(after_epoch=1))
+    assert page_of(0)[0].startswith("### one: running")
+    run(config)
+    assert page_of(0)[1].keys() == {*PICTURES, "training_config.yaml"}
+    assert len(list((OUT / "artifacts").iterdir())) == 4
+
+
+def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def fall_in() -> None:
+        raise RuntimeError("the roof fell in")
+
+    run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, happens=fall_in))
+    note, files = page_of(0)
+    assert note.startswith("### one: failed\n")
+    assert "RuntimeError: the roof fell in" in note
+    assert files.keys() == {"training_config.yaml"}
+    assert page_of(1)[0].startswith("### two: max epochs\n")

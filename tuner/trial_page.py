@@ -1,0 +1,57 @@
+"""What the dashboard shows beside a trial while this process trains it."""
+
+from __future__ import annotations
+
+import statistics
+
+from search_spaces import TrainingConfig
+from studies import Claim, OutputFolder, Progress, TrialOutcome, keep_artifact, write_ended_note, write_running_note
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
+from tuner.training.illustrations import Pictures
+from tuner.training.recorder import config_yaml
+
+SETTINGS = "training_config.yaml"
+
+
+class TrialPage:
+    """Keeps a trial's note, pictures and settings up to date; the last time before the study is told of its end."""
+
+    def __init__(self, claim: Claim, folder: OutputFolder) -> None:
+        """Take the trial and the study's folder."""
+        self._claim = claim
+        self._folder = folder
+        self._epoch_seconds: list[float] = []
+        self._signal: EarlyStopping | None = None
+
+    def begin(self, config: TrainingConfig) -> None:
+        """Show what is trained."""
+        keep_artifact(self._claim.trial, self._folder, SETTINGS, config_yaml(config).encode())
+        if not self._claim.adopted:  # else there is a better note already
+            self._write_note()
+
+    def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+        """Remember an epoch for the next note."""
+        self._epoch_seconds.append(metrics.epoch_seconds)
+        self._signal = early_stopping
+
+    def show(self, pictures: Pictures) -> None:
+        """Show new pictures, and how far the trial is."""
+        for name, content in pictures.items():
+            keep_artifact(self._claim.trial, self._folder, name, content)
+        self._write_note()
+
+    def end(self, outcome: TrialOutcome, value: float | None) -> None:
+        """Show how the trial ended."""
+        write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
+
+    def _write_note(self) -> None:
+        progress = Progress()
+        if self._signal is not None:
+            progress = Progress(
+                epochs=len(self._epoch_seconds),
+                best_value=self._signal.best,
+                best_epoch=self._signal.best_epoch or None,
+                epoch_seconds=statistics.median(self._epoch_seconds),
+            )
+        write_running_note(self._claim.trial, self._claim.record, progress, self._folder)
