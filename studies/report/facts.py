@@ -1,0 +1,145 @@
+"""The facts of a study, as pairs of a name and a value."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from search_spaces.changes import as_written
+from search_spaces.errors import ConfigurationError
+from search_spaces.space import Parameter
+from studies.presets import study_space
+from studies.pruning import PrunerName
+from studies.report.snapshot import Snapshot
+from studies.report.words import NOTHING, counted, duration_text, listed, share_text
+from studies.search import SearchSettings, search_settings
+from studies.status import RowState
+from studies.trial_record import Attempt, BegunAfter
+
+_NAMES_SHOWN = 3
+_MACHINES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value and its name.
+
+    Attributes:
+        name: What it is.
+        value: What it amounts to.
+        note: What belongs to it, in smaller letters; "" if nothing does.
+    """
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def state_text(snapshot: Snapshot) -> str:
+    """Return in a word how the study stands."""
+    counts = snapshot.status.counts
+    if counts[RowState.RUNNING]:
+        return "running"
+    if snapshot.status.owed:
+        return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not begun"
+    return "finished" if snapshot.status.rows else "empty"
+
+
+def summary(snapshot: Snapshot) -> Iterator[Fact]:
+    """Yield what one wants to know first."""
+    yield _best(snapshot)
+    yield _state(snapshot)
+    if (search := snapshot.status.search) is not None:
+        yield Fact(
+            "Search", f"{search.ended:,} of {search.budget:,} trials", f"{search.sampler}, pruned by {search.pruner}"
+        )
+    if any(limit is not None for _, limit in snapshot.status.targets):
+        met = list(snapshot.status.met_by)
+        value = f"met by {counted(len(met), 'trial')}" if met else "not met yet"
+        yield Fact("Targets", value, listed(met, _NAMES_SHOWN))
+    yield _time(snapshot)
+
+
+def _best(snapshot: Snapshot) -> Fact:
+    winner = snapshot.winner
+    if winner is None or winner.outcome is None:
+        return Fact("Best", NOTHING, "no trial has completed yet")
+    outcome = winner.outcome
+    char, seq = share_text(outcome.best_val_char_accuracy), share_text(outcome.best_val_seq_accuracy)
+    return Fact("Best", winner.experiment_name, f"characters {char}, sequences {seq}, on validation data")
+
+
+def _state(snapshot: Snapshot) -> Fact:
+    counts = [f"{count:,} {state}" for state, count in snapshot.status.counts.items() if count]
+    foreign = len(snapshot.trials) - len(snapshot.records)
+    if foreign:
+        counts.append(f"{foreign:,} made by hand, which are not shown")
+    return Fact("State", state_text(snapshot), ", ".join(counts) or "no trials yet")
+
+
+def _time(snapshot: Snapshot) -> Fact:
+    trained = sum(outcome.training_time_s for outcome in snapshot.outcomes.values())
+    epochs = sum(row.epochs for row in snapshot.status.rows)
+    own = [trial for trial in snapshot.trials if trial.number in snapshot.records]
+    begun = min((trial.datetime_start for trial in own if trial.datetime_start), default=None)
+    ended = max((trial.datetime_complete for trial in own if trial.datetime_complete), default=None)
+    if begun is None:
+        return Fact("Training", NOTHING, "nothing has begun yet")
+    until = f" to {ended:%b %d, %H:%M}" if ended else ""
+    return Fact("Training", duration_text(trained), f"{counted(epochs, 'epoch')}; {begun:%b %d, %H:%M}{until}")
+
+
+def environment(snapshot: Snapshot) -> Iterator[Fact]:
+    """Yield what one needs to know to repeat the study."""
+    terms, dataset = snapshot.terms, snapshot.terms.dataset
+    yield Fact("Metric", f"{terms.monitor} ({terms.mode})", "selects checkpoints, stops early and prunes")
+    yield Fact("Seed", str(terms.seed))
+    yield Fact("Dataset", str(dataset.get("metadata_path", NOTHING)))
+    splits = [str(dataset.get(name, NOTHING)) for name in ("train_split", "val_split")]
+    yield Fact("Splits", f"trained on {splits[0]}, validated on {splits[1]}")
+    yield Fact("Dataset fingerprint", str(dataset.get("fingerprint", NOTHING)), "SHA-256 of its content")
+    yield from _search_facts(search_settings(snapshot.study))
+    for library, version in terms.versions.items():
+        yield Fact(library, version)
+    yield from _work_facts([attempt for record in snapshot.records.values() for attempt in record.attempts])
+    if (owner := snapshot.folder.owner()) is not None:
+        yield Fact("Storage", snapshot.folder.storage_url(owner))
+    yield Fact("Output folder", str(snapshot.folder.path))
+    yield Fact("Report made by", f"khmer-ocr-tuner {importlib.metadata.version('khmer-ocr-tuner')}")
+
+
+def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
+    if settings is None:
+        yield Fact("Search", "none", "presets only")
+        return
+    yield Fact("Sampler", settings.sampler.value)
+    pruning = settings.pruning
+    grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
+    share = f"must keep up with {pruning.share:.0%} of the others {grace}, with ever more later"
+    notes = {PrunerName.QUANTILE: share, PrunerName.HYPERBAND: f"first {grace}", PrunerName.NONE: ""}
+    yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
+
+
+def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
+    if not attempts:
+        return
+    processes = {attempt.worker for attempt in attempts}
+    hosts = sorted({worker.rpartition(":")[0] for worker in processes})
+    yield Fact("Worked on by", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
+    stops = sum(attempt.after is BegunAfter.STOP for attempt in attempts)
+    deaths = sum(attempt.after is BegunAfter.DEATH for attempt in attempts)
+    yield Fact("Interruptions", f"{stops} stopped, {deaths} died", "each trial went on after its last finished epoch")
+
+
+def space_rows(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    """Return what the search varies: name, domain and condition of each setting; nothing where there is no search."""
+    try:
+        space = study_space(snapshot.study)
+    except ConfigurationError:
+        return []
+    return [(parameter.name, str(parameter.domain), _condition(parameter)) for parameter in space]
+
+
+def _condition(parameter: Parameter) -> str:
+    return " and ".join(f"{name} is {' or '.join(map(as_written, values))}" for name, values in parameter.when.items())

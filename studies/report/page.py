@@ -1,0 +1,105 @@
+"""The report as one page: everything in it, nothing fetched, no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import plotly.graph_objects as go
+import plotly.io
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from studies.folder import OutputFolder
+from studies.report.facts import environment, space_rows, state_text, summary
+from studies.report.failures import MOST_FAILURES, failures
+from studies.report.panels import Panel
+from studies.report.setting_plots import importances, parallel_coordinates, slices
+from studies.report.snapshot import ReadEpochs, Snapshot, take_snapshot
+from studies.report.target_table import all_met_text, target_rows
+from studies.report.trial_plots import history, reasons, reported_curves, timeline
+from studies.report.trial_table import trial_table
+from studies.report.winner import find_winner
+
+_TEMPLATE = Path(__file__).parent / "template"
+
+
+def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs, *, output_dir: str) -> str:
+    """Return a study at this moment as an HTML page that needs nothing else, also while the study runs.
+
+    Args:
+        study: The study; it is only read.
+        folder: Its folder.
+        read_epochs: Returns a trial's epochs, every figure by name, given the trial's name.
+        output_dir: The folder as the commands in the report are to name it.
+    """
+    snapshot = take_snapshot(study, folder, read_epochs)
+    scripts = [Markup(get_plotlyjs()), Markup((_TEMPLATE / "page.js").read_text(encoding="utf-8"))]
+    failed = failures(snapshot)
+    template = _environment().get_template("page.html")
+    return template.render(
+        snapshot=snapshot,
+        policy=_policy(scripts),
+        style=Markup((_TEMPLATE / "page.css").read_text(encoding="utf-8")),
+        scripts=scripts,
+        state=state_text(snapshot),
+        summary=list(summary(snapshot)),
+        winner=find_winner(snapshot, output_dir),
+        targets=list(target_rows(snapshot)),
+        all_met=all_met_text(snapshot),
+        panels={panel.anchor: panel for panel in _panels(snapshot)},
+        failures=failed[:MOST_FAILURES],
+        failed_count=len(failed),
+        trials=trial_table(snapshot),
+        environment=list(environment(snapshot)),
+        space=space_rows(snapshot),
+    )
+
+
+def _panels(snapshot: Snapshot) -> Iterator[Panel]:
+    for panel in (history, reported_curves, parallel_coordinates, importances, slices, timeline, reasons):
+        yield panel(snapshot)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure_json
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _figure_json(figure: go.Figure) -> Markup:
+    """Return a plot as JSON that cannot end the element it stands in."""
+    text = plotly.io.to_json(figure, validate=False, engine="json")
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _breakable(text: str) -> Markup:
+    """Return text that may be broken after the underscores that names have instead of spaces."""
+    return Markup("_<wbr>").join(text.split("_"))
+
+
+def _policy(scripts: list[Markup]) -> str:
+    """Return the page's Content Security Policy: no network, and no script that is not one of these."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii") for script in scripts)
+    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
+    rules = (
+        "default-src 'none'",
+        f"script-src {sources}",
+        # Plotly places its parts with style attributes, and saves pictures by way of blobs.
+        "style-src 'unsafe-inline'",
+        "img-src data: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+    return "; ".join(rules)

@@ -1,0 +1,112 @@
+"""The plots of the settings: which matter, and which values did well. Optuna's own where it has them."""
+
+from __future__ import annotations
+
+import warnings
+
+import plotly.graph_objects as go
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import plot_parallel_coordinate, plot_slice
+
+from studies.report.panels import BLUE, INK, Panel, styled
+from studies.report.snapshot import Snapshot, has_value
+from studies.report.words import counted
+
+# Optuna's advice: five trials in the best tenth, which is what the importances are computed from.
+FEWEST_FOR_IMPORTANCE = 50
+MOST_LINES = 200
+_SLICE_MARGIN = {"l": 56, "r": 12, "t": 12, "b": 44}
+_PRUNED_COUNT = "Pruned trials count with the best value that they had reached"
+
+
+def parallel_coordinates(snapshot: Snapshot) -> Panel:
+    """Return a line for each trial through its settings."""
+    anchor, title = "parallel", "Parallel coordinates"
+    trials = _parametrized(snapshot)
+    if len(trials) < 2:
+        return Panel(
+            anchor, title, missing=f"They need 2 ended trials with settings; there is {len(trials) or 'none'}."
+        )
+    shown = snapshot.best_first(trials)[:MOST_LINES]
+    # The best are drawn last, so that they lie on top.
+    figure = plot_parallel_coordinate(snapshot.study_of(shown[::-1]), target_name=snapshot.metric)
+    styled(figure, height=470, margin={"l": 110, "r": 24, "t": 36, "b": 110})
+    figure.update_xaxes(tickangle=-35)
+    # Values of the axes stay readable on top of the lines.
+    figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.75)", font={"size": 10, "color": INK}, borderpad=0)
+    figure.data[-1].marker.colorbar.update(title={"text": snapshot.metric, "side": "right"}, thickness=12)
+    some = f" Shown are the best {len(shown)} of {len(trials)}." if len(shown) < len(trials) else ""
+    return Panel(anchor, title, f"{_PRUNED_COUNT}. None: a setting that did not count for the trial.{some}", (figure,))
+
+
+def importances(snapshot: Snapshot) -> Panel:
+    """Return which settings the values depend on."""
+    anchor, title = "importances", "Importances"
+    trials = _parametrized(snapshot)
+    if (lacking := FEWEST_FOR_IMPORTANCE - len(trials)) > 0:
+        return Panel(
+            anchor,
+            title,
+            missing=f"They need {FEWEST_FOR_IMPORTANCE} trials that ended with a value, else they would be chance; "
+            f"{counted(lacking, 'trial')} to go.",
+        )
+    if len({trial.value for trial in trials}) == 1:
+        return Panel(anchor, title, missing="All trials ended with the same value, so nothing depends on the settings.")
+    with warnings.catch_warnings():
+        # Of many equal values Optuna says that it cannot tell them apart; the bars say that as well.
+        warnings.simplefilter("ignore")
+        found = get_param_importances(snapshot.counted_study, evaluator=PedAnovaImportanceEvaluator())
+    # Optuna leaves the order of equal ones to chance.
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    figure = go.Figure(
+        go.Bar(
+            x=[share for _, share in ranked],
+            y=[name for name, _ in ranked],
+            orientation="h",
+            marker_color=BLUE,
+            text=[f"{share:.2f}" for _, share in ranked],
+            textposition="outside",
+            cliponaxis=False,
+            hoverinfo="skip",
+        )
+    )
+    styled(figure, height=90 + 26 * len(ranked), xaxis_title="share of the difference that it makes")
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    pruned = sum(trial.state == TrialState.PRUNED for trial in snapshot.valued)
+    caption = (
+        f"PED-ANOVA over {len(trials)} trials: how much a setting decides whether a trial is among the best tenth. "
+        f"{_PRUNED_COUNT} ({pruned} of them): without them, what makes trials bad would seem not to matter."
+    )
+    return Panel(anchor, title, caption, (figure,))
+
+
+def slices(snapshot: Snapshot) -> Panel:
+    """Return the values over each setting by itself."""
+    anchor, title = "slices", "Setting by setting"
+    trials = _parametrized(snapshot)
+    if len(trials) < 2:
+        return Panel(anchor, title, missing=f"It needs 2 ended trials with settings; there is {len(trials) or 'none'}.")
+    figures = tuple(_slice(snapshot, name) for name in sorted({name for trial in trials for name in trial.params}))
+    return Panel(
+        anchor, title, f"The darker a point, the later the trial. {_PRUNED_COUNT}.", figures, side_by_side=True
+    )
+
+
+def _slice(snapshot: Snapshot, name: str) -> go.Figure:
+    figure = plot_slice(snapshot.counted_study, params=[name], target_name=snapshot.metric)
+    for trace in figure.data:
+        trace.update(marker={"showscale": False, "size": 7, "cmin": 0, "cmax": len(snapshot.trials)})
+        trace.update(customdata=snapshot.names_of(trace.marker.color))
+        trace.update(hovertemplate="%{customdata}: %{x}, %{y:.4f}<extra></extra>")
+    # One scale for all settings, so that they can be compared.
+    values = [trial.value or 0.0 for trial in _parametrized(snapshot)]
+    margin = 0.05 * (max(values) - min(values)) or 0.05
+    scale = (min(values) - margin, max(values) + margin)
+    return styled(figure, height=260, showlegend=False, margin=_SLICE_MARGIN, yaxis_range=scale)
+
+
+def _parametrized(snapshot: Snapshot) -> list[FrozenTrial]:
+    """Return the trials of the counted study that say something of settings."""
+    trials = snapshot.counted_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if has_value(trial) and trial.params]

@@ -1,0 +1,171 @@
+"""What a report is made from: a study at one moment, and copies of it in memory for Optuna's plots."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from studies.folder import OutputFolder
+from studies.results import best_record
+from studies.status import StatusRow, StudyStatus
+from studies.status_reader import study_status
+from studies.study import study_terms
+from studies.terms import StudyTerms
+from studies.trial_record import TrialOutcome, TrialRecord, is_own_trial, read_record
+
+Epochs = Sequence[Mapping[str, float]]
+ReadEpochs = Callable[[str], Epochs]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment.
+
+    Attributes:
+        study: The study itself; it is only read.
+        folder: Its folder.
+        read_epochs: Returns a trial's epochs, every figure by name, given the trial's name.
+        status: How the study stands.
+        trials: Its trials by number, also those that are not this program's.
+        records: What is known of this program's trials, by number.
+        terms: What all of its trials agree on.
+        taken: When it was read, local time.
+    """
+
+    study: optuna.Study
+    folder: OutputFolder
+    read_epochs: ReadEpochs
+    status: StudyStatus
+    trials: tuple[FrozenTrial, ...]
+    records: Mapping[int, TrialRecord]
+    terms: StudyTerms
+    taken: datetime
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that the study optimizes."""
+        return self.terms.monitor
+
+    @cached_property
+    def rows(self) -> dict[int, StatusRow]:
+        """The rows of the status by trial number."""
+        return {row.number: row for row in self.status.rows}
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The trials' names by number, as plots take them: Plotly reads text as a kind of HTML."""
+        return {number: html.escape(record.experiment_name) for number, record in self.records.items()}
+
+    def names_of(self, numbers: Sequence[int]) -> list[str]:
+        """Return the names of trials, as plots take them."""
+        return [self.names.get(int(number), f"trial {number}") for number in numbers]
+
+    @cached_property
+    def outcomes(self) -> dict[int, TrialOutcome]:
+        """How the trials ended that did, by number."""
+        return {number: record.outcome for number, record in self.records.items() if record.outcome is not None}
+
+    @cached_property
+    def winner(self) -> TrialRecord | None:
+        """The best completed trial, as the results file has it; None if there is none."""
+        return best_record(self.records.values())
+
+    def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Return those of some trials that have a finite value, the best first, of equals the lower number."""
+        sign = -1.0 if self.terms.mode == "max" else 1.0
+        return sorted(filter(has_value, trials), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    @cached_property
+    def plot_trials(self) -> list[FrozenTrial]:
+        """The trials as plots take them: numbers as they are, nothing in them but figures.
+
+        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial that is not this
+        program's becomes one that never began, so that the numbers of the others stay.
+        """
+        return [_bare(trial) if trial.number in self.records else _placeholder() for trial in self.trials]
+
+    @cached_property
+    def valued(self) -> list[FrozenTrial]:
+        """Those of the trials for plots that have ended with a finite value."""
+        return list(filter(has_value, self.plot_trials))
+
+    @cached_property
+    def plot_study(self) -> optuna.Study:
+        """A copy of the study in memory."""
+        return self.study_of(self.plot_trials)
+
+    @cached_property
+    def counted_study(self) -> optuna.Study:
+        """A copy in which a pruned trial is a completed one with the best value that it had reached.
+
+        What pruning ends are the bad trials, so completed ones alone look as if what makes a trial bad did not
+        matter.
+        """
+        return self.study_of([_counted(trial) for trial in self.plot_trials])
+
+    def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
+        """Return a study in memory that has such trials; they are numbered in their order."""
+        study = optuna.create_study(direction=self.terms.direction)
+        for trial in trials:
+            try:
+                study.add_trial(trial)
+            except ValueError:
+                # Values outside their ranges, or an end without a beginning: what people do by hand.
+                study.add_trial(_placeholder())
+        return study
+
+
+def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
+    """Read a study once; see `Snapshot`."""
+    status = study_status(study, folder)
+    trials = study.get_trials(deepcopy=False)
+    return Snapshot(
+        study=study,
+        folder=folder,
+        read_epochs=read_epochs,
+        status=status,
+        trials=tuple(trials),
+        records={trial.number: read_record(trial) for trial in trials if is_own_trial(trial)},
+        terms=study_terms(study),
+        taken=datetime.now().astimezone(),
+    )
+
+
+def has_value(trial: FrozenTrial) -> bool:
+    """Return whether a trial has ended with a finite value."""
+    return trial.state.is_finished() and trial.value is not None and math.isfinite(trial.value)
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    return FrozenTrial(
+        number=trial.number,
+        state=trial.state,
+        value=trial.value,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values=trial.intermediate_values,
+        trial_id=trial.number,
+    )
+
+
+def _counted(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.PRUNED or not has_value(trial):
+        return trial
+    distributions: dict[str, BaseDistribution] = trial.distributions
+    return create_trial(value=trial.value, params=trial.params, distributions=distributions)
+
+
+def _placeholder() -> FrozenTrial:
+    return create_trial(state=TrialState.WAITING)

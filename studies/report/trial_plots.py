@@ -1,0 +1,134 @@
+"""The plots of the trials: what each reached, when, and why it ended. Optuna's own where it has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import plotly.graph_objects as go
+from optuna.trial import TrialState
+from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
+
+from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
+from studies.report.snapshot import Snapshot
+from studies.report.words import counted, reason_text
+from studies.status import RowState
+from studies.trial_record import WhyEnded
+
+MOST_CURVES = 30
+
+_STATE_COLORS = {"COMPLETE": BLUE, "PRUNED": ORANGE, "FAIL": RED, "RUNNING": GREEN}
+_REASON_COLORS = {WhyEnded.MAX_EPOCHS: BLUE, WhyEnded.EARLY_STOPPED: "#60a5fa", WhyEnded.PRUNED: ORANGE}
+
+
+def history(snapshot: Snapshot) -> Panel:
+    """Return the values of the trials in their order, and the best one so far."""
+    anchor, title = "history", "Optimization history"
+    completed = [trial for trial in snapshot.valued if trial.state == TrialState.COMPLETE]
+    pruned = [trial for trial in snapshot.valued if trial.state == TrialState.PRUNED]
+    if not completed and not pruned:
+        return Panel(anchor, title, missing="It begins when a first trial has ended with a value.")
+    # Optuna draws points, a line of the best so far, and infeasible trials, which there are none of here. It complains
+    # where no trial has completed.
+    figure = plot_optimization_history(snapshot.plot_study, target_name=snapshot.metric) if completed else go.Figure()
+    figure.data = figure.data[:2]
+    for points in figure.data[:1]:
+        points.update(name="completed", marker={"color": BLUE, "size": 8}, customdata=snapshot.names_of(points.x))
+        points.update(hovertemplate="%{customdata}: %{y:.4f}<extra></extra>")
+    for line in figure.data[1:]:
+        line.update(name="best so far", line={"color": INK, "width": 1.5, "shape": "hv"}, hoverinfo="skip")
+    if pruned:
+        numbers = [trial.number for trial in pruned]
+        figure.add_scatter(
+            x=numbers,
+            y=[trial.value for trial in pruned],
+            mode="markers",
+            name="pruned, best until then",
+            marker={"color": ORANGE, "size": 7, "symbol": "x-thin-open"},
+            customdata=snapshot.names_of(numbers),
+            hovertemplate="%{customdata}, pruned: %{y:.4f}<extra></extra>",
+        )
+    styled(figure, height=380, xaxis_title="trial", yaxis_title=snapshot.metric, showlegend=True)
+    return Panel(anchor, title, "Failed trials have no value and are not shown.", (figure,))
+
+
+def reported_curves(snapshot: Snapshot) -> Panel:
+    """Return what the trials reported each epoch: the best value until then."""
+    anchor, title = "curves", "Curves"
+    reporting = [trial for trial in snapshot.plot_trials if trial.intermediate_values]
+    if not reporting:
+        return Panel(anchor, title, missing="They begin when a first trial has finished an epoch.")
+    running = [trial for trial in reporting if trial.state == TrialState.RUNNING]
+    shown = [*running, *snapshot.best_first(reporting)][:MOST_CURVES]
+    if not shown:
+        return Panel(anchor, title, missing="Only failed trials have finished an epoch.")
+    figure = plot_intermediate_values(snapshot.study_of(shown))
+    for trace in figure.data:
+        trial = shown[int(trace.name.removeprefix("Trial"))]
+        name = snapshot.names[trial.number]
+        trace.update(name=name, hovertemplate="%{fullData.name}, epoch %{x}: %{y:.4f}<extra></extra>")
+        trace.update(
+            marker={"size": 4}, line={"width": 1.5, "dash": "dot" if trial.state == TrialState.PRUNED else "solid"}
+        )
+    legend = {"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
+    styled(figure, height=440, xaxis_title="epoch", yaxis_title=f"{snapshot.metric}, best so far")
+    figure.update_layout(showlegend=True, legend=legend)
+    whole = len(shown) == len(reporting)
+    some = "" if whole else f" Shown are {len(shown)} of {len(reporting)}: running ones, then the best ended ones."
+    return Panel(anchor, title, f"Pruned trials are dotted; a click in the legend hides a curve.{some}", (figure,))
+
+
+def timeline(snapshot: Snapshot) -> Panel:
+    """Return when each trial was worked on."""
+    anchor, title = "timeline", "Timeline"
+    if not any(trial.datetime_start for trial in snapshot.plot_trials):
+        return Panel(anchor, title, missing="It begins with the first trial.")
+    figure = plot_timeline(snapshot.plot_study)
+    figure.data = [trace for trace in figure.data if trace.name in _STATE_COLORS]
+    for trace in figure.data:
+        # Plotly would make bars as thick as the trials of a state are apart.
+        trace.update(width=0.8, marker={"color": _STATE_COLORS[trace.name], "line": {"width": 0}})
+        trace.update(text=[_timeline_text(snapshot, number) for number in trace.y], name=_state_text(trace.name))
+        trace.update(hovertemplate="%{text}<extra></extra>")
+    height = min(640, 150 + 14 * len(snapshot.trials))
+    styled(figure, height=height, xaxis_title="", yaxis_title="trial", showlegend=True, barmode="overlay")
+    figure.update_yaxes(autorange="reversed", tickformat="d")
+    return Panel(anchor, title, "From a trial's first beginning to its end, interruptions included.", (figure,))
+
+
+def _timeline_text(snapshot: Snapshot, number: int) -> str:
+    row = snapshot.rows.get(number)
+    if row is None:
+        return f"trial {number}"
+    best = "" if row.best_value is None else f", best {row.best_value:.4f}"
+    return f"{row.name}: {reason_text(row.why_ended) or row.state.value}, {counted(row.epochs, 'epoch')}{best}"
+
+
+def _state_text(name: str) -> str:
+    return {"COMPLETE": "completed", "FAIL": "failed"}.get(name, name.lower())
+
+
+def reasons(snapshot: Snapshot) -> Panel:
+    """Return how many trials ended for which reason."""
+    anchor, title = "reasons", "Why trials ended"
+    ended = [row for row in snapshot.status.rows if row.state in (RowState.COMPLETED, RowState.FAILED)]
+    if not ended:
+        return Panel(anchor, title, missing="No trial has ended yet.")
+    counts = Counter(reason_text(row.why_ended) or "no reason given" for row in ended)
+    colors = {reason_text(why): _REASON_COLORS.get(why, RED) for why in WhyEnded}
+    ordered = [name for name in (*colors, "no reason given") if name in counts]
+    figure = go.Figure(
+        go.Bar(
+            x=[counts[name] for name in ordered],
+            y=ordered,
+            orientation="h",
+            marker_color=[colors.get(name, GREY) for name in ordered],
+            text=[str(counts[name]) for name in ordered],
+            textposition="outside",
+            cliponaxis=False,
+            hoverinfo="skip",
+        )
+    )
+    styled(figure, height=90 + 34 * len(ordered), xaxis_title="trials")
+    figure.update_xaxes(rangemode="tozero", tickformat="d", nticks=min(max(counts.values()) + 1, 10))
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    return Panel(anchor, title, figures=(figure,))

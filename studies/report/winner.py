@@ -1,0 +1,198 @@
+"""The winner: its figures, its settings, its curves and its pictures."""
+
+from __future__ import annotations
+
+import base64
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import plotly.graph_objects as go
+
+from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
+from studies.artifacts import trial_artifacts
+from studies.report.facts import Fact
+from studies.report.panels import BLUE, GREY, ORANGE, styled
+from studies.report.snapshot import Epochs, Snapshot
+from studies.report.words import NOTHING, duration_text, reason_text, seconds_text, setting_text, share_text
+from studies.trial_record import TrialOutcome, TrialRecord
+
+_PICTURES = {
+    "worst_readings.png": "Validation images that it reads worst",
+    "confusion_matrix.png": "Which digits it takes for which",
+}
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Beyond what makes a difference; the preset that `best` writes has them all.
+_SETTING_DIGITS = 6
+_DEFAULT_FOLDER = "training_output"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page itself.
+
+    Attributes:
+        title: What it shows.
+        source: A ``data:`` address.
+    """
+
+    title: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the winner.
+
+    Attributes:
+        name: A field of `TrainingConfig`.
+        value: As one writes it in a file, long numbers shortened.
+        varied: Whether the search varies it.
+    """
+
+    name: str
+    value: str
+    varied: bool
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial.
+
+    Attributes:
+        number: Its number.
+        name: Its name.
+        facts: Its figures.
+        settings: What it was trained with, the varied ones first.
+        curves: Its epochs.
+        no_curves: Why there are no curves; "" if there are.
+        pictures: What it reads.
+        no_pictures: Which pictures are missing; "" if none is.
+        rival: The trial that leads by the monitored metric, in a sentence; "" if it is this one.
+        commands: What to do with it: a line for each command, with what it does.
+    """
+
+    number: int
+    name: str
+    facts: tuple[Fact, ...]
+    settings: tuple[Setting, ...]
+    curves: tuple[go.Figure, ...]
+    no_curves: str
+    pictures: tuple[Picture, ...]
+    no_pictures: str
+    rival: str
+    commands: tuple[tuple[str, str], ...]
+
+
+def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
+    """Return the best trial; None if none has completed.
+
+    Args:
+        snapshot: The study.
+        output_dir: Its folder, as commands are to name it.
+    """
+    record = snapshot.winner
+    if record is None or record.outcome is None:
+        return None
+    epochs = snapshot.read_epochs(record.experiment_name)
+    pictures = tuple(_pictures(snapshot, record))
+    missing = [title for name, title in _PICTURES.items() if title not in {picture.title for picture in pictures}]
+    return Winner(
+        number=record.number,
+        name=record.experiment_name,
+        facts=tuple(_facts(record, record.outcome)),
+        settings=tuple(_settings(snapshot, record)),
+        curves=tuple(_curves(epochs, record.outcome)),
+        no_curves="" if epochs else "Its metrics.jsonl is gone or empty, so there are no curves.",
+        pictures=pictures,
+        no_pictures=f"Not there: {' and '.join(map(_lower_first, missing))}." if missing else "",
+        rival=_rival(snapshot, record),
+        commands=tuple(_commands(snapshot, output_dir)),
+    )
+
+
+def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
+    yield Fact("Character accuracy", share_text(outcome.best_val_char_accuracy))
+    yield Fact("Sequence accuracy", share_text(outcome.best_val_seq_accuracy))
+    yield Fact("Last training loss", share_text(outcome.final_train_loss))
+    best = NOTHING if outcome.best_epoch is None else f"best in epoch {outcome.best_epoch}"
+    yield Fact("Epochs", f"{outcome.total_epochs} of {record.training_config.num_epochs}", best)
+    yield Fact("Ended", reason_text(outcome.why_ended.value))
+    if outcome.converged_epoch is not None:
+        yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first that meets the accuracy targets")
+    yield Fact("Seconds an epoch", seconds_text(outcome.epoch_seconds_median))
+    yield Fact("Training time", duration_text(outcome.training_time_s))
+    yield Fact("Seed", str(record.training_config.seed))
+
+
+def _settings(snapshot: Snapshot, record: TrialRecord) -> Iterator[Setting]:
+    varied = {*snapshot.trials[record.number].params, *record.outside_space}
+    config = record.training_config
+    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
+    for name in sorted(names, key=lambda name: name not in varied):
+        yield Setting(name, setting_text(getattr(config, name), _SETTING_DIGITS), name in varied)
+
+
+def _curves(epochs: Epochs, outcome: TrialOutcome) -> Iterator[go.Figure]:
+    if epochs:
+        lines = {"train_loss": ("training", GREY, "dot"), "val_loss": ("validation", BLUE, "solid")}
+        yield _curve(epochs, lines, "loss", outcome)
+        accuracies = {
+            "train_char_accuracy": ("characters, training", GREY, "dot"),
+            "val_char_accuracy": ("characters, validation", BLUE, "solid"),
+            "train_seq_accuracy": ("sequences, training", "#d6b98c", "dot"),
+            "val_seq_accuracy": ("sequences, validation", ORANGE, "solid"),
+        }
+        yield _curve(epochs, accuracies, "accuracy", outcome)
+
+
+def _curve(epochs: Epochs, lines: Mapping[str, tuple[str, str, str]], title: str, outcome: TrialOutcome) -> go.Figure:
+    figure = go.Figure()
+    for name, (label, color, dash) in lines.items():
+        figure.add_scatter(
+            x=[epoch["epoch"] for epoch in epochs],
+            y=[epoch[name] if math.isfinite(epoch[name]) else None for epoch in epochs],
+            mode="lines+markers" if len(epochs) < 3 else "lines",
+            name=label,
+            line={"color": color, "dash": dash, "width": 2},
+            hovertemplate="%{y:.4f}",
+        )
+    if outcome.best_epoch is not None:
+        figure.add_vline(x=outcome.best_epoch, line={"color": GREY, "width": 1, "dash": "dash"})
+    styled(figure, height=340, xaxis_title="epoch", yaxis_title=title, hovermode="x unified")
+    return figure
+
+
+def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[Picture]:
+    found = trial_artifacts(snapshot.trials[record.number], snapshot.folder)
+    for name, title in _PICTURES.items():
+        content = found[name].read_bytes() if name in found else b""
+        # Whatever else stands in the place of a picture is not put into the page.
+        if content.startswith(_PNG):
+            yield Picture(title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}")
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
+    leader, row = snapshot.status.best, snapshot.rows.get(record.number)
+    # Of equal values the lower number leads, which says nothing against the winner.
+    if leader is None or row is None or leader.best_value == row.best_value:
+        return ""
+    return (
+        f"By the monitored metric, {snapshot.metric}, {leader.name} leads with {share_text(leader.best_value)}. "
+        "The winner is the trial of the highest validation character accuracy, then sequence accuracy."
+    )
+
+
+def _commands(snapshot: Snapshot, output_dir: str) -> Iterator[tuple[str, str]]:
+    where = "" if output_dir == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(output_dir)}"
+    metadata = shlex.quote(str(snapshot.terms.dataset.get("metadata_path", "generated_data/metadata.yaml")))
+    yield "Read images with it", f"khmer-tuner predict image.png{where}"
+    yield "Score it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"
+    yield "Take its configuration away as a preset", f"khmer-tuner best --out winner.yaml{where}"
+    yield "Train that preset again", "khmer-tuner run --config winner.yaml --output-dir winner_output"
+    yield "Find out whether it is really better", f"khmer-tuner confirm --top 3 --seeds 3{where}"

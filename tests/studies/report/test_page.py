@@ -1,0 +1,272 @@
+"""Whole reports, of studies of every kind."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import create_trial
+
+from search_spaces import TrainingConfig
+from search_spaces.schema import Targets
+from studies import (
+    OutputFolder,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    claim_next,
+    keep_artifact,
+    keep_targets,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+AddTrials = Callable[..., None]
+Report = Callable[..., Any]
+Presets = dict[str, TrainingConfig]
+
+SECTIONS = ["summary", "winner", "use", "targets", "history", "curves", "parallel", "importances", "slices"]
+SECTIONS += ["timeline", "reasons", "trials", "environment"]
+PNG = b"\x89PNG\r\n\x1a\n and so on"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
+
+
+def spread(count: int) -> list[float]:
+    """Values that differ, the best in the middle."""
+    return [0.2 + 0.7 * math.sin(math.pi * (number + 1) / (count + 1)) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 60])
+def test_a_report_stands_by_itself_whatever_there_is_to_report(
+    count: int, start: Start, add_trials: AddTrials, report: Report
+) -> None:
+    study, folder = start()
+    add_trials(study, spread(count))
+    page = report(folder)
+    assert page.ids == SECTIONS
+    assert [address for address in page.addresses if not address.startswith("#")] == []
+    assert {address[1:] for address in page.addresses} == set(SECTIONS)
+    drawn = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
+    assert all(figure["data"] for figure in drawn)
+    assert len(page.rows() or [[]]) == max(1, count + bool(count))
+    # A search varies these two; history, curves, timeline and reasons come with the first trial.
+    assert len(drawn) == {0: 0, 1: 4, 2: 7, 10: 7, 60: 8}[count]
+
+
+def test_no_script_runs_but_the_report_s_own(start: Start, report: Report) -> None:
+    _, folder = start()
+    page = report(folder)
+    scripts = [text for kind, text in page.scripts if kind == ""]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    rules = dict(rule.split(" ", 1) for rule in page.policy.split("; "))
+    assert rules["script-src"].split() == [f"'sha256-{digest}'" for digest in digests]
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data: blob:"
+    assert [text.startswith("/**\n* plotly.js") for text in scripts] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("failed", {"winner": "No trial has completed yet", "history": "when a first trial has ended with a value"}),
+        ("running", {"curves": "", "reasons": "No trial has ended yet", "targets": "No trial has ended yet"}),
+        ("waiting", {"timeline": "It begins with the first trial", "trials": "waiting"}),
+        ("pruned", {"winner": "No trial has completed yet", "history": "", "reasons": "Why trials ended"}),
+    ],
+)
+def test_a_report_says_what_is_missing(
+    kind: str,
+    words: dict[str, str],
+    start: Start,
+    presets: Presets,
+    add_trials: AddTrials,
+    report: Report,
+) -> None:
+    study, folder = start(presets if kind in ("running", "waiting") else {})
+    keep_targets(study, Targets(character_accuracy=0.9))
+    claim = None
+    if kind == "running":
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.trial.report(0.25, 1)
+    elif kind != "waiting":
+        add_trials(study, [None, None] if kind == "failed" else [0.5, 0.6], **_reason(kind))
+    page = report(folder)
+    for section, text in words.items():
+        assert text in page.texts[section]
+    if claim is not None:
+        assert page.rows()[1][:8] == ["0", "conservative_small", "running", "", "0.2500", "", "1", ""]
+        claim.release()
+
+
+def _reason(kind: str) -> dict[str, Any]:
+    return {"why_ended": WhyEnded.PRUNED} if kind == "pruned" else {"error_message": "boom"}
+
+
+def test_what_a_study_says_stays_text(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    add_trials(study, [None, 0.5], error_type="Error", error_message=HOSTILE, kept={"experiment_name": HOSTILE})
+    page = report(folder)
+    assert f"Error: {HOSTILE}" in page.texts["reasons"]
+    assert [row[1] for row in page.rows()[1:]] == [HOSTILE, HOSTILE]
+    assert [kind for kind, _ in page.scripts if kind != "application/json"] == ["", ""]
+    names = [trace["name"] for figure in figures(page) for trace in figure["data"] if "name" in trace]
+    assert any("alert(1)" in name for name in names)
+    assert not any("<" in name for name in names)
+
+
+def figures(page: Any) -> list[dict[str, Any]]:
+    return [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
+
+
+def test_trials_made_by_hand_do_no_harm(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    study.add_trial(create_trial(value=5.0, user_attrs={"<b>": "x"}))
+    add_trials(study, [0.5])
+    study.enqueue_trial({"learning_rate": 7.0, "anything": "else"}, user_attrs={"kind": "by hand"})
+    add_trials(study, [0.75])
+    page = report(folder)
+    assert [row[0] for row in page.rows()[1:]] == ["1", "3"]
+    assert "2 made by hand, which are not shown" in page.texts["summary"]
+    assert "search_0003" in page.texts["winner"]
+    histories = [figure["data"] for figure in figures(page) if figure["data"][-1].get("name") == "best so far"]
+    assert [points["x"] for points, _ in histories] == [[1, 3]]
+
+
+def test_values_that_are_no_numbers_do_no_harm(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    add_trials(study, [0.5, 0.6])
+    trial = study.ask()
+    trial.set_user_attr("kind", "search")
+    for step, value in enumerate((0.25, math.nan, math.inf), start=1):
+        trial.report(value, step)
+    page = report(folder)
+    assert page.rows()[3][:5] == ["2", "search_0002", "interrupted", "", "0.2500"]
+    epoch = dict.fromkeys(("train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy"), math.nan)
+    epoch |= {"epoch": 1, "train_seq_accuracy": 0.5, "val_seq_accuracy": 0.5}
+    assert not re.search(r"\b(NaN|Infinity)\b", "".join(text for kind, text in page.scripts if kind))
+    assert "What it reads" in report(folder, search_0001=[epoch]).texts["winner"]
+
+
+def test_values_outside_the_space_are_told(start: Start, outcome: TrialOutcome, report: Report) -> None:
+    study, folder = start({"ខ្មែរ": TrainingConfig(model_name="large", batch_size=48, scheduler_type="plateau")})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(outcome, 0.9)
+    page = report(folder)
+    headings, row = page.rows()
+    assert row[1] == "ខ្មែរ"
+    assert row[headings.index("model_name")] == "large"
+    assert "ខ្មែរ" in page.texts["summary"]
+    assert "large" in page.texts["winner"]
+
+
+@pytest.mark.parametrize(("mode", "leader"), [("max", "search_0001"), ("min", "search_0000")])
+def test_the_winner_is_that_of_the_results_and_the_leader_is_told_if_it_is_another(
+    mode: str, leader: str, start: Start, add_trials: AddTrials, report: Report
+) -> None:
+    study, folder = start(mode=mode, monitor="val_loss")
+    add_trials(study, [0.5, 0.8])
+    page = report(folder)
+    assert "Trial 1, search_0001" in page.texts["winner"]
+    assert (f"val_loss, {leader} leads with 0.5000" in page.texts["winner"]) == (mode == "min")
+    best_so_far = {"max": [0.5, 0.8], "min": [0.5, 0.5]}[mode]
+    assert best_so_far in [trace.get("y") for figure in figures(page) for trace in figure["data"]]
+
+
+def test_the_winner_comes_with_its_curves_its_pictures_and_what_to_do_with_it(
+    start: Start, presets: Presets, outcome: TrialOutcome, report: Report
+) -> None:
+    study, folder = start(presets)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    keep_artifact(claim.trial, folder, "worst_readings.png", PNG)
+    keep_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>no picture</script>")
+    claim.finish(outcome, 0.9)
+    names = ("train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy", "train_seq_accuracy")
+    epochs = [dict.fromkeys((*names, "val_seq_accuracy"), 1 / epoch) | {"epoch": epoch} for epoch in (1, 2)]
+    page = report(folder, conservative_small=epochs)
+    pictures = [address for address in page.addresses if address.startswith("data:")]
+    assert pictures == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+    assert "Not there: which digits it takes for which" in page.texts["winner"]
+    curves = {trace.get("name"): trace["y"] for figure in figures(page)[:2] for trace in figure["data"]}
+    assert curves["validation"] == [1.0, 0.5]
+    assert len(curves) == 6
+    assert "khmer-tuner predict image.png --output-dir 'my output'" in page.texts["use"]
+    assert "--metadata /data/metadata.yaml --split test" in page.texts["use"]
+    assert "Its metrics.jsonl is gone or empty" in report(folder).texts["winner"]
+
+
+def test_who_met_which_target_is_told(
+    start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
+) -> None:
+    study, folder = start()
+    keep_targets(study, Targets(character_accuracy=0.7, convergence_epochs=5))
+    add_trials(study, [0.5, 0.75, 0.8], converged_epoch=4)
+    add_trials(study, [0.9], converged_epoch=9)
+    page = report(folder)
+    assert "2 trials met all of them: search_0001, search_0002." in page.texts["targets"]
+    told = page.texts["targets"].split("\n")
+    assert "characters ≥ 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
+    assert "converged by epoch 53 of 4epoch 4, search_0000search_0000, search_0001, search_0002" in told
+    assert "met by 2 trials" in page.texts["summary"]
+    assert page.html.count('<td class="number met">') == 6
+
+
+def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    ask_for_search(study, folder, SearchRequest(at_least=3, prune_share=0.7))
+    attempts = [
+        {"began": "2026-11-24T20:00:00+00:00", "worker": f"host{number}:7", "epochs": 0, "after": after}
+        for number, after in enumerate(("waiting", "stop", "death"))
+    ]
+    add_trials(study, [0.5], kept={"attempts": attempts})
+    text = report(folder).texts["environment"]
+    for words in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
+        assert words in text
+    assert "3 processes host0, host1, host2" in text
+    assert "1 stopped, 1 died" in text
+    assert "0.0001 to 0.01, log scale" in text
+    assert "scheduler_type is cosine" in text
+    assert "0 of 3 trials" in report(folder).texts["summary"] or "1 of 3 trials" in report(folder).texts["summary"]
+
+
+def test_a_report_changes_nothing(start: Start, add_trials: AddTrials, presets: Presets, report: Report) -> None:
+    study, folder = start(presets)
+    add_trials(study, [0.5, 0.6, None])
+    claim = claim_next(study, folder)
+    assert claim is not None
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert "running" in report(folder).texts[""]
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+    claim.release()
+
+
+def test_only_the_latest_of_many_failures_are_told(
+    start: Start, add_trials: AddTrials, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.report.page.MOST_FAILURES", 3)
+    study, folder = start()
+    add_trials(study, [None] * 4, error_message="long " * 200)
+    page = report(folder)
+    assert "The latest 3 of 4." in page.texts["reasons"]
+    assert "search_0000" not in page.texts["reasons"]
+    assert page.texts["reasons"].count("…") == 3
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_make_no_more_than_fifteen_megabytes(
+    start: Start, add_trials: AddTrials, report: Report
+) -> None:
+    study, folder = start()
+    add_trials(study, spread(1000))
+    page = report(folder)
+    assert len(page.rows()) == 1001
+    assert len(page.html.encode()) < 15_000_000

@@ -1,0 +1,87 @@
+"""``report``: the file that it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuner.cli import report
+
+
+def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
+    before = tree(run_study.folder)
+    done = cli("report", "--output-dir", run_study.folder)
+    assert (done.code, done.out) == (0, "report.html\n")
+    assert re.search(r"one file of \d\.\d MB", done.err)
+    html = Path("report.html").read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>")
+    assert "<strong>ខ្មែរ</strong>" in html
+    assert '<td class="word">broken</td>' in html
+    assert tree(run_study.folder) == before
+    assert [path.name for path in Path().iterdir()] == ["report.html"]
+
+
+def test_the_winner_has_real_curves_and_pictures(cli, run_study):
+    assert cli("report", "--output-dir", run_study.folder, "--out", "it.html").code == 0
+    html = Path("it.html").read_text(encoding="utf-8")
+    winner = html.partition('<section id="winner">')[2].partition("</section>")[0]
+    assert winner.count('<img src="data:image/png;base64,') == 2
+    assert '"name":"sequences, validation"' in winner
+    assert 'class="missing"' not in winner
+
+
+def test_a_report_is_repeated_over_the_older_one(cli, run_study):
+    Path("report.html").write_text("")
+    for _ in range(2):
+        assert cli("report", "--output-dir", run_study.folder).code == 0
+    assert [path.name for path in Path().iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("folder", "this is a folder; name a file"),
+        ("missing/report.html", "there is no folder"),
+        ("notes.html", "this file is no report, so it is not overwritten"),
+        ("link.html", "this file is no report, so it is not overwritten"),
+        ("closed/report.html", "nothing can be written in"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_place_that_a_report_cannot_take_is_refused(out, told, cli, run_study, tree, monkeypatch):
+    Path("folder").mkdir()
+    Path("closed").mkdir()
+    Path("notes.html").write_text("<p>mine</p>")
+    Path("link.html").symlink_to("nowhere")
+    # Who runs these tests as root may write anywhere.
+    monkeypatch.setattr(report.os, "access", lambda path, mode: Path(path).name != "closed")
+    before = tree(Path())
+    done = cli("report", "--output-dir", run_study.folder, "--out", out)
+    assert done.code == 2
+    assert f"error: --out {out}".rstrip() in done.err
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert tree(Path()) == before
+
+
+@pytest.mark.parametrize(
+    "argv", [["--output-dir", "nowhere"], ["--study", "another"], ["--storage", "mysql://x"]], ids=str
+)
+def test_without_its_study_nothing_is_written(argv, cli, run_study):
+    done = cli("report", "--output-dir", run_study.folder, *argv)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert list(Path().iterdir()) == []
+
+
+def test_no_torch_is_loaded(run_study, here):
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = ["report", "--output-dir", str(run_study.folder)]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout == "report.html\n"
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,85 @@
+"""``report``: a study as one HTML page that opens anywhere, also while the study runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from tuner.cli.command import Command, add_study_options, filled
+from tuner.cli.errors import DONE, tell
+
+# A report may take the place of an older one, and of nothing else.
+_OWN_MARK = b'<meta name="generator" content="khmer-ocr-tuner report">'
+_MARK_WITHIN_BYTES = 1024
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``report``."""
+    parser.add_argument(
+        "--out",
+        metavar="P",
+        type=filled,
+        default="report.html",
+        help="write it there, over an older report (default: %(default)s)",
+    )
+    add_study_options(parser)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return what keeps the report from being written."""
+    path = Path(options.out)
+    folder = path.absolute().parent
+    if path.is_dir():
+        return [f"--out {path}: this is a folder; name a file"]
+    if not folder.is_dir():
+        return [f"--out {path}: there is no folder {folder}; create it first"]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [f"--out {path}: nothing can be written in {folder}; choose another place"]
+    if os.path.lexists(path) and not _is_report(path):
+        return [f"--out {path}: this file is no report, so it is not overwritten; choose another name, or remove it"]
+    return []
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report and print its path; the study is only read."""
+    from studies import load_study, write_text
+    from studies.report import render_report
+    from tuner.training.history import read_metrics
+
+    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+
+    def read_epochs(name: str) -> list[Mapping[str, float]]:
+        return [asdict(epoch) for epoch in read_metrics(folder.trial_dir(name))]
+
+    path = Path(options.out)
+    write_text(path, render_report(study, folder, read_epochs, output_dir=options.output_dir))
+    tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
+    print(path)
+    return DONE
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether a file is a report of this program, or empty."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_MARK_WITHIN_BYTES)
+    except OSError:
+        return False
+    return not beginning or _OWN_MARK in beginning
+
+
+COMMAND = Command(
+    name="report",
+    summary="write a study as one HTML page with plots, tables and its winner",
+    examples="""\
+  khmer-tuner report
+  khmer-tuner report --output-dir training_output --out study_report.html""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)
