@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
 from studies.atomic_files import write_json, write_text
-from studies.claims import MOST_DEATHS, Claim, claim_next, final_state
+from studies.claims import MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
+from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
+from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
+from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.folder import OutputFolder, Owner
+from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.presets import (
     PresetState,
     enqueue_presets,
@@ -15,7 +20,14 @@ from studies.presets import (
     study_space,
 )
 from studies.pruning import PrunerName, Pruning
-from studies.results import best_record, default_results_name, ended_records, records_not_kept, render_results
+from studies.results import (
+    best_record,
+    best_records,
+    default_results_name,
+    ended_records,
+    records_not_kept,
+    render_results,
+)
 from studies.samplers import SamplerName
 from studies.search import (
     SearchRequest,
@@ -29,7 +41,9 @@ from studies.search import (
     top_up,
     unenqueued_trials,
 )
-from studies.status import RowState, StatusRow, StudyStatus, study_status
+from studies.status import RowState, StatusRow, StudyStatus
+from studies.status_reader import study_status
+from studies.stop_requests import ask_to_stop, stop_token
 from studies.storage import open_storage, open_storage_for_reading, storage_error_text
 from studies.storage_url import check_storage_url, default_storage_url, mask_password
 from studies.study import (
@@ -38,11 +52,13 @@ from studies.study import (
     find_study,
     keep_targets,
     load_study,
+    load_study_for_changes,
+    refuse_other_terms,
     study_targets,
     study_terms,
     version_notes,
 )
-from studies.targets import target_verdicts, targets_met
+from studies.targets import target_figures, target_verdicts, targets_met
 from studies.terms import StudyTerms
 from studies.trial_record import (
     Attempt,
@@ -53,6 +69,7 @@ from studies.trial_record import (
     TrialRecord,
     WhyEnded,
     latest_records,
+    own_trials,
     read_record,
     record_outcome,
     search_trial_name,
@@ -62,12 +79,16 @@ from studies.trial_view import find_trial
 __all__ = [
     "DEFAULT_STUDY_NAME",
     "MOST_DEATHS",
+    "TRIAL_COLUMNS",
+    "ArtifactFolder",
     "Attempt",
     "BegunAfter",
     "Claim",
+    "DiskUse",
     "OutputFolder",
     "Owner",
     "PresetState",
+    "Progress",
     "PrunerName",
     "Pruning",
     "RowState",
@@ -77,30 +98,39 @@ __all__ = [
     "StatusRow",
     "StudyStatus",
     "StudyTerms",
+    "TimeLeft",
     "TrialKind",
     "TrialOutcome",
     "TrialPhase",
     "TrialRecord",
     "WhyEnded",
+    "artifact_store",
     "ask_for_search",
+    "ask_to_stop",
     "best_record",
+    "best_records",
     "check_search",
     "check_storage_url",
     "claim_next",
     "create_or_join_study",
+    "csv_text",
     "default_results_name",
     "default_storage_url",
+    "disk_use",
     "ended_records",
     "enqueue_presets",
     "final_state",
     "find_study",
     "find_trial",
+    "keep_artifact",
     "keep_targets",
     "latest_records",
     "load_study",
+    "load_study_for_changes",
     "mask_password",
     "open_storage",
     "open_storage_for_reading",
+    "own_trials",
     "prepare_sampling",
     "preset_order",
     "read_record",
@@ -108,23 +138,34 @@ __all__ = [
     "records_not_kept",
     "refuse_changes",
     "refuse_other_search",
+    "refuse_other_terms",
     "render_results",
     "retry_failed_presets",
     "search_budget",
     "search_settings",
     "search_trial_name",
+    "seconds_left",
+    "stop_token",
     "storage_error_text",
     "study_space",
     "study_status",
     "study_targets",
     "study_terms",
     "suggest_all",
+    "target_figures",
     "target_verdicts",
     "targets_met",
+    "time_left",
     "to_distribution",
     "top_up",
+    "trial_artifacts",
+    "trial_rows",
+    "unclaimed_trials",
     "unenqueued_trials",
     "version_notes",
+    "write_ended_note",
     "write_json",
+    "write_running_note",
+    "write_study_note",
     "write_text",
 ]

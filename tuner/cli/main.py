@@ -11,7 +11,25 @@ import io
 import sys
 from collections.abc import Sequence
 
-from tuner.cli import data, evaluate, export, predict, resume, run, search, show, status, validate, worker
+from tuner.cli import (
+    best,
+    confirm,
+    dashboard,
+    data,
+    enqueue,
+    evaluate,
+    export,
+    predict,
+    report,
+    resume,
+    run,
+    search,
+    show,
+    status,
+    stop,
+    validate,
+    worker,
+)
 from tuner.cli.errors import (
     BAD_INPUT,
     DONE,
@@ -30,13 +48,19 @@ COMMANDS = (
     search.COMMAND,
     resume.COMMAND,
     worker.COMMAND,
+    enqueue.COMMAND,
+    stop.COMMAND,
     data.COMMAND,
     validate.COMMAND,
     status.COMMAND,
     show.COMMAND,
     export.COMMAND,
-    evaluate.COMMAND,
+    report.COMMAND,
+    dashboard.COMMAND,
+    best.COMMAND,
+    confirm.COMMAND,
     predict.COMMAND,
+    evaluate.COMMAND,
 )
 
 

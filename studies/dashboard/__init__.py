@@ -1,0 +1,9 @@
+"""The study in a browser: optuna-dashboard, made read-only and served on one address."""
+
+from __future__ import annotations
+
+from studies.dashboard.app import dashboard_app, page_path
+from studies.dashboard.guard import ReadOnlyGuard
+from studies.dashboard.server import Address, DashboardServer
+
+__all__ = ["Address", "DashboardServer", "ReadOnlyGuard", "dashboard_app", "page_path"]

@@ -1,0 +1,48 @@
+"""The web application that shows a study: optuna-dashboard on its database and artifacts, behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+
+from studies.artifacts import artifact_store
+from studies.dashboard.guard import ReadOnlyGuard
+from studies.dashboard.server import Address
+from studies.dashboard.view import StudyView
+from studies.folder import OutputFolder
+from studies.optuna_internals import rdb_storage
+
+# A page asks again by itself, every few seconds: nobody gains from a request that waits as long as a worker does.
+PATIENCE_S = 10.0
+
+
+def dashboard_app(
+    study: optuna.Study,
+    folder: OutputFolder,
+    address: Address,
+    *,
+    tell: Callable[[str], None],
+    debug: bool = False,
+    patience_s: float = PATIENCE_S,
+) -> ReadOnlyGuard:
+    """Return the web application that shows a study; whatever is asked of it, nothing in the study changes.
+
+    Args:
+        study: From `load_study`.
+        folder: The study's output folder, with its artifacts.
+        address: Where the application will be served; it answers to the names of that address alone.
+        tell: Takes a line about a request that went wrong.
+        debug: Tell about every request, and errors with their traceback.
+        patience_s: Seconds that a request waits for a database that another process holds.
+
+    Raises:
+        ConfigurationError: If the database cannot be read any more.
+    """
+    view = StudyView(rdb_storage(study).url, artifact_store(folder), patience_s=patience_s)
+    return ReadOnlyGuard(view.answer, address, tell=tell, debug=debug)
+
+
+def page_path(study: optuna.Study) -> str:
+    """Return the path of the study's own page in the dashboard."""
+    return f"/dashboard/studies/{rdb_storage(study).get_study_id_from_name(study.study_name)}"

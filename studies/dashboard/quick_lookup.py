@@ -1,0 +1,42 @@
+"""Keeps a page of thousands of trials quick to open.
+
+For each trial, optuna-dashboard goes through what the study says of all trials (their notes are kept with the study) to
+find that trial's own: with 3,000 trials this is most of the time. Here what the study says is put in order once.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from optuna_dashboard import _serializer  # type: ignore[import-untyped]
+
+_OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
+
+_seen = threading.local()
+_serialize = _serializer.serialize_frozen_trial
+
+
+def look_up_quickly() -> None:
+    """Let optuna-dashboard, in this process, look only among what the study says of the trial in question."""
+    _serializer.serialize_frozen_trial = serialize_trial
+
+
+def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what optuna-dashboard's own function of this purpose returns."""
+    if getattr(_seen, "attributes", None) is not study_attributes:
+        _seen.attributes, _seen.by_trial = study_attributes, _by_trial(study_attributes)
+    serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(trial._trial_id, {}))
+    return serialized
+
+
+def _by_trial(study_attributes: Mapping[str, Any]) -> Mapping[int, dict[str, Any]]:
+    grouped: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    for name, value in study_attributes.items():
+        if (match := _OF_A_TRIAL.match(name)) is not None:
+            grouped[int(match["trial_id"])][name] = value
+    return grouped

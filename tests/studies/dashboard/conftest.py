@@ -1,0 +1,172 @@
+"""A small study with files of all kinds, and its dashboard served by a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+import pytest
+
+from studies import OutputFolder, StudyTerms, create_or_join_study, default_storage_url, open_storage
+from studies.artifacts import artifact_store
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
+FILES = {
+    "learning_curves.png": ("image/png", PNG),
+    "training_config.yaml": ("text/plain", "ខ្មែរ: 1\n".encode()),
+    "figures.json": ("application/json", b"[1]"),
+    "page.html": ("text/html", b"<script>alert(1)</script>"),
+    "drawing.svg": ("image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
+    "page.xhtml": ("application/xhtml+xml", b"<html/>"),
+    "sly.html": ("Text/HTML; charset=utf-8", b"<script>alert(1)</script>"),
+    "unknown": ("application/octet-stream", b"<script>alert(1)</script>"),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered."""
+
+    code: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        return ", ".join(value for key, value in self.headers if key.casefold() == name.casefold())
+
+    @property
+    def reason(self) -> str:
+        return str(json.loads(self.body)["reason"])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A dashboard that answers.
+
+    Attributes:
+        url: The address of the study's page.
+        process: Who serves it.
+        folder: The study's folder.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
+        """Send one request, its path as it stands; ``_`` in a header's name stands for ``-``."""
+        place = urlsplit(self.url)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        try:
+            connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
+            for name, value in headers.items():
+                if value:
+                    connection.putheader(name.replace("_", "-"), value)
+            connection.putheader("Content-Length", str(len(body or b"")))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.getheaders(), answer.read())
+        finally:
+            connection.close()
+
+    def study(self) -> dict[str, Any]:
+        """What the page asks for, again and again."""
+        reply = self.ask("/api/studies/1?after=0")
+        assert reply.code == 200, reply
+        return dict(json.loads(reply.body))
+
+
+@dataclass(frozen=True)
+class FullStudy:
+    """A study on disk.
+
+    Attributes:
+        folder: Its output folder.
+        artifacts: Paths below ``/artifacts`` by file name; all belong to its first trial.
+    """
+
+    folder: Path
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def full_study(tmp_path_factory: pytest.TempPathFactory) -> FullStudy:
+    """A finished trial with `FILES` (and one whose file is gone) and a running one; not to be changed."""
+    path = tmp_path_factory.mktemp("full_study") / "out"
+    made = FullStudy(path)
+    study = make_study(path)
+    store = artifact_store(OutputFolder(path))
+    trial = study.ask()
+    for name, (media_type, content) in {**FILES, "gone.png": ("image/png", PNG)}.items():
+        (source := path / name).write_bytes(content)
+        identifier = optuna.artifacts.upload_artifact(
+            artifact_store=store, file_path=str(source), study_or_trial=trial, mimetype=media_type
+        )
+        made.artifacts[name] = f"/artifacts/1/{trial._trial_id}/{identifier}"
+        if name == "gone.png":
+            store.remove(identifier)
+    for step in range(1, 4):
+        trial.report(0.2 * step, step)
+    study.tell(trial, 0.6)
+    study.ask().report(0.5, 1)
+    return made
+
+
+@pytest.fixture(scope="session")
+def served(full_study: FullStudy) -> Iterator[Served]:
+    """The dashboard of `full_study`."""
+    with serving(full_study.folder) as dashboard:
+        yield dashboard
+        assert dashboard.process.poll() is None
+
+
+@pytest.fixture
+def serve() -> Callable[..., Any]:
+    """Serve a study's dashboard within a ``with`` statement; a request waits only briefly for a locked database."""
+    return serving
+
+
+@pytest.fixture
+def begin() -> Callable[..., optuna.Study]:
+    """Begin a study in a folder."""
+    return make_study
+
+
+def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, trials: int = 0) -> optuna.Study:
+    terms = StudyTerms(monitor="val_char_accuracy", mode="max", seed=0, dataset={"fingerprint": "f00d"}, models={})
+    path.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(url or default_storage_url(path))
+    study = create_or_join_study(storage, name, OutputFolder(path), terms)
+    for number in range(trials):
+        study.tell(study.ask(), number / 10)
+    return study
+
+
+@contextmanager
+def serving(folder: Path, patience_s: float = 0.2) -> Iterator[Served]:
+    command = [sys.executable, str(HERE / "serve_study.py"), str(folder), str(patience_s)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            url = process.stdout.readline().strip()
+            assert url, process.stderr.read()
+            yield Served(url, process, folder)
+        finally:
+            process.kill()

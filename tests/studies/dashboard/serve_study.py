@@ -1,0 +1,27 @@
+"""Serves a study's dashboard as the command does, until it is killed; started by the tests.
+
+serve_study.py FOLDER PATIENCE_S: print the address of the study's page, and on standard error what went wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from studies import load_study
+from studies.dashboard import Address, DashboardServer, dashboard_app, page_path
+
+
+def serve(path: Path, patience_s: float) -> None:
+    study, folder = load_study(path)
+    address = Address.of("127.0.0.1")
+    with DashboardServer(address, 0) as server:
+        app = dashboard_app(
+            study, folder, address, tell=lambda line: print(line, file=sys.stderr, flush=True), patience_s=patience_s
+        )
+        print(server.url + page_path(study), flush=True)
+        server.serve(app)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,264 @@
+"""What other web pages, and other machines, can make of a dashboard: nothing."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import optuna_dashboard
+import pytest
+
+from studies.dashboard import Address, ReadOnlyGuard
+from studies.dashboard.answer import Answer, ask
+
+if TYPE_CHECKING:
+    from tests.studies.dashboard.conftest import FullStudy, Served
+
+# One that fits wherever an identifier is expected.
+PLACES = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
+BODIES: dict[str, Any] = {
+    "study_name": "intruder",
+    "directions": ["minimize"],
+    "body": "changed",
+    "version": 1,
+    "state": "Complete",
+    "values": [1.0],
+    "user_attrs": {"changed": 1},
+    "file": "data:text/html;base64,PGI+",
+    "filename": "x.html",
+    "mode": "ChooseWorst",
+    "candidates": [0],
+    "clicked": 0,
+    "output_type": "note",
+}
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Method and path of everything that optuna-dashboard offers."""
+    for route in optuna_dashboard._app.create_app(optuna.storages.InMemoryStorage()).routes:
+        path = re.sub(r"<(\w+):?[^>]*>", lambda match: PLACES.get(match[1], "bundle.js"), route.rule)
+        yield route.method, re.sub(r"<:re:.*>$", "", path)
+
+
+WRITES = [(method, path) for method, path in routes() if method != "GET"]
+READS = [path for method, path in routes() if method == "GET"]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder, with its time of change."""
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_optuna_dashboard_still_has_what_is_to_be_kept_from_it() -> None:
+    assert len(WRITES) > 15
+    assert {"POST", "PUT", "DELETE"} <= {method for method, _ in WRITES}
+    assert ("DELETE", "/api/studies/1") in WRITES
+    # On its own it does as it is told.
+    app = optuna_dashboard.wsgi(storage := optuna.storages.InMemoryStorage())
+    answer = ask(app, request("POST", "/api/studies", body=BODIES))
+    assert (answer.code, len(storage.get_all_studies())) == (201, 1)
+
+
+@pytest.mark.parametrize("more", ["PATCH", "OPTIONS", "TRACE", "BREW"])
+def test_no_method_but_two_is_answered_anywhere(served: Served, more: str) -> None:
+    before = contents(served.folder)
+    for path in READS:
+        reply = served.ask(path, more, json.dumps(BODIES).encode(), Content_Type="application/json")
+        assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD"), path
+    assert contents(served.folder) == before
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_every_way_to_change_a_study_is_refused(served: Served, method: str, path: str) -> None:
+    before = contents(served.folder)
+    reply = served.ask(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
+    assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD")
+    assert reply.reason == "this dashboard is read-only"
+    assert contents(served.folder) == before
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_a_header_does_not_change_the_method(served: Served, name: str) -> None:
+    before = contents(served.folder)
+    assert served.ask("/api/studies/1?after=0", **{name: "DELETE"}).code == 200
+    assert contents(served.folder) == before
+
+
+@pytest.mark.parametrize("path", READS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_whatever_is_read_changes_nothing(served: Served, method: str, path: str) -> None:
+    before = contents(served.folder)
+    reply = served.ask(path, method)
+    assert reply.code in (200, 302, 404)
+    assert reply.body == b"" or method == "GET"
+    assert contents(served.folder) == before
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.example.localhost",
+        "127.0.0.1@evil.example",
+        "127.0.0.1 evil.example",
+        "127.0.0.1,evil.example",
+        "127.0.0.1:80:80",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::1].evil.example",
+        "[::2]",
+        "ខ្មែរ",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/studies/1", "/dashboard", "/static/bundle.js", "/csv/1"])
+def test_a_name_that_is_not_its_own_is_not_answered(served: Served, host: str, path: str) -> None:
+    reply = served.ask(path, Host=host.encode().decode("latin-1"))
+    assert reply.code == 403
+    assert reply.reason.startswith("this dashboard does not go by that name")
+
+
+def test_two_host_headers_are_not_answered(served: Served) -> None:
+    place = urlsplit(served.url)
+    with socket.create_connection((str(place.hostname), place.port or 0), timeout=60) as connection:
+        connection.sendall(b"GET /api/studies/1 HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "LocalHost", "localhost.:8080", "[::1]", "[::1]:8080"])
+def test_its_own_names_are_answered_on_any_port(served: Served, host: str) -> None:
+    assert served.ask("/api/studies", Host=host).code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "shown_as"),
+    [
+        ("learning_curves.png", "image/png"),
+        ("training_config.yaml", "text/plain; charset=utf-8"),
+        ("figures.json", "application/json"),
+    ],
+)
+def test_harmless_artifacts_are_shown(served: Served, full_study: FullStudy, name: str, shown_as: str) -> None:
+    reply = served.ask(full_study.artifacts[name])
+    assert (reply.code, reply.header("Content-Type")) == (200, shown_as)
+    assert reply.body == (full_study.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["page.html", "drawing.svg", "page.xhtml", "sly.html", "unknown"])
+def test_artifacts_that_could_act_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
+    reply = served.ask(full_study.artifacts[name])
+    assert (reply.code, reply.reason) == (403, "only PNG, JSON and plain text are shown here")
+    assert b"script" not in reply.body
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/artifacts/1/99/0a", "there is no such trial here any more"),
+        ("/artifacts/9/1/0a", "there is no such study here any more"),
+        ("/api/studies/9", "there is no such study here any more"),
+        ("/api/studies/-1", "there is no such study here any more"),
+        (f"/api/studies/{'9' * 30}", "there is no such study here any more"),
+        (f"/api/studies/{'9' * 5000}", "there is no such study here any more"),
+        ("/csv/9", "there is no such study here any more"),
+        ("gone.png", "the file of this artifact is gone"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_is_not_there_is_told(served: Served, full_study: FullStudy, path: str, reason: str) -> None:
+    reply = served.ask(full_study.artifacts.get(path, path))
+    assert (reply.code, reply.reason) == (404, reason)
+
+
+@pytest.mark.parametrize("root", ["/artifacts/1/", "/artifacts/1/1/", "/static/", "/dashboard/", "/api/", "/"])
+@pytest.mark.parametrize("up", ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//"])
+@pytest.mark.parametrize("target", ["study.db", "_app.py", "etc/passwd"])
+def test_no_path_leads_out(served: Served, root: str, up: str, target: str) -> None:
+    for depth in (1, 2, 12):
+        reply = served.ask(root + up * depth + target)
+        assert reply.code in (302, 403, 404) or (root == "/dashboard/" and b"<title>Optuna" in reply.body)
+        assert not re.search(rb"SQLite format|def create_app|root:", reply.body)
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/dashboard/studies/1", "frame-ancestors 'none'"),
+        ("/api/studies/1", "default-src 'none'; sandbox"),
+        ("learning_curves.png", "default-src 'none'; sandbox"),
+        ("training_config.yaml", "default-src 'none'; sandbox"),
+        ("/csv/1", "default-src 'none'; sandbox"),
+        ("/nothing", "default-src 'none'; sandbox"),
+    ],
+)
+def test_browsers_are_told_what_an_answer_may_do(served: Served, full_study: FullStudy, path: str, policy: str) -> None:
+    reply = served.ask(full_study.artifacts.get(path, path), Origin="http://evil.example")
+    assert policy in reply.header("Content-Security-Policy")
+    assert reply.header("X-Content-Type-Options") == "nosniff"
+    assert reply.header("X-Frame-Options") == "DENY"
+    assert reply.header("Referrer-Policy") == "no-referrer"
+    assert reply.header("Cross-Origin-Resource-Policy") == "same-origin"
+    assert reply.header("Cache-Control") == "no-cache"
+    assert not [name for name, _ in reply.headers if name.casefold().startswith(("access-control-", "server"))]
+
+
+def test_the_page_may_load_from_nowhere_else(served: Served) -> None:
+    policy = served.ask("/dashboard").header("Content-Security-Policy")
+    assert "default-src 'self'" in policy
+    assert "connect-src 'self'" in policy
+    assert "http" not in policy
+
+
+def request(method: str, path: str, *, host: str = "127.0.0.1", body: Any = None) -> dict[str, Any]:
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
+    content = json.dumps(body).encode()
+    environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
+    environ |= {"CONTENT_TYPE": "application/json", "HTTP_ACCEPT_ENCODING": "identity"}
+    setup_testing_defaults(environ)
+    return environ
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("192.168.1.7:8080", 200),
+        ("[2001:db8::1]", 200),
+        (f"{socket.gethostname()}:8080", 200),
+        ("localhost", 200),
+        ("evil.example", 403),
+        (f"{socket.gethostname()}.evil.example", 403),
+    ],
+)
+def test_served_to_other_machines_it_answers_to_addresses_and_its_name(host: str, code: int) -> None:
+    guard = ReadOnlyGuard(lambda environ: Answer("200 OK", ()), Address.of("0.0.0.0"), tell=print)
+    assert ask(guard, request("GET", "/dashboard", host=host)).code == code
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_cannot_be_shown_is_told_without_what_could_harm_a_terminal(
+    debug: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(environ: dict[str, Any]) -> Answer:
+        raise RuntimeError("broken")
+
+    told: list[str] = []
+    guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), tell=told.append, debug=debug)
+    answer = ask(guard, request("GET", "/api/\x1b[2J\nfaked line"))
+    assert (answer.code, json.loads(answer.body)) == (500, {"reason": "this cannot be shown"})
+    assert told[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
+    assert ("Traceback" in told[0]) == debug
+    assert len(told) == 1 + debug

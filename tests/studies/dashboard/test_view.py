@@ -1,0 +1,137 @@
+"""A database that is locked, gone, damaged or another one, and one that is being written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pytest
+
+from studies import default_storage_url, load_study
+from studies.dashboard import page_path
+
+if TYPE_CHECKING:
+    from tests.studies.dashboard.conftest import Served
+
+Serve = Callable[..., "AbstractContextManager[Served]"]
+Begin = Callable[..., optuna.Study]
+Child = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def database(tmp_path: Path, begin: Begin) -> Path:
+    """The database of a study with two trials."""
+    begin(tmp_path / "out", trials=2)
+    return tmp_path / "out" / "study.db"
+
+
+def test_the_page_shows_the_study_of_its_folder(served: Served) -> None:
+    study = served.study()
+    assert study["name"] == "khmer-ocr"
+    assert study["objective_names"] == ["val_char_accuracy"]
+    assert [trial["state"] for trial in study["trials"]] == ["Complete", "Running"]
+    assert [point["step"] for point in study["trials"][0]["intermediate_values"]] == [1, 2, 3]
+    assert served.url.endswith("/dashboard/studies/1")
+    assert b"bundle.js" in served.ask("/dashboard/studies/1").body
+
+
+def test_of_several_studies_in_a_database_each_has_its_page(tmp_path: Path, begin: Begin) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    begin(tmp_path / "one", name="one", url=url)
+    begin(tmp_path / "two", name="two", url=url)
+    assert page_path(load_study(tmp_path / "one")[0]) == "/dashboard/studies/1"
+    assert page_path(load_study(tmp_path / "two")[0]) == "/dashboard/studies/2"
+
+
+def test_a_database_in_trouble_is_told_and_shown_again_afterwards(
+    tmp_path: Path, begin: Begin, serve: Serve, database: Path
+) -> None:
+    begin(tmp_path / "other", trials=5)
+    with serve(tmp_path / "out") as served:
+
+        def refused() -> str:
+            reply = served.ask("/api/studies/1?after=0")
+            assert (reply.code, reply.header("Retry-After")) == (503, "10")
+            assert served.ask("/dashboard").code == 200  # which shows the reason
+            return reply.reason
+
+        assert len(served.study()["trials"]) == 2
+
+        with closing(sqlite3.connect(database, isolation_level=None)) as locker:
+            locker.execute("BEGIN EXCLUSIVE")
+            assert refused().startswith(f"{database}: database is locked; another process holds the database")
+        assert len(served.study()["trials"]) == 2
+
+        kept = database.rename(tmp_path / "kept.db")
+        assert "there is no study database" in refused()
+        assert "there is no study database" in refused()
+        shutil.copy(kept, database)
+        assert len(served.study()["trials"]) == 2
+
+        (tmp_path / "damaged.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
+        os.replace(tmp_path / "damaged.db", database)
+        assert "the file is damaged" in refused()
+
+        os.replace(tmp_path / "other" / "study.db", database)
+        assert len(served.study()["trials"]) == 5
+
+
+def test_a_study_that_was_deleted_is_told(tmp_path: Path, serve: Serve, database: Path) -> None:
+    with serve(tmp_path / "out") as served:
+        assert served.ask("/api/studies/1").code == 200
+        optuna.delete_study(study_name="khmer-ocr", storage=default_storage_url(tmp_path / "out"))
+        reply = served.ask("/api/studies/1")
+        assert (reply.code, reply.reason) == (404, "there is no such study here any more")
+
+
+def test_what_a_running_trial_reports_is_seen(tmp_path: Path, begin: Begin, serve: Serve) -> None:
+    study = begin(tmp_path / "out", trials=1)
+    trial = study.ask()
+    trial.report(0.25, 1)
+    with serve(tmp_path / "out") as served:
+        assert served.study()["trials"][1]["intermediate_values"] == [{"step": 1, "value": 0.25}]
+        trial.report(0.5, 2)
+        study.tell(trial, 0.5)
+        assert wait_for(lambda: served.study()["trials"][1].get("values")) == [0.5]
+        assert len(served.study()["trials"][1]["intermediate_values"]) == 2
+
+
+def wait_for(look: Callable[[], Any]) -> Any:
+    """Look until there is something; optuna-dashboard itself looks again only after two seconds."""
+    while not (seen := look()):
+        time.sleep(0.2)
+    return seen
+
+
+def test_being_looked_at_all_the_time_changes_nothing(tmp_path: Path, child: Child, serve: Serve) -> None:
+    """Real workers, watched and not: both studies come out the same, and nobody met a lock."""
+    assert child("work", tmp_path / "watched", 1, 0).communicate(timeout=60)[1] == ""
+    workers = [child("work", tmp_path / name, 1, 6) for name in ("watched", "alone")]
+    looks = 0
+    with serve(tmp_path / "watched", patience_s=60) as served:
+        while workers[0].poll() is None:
+            for path in ("/api/studies/1?after=0", "/csv/1", "/api/studies", "/api/studies/1/param_importances"):
+                assert served.ask(path).code in (200, 400)  # 400: too few trials for importances
+            looks += 1
+        assert [worker.communicate(timeout=60)[1] for worker in workers] == ["", ""]
+        before = (tmp_path / "watched" / "study.db").read_bytes()
+        served.study()
+        assert (tmp_path / "watched" / "study.db").read_bytes() == before
+    assert looks > 3
+    watched, alone = (load_study(tmp_path / name)[0].get_trials() for name in ("watched", "alone"))
+    assert len(watched) == 7
+    assert [essence(trial) for trial in watched] == [essence(trial) for trial in alone]
+
+
+def essence(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
+    """All of a trial but who worked on it and when."""
+    attributes = {name: value for name, value in trial.user_attrs.items() if name != "attempts"}
+    return trial.number, trial.state, trial.values, trial.params, trial.intermediate_values, attributes

@@ -1,0 +1,119 @@
+"""The command that serves a study, by a process of its own."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows the study khmer-ocr; Ctrl-C ends it\n")
+
+
+@contextmanager
+def dashboard(folder: Path, *options: str, code: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve a study on a free port; yield who does, and the address without a path."""
+    start = ["-c", code] if code else ["-m", "tuner"]
+    command = [sys.executable, *start, "dashboard", "--port", "0", "--output-dir", str(folder), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            line = process.stdout.readline()
+            told = LINE.fullmatch(line)
+            assert told is not None, line + process.stderr.read()
+            yield process, told[1]
+        finally:
+            process.kill()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_it_serves_the_study_until_a_signal_ends_it(run_study, tree, signum, code):
+    before = tree(run_study.folder)
+    with dashboard(run_study.folder) as (process, url):
+        assert url.startswith("http://127.0.0.1:")
+        assert "bundle.js" in get(url + "/dashboard/studies/1")
+        assert "ខ្មែរ" in get(url + "/csv/1")
+        process.send_signal(signum)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (code, "", "stopped\n")
+    assert tree(run_study.folder) == before
+
+
+def test_no_torch_is_loaded_and_debug_tells_of_requests(run_study):
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); print({'torch'} & set(sys.modules))"
+    with dashboard(run_study.folder, "--debug", code=code) as (process, url):
+        get(url + "/api/studies/1?after=0")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert output == "set()\n"
+    assert errors == "GET '/api/studies/1' 200\nstopped\n"
+
+
+def test_public_is_warned_of(run_study):
+    with dashboard(run_study.folder, "--host", "0.0.0.0", "--public") as (process, url):
+        name, port = url.removeprefix("http://").split(":")
+        assert name == socket.gethostname()
+        assert "khmer-ocr" in get(f"http://127.0.0.1:{port}/api/studies")
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert errors == f"warning: there is no password; every machine that reaches {url} can see the study\nstopped\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--host", "0.0.0.0"], ["--host: found '0.0.0.0'; other machines reach it and there is no password"]),
+        (["--host", "::"], ["--host: found '::'; other machines reach it"]),
+        (["--public"], ["--public: found with --host 127.0.0.1, which only this machine reaches"]),
+        (["--host", "a..b"], ["--host: found 'a..b'; it cannot be looked up"]),
+        (["--host", ""], ["--host: found ''; it is empty"]),
+        (["--port", "65536"], ["--port: found '65536'; expected a whole number from 0 to 65,535"]),
+        (
+            ["--port", "x", "--host", "0.0.0.0", "--study", "other"],
+            ["--port: found 'x'", "--host: found '0.0.0.0'", "study 'khmer-ocr', not to 'other'"],
+        ),
+        (
+            ["--storage", "postgresql+psycopg2://me:secret@host/base?sslpassword=secret"],
+            ["storage URL: found 'postgresql+psycopg2://me:***@host/base?sslpassword=***'"],
+        ),
+    ],
+)
+def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, told):
+    outcome = cli("dashboard", "--output-dir", run_study.folder, *options)
+    problems = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert (outcome.code, outcome.out, len(problems)) == (2, "", len(told))
+    for problem, text in zip(problems, told, strict=True):
+        assert text in problem
+    assert "secret" not in outcome.err
+
+
+def test_a_busy_port_is_told(cli, run_study):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        outcome = cli("dashboard", "--output-dir", run_study.folder, "--port", port)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: --port: found {port}; another program listens there already")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_without_a_study_nothing_is_created(cli, here, tree: Callable[[Path], dict[str, float]], exists):
+    if exists:
+        (here / "out").mkdir()
+    before = tree(here)
+    outcome = cli("dashboard", "--output-dir", "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "begin one with `khmer-tuner run`" in outcome.err
+    assert tree(here) == before

@@ -1,0 +1,96 @@
+"""``dashboard``: the study in a browser."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.cli.command import Command, add_study_options, filled, whole_number
+from tuner.cli.errors import DONE, gathered, tell
+
+_LARGEST_PORT = 65535
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dashboard``."""
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=whole_number(0, _LARGEST_PORT),
+        default=8080,
+        help="where it listens; 0 takes any that is free (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="H",
+        type=filled,
+        default="127.0.0.1",
+        help="the address of this machine that it listens on (default: %(default)s, which only this machine reaches)",
+    )
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="allow a --host that other machines reach: without a password, whoever reaches it sees the study",
+    )
+    add_study_options(parser)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the address and the study's folder; nothing listens yet."""
+    from studies import find_study
+
+    return gathered(
+        [
+            lambda: _check_host(options),
+            lambda: find_study(options.output_dir, storage_url=options.storage, name=options.study),
+        ],
+        options,
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the study until a signal ends the program; it is only read."""
+    from studies import load_study
+    from studies.dashboard import Address, DashboardServer, dashboard_app, page_path
+
+    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    address = Address.of(options.host)
+    with DashboardServer(address, options.port) as server:
+        app = dashboard_app(study, folder, address, tell=tell, debug=options.debug)
+        if options.public:
+            tell(f"warning: there is no password; every machine that reaches {server.url} can see the study")
+        print(f"{server.url}{page_path(study)} shows the study {study.study_name}; Ctrl-C ends it", flush=True)
+        server.serve(app, debug=options.debug)
+    return DONE
+
+
+def _check_host(options: argparse.Namespace) -> None:
+    from search_spaces import ConfigurationError
+    from studies.dashboard import Address
+
+    host = options.host
+    if Address.of(host).is_private and options.public:
+        raise ConfigurationError(
+            f"--public: found with --host {host}, which only this machine reaches; "
+            "leave out --public, or name an address that others reach, for example --host 0.0.0.0"
+        )
+    if not Address.of(host).is_private and not options.public:
+        raise ConfigurationError(
+            f"--host: found {host!r}; other machines reach it and there is no password; "
+            "leave it out, or add --public if they may see the study"
+        )
+
+
+COMMAND = Command(
+    name="dashboard",
+    summary="show a study in a browser, also while it runs",
+    examples="""\
+  khmer-tuner dashboard
+  khmer-tuner dashboard --port 0
+  khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
+
+It only shows: what else optuna-dashboard offers, such as deleting, is refused.
+From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)
