@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Look at a study without end while it trains, and show that nobody can tell it from one that was left alone.
+
+Two workers train the same experiments twice. The first time dashboard, status, export and report run in a loop on a
+finished study beside it, so that they take the same processor time; the second time they run on the study itself. No
+look may fail, no epoch may become slower beyond noise, and the two studies must be equal bit for bit. Everything that
+could change a study through the dashboard is tried all the while.
+
+Example: python scripts/watch_harness.py --minutes 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from killing.picture import differences, take_picture
+from killing.small_study import OUTPUT, RESULTS
+
+SAMPLES = 400
+EXPERIMENTS = 4
+WORKERS = 2
+PAUSE_S = 2.0
+TRIAL_EPOCHS = 6
+WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
+
+
+@dataclass
+class Looks:
+    """What came of looking.
+
+    Attributes:
+        counts: How often each was done.
+        problems: What failed, one text each.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, name: str, problem: str = "") -> None:
+        """Count a look, and keep what was wrong with it."""
+        self.counts[name] += 1
+        if problem:
+            self.problems.append(f"{name}: {problem}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return 0 if nothing differs, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long each of the two studies trains, about")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a new temporary folder)")
+    options = parser.parse_args(argv)
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="watch_harness_"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"in {folder}", flush=True)
+    seconds = _first_study(folder)
+    epochs = max(2, round(options.minutes * 60 * WORKERS / EXPERIMENTS / seconds))
+    print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s each, {WORKERS} workers", flush=True)
+    _write_experiments(folder, "experiments.yaml", epochs)
+    beside = _train_and_look(folder / "beside", at=folder / "first")
+    watched = _train_and_look(folder / "watched", at=folder / "watched")
+    return _tell(folder, beside, watched)
+
+
+def _first_study(folder: Path) -> float:
+    """Draw the dataset and train a short study, to be looked at; return how long an epoch takes two workers."""
+    _command(folder, "data", "--samples", str(SAMPLES), "--test-samples", "10", "--out", "data")
+    _write_experiments(folder, "first.yaml", TRIAL_EPOCHS)
+    (folder / "first").mkdir()
+    _wait_for(_begin_training(folder / "first", "first.yaml"), folder / "first")
+    return statistics.median(_epoch_seconds(folder / "first"))
+
+
+def _write_experiments(folder: Path, name: str, epochs: int) -> None:
+    shared = {
+        "model": {"name": "small"},
+        "data": {"metadata_path": "../data/metadata.yaml"},
+        "early_stopping": {"patience": 100_000},
+        "training": {"num_epochs": epochs, "device": "cpu"},
+    }
+    experiments = {f"rate_{number}": _with_rate(shared, 0.001 * number) for number in range(1, EXPERIMENTS + 1)}
+    (folder / name).write_text(yaml.safe_dump({"experiments": experiments}), encoding="utf-8")
+
+
+def _with_rate(shared: dict[str, dict[str, object]], rate: float) -> dict[str, dict[str, object]]:
+    return shared | {"training": shared["training"] | {"learning_rate": rate}}
+
+
+def _train_and_look(study: Path, at: Path) -> Looks:
+    """Train a study in a folder; meanwhile look at the one in another folder, which may be the same, in a loop."""
+    study.mkdir()
+    training = _begin_training(study, "experiments.yaml")
+    while not (at / OUTPUT / "study.db").exists():
+        time.sleep(0.1)
+    looks, over = Looks(), threading.Event()
+    with _dashboard(at, looks) as address:
+        loops = [lambda: _ask_dashboard(address, looks)]
+        loops += [_looking(at, looks, *words) for words in _COMMANDS]
+        threads = [threading.Thread(target=_repeat, args=(loop, over)) for loop in loops]
+        for thread in threads:
+            thread.start()
+        try:
+            _wait_for(training, study)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+    return looks
+
+
+_COMMANDS = (
+    ("status", "--json"),
+    ("status",),
+    ("export", "--results-file", "exported.json"),
+    ("export", "--format", "csv", "--results-file", "trials.csv"),
+    ("report", "--out", "report.html"),
+)
+
+
+def _repeat(look: Callable[[], None], over: threading.Event) -> None:
+    while not over.wait(PAUSE_S):
+        look()
+
+
+def _looking(at: Path, looks: Looks, *words: str) -> Callable[[], None]:
+    def look() -> None:
+        done = _command(at, *words, "--output-dir", OUTPUT)
+        problem = done.stderr.strip() if done.returncode or "lock" in done.stderr.casefold() else ""
+        looks.note(" ".join(words[:1]), problem)
+
+    return look
+
+
+@contextlib.contextmanager
+def _dashboard(at: Path, looks: Looks) -> Iterator[str]:
+    """Serve a study's dashboard; yield host and port."""
+    command = _words("dashboard", "--port", "0", "--output-dir", OUTPUT)
+    process = subprocess.Popen(command, cwd=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = next(filter(None, (re.search(r"http://([^/\s]+)", line) for line in process.stdout)), None)
+        if found is None:
+            raise SystemExit(f"the dashboard does not begin: {process.stderr and process.stderr.read()}")
+        yield found[1]
+    finally:
+        process.terminate()
+        _, errors = process.communicate()
+        if errors.strip():
+            looks.note("dashboard", errors.strip())
+
+
+def _ask_dashboard(address: str, looks: Looks) -> None:
+    """Ask what a page with the study and its trials open asks, and try what it must refuse."""
+    study = _get(address, "/api/studies", looks).get("study_summaries", [{}])[0].get("study_id", 1)
+    detail = _get(address, f"/api/studies/{study}", looks)
+    for trial in detail.get("trials", []):
+        for artifact in trial.get("artifacts", []):
+            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", looks)
+    for method, path in WRITES:
+        status, _ = _ask(address, method, path)
+        looks.note("refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}")
+
+
+def _get(address: str, path: str, looks: Looks) -> dict[str, list[dict[str, object]]]:
+    status, body = _ask(address, "GET", path)
+    looks.note("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
+    try:
+        return json.loads(body) if path.startswith("/api/") else {}
+    except ValueError:
+        return {}
+
+
+def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={"Accept-Encoding": "identity"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def _begin_training(study: Path, experiments: str) -> subprocess.Popen[bytes]:
+    places = ["--output-dir", OUTPUT, "--results-file", RESULTS]
+    words = _words("run", "--config", f"../{experiments}", *places, "--workers", str(WORKERS))
+    with (study / "output.txt").open("wb") as output:
+        return subprocess.Popen(words, cwd=study, stdout=output, stderr=subprocess.STDOUT)
+
+
+def _wait_for(training: subprocess.Popen[bytes], study: Path) -> None:
+    if training.wait():
+        raise SystemExit(f"the training failed:\n{(study / 'output.txt').read_text(encoding='utf-8')}")
+
+
+def _epoch_seconds(study: Path) -> list[float]:
+    """Return how long each epoch of a study took, the first one of each experiment left out."""
+    files = sorted((study / OUTPUT).glob("*/metrics.jsonl"))
+    lines = (itertools.islice(file.read_text(encoding="utf-8").splitlines(), 1, None) for file in files)
+    return [json.loads(line)["epoch_seconds"] for line in itertools.chain.from_iterable(lines)]
+
+
+def _tell(folder: Path, beside: Looks, watched: Looks) -> int:
+    pictures = [_without_left_over(take_picture(folder / name)) for name in ("beside", "watched")]
+    changed = differences(*pictures)
+    for difference in changed:
+        print(difference)
+    medians = [statistics.median(_epoch_seconds(folder / name)) for name in ("beside", "watched")]
+    spreads = [statistics.quantiles(_epoch_seconds(folder / name), n=10) for name in ("beside", "watched")]
+    problems = beside.problems + watched.problems
+    for problem in problems:
+        print(problem)
+    print(", ".join(f"{count} x {name}" for name, count in sorted(watched.counts.items())))
+    print(f"looks that failed: {len(problems)}")
+    print(f"items of the study that differ: {len(changed)} of {len(pictures[0])}")
+    print(
+        f"seconds per epoch, watched / beside others' being watched: median {medians[1] / medians[0]:.3f}, "
+        f"9th decile {spreads[1][-1] / spreads[0][-1]:.3f}"
+    )
+    return 1 if problems or changed else 0
+
+
+def _without_left_over(picture: dict[str, str]) -> dict[str, str]:
+    """Leave out what the looking commands themselves wrote beside the study."""
+    written = {"exported.json", "trials.csv", "report.html"}
+    files = [name for name in json.loads(picture["files"]) if name not in written]
+    return picture | {"files": json.dumps(files, ensure_ascii=False)}
+
+
+def _command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_words(*words), cwd=folder, capture_output=True, text=True)
+
+
+def _words(*words: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "tuner", *words]
+
+
+if __name__ == "__main__":
+    os.environ.pop("KHMER_TUNER_STORAGE", None)
+    sys.exit(main())
