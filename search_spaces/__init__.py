@@ -9,6 +9,7 @@ from search_spaces.errors import (
     ExperimentFailedError,
     ModelCreationError,
 )
+from search_spaces.experiment_text import experiments_data, experiments_yaml
 from search_spaces.experiments import (
     ExperimentFile,
     create_training_config,
@@ -52,6 +53,8 @@ __all__ = [
     "definition_changes",
     "definitions_yaml",
     "differing_fields",
+    "experiments_data",
+    "experiments_yaml",
     "fit_loss",
     "load_experiments",
     "load_model_definitions",

@@ -15,7 +15,7 @@ from search_spaces.training_config import STUDY_FIELDS
 from search_spaces.yaml_nodes import KeyPath
 
 # Keys that only one type of scheduler or loss looks at.
-_ONLY_FOR = {
+ONLY_FOR = {
     ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
     ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
     ("scheduler", "gamma"): ("scheduler", "type", "steplr"),
@@ -136,7 +136,7 @@ class ExperimentCheck:
                 self._note(f"optimizer.{key}", f"{wins} counts, not training.{key}: {first}")
 
     def _keys_have_an_effect(self) -> None:
-        for (section, key), (owner, kind, needed) in _ONLY_FOR.items():
+        for (section, key), (owner, kind, needed) in ONLY_FOR.items():
             actual = getattr(getattr(self._experiment, owner), kind)
             given = getattr(self._experiment, section).model_fields_set
             if key in given and actual != needed and self._sound(f"{owner}.{kind}"):

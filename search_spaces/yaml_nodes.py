@@ -67,10 +67,16 @@ _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
-def yaml_text(data: object) -> str:
-    """Return plain data as YAML: a line for each list or mapping of single values, keys in their order."""
+def yaml_text(data: object, *, a_line_each: bool = False) -> str:
+    """Return plain data as YAML: a line for each list or mapping of single values, keys in their order.
+
+    Args:
+        data: The data.
+        a_line_each: Whether every single value has a line of its own instead.
+    """
+    flow = False if a_line_each else None
     text: str = yaml.dump(
-        data, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1_000_000
+        data, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=1_000_000
     )
     return text
 

@@ -71,12 +71,18 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
 
 
 def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the completed, not pruned trial of the best accuracies, or None.
+    """Return the first of `best_records`, or None if there is none."""
+    return next(iter(best_records(records)), None)
+
+
+def best_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the completed, not pruned trials, that of the best accuracies first.
 
     Character accuracy decides, then sequence accuracy, then the lower number.
     """
-    whole = [record for record in records if record.outcome and record.outcome.why_ended is not WhyEnded.PRUNED]
-    return next(iter(_best_first(whole)), None)
+    return _best_first(
+        record for record in records if record.outcome and record.outcome.why_ended is not WhyEnded.PRUNED
+    )
 
 
 def records_not_kept(study: optuna.Study) -> list[TrialRecord]:

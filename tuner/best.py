@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from search_spaces import ConfigurationError
-from studies import TrialRecord, best_record, ended_records, load_study
+from search_spaces import ConfigurationError, Targets
+from studies import (
+    OutputFolder,
+    StudyTerms,
+    TrialOutcome,
+    TrialRecord,
+    best_records,
+    ended_records,
+    load_study,
+    study_status,
+    study_targets,
+    study_terms,
+)
+from tuner.training.history import EpochMetrics, read_metrics
 
 
-def best_checkpoint(
-    output_dir: Path, *, storage: str | None = None, study_name: str | None = None
-) -> tuple[Path, TrialRecord]:
-    """Return the checkpoint of a study's best completed trial, and what the study knows of that trial.
+@dataclass(frozen=True)
+class Winner:
+    """The best completed trial of a study.
 
     The best trial is that of the results file: the highest validation character accuracy, then sequence accuracy,
     then the lower number; pruned trials do not count.
+
+    Attributes:
+        study: The study's name.
+        folder: Its output folder.
+        terms: What all trials of the study have in common.
+        targets: What they should reach.
+        record: The trial.
+        completed: How many trials it is the best of.
+        leader: Another trial, which is better by the metric that the study goes by; None if none is.
+    """
+
+    study: str
+    folder: OutputFolder
+    terms: StudyTerms
+    targets: Targets
+    record: TrialRecord
+    completed: int
+    leader: str | None
+
+    @property
+    def name(self) -> str:
+        """The experiment's or search trial's name."""
+        return self.record.experiment_name
+
+    @property
+    def outcome(self) -> TrialOutcome:
+        """How the trial ended."""
+        assert self.record.outcome is not None, "a completed trial has an outcome"
+        return self.record.outcome
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its checkpoint; the file may be gone."""
+        return self.folder.trial_dir(self.name) / "checkpoints" / "best.pt"
+
+    @property
+    def best_epoch(self) -> EpochMetrics | None:
+        """The figures of the epoch that the checkpoint is of; None if the trial's files are gone."""
+        epochs = read_metrics(self.folder.trial_dir(self.name))
+        return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
+
+    @property
+    def why(self) -> str:
+        """What makes it the winner, in words."""
+        if self.completed == 1:
+            return "the only trial that has completed"
+        return f"the highest validation character accuracy of {self.completed} completed trials"
+
+
+def find_winner(output_dir: Path, *, storage: str | None = None, study_name: str | None = None) -> Winner:
+    """Return the best completed trial of a study.
 
     Args:
         output_dir: The study's output folder; it is only read.
@@ -22,19 +85,76 @@ def best_checkpoint(
         study_name: The study's name, needed only to make sure.
 
     Raises:
-        ConfigurationError: There is no study, no trial of it has completed, or the checkpoint is gone.
+        ConfigurationError: There is no study, or no trial of it has completed.
     """
     study, folder = load_study(output_dir, storage_url=storage, name=study_name)
-    record = best_record(ended_records(study))
-    if record is None:
+    ranked = best_records(ended_records(study))
+    if not ranked:
         raise ConfigurationError(
             f"output folder {folder.path}: no trial of its study has completed yet, so there is no best one; "
             "`khmer-tuner status` shows how far they are"
         )
-    checkpoint = folder.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
-    if not checkpoint.is_file():
+    status = study_status(study, folder)
+    values = {row.number: row.best_value for row in status.rows}
+    first = ranked[0]
+    is_led = status.best is not None and status.best.best_value != values[first.number]
+    return Winner(
+        study=study.study_name,
+        folder=folder,
+        terms=study_terms(study),
+        targets=study_targets(study),
+        record=first,
+        completed=len(ranked),
+        leader=status.best.name if is_led and status.best is not None else None,
+    )
+
+
+def best_checkpoint(
+    output_dir: Path, *, storage: str | None = None, study_name: str | None = None
+) -> tuple[Path, TrialRecord]:
+    """Return the checkpoint of a study's best completed trial, and what the study knows of that trial.
+
+    Args:
+        output_dir: As `find_winner`.
+        storage: As `find_winner`.
+        study_name: As `find_winner`.
+
+    Raises:
+        ConfigurationError: As `find_winner`, or the checkpoint is gone.
+    """
+    winner = find_winner(output_dir, storage=storage, study_name=study_name)
+    if not winner.checkpoint.is_file():
         raise ConfigurationError(
-            f"checkpoint {checkpoint}: the file of the best trial, {record.experiment_name!r} "
-            f"(number {record.number}), is gone; put it back, or name the checkpoint of another trial"
+            f"checkpoint {winner.checkpoint}: the file of the best trial, {winner.name!r} "
+            f"(number {winner.record.number}), is gone; put it back, or name the checkpoint of another trial"
         )
-    return checkpoint, record
+    return winner.checkpoint, winner.record
+
+
+def winner_lines(winner: Winner) -> list[str]:
+    """Return what there is to say of a winner, a line for each thing."""
+    outcome, config = winner.outcome, winner.record.training_config
+    ended = f"{outcome.why_ended.value.replace('_', ' ')} after {outcome.total_epochs} of {config.num_epochs} epochs"
+    lines = [
+        f"trial       {winner.name} (number {winner.record.number}), {ended}",
+        f"best by     {winner.why}",
+        f"validation  {_figures(winner)}",
+    ]
+    if winner.leader is not None:
+        lines.append(f"            by {winner.terms.monitor}, which the study goes by, {winner.leader} is better")
+    gone = "" if winner.checkpoint.is_file() else " (gone)"
+    return [
+        *lines,
+        f"checkpoint  {winner.checkpoint}{gone}",
+        f"study       {winner.study} in {winner.folder.path}",
+        f"versions    {', '.join(f'{name} {version}' for name, version in winner.terms.versions.items())}",
+    ]
+
+
+def _figures(winner: Winner) -> str:
+    """Return the figures of the winner's checkpoint; the best ones of all epochs if its files are gone."""
+    epoch = winner.best_epoch
+    if epoch is None:
+        return f"char {winner.outcome.best_val_char_accuracy:.4f}, seq {winner.outcome.best_val_seq_accuracy:.4f}"
+    accuracies = f"char {epoch.val_char_accuracy:.4f}, seq {epoch.val_seq_accuracy:.4f}"
+    return f"{accuracies}, loss {epoch.val_loss:.4f} (epoch {epoch.epoch})"

@@ -5,6 +5,8 @@ Shapes: N images, L label positions, D + 1 places in a label of up to D digits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -50,6 +52,45 @@ def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
         np.add.at(counts, (np.where(put_in, NOTHING_THERE, true_digit), np.where(left_out, MISSED, read_digit)), 1)
         at_true, at_read = at_true - ~put_in, at_read - ~left_out
     return counts
+
+
+@dataclass(frozen=True)
+class DigitScore:
+    """How well one digit is read.
+
+    Attributes:
+        digit: The Khmer digit.
+        count: How often it is in the labels.
+        recall: Share of these that were read right, 0 to 1; None if there are none.
+        precision: Share of its readings that are right, 0 to 1; None if it was never read.
+        read_as: What was read instead of it, with counts: other digits, and ``missed`` where nothing was.
+        put_in: How often it was read where no digit of the label is.
+    """
+
+    digit: str
+    count: int
+    recall: float | None
+    precision: float | None
+    read_as: dict[str, int]
+    put_in: int
+
+
+def digit_scores(counts: Counts) -> list[DigitScore]:
+    """Return the scores of the ten digits from the counts ``(11, 11)`` of `digit_confusion`."""
+    return [_digit_score(counts, value) for value in range(len(DIGITS))]
+
+
+def _digit_score(counts: Counts, value: int) -> DigitScore:
+    right, count, read = int(counts[value, value]), int(counts[value].sum()), int(counts[:, value].sum())
+    names = (*DIGITS, "missed")
+    return DigitScore(
+        digit=DIGITS[value],
+        count=count,
+        recall=right / count if count else None,
+        precision=right / read if read else None,
+        read_as={names[other]: int(n) for other, n in enumerate(counts[value]) if n and other != value},
+        put_in=int(counts[NOTHING_THERE, value]),
+    )
 
 
 def _digits(rows: npt.NDArray[np.integer]) -> tuple[Counts, Counts]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
-from tuner.data.batches import VALIDATION_BATCH_SIZE, SplitBatches, validation_batches
+from tuner.confusion import Counts, digit_confusion
+from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
+from tuner.data.looks import looks
 from tuner.data.pictures import Picture, load_pictures
-from tuner.data.pixel_cache import open_pixel_cache
+from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import decode_label
+from tuner.doubt import Familiar
 from tuner.models import DigitReader, build_model
-from tuner.models.confidence import attention_confidence, ctc_confidence
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.environment import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
 from tuner.training.metrics import Accuracy
+from tuner.training.scoring import SplitScore, score_split
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Reading:
         confidence: The probability, 0 to 1, that the model gives to `text`: for attention the product over the read
             characters and the end mark; for CTC the sum over all ways to spell `text` along the image's columns.
             0 if there is a problem.
+        doubts: Why what was read is not to be trusted, each reason in words; empty if it is, or there is a problem.
         problem: Why the file could not be read, without its path; empty if it could.
     """
 
     path: Path
     text: str
     confidence: float
+    doubts: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -73,11 +78,13 @@ class Evaluation(Accuracies):
         loss: Mean loss, of the kind that the model was trained with.
         by_length: Accuracies by number of digits, ascending.
         by_font: Accuracies by font, in the order of their names; images without one are under an empty name.
+        confusion: Which digits were read for which, ``(11, 11)``, as `digit_confusion` counts them.
     """
 
     loss: float
     by_length: dict[int, Accuracies]
     by_font: dict[str, Accuracies]
+    confusion: Counts
 
 
 class Reader:
@@ -87,9 +94,16 @@ class Reader:
         config: What it was trained with, and the device that it is on.
         definition: The network.
         device: Where it computes.
+        familiar: What it was validated on; None if its checkpoint does not say, and nothing can be doubted.
     """
 
-    def __init__(self, config: TrainingConfig, definition: ModelDefinition, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        definition: ModelDefinition,
+        weights: Mapping[str, Tensor],
+        familiar: Familiar | None = None,
+    ) -> None:
         """Build the network with its weights.
 
         Raises:
@@ -99,6 +113,7 @@ class Reader:
         self.device, self._use_amp = setup_training_environment(config)
         self.config = config
         self.definition = definition
+        self.familiar = familiar
         self._model: DigitReader = build_model(definition, config)
         self._model.load_state_dict(weights)
         self._model.to(self.device).eval()
@@ -111,31 +126,43 @@ class Reader:
         batches = load_pictures(paths, VALIDATION_BATCH_SIZE)
         return [reading for pictures in batches for reading in self._read_pictures(pictures)]
 
+    def score(self, split: CachedSplit) -> SplitScore:
+        """Read a split of a dataset and say how right that is, exactly as validation does during training."""
+        batches = validation_batches(split, self.device)
+        return score_split(self._model, create_loss_function(self.config), batches, self._autocast)
+
     @torch.inference_mode()
-    def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores and label rows ``(N, L)`` of grey images ``(N, 1, H, W)`` on the reader's device.
+    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Return label rows ``(N, L)`` and their probabilities ``(N,)`` of grey pixels ``(N, H, W)``, on the CPU.
 
         They are computed as in training, in the same precision.
         """
-        with torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp):
+        images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
+        with self._autocast():
             scores = self._model(images)
-        return scores, self._model.read(scores)
+        rows = self._model.read(scores)
+        return rows.cpu(), self._model.confidence(scores, rows).cpu()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
 
     def _read_pictures(self, pictures: list[Picture]) -> list[Reading]:
-        pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
-        texts = iter(self._read_pixels(np.stack(pixels)) if pixels else [])
-        readings = []
-        for picture in pictures:
-            text, confidence = ("", 0.0) if picture.pixels is None else next(texts)
-            readings.append(Reading(picture.path, text, confidence, picture.problem))
-        return readings
+        found = self._found([picture for picture in pictures if not picture.problem])
+        return [
+            Reading(picture.path, "", 0.0, problem=picture.problem) if picture.problem else next(found)
+            for picture in pictures
+        ]
 
-    def _read_pixels(self, pixels: npt.NDArray[np.uint8]) -> list[tuple[str, float]]:
-        images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
-        scores, rows = self.scores(images)
-        confidence = ctc_confidence if self.definition.decoder == "ctc" else attention_confidence
-        certain = confidence(scores.float(), rows)
-        return list(zip(map(decode_label, rows.tolist()), certain.tolist(), strict=True))
+    def _found(self, pictures: list[Picture]) -> Iterator[Reading]:
+        """Yield the readings of pictures without a problem."""
+        if not pictures:
+            return
+        pixels = np.stack([picture.pixels for picture in pictures if picture.pixels is not None])
+        rows, confidences = self.read_pixels(pixels)
+        for picture, row, confidence, look in zip(pictures, rows, confidences.tolist(), looks(pixels), strict=True):
+            familiar = self.familiar
+            doubts = familiar.doubts(row.numpy(), confidence, picture.aspect_ratio, look) if familiar else ()
+            yield Reading(picture.path, decode_label(row.tolist()), confidence, doubts)
 
 
 def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
@@ -154,7 +181,7 @@ def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> 
         known = {item.name for item in fields(TrainingConfig)}
         config = TrainingConfig(**{name: value for name, value in state["config"].items() if name in known})
         definition = ModelDefinition.model_validate(state["definition"])
-        return Reader(replace(config, device=device), definition, state["model"])
+        return Reader(replace(config, device=device), definition, state["model"], _familiar(state))
     except ConfigurationError:
         raise  # the device
     except KeyError as missing:
@@ -176,8 +203,8 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         DataLoaderError: The dataset is missing or damaged, or has no such split.
     """
     cached = open_pixel_cache(metadata_path, [split])[split]
-    loss, rows = _read_batches(reader, validation_batches(cached, reader.device))
-    labels = torch.from_numpy(cached.labels.astype(np.int64))
+    score = reader.score(cached)
+    rows, labels = score.rows.long(), torch.from_numpy(cached.labels.astype(np.int64))
 
     def accuracies(chosen: Any) -> Accuracies:
         picked = torch.from_numpy(np.flatnonzero(chosen))
@@ -185,31 +212,24 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         accuracy.update(rows[picked], labels[picked])
         return Accuracies(len(picked), accuracy.character_accuracy(), accuracy.sequence_accuracy())
 
-    whole = accuracies(np.ones(len(cached), bool))
     return Evaluation(
-        samples=whole.samples,
-        loss=loss,
-        char_accuracy=whole.char_accuracy,
-        seq_accuracy=whole.seq_accuracy,
+        samples=len(cached),
+        loss=score.loss,
+        char_accuracy=score.accuracy.character_accuracy(),
+        seq_accuracy=score.accuracy.sequence_accuracy(),
         by_length={int(length): accuracies(cached.lengths == length) for length in np.unique(cached.lengths)},
         by_font={
             name: accuracies(cached.font_numbers == number)
             for name, number in sorted((name, number) for number, name in enumerate(cached.font_names))
         },
+        confusion=digit_confusion(rows.numpy(), cached.labels),
     )
 
 
-def _read_batches(reader: Reader, batches: SplitBatches) -> tuple[float, Tensor]:
-    """Return the mean loss and all label rows ``(N, L)``, on the CPU."""
-    loss = create_loss_function(reader.config)
-    total = count = 0.0
-    rows = []
-    for images, labels in batches.epoch(0):
-        scores, read = reader.scores(images)
-        weight = float(loss.count(labels))
-        total, count = total + float(loss(scores, labels)) * weight, count + weight
-        rows.append(read.cpu())
-    return total / count, torch.cat(rows)
+def _familiar(state: Mapping[str, Any]) -> Familiar | None:
+    validation = state.get("validation", {})
+    # Earlier versions kept less.
+    return Familiar.of(validation) if "looks" in validation else None
 
 
 def _load_state(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Where results are written: checked before the work, not after it."""
+"""Where results are written: checked before the work, not after it; and named after the time."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from search_spaces import ConfigurationError
@@ -22,3 +23,8 @@ def check_results_path(path: str | None) -> None:
         raise ConfigurationError(f"results file {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigurationError(f"results file: nothing can be written in {folder}; choose another --results-file")
+
+
+def timestamp() -> str:
+    """Return the time as results files have it."""
+    return time.strftime("%Y%m%d_%H%M%S")

@@ -31,6 +31,7 @@ from studies import (
     open_storage,
     read_record,
     record_outcome,
+    unclaimed_trials,
 )
 from studies.file_locks import holder_pid
 
@@ -306,3 +307,19 @@ def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets,
     again.trial.report(0.25, 1)
     again.finish(replace(outcome, why_ended=WhyEnded.PRUNED))
     assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)
+
+
+def test_what_could_be_claimed_is_counted_without_taking_anything(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start(presets)
+    reader, _ = load_study(folder.path)
+    assert unclaimed_trials(reader, folder) == 3
+    held, done = claim_next(study, folder), claim_next(study, folder)
+    assert held is not None
+    assert done is not None
+    done.finish(outcome, 0.5)
+    assert unclaimed_trials(reader, folder) == 1
+    held.release()
+    assert unclaimed_trials(reader, folder) == 2
+    assert unclaimed_trials(reader, folder, lambda record: record.number == 0) == 1

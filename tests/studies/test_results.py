@@ -19,8 +19,10 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     ask_for_search,
+    best_records,
     claim_next,
     default_results_name,
+    ended_records,
     load_study,
     records_not_kept,
     render_results,
@@ -176,6 +178,16 @@ def test_the_best_has_the_best_characters_then_sequences_then_the_lower_number(
         # The value of the monitored metric is another thing and does not count here.
         end(study, folder, accurate(outcome, char, seq), value=-char)
     assert rendered(folder, tmp_path)["best_result"]["experiment_name"] == list(presets)[best]
+
+
+def test_the_best_are_ranked_without_those_that_were_pruned_or_failed(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start({f"{name} {number}": presets[name] for name in presets for number in (1, 2)})
+    good, better = accurate(outcome, 0.8, 0.8), accurate(outcome, 0.9, 0.1)
+    for ended in (good, replace(better, why_ended=WhyEnded.PRUNED), better, DIVERGED, good):
+        end(study, folder, ended)
+    assert [record.number for record in best_records(ended_records(study))] == [2, 0, 4]
 
 
 def test_presets_come_first_in_file_order_and_unfinished_ones_not_at_all(

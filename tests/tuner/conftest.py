@@ -55,6 +55,7 @@ class Watcher(Display):
         configs: What each trial trains, by name.
         epochs: Trial and epoch, for each epoch that ended.
         ended: Names of the trials that ended.
+        left: Numbers of the trials that were left for later after an epoch.
         lost: Numbers of the trials whose worker died.
         notes: What was noted.
         images: How far the dataset was, each time that was told.
@@ -81,6 +82,7 @@ class Watcher(Display):
         self.configs: dict[str, TrainingConfig] = {}
         self.epochs: list[tuple[int, int]] = []
         self.ended: list[str] = []
+        self.left: list[int] = []
         self.lost: list[int] = []
         self.notes: list[str] = []
         self.images: list[tuple[int, int]] = []
@@ -115,6 +117,9 @@ class Watcher(Display):
 
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record.experiment_name)
+
+    def trial_left(self, number: int) -> None:
+        self.left.append(number)
 
     def trial_lost(self, number: int) -> None:
         self.lost.append(number)

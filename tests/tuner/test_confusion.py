@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tuner.confusion import MISSED, NOTHING_THERE, digit_confusion
+from tuner.confusion import MISSED, NOTHING_THERE, digit_confusion, digit_scores
 from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, encode_label
 
 
@@ -77,3 +77,15 @@ def test_every_digit_is_counted_once_and_no_alignment_is_shorter() -> None:
 def test_labels_as_the_dataset_has_them() -> None:
     labels = np.stack([encode_label(DIGITS[:8]), encode_label(DIGITS[8:])])
     assert digit_confusion(labels, labels).tolist() == np.diag([1] * 10 + [0]).tolist()
+
+
+def test_scores_of_a_digit_are_shares_of_the_counts() -> None:
+    pairs = [("11", "11"), ("1", "7"), ("41", "4"), ("2", "21"), ("3", "1")]
+    counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
+    scores = {DIGITS.index(score.digit): score for score in digit_scores(counts)}
+    one = scores[1]
+    assert (one.count, one.recall, one.precision) == (4, 2 / 4, 2 / 4)
+    assert (one.read_as, one.put_in) == ({DIGITS[7]: 1, "missed": 1}, 1)
+    assert (scores[4].recall, scores[4].precision, scores[4].read_as) == (1.0, 1.0, {})
+    assert (scores[7].count, scores[7].recall, scores[7].precision) == (0, None, 0.0)
+    assert (scores[3].recall, scores[3].precision) == (0.0, None)

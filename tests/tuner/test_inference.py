@@ -13,14 +13,17 @@ import torch
 import yaml
 from PIL import Image
 
-from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError
 from tuner.best import best_checkpoint
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner
 from tuner.inference import Reader, evaluate_split, load_reader
-from tuner.models.confidence import ctc_confidence
+from tuner.models.confidence import attention_confidence, ctc_confidence
+from tuner.models.readings import read_attention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+from tuner.training.metrics import Accuracy
+from tuner.training.scoring import SplitScore
 
 KINDS = ["attention", "ctc"]
 
@@ -103,13 +106,13 @@ def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> 
     class Knowing:
         """Reads every label right but for the last digit of the longest ones."""
 
-        config, device = TrainingConfig(), torch.device("cpu")
-
-        def scores(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            rows = torch.from_numpy(val.labels.astype(np.int64))
-            last = torch.arange(rows.shape[1]) == torch.from_numpy(val.lengths - 1).unsqueeze(1)
-            rows = torch.where(last & torch.from_numpy(wrong == 1).unsqueeze(1), (rows + 1) % 10, rows)
-            return torch.nn.functional.one_hot(rows, 13).float(), rows
+        def score(self, split: CachedSplit) -> SplitScore:
+            labels = torch.from_numpy(split.labels.astype(np.int64))
+            last = torch.arange(labels.shape[1]) == torch.from_numpy(split.lengths - 1).unsqueeze(1)
+            rows = torch.where(last & torch.from_numpy(wrong == 1).unsqueeze(1), (labels + 1) % 10, labels)
+            accuracy = Accuracy()
+            accuracy.update(rows, labels)
+            return SplitScore(0.5, accuracy, rows.byte(), torch.ones(len(rows)))
 
     evaluation = evaluate_split(cast(Reader, Knowing()), tiny_dataset, "val")
     missed = int(wrong.sum())
@@ -118,6 +121,9 @@ def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> 
     assert partly.char_accuracy == pytest.approx(longest / (longest + 1))
     assert {(group.char_accuracy, group.seq_accuracy) for group in evaluation.by_length.values()} == {(1.0, 1.0)}
     assert evaluation.seq_accuracy == pytest.approx((8 - missed) / 8)
+    assert evaluation.confusion.trace() == val.lengths.sum() - missed
+    last_digits = val.labels[np.arange(8), val.lengths - 1][wrong == 1]
+    assert [evaluation.confusion[digit, (digit + 1) % 10] > 0 for digit in last_digits] == [True] * missed
 
 
 def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader], tiny_dataset: Path) -> None:
@@ -131,21 +137,22 @@ def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader]
 def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
     readings = readers[kind].read_files(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
-    images = torch.from_numpy(val.images).unsqueeze(1).float() / 255
-    _, rows = readers[kind].scores(images)
+    rows, confidences = readers[kind].read_pixels(val.images)
+    assert [reading.confidence for reading in readings] == confidences.tolist()
     assert [reading.text for reading in readings] == [decode_label(row) for row in rows.tolist()]
     assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
 
 
-def test_attention_confidence_is_the_product_over_digits_and_end(readers: dict[str, Reader], val: CachedSplit) -> None:
-    scores, rows = readers["attention"].scores(torch.from_numpy(val.images).unsqueeze(1).float() / 255)
+def test_attention_confidence_is_the_product_over_digits_and_end() -> None:
+    scores = torch.randn((6, 9, 13), generator=torch.Generator().manual_seed(0)) * 3
+    scores[:3, 4, EOS] = 20.0  # half of them have an end
+    rows = read_attention(scores)
     expected = []
     for image, row in enumerate(rows.tolist()):
         read = row[: row.index(EOS) + 1] if EOS in row else row
         chances = scores[image].softmax(-1)
         expected.append(np.prod([float(chances[position, symbol]) for position, symbol in enumerate(read)]))
-    readings = readers["attention"].read_files(val.image_paths)
-    assert [reading.confidence for reading in readings] == pytest.approx(expected, rel=1e-4)
+    assert attention_confidence(scores, rows).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
@@ -219,6 +226,40 @@ def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], va
     assert [str(reading.path) for reading in readings] == names * 30
     texts = [reading.text for reading in readings]
     assert texts == texts[: len(names)] * 30
+
+
+def test_a_checkpoint_of_an_earlier_version_reads_and_doubts_nothing(
+    checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
+) -> None:
+    state = load_checkpoint(checkpoints["ctc"])
+    for later in ("labels", "aspect_ratios", "looks"):
+        del state["validation"][later]
+    save_checkpoint(tmp_path / "earlier.pt", state)
+    reader = load_reader(tmp_path / "earlier.pt", device="cpu")
+    assert reader.familiar is None
+    Image.new("L", (10, 300)).save(tmp_path / "narrow.png")
+    assert [reading.doubts for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
+
+
+def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
+    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
+) -> None:
+    for name, size in (("as usual.png", (256, 128)), ("square.png", (128, 128)), ("wide.png", (400, 100))):
+        Image.open(val.image_paths[0]).resize(size).save(tmp_path / name)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    readings = readers["attention"].read_files([tmp_path])
+    told = {
+        reading.path.stem: [doubt for doubt in reading.doubts if doubt.startswith("aspect ratio")]
+        for reading in readings
+    }
+    assert told == {
+        "as usual": [],
+        "turned": [],
+        "square": ["aspect ratio is 1.00, not 1.60 to 2.50"],
+        "wide": ["aspect ratio is 4.00, not 1.60 to 2.50"],
+    }
 
 
 def damaged(state: Any, change: str) -> Any:

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from studies import SearchRequest, load_study
+from studies import SearchRequest, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.cli.main import main
 from tuner.display import Display
@@ -61,6 +62,17 @@ def trained(config: Path, space: Path, folder: str, display: Display | None = No
     ).run_experiments()
 
 
+def by_signal(train: Callable[[Callable[[], object]], object]) -> None:
+    """Interrupt a training with Ctrl-C."""
+    with pytest.raises(StopRequested), stop_on_signals():
+        train(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def by_request(train: Callable[[Callable[[], object]], object]) -> None:
+    """Interrupt a training with `khmer-tuner stop`."""
+    train(lambda: main(["stop", "--output-dir", "broken"]))
+
+
 @pytest.mark.usefixtures("in_tmp")
 def test_parameters_curves_ends_and_results_are_the_same(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
@@ -72,15 +84,15 @@ def test_parameters_curves_ends_and_results_are_the_same(
     # Guards the comparison: it holds what could go wrong.
     ends = [trial["why_ended"] for trial in straight[1]]
     assert {"pruned", "max_epochs"} <= set(ends)
-    longest = max(range(2, 7), key=lambda number: len(straight[0][number][3]))
+    longest = sorted(range(1, 7), key=lambda number: len(straight[0][number][3]))[-2:]
+    in_preset, early, late = {"in_batch": 8}, *({"of_trial": number, "after_epoch": 1} for number in sorted(longest))
 
-    def ctrl_c() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    def train_until(where: dict[str, int], happens: Callable[[], object]) -> None:
+        trained(config, space, "broken", make_watcher(happens=happens, **where))
 
-    with pytest.raises(StopRequested), stop_on_signals():
-        trained(config, space, "broken", make_watcher(in_batch=8, happens=ctrl_c))  # in the preset
-    with pytest.raises(StopRequested), stop_on_signals():
-        trained(config, space, "broken", make_watcher(of_trial=longest, after_epoch=1, happens=ctrl_c))
+    for interrupt, where in ((by_request, in_preset), (by_signal, early), (by_request, late)):
+        interrupt(partial(train_until, where))
+        assert study_status(*load_study(Path("broken"))).counts["interrupted"] == 1
     assert story(Path("broken"), Path("broken.json"))[:3] != straight[:3]
     assert main(["resume", "--output-dir", "broken", "--results-file", "broken.json"]) == 0
     for broken, whole in zip(story(Path("broken"), Path("broken.json")), straight, strict=True):

@@ -12,9 +12,7 @@ import yaml
 from search_spaces import (
     ConfigurationError,
     DataLoaderError,
-    SearchSpace,
     Targets,
-    TrainingConfig,
     load_experiments,
     load_model_definitions,
 )
@@ -35,8 +33,9 @@ from studies import (
 )
 from tuner.data.generation import generate_dataset
 from tuner.display import Display
+from tuner.joining import load_space
 from tuner.scope import Limits, Scope
-from tuner.session import Session, load_space, with_overrides
+from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.work import ended, work
 
@@ -69,24 +68,6 @@ def reopened(display: Display | None = None, **more: Any) -> Session:
 
 def states(session: Session) -> list[str]:
     return [trial.state.name for trial in session.study.get_trials()]
-
-
-def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
-    experiments = {"one": TrainingConfig(seed=3, device="auto"), "two": TrainingConfig(seed=3, device="cpu")}
-    assert with_overrides(experiments, seed=None, device=None) == experiments
-    changed = with_overrides(experiments, seed=0, device="cuda")
-    assert [(config.seed, config.device) for config in changed.values()] == [(0, "cuda")] * 2
-    assert experiments["one"].seed == 3
-
-
-def test_a_space_is_checked_against_the_models_of_the_configuration(tiny_models: Path, write_space: WriteSpace) -> None:
-    config = TrainingConfig(model_config_path=str(tiny_models))
-    assert load_space(None, config) is None
-    space = load_space(str(write_space()), config)
-    assert isinstance(space, SearchSpace)
-    assert space.base == {"num_epochs": 2}
-    with pytest.raises(ConfigurationError, match=r"'huge'; a defined model is expected"):
-        load_space(str(write_space(model_name=["tiny", "huge"])), config)
 
 
 @pytest.mark.usefixtures("in_tmp")

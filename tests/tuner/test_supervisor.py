@@ -18,12 +18,15 @@ import pytest
 import yaml
 
 from search_spaces import ConfigurationError, load_experiments
-from studies import RowState, StatusRow, latest_records, load_study, study_status
+from studies import RowState, StatusRow, StudyStatus, TrialRecord, latest_records, load_study, study_status
 from tuner.cli.main import main
+from tuner.display import Display
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.supervisor import shared_threads
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
 from tuner.work import work
 
 WriteConfig = Callable[..., Path]
@@ -124,6 +127,49 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
     assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "death"]
     trained = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
     assert trained["log_every_n_steps"] == 7  # where and how the work is done, as the latest run says
+
+
+class Adding(Display):
+    """Adds work once a trial has had an epoch, and asks all to stop once another trial has ended."""
+
+    def __init__(self, add: Callable[[], object]) -> None:
+        self._add: Callable[[], object] | None = add
+        self.ended: list[str] = []
+        self.lost: list[int] = []
+        self.most_running = 0
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        if self._add is not None:
+            self._add()
+            self._add = None
+
+    def study_seen(self, status: StudyStatus) -> None:
+        self.most_running = max(self.most_running, status.counts[RowState.RUNNING])
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.ended.append(record.experiment_name)
+        assert main(["stop", "--output-dir", str(OUT)]) == 0
+
+    def trial_lost(self, number: int) -> None:
+        self.lost.append(number)
+
+
+def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
+    opened(write_config({"one": endless}), make_watcher())
+    more = write_config({"two": {"training": {"num_epochs": 3}}}, file_name="more.yaml")
+    display = Adding(lambda: main(["enqueue", "--config", str(more), "--output-dir", str(OUT)]))
+    work(Session.reopen(OUT, display=display), Scope(), Limits(), workers=2)
+    assert display.ended == ["two"]
+    assert display.most_running == 2
+    assert display.lost == []
+    assert {name: row.state for name, row in rows().items()} == {
+        "one": RowState.INTERRUPTED,
+        "two": RowState.COMPLETED,
+    }
+    one, two = latest_records(load_study(OUT)[0])
+    assert len({one.attempts[0].worker, two.attempts[0].worker}) == 2
+    assert (len(one.attempts), len(two.attempts)) == (1, 1)
 
 
 @pytest.mark.slow

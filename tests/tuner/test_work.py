@@ -1,26 +1,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from search_spaces import load_experiments
+from search_spaces import TrainingConfig, load_experiments
 from studies import (
     OutputFolder,
     RowState,
     SearchRequest,
     StatusRow,
+    StudyStatus,
     TrialPhase,
+    TrialRecord,
+    ask_to_stop,
     claim_next,
     load_study,
+    load_study_for_changes,
     study_status,
 )
+from tuner.display import Display
+from tuner.joining import load_space
 from tuner.scope import Limits, Scope
-from tuner.session import Session, load_space
+from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.work import ended, todo, work
 
@@ -177,6 +183,75 @@ class TestTime:
         work(opened(write_config({"one": {}}), watcher), Scope(), Limits(deadline=time.monotonic()))
         assert watcher.started == []
         assert watcher.notes == ["one: not done here, the time is up"]
+
+
+class TestStop:
+    def test_a_running_trial_is_left_after_its_epoch_and_gone_on_with(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
+        watcher = make_watcher(in_batch=5 + 3, happens=lambda: ask_to_stop(load_study_for_changes(OUT)[0]))
+        session = opened(config, watcher)
+        work(session, Scope(), Limits())
+        assert watcher.epochs == [(0, 1), (0, 2)]
+        assert (watcher.left, watcher.ended) == ([0], [])
+        assert watcher.notes == ["one, two: not done here, stop was asked for"]
+        one, two = rows().values()
+        assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
+        # The same request stops its session for good, and nobody else.
+        work(session, Scope(), Limits())
+        assert watcher.epochs == [(0, 1), (0, 2)]
+        again = make_watcher()
+        work(opened(config, again), Scope(), Limits())
+        assert again.started == [("one", 0, True), ("two", 1, False)]
+        assert again.ended == ["one", "two"]
+        (one_record, _) = ended(opened(config, again), Scope())
+        assert [attempt.after for attempt in one_record.attempts] == ["waiting", "stop"]
+
+    def test_no_other_trial_is_begun(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher(after_epoch=1, happens=lambda: ask_to_stop(load_study_for_changes(OUT)[0]))
+        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), Scope(), Limits())
+        assert (watcher.ended, watcher.left) == (["one"], [])
+        assert watcher.notes == ["two: not done here, stop was asked for"]
+
+
+class Seen(Display):
+    """Keeps what it is told of the study: states of the trials by name, each time."""
+
+    def __init__(self) -> None:
+        self.studies: list[dict[str, RowState]] = []
+        self.events: list[str] = []
+
+    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        self.events.append("started")
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.events.append("ended")
+
+    def study_seen(self, status: StudyStatus) -> None:
+        self.events.append("seen")
+        self.studies.append({row.name: row.state for row in status.rows})
+
+
+def test_the_display_sees_the_study_at_the_start_and_after_every_end(write_config: WriteConfig) -> None:
+    display = Seen()
+    work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), Scope(), Limits())
+    assert display.events == ["started", "seen", "ended", "seen", "ended", "seen"]
+    assert [list(study.values()) for study in display.studies] == [
+        [RowState.WAITING, RowState.WAITING],
+        [RowState.COMPLETED, RowState.WAITING],
+        [RowState.COMPLETED, RowState.COMPLETED],
+    ]
+
+
+def test_the_display_sees_the_study_also_while_a_trial_is_trained(
+    write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.work._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("tuner.study_feed._MOST_SHARE", 1e9)
+    display = Seen()
+    work(opened(write_config({"one": ONE_EPOCH}), display), Scope(), Limits())
+    assert {"one": RowState.RUNNING} in display.studies
 
 
 class TestUntilTargets:

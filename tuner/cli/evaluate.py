@@ -21,7 +21,11 @@ from tuner.cli.command import (
 from tuner.cli.errors import DONE, gathered
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tuner.inference import Accuracies, Evaluation
+
+_MISTAKES_SHOWN = 4
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +49,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print accuracies, in all, by number of digits and by font."""
+    """Print accuracies, in all, by number of digits and by font, and which digits are taken for which."""
     from tuner.inference import evaluate_split, load_reader
 
     checkpoint = checkpoint_path(options)
@@ -58,8 +62,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> dict[str, object]:
+    from tuner.confusion import digit_scores
+
     place = {"checkpoint": str(checkpoint), "metadata": options.metadata, "split": options.split}
-    return place | asdict(evaluation)
+    figures = {name: value for name, value in asdict(evaluation).items() if name != "confusion"}
+    by_digit = {score.digit: asdict(score) for score in digit_scores(evaluation.confusion)}
+    return place | figures | {"by_digit": by_digit, "confusion": evaluation.confusion.tolist()}
 
 
 def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
@@ -77,6 +85,8 @@ def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation
         table.add_row(*_cells(name, part))
     console.print(table)
     console.print()
+    console.print(_digits_table(evaluation))
+    console.print()
     console.print(f"loss: {evaluation.loss:.4f}")
 
 
@@ -84,12 +94,40 @@ def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
     return name, f"{part.samples:,}", f"{part.char_accuracy:.4f}", f"{part.seq_accuracy:.4f}"
 
 
+def _digits_table(evaluation: Evaluation) -> Table:
+    """Return a line for each digit: how often it is there, how well it is read, and what it is taken for."""
+    from tuner.confusion import digit_scores
+    from tuner.screen import plain_table
+
+    table = plain_table("digit", "count", "recall", "precision", "read instead", right=(1, 2, 3))
+    for score in digit_scores(evaluation.confusion):
+        mistakes = sorted(score.read_as.items(), key=lambda mistake: -mistake[1])
+        shown = [f"{read} {count:,}" for read, count in mistakes[:_MISTAKES_SHOWN]]
+        more = sum(count for _, count in mistakes[_MISTAKES_SHOWN:])
+        table.add_row(
+            score.digit,
+            f"{score.count:,}",
+            _share(score.recall),
+            _share(score.precision),
+            ", ".join([*shown, *([f"others {more:,}"] if more else [])]),
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
 COMMAND = Command(
     name="evaluate",
     summary="score a checkpoint on any dataset",
     examples="""\
   khmer-tuner evaluate --metadata generated_data/metadata.yaml
-  khmer-tuner evaluate --metadata other/metadata.yaml --split val --checkpoint best.pt""",
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
+
+Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
+are read right, precision the share of its readings that are right.""",
     add_options=add_options,
     run=run,
     problems=problems,

@@ -15,7 +15,7 @@ from tuner.cli.command import (
     add_study_options,
     checkpoint_path,
 )
-from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems
+from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
 
 if TYPE_CHECKING:
     from tuner.inference import Reading
@@ -39,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
     from tuner.inference import load_reader
 
-    readings = load_reader(checkpoint_path(options), device=options.device).read_files(options.images)
+    reader = load_reader(checkpoint_path(options), device=options.device)
+    if reader.familiar is None:
+        tell("this checkpoint does not say what it was validated on: nothing can be marked as doubtful")
+    readings = reader.read_files(options.images)
     if options.json:
         print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
     else:
@@ -53,15 +56,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _plain(reading: Reading) -> dict[str, object]:
     plain = {"path": str(reading.path), "text": reading.text, "confidence": round(reading.confidence, 6)}
+    plain |= {"doubtful": list(reading.doubts)}
     return plain | ({"problem": reading.problem} if reading.problem else {})
 
 
 def _print(readings: Sequence[Reading]) -> None:
-    """Print a line for each image, its name last: names can be long."""
+    """Print a line for each image, its name last, for names can be long; below it why the reading is doubtful."""
     if readings:
-        print(f"{'text':8}  confidence  image")
+        print(f"{'text':9}  confidence  image")
     for reading in readings:
-        print(f"{reading.text:8}  {reading.confidence:10.4f}  {reading.path}")
+        print(f"{reading.text:9}  {reading.confidence:10.4f}  {reading.path}")
+        if reading.doubts:
+            print(f"{'':23}doubtful: {'; '.join(reading.doubts)}")
 
 
 COMMAND = Command(
@@ -69,7 +75,11 @@ COMMAND = Command(
     summary="read images with the best model of a study, or with a given one",
     examples="""\
   khmer-tuner predict generated_data/test/test_000000.png
-  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test""",
+  khmer-tuner predict --json generated_data/test
+  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
+
+Doubtful are readings that are less certain, and pictures of another shape or look, than nearly all of the images that
+the model was validated on.""",
     add_options=add_options,
     run=run,
     problems=problems,

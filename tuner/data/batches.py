@@ -30,6 +30,11 @@ class SplitBatches:
 
     A gathered batch costs a copy of its bytes and nothing else: no process, no decoding, no per-image Python. On CUDA
     the whole split (8 KiB an image) stays in the device's memory.
+
+    Attributes:
+        split: What is cut.
+        batch_size: Images a batch.
+        device: Where batches are.
     """
 
     def __init__(

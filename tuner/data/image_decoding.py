@@ -28,10 +28,19 @@ class UnreadableImageError(Exception):
     """Some bytes are not an image that can be read; the text says why."""
 
 
-class DecodedImages(NamedTuple):
-    """Some images in order: grey pixels `(n, 64, 128)`, digests of the files `(n, 16)`, and problems."""
+class DecodedImage(NamedTuple):
+    """Grey pixels `(64, 128)`, and width and height in pixels that the image had before, the right way up."""
 
     pixels: npt.NDArray[np.uint8]
+    width_px: int
+    height_px: int
+
+
+class DecodedImages(NamedTuple):
+    """Some images in order: pixels `(n, 64, 128)`, widths and heights before `(n, 2)`, digests `(n, 16)`, problems."""
+
+    pixels: npt.NDArray[np.uint8]
+    sizes: npt.NDArray[np.uint32]
     digests: npt.NDArray[np.uint8]
     problems: list[str]
 
@@ -48,8 +57,8 @@ def file_digest(data: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest(), np.uint8)
 
 
-def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return an image file as grey pixels `(64, 128)`, the right way up as its EXIF data say.
+def decode_image(data: bytes) -> DecodedImage:
+    """Return an image file as grey pixels, the right way up as its EXIF data say.
 
     Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
     0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
@@ -63,12 +72,13 @@ def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
                 raise Image.DecompressionBombError
             ImageOps.exif_transpose(image, in_place=True)
             grey = _grey(image)
+            width, height = grey.size
             if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):
                 grey = grey.resize((IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX), Image.Resampling.BILINEAR)
     # On damaged files Pillow's readers raise nearly anything: SyntaxError, struct.error, EOFError, KeyError ...
     except Exception as error:
         raise UnreadableImageError(_reason(data, error)) from error
-    return np.asarray(grey, np.uint8)
+    return DecodedImage(np.asarray(grey, np.uint8), width, height)
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -101,6 +111,7 @@ def _reason(data: bytes, error: Exception) -> str:
 
 def _decode_batch(paths: Sequence[str]) -> DecodedImages:
     pixels = np.zeros((len(paths), IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
+    sizes = np.zeros((len(paths), 2), np.uint32)
     digests = np.zeros((len(paths), DIGEST_SIZE), np.uint8)
     problems = []
     for number, path in enumerate(paths):
@@ -108,7 +119,7 @@ def _decode_batch(paths: Sequence[str]) -> DecodedImages:
             with open(path, "rb") as file:
                 data = file.read()
             digests[number] = file_digest(data)
-            pixels[number] = decode_image(data)
+            pixels[number], *sizes[number] = decode_image(data)
         except (OSError, UnreadableImageError) as error:
             problems.append(f"{path}: cannot be read as an image: {error}; make or copy it again")
-    return DecodedImages(pixels, digests, problems)
+    return DecodedImages(pixels, sizes, digests, problems)

@@ -28,11 +28,13 @@ class Picture:
     Attributes:
         path: The file.
         pixels: Grey, as `decode_image` gives them, ``(64, 128)``; None if there is a problem.
+        aspect_ratio: Width divided by height of the file's picture, the right way up; 0 if there is a problem.
         problem: What is wrong with the file, without its path; empty if nothing is.
     """
 
     path: Path
     pixels: npt.NDArray[np.uint8] | None = None
+    aspect_ratio: float = 0.0
     problem: str = ""
 
 
@@ -69,7 +71,8 @@ def _load(picture: Picture) -> Picture:
     if picture.problem:
         return picture
     try:
-        return Picture(picture.path, decode_image(_content(picture.path)))
+        decoded = decode_image(_content(picture.path))
+        return Picture(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
     except FileNotFoundError:
         problem = "there is no such file"
     except OSError as error:

@@ -22,8 +22,9 @@ from search_spaces.errors import DataLoaderError
 from tuner.data.cache_folder import CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_files import ImageFolders, ImageName, image_candidates
+from tuner.data.looks import looks
 from tuner.data.metadata import SplitMetadata, read_metadata, read_metadata_bytes
-from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size
+from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size, size_rows
 from tuner.data.problems import first_problems
 from tuner.data.vocabulary import EOS, encode_label
 
@@ -40,6 +41,7 @@ class CachedSplit:
         image_paths: The image files, absolute.
         font_names: The fonts of the split; empty text for samples without one.
         font_numbers: Which of `font_names` each sample has, `(N,)`.
+        sizes: Width and height in pixels that each image had before it was resized, `(N, 2)`.
         digest: SHA-256 over the bytes of all image files and labels: the same wherever the files lie.
     """
 
@@ -48,6 +50,7 @@ class CachedSplit:
     image_paths: Sequence[str]
     font_names: Sequence[str]
     font_numbers: npt.NDArray[np.uint32]
+    sizes: npt.NDArray[np.uint32]
     digest: str
 
     def __len__(self) -> int:
@@ -58,6 +61,17 @@ class CachedSplit:
     def fonts(self) -> list[str]:
         """Name of each sample's font."""
         return [self.font_names[number] for number in self.font_numbers]
+
+    @cached_property
+    def aspect_ratios(self) -> npt.NDArray[np.float64]:
+        """Width divided by height of each image before it was resized, `(N,)`."""
+        ratios: npt.NDArray[np.float64] = self.sizes[:, 0] / self.sizes[:, 1]
+        return ratios
+
+    @cached_property
+    def looks(self) -> npt.NDArray[np.float64]:
+        """What each image looks like, as `tuner.data.looks` describes it, `(N, 7)`."""
+        return looks(self.images)
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -168,15 +182,16 @@ class _Opener:
         labels = np.array([encode_label(label) for label in samples.labels])
         numbers, names = font_numbers(samples.fonts)
         problems: list[str] = []
-        digests = []
+        sizes, digests = [], []
         with folder.new_file(split, pixel_file_size(len(labels))) as new:
             writer = PixelFileWriter(new.file)
             for batch in decode_images(samples.image_paths):
                 problems += batch.problems
+                sizes.append(batch.sizes)
                 digests.append(batch.digests)
                 writer.write(batch.pixels)
             content = np.concatenate(digests)
-            for array in (labels, numbers, content):
+            for array in (labels, numbers, size_rows(np.concatenate(sizes)), content):
                 writer.write(array)
             description = {
                 "metadata_name": self._metadata_path.name,
@@ -200,6 +215,7 @@ def _cached_split(metadata_path: Path, pixels: PixelFile) -> CachedSplit:
         image_paths=_image_paths(metadata_path, pixels),
         font_names=pixels.description["font_names"],
         font_numbers=pixels.array("fonts").view("<u4")[:, 0].astype(np.uint32),
+        sizes=pixels.array("sizes").view("<u4").astype(np.uint32),
         digest=pixels.description["digest"],
     )
 

@@ -22,7 +22,7 @@ from tuner.data.vocabulary import LABEL_LENGTH
 
 Bytes = npt.NDArray[np.uint8]
 
-_MAGIC = b"khmerpx1"
+_MAGIC = b"khmerpx2"  # the number counts layouts; a file of another one is made again
 _DATA_START = 4096
 _TAIL_SIZE = 8 + 32 + len(_MAGIC)
 _BLOCK = 1 << 22
@@ -31,6 +31,7 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
     "images": (IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX),
     "labels": (LABEL_LENGTH,),
     "fonts": (4,),  # number of the font, low byte first
+    "sizes": (8,),  # width and height of the image file in pixels, four bytes each, low byte first
     "digests": (DIGEST_SIZE,),
 }
 
@@ -124,6 +125,11 @@ def font_numbers(fonts: Iterable[str]) -> tuple[Bytes, list[str]]:
     names: dict[str, int] = {}
     numbers = np.array([names.setdefault(font, len(names)) for font in fonts], "<u4")
     return numbers.view(np.uint8).reshape(-1, 4), list(names)
+
+
+def size_rows(sizes: npt.NDArray[np.uint32]) -> Bytes:
+    """Return widths and heights `(n, 2)` as rows of eight bytes `(n, 8)`."""
+    return sizes.astype("<u4").view(np.uint8).reshape(-1, 8)
 
 
 def _data_size(count: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,15 @@ def run_study(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny
     code = main([*study.run_again, "--results-file", str(study.results)])
     os.chdir(before)
     return RunStudy(study.folder, study.config, study.results, code)
+
+
+@pytest.fixture
+def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
+    """The folder of a copy of `run_study`, to be changed; its experiment `broken` would not fail again."""
+    folder = tmp_path / "copy"
+    shutil.copytree(run_study.folder, folder)
+    (folder / "broken" / "checkpoints").unlink()
+    return folder
 
 
 @pytest.fixture

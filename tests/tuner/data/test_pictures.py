@@ -68,6 +68,7 @@ def test_all_forms_of_a_picture_give_the_same_pixels(
     assert loaded.problem == ""
     assert loaded.pixels is not None
     assert loaded.pixels.shape == (64, 128)
+    assert loaded.aspect_ratio == 2.0
     expected = np.asarray(picture.convert("L"), float)
     upside_down = np.abs(expected[::-1, ::-1] - loaded.pixels).mean()
     assert np.abs(expected - loaded.pixels).mean() <= mean_difference < upside_down / 2

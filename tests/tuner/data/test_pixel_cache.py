@@ -52,6 +52,31 @@ def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
         assert train.fonts[number].startswith("NotoSansKhmer-")
 
 
+@pytest.mark.parametrize("size", [(256, 128), (10, 300), (3000, 1)])
+def test_sizes_of_the_files_are_kept(size: tuple[int, int], foreign: Any) -> None:
+    path = foreign({"train": ["១", "២"], "val": ["៣"]}, size=size)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    Image.new("L", (40, 20)).save(path.parent / "train" / "train_000001.png", exif=turned)
+    for _ in range(2):  # decoded, and found in the cache
+        train = open_pixel_cache(path, ["train"])["train"]
+        assert train.sizes.tolist() == [list(size), [20, 40]]
+        assert train.aspect_ratios.tolist() == [size[0] / size[1], 0.5]
+
+
+def test_a_cache_of_an_earlier_layout_is_made_again(generated: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    for file in (generated.parent / ".pixel_cache").glob("*.pixels"):
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content.replace(b"khmerpx2", b"khmerpx1"))
+    files = cache_files(generated)
+    after = open_pixel_cache(generated, SPLITS)
+    assert not files.items() & cache_files(generated).items()
+    assert after.fingerprint == before.fingerprint
+    assert after["val"].sizes.tolist() == [[128, 64]] * 6
+
+
 def test_second_opening_uses_the_files_of_the_first(generated: Path) -> None:
     first = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)

@@ -1,0 +1,166 @@
+"""Taking the winner of a study away, and using it: best, predict, evaluate, confirm."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tuner.data.vocabulary import DIGITS
+
+FIGURES = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
+
+
+def epochs(folder: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{name: line[name] for name in FIGURES} for line in lines]
+
+
+def test_best_then_run_gives_the_same_figures(cli, run_study):
+    written = cli("best", "--output-dir", run_study.folder, "--out", "best.yaml")
+    assert written.code == 0
+    assert "written     best.yaml and best_models.yaml" in written.out
+    assert cli("validate", "best.yaml").code == 0
+    again = cli("run", "--config", "best.yaml", "--output-dir", "again", "--results-file", "again.json")
+    assert again.code == 0
+    assert epochs(Path("again/best_ខ្មែរ")) == epochs(run_study.folder / "ខ្មែរ")
+
+
+def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tree):
+    before = tree(run_study.folder)
+    printed, plain = (cli("best", "--output-dir", run_study.folder, *more) for more in ([], ["--json"]))
+    assert printed.code == plain.code == 0
+    best = json.loads(plain.out)
+    ran = json.loads(run_study.results.read_text())["best_result"]
+    assert best["name"] == ran["experiment_name"] == "ខ្មែរ"
+    assert best["outcome"]["best_val_char_accuracy"] == ran["best_val_char_accuracy"]
+    assert best["best_epoch"]["epoch"] == best["outcome"]["best_epoch"]
+    assert Path(best["checkpoint"]).is_file()
+    assert best["preset_file"] is None
+    assert best["checkpoint"] in printed.out
+    Path("printed.yaml").write_text(printed.out, encoding="utf-8")
+    Path("plain.yaml").write_text(json.dumps(best["preset"]), encoding="utf-8")
+    plans = [cli("validate", file).out.splitlines()[1:] for file in ("printed.yaml", "plain.yaml")]
+    said = [[line for line in plan if not line.startswith("note: ")] for plan in plans]  # notes name the file
+    assert said[0] == said[1]
+    assert "best_ខ្មែរ" in str(said)
+    assert tree(run_study.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--output-dir", "nope"], "no such folder"),
+        (["--output-dir", "{study}", "--out", "foreign.yaml"], "foreign.yaml is there already"),
+        (["--output-dir", "{study}", "--out", "no/best.yaml"], "there is no folder"),
+        (["--output-dir", "{study}", "--out", ""], "--out"),
+        (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),
+    ],
+)
+def test_best_refuses_what_it_cannot_do(argv, told, cli, run_study, here, tree):
+    Path("foreign.yaml").write_text("mine: 1\n")
+    before = tree(here)
+    outcome = cli("best", *[word.format(study=run_study.folder) for word in argv])
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert told in outcome.err
+    assert outcome.out == ""
+    assert tree(here) == before
+
+
+def test_best_and_what_confirm_checks_need_no_torch(run_study):
+    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    for command in ("best", "confirm"):  # the study has one completed experiment: confirm refuses it
+        argv = [sys.executable, "-c", code, command, "--output-dir", run_study.folder]
+        assert subprocess.run(argv, capture_output=True).returncode == 0
+
+
+def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
+    before = tree(run_study.folder.parent)
+    outcome = cli("confirm", "--output-dir", run_study.folder)
+    assert outcome.code == 2
+    assert "1 of its configurations has completed, and two are needed" in outcome.err
+    outcome = cli("confirm", "--output-dir", run_study.folder, "--top", "1", "--seeds", "0")
+    assert outcome.code == 2
+    assert [word in outcome.err for word in ("--top", "--seeds", "3 problems")] == [True] * 3
+    assert tree(run_study.folder.parent) == before
+
+
+def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_study, tiny_dataset, here):
+    source = next((tiny_dataset.parent / "test").glob("*.png"))
+    with Image.open(source) as opened:
+        picture = opened.convert("L")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    pictures = here / "pictures"
+    pictures.mkdir()
+    picture.save(pictures / "grey.png")
+    picture.resize((300, 150)).save(pictures / "larger.jpg")
+    picture.transpose(Image.Transpose.ROTATE_270).save(pictures / "turned.png", exif=exif)
+    Image.fromarray(np.asarray(picture, np.uint16) * 257).save(pictures / "deep.png")
+    Image.merge("LA", (picture, Image.new("L", picture.size, 255))).save(pictures / "transparent.png")
+    Image.new("L", (30, 400), 200).save(pictures / "narrow.png")
+    (pictures / "text.png").write_text("no picture")
+    (pictures / "half.png").write_bytes(source.read_bytes()[:1500])
+    Image.new("1", (20_000, 20_000)).save(pictures / "bomb.png")
+    table = cli("predict", "pictures", "--output-dir", run_study.folder)
+    assert table.code == 2
+    told = [line for line in table.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(":")[1].strip() for line in told] == [
+        f"pictures/{name}.png" for name in ("bomb", "half", "text")
+    ]
+    assert "more than 50 million pixels" in told[0]
+    plain = {Path(entry["path"]).name: entry for entry in json.loads(cli(*PREDICT, run_study.folder).out)}
+    texts = {plain[name]["text"] for name in ("grey.png", "turned.png", "deep.png", "transparent.png")}
+    assert len(texts) == 1
+    assert [bool(entry.get("problem")) for entry in plain.values()].count(True) == 3
+    assert any(doubt.startswith("aspect ratio is 0.07, not 1.60") for doubt in plain["narrow.png"]["doubtful"])
+    lines = table.out.splitlines()
+    below = lines[lines.index(next(line for line in lines if line.endswith("narrow.png"))) + 1]
+    assert below.strip().startswith("doubtful: ")
+    assert lines[0].index("image") == below.index("doubtful")
+
+
+PREDICT = ("predict", "pictures", "--json", "--output-dir")
+
+
+def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dataset):
+    argv = ["evaluate", "--metadata", tiny_dataset, "--output-dir", run_study.folder]
+    table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
+    rows = [line.split() for line in table.splitlines() if re.match(f"[{DIGITS}] ", line)]
+    assert [row[0] for row in rows] == list(DIGITS)
+    labels = re.findall(r"label: (.+)", tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
+    for digit, row in zip(DIGITS, rows, strict=True):
+        score = plain["by_digit"][digit]
+        assert int(row[1]) == score["count"] == sum(label.count(digit) for label in labels[:10])
+        assert row[2] == ("-" if score["recall"] is None else f"{score['recall']:.4f}")
+        assert sum(score["read_as"].values()) == round(score["count"] * (1 - (score["recall"] or 0)))
+    assert plain["confusion"][10][10] == 0
+    assert max(map(len, table.splitlines()[3:])) <= 80
+
+
+def test_a_checkpoint_from_before_says_that_nothing_can_be_doubted(cli, run_study, tiny_dataset, tmp_path):
+    from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+
+    state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
+    del state["validation"]["looks"]
+    save_checkpoint(tmp_path / "earlier.pt", state)
+    read = cli("predict", next((tiny_dataset.parent / "test").glob("*.png")), "--checkpoint", tmp_path / "earlier.pt")
+    assert read.code == 0
+    assert "nothing can be marked as doubtful" in read.err
+
+
+def test_a_winner_whose_checkpoint_is_gone_can_still_be_trained_again(cli, run_study, tmp_path):
+    copy = Path(shutil.copytree(run_study.folder, tmp_path / "copy"))
+    (copy / "ខ្មែរ" / "checkpoints" / "best.pt").unlink()
+    best = cli("best", "--output-dir", copy)
+    assert best.code == 0
+    assert "best.pt (gone)" in best.out
+    assert json.loads(cli("best", "--output-dir", copy, "--json").out)["checkpoint"] is None

@@ -1,0 +1,236 @@
+"""The best configurations, trained again on new seeds; what is killed goes on, what is repeated trains nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import ConfigurationError
+from studies import PrunerName, SearchRequest, ask_to_stop, load_study_for_changes
+from tuner.best import find_winner
+from tuner.cli.main import main
+from tuner.confirmation import Confirmation, confirm
+from tuner.contenders import Contenders, find_contenders
+from tuner.display import Display
+from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.inference import evaluate_split, load_reader
+
+MakeWatcher = Callable[..., Any]
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
+) -> Path:
+    """The folder `out` of a study of two presets and two search trials; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    training = {"seed": SEED, "learning_rate": 0.01}
+    config = configs_in(folder)(
+        {
+            "one": {"training": training},
+            "one again": {"training": training},
+            "two": {"model": {"name": "tiny_ctc"}, "training": training | {"loss_type": "ctc"}},
+        }
+    )
+    HyperparameterTuner(
+        str(config),
+        output_dir=str(folder / "out"),
+        results_file=str(folder / "results.json"),
+        space_file=str(spaces_in(folder)()),
+        search=SearchRequest(pruner=PrunerName.NONE, at_least=2),
+    ).run_experiments()
+    return folder / "out"
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, beside which there is nothing yet."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def confirmed(contenders: Contenders, count: int, display: Display | None = None, **more: Any) -> Confirmation:
+    @contextmanager
+    def opened() -> Iterator[Display]:
+        yield display or Display()
+
+    return confirm(contenders, contenders.new_seeds(count), open_display=opened, device="cpu", **more)
+
+
+def trained(contenders: Contenders) -> dict[str, list[str]]:
+    """Return the epochs that each repetition has, by its folder."""
+    files = sorted(contenders.root.rglob("metrics.jsonl"))
+    return {str(file.parent.relative_to(contenders.root)): file.read_text().splitlines() for file in files}
+
+
+def test_contenders_are_the_best_that_differ(finished: Path) -> None:
+    contenders = find_contenders(finished, 10)
+    names = [record.experiment_name for record in contenders.records]
+    assert names[0] == find_winner(finished).name
+    assert len(names) == 4  # of five trials two train the very same
+    assert len({"one", "one again"} & set(names)) == 1
+    accuracies = [record.outcome.best_val_char_accuracy for record in contenders.records if record.outcome]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [record.experiment_name for record in find_contenders(finished, 2).records] == names[:2]
+
+
+def test_seeds_are_new_and_always_the_same(finished: Path) -> None:
+    contenders = find_contenders(finished, 2)
+    assert contenders.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
+
+
+def test_figures_are_those_of_the_repetitions(study: Path) -> None:
+    contenders = find_contenders(study, 2)
+    confirmation = confirmed(contenders, 2)
+    assert confirmation.seeds == (SEED + 1, SEED + 2)
+    assert confirmation.count("completed") == 4
+    for contender in confirmation.contenders:
+        for repetition in contender.repetitions:
+            name = contender.name if not contender.name.startswith("search_") else f"best_{contender.name}"
+            checkpoint = contenders.seed_dir(repetition.seed) / name / "checkpoints" / "best.pt"
+            reader = load_reader(checkpoint, device="cpu")
+            assert reader.config.seed == repetition.seed
+            test = evaluate_split(reader, contenders.metadata_path, "test")
+            val = evaluate_split(reader, contenders.metadata_path, "val")
+            assert (repetition.test_char_accuracy, repetition.test_seq_accuracy) == (
+                test.char_accuracy,
+                test.seq_accuracy,
+            )
+            assert repetition.val_char_accuracy == val.char_accuracy
+        assert contender.mean("test_char_accuracy") == pytest.approx(sum(contender.values("test_char_accuracy")) / 2)
+    winner, other = confirmation.contenders
+    (comparison,) = confirmation.comparisons
+    differences = [
+        one - two
+        for one, two in zip(winner.values("test_char_accuracy"), other.values("test_char_accuracy"), strict=True)
+    ]
+    assert comparison.difference == pytest.approx(sum(differences) / 2)
+    assert (comparison.first, comparison.second) == (winner.name, other.name)
+
+
+def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, make_watcher: MakeWatcher) -> None:
+    contenders = find_contenders(study, 2)
+    first = confirmed(contenders, 1)
+    before = trained(contenders)
+    again = make_watcher()
+    assert confirmed(contenders, 1, again) == first
+    assert again.started == []
+    assert trained(contenders) == before
+    more = make_watcher()
+    assert confirmed(contenders, 2, more).contenders[0].repetitions[:1] == first.contenders[0].repetitions
+    assert len(more.started) == 2
+    assert trained(contenders).items() > before.items()
+
+
+def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
+    study: Path, tmp_path: Path, make_watcher: MakeWatcher
+) -> None:
+    contenders = find_contenders(study, 2)
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(contenders, 1, make_watcher(after_epoch=1, of_trial=1))
+    going_on = make_watcher()
+    interrupted = confirmed(contenders, 1, going_on)
+    assert [(number, adopted) for _, number, adopted in going_on.started] == [(1, True)]
+    straight = confirmed(find_contenders(Path(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
+    assert interrupted.contenders == straight.contenders
+
+
+def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
+    study: Path, make_watcher: MakeWatcher
+) -> None:
+    contenders = find_contenders(study, 2)
+
+    def stop() -> None:
+        ask_to_stop(load_study_for_changes(contenders.seed_dir(SEED + 1))[0])
+
+    stopped = confirmed(contenders, 2, make_watcher(after_epoch=1, of_trial=1, happens=stop))
+    assert (stopped.count("completed"), stopped.count("unfinished")) == (1, 3)
+    assert not contenders.seed_dir(SEED + 2).exists()
+    assert confirmed(contenders, 2).count("completed") == 4
+
+
+def test_a_repetition_that_fails_is_left_out(study: Path) -> None:
+    contenders = find_contenders(study, 2)
+    name = contenders.records[1].experiment_name
+    name = name if not name.startswith("search_") else f"best_{name}"
+    blocked = contenders.seed_dir(SEED + 1) / name
+    blocked.mkdir(parents=True)
+    (blocked / "checkpoints").write_text("a file where a folder is to be")
+    confirmation = confirmed(contenders, 1)
+    assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
+    assert confirmation.contenders[1].mean("test_char_accuracy") is None
+    assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")
+
+
+def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -> None:
+    contenders = find_contenders(study, 2)
+    confirmed(contenders, 1)
+    before = trained(contenders)
+    first, *others = contenders.records
+    changed = replace(first, config=first.config | {"weight_decay": 0.5})
+    with pytest.raises(ConfigurationError, match=r"weight_decay was .* and is 0\.5 now(.|\n)*move .*out_confirm away"):
+        confirmed(replace(contenders, records=(changed, *others)), 1)
+    assert trained(contenders) == before
+
+
+def test_a_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data")) / "metadata.yaml"
+    text = copy.read_text(encoding="utf-8")
+    copy.write_text(text.replace("\ntest:\n", "\nheld_out:\n"), encoding="utf-8")
+    change_terms(study, metadata_path=str(copy))
+    with pytest.raises(ConfigurationError, match=r"has no split 'test'.*compared on the split 'test'"):
+        find_contenders(study, 2)
+    assert not study.with_name("out_confirm").exists()
+
+
+def test_a_study_that_has_seen_the_test_split_is_refused(study: Path) -> None:
+    change_terms(study, val_split="test")
+    with pytest.raises(ConfigurationError, match="this study chooses by it"):
+        find_contenders(study, 2)
+
+
+def change_terms(output_dir: Path, **dataset: str) -> None:
+    study, _ = load_study_for_changes(output_dir)
+    terms = study.user_attrs["terms"]
+    study.set_user_attr("terms", terms | {"dataset": terms["dataset"] | dataset})
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_says_it(
+    as_json: bool, study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    argv = ["confirm", "--output-dir", str(study), "--top", "2", "--seeds", "2", "--device", "cpu"]
+    assert main([*argv, *(["--json"] if as_json else [])]) == 0
+    out, err = capsys.readouterr()
+    names = [record.experiment_name for record in find_contenders(study, 2).records]
+    if as_json:
+        plain = json.loads(out)
+        assert [item["name"] for item in plain["configurations"]] == names
+        assert plain["seeds"] == [SEED + 1, SEED + 2]
+        assert plain["comparisons"][0]["sentence"] in err + out
+    else:
+        assert [line.split()[0] for line in out.splitlines()[4:6]] == [name.split()[0] for name in names]
+        assert "% interval" in out
+        assert max(map(len, out.splitlines()[:6])) <= 80
+    assert f"seed {SEED + 2} (2 of 2)" in err
+    assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
+
+
+def test_one_completed_configuration_is_not_enough(
+    tmp_path: Path, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 1}}})
+    HyperparameterTuner(
+        str(config), output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json")
+    ).run_experiments()
+    assert main(["confirm", "--output-dir", str(tmp_path / "out")]) == 2
+    assert "two are needed" in capsys.readouterr().err
+    assert not (tmp_path / "out_confirm").exists()

@@ -1,0 +1,202 @@
+"""What is marked as doubtful: by made-up figures, and by a model that was really trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from tuner.data.generation import generate_dataset
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.data.vocabulary import decode_label, encode_label
+from tuner.doubt import LEAST_IMAGES, Familiar
+from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.inference import Reader, load_reader
+
+Grey = npt.NDArray[np.float64]
+KHMER = "០១២៣"
+ROW = encode_label(KHMER)
+
+
+def validation(count: int = 1000, *, right: float = 0.95, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return what a checkpoint keeps of so many images: looks scattered evenly, right readings certain."""
+    random = np.random.default_rng(seed)
+    labels = np.tile(ROW, (count, 1))
+    rows = labels.copy()
+    wrong = random.random(count) >= right
+    rows[wrong, 0] = 9
+    confidence = np.where(wrong, random.uniform(0.1, 0.9, count), 1 - random.exponential(0.02, count).clip(0, 0.5))
+    kept = {
+        "rows": rows,
+        "labels": labels,
+        "confidence": confidence.astype(np.float32),
+        "aspect_ratios": np.full(count, 2.0),
+        "looks": random.normal(0, [1, 2, 3], (count, 3)) + 5,
+    }
+    return {name: torch.from_numpy(values) for name, values in (kept | changes).items()}
+
+
+def doubts(familiar: Familiar, **changes: Any) -> tuple[str, ...]:
+    usual = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "look": np.full(3, 5.0)}
+    return familiar.doubts(**usual | changes)
+
+
+@pytest.fixture(scope="module")
+def familiar() -> Familiar:
+    return Familiar.of(validation())
+
+
+def test_what_is_like_the_validation_images_is_not_doubted(familiar: Familiar) -> None:
+    assert doubts(familiar) == ()
+    fresh = {name: values.numpy() for name, values in validation(seed=1, right=1.0).items()}
+    marked = [
+        bool(doubts(familiar, confidence=float(confidence), look=look))
+        for confidence, look in zip(fresh["confidence"], fresh["looks"], strict=True)
+    ]
+    assert 0 < sum(marked) <= 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"row": np.array([10, *[11] * 8])}, ["nothing was read"]),
+        ({"row": np.array([11, 10, *[11] * 7])}, ["nothing was read"]),
+        ({"row": np.arange(9)}, ["no end was read within 8 digits"]),
+        ({"confidence": 0.3}, ["confidence is below 0."]),
+        ({"aspect_ratio": 2.49}, []),
+        ({"aspect_ratio": 2.51}, ["aspect ratio is 2.51, not 1.60 to 2.50"]),
+        ({"aspect_ratio": 0.5}, ["aspect ratio is 0.50, not 1.60 to 2.50"]),
+        ({"look": np.array([5.0, 5.0, 25.0])}, ["it looks like no validation image"]),
+        ({"look": np.array([5.0, 5.0, 14.5])}, []),  # a little odd
+        ({"confidence": 0.93}, []),  # a little uncertain
+        (
+            {"look": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
+            ["confidence is low for a picture that looks unusual"],
+        ),
+        ({"confidence": 0.0, "aspect_ratio": 9.0}, ["confidence is below 0.", "aspect ratio is 9.00"]),
+    ],
+)
+def test_every_reason_is_told(changes: dict[str, Any], told: list[str], familiar: Familiar) -> None:
+    found = doubts(familiar, **changes)
+    assert [reason.startswith(beginning) for reason, beginning in zip(found, told, strict=True)] == [True] * len(told)
+
+
+def test_the_limits_follow_the_validation_images() -> None:
+    ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
+    familiar = Familiar.of(validation(aspect_ratios=ratios))
+    assert familiar.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
+    certain, unsure = (Familiar.of(validation(confidence=np.linspace(low, 1, 1000))) for low in (0.9, 0.2))
+    assert certain.least_confidence > 0.9 > 0.25 > unsure.least_confidence
+
+
+@pytest.mark.parametrize(("count", "right"), [(LEAST_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
+def test_with_few_right_readings_a_reading_must_be_more_likely_right_than_wrong(count: int, right: float) -> None:
+    familiar = Familiar.of(validation(count, right=right))
+    assert doubts(familiar, confidence=0.51, look=np.full(3, 99.0)) == ()
+    assert doubts(familiar, confidence=0.49) == ("confidence is below 0.5000",)
+
+
+def test_images_that_are_all_alike_leave_room_for_rounding() -> None:
+    familiar = Familiar.of(validation(looks=np.full((1000, 3), 5.0)))
+    assert doubts(familiar) == ()
+    assert doubts(familiar, look=np.full(3, 9.0)) == ("it looks like no validation image",)
+
+
+ROWS, COLUMNS = np.mgrid[0:64, 0:128]
+
+
+def _white_noise(random: np.random.Generator) -> Grey:
+    return random.normal(128, random.uniform(10, 80), (64, 128))
+
+
+def _clouds(random: np.random.Generator) -> Grey:
+    """Return noise whose power falls with the square of the frequency, as that of photographs does."""
+    frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(128)) + 1 / 128
+    waves = np.fft.fft2(random.normal(size=(64, 128))) / frequency ** random.uniform(0.8, 1.5)
+    tones: Grey = np.fft.ifft2(waves).real
+    return (tones - tones.mean()) / tones.std() * random.uniform(15, 50) + 128
+
+
+def _one_tone(random: np.random.Generator) -> Grey:
+    return random.normal(random.uniform(0, 255), random.choice([0.1, 1, 3]), (64, 128))
+
+
+def _gradient(random: np.random.Generator) -> Grey:
+    turn = random.uniform(0, 2 * np.pi)
+    return 128 + random.uniform(20, 120) * (COLUMNS / 128 * np.cos(turn) + ROWS / 64 * np.sin(turn))
+
+
+def _stripes(random: np.random.Generator) -> Grey:
+    turn, width = random.uniform(0, np.pi), random.uniform(3, 30)
+    return 128 + 100 * np.sign(np.sin((COLUMNS * np.cos(turn) + ROWS * np.sin(turn)) * 2 * np.pi / width))
+
+
+def _checkerboard(random: np.random.Generator) -> Grey:
+    side = random.integers(3, 25)
+    return 60 + 140.0 * ((COLUMNS // side + ROWS // side) % 2)
+
+
+def _scribble(random: np.random.Generator) -> Grey:
+    image = Image.new("L", (128, 64), int(random.uniform(180, 250)))
+    for _ in range(random.integers(2, 8)):
+        points = [tuple(point) for point in random.uniform([0, 0], [128, 64], (4, 2))]
+        ImageDraw.Draw(image).line(points, fill=int(random.uniform(0, 130)), width=int(random.integers(1, 5)))
+    return np.asarray(image, float)
+
+
+NOTHING: dict[str, Callable[[np.random.Generator], Grey]] = {
+    "white noise": _white_noise,
+    "clouds": _clouds,
+    "one tone": _one_tone,
+    "gradient": _gradient,
+    "stripes": _stripes,
+    "checkerboard": _checkerboard,
+    "scribble": _scribble,
+}
+
+
+@pytest.fixture(scope="module", params=["medium", "ctc"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reader, Path]:
+    """A shipped model, trained until it reads, and the dataset's metadata file."""
+    folder = tmp_path_factory.mktemp(request.param)
+    metadata = generate_dataset(folder / "generated_data", samples=2500, test_samples=500)
+    loss = "ctc" if request.param == "ctc" else "crossentropy"
+    experiment = {
+        "model": {"name": request.param},
+        "data": {"metadata_path": str(metadata)},
+        "training": {"device": "cpu", "loss_type": loss, "num_epochs": 12, "learning_rate": 0.002, "batch_size": 32},
+        "scheduler": {"type": "cosine", "warmup_epochs": 1},
+    }
+    config = folder / "experiments.yaml"
+    config.write_text(yaml.safe_dump({"experiments": {"one": experiment}}))
+    HyperparameterTuner(
+        str(config), output_dir=str(folder / "out"), results_file=str(folder / "results.json")
+    ).run_experiments()
+    return load_reader(folder / "out" / "one" / "checkpoints" / "best.pt", device="cpu"), metadata
+
+
+@pytest.mark.slow
+class TestTrained:
+    @pytest.mark.parametrize("kind", NOTHING)
+    def test_pictures_of_nothing_are_marked(self, kind: str, trained: tuple[Reader, Path], tmp_path: Path) -> None:
+        random = np.random.default_rng(0)
+        for number in range(100):
+            tones = NOTHING[kind](random).clip(0, 255).astype(np.uint8)
+            Image.fromarray(tones).resize((512, 256)).save(tmp_path / f"{number}.png")
+        marked = [bool(reading.doubts) for reading in trained[0].read_files([tmp_path])]
+        assert sum(marked) >= 95
+
+    def test_few_right_readings_of_the_test_split_are_marked(self, trained: tuple[Reader, Path]) -> None:
+        reader, metadata = trained
+        test = open_pixel_cache(metadata, ["test"])["test"]
+        readings = zip(reader.read_files(test.image_paths), test.labels, strict=True)
+        marked = [bool(reading.doubts) for reading, label in readings if reading.text == decode_label(label)]
+        assert len(marked) > 400
+        assert sum(marked) / len(marked) <= 0.05

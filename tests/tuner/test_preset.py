@@ -1,0 +1,222 @@
+"""The winner as a configuration: trained again elsewhere, it gives the same bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import (
+    ConfigurationError,
+    TrainingConfig,
+    config_digest,
+    load_experiments,
+    load_model_definitions,
+    name_problem,
+)
+from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, TrialRecord, ended_records, load_study
+from tuner.best import Winner, find_winner, winner_lines
+from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.preset import best_preset, check_preset_path, preset_name, write_preset
+
+TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
+KINDS = ("preset", "search attention", "search ctc")
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
+) -> Path:
+    """The output folder of a preset and five search trials, attention and CTC models among them; not to be changed."""
+    folder = tmp_path_factory.mktemp("searched")
+    config = configs_in(folder)({"one": {"training": {"seed": 7, "learning_rate": 0.01}}}, targets=TARGETS)
+    space = spaces_in(folder)(base={"num_epochs": 3, "early_stopping_patience": 2})
+    HyperparameterTuner(
+        str(config),
+        output_dir=str(folder / "out"),
+        results_file=str(folder / "results.json"),
+        space_file=str(space),
+        search=SearchRequest(pruner=PrunerName.NONE, at_least=5),
+    ).run_experiments()
+    return folder / "out"
+
+
+TARGETS = {"character_accuracy": 0.5, "convergence_epochs": 2}
+
+
+def chosen(output_dir: Path, kind: str) -> Winner:
+    """Return a trial of a kind as if it was the winner."""
+    study, _ = load_study(output_dir)
+    record = next(record for record in ended_records(study) if kind == kind_of(record))
+    return replace(find_winner(output_dir), record=record)
+
+
+def kind_of(record: TrialRecord) -> str:
+    if record.kind is TrialKind.PRESET:
+        return "preset"
+    return f"search {'ctc' if record.training_config.loss_type == 'ctc' else 'attention'}"
+
+
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return what a training measured, times aside."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_the_preset_again_gives_the_same_bits(
+    kind: str, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = chosen(searched, kind)
+    (tmp_path / "taken").mkdir()
+    preset = best_preset(winner, tmp_path / "taken" / "best.yaml")
+    write_preset(preset, tmp_path / "taken" / "best.yaml")
+    monkeypatch.chdir(tmp_path)
+    tuner = HyperparameterTuner("taken/best.yaml", output_dir="again", results_file="again.json")
+    tuner.run_experiments()
+    assert epochs(tmp_path / "again" / preset.name) == epochs(searched / winner.name)
+    assert preset.name == f"best_{winner.name}"
+
+
+def test_the_file_says_where_it_comes_from_and_has_no_keys_without_effect(searched: Path, tmp_path: Path) -> None:
+    winner = chosen(searched, "search ctc")
+    out = tmp_path / "best.yaml"
+    preset = best_preset(winner, out)
+    write_preset(preset, out)
+    text = out.read_text(encoding="utf-8")
+    assert [line for line in winner_lines(winner) if f"# {line}\n" not in text] == []
+    assert str(winner.checkpoint) in text
+    file = load_experiments(out)
+    assert [note for note in file.notes if "no effect" in note] == []
+    assert file.targets.model_dump(exclude_none=True) == TARGETS
+    config = file.experiments[preset.name]
+    assert config.seed == 7
+    assert config.experiment_name == preset.name
+    ours, theirs = winner.record.training_config, config
+    assert (theirs.learning_rate, theirs.batch_size, theirs.loss_type) == (ours.learning_rate, ours.batch_size, "ctc")
+
+
+def test_a_preset_of_every_setting_is_read_back_whole(searched: Path, tmp_path: Path) -> None:
+    """Every field that has an effect is in the file, whatever its value."""
+    winner = chosen(searched, "preset")
+    odd = TrainingConfig(
+        model_name="tiny",
+        batch_size=3,
+        augmentation=False,
+        mixed_precision=True,
+        num_epochs=7,
+        learning_rate=1e-5,
+        weight_decay=0.0,
+        gradient_clip_norm=0.25,
+        loss_type="focal",
+        focal_alpha=0.5,
+        focal_gamma=1.5,
+        optimizer_type="adamw",
+        optimizer_betas=[0.8, 0.99],
+        scheduler_type="plateau",
+        min_lr=3e-7,
+        patience=2,
+        factor=0.3,
+        early_stopping_patience=4,
+        early_stopping_min_delta=0.01,
+        early_stopping_monitor="val_loss",
+        early_stopping_mode="min",
+        seed=2**32 - 1,
+    )
+    record = replace(winner.record, config={name: getattr(odd, name) for name in vars(odd)})
+    out = tmp_path / "odd.yaml"
+    write_preset(best_preset(replace(winner, record=record), out), out)
+    (config,) = load_experiments(out).experiments.values()
+    assert config_digest(config) == config_digest(odd)
+
+
+def test_networks_of_the_study_are_written_beside_the_preset(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    winner = chosen(searched, "preset")
+    preset = best_preset(winner, Path("mine.yaml"))
+    write_preset(preset, Path("mine.yaml"))
+    assert preset.models_path == tmp_path / "mine_models.yaml"
+    assert load_model_definitions(tmp_path / "mine_models.yaml") == winner.terms.definitions
+    assert preset.config.model_config_path == str(tmp_path / "mine_models.yaml")
+    printed = best_preset(winner, None)
+    assert printed.models_path is None
+    assert load_model_definitions(printed.config.model_config_path) == winner.terms.definitions
+
+
+def with_shipped_models(winner: Winner) -> Winner:
+    shipped = load_model_definitions(TrainingConfig.model_config_path)
+    models = {name: definition.model_dump(mode="json") for name, definition in shipped.items()}
+    record = replace(winner.record, config=winner.record.config | {"model_name": "medium"})
+    return replace(winner, record=record, terms=replace(winner.terms, models=models))
+
+
+def test_packaged_networks_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    winner = with_shipped_models(chosen(searched, "preset"))
+    preset = best_preset(winner, Path("best.yaml"))
+    assert preset.models_path is None
+    assert preset.config.model_config_path == TrainingConfig.model_config_path
+    # But where a file of that name comes first, the networks must not be that file's.
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "model_config.yaml").write_text("models: {}\n")
+    assert best_preset(winner, Path("best.yaml")).models_path == tmp_path / "best_models.yaml"
+
+
+def test_a_changed_network_of_a_packaged_name_is_not_taken_for_it(searched: Path, tmp_path: Path) -> None:
+    winner = with_shipped_models(chosen(searched, "preset"))
+    models = {name: definition | {"width": 8} for name, definition in winner.terms.models.items()}
+    changed = replace(winner, terms=replace(winner.terms, models=models))
+    assert best_preset(changed, tmp_path / "best.yaml").models_path == tmp_path / "best_models.yaml"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [
+        ("search_0007", "best_search_0007"),
+        ("ខ្មែរ", "best_ខ្មែរ"),
+        ("x" * 64, "best_" + "x" * 59),
+        ("x" * 58 + " y", "best_" + "x" * 58),
+        ("ខ" * 64, "best_" + "ខ" * 59),
+    ],
+)
+def test_names_are_allowed_ones(experiment: str, name: str) -> None:
+    assert preset_name("best", experiment) == name
+    assert name_problem(name) is None
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(searched: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best.yaml"
+    preset = best_preset(find_winner(searched), out)
+    for _ in range(2):  # its own files it replaces
+        write_preset(preset, out)
+    for path in (out, tmp_path / "best_models.yaml"):
+        own, foreign = path.read_bytes(), b"\xff\xfe of another program"
+        path.write_bytes(foreign)
+        with pytest.raises(ConfigurationError, match="is there already and was not written by"):
+            write_preset(preset, out)
+        assert path.read_bytes() == foreign
+        path.write_bytes(own)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.yaml", "best_models.yaml"]
+
+
+@pytest.mark.parametrize(("out", "message"), [(".", "this is a folder"), ("no/best.yaml", "there is no folder")])
+def test_places_that_cannot_be_written_are_refused(
+    out: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        check_preset_path(Path(out))
+
+
+def test_odd_names_of_folders_cannot_break_out_of_the_comments(searched: Path, tmp_path: Path) -> None:
+    winner = replace(find_winner(searched), folder=OutputFolder(tmp_path / "a\nexperiments: {}\n# \udcff"))
+    preset = best_preset(winner, tmp_path / "best.yaml")
+    assert list(yaml.safe_load(preset.text)["experiments"]) == [preset.name]
+    preset.text.encode("utf-8")

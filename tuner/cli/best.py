@@ -1,0 +1,120 @@
+"""``best``: the winner of a study, as a configuration to train again and a checkpoint to read with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.cli.command import Command, add_json_option, add_study_options, filled
+from tuner.cli.errors import DONE, gathered
+
+if TYPE_CHECKING:
+    from tuner.best import Winner
+    from tuner.preset import Preset
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``best``."""
+    parser.add_argument(
+        "--out",
+        metavar="P",
+        type=filled,
+        help="write the configuration there; a file that best itself wrote is replaced (default: standard output)",
+    )
+    add_json_option(parser)
+    add_study_options(parser)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return what keeps the winner from being found, or its configuration from being written."""
+    from tuner.preset import check_preset_path
+
+    checks: list[Callable[[], object]] = [lambda: _winner(options)]
+    if options.out is not None:
+        checks.append(lambda: check_preset_path(Path(options.out)))
+    return gathered(checks, options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the winner as an experiments file with comments, or write that file and say what is in it."""
+    from tuner.preset import best_preset, write_preset
+
+    winner = _winner(options)
+    out = None if options.out is None else Path(options.out)
+    preset = best_preset(winner, out)
+    if out is not None:
+        write_preset(preset, out)
+    if options.json:
+        print(json.dumps(_plain(winner, preset, out), ensure_ascii=False, indent=2))
+    elif out is None:
+        sys.stdout.write(preset.text)
+    else:
+        _print(winner, preset, out)
+    return DONE
+
+
+def _winner(options: argparse.Namespace) -> Winner:
+    from tuner.best import find_winner
+
+    return find_winner(Path(options.output_dir), storage=options.storage, study_name=options.study)
+
+
+def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
+    from search_spaces import experiments_data
+
+    epoch = winner.best_epoch
+    return {
+        "study": winner.study,
+        "output_dir": str(winner.folder.path),
+        "number": winner.record.number,
+        "name": winner.name,
+        "why": winner.why,
+        "better_by_monitor": winner.leader,
+        "outcome": asdict(winner.outcome),
+        "best_epoch": None if epoch is None else asdict(epoch),
+        "checkpoint": str(winner.checkpoint) if winner.checkpoint.is_file() else None,
+        "versions": dict(winner.terms.versions),
+        "preset": experiments_data({preset.name: preset.config}, winner.targets),
+        "preset_file": None if out is None else str(out.absolute()),
+    }
+
+
+def _print(winner: Winner, preset: Preset, out: Path) -> None:
+    from tuner.best import winner_lines
+    from tuner.screen import console_on, shown_path
+
+    console = console_on(sys.stdout)
+    written = [shown_path(out), *([shown_path(preset.models_path)] if preset.models_path else [])]
+    quoted = shlex.quote(shown_path(out))
+    metadata, checkpoint = shlex.quote(preset.config.metadata_path), shlex.quote(shown_path(winner.checkpoint))
+    for line in [
+        *winner_lines(winner),
+        f"written     {' and '.join(written)}",
+        "",
+        f"again       khmer-tuner run --config {quoted} --output-dir ANOTHER_FOLDER",
+        f"test        khmer-tuner evaluate --metadata {metadata} --checkpoint {checkpoint}",
+        f"confirm     khmer-tuner confirm --output-dir {shlex.quote(shown_path(winner.folder.path))}",
+    ]:
+        console.print(line, soft_wrap=True)
+
+
+COMMAND = Command(
+    name="best",
+    summary="print or write the winning configuration, ready for `run --config`, and where its checkpoint is",
+    examples="""\
+  khmer-tuner best
+  khmer-tuner best --out best.yaml
+  khmer-tuner best --json
+
+The configuration is named after the trial (best_search_0007) and has its seed, so that training it again in another
+--output-dir gives the same figures. If the study's networks are not the packaged ones, they are written beside it.""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)

@@ -1,0 +1,158 @@
+"""``confirm``: train the best configurations again on new seeds; is the winner really better?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.cli.command import (
+    Command,
+    add_device_option,
+    add_json_option,
+    add_study_options,
+    add_workers_option,
+    whole_number,
+)
+from tuner.cli.errors import DONE, FAILED, gathered
+
+if TYPE_CHECKING:
+    from tuner.confirmation import Confirmation, Contender
+    from tuner.contenders import Contenders
+
+_COMPARED = "test char"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``confirm``."""
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=whole_number(2, 1000),
+        default=3,
+        help="how many of the best configurations (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        type=whole_number(1, 1000),
+        default=3,
+        help="on how many new seeds each is trained; more of them show smaller differences (default: %(default)s)",
+    )
+    add_workers_option(parser)
+    add_device_option(parser)
+    add_json_option(parser)
+    add_study_options(parser)
+
+
+def problems(options: argparse.Namespace) -> list[str]:
+    """Return why there is nothing to compare, or nothing to compare it on."""
+    return gathered([lambda: _contenders(options)], options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train what is not trained yet, then print what that shows."""
+    from tuner.cli.displays import display_of_run
+    from tuner.confirmation import confirm
+
+    contenders = _contenders(options)
+    confirmation = confirm(
+        contenders,
+        contenders.new_seeds(options.seeds),
+        open_display=partial(display_of_run, with_summary=False, debug=options.debug),
+        workers=options.workers,
+        device=options.device,
+    )
+    if options.json:
+        print(json.dumps(_plain(confirmation), ensure_ascii=False, indent=2))
+    else:
+        _print(confirmation)
+    return FAILED if confirmation.count("failed") or not confirmation.count("completed") else DONE
+
+
+def _contenders(options: argparse.Namespace) -> Contenders:
+    from tuner.contenders import find_contenders
+
+    return find_contenders(Path(options.output_dir), options.top, storage=options.storage, study_name=options.study)
+
+
+def _plain(confirmation: Confirmation) -> dict[str, Any]:
+    from tuner.confirmation import FIGURES
+
+    return {
+        "seeds": list(confirmation.seeds),
+        "folder": str(confirmation.folder),
+        "configurations": [
+            asdict(item)
+            | {"mean": {name: item.mean(name) for name in FIGURES}}
+            | {"standard_deviation": {name: item.deviation(name) for name in FIGURES}}
+            for item in confirmation.contenders
+        ],
+        "comparisons": [
+            asdict(comparison) | {"better": comparison.better, "sentence": comparison.sentence(_COMPARED)}
+            for comparison in confirmation.comparisons
+        ],
+    }
+
+
+def _print(confirmation: Confirmation) -> None:
+    from tuner.screen import console_on, plain_table, shown_path
+
+    console = console_on(sys.stdout)
+    headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")
+    table = plain_table(*headers, right=(1, 2, 3, 4))
+    for item in confirmation.contenders:
+        again = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
+        table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *again)
+    seeds = ", ".join(map(str, confirmation.seeds))
+    console.print(f"mean +- standard deviation over seeds {seeds}", soft_wrap=True)
+    console.print()
+    console.print(table)
+    console.print()
+    for comparison in confirmation.comparisons:
+        # A sentence of two lines: broken between words on a terminal, and whole for programs.
+        console.print(comparison.sentence(_COMPARED), soft_wrap=not console.is_terminal)
+    for line in _not_completed(confirmation):
+        console.print(line, soft_wrap=True)
+    console.print()
+    console.print(f"repetitions: {shown_path(confirmation.folder)}", soft_wrap=True)
+
+
+def _cell(item: Contender, figure: str) -> str:
+    mean, deviation = item.mean(figure), item.deviation(figure)
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} +- {deviation:.4f}"
+
+
+def _not_completed(confirmation: Confirmation) -> list[str]:
+    """Say how many trainings are not among the figures, and why."""
+    lines = []
+    if failed := confirmation.count("failed"):
+        lines.append(f"{_trainings(failed)} left out because they failed; logs in the folder below say why")
+    if unfinished := confirmation.count("unfinished"):
+        lines.append(f"{_trainings(unfinished)} left out, not being finished yet; the same command goes on")
+    return lines
+
+
+def _trainings(count: int) -> str:
+    return "1 training is" if count == 1 else f"{count} trainings are"
+
+
+COMMAND = Command(
+    name="confirm",
+    summary="train the best configurations again on new seeds: is the winner really better?",
+    examples="""\
+  khmer-tuner confirm --top 2 --seeds 2
+  khmer-tuner confirm --top 2 --seeds 2 --json
+
+What was found best by many trials looks better than it is. So the best configurations are trained again, each on the
+same new seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.""",
+    add_options=add_options,
+    run=run,
+    problems=problems,
+)

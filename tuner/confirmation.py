@@ -1,0 +1,215 @@
+"""Training the best configurations of a study again on new seeds, to see which of them are better than others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from search_spaces import ConfigurationError, TrainingConfig
+from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ended_records
+from tuner.contenders import TEST_SPLIT, Contenders
+from tuner.display import Display
+from tuner.inference import evaluate_split, load_reader
+from tuner.paired import Comparison, compare
+from tuner.preset import preset_config, preset_name
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.study_place import StudyPlace
+from tuner.study_run import run_study
+from tuner.training.history import read_metrics
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One configuration trained on one new seed.
+
+    Attributes:
+        seed: The seed.
+        state: ``completed``, ``failed``, or ``unfinished`` if it was left for later.
+        val_char_accuracy: Of the epoch that was kept, 0 to 1; None if it has not completed.
+        val_seq_accuracy: The same.
+        test_char_accuracy: The same, on the images that neither training nor the choice of an epoch has seen.
+        test_seq_accuracy: The same.
+    """
+
+    seed: int
+    state: str
+    val_char_accuracy: float | None = None
+    val_seq_accuracy: float | None = None
+    test_char_accuracy: float | None = None
+    test_seq_accuracy: float | None = None
+
+
+FIGURES = ("val_char_accuracy", "val_seq_accuracy", "test_char_accuracy", "test_seq_accuracy")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration and its repetitions.
+
+    Attributes:
+        name: Of its trial in the study.
+        first_val_char_accuracy: What the study chose it for, 0 to 1. Being chosen makes it look better than it is.
+        repetitions: One for each seed.
+    """
+
+    name: str
+    first_val_char_accuracy: float
+    repetitions: tuple[Repetition, ...]
+
+    def values(self, figure: str) -> list[float]:
+        """Return one of `FIGURES` of every repetition that has completed."""
+        found = (getattr(repetition, figure) for repetition in self.repetitions)
+        return [value for value in found if value is not None]
+
+    def mean(self, figure: str) -> float | None:
+        """Return a figure's mean; None if no repetition has completed."""
+        values = self.values(figure)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, figure: str) -> float | None:
+        """Return a figure's standard deviation over the seeds; None if fewer than two have completed."""
+        values = self.values(figure)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What training the best configurations again has shown.
+
+    Attributes:
+        seeds: The new seeds.
+        folder: Where the repetitions are.
+        contenders: The configurations, in the order of the study.
+        comparisons: The study's winner with each of the others, by test character accuracy.
+    """
+
+    seeds: tuple[int, ...]
+    folder: Path
+    contenders: tuple[Contender, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def count(self, state: str) -> int:
+        """Return how many repetitions are in a state."""
+        return sum(repetition.state == state for item in self.contenders for repetition in item.repetitions)
+
+
+def confirm(
+    contenders: Contenders,
+    seeds: Sequence[int],
+    *,
+    open_display: Callable[[], AbstractContextManager[Display]],
+    workers: int = 1,
+    device: str | None = None,
+) -> Confirmation:
+    """Train configurations on new seeds and score them on the test split; what is trained already stays as it is.
+
+    Every seed is an ordinary study, in ``{output_dir}_confirm/seed_{seed}``, so it can be interrupted and repeated.
+
+    Args:
+        contenders: What to train.
+        seeds: The new seeds.
+        open_display: Opens who is told, for each seed anew.
+        workers: Processes that train side by side.
+        device: Where all train; None for where each configuration says.
+
+    Raises:
+        ConfigurationError: What was trained there before is of another study, or cannot be read any more.
+        DataLoaderError: The dataset is missing or damaged.
+    """
+    found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in contenders.records}
+    for position, seed in enumerate(seeds, start=1):
+        with open_display() as display:
+            display.note(f"seed {seed} ({position} of {len(seeds)}): {contenders.seed_dir(seed)}")
+            session = _session(contenders, seed, display, device)
+            results_file = str(contenders.seed_dir(seed) / "results.json")
+            names = frozenset(session.workplace.experiments)
+            run_study(session, Scope(names, search=False), Limits(), workers=workers, results_file=results_file)
+        for name, repetition in _repetitions(contenders, session, seed):
+            found[name].append(repetition)
+        if session.stop_asked:
+            break
+    return _confirmation(contenders, seeds, found)
+
+
+def _session(contenders: Contenders, seed: int, display: Display, device: str | None) -> Session:
+    experiments, folder = _experiments(contenders, seed), contenders.seed_dir(seed)
+    try:
+        return Session.open(
+            StudyPlace(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device),
+            experiments,
+            contenders.targets,
+            file_order=list(experiments),
+            may_generate=False,
+            display=display,
+            device=device,
+        )
+    except ConfigurationError as error:
+        if not folder.exists():
+            raise
+        # The usual remedies do not help here: nobody chose this folder.
+        remedy = f"{folder} was trained for the study as it was then: move {contenders.root} away to train all again"
+        raise ConfigurationError([*error.problems, remedy]) from error
+
+
+def _experiments(contenders: Contenders, seed: int) -> dict[str, TrainingConfig]:
+    models = contenders.folder.model_definitions_path
+    names = {record.number: _name(record) for record in contenders.records}
+    return {
+        names[record.number]: replace(preset_config(record, contenders.terms, names[record.number], models), seed=seed)
+        for record in contenders.records
+    }
+
+
+def _name(record: TrialRecord) -> str:
+    # Names of search trials are reserved for search trials.
+    name = record.experiment_name
+    return name if record.kind is TrialKind.PRESET else preset_name("best", name)
+
+
+def _repetitions(contenders: Contenders, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
+    ended = {record.experiment_name: record for record in ended_records(session.study)}
+    for contender in contenders.records:
+        record = ended.get(_name(contender))
+        yield contender.experiment_name, _repetition(contenders, session, seed, record)
+
+
+def _repetition(contenders: Contenders, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
+    if record is None:
+        return Repetition(seed, "unfinished")
+    if record.phase is TrialPhase.FAILED:
+        return Repetition(seed, "failed")
+    folder = session.workplace.folder.trial_dir(record.experiment_name)
+    reader = load_reader(folder / "checkpoints" / "best.pt", device=session.workplace.device or TrainingConfig.device)
+    test = evaluate_split(reader, contenders.metadata_path, TEST_SPLIT)
+    assert record.outcome is not None, "a completed trial has an outcome"
+    kept = next(epoch for epoch in read_metrics(folder) if epoch.epoch == record.outcome.best_epoch)
+    return Repetition(
+        seed, "completed", kept.val_char_accuracy, kept.val_seq_accuracy, test.char_accuracy, test.seq_accuracy
+    )
+
+
+def _confirmation(
+    contenders: Contenders, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
+) -> Confirmation:
+    items = []
+    for record in contenders.records:
+        assert record.outcome is not None, "a completed trial has an outcome"
+        missing = (Repetition(seed, "unfinished") for seed in seeds[len(found[record.experiment_name]) :])
+        repetitions = (*found[record.experiment_name], *missing)
+        items.append(Contender(record.experiment_name, record.outcome.best_val_char_accuracy, repetitions))
+    winner, *others = items
+    comparisons = (compare(winner.name, other.name, _pairs(winner, other)) for other in others)
+    return Confirmation(tuple(seeds), contenders.root, tuple(items), tuple(comparisons))
+
+
+def _pairs(winner: Contender, other: Contender) -> list[tuple[float, float]]:
+    pairs = zip(winner.repetitions, other.repetitions, strict=True)
+    return [
+        (one.test_char_accuracy, two.test_char_accuracy)
+        for one, two in pairs
+        if one.test_char_accuracy is not None and two.test_char_accuracy is not None
+    ]

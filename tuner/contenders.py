@@ -1,0 +1,102 @@
+"""The best configurations of a study that are to be trained again; no PyTorch is needed to find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces import ConfigurationError, DataLoaderError, Targets, config_digest
+from studies import (
+    OutputFolder,
+    StudyTerms,
+    TrialRecord,
+    best_records,
+    ended_records,
+    load_study,
+    study_targets,
+    study_terms,
+)
+from tuner.data.pixel_cache import open_pixel_cache
+
+TEST_SPLIT = "test"
+
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The best configurations of a study.
+
+    Attributes:
+        folder: The study's output folder.
+        terms: What its trials have in common.
+        targets: What they should reach.
+        records: The best completed trials that differ in what they train, the best first.
+    """
+
+    folder: OutputFolder
+    terms: StudyTerms
+    targets: Targets
+    records: tuple[TrialRecord, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder of their repetitions, beside the study's."""
+        return self.folder.path.with_name(f"{self.folder.path.name}_confirm")
+
+    @property
+    def metadata_path(self) -> str:
+        """The dataset, where the study has found it last."""
+        return str(self.terms.dataset["metadata_path"])
+
+    def seed_dir(self, seed: int) -> Path:
+        """Return the output folder of the repetitions on a seed."""
+        return self.root / f"seed_{seed}"
+
+    def new_seeds(self, count: int) -> list[int]:
+        """Return seeds that are not the study's own: the next ones, so that repeating the command finds its work."""
+        return [(self.terms.seed + step) % _SEEDS for step in range(1, count + 1)]
+
+
+def find_contenders(
+    output_dir: Path, top: int, *, storage: str | None = None, study_name: str | None = None
+) -> Contenders:
+    """Return the best configurations of a study, at most `top`, and make sure that they can be tested.
+
+    Args:
+        output_dir: The study's output folder; it is only read.
+        top: How many, 2 or more.
+        storage: The study's storage URL, needed only to add a password.
+        study_name: The study's name, needed only to make sure.
+
+    Raises:
+        ConfigurationError: There is no study, fewer than two configurations have completed, or its dataset has no
+            split for testing.
+    """
+    study, folder = load_study(output_dir, storage_url=storage, name=study_name)
+    differing: dict[str, TrialRecord] = {}
+    for record in best_records(ended_records(study)):
+        differing.setdefault(config_digest(record.training_config), record)
+    if len(differing) < 2:
+        raise ConfigurationError(
+            f"output folder {folder.path}: {len(differing) or 'none'} of its configurations has completed, and two are "
+            "needed to be compared; `khmer-tuner status` shows how far they are, `khmer-tuner search` adds some"
+        )
+    contenders = Contenders(folder, study_terms(study), study_targets(study), tuple(differing.values())[:top])
+    _check_test_split(contenders)
+    return contenders
+
+
+def _check_test_split(contenders: Contenders) -> None:
+    dataset = contenders.terms.dataset
+    needed = f"the best configurations are compared on the split {TEST_SPLIT!r}, which none of them has seen"
+    used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "chooses by it"}
+    if TEST_SPLIT in used:
+        raise ConfigurationError(
+            f"{contenders.metadata_path}: {needed}; this study {used[TEST_SPLIT]}: train on other splits"
+        )
+    try:
+        open_pixel_cache(contenders.metadata_path, [TEST_SPLIT])
+    except DataLoaderError as error:
+        first, *others = error.problems
+        raise ConfigurationError([f"{first}; {needed}", *others]) from error

@@ -1,0 +1,165 @@
+"""A trial of a study as an experiments file of its own, which gives the same training anywhere."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from search_spaces import (
+    ConfigurationError,
+    TrainingConfig,
+    definitions_yaml,
+    experiments_yaml,
+    load_model_definitions,
+    name_problem,
+    resolve_config_path,
+)
+from search_spaces.yaml_files import PACKAGE_FOLDER
+from studies import StudyTerms, TrialRecord, write_text
+from tuner.best import Winner, winner_lines
+
+_FIRST_LINE = "# Written by khmer-tuner best:"
+_FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The winner of a study as an experiment.
+
+    Attributes:
+        name: The experiment's name.
+        config: What it trains.
+        text: The experiments file.
+        models_path: The file with the networks that must be written beside it; None if none is needed.
+        models_text: What is in that file.
+    """
+
+    name: str
+    config: TrainingConfig
+    text: str
+    models_path: Path | None
+    models_text: str
+
+
+def preset_name(prefix: str, experiment_name: str) -> str:
+    """Return a name for the repetition of an experiment: the prefix and as much of its name as there is room for."""
+    name = f"{prefix}_{experiment_name}"
+    while name_problem(name) is not None:
+        name = name[:-1]
+    return name
+
+
+def preset_config(record: TrialRecord, terms: StudyTerms, name: str, models_path: Path) -> TrainingConfig:
+    """Return what trains a trial of a study again, to the same bits on the same kind of machine.
+
+    A training depends on its settings (the seed among them), the dataset and the networks alone; not on the trial's
+    number, on other trials, or on whether it was interrupted.
+
+    Args:
+        record: The trial.
+        terms: Of its study; they know where the dataset was found last.
+        name: The experiment's name.
+        models_path: The file that defines its network.
+    """
+    return replace(
+        record.training_config,
+        experiment_name=name,
+        metadata_path=str(terms.dataset["metadata_path"]),
+        model_config_path=str(models_path),
+    )
+
+
+def best_preset(winner: Winner, out: Path | None) -> Preset:
+    """Return a study's winner as a preset.
+
+    Args:
+        winner: The winner.
+        out: The file that it goes to, if networks of the study's own may be written beside it; if not, they are named
+            where the study has them.
+    """
+    name = preset_name("best", winner.name)
+    models_path, needed = _models(winner, out)
+    config = preset_config(winner.record, winner.terms, name, models_path)
+    text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
+    return Preset(name, config, text, models_path if needed else None, definitions_yaml(winner.terms.definitions))
+
+
+def check_preset_path(out: Path) -> None:
+    """Refuse a file that a preset must not be written to: one that somebody else has written, or in no folder.
+
+    Raises:
+        ConfigurationError: It cannot be used; what is wrong.
+    """
+    folder = out.absolute().parent
+    if out.is_dir():
+        raise ConfigurationError(f"--out {out}: this is a folder; name a file in it")
+    if not folder.is_dir():
+        raise ConfigurationError(f"--out {out}: there is no folder {folder}; create it first")
+    for path, first_line in ((out, _FIRST_LINE), (_models_beside(out), _FIRST_LINE_OF_MODELS)):
+        if path.exists() and not _begins_with(path, first_line):
+            raise ConfigurationError(
+                f"--out {out}: {path} is there already and was not written by `khmer-tuner best`; name another file"
+            )
+
+
+def write_preset(preset: Preset, out: Path) -> None:
+    """Write a preset, its networks first, so that there is never a preset without them.
+
+    Raises:
+        ConfigurationError: As `check_preset_path`.
+    """
+    check_preset_path(out)
+    if preset.models_path is not None:
+        write_text(preset.models_path, preset.models_text)
+    write_text(out, preset.text)
+
+
+def _models(winner: Winner, out: Path | None) -> tuple[Path, bool]:
+    """Return the file that defines the winner's network, and whether it is still to be written."""
+    if _is_shipped(winner):
+        return Path(TrainingConfig.model_config_path), False
+    if out is None:
+        return winner.folder.model_definitions_path, False
+    return _models_beside(out), True
+
+
+def _models_beside(out: Path) -> Path:
+    return out.absolute().with_name(f"{out.stem}_models.yaml")
+
+
+def _is_shipped(winner: Winner) -> bool:
+    """Return whether the default definitions file is this program's and has the winner's network."""
+    default, name = Path(TrainingConfig.model_config_path), winner.record.training_config.model_name
+    # One in the working directory would come first.
+    is_packaged = resolve_config_path(default) == PACKAGE_FOLDER / default
+    return is_packaged and load_model_definitions(default).get(name) == winner.terms.definitions.get(name)
+
+
+def _begins_with(path: Path, first_line: str) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().startswith(first_line)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _head(winner: Winner, out: Path | None) -> str:
+    """Return the comments at the beginning of the file."""
+    file = shlex.quote(str(out or "FILE"))
+    dataset = str(winner.terms.dataset.get("fingerprint", ""))[:12]
+    lines = [
+        f"{_FIRST_LINE} the best trial of a study. To train it again:",
+        f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
+        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch, kind of processor and",
+        "# number of threads.",
+        "#",
+        *(f"# {line}" for line in winner_lines(winner)),
+        f"# dataset     fingerprint {dataset}",
+    ]
+    return "".join(f"{_printable(line)}\n" for line in lines)
+
+
+def _printable(text: str) -> str:
+    """Return a line for a comment: a folder's name may hold line breaks and what is not UTF-8."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
