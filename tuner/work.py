@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces import TrainingConfig
 from studies import (
@@ -41,7 +45,9 @@ def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> No
     """
     # A process that died just after telling the study how a trial ended has left the rest to us.
     tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study))
-    write_study_note(session.study, session.workplace.folder)
+    # What is only shown keeps nobody from working: a database that cannot be written fails where it matters.
+    with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+        write_study_note(session.study, session.workplace.folder)
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
     left = len(planned) - len(done)

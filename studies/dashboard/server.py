@@ -134,14 +134,16 @@ class DashboardServer:
 
 @contextmanager
 def _silence(debug: bool) -> Iterator[None]:
-    """Keep from users what libraries say of plots of few trials, of slow requests and of closed connections."""
-    if debug:
-        yield
-        return
-    loggers = [logging.getLogger(name) for name in ("optuna", "optuna_dashboard", "waitress")]
+    """Keep from users what libraries say of plots of few trials, of slow requests and of closed connections.
+
+    That requests wait for each other on a busy machine is no news to those who look for errors either.
+    """
+    names = ("waitress.queue",) if debug else ("optuna", "optuna_dashboard", "waitress")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        if not debug:
+            warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
         try:
