@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tuner.data.generation import generate_dataset
+Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,18 +40,8 @@ def test_the_folder_map_is_the_tree(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_commands_work_as_printed(tmp_path: Path) -> None:
-    """After a run of the documented presets, on so few images that it takes a minute."""
-    generate_dataset(tmp_path / "generated_data", samples=40, test_samples=10)
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for command in ["khmer-tuner run", *OTHERS]:
-        done = subprocess.run(
-            shlex.split(command),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+def test_commands_work_as_printed(after_a_run: Path, shell: Shell) -> None:
+    (after_a_run / "scripts").symlink_to(ROOT / "scripts")
+    for command in OTHERS:
+        done = shell(shlex.split(command), after_a_run)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

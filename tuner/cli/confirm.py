@@ -145,7 +145,7 @@ def _trainings(count: int) -> str:
 
 COMMAND = Command(
     name="confirm",
-    summary="train the best configurations again on new seeds: is the winner really better?",
+    summary="train the best configurations again on new seeds, to see whether the winner is really better",
     examples="""\
   khmer-tuner confirm --top 2 --seeds 2
   khmer-tuner confirm --top 2 --seeds 2 --json

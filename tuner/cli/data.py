@@ -80,7 +80,8 @@ COMMAND = Command(
     examples="""\
   khmer-tuner data
   khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
-  khmer-tuner data --fonts system --out many_fonts""",
+
+`--fonts system` draws with the Khmer fonts that are installed on this machine, if there are any.""",
     add_options=add_options,
     run=run,
 )
