@@ -1,0 +1,51 @@
+"""What tests of the whole program begin with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.data.generation import generate_dataset
+
+Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment in which `khmer-tuner` is this one."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def shell(environment: dict[str, str]) -> Shell:
+    """Run a command in a folder, with nobody at the keyboard."""
+
+    def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _run_of_the_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("presets")
+    generate_dataset(folder / "generated_data", samples=40, test_samples=10)
+    done = shell(["khmer-tuner", "run"], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def after_a_run(_run_of_the_presets: Path, tmp_path: Path) -> Path:
+    """A folder in which `khmer-tuner run` has trained the presets, on so few images that it takes a minute."""
+    folder = tmp_path / "after_a_run"
+    shutil.copytree(_run_of_the_presets, folder)
+    return folder
