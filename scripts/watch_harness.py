@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Look at a study without end while it trains, and show that nobody can tell it from one that was left alone.
 
-Two workers train the same experiments twice. The first time dashboard, status, export and report run in a loop on a
-finished study beside it, so that they take the same processor time; the second time they run on the study itself. No
-look may fail, no epoch may become slower beyond noise, and the two studies must be equal bit for bit. Everything that
-could change a study through the dashboard is tried all the while.
+Two workers train the same experiments twice. The first time dashboard, status, export and report run in a loop on the
+study itself; the second time on the first one, which is finished, so that they take as much of the processor. No look
+may fail, no epoch may become slower beyond noise, and the two studies must be equal bit for bit. All the while it is
+tried to change the study through the dashboard.
 
 Example: python scripts/watch_harness.py --minutes 5
 """
@@ -36,7 +36,7 @@ from killing.small_study import OUTPUT, RESULTS
 SAMPLES = 400
 EXPERIMENTS = 4
 WORKERS = 2
-PAUSE_S = 2.0
+PAUSE_S = 3.0
 TRIAL_EPOCHS = 6
 WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
 
@@ -63,23 +63,28 @@ class Looks:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 0 if nothing differs, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long each of the two studies trains, about")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="how long each of the two studies would train if nobody looked at anything, about; it takes twice as long",
+    )
     parser.add_argument("--folder", type=Path, help="where to work (default: a new temporary folder)")
     options = parser.parse_args(argv)
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="watch_harness_"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"in {folder}", flush=True)
-    seconds = _first_study(folder)
+    seconds = _seconds_per_epoch(folder)
     epochs = max(2, round(options.minutes * 60 * WORKERS / EXPERIMENTS / seconds))
     print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s each, {WORKERS} workers", flush=True)
     _write_experiments(folder, "experiments.yaml", epochs)
-    beside = _train_and_look(folder / "beside", at=folder / "first")
     watched = _train_and_look(folder / "watched", at=folder / "watched")
-    return _tell(folder, beside, watched)
+    beside = _train_and_look(folder / "beside", at=folder / "watched")
+    return _tell(folder, watched, beside)
 
 
-def _first_study(folder: Path) -> float:
-    """Draw the dataset and train a short study, to be looked at; return how long an epoch takes two workers."""
+def _seconds_per_epoch(folder: Path) -> float:
+    """Draw the dataset and train a short study; return how long an epoch takes when two workers train."""
     _command(folder, "data", "--samples", str(SAMPLES), "--test-samples", "10", "--out", "data")
     _write_experiments(folder, "first.yaml", TRIAL_EPOCHS)
     (folder / "first").mkdir()
@@ -161,7 +166,7 @@ def _dashboard(at: Path, looks: Looks) -> Iterator[str]:
     finally:
         process.terminate()
         _, errors = process.communicate()
-        if errors.strip():
+        if errors.strip() != "stopped":
             looks.note("dashboard", errors.strip())
 
 
@@ -206,30 +211,37 @@ def _wait_for(training: subprocess.Popen[bytes], study: Path) -> None:
         raise SystemExit(f"the training failed:\n{(study / 'output.txt').read_text(encoding='utf-8')}")
 
 
-def _epoch_seconds(study: Path) -> list[float]:
-    """Return how long each epoch of a study took, the first one of each experiment left out."""
+def _epochs(study: Path) -> list[dict[str, float]]:
+    """Return the figures of a study's epochs, the first one of each experiment left out."""
     files = sorted((study / OUTPUT).glob("*/metrics.jsonl"))
     lines = (itertools.islice(file.read_text(encoding="utf-8").splitlines(), 1, None) for file in files)
-    return [json.loads(line)["epoch_seconds"] for line in itertools.chain.from_iterable(lines)]
+    return [json.loads(line) for line in itertools.chain.from_iterable(lines)]
 
 
-def _tell(folder: Path, beside: Looks, watched: Looks) -> int:
-    pictures = [_without_left_over(take_picture(folder / name)) for name in ("beside", "watched")]
+def _epoch_seconds(study: Path) -> list[float]:
+    return [epoch["epoch_seconds"] for epoch in _epochs(study)]
+
+
+def _processor_seconds(study: Path) -> list[float]:
+    """Return what each epoch took of the processor, which does not depend on what else takes some."""
+    return [epoch["epoch_seconds"] * epoch["cpu_percent"] / 100 for epoch in _epochs(study)]
+
+
+def _tell(folder: Path, watched: Looks, beside: Looks) -> int:
+    studies = (folder / "watched", folder / "beside")
+    pictures = [_without_left_over(take_picture(study)) for study in studies]
     changed = differences(*pictures)
-    for difference in changed:
-        print(difference)
-    medians = [statistics.median(_epoch_seconds(folder / name)) for name in ("beside", "watched")]
-    spreads = [statistics.quantiles(_epoch_seconds(folder / name), n=10) for name in ("beside", "watched")]
-    problems = beside.problems + watched.problems
-    for problem in problems:
-        print(problem)
+    problems = watched.problems + beside.problems
+    for told in (*changed, *problems):
+        print(told)
     print(", ".join(f"{count} x {name}" for name, count in sorted(watched.counts.items())))
     print(f"looks that failed: {len(problems)}")
     print(f"items of the study that differ: {len(changed)} of {len(pictures[0])}")
-    print(
-        f"seconds per epoch, watched / beside others' being watched: median {medians[1] / medians[0]:.3f}, "
-        f"9th decile {spreads[1][-1] / spreads[0][-1]:.3f}"
-    )
+    print("an epoch, watched / not watched:")
+    for name, seconds in (("time", _epoch_seconds), ("processor time", _processor_seconds)):
+        one, other = (seconds(study) for study in studies)
+        ratios = (statistics.fmean(one) / statistics.fmean(other), statistics.median(one) / statistics.median(other))
+        print(f"  {name}: mean {ratios[0]:.3f}, median {ratios[1]:.3f}")
     return 1 if problems or changed else 0
 
 

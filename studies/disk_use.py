@@ -47,7 +47,7 @@ class DiskUse:
 
 
 def disk_use(folder: OutputFolder) -> DiskUse:
-    """Return how much room a study takes; files that come or go meanwhile may count or not.
+    """Return how much room a study takes; what comes or goes meanwhile, or is not ours to read, may not count.
 
     Args:
         folder: The study's folder; links in it are not followed.
@@ -79,13 +79,13 @@ def _files(path: str, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple
     """Yield every file below a folder: path, names of the folders between, bytes."""
     try:
         entries = list(os.scandir(path))
-    except FileNotFoundError:  # it went away just now
+    except OSError:  # it went away just now, or is not ours to read
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _files(entry.path, (*inside, entry.name))
         else:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 yield entry.path, inside, entry.stat(follow_symlinks=False).st_size
 
 
@@ -99,5 +99,5 @@ def _database_files(folder: OutputFolder) -> set[str]:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

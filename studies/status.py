@@ -98,7 +98,7 @@ class StudyStatus:
 
     Attributes:
         study: Its name.
-        monitor: The metric of `best_value`; None if the study does not say.
+        monitor: The metric of `best_value`.
         mode: ``max`` or ``min``.
         rows: The trials by number.
         search: How far its open search is; None if it has none.
@@ -107,7 +107,7 @@ class StudyStatus:
     """
 
     study: str
-    monitor: str | None
+    monitor: str
     mode: str
     rows: tuple[StatusRow, ...]
     search: SearchStatus | None

@@ -17,7 +17,7 @@ from studies.file_locks import holder_pid
 from studies.folder import OutputFolder
 from studies.search import search_budget, search_settings, unenqueued_trials
 from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
-from studies.study import study_targets
+from studies.study import study_targets, study_terms
 from studies.targets import targets_met
 from studies.trial_record import TrialKind, TrialPhase, TrialRecord, own_trials, read_record, without_superseded
 
@@ -47,10 +47,10 @@ def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTi
     )
     if epoch_times is not None:
         rows = (_timed(row, epoch_times, folder) for row in rows)
-    metric, targets = study.metric_names, study_targets(study)
+    targets = study_targets(study)
     return StudyStatus(
         study=study.study_name,
-        monitor=metric[0] if metric else None,
+        monitor=study_terms(study).monitor,
         mode="max" if maximize else "min",
         rows=tuple(rows),
         search=_search_status(study, latest),

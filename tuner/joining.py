@@ -89,7 +89,8 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, terms: StudyTe
     study = create_or_join_study(open_storage(storage_url), name, folder, terms)
     text, path = definitions_yaml(study_terms(study).definitions), folder.model_definitions_path
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+        with folder.lock():  # another process may have added models meanwhile
+            write_text(path, definitions_yaml(study_terms(study).definitions))
     return study
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +41,7 @@ from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
 from tuner.training.recorder import log_file
 from tuner.trial_page import TrialPage
+from tuner.want_of_room import is_for_want_of_room
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def _summed_up(
 def _comes_from_outside(error: Exception) -> bool:
     """Return whether an error is none of the experiment's, so that trying again later may well succeed."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return is_for_want_of_room(error)
     # What is configured was checked before it came into the study, so it is this machine that cannot do it.
     return isinstance(error, StorageInternalError | SQLAlchemyError | ConfigurationError)
 

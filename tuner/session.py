@@ -103,6 +103,8 @@ class Session:
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
         study = _join(place, folder, terms_of(first, cache.fingerprint), display)
+        # A study that is kept elsewhere may have been there without this folder.
+        token = stop_token(study) if token is None else token
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
         keep_targets(study, targets)
         if request.at_least or request.more:
@@ -162,12 +164,16 @@ class Session:
 
 def _refuse_early(
     place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
-) -> str:
-    """Refuse what the study cannot take before a dataset is drawn for it; return the token of its latest stop."""
+) -> str | None:
+    """Refuse what the folder's study cannot take before a dataset is drawn for it.
+
+    Returns:
+        The token of the study's latest stop; None if the folder has none yet.
+    """
     try:
         study, _ = load_study(place.output_dir, storage_url=place.storage)
     except ConfigurationError:  # there is none yet
-        return ""
+        return None
     refuse_changes(study, experiments, space)
     refuse_other_search(study, request)
     return stop_token(study)

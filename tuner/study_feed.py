@@ -13,6 +13,9 @@ from tuner.session import Session
 
 # Looking takes longer the more trials there are; it never takes more than this share of the time.
 _MOST_SHARE = 0.01
+_QUICK_S = 0.05
+# What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written.
+LOOK_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError, TypeError)
 
 
 class StudyFeed:
@@ -28,6 +31,7 @@ class StudyFeed:
         self._session = session
         self._every_s = every_s
         self._next = 0.0
+        self._took = 0.0
 
     @property
     def is_due(self) -> bool:
@@ -37,12 +41,17 @@ class StudyFeed:
     def tell(self) -> None:
         """Tell how the study stands now."""
         begun = time.monotonic()
-        # What is only shown keeps nobody from working: a database that cannot be read fails where it is written.
-        with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+        with contextlib.suppress(*LOOK_ERRORS):
             status = look_at_study(self._session.study, self._session.workplace.folder)
             self._session.workplace.display.study_seen(status)
         ended = time.monotonic()
-        self._next = ended + max(self._every_s, (ended - begun) / _MOST_SHARE)
+        self._took = ended - begun
+        self._next = ended + max(self._every_s, self._took / _MOST_SHARE)
+
+    def tell_after_trial(self) -> None:
+        """Tell how the study stands, now that a trial has ended, unless looking takes long."""
+        if self.is_due or self._took < _QUICK_S:
+            self.tell()
 
     def tell_if_due(self) -> None:
         """Tell how the study stands, if the last look is long enough ago."""

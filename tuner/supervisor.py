@@ -19,7 +19,7 @@ from tuner.display.events import replay
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.signals import raise_if_requested
-from tuner.study_feed import StudyFeed
+from tuner.study_feed import LOOK_ERRORS, StudyFeed
 from tuner.worker_process import WorkerProcess
 
 _POLL_S = 0.2
@@ -63,8 +63,9 @@ def work_in_processes(session: Session, scope: Scope, limits: Limits, most: int,
         trials: Trials that are left; no more workers than those begin, and share this process's PyTorch threads.
 
     Raises:
-        ConfigurationError: Every worker has ended because of problems that a user can mend.
-        RuntimeError: Every worker has ended because of a problem, and not all are such.
+        ConfigurationError: Workers have ended because of problems that a user can mend, and trials are left that
+            nobody trains.
+        RuntimeError: The same, and not all problems are such.
     """
     supervisor = _Supervisor(session, scope, limits, most)
     try:
@@ -114,7 +115,7 @@ class _Supervisor:
                 self._end(worker)
             else:
                 self._show(worker, line)
-        if self._problems and not self._succeeded:
+        if self._problems and not (self._succeeded and self._trials_left() == 0):
             raise self._error()
 
     def stop(self) -> None:
@@ -133,15 +134,21 @@ class _Supervisor:
     def _look(self) -> None:
         """Tell how the study stands, and begin a worker if there is work for one more."""
         self._feed.tell()
+        self._begin_if_needed()
+
+    def _begin_if_needed(self) -> None:
         # Those that are between two trials, or just beginning, will take one each.
         idle = sum(worker.running is None for worker in self._workers)
-        if (
-            len(self._workers) < self._most
-            and trials_to_begin(self._session, self._scope) > idle
-            and may_begin(self._session, self._limits)
-        ):
+        if len(self._workers) < self._most and self._trials_left() > idle:
             # The others keep the threads that they have, so this one gets no more than its share.
             self.begin(shared_threads(torch.get_num_threads(), self._most)[-1])
+
+    def _trials_left(self) -> int:
+        """Return how many trials a worker may begin now."""
+        with contextlib.suppress(*LOOK_ERRORS):
+            if may_begin(self._session, self._limits):
+                return trials_to_begin(self._session, self._scope)
+        return 0
 
     def _show(self, worker: WorkerProcess, line: str) -> None:
         with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
@@ -149,7 +156,8 @@ class _Supervisor:
             replay(line, tracker)
             replay(line, self._display)
             if tracker.ended:
-                self._look()
+                self._feed.tell_after_trial()
+                self._begin_if_needed()
 
     def _end(self, worker: WorkerProcess) -> None:
         """Take leave of a worker whose output has ended; another one takes the place of one that was killed."""

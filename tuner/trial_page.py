@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 
 from search_spaces import TrainingConfig
@@ -10,6 +11,9 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.training.illustrations import Pictures
 from tuner.training.recorder import config_yaml
+from tuner.want_of_room import is_for_want_of_room
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "training_config.yaml"
 
@@ -26,7 +30,7 @@ class TrialPage:
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
-        keep_artifact(self._claim.trial, self._folder, SETTINGS, config_yaml(config).encode())
+        self._keep(SETTINGS, config_yaml(config).encode())
         if not self._claim.adopted:  # else there is a better note already
             self._write_note()
 
@@ -38,12 +42,21 @@ class TrialPage:
     def show(self, pictures: Pictures) -> None:
         """Show new pictures, and how far the trial is."""
         for name, content in pictures.items():
-            keep_artifact(self._claim.trial, self._folder, name, content)
+            self._keep(name, content)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
         """Show how the trial ended."""
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
+
+    def _keep(self, name: str, content: bytes) -> None:
+        try:
+            keep_artifact(self._claim.trial, self._folder, name, content)
+        except OSError as error:
+            if is_for_want_of_room(error):
+                raise
+            # What is only shown decides no trial's fate.
+            log.warning("%s cannot be kept for the dashboard: %s", name, error)
 
     def _write_note(self) -> None:
         progress = Progress()

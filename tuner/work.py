@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
-
 from search_spaces import TrainingConfig
 from studies import (
     RowState,
@@ -24,7 +21,7 @@ from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets
 from tuner.objective import Paused, run_trial, tidy_checkpoints
 from tuner.scope import Limits, Scope
 from tuner.session import Session
-from tuner.study_feed import StudyFeed
+from tuner.study_feed import LOOK_ERRORS, StudyFeed
 from tuner.supervisor import work_in_processes
 
 # A look reads the database, which takes the training some milliseconds.
@@ -45,8 +42,7 @@ def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> No
     """
     # A process that died just after telling the study how a trial ended has left the rest to us.
     tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study))
-    # What is only shown keeps nobody from working: a database that cannot be written fails where it matters.
-    with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+    with contextlib.suppress(*LOOK_ERRORS):
         write_study_note(session.study, session.workplace.folder)
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
@@ -85,7 +81,7 @@ def work_here(session: Session, scope: Scope, limits: Limits, feed: StudyFeed | 
             return
         workplace.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
         if feed is not None:
-            feed.tell()
+            feed.tell_after_trial()
 
 
 def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:

@@ -205,12 +205,14 @@ def _curves(folder: Path) -> object:
     events.Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
     points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-    images = {tag: events.Images(tag) for tag in events.Tags()["images"]}
-    digests = {
-        tag: [(image.step, hashlib.sha256(image.encoded_image_string).hexdigest()) for image in shown]
-        for tag, shown in images.items()
-    }
-    return points | digests
+    images = {tag: events.Images(tag) for tag in sorted(events.Tags()["images"])}
+    # When there are others before the last one is a matter of time.
+    last = {tag: [_image(image) for image in shown if image.step == shown[-1].step] for tag, shown in images.items()}
+    return points | last
+
+
+def _image(event: Any) -> tuple[int, str]:
+    return event.step, hashlib.sha256(event.encoded_image_string).hexdigest()
 
 
 def _without(data: Any, names: set[str]) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -55,6 +56,21 @@ def test_what_is_free_is_told_of_the_folders_disk(start: Start) -> None:
     _, folder = start()
     stat = os.statvfs(folder.path)
     assert disk_use(folder).free == pytest.approx(stat.f_bavail * stat.f_frsize, rel=0.05)
+
+
+def test_a_folder_that_is_not_ours_to_read_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = start()
+    (folder.path / "lost+found").mkdir()
+    (folder.path / "lost+found" / "file").write_bytes(bytes(1000))
+    before, scandir = disk_use(folder), os.scandir
+
+    def refusing(path: str) -> Any:
+        if path.endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert before.other - disk_use(folder).other == 1000
 
 
 def test_files_that_go_away_meanwhile_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,31 @@ def seen(session: Session) -> list[StudyStatus]:
     return display.studies
 
 
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("no JSON")])
+def test_a_look_that_fails_keeps_nobody_from_working(
+    error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tuner.study_feed.look_at_study", fail)
+    StudyFeed(session, every_s=5).tell()
+    assert seen(session) == []
+
+
+def test_after_a_trial_the_study_is_looked_at_unless_that_takes_long(session: Session, clock: Any) -> None:
+    feed = StudyFeed(session, every_s=5)
+    feed.tell()
+    feed.tell_after_trial()
+    assert len(seen(session)) == 2
+    feed._took = 1.0
+    feed.tell_after_trial()
+    assert len(seen(session)) == 2
+    clock.now += 5
+    feed.tell_after_trial()
+    assert len(seen(session)) == 3
+
+
 def test_the_display_is_told_how_the_study_stands(session: Session) -> None:
     StudyFeed(session, every_s=5).tell()
     (status,) = seen(session)

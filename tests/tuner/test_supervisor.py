@@ -24,7 +24,7 @@ from tuner.display import Display
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_place import StudyPlace
-from tuner.supervisor import shared_threads
+from tuner.supervisor import _Supervisor, shared_threads
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.work import work
@@ -245,6 +245,16 @@ def at_start(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.syspath_prepend(folder)
 
 
+def test_khmer_names_arrive_whatever_the_machines_language_is(write_config: WriteConfig, in_tmp: Path) -> None:
+    config = write_config({"ខ្មែរ": {}, "ពីរ": {}})
+    command = [sys.executable, "-m", "tuner", "run", "--config", str(config), "--workers", "2"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    told = done.stderr.decode("latin-1")
+    assert done.returncode == 0, told
+    assert len(re.findall(r" 2/2  char", told)) == 2
+
+
 class TestWorkersThatCannotWork:
     def test_their_problem_is_told_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
@@ -292,6 +302,18 @@ class TestWorkersThatCannotWork:
         assert "a worker has ended: unexpected ModuleNotFoundError: import of torch halted" in told
         assert "in a worker process:\nTraceback (most recent call last):" in told
         assert "in _work" in told
+
+    def test_what_one_of_them_could_not_do_is_told_if_nobody_else_has_done_it(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        session = opened(write_config({"one": {}, "two": {}}), make_watcher())
+        supervisor = _Supervisor(session, Scope(), Limits(), 2)
+        # One has ended well, and another one for want of room.
+        supervisor._succeeded, supervisor._problems = True, ["no space left"]
+        with pytest.raises(ConfigurationError, match="no space left"):
+            supervisor.watch()
+        work(session, Scope(), Limits())
+        supervisor.watch()
 
     def test_processes_that_are_killed_at_once_are_not_begun_for_ever(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

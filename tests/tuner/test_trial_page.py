@@ -92,6 +92,19 @@ def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConf
     assert len(list((OUT / "artifacts").iterdir())) == 4
 
 
+def test_a_page_that_cannot_be_kept_decides_no_trials_fate(
+    write_config: WriteConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config({"one": {}})
+    OUT.mkdir()
+    (OUT / "artifacts").touch()
+    run(config)
+    note, files = page_of(0)
+    assert note.startswith("### one: max epochs\n")
+    assert files == {}
+    assert "learning_curves.png cannot be kept for the dashboard" in caplog.text
+
+
 def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     def fall_in() -> None:
         raise RuntimeError("the roof fell in")

@@ -6,6 +6,7 @@ It stops, its trial ready to be gone on with, when its standard input closes: it
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ from tuner.signals import StopRequested, stop_on_signals
 def main() -> int:
     """Work as ordered; return the exit code."""
     place: argparse.Namespace | None = None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the parent reads, whatever this machine's language is
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         with stop_on_signals():
             orders = json.loads(sys.stdin.readline() or "null")

@@ -98,8 +98,10 @@ def resume_hint(options: argparse.Namespace | None) -> str:
     command = None if options is None else options.command
     if command in ("run", "resume", "worker", "confirm"):
         return "stopped; the same command goes on where it left"
-    if command == "stop":
+    if options is not None and command == "stop" and options.is_asked:
         return "waits no longer; the trials still stop after their epoch"
+    if command == "enqueue":
+        return "stopped; what was added stays: look with `khmer-tuner status` before you repeat it"
     # Repeated, it would add trials once more.
     return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
 

@@ -180,14 +180,14 @@ def _search_line(options: argparse.Namespace, first: TrainingConfig) -> str:
 def _states(experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> dict[str, str]:
     """Return where the experiments stand in the study, if there is one."""
     from search_spaces import ConfigurationError, config_digest
-    from studies import load_study, read_record, study_status
+    from studies import latest_records, load_study, study_status
 
     try:
         study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
     except ConfigurationError:  # the place itself is sound: there is no study in it yet
         return dict.fromkeys(experiments, "new")
     states = {row.name: row.state.value for row in study_status(study, folder).rows}
-    digests = {record.experiment_name: record.config_digest for record in map(read_record, study.trials)}
+    digests = {record.experiment_name: record.config_digest for record in latest_records(study)}
     return {
         name: "CHANGED"
         if digests.get(name, config_digest(config)) != config_digest(config)

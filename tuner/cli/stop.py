@@ -21,7 +21,8 @@ _POLL_S = 0.5
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``stop``."""
-    parser.add_argument("--wait", action="store_true", help="return when nobody works on a trial any more")
+    parser.add_argument("--wait", action="store_true", help="return when the trials that were running have stopped")
+    parser.set_defaults(is_asked=False)
     add_json_option(parser)
     add_study_options(parser)
 
@@ -34,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
     asked = _running(study, folder)
     # Also if nothing is: a process may just be between two trials.
     ask_to_stop(study)
+    options.is_asked = True
     if not options.json:
         _tell(asked)
     if options.wait:
-        _wait(study, folder)
+        _wait(study, folder, asked)
     if options.json:
         told = {"asked": [_plain(row) for row in asked], "stopped": options.wait}
         print(json.dumps(told, ensure_ascii=False, indent=2))
@@ -53,9 +55,17 @@ def _running(study: optuna.Study, folder: OutputFolder) -> list[StatusRow]:
     return [row for row in study_status(study, folder).rows if row.state is RowState.RUNNING]
 
 
-def _wait(study: optuna.Study, folder: OutputFolder) -> None:
-    while _running(study, folder):
+def _wait(study: optuna.Study, folder: OutputFolder, asked: Sequence[StatusRow]) -> None:
+    """Wait until nobody works on what was asked to stop; what is begun afterwards is not meant."""
+    time.sleep(_POLL_S)
+    # A process that was between two trials has taken its next one by now, and leaves it at once.
+    meant = {_attempt(row) for row in (*asked, *_running(study, folder))}
+    while meant & {_attempt(row) for row in _running(study, folder)}:
         time.sleep(_POLL_S)
+
+
+def _attempt(row: StatusRow) -> tuple[int, int]:
+    return row.number, row.attempts
 
 
 def _tell(asked: Sequence[StatusRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -46,10 +47,16 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Return the finished epochs that an experiment's ``metrics.jsonl`` has; a half-written line is left out."""
+    """Return the finished epochs that an experiment's ``metrics.jsonl`` has, without half-written or damaged lines."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [EpochMetrics(**json.loads(line)) for line in lines if line.endswith("}\n")]
+    epochs = []
+    for line in lines:
+        # A power cut can leave zeros where a line was; a training that goes on writes the file anew.
+        with contextlib.suppress(ValueError, TypeError):
+            if line.endswith("}\n"):
+                epochs.append(EpochMetrics(**json.loads(line)))
+    return epochs
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ class Illustrator:
         started = time.monotonic()
         try:
             return self._draw(history)
+        except Exception:  # a checkpoint from elsewhere, say: no picture is worth a training
+            log.exception("no pictures")
+            return {}
         finally:
             self._spent += time.monotonic() - started
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from studies import StatusRow, load_study, study_status
 from tuner import ExperimentFailedError, HyperparameterTuner
+from tuner.cli import stop
+from tuner.cli.errors import resume_hint
 from tuner.cli.reopened import exit_code
 from tuner.display import Display
 from tuner.scope import Limits
@@ -60,6 +65,37 @@ def begin(here: Path) -> Iterator[Begin]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def test_a_request_from_before_stops_nobody_though_the_folder_is_new(
+    cli: Any, write_config: Any, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path}/elsewhere.db"
+    first = write_config({"one": ONE_EPOCH}, file_name="first.yaml")
+    assert cli("run", "--config", first, "--storage", storage, "--results-file", "r.json").code == 0
+    assert cli("stop").code == 0
+    shutil.rmtree(OUT)
+    study = write_config({"two": ONE_EPOCH}, file_name="second.yaml")
+    done = cli("run", "--config", study, "--storage", storage, "--results-file", "r.json", "--study", "khmer-ocr")
+    assert "stop was asked for" not in done.out + done.err
+
+
+def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(number: int, attempts: int) -> Any:
+        return SimpleNamespace(number=number, attempts=attempts)
+
+    looks = [[row(0, 1)], [row(0, 1)], [row(0, 1), row(1, 1)], [row(0, 2), row(1, 1)]]
+    monkeypatch.setattr(stop, "_running", lambda study, folder: looks.pop(0))
+    monkeypatch.setattr(stop, "_POLL_S", 0.0)
+    stop._wait(Any, Any, [row(0, 1)])
+    assert looks == []
+
+
+@pytest.mark.parametrize(
+    ("is_asked", "told"), [(False, "stopped"), (True, "waits no longer; the trials still stop after their epoch")]
+)
+def test_interrupted_it_says_whether_it_has_asked(is_asked: bool, told: str) -> None:
+    assert resume_hint(argparse.Namespace(command="stop", is_asked=is_asked)) == told
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from search_spaces import TrainingConfig
 from tuner.training import illustrations
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.history import TrainingResult
 from tuner.training.illustrations import Pictures
 
@@ -59,6 +60,20 @@ def test_a_training_that_diverges_at_once_has_no_pictures(tiny_config: MakeConfi
         tiny_config(learning_rate=1e30, warmup_epochs=0, gradient_clip_norm=0.0), tmp_path, on_pictures=shown.append
     )
     assert result.why_ended == "nonfinite_loss"
+    assert shown == [{}]
+
+
+def test_a_checkpoint_that_says_nothing_of_readings_ends_no_training(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=2)
+    run(config, tmp_path)
+    best = tmp_path / "checkpoints" / "best.pt"
+    state = load_checkpoint(best)
+    del state["validation"]
+    save_checkpoint(best, state)
+    shown: list[Pictures] = []
+    assert run(config, tmp_path, on_pictures=shown.append).why_ended == "max_epochs"
     assert shown == [{}]
 
 

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tuner.training.history import EpochMetrics, read_metrics
+
+EPOCHS = [EpochMetrics(number, 2.0, 2.0, 0.1, 0.1, 0.0, 0.0, 1e-3, 1.0, 100.0, 100.0) for number in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"epoch": 3, "train', "\0\0\0}\n", "[1, 2]}\n", '{"epoch": 3}\n', "\n"],
+    ids=["half a line", "zeros after a power cut", "no object", "figures missing", "empty"],
+)
+def test_what_is_no_epoch_is_left_out(damage: str, tmp_path: Path) -> None:
+    first, second = (json.dumps(asdict(epoch)) + "\n" for epoch in EPOCHS)
+    (tmp_path / "metrics.jsonl").write_text(first + damage + ("" if damage.endswith("\n") else "\n") + second)
+    assert read_metrics(tmp_path) == EPOCHS
+
+
+def test_without_a_file_there_are_none(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
