@@ -13,13 +13,17 @@ from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ende
 from tuner.contenders import TEST_SPLIT, Contenders
 from tuner.display import Display
 from tuner.inference import evaluate_split, load_reader
+from tuner.joining import with_overrides
 from tuner.paired import Comparison, compare
-from tuner.preset import preset_config, preset_name
+from tuner.preset import fitting_name, preset_config, preset_name
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.study_run import run_study
-from tuner.training.history import read_metrics
+from tuner.training.checkpoints import load_checkpoint
+
+# What names of repetitions of search trials begin with.
+_SEARCHED = "best_search_"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def confirm(
         device: Where all train; None for where each configuration says.
 
     Raises:
-        ConfigurationError: What was trained there before is of another study, or cannot be read any more.
+        ConfigurationError: What was trained there before is of another study, or cannot be read any more, or the
+            device is not there.
         DataLoaderError: The dataset is missing or damaged.
     """
     found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in contenders.records}
@@ -136,10 +141,14 @@ def confirm(
 
 
 def _session(contenders: Contenders, seed: int, display: Display, device: str | None) -> Session:
-    experiments, folder = _experiments(contenders, seed), contenders.seed_dir(seed)
+    experiments, folder = _experiments(contenders, seed, device), contenders.seed_dir(seed)
+    place = StudyPlace(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device)
+    # What is wrong with these is not mended by training all again.
+    for asked in {config.device for config in experiments.values()}:
+        replace(place, device=asked).check()
     try:
         return Session.open(
-            StudyPlace(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device),
+            place,
             experiments,
             contenders.targets,
             file_order=list(experiments),
@@ -155,19 +164,19 @@ def _session(contenders: Contenders, seed: int, display: Display, device: str | 
         raise ConfigurationError([*error.problems, remedy]) from error
 
 
-def _experiments(contenders: Contenders, seed: int) -> dict[str, TrainingConfig]:
-    models = contenders.folder.model_definitions_path
-    names = {record.number: _name(record) for record in contenders.records}
-    return {
-        names[record.number]: replace(preset_config(record, contenders.terms, names[record.number], models), seed=seed)
-        for record in contenders.records
-    }
+def _experiments(contenders: Contenders, seed: int, device: str | None) -> dict[str, TrainingConfig]:
+    models, names = contenders.folder.model_definitions_path, {_name(record): record for record in contenders.records}
+    experiments = {name: preset_config(record, contenders.terms, name, models) for name, record in names.items()}
+    return with_overrides(experiments, seed=seed, device=device)
 
 
 def _name(record: TrialRecord) -> str:
-    # Names of search trials are reserved for search trials.
+    """Return what a trial's repetitions are called: not like those of another, and the same for every --top."""
     name = record.experiment_name
-    return name if record.kind is TrialKind.PRESET else preset_name("best", name)
+    if record.kind is not TrialKind.PRESET:
+        return preset_name("best", name)  # names of search trials are reserved for search trials
+    is_theirs = name.casefold().startswith(_SEARCHED)
+    return fitting_name(name, f"_{record.number}") if is_theirs else name
 
 
 def _repetitions(contenders: Contenders, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
@@ -182,14 +191,12 @@ def _repetition(contenders: Contenders, session: Session, seed: int, record: Tri
         return Repetition(seed, "unfinished")
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
-    folder = session.workplace.folder.trial_dir(record.experiment_name)
-    reader = load_reader(folder / "checkpoints" / "best.pt", device=session.workplace.device or TrainingConfig.device)
+    checkpoint = session.workplace.folder.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
+    reader = load_reader(checkpoint, device=session.workplace.device or TrainingConfig.device)
     test = evaluate_split(reader, contenders.metadata_path, TEST_SPLIT)
-    assert record.outcome is not None, "a completed trial has an outcome"
-    kept = next(epoch for epoch in read_metrics(folder) if epoch.epoch == record.outcome.best_epoch)
-    return Repetition(
-        seed, "completed", kept.val_char_accuracy, kept.val_seq_accuracy, test.char_accuracy, test.seq_accuracy
-    )
+    kept = load_checkpoint(checkpoint)["metrics"]
+    val = (kept["val_char_accuracy"], kept["val_seq_accuracy"])
+    return Repetition(seed, "completed", *val, test.char_accuracy, test.seq_accuracy)
 
 
 def _confirmation(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
+
 from search_spaces import ConfigurationError, DataLoaderError, Targets, config_digest
 from studies import (
     OutputFolder,
@@ -13,10 +15,12 @@ from studies import (
     best_records,
     ended_records,
     load_study,
+    refuse_other_terms,
     study_targets,
     study_terms,
 )
 from tuner.data.pixel_cache import open_pixel_cache
+from tuner.joining import terms_now
 
 TEST_SPLIT = "test"
 
@@ -71,7 +75,8 @@ def find_contenders(
 
     Raises:
         ConfigurationError: There is no study, fewer than two configurations have completed, or its dataset has no
-            split for testing.
+            split for testing or is another one by now.
+        DataLoaderError: What the study trained on is missing or damaged.
     """
     study, folder = load_study(output_dir, storage_url=storage, name=study_name)
     differing: dict[str, TrialRecord] = {}
@@ -84,6 +89,7 @@ def find_contenders(
         )
     contenders = Contenders(folder, study_terms(study), study_targets(study), tuple(differing.values())[:top])
     _check_test_split(contenders)
+    _check_dataset(study, contenders)
     return contenders
 
 
@@ -100,3 +106,10 @@ def _check_test_split(contenders: Contenders) -> None:
     except DataLoaderError as error:
         first, *others = error.problems
         raise ConfigurationError([f"{first}; {needed}", *others]) from error
+
+
+def _check_dataset(study: optuna.Study, contenders: Contenders) -> None:
+    """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
+    dataset = contenders.terms.dataset
+    cache = open_pixel_cache(contenders.metadata_path, [dataset["train_split"], dataset["val_split"]])
+    refuse_other_terms(study, contenders.folder, terms_now(contenders.terms, cache.fingerprint))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 LEVEL = 0.95
 
+_NO_WIDTH = 1e-12
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,7 +35,7 @@ class Comparison:
     @property
     def better(self) -> str | None:
         """The one that is shown to be better; None if neither is."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if self.low is None or self.high is None or self._is_always_the_same or self.low <= 0 <= self.high:
             return None
         return self.first if self.low > 0 else self.second
 
@@ -45,9 +47,10 @@ class Comparison:
         """
         if self.difference is None:
             return f"{self.first} and {self.second} cannot be compared: there is no seed on which both were trained"
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self._is_always_the_same:
             ahead = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
-            return f"{ahead}, on one seed, which says nothing of how much seeds matter; give --seeds 2 or more"
+            seeds = "on one seed" if self.seeds == 1 else f"the same on all {self.seeds} seeds"
+            return f"{ahead}, {seeds}, which says nothing of how much seeds matter; give more --seeds"
         if self.better is None:
             told, low, high = f"no difference shown between {self.first} and {self.second}", self.low, self.high
             return f"{told}: {self.difference:+.4f} {what} ({self._interval(low, high)})"
@@ -56,6 +59,11 @@ class Comparison:
         else:
             worse, difference, low, high = self.first, -self.difference, -self.high, -self.low
         return f"{self.better} is better than {worse} by {difference:.4f} {what} ({self._interval(low, high)})"
+
+    @property
+    def _is_always_the_same(self) -> bool:
+        """Whether every seed gave the same difference: accuracies are counts, so a few seeds may well do by chance."""
+        return self.low is not None and self.high is not None and self.high - self.low <= _NO_WIDTH
 
     def _interval(self, low: float, high: float) -> str:
         return f"{LEVEL * 100:g} % interval {low:.4f} to {high:.4f}, {self.seeds} seeds"

@@ -18,6 +18,7 @@ from search_spaces import (
 from search_spaces.yaml_files import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
 from tuner.best import Winner, winner_lines
+from tuner.screen import printable
 
 _FIRST_LINE = "# Written by khmer-tuner best:"
 _FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]
@@ -44,10 +45,14 @@ class Preset:
 
 def preset_name(prefix: str, experiment_name: str) -> str:
     """Return a name for the repetition of an experiment: the prefix and as much of its name as there is room for."""
-    name = f"{prefix}_{experiment_name}"
-    while name_problem(name) is not None:
+    return fitting_name(f"{prefix}_{experiment_name}")
+
+
+def fitting_name(name: str, suffix: str = "") -> str:
+    """Return as much of a name as there is room for before a suffix, and the suffix."""
+    while name_problem(f"{name}{suffix}") is not None:
         name = name[:-1]
-    return name
+    return f"{name}{suffix}"
 
 
 def preset_config(record: TrialRecord, terms: StudyTerms, name: str, models_path: Path) -> TrainingConfig:
@@ -157,9 +162,4 @@ def _head(winner: Winner, out: Path | None) -> str:
         *(f"# {line}" for line in winner_lines(winner)),
         f"# dataset     fingerprint {dataset}",
     ]
-    return "".join(f"{_printable(line)}\n" for line in lines)
-
-
-def _printable(text: str) -> str:
-    """Return a line for a comment: a folder's name may hold line breaks and what is not UTF-8."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(f"{printable(line)}\n" for line in lines)

@@ -116,6 +116,14 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
+def printable(text: str) -> str:
+    """Return a text as one line that a terminal shows and does not obey: what cannot be printed is escaped.
+
+    A file's or folder's name may hold line breaks, control sequences and what is not UTF-8.
+    """
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class _Raw(Control):
     """A control sequence that Rich does not know."""
 

@@ -61,7 +61,7 @@ def confirmed(contenders: Contenders, count: int, display: Display | None = None
     def opened() -> Iterator[Display]:
         yield display or Display()
 
-    return confirm(contenders, contenders.new_seeds(count), open_display=opened, device="cpu", **more)
+    return confirm(contenders, contenders.new_seeds(count), open_display=opened, **{"device": "cpu", **more})
 
 
 def trained(contenders: Contenders) -> dict[str, list[str]]:
@@ -129,6 +129,34 @@ def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, m
     assert trained(contenders).items() > before.items()
 
 
+def test_figures_stay_when_the_curves_of_a_repetition_are_gone(study: Path) -> None:
+    contenders = find_contenders(study, 2)
+    first = confirmed(contenders, 1)
+    for file in contenders.root.rglob("metrics.jsonl"):
+        file.unlink()
+    assert confirmed(contenders, 1) == first
+
+
+def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained_too(
+    tmp_path: Path, write_config: Callable[..., Path], write_space: Callable[..., Path], make_watcher: MakeWatcher
+) -> None:
+    long = "best_search_0002_".ljust(64, "x")
+    HyperparameterTuner(
+        str(write_config({"best_search_0002": {}, long: {"training": {"num_epochs": 1}}})),
+        output_dir=str(tmp_path / "out"),
+        results_file=str(tmp_path / "results.json"),
+        space_file=str(write_space()),
+        search=SearchRequest(pruner=PrunerName.NONE, at_least=1),
+    ).run_experiments()
+    watcher = make_watcher()
+    confirmation = confirmed(find_contenders(tmp_path / "out", 3), 1, watcher)
+    assert {name for name, _, _ in watcher.started} == {"best_search_0002", "best_search_0002_0", f"{long[:62]}_1"}
+    assert confirmation.count("completed") == 3
+    again = make_watcher()
+    fewer = confirmed(find_contenders(tmp_path / "out", 2), 1, again)
+    assert (fewer.contenders, again.started) == (confirmation.contenders[:2], [])
+
+
 def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
     study: Path, tmp_path: Path, make_watcher: MakeWatcher
 ) -> None:
@@ -178,6 +206,38 @@ def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -
     with pytest.raises(ConfigurationError, match=r"weight_decay was .* and is 0\.5 now(.|\n)*move .*out_confirm away"):
         confirmed(replace(contenders, records=(changed, *others)), 1)
     assert trained(contenders) == before
+
+
+def test_a_device_that_is_not_there_is_no_reason_to_train_all_again(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contenders = find_contenders(study, 2)
+    confirmed(contenders, 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigurationError) as told:
+        confirmed(contenders, 1, device="cuda")
+    assert len(told.value.problems) == 1
+    assert "no CUDA device" in told.value.problems[0]
+
+
+def test_what_was_trained_elsewhere_is_repeated_on_the_device_that_is_asked_for(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    contenders = find_contenders(study, 2)
+    elsewhere = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in contenders.records)
+    assert confirmed(replace(contenders, records=elsewhere), 1).count("completed") == 2
+
+
+def test_a_dataset_that_has_changed_since_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+    copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data"))
+    change_terms(study, metadata_path=str(copy / "metadata.yaml"))
+    assert len(find_contenders(study, 2).records) == 2  # it may move
+    one, other, *_ = sorted((copy / "train").glob("*.png"))
+    shutil.copy(one, other)
+    with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was '\w+' when it .*; change it back, or"):
+        find_contenders(study, 2)
+    assert not study.with_name("out_confirm").exists()
 
 
 def test_a_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:

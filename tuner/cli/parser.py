@@ -92,11 +92,12 @@ def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> li
 
 def _take_unusable(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
     """Put defaults in the place of unusable values, so that the rest can be checked too; return what is wrong."""
-    problems = []
+    problems: list[str] = []
     for name, value in list(vars(options).items()):
-        if isinstance(value, Unusable):
+        found = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Unusable)]
+        if found:
             option = name if name in _positionals(parser) else f"--{name.replace('_', '-')}"
-            problems.append(f"{option}: {value.problem}")
+            problems += dict.fromkeys(f"{option}: {item.problem}" for item in found)
             setattr(options, name, parser.get_default(name))
     return problems
 

@@ -14,6 +14,7 @@ from tuner.cli.command import (
     add_json_option,
     add_study_options,
     checkpoint_path,
+    filled,
 )
 from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``predict``."""
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, or a folder of them")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=filled, help="an image file, or a folder of them")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
     add_json_option(parser)
@@ -38,6 +39,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
     from tuner.inference import load_reader
+    from tuner.screen import printable
 
     reader = load_reader(checkpoint_path(options), device=options.device)
     if reader.familiar is None:
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
     else:
         _print([reading for reading in readings if not reading.problem])
-    found = [f"{reading.path}: {reading.problem}" for reading in readings if reading.problem]
+    found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     if not found:
         return DONE
     report_problems(found)
@@ -62,10 +64,12 @@ def _plain(reading: Reading) -> dict[str, object]:
 
 def _print(readings: Sequence[Reading]) -> None:
     """Print a line for each image, its name last, for names can be long; below it why the reading is doubtful."""
+    from tuner.screen import printable
+
     if readings:
         print(f"{'text':9}  confidence  image")
     for reading in readings:
-        print(f"{reading.text:9}  {reading.confidence:10.4f}  {reading.path}")
+        print(f"{reading.text:9}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
         if reading.doubts:
             print(f"{'':23}doubtful: {'; '.join(reading.doubts)}")
 

@@ -128,6 +128,29 @@ def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_stu
     assert lines[0].index("image") == below.index("doubtful")
 
 
+def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study, tiny_dataset, here):
+    source = next((tiny_dataset.parent / "test").glob("*.png"))
+    names = ["a\n១២៣            1.0000  fake.png", "\x1b[2Jclear.png", "bad\udcff.png"]
+    for name in names:
+        shutil.copy(source, here / name)
+    (here / "none\x1b[1A.png").write_text("no picture")
+    read = cli("predict", ".", "--output-dir", run_study.folder)
+    assert read.code == 2
+    shown = [line.split("  ", 2)[-1].strip() for line in read.out.splitlines()[1:] if "doubtful: " not in line]
+    assert [line.split()[1] for line in shown] == [r"\x1b[2Jclear.png", r"a\n១២៣", r"bad\udcff.png"]
+    assert r"error: none\x1b[1A.png: " in read.err
+    assert "\x1b" not in read.out + read.err
+    plain = json.loads(cli("predict", ".", "--json", "--output-dir", run_study.folder).out)
+    assert {entry["path"] for entry in plain} >= set(names[:2])
+
+
+@pytest.mark.parametrize("images", [[""], ["", "generated_data", " "]])
+def test_predict_refuses_an_empty_name(images, cli, run_study):
+    read = cli("predict", *images, "--output-dir", run_study.folder)
+    assert (read.code, read.out) == (2, "")
+    assert read.err.startswith("error: images: found ''; it is empty")
+
+
 PREDICT = ("predict", "pictures", "--json", "--output-dir")
 
 
