@@ -130,12 +130,12 @@ class StudyStatus:
         """The trials that a process works on, by number."""
         return tuple(row for row in self.rows if row.state is RowState.RUNNING)
 
-    @property
+    @cached_property
     def ended(self) -> int:
         """Trials that have ended, each preset counted once."""
         return sum(row.has_ended for row in self.current)
 
-    @property
+    @cached_property
     def failed(self) -> int:
         """Trials that have failed, but those that were enqueued once more."""
         return sum(row.state is RowState.FAILED for row in self.current)

@@ -53,6 +53,16 @@ def refusal(status: HTTPStatus, reason: str) -> Answer:
     return Answer(f"{status.value} {status.phrase}", headers, body)
 
 
+def asked_path(environ: WSGIEnvironment) -> str:
+    """Return the path of a request as applications read it, not byte by byte as it comes.
+
+    Raises:
+        UnicodeError: It is no UTF-8.
+    """
+    path: str = environ["PATH_INFO"]
+    return path.encode("latin-1").decode("utf-8")
+
+
 def ask(app: WSGIApplication, environ: WSGIEnvironment) -> Answer:
     """Return what an application answers to a request.
 

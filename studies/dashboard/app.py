@@ -39,7 +39,7 @@ def dashboard_app(
     Raises:
         ConfigurationError: If the database cannot be read any more.
     """
-    view = StudyView(rdb_storage(study).url, artifact_store(folder), patience_s=patience_s)
+    view = StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), patience_s=patience_s)
     return ReadOnlyGuard(view.answer, address, tell=tell, debug=debug)
 
 

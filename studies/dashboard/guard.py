@@ -10,7 +10,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from studies.dashboard.answer import Answer, refusal
+from studies.dashboard.answer import Answer, asked_path, refusal
 from studies.dashboard.server import Address
 
 _METHODS = ("GET", "HEAD")
@@ -26,7 +26,9 @@ _HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-_ARTIFACT_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
+# What optuna-dashboard itself answers with; all else comes from those who write into the study.
+_OWN = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
+_HARMLESS_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
     ("text/plain", "text/yaml", "text/x-yaml", "application/yaml", "application/x-yaml"), "text/plain; charset=utf-8"
 )
 
@@ -64,13 +66,15 @@ class ReadOnlyGuard:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         # What is asked for decides; applications may change the path on their way.
-        path = environ["PATH_INFO"]
-        answer = _secured(self._refusal(environ) or self._shown(environ, path), path)
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        # Asked as GET, HEAD has the same headers, whoever makes up the answer.
+        answer = self._refusal(environ) or self._shown({**environ, "REQUEST_METHOD": "GET"}, path)
+        answer = _secured(answer, path)
         if self._debug:
             # Escaped: a path can hold what would change a terminal.
-            self._tell(f"{environ['REQUEST_METHOD']} {path!a} {answer.code}")
+            self._tell(f"{method} {path!a} {answer.code}")
         start_response(answer.status, list(answer.headers))
-        return [answer.body]
+        return [b"" if method == "HEAD" else answer.body]
 
     def _refusal(self, environ: WSGIEnvironment) -> Answer | None:
         if not self._knows(environ.get("HTTP_HOST", "")):
@@ -79,6 +83,11 @@ class ReadOnlyGuard:
         if environ["REQUEST_METHOD"] not in _METHODS:
             answer = refusal(HTTPStatus.METHOD_NOT_ALLOWED, "this dashboard is read-only")
             return answer.having(Allow=", ".join(_METHODS))
+        try:
+            asked_path(environ)
+        except UnicodeError:
+            # optuna-dashboard would leave such bytes out, and show something else than was looked at here.
+            return refusal(HTTPStatus.BAD_REQUEST, "the address is not UTF-8")
         return None
 
     def _knows(self, host: str) -> bool:
@@ -95,14 +104,14 @@ class ReadOnlyGuard:
             text = "".join(traceback.format_exception(error)).rstrip() if self._debug else type(error).__name__
             self._tell(f"{path!a} cannot be shown: {text}")
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "this cannot be shown")
-        return _only_harmless(answer) if path.startswith("/artifacts/") else answer
+        return answer if path.startswith(_OWN) else _only_harmless(answer)
 
 
 def _only_harmless(answer: Answer) -> Answer:
-    """Let artifacts through that a browser only shows: pictures, JSON and text; never HTML or SVG, which can act."""
+    """Let through what a browser only shows: pictures, JSON and text; never HTML or SVG, which can act."""
     if answer.code != HTTPStatus.OK:
         return answer
-    shown_as = _ARTIFACT_TYPES.get(answer.content_type)
+    shown_as = _HARMLESS_TYPES.get(answer.content_type)
     if shown_as is None:
         return refusal(HTTPStatus.FORBIDDEN, "only PNG, JSON and plain text are shown here")
     return answer.having(Content_Type=shown_as)

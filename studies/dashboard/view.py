@@ -1,11 +1,11 @@
-"""optuna-dashboard on the database of a study, with a clear answer when there is nothing to show."""
+"""optuna-dashboard on one study of a database, with a clear answer when there is nothing to show."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
@@ -18,7 +18,7 @@ from optuna_dashboard import wsgi  # type: ignore[import-untyped]
 
 from search_spaces.errors import ConfigurationError
 from studies.artifacts import ArtifactFolder
-from studies.dashboard.answer import Answer, ask, refusal
+from studies.dashboard.answer import Answer, ask, asked_path, refusal
 from studies.dashboard.quick_lookup import look_up_quickly
 from studies.storage import open_storage_for_reading, storage_error_text
 from studies.storage_url import sqlite_path
@@ -27,22 +27,25 @@ _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
+_NOBODY = -1  # the number of no study and no trial
+
 # Else the longest attribute of a trial makes its page several screens wide.
 _LAYOUT = b"<style>main { min-width: 0 }</style>"
 
 
 class StudyView:
-    """optuna-dashboard on the database that is at a study's URL at the moment.
+    """optuna-dashboard on the database that is at a study's URL at the moment, as if no other study were in it.
 
     Optuna and its dashboard remember what has ended, which makes looking again cheap, and SQLite goes on reading a
     file that has been deleted. So when another file lies in its place, all of it is begun anew.
     """
 
-    def __init__(self, url: str, artifacts: ArtifactFolder, *, patience_s: float) -> None:
+    def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, *, patience_s: float) -> None:
         """Open a database.
 
         Args:
             url: The study's storage URL.
+            study_name: Its name.
             artifacts: Its artifacts.
             patience_s: Seconds that a request waits for a database that another process holds.
 
@@ -50,6 +53,7 @@ class StudyView:
             ConfigurationError: If the database cannot be read.
         """
         self._url = url
+        self._study_name = study_name
         self._artifacts = artifacts
         self._patience_s = patience_s
         self._lock = threading.Lock()
@@ -61,11 +65,11 @@ class StudyView:
         Raises:
             Exception: If optuna-dashboard cannot show something that is there.
         """
-        path = environ["PATH_INFO"]
+        path = asked_path(environ)
         # optuna-dashboard expects a header that browsers always send.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         try:
-            return self._gone(path) or _laid_out(path, ask(self._app, environ))
+            return self._gone(path) or self._alone(path, _laid_out(path, ask(self._app, environ)))
         except ArtifactNotFound:
             return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact is gone")
         except ConfigurationError as error:
@@ -94,13 +98,36 @@ class StudyView:
         if match is None:
             return None
         self._follow_file()
+        study_id = self._study_id()
         if match["study_id"] is None:
-            self._storage.get_current_version()  # something that has to be read
-        elif not _has(self._storage.get_study_name_from_id, match["study_id"]):
+            return None
+        if study_id is None or _number(match["study_id"]) != study_id:
             return refusal(HTTPStatus.NOT_FOUND, "there is no such study here any more")
-        elif match["trial_id"] and not _has(self._storage.get_trial_number_from_id, match["trial_id"]):
+        if match["trial_id"] and not self._has_trial(study_id, _number(match["trial_id"])):
             return refusal(HTTPStatus.NOT_FOUND, "there is no such trial here any more")
         return None
+
+    def _study_id(self) -> int | None:
+        try:
+            return self._storage.get_study_id_from_name(self._study_name)
+        except KeyError:
+            return None
+
+    def _has_trial(self, study_id: int, trial_id: int) -> bool:
+        try:
+            number = self._storage.get_trial_number_from_id(trial_id)
+            return self._storage.get_trial_id_from_study_id_trial_number(study_id, number) == trial_id
+        except (KeyError, OverflowError):  # the latter: nobody counts so far
+            return False
+
+    def _alone(self, path: str, answer: Answer) -> Answer:
+        """Return the list of studies with this one alone, anything else as it is."""
+        if path.rstrip("/") != "/api/studies" or answer.code != HTTPStatus.OK:
+            return answer
+        listed, study_id = json.loads(answer.body), self._study_id()
+        listed["study_summaries"] = [one for one in listed["study_summaries"] if one["study_id"] == study_id]
+        body = json.dumps(listed).encode()
+        return replace(answer, body=body).having(Content_Length=str(len(body)))
 
     def _follow_file(self) -> None:
         """Open the database anew if its file is another one.
@@ -123,12 +150,11 @@ def _laid_out(path: str, answer: Answer) -> Answer:
     return replace(answer, body=body).having(Content_Length=str(len(body)))
 
 
-def _has(find: Callable[[int], object], number: str) -> bool:
+def _number(digits: str) -> int:
     try:
-        find(int(number))
-    except (KeyError, OverflowError, ValueError):  # the latter two: nobody counts so far
-        return False
-    return True
+        return int(digits)
+    except ValueError:  # Python reads so many digits only
+        return _NOBODY
 
 
 def _file_identity(url: str) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from studies.report.words import counted
 FEWEST_FOR_IMPORTANCE = 50
 MOST_LINES = 200
 _SLICE_MARGIN = {"l": 56, "r": 12, "t": 12, "b": 44}
-_PRUNED_COUNT = "Pruned trials count with the best value that they had reached"
+_CUT_SHORT_COUNT = "Trials that were pruned or diverged count with the best value that they had reached"
 
 
 def parallel_coordinates(snapshot: Snapshot) -> Panel:
@@ -37,7 +37,8 @@ def parallel_coordinates(snapshot: Snapshot) -> Panel:
     figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.75)", font={"size": 10, "color": INK}, borderpad=0)
     figure.data[-1].marker.colorbar.update(title={"text": snapshot.metric, "side": "right"}, thickness=12)
     some = f" Shown are the best {len(shown)} of {len(trials)}." if len(shown) < len(trials) else ""
-    return Panel(anchor, title, f"{_PRUNED_COUNT}. None: a setting that did not count for the trial.{some}", (figure,))
+    caption = f"{_CUT_SHORT_COUNT}. None: a setting that did not count for the trial.{some}"
+    return Panel(anchor, title, caption, (figure,))
 
 
 def importances(snapshot: Snapshot) -> Panel:
@@ -73,10 +74,10 @@ def importances(snapshot: Snapshot) -> Panel:
     )
     styled(figure, height=90 + 26 * len(ranked), xaxis_title="share of the difference that it makes")
     figure.update_yaxes(autorange="reversed", ticksuffix="  ")
-    pruned = sum(trial.state == TrialState.PRUNED for trial in snapshot.valued)
+    cut_short = sum(trial.number in snapshot.cut_short for trial in trials)
     caption = (
         f"PED-ANOVA over {len(trials)} trials: how much a setting decides whether a trial is among the best tenth. "
-        f"{_PRUNED_COUNT} ({pruned} of them): without them, what makes trials bad would seem not to matter."
+        f"{_CUT_SHORT_COUNT} ({cut_short} of them): without them, what makes trials bad would seem not to matter."
     )
     return Panel(anchor, title, caption, (figure,))
 
@@ -89,7 +90,7 @@ def slices(snapshot: Snapshot) -> Panel:
         return Panel(anchor, title, missing=f"It needs 2 ended trials with settings; there is {len(trials) or 'none'}.")
     figures = tuple(_slice(snapshot, name) for name in sorted({name for trial in trials for name in trial.params}))
     return Panel(
-        anchor, title, f"The darker a point, the later the trial. {_PRUNED_COUNT}.", figures, side_by_side=True
+        anchor, title, f"The darker a point, the later the trial. {_CUT_SHORT_COUNT}.", figures, side_by_side=True
     )
 
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import cached_property
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.folder import OutputFolder
@@ -19,7 +18,7 @@ from studies.status import StatusRow, StudyStatus
 from studies.status_reader import study_status
 from studies.study import study_terms
 from studies.terms import StudyTerms
-from studies.trial_record import TrialOutcome, TrialRecord, is_own_trial, read_record
+from studies.trial_record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]
@@ -88,9 +87,17 @@ class Snapshot:
         """The trials as plots take them: numbers as they are, nothing in them but figures.
 
         Optuna's plots show all attributes of a trial, error messages and paths among them. A trial that is not this
-        program's becomes one that never began, so that the numbers of the others stay.
+        program's becomes one that never began, so that the numbers of the others stay. One that diverged was told as
+        pruned for the sampler's sake; here it has failed, as everywhere else.
         """
-        return [_bare(trial) if trial.number in self.records else _placeholder() for trial in self.trials]
+        return [self._plotted(trial) for trial in self.trials]
+
+    def _plotted(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.number not in self.records:
+            return _placeholder()
+        if self.records[trial.number].phase is TrialPhase.FAILED:
+            return _bare(trial, TrialState.FAIL, None)
+        return _bare(trial, trial.state, trial.value)
 
     @cached_property
     def valued(self) -> list[FrozenTrial]:
@@ -104,12 +111,23 @@ class Snapshot:
 
     @cached_property
     def counted_study(self) -> optuna.Study:
-        """A copy in which a pruned trial is a completed one with the best value that it had reached.
+        """A copy in which a trial that was cut short is a completed one with the best value that it had reached.
 
-        What pruning ends are the bad trials, so completed ones alone look as if what makes a trial bad did not
-        matter.
+        What is pruned or diverges are the bad trials, so completed ones alone look as if what makes a trial bad did
+        not matter.
         """
-        return self.study_of([_counted(trial) for trial in self.plot_trials])
+        return self.study_of(
+            [
+                _bare(trial, TrialState.COMPLETE, trial.value) if trial.number in self.cut_short else plotted
+                for trial, plotted in zip(self.trials, self.plot_trials, strict=True)
+            ]
+        )
+
+    @cached_property
+    def cut_short(self) -> frozenset[int]:
+        """The numbers of the trials that were pruned or diverged after they had reached a finite value."""
+        pruned = [trial for trial in self.trials if trial.state == TrialState.PRUNED and has_value(trial)]
+        return frozenset(trial.number for trial in pruned if trial.number in self.records)
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
         """Return a study in memory that has such trials; they are numbered in their order."""
@@ -144,11 +162,11 @@ def has_value(trial: FrozenTrial) -> bool:
     return trial.state.is_finished() and trial.value is not None and math.isfinite(trial.value)
 
 
-def _bare(trial: FrozenTrial) -> FrozenTrial:
+def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
     return FrozenTrial(
         number=trial.number,
-        state=trial.state,
-        value=trial.value,
+        state=state,
+        value=value,
         datetime_start=trial.datetime_start,
         datetime_complete=trial.datetime_complete,
         params=trial.params,
@@ -158,13 +176,6 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
         intermediate_values=trial.intermediate_values,
         trial_id=trial.number,
     )
-
-
-def _counted(trial: FrozenTrial) -> FrozenTrial:
-    if trial.state != TrialState.PRUNED or not has_value(trial):
-        return trial
-    distributions: dict[str, BaseDistribution] = trial.distributions
-    return create_trial(value=trial.value, params=trial.params, distributions=distributions)
 
 
 def _placeholder() -> FrozenTrial:

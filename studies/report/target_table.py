@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, listed
 from studies.targets import target_figures, target_verdicts
+from studies.trial_record import TrialOutcome, without_superseded
 
 _NAMES_SHOWN = 4
 
@@ -48,10 +49,11 @@ _HIGHER_IS_BETTER = ("character_accuracy", "sequence_accuracy")
 
 
 def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
-    """Yield a row for each target that is set."""
-    verdicts = {
-        number: target_verdicts(outcome, snapshot.status.targets) for number, outcome in snapshot.outcomes.items()
-    }
+    """Yield a row for each target that is set; what a trial had reached that then failed meets none."""
+    latest = without_superseded(list(snapshot.records.values()))
+    ended = {record.number: record.outcome for record in latest if record.outcome is not None}
+    succeeded = {number: outcome for number, outcome in ended.items() if outcome.succeeded}
+    verdicts = {number: target_verdicts(outcome, snapshot.status.targets) for number, outcome in succeeded.items()}
     for name, limit in snapshot.status.targets:
         if limit is not None:
             met = [number for number, found in verdicts.items() if found[name]]
@@ -59,14 +61,14 @@ def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
             yield TargetRow(
                 goal=_GOALS[name].format(limit),
                 met=len(met),
-                ended=len(verdicts),
-                best=_best(snapshot, name),
+                ended=len(ended),
+                best=_best(snapshot, succeeded, name),
                 names=listed(names, _NAMES_SHOWN),
             )
 
 
-def _best(snapshot: Snapshot, name: str) -> str:
-    figures = {number: target_figures(outcome)[name] for number, outcome in snapshot.outcomes.items()}
+def _best(snapshot: Snapshot, outcomes: Mapping[int, TrialOutcome], name: str) -> str:
+    figures = {number: target_figures(outcome)[name] for number, outcome in outcomes.items()}
     known = {number: figure for number, figure in figures.items() if figure is not None}
     if not known:
         return NOTHING

@@ -48,7 +48,7 @@ def history(snapshot: Snapshot) -> Panel:
             hovertemplate="%{customdata}, pruned: %{y:.4f}<extra></extra>",
         )
     styled(figure, height=380, xaxis_title="trial", yaxis_title=snapshot.metric, showlegend=True)
-    return Panel(anchor, title, "Failed trials have no value and are not shown.", (figure,))
+    return Panel(anchor, title, "Failed trials are not shown.", (figure,))
 
 
 def reported_curves(snapshot: Snapshot) -> Panel:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tuner.cli.command import Command, add_study_options, filled, whole_number
 from tuner.cli.errors import DONE, gathered, tell
+
+if TYPE_CHECKING:
+    from studies.dashboard import Address
 
 _LARGEST_PORT = 65535
 
@@ -40,7 +44,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
     return gathered(
         [
-            lambda: _check_host(options),
+            lambda: _address(options),
             lambda: find_study(options.output_dir, storage_url=options.storage, name=options.study),
         ],
         options,
@@ -50,10 +54,11 @@ def problems(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Serve the study until a signal ends the program; it is only read."""
     from studies import load_study
-    from studies.dashboard import Address, DashboardServer, dashboard_app, page_path
+    from studies.dashboard import DashboardServer, dashboard_app, page_path
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    address = Address.of(options.host)
+    # A name can mean something else by now than when it was checked.
+    address = _address(options)
     with DashboardServer(address, options.port) as server:
         app = dashboard_app(study, folder, address, tell=tell, debug=options.debug)
         if options.public:
@@ -63,21 +68,28 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _check_host(options: argparse.Namespace) -> None:
+def _address(options: argparse.Namespace) -> Address:
+    """Return where to listen.
+
+    Raises:
+        ConfigurationError: It is no address, or others reach it and may not, or the other way round.
+    """
     from search_spaces import ConfigurationError
     from studies.dashboard import Address
 
     host = options.host
-    if Address.of(host).is_private and options.public:
+    address = Address.of(host)
+    if address.is_private and options.public:
         raise ConfigurationError(
             f"--public: found with --host {host}, which only this machine reaches; "
             "leave out --public, or name an address that others reach, for example --host 0.0.0.0"
         )
-    if not Address.of(host).is_private and not options.public:
+    if not address.is_private and not options.public:
         raise ConfigurationError(
             f"--host: found {host!r}; other machines reach it and there is no password; "
             "leave it out, or add --public if they may see the study"
         )
+    return address
 
 
 COMMAND = Command(

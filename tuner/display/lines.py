@@ -35,7 +35,7 @@ def trial_line(record: TrialRecord) -> str:
     return f"{name}: {_end(outcome.why_ended, outcome.total_epochs)}, {figures}"
 
 
-def row_line(row: StatusRow, monitor: str | None) -> str:
+def row_line(row: StatusRow, monitor: str) -> str:
     """Say how a trial ended that another process has worked on."""
     failed = " FAILED" if row.state is RowState.FAILED else ""
     end = _end(WhyEnded(row.why_ended), row.epochs) if row.why_ended else reason(row)

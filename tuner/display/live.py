@@ -23,6 +23,8 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
 _REFRESH_SECONDS = 0.25
+# Drawing takes longer the more trials there are; it never takes more than this share of the training's time.
+_MOST_SHARE = 0.02
 
 
 class LiveDisplay(Display):
@@ -130,9 +132,11 @@ class LiveDisplay(Display):
             self._draw()
 
     def _draw(self) -> None:
-        self._next_refresh = time.monotonic() + _REFRESH_SECONDS
+        begun = time.monotonic()
         with drawn_at_once(self._console):
             self._live.refresh()
+        ended = time.monotonic()
+        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - begun) / _MOST_SHARE)
 
     def _picture(self) -> RenderableType:
         if self._images[1]:

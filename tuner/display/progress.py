@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
@@ -72,28 +73,29 @@ class RunProgress:
         self.own: dict[int, RunningTrial] = {}
         self._rows: dict[str, StatusRow] = {}
         self._seen: StudyStatus | None = None
-        self._start = StudyStatus("", None, "max", (), None, Targets(), ())
+        self._start = StudyStatus("", "", "max", (), None, Targets(), ())
         self._at_work: deque[int] = deque(maxlen=_LOOKS_REMEMBERED)
         self._told: set[int] = set()
         self._to_be_told: set[int] = set()
-        self._now: tuple[StudyStatus, TimeLeft | None] | None = None
 
-    @property
+    @cached_property
     def status(self) -> StudyStatus:
         """The study, each preset once."""
-        return self._up_to_date()[0]
+        return replace(self._start, rows=tuple(self._rows.values()))
 
-    @property
+    @cached_property
     def time_left(self) -> TimeLeft | None:
         """How long the rest of the study takes; None while too little was timed."""
-        return self._up_to_date()[1]
+        shares = {number: trial.epoch_share for number, trial in self.own.items()}
+        return time_left(self.status, self.workers, shares)
 
     @property
     def workers(self) -> int:
         """How many processes work on the study; also those that were at work just now, if there is more to do."""
-        running = self._count_running()
+        status = self.status
+        running = len(status.running)
         between_trials = max(self._at_work, default=0) - running
-        return running + max(0, min(between_trials, self._start.unenqueued + self._count_open()))
+        return running + max(0, min(between_trials, status.owed))
 
     def epoch_share(self, row: StatusRow) -> float:
         """Return the part of a trial's running epoch that is done, 0 to 1, as far as this run knows."""
@@ -164,12 +166,12 @@ class RunProgress:
     def study_seen(self, status: StudyStatus) -> News:
         """Take how the study stands; return what is new in it."""
         before = self._seen
-        self._at_work.append(self._count_running())
+        self._at_work.append(len(self.status.running))
         # What was begun since the look is not in it.
         own = {trial.name: self._rows[trial.name] for trial in self.own.values()}
         self._rows = own | {row.name: self._further(row) for row in status.current}
         self._seen = self._start = status
-        self._now = None
+        self._forget()
         if before is None:
             self._told |= {row.number for row in status.rows if row.has_ended}
             return News(0, ())
@@ -183,22 +185,14 @@ class RunProgress:
         self._told |= told_now
         return tuple(row for row in status.rows if row.number in told_now)
 
-    def _up_to_date(self) -> tuple[StudyStatus, TimeLeft | None]:
-        if self._now is None:
-            status = replace(self._start, rows=tuple(self._rows.values()))
-            shares = {number: trial.epoch_share for number, trial in self.own.items()}
-            self._now = status, time_left(status, self.workers, shares)
-        return self._now
-
     def _put(self, row: StatusRow) -> None:
         self._rows[row.name] = row
-        self._now = None
+        self._forget()
 
-    def _count_running(self) -> int:
-        return sum(row.state is RowState.RUNNING for row in self._rows.values())
-
-    def _count_open(self) -> int:
-        return sum(row.state in (RowState.WAITING, RowState.INTERRUPTED) for row in self._rows.values())
+    def _forget(self) -> None:
+        """Let what follows from the trials be found anew when it is asked for."""
+        for name in ("status", "time_left"):
+            self.__dict__.pop(name, None)
 
     def _further(self, seen: StatusRow) -> StatusRow:
         """Return a trial as it was seen, or as events have told it if they are ahead."""
@@ -224,7 +218,7 @@ class RunProgress:
         if config is not None and self._seen is None:
             monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
             self._start = replace(self._start, monitor=monitor, mode=mode)
-            self._now = None
+            self._forget()
 
     def _count_as_enqueued(self, name: str) -> None:
         """Take a search trial that was enqueued since the last look from those that were to come."""

@@ -165,6 +165,62 @@ def test_artifacts_that_could_act_are_refused(served: Served, full_study: FullSt
     assert b"script" not in reply.body
 
 
+@pytest.mark.parametrize("name", ["page.html", "learning_curves.png"])
+@pytest.mark.parametrize("hidden", ["/art%FFifacts/", "/%80artifacts/", "/artifacts%C3/"])
+def test_no_byte_that_would_be_left_out_hides_what_is_asked_for(
+    served: Served, full_study: FullStudy, name: str, hidden: str
+) -> None:
+    reply = served.ask(full_study.artifacts[name].replace("/artifacts/", hidden))
+    assert (reply.code, reply.reason) == (400, "the address is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/artifacts/1/1/0a", 403),
+        ("/anything", 403),
+        ("/", 403),
+        ("//artifacts/1/1/0a", 403),
+        ("/apiary", 403),
+        ("/dashboard/studies/1", 200),
+        ("/static/bundle.js", 200),
+        ("/api/studies", 200),
+        ("/csv/1", 200),
+        ("/favicon.ico", 200),
+    ],
+)
+def test_what_can_act_comes_only_from_where_pages_are(path: str, code: int) -> None:
+    page = Answer("200 OK", (("Content-Type", "text/html"),), b"<script>alert(1)</script>")
+    guard = ReadOnlyGuard(lambda environ: page, Address.of("127.0.0.1"), tell=print)
+    assert ask(guard, request("GET", path)).code == code
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/api/studies", "evil.example"),
+        ("/%FF", "localhost"),
+        ("/api/studies/9", "localhost"),
+        ("page.html", "localhost"),
+        ("/api/studies", "localhost"),
+        ("/dashboard", "localhost"),
+    ],
+)
+def test_head_is_get_without_its_body_and_the_connection_goes_on(
+    served: Served, full_study: FullStudy, path: str, host: str
+) -> None:
+    place = urlsplit(served.url)
+    path = full_study.artifacts.get(path, path)
+    first, then = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n" for method in ("HEAD", "GET"))
+    with socket.create_connection((str(place.hostname), place.port or 0), timeout=60) as connection:
+        connection.sendall(f"{first}\r\n{then}Connection: close\r\n\r\n".encode())
+        replies = connection.makefile("rb").read()
+    head, get, body = replies.split(b"\r\n\r\n", 2)
+    assert get.startswith(b"HTTP/1.1 ")
+    assert head.splitlines()[0] == get.splitlines()[0]
+    assert f"Content-Length: {len(body)}".encode() in head.splitlines()
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

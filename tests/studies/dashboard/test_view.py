@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 
-from studies import default_storage_url, load_study
+from studies import OutputFolder, default_storage_url, load_study
+from studies.artifacts import artifact_store
 from studies.dashboard import page_path
 
 if TYPE_CHECKING:
@@ -49,6 +51,48 @@ def test_of_several_studies_in_a_database_each_has_its_page(tmp_path: Path, begi
     begin(tmp_path / "two", name="two", url=url)
     assert page_path(load_study(tmp_path / "one")[0]) == "/dashboard/studies/1"
     assert page_path(load_study(tmp_path / "two")[0]) == "/dashboard/studies/2"
+
+
+@pytest.fixture
+def two_studies(tmp_path: Path, begin: Begin) -> dict[str, str]:
+    """The paths of a picture of each of two studies in one database, by the studies' names and folders."""
+    pictures = {}
+    (tmp_path / "picture.png").write_bytes(b"picture")
+    for name in ("one", "two"):
+        study = begin(tmp_path / name, name=name, url=f"sqlite:///{tmp_path}/shared.db", trials=1)
+        trial = study.ask()
+        identifier = optuna.artifacts.upload_artifact(
+            artifact_store=artifact_store(OutputFolder(tmp_path / name)),
+            file_path=str(tmp_path / "picture.png"),
+            study_or_trial=trial,
+            mimetype="image/png",
+        )
+        pictures[name] = f"/artifacts/{study._study_id}/{trial._trial_id}/{identifier}"
+    return pictures
+
+
+def test_of_several_studies_in_a_database_one_is_shown(
+    tmp_path: Path, serve: Serve, two_studies: dict[str, str]
+) -> None:
+    with serve(tmp_path / "two") as served:
+        own = json.loads(served.ask("/api/studies").body)["study_summaries"]
+        assert [(study["study_id"], study["study_name"]) for study in own] == [(2, "two")]
+        assert json.loads(served.ask("/api/studies/").body)["study_summaries"] == own
+        assert served.ask("/api/studies", "HEAD").header("Content-Length") == str(len(served.ask("/api/studies").body))
+        paths = ("/api/studies/2", "/csv/2", two_studies["two"], "/csv/%D9%A2")
+        assert [served.ask(path).code for path in paths] == [200] * len(paths)
+        # The last but one is the other study's by the digits of another script.
+        for path in (
+            "/api/studies/1",
+            "/api/studies/01/param_importances",
+            "/csv/1",
+            "/csv/%D9%A1",
+            two_studies["one"],
+        ):
+            reply = served.ask(path)
+            assert (reply.code, reply.reason) == (404, "there is no such study here any more"), path
+        reply = served.ask(two_studies["one"].replace("/artifacts/1/", "/artifacts/2/"))
+        assert (reply.code, reply.reason) == (404, "there is no such trial here any more")
 
 
 def test_a_database_in_trouble_is_told_and_shown_again_afterwards(

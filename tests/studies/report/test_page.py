@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -168,6 +169,25 @@ def test_values_outside_the_space_are_told(start: Start, outcome: TrialOutcome, 
     assert "large" in page.texts["winner"]
 
 
+def test_a_pruned_trial_with_a_value_outside_its_range_does_no_harm(
+    start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
+) -> None:
+    study, folder = start()
+    study.enqueue_trial({"learning_rate": 7.0}, user_attrs={"kind": "search"})
+    trial = study.ask()
+    with pytest.warns(UserWarning, match="out of range"):
+        assert trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True) == 7.0
+    for name, value in {**vars(outcome), "why_ended": "pruned"}.items():
+        trial.set_user_attr(name, value)
+    trial.report(0.5, 1)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    add_trials(study, [0.5, 0.6])
+    page = report(folder)
+    headings, row, *_ = page.rows()
+    assert row[headings.index("learning_rate")] == "7"
+    assert "count with the best value" in page.texts["slices"]
+
+
 @pytest.mark.parametrize(("mode", "leader"), [("max", "search_0001"), ("min", "search_0000")])
 def test_the_winner_is_that_of_the_results_and_the_leader_is_told_if_it_is_another(
     mode: str, leader: str, start: Start, add_trials: AddTrials, report: Report
@@ -218,6 +238,22 @@ def test_who_met_which_target_is_told(
     assert "converged by epoch 53 of 4epoch 4, search_0000search_0000, search_0001, search_0002" in told
     assert "met by 2 trials" in page.texts["summary"]
     assert page.html.count('<td class="number met">') == 6
+
+
+def test_what_failed_or_was_enqueued_once_more_meets_no_target(
+    start: Start, presets: Presets, add_trials: AddTrials, outcome: TrialOutcome, report: Report
+) -> None:
+    study, folder = start(dict([next(iter(presets.items()))]))
+    keep_targets(study, Targets(character_accuracy=0.7))
+    again = study.get_trials()[0].user_attrs
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(replace(outcome, best_val_char_accuracy=0.99), 0.99)
+    study.add_trial(create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=again))
+    add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
+    add_trials(study, [0.75])
+    told = report(folder).texts["targets"].split("\n")
+    assert "characters ≥ 0.71 of 20.7500, search_0003search_0003" in told
 
 
 def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, report: Report) -> None:

@@ -32,6 +32,31 @@ def test_the_history_has_completed_and_pruned_trials_and_the_best_so_far(
     assert (list(pruned.x), list(pruned.y)) == ([4], [0.125])
 
 
+def test_a_trial_that_diverged_has_failed_and_its_settings_count(
+    start: Start, add_trials: AddTrials, look: Look
+) -> None:
+    study, folder = start()
+    add_trials(study, [0.5])
+    add_trials(study, [0.25], why_ended=WhyEnded.PRUNED)
+    add_trials(study, [0.125], why_ended=WhyEnded.NONFINITE_LOSS)
+    snapshot = look(folder)
+    (history,) = trial_plots.history(snapshot).figures
+    assert {trace.name: list(trace.x) for trace in history.data if trace.name != "best so far"} == {
+        "completed": [0],
+        "pruned, best until then": [1],
+    }
+    (curves,) = trial_plots.reported_curves(snapshot).figures
+    assert [(trace.name, trace.line.dash) for trace in curves.data] == [
+        ("search_0000", "solid"),
+        ("search_0001", "dot"),
+    ]
+    (timeline,) = trial_plots.timeline(snapshot).figures
+    assert {trace.name: list(trace.y) for trace in timeline.data} == {"completed": [0], "pruned": [1], "failed": [2]}
+    panel = setting_plots.slices(snapshot)
+    assert list(panel.figures[0].data[0].y) == [0.5, 0.25, 0.125]
+    assert "pruned or diverged" in panel.caption
+
+
 def test_of_many_curves_the_running_and_the_best_are_shown(
     start: Start, add_trials: AddTrials, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,10 +94,11 @@ def test_what_makes_trials_bad_matters_although_it_had_them_pruned(
     start: Start, add_trials: AddTrials, look: Look
 ) -> None:
     study, folder = start()
-    # Every trial of the second model is bad and pruned, so that all who completed have the first one.
+    # Every trial of the second model is bad and pruned, or diverges, so that all who completed have the first one.
     for number in range(40):
         add_trials(study, [0.9 + 0.001 * (number * 7 % 40)])
-        add_trials(study, [0.1], kept={"which": "second"}, why_ended=WhyEnded.PRUNED, model="medium")
+        why = WhyEnded.PRUNED if number % 2 else WhyEnded.NONFINITE_LOSS
+        add_trials(study, [0.1], kept={"which": "second"}, why_ended=why, model="medium")
     panel = setting_plots.importances(look(folder))
     bars = dict(zip(panel.figures[0].data[0].y, panel.figures[0].data[0].x, strict=True))
     assert bars["model_name"] > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import signal
 import socket
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from search_spaces import ConfigurationError
+from tuner.cli import dashboard as dashboard_command
 
 LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows the study khmer-ocr; Ctrl-C ends it\n")
 
@@ -98,6 +102,25 @@ def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, 
     for problem, text in zip(problems, told, strict=True):
         assert text in problem
     assert "secret" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("host", "public", "told"),
+    [("0.0.0.0", False, "other machines reach it"), ("127.0.0.1", True, "which only this machine reaches")],
+)
+def test_what_a_name_means_when_it_listens_is_what_counts(run_study, host, public, told):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        options = argparse.Namespace(
+            host=host,
+            port=taken.getsockname()[1],
+            public=public,
+            output_dir=str(run_study.folder),
+            storage=None,
+            study=None,
+            debug=False,
+        )
+        with pytest.raises(ConfigurationError, match=told):
+            dashboard_command.run(options)
 
 
 def test_a_busy_port_is_told(cli, run_study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -207,6 +208,7 @@ def test_the_live_picture_is_drawn_in_steps_that_end(terminal, tell_a_run, make_
 
 def test_the_live_picture_shows_where_the_run_is(monkeypatch, terminal, tell_a_run):
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr("tuner.display.live._MOST_SHARE", math.inf)
     display = LiveDisplay(terminal, None)
     tell_a_run(display)
     display.close()
@@ -224,6 +226,29 @@ def test_the_live_picture_is_redrawn_seldom(terminal, config):
         display.batch(0, step, 1000)
     display.close()
     assert terminal.text.count("batches") < 20
+
+
+@pytest.mark.parametrize(("cost", "most"), [(0.0, 41), (0.001, 41), (0.1, 3), (1.0, 1)])
+def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost, most, monkeypatch, terminal, config):
+    now, drawn = 100.0, 0
+
+    def draw(*_):
+        nonlocal now, drawn
+        now, drawn = now + cost, drawn + 1
+        return ""
+
+    monkeypatch.setattr("tuner.display.live.picture", draw)
+    display = LiveDisplay(terminal, None)
+    display.run_started({"a": config}, [])
+    monkeypatch.setattr("tuner.display.live.time.monotonic", lambda: now)
+    display.trial_started(0, "a", config, adopted=False)
+    drawn = 0
+    for step in range(1000):
+        now += 0.01
+        display.batch(0, step, 1000)
+    monkeypatch.undo()
+    display.close()
+    assert most - 2 <= drawn <= most
 
 
 @pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])

@@ -65,7 +65,7 @@ def calls(config, make_record, make_metrics, make_signal, make_summary, make_row
         ("trial_left", (3,), {}),
         ("trial_lost", (3,), {}),
         ("study_seen", (make_status(make_row(0, "failed", "ខ្មែរ"), make_row(1, "running"), targets=targets),), {}),
-        ("study_seen", (make_status(monitor=None, search=None, mode="min", met_by=("a", "ខ្មែរ")),), {}),
+        ("study_seen", (make_status(monitor="val_loss", search=None, mode="min", met_by=("a", "ខ្មែរ")),), {}),
         ("run_ended", (make_summary(ended, broken, targets=targets, owed=3),), {}),
         ("run_ended", (make_summary(storage_url="postgresql://x/y", leader="ខ្មែរ"),), {}),
     ]

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from search_spaces import TrainingConfig
+from studies import StatusRow
 from tuner.display.picture import bars, picture, running_table
 from tuner.display.progress import RunProgress
 from tuner.screen import spare_cells
@@ -195,6 +196,20 @@ def test_all_that_a_search_trial_has_drawn_is_shown(width):
         "loss_type ctc",
     ]:
         assert text in said
+
+
+def test_as_long_as_no_trial_goes_on_redrawing_goes_through_none(eight_workers, monkeypatch):
+    before = shown(eight_workers)
+
+    def gone_through(row):
+        raise AssertionError(row.name)
+
+    monkeypatch.setattr(StatusRow, "has_ended", property(gone_through))
+    eight_workers.batch(10, 60, 64)
+    lines = shown(eight_workers)
+    assert lines[0] == before[0]
+    assert lines[9:] == before[9:]
+    assert lines[2] != before[2]
 
 
 def test_nothing_is_shown_before_anything_is_known():
