@@ -122,7 +122,8 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     settings = {**snapshot.trials[row.number].params, **record.outside_space}
     # A trial that ended between the two looks at the study is still shown as it was.
     outcome = record.outcome if row.why_ended is not None else None
-    verdicts = {} if outcome is None else target_verdicts(outcome, snapshot.status.targets)
+    counts = outcome is not None and outcome.succeeded
+    verdicts = target_verdicts(outcome, snapshot.status.targets) if counts else {}
     return _Trial(row, record, outcome, verdicts, settings)
 
 

@@ -252,8 +252,10 @@ def test_what_failed_or_was_enqueued_once_more_meets_no_target(
     study.add_trial(create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=again))
     add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
     add_trials(study, [0.75])
-    told = report(folder).texts["targets"].split("\n")
-    assert "characters ≥ 0.71 of 20.7500, search_0003search_0003" in told
+    page = report(folder)
+    assert "characters ≥ 0.71 of 20.7500, search_0003search_0003" in page.texts["targets"].split("\n")
+    # In the table of trials the superseded one keeps what it reached; the diverged one has reached nothing.
+    assert page.html.count('<td class="number met">') == 2
 
 
 def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, report: Report) -> None:
