@@ -134,7 +134,7 @@ class Session:
             study_name: Its name, needed only to make sure.
             device: Where all trials train; None for where each configuration says.
             experiments: Experiments whose work-related settings are newer than those that the study has.
-            token: See `stop_token`, if it was looked at earlier; None for now.
+            token: See `stop_token`, if it was looked at before; None to look at it here.
 
         Raises:
             ConfigurationError: The folder holds no study, or something has changed that may not change.

@@ -14,8 +14,9 @@ from tuner.session import Session
 # Looking takes longer the more trials there are; it never takes more than this share of the time.
 _MOST_SHARE = 0.01
 _QUICK_S = 0.05
-# What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written.
-LOOK_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError, TypeError)
+# What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written, and
+# what cannot be understood (a name or a value that somebody changed by hand: ValueError) is nobody's who works.
+LOOK_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
 
 
 class StudyFeed:

@@ -10,12 +10,10 @@ from studies import Claim, OutputFolder, Progress, TrialOutcome, keep_artifact, 
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.training.illustrations import Pictures
-from tuner.training.recorder import config_yaml
+from tuner.training.recorder import CONFIG_FILE, config_yaml
 from tuner.want_of_room import is_for_want_of_room
 
 log = logging.getLogger(__name__)
-
-SETTINGS = "training_config.yaml"
 
 
 class TrialPage:
@@ -30,7 +28,7 @@ class TrialPage:
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
-        self._keep(SETTINGS, config_yaml(config).encode())
+        self._keep(CONFIG_FILE, config_yaml(config).encode())
         if not self._claim.adopted:  # else there is a better note already
             self._write_note()
 

@@ -177,7 +177,7 @@ BOUNDARIES = (
         lambda source, target, **named: _snapshot(target),
         sides=("before",),
     ),
-    Boundary("last pictures", Phase.WORK, "tuner.training.loop._illustrate_end"),
+    Boundary("last pictures", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
     Boundary("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     Boundary("report", Phase.WORK, "optuna.trial.Trial.report"),
     Boundary("outcome", Phase.WORK, "studies.claims.record_outcome"),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import FrozenTrial
-from optuna_dashboard import _serializer  # type: ignore[import-untyped]
+from optuna_dashboard import _serializer
 
 _OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from wsgiref.types import WSGIApplication
 
-import waitress  # type: ignore[import-untyped]
+import waitress
 from waitress import wasyncore
 
 from search_spaces.errors import ConfigurationError

@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
 from optuna.storages import get_storage
-from optuna_dashboard import wsgi  # type: ignore[import-untyped]
+from optuna_dashboard import wsgi
 
 from search_spaces.errors import ConfigurationError
 from studies.artifacts import ArtifactFolder

@@ -94,7 +94,7 @@ class Snapshot:
 
     def _plotted(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.number not in self.records:
-            return _placeholder()
+            return _never_begun()
         if self.records[trial.number].phase is TrialPhase.FAILED:
             return _bare(trial, TrialState.FAIL, None)
         return _bare(trial, trial.state, trial.value)
@@ -137,7 +137,7 @@ class Snapshot:
                 study.add_trial(trial)
             except ValueError:
                 # Values outside their ranges, or an end without a beginning: what people do by hand.
-                study.add_trial(_placeholder())
+                study.add_trial(_never_begun())
         return study
 
 
@@ -178,5 +178,5 @@ def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenT
     )
 
 
-def _placeholder() -> FrozenTrial:
+def _never_begun() -> FrozenTrial:
     return create_trial(state=TrialState.WAITING)

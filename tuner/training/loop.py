@@ -84,21 +84,23 @@ def train(
     try:
         for finished in _retold(training):
             on_epoch_end(*finished)
-        while (why_ended := _end(training, is_hopeless)) is None:
-            metrics, score = _run_epoch(training, data, recorder, on_batch)
-            _keep(training, checkpoints, data.val.split, metrics, score)
-            recorder.epoch(metrics)
-            _log_epoch(training, metrics)
-            on_epoch_end(metrics, training.early_stopping)
-            if illustrator.is_due:
-                pictures = illustrator.draw(training.history)
-                recorder.pictures(pictures, metrics.epoch)
-                on_pictures(pictures)
-        _illustrate_end(training, illustrator, recorder, on_pictures)
-    except NonFiniteLossError as error:
-        log.warning("%s", error)
-        why_ended = "nonfinite_loss"
-        _illustrate_end(training, illustrator, recorder, on_pictures)
+        try:
+            while (why_ended := _end(training, is_hopeless)) is None:
+                metrics, score = _run_epoch(training, data, recorder, on_batch)
+                _keep(training, checkpoints, data.val.split, metrics, score)
+                recorder.epoch(metrics)
+                _log_epoch(training, metrics)
+                on_epoch_end(metrics, training.early_stopping)
+                if illustrator.is_due:
+                    pictures = illustrator.draw(training.history)
+                    recorder.pictures(pictures, metrics.epoch)
+                    on_pictures(pictures)
+        except NonFiniteLossError as error:
+            log.warning("%s", error)
+            why_ended = "nonfinite_loss"
+        pictures = illustrator.draw(training.history)
+        recorder.ended(pictures, len(training.history))
+        on_pictures(pictures)
     finally:
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
@@ -108,12 +110,6 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
     )
-
-
-def _illustrate_end(training: Training, illustrator: Illustrator, recorder: Recorder, on_pictures: OnPictures) -> None:
-    pictures = illustrator.draw(training.history)
-    recorder.ended(pictures, len(training.history))
-    on_pictures(pictures)
 
 
 def _retold(training: Training) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:

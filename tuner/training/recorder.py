@@ -17,6 +17,8 @@ from tuner.training.history import EpochMetrics
 from tuner.training.illustrations import Pictures
 from tuner.training.tensorboard_run import TensorBoardRun
 
+CONFIG_FILE = "training_config.yaml"
+
 
 class Recorder:
     """Writes the epochs of one experiment; after an interruption it goes on where the history ends."""
@@ -100,7 +102,7 @@ def log_file(folder: Path) -> Iterator[None]:
 
 def write_config(folder: Path, config: TrainingConfig) -> Path:
     """Save the effective configuration, every field of it, beside the experiment's results; return the path."""
-    path = folder / "configs" / "training_config.yaml"
+    path = folder / "configs" / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(config_yaml(config), encoding="utf-8")
     return path

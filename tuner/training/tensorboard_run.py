@@ -100,7 +100,7 @@ class TensorBoardRun:
         self._writer.close()
 
     def _add_images(self, pictures: Pictures, epoch: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         for name, tag in _IMAGE_TAGS.items():
             if name in pictures:  # PNG already, which SummaryWriter.add_image would decode and encode again
