@@ -23,17 +23,23 @@ def target_figures(outcome: TrialOutcome | None) -> dict[str, float | None]:
 
 
 def target_verdicts(outcome: TrialOutcome | None, targets: Targets) -> dict[str, bool]:
-    """Return whether each target that is set was met, by its name in the configuration file; not without an outcome."""
+    """Return whether each target that is set was met, by its name in the configuration file.
+
+    Only a trial that ended well meets any: what a failed one had reached is of no use.
+    """
     asked = targets.model_dump(exclude_none=True)
+    ended_well = outcome is not None and outcome.succeeded
     return {
-        name: _is_met(name, figure, asked[name]) for name, figure in target_figures(outcome).items() if name in asked
+        name: ended_well and _is_met(name, figure, asked[name])
+        for name, figure in target_figures(outcome).items()
+        if name in asked
     }
 
 
 def targets_met(outcome: TrialOutcome | None, targets: Targets) -> bool:
     """Return whether a trial ended well and met every target; never if none is set."""
     verdicts = target_verdicts(outcome, targets)
-    return outcome is not None and outcome.succeeded and bool(verdicts) and all(verdicts.values())
+    return bool(verdicts) and all(verdicts.values())
 
 
 def _is_met(name: str, figure: float | None, target: float) -> bool:

@@ -122,8 +122,7 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     settings = {**snapshot.trials[row.number].params, **record.outside_space}
     # A trial that ended between the two looks at the study is still shown as it was.
     outcome = record.outcome if row.why_ended is not None else None
-    counts = outcome is not None and outcome.succeeded
-    verdicts = target_verdicts(outcome, snapshot.status.targets) if counts else {}
+    verdicts = {} if outcome is None else target_verdicts(outcome, snapshot.status.targets)
     return _Trial(row, record, outcome, verdicts, settings)
 
 

@@ -67,6 +67,7 @@ def test_without_targets_or_without_an_end_nothing_is_met(good: TrialOutcome) ->
 def test_only_a_trial_that_ended_well_meets_targets(why: WhyEnded, good: TrialOutcome) -> None:
     ended_well = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED)
     assert targets_met(replace(good, why_ended=why), ALL) == ended_well
+    assert set(target_verdicts(replace(good, why_ended=why), ALL).values()) == {ended_well}
 
 
 def test_the_study_remembers_the_latest_targets(start: Start) -> None:
