@@ -37,15 +37,23 @@ class LocalContext(nn.Module):
     def __init__(self, width: int, kernel: int = 7) -> None:
         """Take the number of features, which stays, and the columns seen at once (odd)."""
         super().__init__()
-        self.neighbours = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.neighbours = nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width)
+        self.norm = FeatureNorm(width)
+        # Convolutions of one column instead of linear layers: oneDNN's are twice as fast here as BLAS on AMD.
+        self.mix = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
 
     def forward(self, columns: Tensor) -> Tensor:
-        """Map ``(N, T, D)`` to the same shape."""
-        seen = self.neighbours(columns.transpose(1, 2)).transpose(1, 2)
-        mixed: Tensor = columns + self.mix(self.norm(seen))
+        """Map ``(N, D, 1, T)`` to the same shape."""
+        mixed: Tensor = columns + self.mix(self.norm(self.neighbours(columns)))
         return mixed
+
+
+class FeatureNorm(nn.LayerNorm):
+    """Normalises the features of each column (Ba et al. 2016); with channels innermost it copies nothing."""
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Map ``(N, D, 1, T)`` to the same shape."""
+        return super().forward(columns.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ColumnEncoder(nn.Module):
@@ -79,15 +87,16 @@ class ColumnEncoder(nn.Module):
             channels = wider
         self.image = nn.Sequential(*layers)
         rows = image_height >> (len(stem_channels) + len(stage_channels))
-        self.column = nn.Sequential(nn.Linear(channels * rows, width), nn.LayerNorm(width))
-        self.context = nn.Sequential(*(LocalContext(width) for _ in range(context_layers)), nn.LayerNorm(width))
+        self.column = nn.Sequential(nn.Conv2d(channels, width, (rows, 1)), FeatureNorm(width))
+        self.context = nn.Sequential(*(LocalContext(width) for _ in range(context_layers)), FeatureNorm(width))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(N, 1, H, W)`` to columns ``(N, T, D)``."""
-        features: Tensor = self.image(images)
-        columns = features.permute(0, 3, 1, 2).flatten(2)
-        context: Tensor = self.context(self.column(columns))
-        return context
+        count, _, height, width = images.shape
+        # With one channel both orders are contiguous: say that channels are innermost, as in all that follows.
+        images = images.reshape(count, height, width, 1).permute(0, 3, 1, 2)
+        context: Tensor = self.context(self.column(self.image(images)))
+        return context.squeeze(2).transpose(1, 2)
 
 
 def conv_norm_relu(inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> list[nn.Module]:
