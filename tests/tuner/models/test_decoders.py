@@ -71,6 +71,19 @@ def test_a_certainty_however_wrong_has_a_gradient_that_leads_out_of_it(logit: fl
     assert decoder.reads.bias.grad.item() * logit > 0
 
 
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_the_gradient_is_that_of_the_sum_over_all_reading_patterns(spread: float) -> None:
+    decoder = decoder_of(4, 4)
+    columns = spread * torch.randn(2, 6, 4)
+    weights = torch.randn(2, 4, PAD + 1)  # what is ruled out altogether has a floor instead
+    found, wanted = (
+        torch.autograd.grad((weights * probabilities[..., : PAD + 1]).sum(), list(decoder.parameters()))
+        for probabilities in (decoder(columns).exp(), enumerated(decoder, columns))
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
 def test_attention_reads_each_certain_column_once_and_in_order() -> None:
     decoder = MonotonicAttention(width=11, positions=4, classes=CLASSES)
     with torch.no_grad():
