@@ -132,10 +132,9 @@ def average_weights(model: DigitReader, steps_per_epoch: int) -> AveragedModel:
 
     def follow(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
         share = max(slowest, 9 / (10 + int(steps)))
-        for ours, theirs in zip(averaged, current, strict=True):
-            if ours.is_floating_point():
-                ours.lerp_(theirs, share)
-            else:  # a count of batches
-                ours.copy_(theirs)
+        if averaged[0].is_floating_point():  # all of a call are of one type
+            torch._foreach_lerp_(list(averaged), list(current), share)
+        else:  # counts of batches
+            torch._foreach_copy_(list(averaged), list(current))
 
     return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
