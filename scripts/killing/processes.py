@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import shutil
 import signal
 import sys
 import time
@@ -18,21 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from killing.child import Orders, obey
-
 Result = TypeVar("Result")
 
-# What a command imports when it comes to it: its training, a new database, the first optimizer, the first curve.
+# What a command imports when it comes to it: its training, a new database, the first curve.
 _IMPORTED = (
     "tuner.hyperparameter_tuner",
     "tuner.cli.displays",
     "alembic.command",
-    "torch._dynamo",
     "torch.utils.tensorboard",
 )
 LOG_NAME = "output.txt"
 LONGEST_LIFE_S = 300.0
+_ENOUGH_BYTES = 200 * 2**20
 _POLL_S = 0.002
+_LAST_LINES = 12
 _COULD_NOT_START = 70
 
 
@@ -57,6 +57,12 @@ class Ending:
     hung: bool = False
 
 
+def memory_folder() -> Path | None:
+    """Return a folder in memory, if there is one: what is killed leaves the same there, and no disk makes it wait."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ENOUGH_BYTES else None
+
+
 def prepare() -> None:
     """Import what the processes need, with one thread each: threads do not survive a fork.
 
@@ -74,13 +80,12 @@ def prepare() -> None:
         raise HarnessError(f"the imports left {threads} threads, which a fork would lose")
 
 
-def start(orders: Orders, folder: Path, *, hash_seed: int | None = None) -> int:
+def start(act: Callable[[], int], folder: Path) -> int:
     """Start a process in a folder; its output goes to a file there.
 
     Args:
-        orders: What it is to do.
+        act: What it does; returns its exit code.
         folder: Its working directory.
-        hash_seed: Begin a new interpreter with this seed of string hashes; None to go on from this one.
 
     Returns:
         Its process id.
@@ -92,10 +97,8 @@ def start(orders: Orders, folder: Path, *, hash_seed: int | None = None) -> int:
     code = _COULD_NOT_START
     try:
         _enter(folder)
-        if hash_seed is not None:
-            _become_new(orders, hash_seed)
         _forget_chance()
-        code = obey(orders)
+        code = act()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
@@ -144,6 +147,12 @@ def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
     return answered
 
 
+def last_words(folder: Path) -> str:
+    """Return the end of what the processes in a folder wrote."""
+    lines = (folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
+
+
 def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
     hung = False
     while True:
@@ -188,10 +197,3 @@ def _forget_chance() -> None:
     random.seed()
     np.random.seed()
     torch.seed()
-
-
-def _become_new(orders: Orders, hash_seed: int) -> None:
-    here = str(Path(__file__).parents[1])
-    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": str(hash_seed)}
-    os.execve(sys.executable, [sys.executable, "-m", "killing.child", orders.as_json()], environment)

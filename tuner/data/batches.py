@@ -84,10 +84,15 @@ class SplitBatches:
 
     def _gather(self, indices: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
-            chosen = self._images[indices.to(self.device)]
-        else:  # memory-mapped: only these rows are read
-            chosen = torch.from_numpy(self._images[indices.numpy()])
-        return chosen.unsqueeze(1).float() / 255
+            return _tones(self._images[indices.to(self.device)])
+        return _tones(torch.from_numpy(self._images[indices.numpy()]))  # memory-mapped: only these rows are read
+
+
+def pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """Cut a batch into pieces of at most so many images; None for one piece."""
+    images, labels = batch
+    size = size or len(images)
+    return zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class SplitDataset(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``; PyTorch's loaders ask for batches this way."""
         chosen = np.asarray(indices)
-        images = torch.from_numpy(self._split.images[chosen]).unsqueeze(1).float() / 255
+        images = _tones(torch.from_numpy(self._split.images[chosen]))
         if self._augmented:
             # Every worker has a copy of ours; its default one is seeded, differently for each, by the loader's.
             images = augment(images, torch.default_generator if get_worker_info() else self._generator)
@@ -180,6 +185,11 @@ def _loader(split: CachedSplit, config: TrainingConfig, workers: int, *, trainin
         timeout=120 if workers else 0,
         persistent_workers=workers > 0,
     )
+
+
+def _tones(pixels: Tensor) -> Tensor:
+    """Return grey bytes ``(N, H, W)`` as tones ``(N, 1, H, W)``, 0 to 1."""
+    return pixels.unsqueeze(1).float().div_(255)
 
 
 def _as_fetched(batch: Any) -> Any:

@@ -46,13 +46,11 @@ class DatasetMetadata:
         path: The metadata file, absolute.
         digest: SHA-256 of the file.
         splits: The splits by name.
-        folders: Size and time of the image files, as found while looking for them.
     """
 
     path: Path
     digest: str
     splits: Mapping[str, SplitMetadata]
-    folders: ImageFolders
 
 
 def read_metadata(
@@ -85,7 +83,7 @@ def read_metadata(
         found[split] = _read_split(samples, file, split, label_length, folders, problems)
     if problems:
         raise DataLoaderError(problems)
-    return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), found, folders)
+    return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), found)
 
 
 def read_metadata_bytes(file: Path) -> bytes:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from search_spaces.errors import DataLoaderError
 from tuner.data.cache_folder import CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
-from tuner.data.image_files import ImageFolders, ImageName, image_candidates
+from tuner.data.image_files import ImageName, image_candidates
+from tuner.data.image_paths import ImagePaths
 from tuner.data.looks import looks
 from tuner.data.metadata import SplitMetadata, read_metadata, read_metadata_bytes
 from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size, size_rows
@@ -139,7 +140,6 @@ class _Opener:
         self._metadata_path = metadata_path
         self._metadata_digest = metadata_digest
         self._verify = verify
-        self._folders = ImageFolders()
 
     def find(self, folders: Iterable[CacheFolder], split: str) -> PixelFile | None:
         """Return the pixel file of `split` if one of `folders` has one that fits the dataset and is whole."""
@@ -154,7 +154,6 @@ class _Opener:
         if not splits:
             return {}
         metadata = read_metadata(self._metadata_path, splits)
-        self._folders = metadata.folders
         self._metadata_digest = metadata.digest
         folder.remove_stale(metadata.digest)
         problems: list[str] = []
@@ -168,17 +167,19 @@ class _Opener:
         described = pixels.description
         if described["metadata_digest"] != self._metadata_digest or described["split"] != split:
             return False
-        paths = _image_paths(self._metadata_path, pixels)
+        paths = ImagePaths.from_description(described, self._metadata_path.parent)
         # The same metadata may mean other files from another working directory.
         candidates = image_candidates(ImageName(*described["first_name"]), self._metadata_path, split)
         if next((path for path in candidates if path and os.path.isfile(path)), None) != paths[0]:
             return False
-        if _states_digest(paths, self._folders) != described["states_digest"]:
+        if paths.states_digest() != described["states_digest"]:
             return False
         return not self._verify or _has_content(paths, pixels.array("digests"))
 
     def _write(self, folder: CacheFolder, split: str, samples: SplitMetadata) -> list[str]:
         """Write the pixel file of `split`, or return what is wrong with its images."""
+        paths = ImagePaths.of(samples.image_paths)
+        states_digest = paths.states_digest()  # first: what changes while it is decoded is to be noticed
         labels = np.array([encode_label(label) for label in samples.labels])
         numbers, names = font_numbers(samples.fonts)
         problems: list[str] = []
@@ -198,10 +199,10 @@ class _Opener:
                 "metadata_digest": self._metadata_digest,
                 "split": split,
                 "first_name": samples.names[0],
-                "states_digest": _states_digest(samples.image_paths, self._folders),
+                "states_digest": states_digest,
                 "digest": hashlib.sha256(content.tobytes() + labels.tobytes()).hexdigest(),
                 "font_names": names,
-                **_described_paths(self._metadata_path, samples.image_paths),
+                **paths.description(self._metadata_path.parent),
             }
             writer.finish(len(labels), description)
             new.keep = not problems
@@ -212,37 +213,12 @@ def _cached_split(metadata_path: Path, pixels: PixelFile) -> CachedSplit:
     return CachedSplit(
         images=pixels.array("images"),
         labels=pixels.array("labels"),
-        image_paths=_image_paths(metadata_path, pixels),
+        image_paths=ImagePaths.from_description(pixels.description, metadata_path.parent),
         font_names=pixels.description["font_names"],
         font_numbers=pixels.array("fonts").view("<u4")[:, 0].astype(np.uint32),
         sizes=pixels.array("sizes").view("<u4").astype(np.uint32),
         digest=pixels.description["digest"],
     )
-
-
-def _described_paths(metadata_path: Path, paths: Sequence[str]) -> dict[str, list[str] | list[int]]:
-    """Return `paths` for the description: relative to the metadata's folder, so all can move together."""
-    folders: dict[str, int] = {}
-    numbers, names = [], []
-    for path in paths:
-        folder, name = os.path.split(path)
-        numbers.append(folders.setdefault(folder, len(folders)))
-        names.append(name)
-    relative = [os.path.relpath(folder, metadata_path.parent) for folder in folders]
-    return {"folders": relative, "folder_numbers": numbers, "names": names}
-
-
-def _image_paths(metadata_path: Path, pixels: PixelFile) -> list[str]:
-    described = pixels.description
-    folders = [os.path.normpath(metadata_path.parent / folder) + os.sep for folder in described["folders"]]
-    return [
-        folders[number] + name for number, name in zip(described["folder_numbers"], described["names"], strict=True)
-    ]
-
-
-def _states_digest(paths: Iterable[str], folders: ImageFolders) -> str:
-    states = np.array([folders.state(path) or (-1, -1) for path in paths], "<i8")
-    return hashlib.sha256(states.tobytes()).hexdigest()
 
 
 def _has_content(paths: Sequence[str], digests: Bytes) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from search_spaces import TrainingConfig
+from tuner.training.uncompiled import uncompiled
 
 
 def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -23,7 +24,7 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     if config.optimizer_type not in kinds:
         raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")
     beta1, beta2 = config.optimizer_betas
-    optimizer: torch.optim.Optimizer = kinds[config.optimizer_type](
+    optimizer: torch.optim.Optimizer = uncompiled(kinds[config.optimizer_type])(
         model.parameters(),
         lr=config.learning_rate,
         betas=(beta1, beta2),

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tuner.data.augmentation import augment, normalise
+from tuner.data.augmentation import MAX_BLUR, MAX_NOISE, _add_noise, _blur, _grid, augment, normalise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -65,6 +66,31 @@ def test_ink_stays_in_the_picture(images: Tensor) -> None:
     dark = (augment(images, seeded()) < 0.5).flatten(1).float().sum(1)
     assert (dark / (16 * 8)).min() > 0.6
     assert (dark / (16 * 8)).max() < 1.6
+
+
+def test_noise_is_white_and_in_proportion_to_the_contrast_of_its_image(images: Tensor) -> None:
+    images = images * torch.linspace(0.5, 1, 12).view(-1, 1, 1, 1)
+    noise = images.clone()
+    _add_noise(noise, torch.ones(12), torch.linspace(0, 0.9, 12))
+    noise = (noise - images).flatten(1)
+    assert torch.allclose(noise.std(1) / images.flatten(1).std(1), torch.full((12,), MAX_NOISE), rtol=0.05)
+    assert (torch.corrcoef(noise) - torch.eye(12)).abs().max() < 0.06
+    neighbours = (noise[:, 1:] * noise[:, :-1]).mean(1) / noise.var(1)
+    assert neighbours.abs().max() < 0.06
+
+
+def test_blur_keeps_flat_paper_and_softens_edges(images: Tensor) -> None:
+    blurred = images.clone()
+    _blur(blurred, torch.ones(12))
+    assert torch.allclose(blurred[:, :, :20], images[:, :, :20])
+    rows, before = blurred[0, 0, 32, 18:22], images[0, 0, 32, 18:22]
+    assert torch.allclose(rows - before, torch.tensor([0.0, -0.8, 0.8, 0.0]) * MAX_BLUR / 3, atol=1e-6)
+
+
+def test_pixels_come_from_where_pytorchs_own_grid_says(images: Tensor) -> None:
+    maps = torch.rand((12, 2, 3), generator=seeded())
+    expected = F.affine_grid(maps, list(images.shape), align_corners=False)
+    assert torch.allclose(_grid(maps, images), expected, atol=1e-6)
 
 
 def _scaled(images: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: l
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_configuration_chooses_the_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
     optimizer, _ = make(optimizer_type=name, optimizer_betas=[0.8, 0.95], weight_decay=0.02, learning_rate=0.004)
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
+    assert type(optimizer).__name__ == kind.__name__  # AdamW is an Adam too
     group = optimizer.param_groups[0]
     assert (tuple(group["betas"]), group["weight_decay"], group["lr"]) == ((0.8, 0.95), 0.02, 0.004)
 
