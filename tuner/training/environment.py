@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import platform
 
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
+from tuner.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
-
-# Parameters of glibc's mallopt, from malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER_TRIM = 2**31 - 1
 
 
 def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bool]:
@@ -36,7 +31,7 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
         )
     device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     use_amp = config.mixed_precision and _computes_half_precision(device)
     if config.mixed_precision and not use_amp:
         log.warning("mixed precision asked for, but this processor has no native bfloat16: computing in float32")
@@ -48,18 +43,6 @@ def amp_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library use freed memory again instead of giving it back to the kernel and asking for it anew.
-
-    Every step allocates the same tensors; by default glibc maps each larger one, and the kernel clears it page by page:
-    a tenth to a fifth of a step. The most that is ever in use at a time stays the same.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
 
 
 def _computes_half_precision(device: torch.device) -> bool:

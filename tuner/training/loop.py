@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from search_spaces import TrainingConfig, config_digest
-from tuner.data.batches import Batch, SplitBatches, TrainingData
+from search_spaces import TrainingConfig
+from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
@@ -21,6 +21,7 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.illustrations import Illustrator, Pictures
+from tuner.training.memory import MemoryExhaustedError, passes_of, release_freed_memory
 from tuner.training.metrics import Accuracy
 from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
@@ -48,6 +49,7 @@ def train(
     is_hopeless: IsHopeless = lambda epoch, early_stopping: False,
     on_batch: OnBatch = lambda done, total: None,
     on_pictures: OnPictures = lambda pictures: None,
+    careful: bool = False,
 ) -> TrainingResult:
     """Train one experiment to its end, from its last checkpoint if it has one.
 
@@ -60,9 +62,12 @@ def train(
             returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
         on_pictures: Given pictures of the training, now and then while it runs and once when it has ended.
+        careful: Whether to take half as many images at once as before: processes died in its next epoch, perhaps for
+            want of memory.
 
     Raises:
         ConfigurationError, ModelCreationError: As `Training.begin`.
+        MemoryExhaustedError: There is not even memory for one image at once.
     """
     training = Training.begin(config, steps_per_epoch=len(data.train))
     checkpoints = CheckpointFolder(
@@ -71,6 +76,8 @@ def train(
         keep_n_checkpoints=config.keep_n_checkpoints,
     )
     _restore(training, checkpoints)
+    if careful:
+        _take_fewer_at_once(training, training.images_at_once or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
     recorder = Recorder(
         folder,
@@ -86,7 +93,7 @@ def train(
             on_epoch_end(*finished)
         try:
             while (why_ended := _end(training, is_hopeless)) is None:
-                metrics, score = _run_epoch(training, data, recorder, on_batch)
+                metrics, score = _run_epoch_in_memory(training, checkpoints, data, recorder, on_batch)
                 _keep(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
@@ -109,6 +116,7 @@ def train(
         history=tuple(training.history),
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
+        images_at_once=training.images_at_once,
     )
 
 
@@ -133,19 +141,59 @@ def _end(training: Training, is_hopeless: IsHopeless) -> str | None:
     return "pruned" if epochs and is_hopeless(epochs, training.early_stopping) else None
 
 
+def _run_epoch_in_memory(
+    training: Training, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
+) -> tuple[EpochMetrics, SplitScore]:
+    """Train and validate the next epoch; when memory runs out, do so anew from its beginning with fewer images at once.
+
+    Raises:
+        MemoryExhaustedError: There is not even memory for one image at once.
+        NonFiniteLossError: As `_run_epoch`.
+    """
+    while True:
+        try:
+            return _run_epoch(training, data, recorder, on_batch)
+        except MemoryExhaustedError as error:
+            if error.images == 1:
+                raise
+            too_many, reason = error.images, str(error)
+        # Not within the handler: the error holds the frames, and so the tensors, of the pass that failed.
+        release_freed_memory()
+        state = checkpoints.load_last() or Training.begin(training.config, steps_per_epoch=len(data.train)).state_dict()
+        training.load_state_dict(state)
+        _take_fewer_at_once(training, too_many, reason)
+
+
+def _take_fewer_at_once(training: Training, images: int, reason: str) -> None:
+    """Halve the number of images in a pass; a batch is still one optimizer step."""
+    training.images_at_once = max(1, images // 2)
+    log.warning(
+        "epoch %d: %s; training it with at most %d images at once, their gradients added up to batches of %d",
+        len(training.history) + 1,
+        reason,
+        training.images_at_once,
+        training.config.batch_size,
+    )
+
+
 def _run_epoch(
     training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
     """Train and validate the next epoch; return its figures, and what was read in the validation images.
 
     Raises:
+        MemoryExhaustedError: There is no memory for so many images at once.
         NonFiniteLossError: The loss is infinite or not a number.
     """
     started = time.perf_counter()
     epoch = len(training.history) + 1
     learning_rate = training.learning_rate
-    train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
-    score = score_split(training.averaged_model, training.loss, data.val, training.autocast)
+    with passes_of(training.most_at_once(data.train)):
+        train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
+    with passes_of(training.most_at_once(data.val)):
+        score = score_split(
+            training.averaged_model, training.loss, data.val, training.autocast, images_at_once=training.images_at_once
+        )
     if not math.isfinite(score.loss):
         raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
     memory_mb, cpu_percent = recorder.system_use()
@@ -189,20 +237,28 @@ def _train_epoch(
 
 
 def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward, clip, update; return the batch's loss and scores, detached."""
-    images, labels = batch
-    with training.autocast():
-        scores = training.model(images)
-        loss: torch.Tensor = training.loss(scores, labels)
+    """Forward, backward, clip, update; return the batch's loss and scores, detached.
+
+    The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
+    (batch normalisation aside, which sees a pass at a time).
+    """
     training.optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(training.scaler.scale(loss))
+    weight = training.loss.count(batch[1])
+    losses, scores = [], []
+    for images, labels in pieces(batch, training.images_at_once):
+        with training.autocast():
+            scores.append(training.model(images))
+            share = training.loss.count(labels) / weight
+            losses.append(training.loss(scores[-1], labels) * share)
+        torch.autograd.backward(training.scaler.scale(losses[-1]))
+        losses[-1], scores[-1] = losses[-1].detach(), scores[-1].detach()
     if training.config.gradient_clip_norm > 0:
         training.scaler.unscale_(training.optimizer)
         torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
     training.averaged.update_parameters(training.model)
-    return loss.detach(), scores.detach()
+    return torch.stack(losses).sum(), torch.cat(scores)
 
 
 def _keep(
@@ -236,8 +292,8 @@ def best_state(training: Training, val: CachedSplit, metrics: EpochMetrics, scor
 
 def _restore(training: Training, checkpoints: CheckpointFolder) -> None:
     state = checkpoints.load_last()
-    if state is not None and config_digest(TrainingConfig(**state["config"])) != config_digest(training.config):
-        log.warning("%s: the checkpoints there are of other settings; beginning anew", checkpoints.path)
+    if state is not None and not training.is_of(state):
+        log.warning("%s: the checkpoints there are of another training; beginning anew", checkpoints.path)
         state = None
     if state is None:
         checkpoints.clear()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuner.data.batches import SplitBatches
+from tuner.data.batches import SplitBatches, pieces
 from tuner.models import DigitReader
 from tuner.training.losses import LabelLoss
 from tuner.training.metrics import Accuracy
@@ -40,14 +40,28 @@ class SplitScore:
 
 @torch.inference_mode()
 def score_split(
-    model: DigitReader, loss: LabelLoss, batches: SplitBatches, autocast: Callable[[], torch.autocast]
+    model: DigitReader,
+    loss: LabelLoss,
+    batches: SplitBatches,
+    autocast: Callable[[], torch.autocast],
+    *,
+    images_at_once: int | None = None,
 ) -> SplitScore:
-    """Score a model over a split, in evaluation mode."""
+    """Score a model over a split, in evaluation mode.
+
+    Args:
+        model: What reads.
+        loss: What is averaged.
+        batches: What is read.
+        autocast: The precision context of forward passes.
+        images_at_once: The most images in one pass; None for whole batches.
+    """
     model.eval()
     accuracy = Accuracy()
     total = count = 0.0
     rows, confidence = [], []
-    for images, labels in batches.epoch(0):
+    passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, images_at_once))
+    for images, labels in passes:
         with autocast():
             scores = model(images)
             weight = float(loss.count(labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from search_spaces import TrainingConfig
+from search_spaces import TrainingConfig, config_digest
+from tuner.data.batches import SplitBatches
 from tuner.models import DigitReader, create_model_from_config
 from tuner.seeds import derived_seed
 from tuner.training.early_stopping import EarlyStopping
@@ -39,6 +40,7 @@ class Training:
         scaler: Keeps float16 gradients from vanishing; idle in other precisions.
         early_stopping: What is best so far, and how long ago.
         history: The finished epochs.
+        images_at_once: The most images in one pass, once memory has run out; None for whole batches.
     """
 
     config: TrainingConfig
@@ -52,6 +54,7 @@ class Training:
     scaler: torch.amp.GradScaler
     early_stopping: EarlyStopping
     history: list[EpochMetrics] = field(default_factory=list)
+    images_at_once: int | None = None
 
     @classmethod
     def begin(cls, config: TrainingConfig, *, steps_per_epoch: int) -> Training:
@@ -89,6 +92,10 @@ class Training:
         """The rate that the optimizer uses now."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def most_at_once(self, batches: SplitBatches) -> int:
+        """Return the most images that one pass has of these batches."""
+        return min(self.images_at_once or batches.batch_size, batches.batch_size)
+
     def autocast(self) -> torch.autocast:
         """Return the precision context of forward passes."""
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
@@ -104,9 +111,20 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "early_stopping": asdict(self.early_stopping),
+            "images_at_once": self.images_at_once,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
+
+    def is_of(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a checkpoint's state is one of this training: complete, of its settings and its network."""
+        ours = self.state_dict()
+        return (
+            state.keys() == ours.keys()
+            and state["config"].keys() <= ours["config"].keys()
+            and config_digest(TrainingConfig(**state["config"])) == config_digest(self.config)
+            and _shapes(state["model"]) == _shapes(ours["model"])
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state."""
@@ -117,6 +135,7 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.early_stopping = EarlyStopping(**state["early_stopping"])
+        self.images_at_once = state["images_at_once"]
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
@@ -138,3 +157,7 @@ def average_weights(model: DigitReader, steps_per_epoch: int) -> AveragedModel:
             torch._foreach_copy_(list(averaged), list(current))
 
     return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

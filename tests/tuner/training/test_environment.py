@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import logging
-import platform
-import resource
 
 import pytest
 import torch
@@ -43,17 +41,3 @@ def test_mixed_precision_is_used_where_the_processor_has_it(caplog: pytest.LogCa
     assert use_amp == HAS_BF16
     assert ("float32" in caplog.text) == (not HAS_BF16)
     assert amp_dtype(device) == torch.bfloat16
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_memory_that_tensors_free_is_used_again() -> None:
-    setup_training_environment(TrainingConfig(device="cpu"))
-
-    def faults(times: int) -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(times):
-            torch.ones(12_000_000)  # 48 MB: 11,718 pages, which the kernel would clear anew each time
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults(1)
-    assert faults(10) < 11718

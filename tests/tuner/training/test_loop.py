@@ -133,7 +133,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     with caplog.at_level(logging.INFO, "tuner"):
         run(tiny_config(), tmp_path / "broken")
     run(tiny_config(), tmp_path / "straight")
-    assert "of other settings; beginning anew" in caplog.text
+    assert "of another training; beginning anew" in caplog.text
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 

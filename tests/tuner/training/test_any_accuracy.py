@@ -1,0 +1,49 @@
+"""Accuracies of any readings, against a reference that counts position by position."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.data.vocabulary import BLANK, DIGITS, EOS, PAD, encode_label
+from tuner.training.metrics import Accuracy
+
+LABELS = st.text(DIGITS[:3], min_size=1, max_size=8).map(lambda text: encode_label(text).tolist())
+Pair = tuple[list[int], list[int]]
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pair:
+    """A reading and its label, often nearly the same."""
+    label = draw(LABELS)
+    row = list(draw(st.sampled_from([label, draw(LABELS)])))
+    for position in draw(st.lists(st.integers(0, 8), max_size=2)):
+        row[position] = draw(st.sampled_from([0, 1, EOS, PAD, BLANK]))
+    return row, label
+
+
+def reference(read: list[Pair]) -> tuple[float, float]:
+    characters = right = sequences = 0
+    for row, label in read:
+        counted = label[: label.index(EOS) + 1]
+        hits = [ours == theirs for ours, theirs in zip(row, counted, strict=False)]
+        characters += len(counted)
+        right += sum(hits)
+        sequences += all(hits)
+    return right / max(1, characters), sequences / max(1, len(read))
+
+
+@given(read=st.lists(pairs(), max_size=12), batch=st.integers(1, 5))
+def test_accuracies_are_those_of_the_reference_whatever_the_batches(read: list[Pair], batch: int) -> None:
+    accuracy = Accuracy()
+    for start in range(0, len(read), batch):
+        rows, labels = zip(*read[start : start + batch], strict=True)
+        accuracy.update(torch.tensor(rows), torch.tensor(labels))
+    characters, sequences = reference(read)
+    assert accuracy.character_accuracy() == pytest.approx(characters)
+    assert accuracy.sequence_accuracy() == pytest.approx(sequences)
+    assert 0 <= sequences <= 1
+    # All characters right and all sequences right are the same thing.
+    assert (accuracy.character_accuracy() == 1) == (accuracy.sequence_accuracy() == 1)

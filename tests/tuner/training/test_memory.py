@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from search_spaces import TrainingConfig
+from tuner.data.batches import TrainingData
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.training.checkpoints import load_checkpoint
+from tuner.training.environment import setup_training_environment
+from tuner.training.history import TrainingResult
+from tuner.training.loop import _train_step
+from tuner.training.memory import MemoryExhaustedError, is_out_of_memory
+from tuner.training.state import Training
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+
+# Trains two epochs in batches of 512 after the address space was limited to what is in use and so many bytes.
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from search_spaces import TrainingConfig
+from tuner.data.batches import TrainingData
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.training.loop import train
+
+torch.set_num_threads(1)
+metadata, folder, room = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+config = TrainingConfig(
+    model_name="small", batch_size=512, num_epochs=2, device="cpu", use_tensorboard=False, metadata_path=metadata
+)
+cache = open_pixel_cache(metadata, ["train", "val"])
+passes = []
+
+def limit(done, total):
+    if not passes:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+    passes.append((done, total))
+
+result = train(config, TrainingData.of(config, cache, torch.device("cpu")), folder, on_batch=limit)
+print(json.dumps([result.why_ended, len(result.history), result.images_at_once]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, as Linux does")
+def test_an_epoch_for_which_memory_runs_out_is_trained_in_smaller_passes(tmp_path: Path) -> None:
+    generate = [sys.executable, "-m", "tuner", "data", "--samples", "1280", "--test-samples", "10"]
+    subprocess.run([*generate, "--out", str(tmp_path / "data")], check=True, capture_output=True)
+    arguments = [str(tmp_path / "data" / "metadata.yaml"), str(tmp_path / "one"), str(500 << 20)]
+    ended = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    why_ended, epochs, images_at_once = json.loads(ended.stdout)
+    assert (why_ended, epochs) == ("max_epochs", 2)
+    assert images_at_once in (32, 64, 128, 256)
+    state = load_checkpoint(tmp_path / "one" / "checkpoints" / "last.pt")
+    assert state["images_at_once"] == images_at_once
+    # As many optimizer steps as without a limit: two batches an epoch, whatever was begun and given up.
+    assert {int(of["step"]) for of in state["optimizer"]["state"].values()} == {4}
+
+
+@pytest.mark.parametrize("kind", ["tiny", "tiny_ctc"])
+@pytest.mark.parametrize("images_at_once", [1, 3, 8])
+def test_passes_add_up_to_the_gradient_of_their_batch(
+    kind: str, images_at_once: int, tiny_config: MakeConfig, tiny_dataset: Path
+) -> None:
+    config = tiny_config(model_name=kind, loss_type="ctc" if kind == "tiny_ctc" else "crossentropy")
+    data = TrainingData.of(config, open_pixel_cache(tiny_dataset, ["train", "val"]), torch.device("cpu"))
+    batch = next(data.train.epoch(1))
+    gradients, losses, scores = [], [], []
+    for most in (None, images_at_once):
+        training = Training.begin(config, steps_per_epoch=4)
+        training.images_at_once = most
+        training.model.eval()  # batch normalisation as it is in use; in training it sees a pass at a time
+        loss, score = _train_step(training, batch)
+        losses.append(loss)
+        scores.append(score)
+        gradients.append([parameter.grad for parameter in training.model.parameters()])
+    assert torch.allclose(losses[0], losses[1], rtol=1e-5)
+    assert torch.allclose(scores[0], scores[1], atol=1e-5)
+    for whole, added in zip(*gradients, strict=True):
+        assert whole is not None
+        assert added is not None
+        assert torch.allclose(whole, added, atol=1e-6)
+
+
+def test_careful_halves_the_passes_and_says_so(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "tuner"):
+        result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, careful=True)
+    assert result.images_at_once == 4
+    assert result.why_ended == "max_epochs"
+    assert "epoch 1: processes died in this epoch; training it with at most 4 images at once" in caplog.text
+    assert "added up to batches of 8" in caplog.text
+
+
+def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    def stop(metrics: object, early_stopping: object) -> None:
+        raise KeyboardInterrupt
+
+    config = tiny_config(num_epochs=3, batch_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, careful=True, on_epoch_end=stop)
+    whole = run(config, tmp_path / "whole", careful=True)
+    resumed = run(config, tmp_path)
+    assert resumed.images_at_once == 4
+    assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in whole.history]
+
+
+def test_one_image_for_which_there_is_no_memory_ends_the_training(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object) -> torch.Tensor:
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr("tuner.models.reader.normalise", greedy)
+    with pytest.raises(MemoryExhaustedError, match=r"no memory for 1 image at once: .*allocate"):
+        run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
+
+
+def real_error(allocate: Callable[[], object]) -> Exception:
+    try:
+        allocate()
+    except Exception as error:
+        return error
+    raise AssertionError("it was allocated")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (lambda: real_error(lambda: torch.empty(1 << 60)), True),
+        (lambda: real_error(lambda: bytearray(1 << 60)), True),
+        (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (lambda: RuntimeError("could not create a primitive"), True),
+        (lambda: MemoryExhaustedError(1, "so\nmuch"), True),
+        (lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (lambda: ValueError("DefaultCPUAllocator"), False),
+        (lambda: OSError(28, os.strerror(28)), False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error: Callable[[], Exception], expected: bool) -> None:
+    assert is_out_of_memory(error()) is expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_memory_that_tensors_free_is_used_again() -> None:
+    setup_training_environment(TrainingConfig(device="cpu"))
+
+    def faults(times: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(times):
+            torch.ones(12_000_000)  # 48 MB: 11,718 pages, which the kernel would clear anew each time
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults(1)
+    assert faults(10) < 11718
