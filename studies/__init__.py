@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
 from studies.atomic_files import write_json, write_text
-from studies.claims import MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
+from studies.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
 from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
@@ -58,6 +58,7 @@ from studies.study import (
     study_terms,
     version_notes,
 )
+from studies.study_records import latest_records, own_records
 from studies.targets import target_figures, target_verdicts, targets_met
 from studies.terms import StudyTerms
 from studies.trial_record import (
@@ -68,8 +69,6 @@ from studies.trial_record import (
     TrialPhase,
     TrialRecord,
     WhyEnded,
-    latest_records,
-    own_trials,
     read_record,
     record_outcome,
     search_trial_name,
@@ -77,6 +76,7 @@ from studies.trial_record import (
 from studies.trial_view import find_trial
 
 __all__ = [
+    "DEATHS_TO_BE_CAREFUL",
     "DEFAULT_STUDY_NAME",
     "MOST_DEATHS",
     "TRIAL_COLUMNS",
@@ -130,7 +130,7 @@ __all__ = [
     "mask_password",
     "open_storage",
     "open_storage_for_reading",
-    "own_trials",
+    "own_records",
     "prepare_sampling",
     "preset_order",
     "read_record",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -16,6 +16,7 @@ from search_spaces.training_config import TrainingConfig
 from studies.file_locks import FileLock, holder_pid, try_lock
 from studies.folder import OutputFolder
 from studies.optuna_internals import continue_trial, set_running_if_waiting
+from studies.study_records import own_records
 from studies.trial_record import (
     ATTEMPTS,
     CONFIG,
@@ -26,13 +27,13 @@ from studies.trial_record import (
     TrialPhase,
     TrialRecord,
     WhyEnded,
-    own_trials,
     read_record,
     record_outcome,
 )
 
 # A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
 MOST_DEATHS = 3
+DEATHS_TO_BE_CAREFUL = 2
 _LET_GO = "let go"
 
 
@@ -56,6 +57,11 @@ class Claim:
     def crashed(self) -> bool:
         """Whether it has killed so many processes that it is not begun once more."""
         return self.record.deaths_in_a_row >= MOST_DEATHS
+
+    @property
+    def is_perhaps_too_large(self) -> bool:
+        """Whether it has killed more than one process in an epoch, perhaps for want of memory."""
+        return self.record.deaths_in_a_row >= DEATHS_TO_BE_CAREFUL
 
     def record_config(self, config: TrainingConfig) -> None:
         """Write down what the trial trains, once all of it is suggested."""
@@ -113,12 +119,12 @@ def claim_next(
     Returns:
         The claim, or None if nothing is left that nobody works on.
     """
-    for trial in _candidates(own_trials(study), wanted):
-        lease = try_lock(folder.lease_path(trial.number))
+    for record in _candidates(study, wanted):
+        lease = try_lock(folder.lease_path(record.number))
         if lease is None:
             continue
         try:
-            claim = _take(study, trial.number, lease)
+            claim = _take(study, record.number, lease)
         except BaseException:
             lease.write_note(_LET_GO)  # an error of the database is no death
             lease.release()
@@ -133,8 +139,9 @@ def unclaimed_trials(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
     """Return how many trials `claim_next` could give out now; it is only read, and no lock is taken."""
-    candidates = _candidates(own_trials(study), wanted)
-    free = [trial.number for trial in candidates if holder_pid(folder.lease_path(trial.number)) is None]
+    leases = {record.number: folder.lease_path(record.number) for record in _candidates(study, wanted)}
+    # Most of those that wait have none yet, which is quicker to see than that nobody holds it.
+    free = [number for number, path in leases.items() if not path.exists() or holder_pid(path) is None]
     # One that ended just after the trials were read is free because nothing is left of it to do.
     trials = study.get_trials(deepcopy=False)
     return sum(not trials[number].state.is_finished() for number in free)
@@ -152,9 +159,10 @@ def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
     return TrialState.FAIL
 
 
-def _candidates(trials: Iterable[FrozenTrial], wanted: Callable[[TrialRecord], bool]) -> list[FrozenTrial]:
-    unfinished = [trial for trial in trials if not trial.state.is_finished() and wanted(read_record(trial))]
-    return sorted(unfinished, key=lambda trial: (trial.state == TrialState.WAITING, trial.number))
+def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> Iterator[TrialRecord]:
+    records = own_records(study)
+    for phase in (TrialPhase.RUNNING, TrialPhase.WAITING):
+        yield from (record for record in records if record.phase is phase and wanted(record))
 
 
 def _take(study: optuna.Study, number: int, lease: FileLock) -> Claim | None:

@@ -18,8 +18,9 @@ from search_spaces.training_config import TrainingConfig
 from studies.folder import OutputFolder
 from studies.status import StatusRow
 from studies.status_reader import study_status
+from studies.study_records import trials_and_records
 from studies.targets import target_verdicts
-from studies.trial_record import TrialOutcome, own_trials, read_record
+from studies.trial_record import TrialOutcome, TrialRecord
 
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -45,8 +46,8 @@ def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
         Values by column, of `TRIAL_COLUMNS`; what is not known yet, or does not apply, is left out.
     """
     status = study_status(study, folder)
-    trials = {trial.number: trial for trial in own_trials(study)}
-    return [{"monitor": status.monitor} | _row(row, trials[row.number], status.targets) for row in status.rows]
+    trials = {trial.number: (trial, record) for trial, record in trials_and_records(study)}
+    return [{"monitor": status.monitor} | _row(row, *trials[row.number], status.targets) for row in status.rows]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -66,8 +67,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _row(row: StatusRow, trial: FrozenTrial, targets: Targets) -> dict[str, Any]:
-    record = read_record(trial)
+def _row(row: StatusRow, trial: FrozenTrial, record: TrialRecord, targets: Targets) -> dict[str, Any]:
     # A trial that ended between the two looks at the study is still shown as it was.
     outcome = record.outcome if row.why_ended is not None else None
     config = {name: value for name, value in record.config.items() if name in _SETTINGS}

@@ -76,6 +76,8 @@ def write_ended_note(
     if outcome.epoch_seconds_median is not None:
         rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
+    if outcome.images_at_once is not None:
+        rows.append(("images at once", f"{outcome.images_at_once}, since memory ran out for whole batches"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     body = _body(

@@ -1,9 +1,8 @@
-"""Every name of Optuna 5 that is not public and that this package needs, in one place.
+"""Every name of Optuna 5 that is not public and that this package needs, but for those in `trial_cache`.
 
 Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor go on
 with a trial that another process began; it names artifacts by chance, and the dashboard reads all notes of a study to
-write one. `tests/studies/test_optuna_internals.py` fails if a new Optuna
-changes any of it.
+write one. `tests/studies/test_optuna_internals.py` and `test_trial_cache.py` fail if a new Optuna changes any of it.
 """
 
 from __future__ import annotations
@@ -26,11 +25,14 @@ _TRIALS = sqlalchemy.table(
     sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
     sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
 )
-_STUDY_ATTRIBUTES = sqlalchemy.table(
-    "study_user_attributes",
-    sqlalchemy.column("study_id", sqlalchemy.Integer),
-    sqlalchemy.column("key", sqlalchemy.String),
-    sqlalchemy.column("value_json", sqlalchemy.Text),
+_USER_ATTRIBUTES, _SYSTEM_ATTRIBUTES = (
+    sqlalchemy.table(
+        name,
+        sqlalchemy.column("study_id", sqlalchemy.Integer),
+        sqlalchemy.column("key", sqlalchemy.String),
+        sqlalchemy.column("value_json", sqlalchemy.Text),
+    )
+    for name in ("study_user_attributes", "study_system_attributes")
 )
 _JOINT_DRAW = ":relative_params:"
 ARTIFACT_ATTRIBUTE = "artifacts:"
@@ -66,11 +68,7 @@ def set_running_if_waiting(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 def study_attribute(study: optuna.Study, name: str) -> Any:
     """Return one of a study's own attributes, None if it has none of that name; the others are not read."""
-    columns = _STUDY_ATTRIBUTES.c
-    statement = sqlalchemy.select(columns.value_json).where(columns.study_id == study._study_id, columns.key == name)
-    with rdb_storage(study).engine.connect() as connection:
-        text = connection.execute(statement).scalar()
-    return None if text is None else json.loads(text)
+    return _attribute(study, _USER_ATTRIBUTES, name)
 
 
 def trials_of_this_draw(study: optuna.Study) -> list[FrozenTrial]:
@@ -86,6 +84,15 @@ def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
         return dict(json.loads(text)) if text else {}
     except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
         return {}
+
+
+def check_trial(trial: FrozenTrial) -> None:
+    """Refuse a trial that Optuna would not let into a study.
+
+    Raises:
+        ValueError: A value is out of its range, an end has no beginning, and so on.
+    """
+    trial._validate()
 
 
 def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
@@ -115,9 +122,9 @@ def set_note(study: optuna.Study, trial: Trial | None, body: str, version: int) 
 
 
 def study_note(study: optuna.Study) -> tuple[str, int]:
-    """Return the study's own note and its version; "" and 0 if it has none."""
-    attributes = study._storage.get_study_system_attrs(study._study_id)
-    return attributes.get("dashboard:note_str:0", ""), attributes.get("dashboard:note_ver", 0)
+    """Return the study's own note and its version, "" and 0 if it has none; those of its trials are not read."""
+    note, version = (_attribute(study, _SYSTEM_ATTRIBUTES, f"dashboard:{name}") for name in ("note_str:0", "note_ver"))
+    return note or "", version or 0
 
 
 def quiet_gaussian_process() -> None:
@@ -135,3 +142,11 @@ def rdb_storage(study: optuna.Study) -> RDBStorage:
     if not isinstance(storage, _CachedStorage):
         raise TypeError(f"a study of this package is kept in a database, but got {type(storage).__name__}")
     return storage._backend
+
+
+def _attribute(study: optuna.Study, table: sqlalchemy.TableClause, name: str) -> Any:
+    columns = table.c
+    statement = sqlalchemy.select(columns.value_json).where(columns.study_id == study._study_id, columns.key == name)
+    with rdb_storage(study).engine.connect() as connection:
+        text = connection.execute(statement).scalar()
+    return None if text is None else json.loads(text)

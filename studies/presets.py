@@ -16,7 +16,8 @@ from studies import trial_record
 from studies.distributions import fixed_values
 from studies.folder import OutputFolder
 from studies.study import study_terms
-from studies.trial_record import TrialKind, TrialPhase, TrialRecord, latest_presets, own_trials, read_record
+from studies.study_records import latest_presets, own_records
+from studies.trial_record import TrialKind, TrialPhase, TrialRecord
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"
@@ -65,13 +66,13 @@ def enqueue_presets(
     """
     with folder.lock():
         refuse_changes(study, experiments, space)
-        known = latest_presets(map(read_record, own_trials(study)))
+        known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
         space = _keep_space(study, space, experiments)
         for name, config in experiments.items():
             if name not in known:
                 _enqueue(study, name, config, space)
-        known = latest_presets(map(read_record, own_trials(study)))
+        known = latest_presets(own_records(study))
     return {name: PresetState(known[name].number, known[name].phase) for name in experiments}
 
 
@@ -97,7 +98,7 @@ def refuse_changes(study: optuna.Study, experiments: Mapping[str, TrainingConfig
     Raises:
         ConfigurationError: As `enqueue_presets`.
     """
-    known = latest_presets(map(read_record, own_trials(study)))
+    known = latest_presets(own_records(study))
     problems = [*_preset_problems(known, experiments), *_space_problems(study, known, space)]
     if problems:
         raise ConfigurationError(problems)
@@ -110,7 +111,7 @@ def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]
         The names of the presets.
     """
     with folder.lock():
-        presets = latest_presets(map(read_record, own_trials(study)))
+        presets = latest_presets(own_records(study))
         failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
         for name in failed:
             _enqueue(study, name, presets[name].training_config, study_space(study))

@@ -5,7 +5,6 @@ Both questions look at one signal: the best value of the monitored metric so far
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +13,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from studies.trial_record import own_trials
+from studies.study_records import own_trials
 
 HYPERBAND_REDUCTION = 3
 
@@ -124,8 +123,9 @@ def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
     reports = trial.intermediate_values
     if not reports or trial.state in (TrialState.FAIL, TrialState.WAITING):
         return None
-    steps = sorted(reports)
-    if trial.state == TrialState.RUNNING and steps[-1] < epoch:
+    if epoch in reports:
+        return reports[epoch]
+    if trial.state == TrialState.RUNNING and max(reports) < epoch:
         return None
-    reached = bisect.bisect_right(steps, epoch)
-    return reports[steps[reached - 1]] if reached else None
+    reached = max((step for step in reports if step < epoch), default=None)
+    return None if reached is None else reports[reached]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import optuna
@@ -11,13 +12,13 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from studies.presets import preset_order
+from studies.study_records import latest_records
 from studies.trial_record import (
     TrialKind,
     TrialOutcome,
     TrialPhase,
     TrialRecord,
     WhyEnded,
-    latest_records,
 )
 
 HYPERPARAMETERS = (
@@ -80,9 +81,8 @@ def best_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
     Character accuracy decides, then sequence accuracy, then the lower number.
     """
-    return _best_first(
-        record for record in records if record.outcome and record.outcome.why_ended is not WhyEnded.PRUNED
-    )
+    whole = (record for record in _completed(records) if (record.outcome or _UNKNOWN).why_ended != WhyEnded.PRUNED)
+    return sorted(whole, key=_rank)
 
 
 def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
@@ -91,7 +91,8 @@ def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
     Kept are the ten best, pruned ones included, and the best by the monitored metric, which may be another one.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
-    kept = {record.number for record in _best_first(searches)[:KEPT_SEARCH_TRIALS]} | _leader(study, searches)
+    best = heapq.nsmallest(KEPT_SEARCH_TRIALS, _completed(searches), key=_rank)
+    kept = {record.number for record in best} | _leader(study, searches)
     return [record for record in searches if record.number not in kept]
 
 
@@ -104,13 +105,14 @@ def _leader(study: optuna.Study, records: Iterable[TrialRecord]) -> set[int]:
     return {best(complete, key=lambda number: complete[number] or 0.0)} if complete else set()
 
 
-def _best_first(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    ranked = [
-        (-outcome.best_val_char_accuracy, -outcome.best_val_seq_accuracy, record.number, record)
-        for record in records
-        if (outcome := record.outcome) is not None and record.phase is TrialPhase.COMPLETED
-    ]
-    return [record for *_, record in sorted(ranked, key=lambda item: item[:3])]
+def _completed(records: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
+    return (record for record in records if record.phase is TrialPhase.COMPLETED)
+
+
+def _rank(record: TrialRecord) -> tuple[float, float, int]:
+    """Return what sorts completed trials, the best first."""
+    outcome = record.outcome or _UNKNOWN
+    return -outcome.best_val_char_accuracy, -outcome.best_val_seq_accuracy, record.number
 
 
 def _result(record: TrialRecord, *, with_error: bool) -> dict[str, Any]:

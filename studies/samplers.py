@@ -86,12 +86,10 @@ def _mixed(seed: int, number: int, what: str) -> int:
 
 def _startup_trials(study: optuna.Study, number: int) -> int:
     """Return how many trials must have ended before a model is fitted: presets are no random sample of the space."""
-    trials = trials_of_this_draw(study)
+    earlier = trials_of_this_draw(study)[:number]
     # Failed trials are no part of the history that samplers look at.
     presets = [
-        trial
-        for trial in trials
-        if trial.number < number and trial.user_attrs.get(KIND) == TrialKind.PRESET and trial.state != TrialState.FAIL
+        trial for trial in earlier if trial.user_attrs.get(KIND) == TrialKind.PRESET and trial.state != TrialState.FAIL
     ]
     return len(presets) + RANDOM_SEARCH_TRIALS
 

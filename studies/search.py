@@ -14,9 +14,10 @@ from studies.folder import OutputFolder
 from studies.presets import study_space
 from studies.pruning import PrunerName, Pruning
 from studies.samplers import SamplerName, StatelessSampler
-from studies.trial_record import KIND, TrialKind, TrialPhase, TrialRecord, latest_presets, own_trials, read_record
+from studies.study_records import latest_presets, own_records
+from studies.trial_record import KIND, TrialKind, TrialPhase, TrialRecord
 
-# Every waiting trial is read again at each look at the study, so a large budget is enqueued piece by piece.
+# Each trial waits for the disk when it is enqueued, so a large budget is enqueued piece by piece.
 MOST_WAITING = 20
 
 _SEARCH = "search"
@@ -185,7 +186,7 @@ def prepare_sampling(study: optuna.Study, seed: int) -> bool:
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
-    presets = latest_presets(map(read_record, own_trials(study)))
+    presets = latest_presets(own_records(study))
     sampler = request.sampler or SamplerName.TPE
     default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.QUANTILE
     start = study_space(study).start_config([preset.training_config for preset in presets.values()])
@@ -199,4 +200,4 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 
 
 def _search_records(study: optuna.Study) -> list[TrialRecord]:
-    return [record for record in map(read_record, own_trials(study)) if record.kind is TrialKind.SEARCH]
+    return [record for record in own_records(study) if record.kind is TrialKind.SEARCH]

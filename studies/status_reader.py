@@ -11,15 +11,16 @@ from pathlib import Path
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from studies.file_locks import holder_pid
 from studies.folder import OutputFolder
 from studies.search import search_budget, search_settings, unenqueued_trials
 from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.study import study_targets, study_terms
+from studies.study_records import trials_and_records, without_superseded
 from studies.targets import targets_met
-from studies.trial_record import TrialKind, TrialPhase, TrialRecord, own_trials, read_record, without_superseded
+from studies.trial_record import TrialKind, TrialPhase, TrialRecord
 
 EpochTimes = Callable[[Path], Sequence[float]]
 
@@ -38,12 +39,11 @@ def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTi
     """
     maximize = study.direction == StudyDirection.MAXIMIZE
     trials, pids = _look(study, folder)
-    records = [read_record(trial) for trial in trials]
-    latest = without_superseded(records)
+    latest = without_superseded([record for _, record in trials])
     current = {record.number for record in latest}
     rows = (
         _row(trial, record, pids.get(trial.number), maximize, superseded=record.number not in current)
-        for trial, record in zip(trials, records, strict=True)
+        for trial, record in trials
     )
     if epoch_times is not None:
         rows = (_timed(row, epoch_times, folder) for row in rows)
@@ -73,27 +73,29 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
     )
 
 
-def _look(study: optuna.Study, folder: OutputFolder) -> tuple[list[FrozenTrial], dict[int, int | None]]:
+def _look(
+    study: optuna.Study, folder: OutputFolder
+) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
     """Return the trials and who works on the running ones, both of one moment.
 
     A lease found free may be that of a trial that ended just after the trials were read; only if they are the
     same afterwards was its worker really dead. As long as every lease is held, one look is enough.
     """
-    trials = own_trials(study)
+    trials = trials_and_records(study)
     pids: dict[int, int | None] = {}
     for _ in range(_MOST_LOOKS):
         running = _running(trials)
         pids = {number: holder_pid(folder.lease_path(number)) for number in running}
         if None not in pids.values():
             break
-        trials = own_trials(study)
+        trials = trials_and_records(study)
         if _running(trials) == running:
             break
     return trials, pids
 
 
-def _running(trials: Iterable[FrozenTrial]) -> list[int]:
-    return [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+def _running(trials: Iterable[tuple[FrozenTrial, TrialRecord]]) -> list[int]:
+    return [record.number for _, record in trials if record.phase is TrialPhase.RUNNING]
 
 
 def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: bool, *, superseded: bool) -> StatusRow:

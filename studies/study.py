@@ -15,6 +15,7 @@ from studies.folder import OutputFolder, Owner
 from studies.storage import open_storage, open_storage_for_reading
 from studies.storage_url import check_storage_url
 from studies.terms import StudyTerms
+from studies.trial_cache import TrialCache
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
 
@@ -185,15 +186,16 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
 
 
 def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
-    if name not in optuna.get_all_study_names(storage):
+    try:
+        # Pruning and suggestions are set by those who search; presets need neither.
+        return optuna.load_study(study_name=name, storage=TrialCache(storage), pruner=optuna.pruners.NopPruner())
+    except KeyError:
         return None
-    # Pruning and suggestions are set by those who search; presets need neither.
-    return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
 
 
 def _create_study(storage: RDBStorage, name: str, terms: StudyTerms) -> optuna.Study:
     study = optuna.create_study(
-        study_name=name, storage=storage, direction=terms.direction, pruner=optuna.pruners.NopPruner()
+        study_name=name, storage=TrialCache(storage), direction=terms.direction, pruner=optuna.pruners.NopPruner()
     )
     with warnings.catch_warnings():
         # It only labels the dashboard's axis; Optuna has called it experimental since 3.2.

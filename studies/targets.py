@@ -27,17 +27,15 @@ def target_verdicts(outcome: TrialOutcome | None, targets: Targets) -> dict[str,
 
     Only a trial that ended well meets any: what a failed one had reached is of no use.
     """
-    asked = targets.model_dump(exclude_none=True)
     ended_well = outcome is not None and outcome.succeeded
-    return {
-        name: ended_well and _is_met(name, figure, asked[name])
-        for name, figure in target_figures(outcome).items()
-        if name in asked
-    }
+    figures = target_figures(outcome)
+    return {name: ended_well and _is_met(name, figures[name], target) for name, target in targets if target is not None}
 
 
 def targets_met(outcome: TrialOutcome | None, targets: Targets) -> bool:
     """Return whether a trial ended well and met every target; never if none is set."""
+    if outcome is None or not outcome.succeeded:
+        return False
     verdicts = target_verdicts(outcome, targets)
     return bool(verdicts) and all(verdicts.values())
 

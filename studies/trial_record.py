@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
@@ -75,6 +74,8 @@ class WhyEnded(StrEnum):
     FAILED = "failed"
 
 
+_KINDS = frozenset(TrialKind)
+_SETTINGS = frozenset(item.name for item in fields(TrainingConfig))
 _SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED})
 
 
@@ -92,6 +93,7 @@ class TrialOutcome:
         best_epoch: The epoch of the best checkpoint, counted from 1; None if no epoch finished.
         epoch_seconds_median: Median seconds of an epoch; None if none finished.
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
+        images_at_once: The most images in one pass, if memory ran out for whole batches; None if it did not.
         error_type: Class name of the error; "" without one.
         error_message: What went wrong; "" without an error.
     """
@@ -105,6 +107,7 @@ class TrialOutcome:
     best_epoch: int | None
     epoch_seconds_median: float | None = None
     converged_epoch: int | None = None
+    images_at_once: int | None = None
     error_type: str = ""
     error_message: str = ""
 
@@ -153,13 +156,12 @@ class TrialRecord:
     @property
     def training_config(self) -> TrainingConfig:
         """The configuration; fields that this version does not know are left out."""
-        known = {item.name for item in fields(TrainingConfig)}
-        return TrainingConfig(**{name: value for name, value in self.config.items() if name in known})
+        return TrainingConfig(**{name: value for name, value in self.config.items() if name in _SETTINGS})
 
 
 def is_own_trial(trial: FrozenTrial) -> bool:
     """Return whether this package made the trial; others, made by hand in the same study, are left alone."""
-    return trial.user_attrs.get(KIND) in tuple(TrialKind)
+    return trial.user_attrs.get(KIND) in _KINDS
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
@@ -191,28 +193,6 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
 def search_trial_name(number: int) -> str:
     """Return the name of a search trial, also its folder's."""
     return f"search_{number:04d}"
-
-
-def own_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return this package's trials of a study by number; they must not be modified."""
-    return [trial for trial in study.get_trials(deepcopy=False) if is_own_trial(trial)]
-
-
-def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
-    """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
-    presets = (record for record in records if record.kind is TrialKind.PRESET)
-    return {record.experiment_name: record for record in sorted(presets, key=lambda record: record.number)}
-
-
-def latest_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return a study's trials by number, without presets' trials that a later one supersedes."""
-    return without_superseded([read_record(trial) for trial in own_trials(study)])
-
-
-def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return trials without those of presets that a later one supersedes."""
-    latest = {preset.number for preset in latest_presets(records).values()}
-    return [record for record in records if record.kind is TrialKind.SEARCH or record.number in latest]
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:

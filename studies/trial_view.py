@@ -11,7 +11,8 @@ from search_spaces.problems import suggest
 from studies.folder import OutputFolder
 from studies.status import StatusRow
 from studies.status_reader import study_status
-from studies.trial_record import TrialRecord, own_trials, read_record
+from studies.study_records import own_records
+from studies.trial_record import TrialRecord
 
 
 def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[TrialRecord, StatusRow]:
@@ -25,8 +26,7 @@ def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[Tr
     Raises:
         ConfigurationError: If there is no such trial.
     """
-    trials = own_trials(study)
-    records = [read_record(trial) for trial in trials]
+    records = own_records(study)
     named = [record for record in records if word in (record.experiment_name, str(record.number))]
     if not named:
         raise ConfigurationError(f"trial: found {word!r}; {_remedy(word, records)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from studies import OutputFolder, TrialPhase, TrialRecord, own_trials, read_record
+from studies import OutputFolder, TrialPhase, TrialRecord, own_records
 from tuner.training.history import METRIC_NAMES, read_metrics
 
 EPOCH_COLUMNS = ("number", "experiment_name", "epoch", *METRIC_NAMES)
@@ -32,6 +32,5 @@ def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
 
 def _begun(study: optuna.Study) -> list[TrialRecord]:
     """Return the begun trials by number; a preset's folder is that of its latest one."""
-    records = map(read_record, own_trials(study))
-    latest = {record.experiment_name: record for record in records if record.phase is not TrialPhase.WAITING}
+    latest = {record.experiment_name: record for record in own_records(study) if record.phase is not TrialPhase.WAITING}
     return sorted(latest.values(), key=lambda record: record.number)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces import ConfigurationError, ModelDefinition, Targets, TrainingConfig, fit_loss
+from search_spaces.disk_errors import is_disk_error
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import (
     MOST_DEATHS,
@@ -39,9 +40,9 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
+from tuner.training.memory import is_out_of_memory
 from tuner.training.recorder import log_file
 from tuner.trial_page import TrialPage
-from tuner.want_of_room import is_for_want_of_room
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Workplace:
         display: Who is told.
         is_over: Asked before each epoch whether the trial is to be left for later.
         look_around: Called after each batch, for what else there is to do; it must not take long.
+        tidied: Numbers of the search trials whose checkpoints this process need not look for any more.
     """
 
     folder: OutputFolder
@@ -73,6 +75,7 @@ class Workplace:
     display: Display
     is_over: Callable[[], bool] = lambda: False
     look_around: Callable[[], object] = lambda: None
+    tidied: set[int] = field(default_factory=set)
 
     def placed(self, config: TrainingConfig, name: str, models: Path) -> TrainingConfig:
         """Return a trial's configuration as it is trained here and now."""
@@ -89,14 +92,14 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     reached and a device that this machine lacks: the trial stays running in the study, and whoever claims it next goes
     on after its last epoch.
     """
-    folder = workplace.folder.trial_dir(claim.record.experiment_name)
+    folder = workplace.folder.trial_dir_for_work(claim.record.experiment_name)
     page = TrialPage(claim, workplace.folder)
     if claim.crashed and _may_kill_again(claim, read_metrics(folder)):
         _finish(claim, page, _crash(read_metrics(folder)))
     else:
         _train_to_the_end(claim, workplace, folder, page)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
-    tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record])
+    tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record], workplace.tidied)
 
 
 def _may_kill_again(claim: Claim, epochs: Sequence[EpochMetrics]) -> bool:
@@ -174,6 +177,7 @@ def _train(
         is_hopeless=_is_hopeless_rule(claim),
         on_batch=on_batch,
         on_pictures=page.show,
+        careful=claim.is_perhaps_too_large,
     )
 
 
@@ -209,11 +213,11 @@ def _outcome(result: TrainingResult, targets: Targets) -> TrialOutcome:
     diverged = result.why_ended == "nonfinite_loss"
     message = "the loss became infinite or not a number; try a lower learning_rate" if diverged else ""
     outcome = _summed_up(result.history, WhyEnded(result.why_ended), targets, error_message=message)
-    return replace(outcome, best_epoch=result.best_epoch or None)
+    return replace(outcome, best_epoch=result.best_epoch or None, images_at_once=result.images_at_once)
 
 
 def _failure(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
-    why = WhyEnded.OUT_OF_MEMORY if _is_out_of_memory(error) else WhyEnded.FAILED
+    why = WhyEnded.OUT_OF_MEMORY if is_out_of_memory(error) else WhyEnded.FAILED
     kind = type(error).__name__
     return _summed_up(epochs, why, error_type=kind, error_message=str(error) or kind)
 
@@ -249,15 +253,8 @@ def _summed_up(
 
 def _comes_from_outside(error: Exception) -> bool:
     """Return whether an error is none of the experiment's, so that trying again later may well succeed."""
-    if isinstance(error, OSError):
-        return is_for_want_of_room(error)
     # What is configured was checked before it came into the study, so it is this machine that cannot do it.
-    return isinstance(error, StorageInternalError | SQLAlchemyError | ConfigurationError)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch has no type of its own for memory that the CPU's allocator does not get.
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return is_disk_error(error) or isinstance(error, StorageInternalError | SQLAlchemyError | ConfigurationError)
 
 
 def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:
@@ -271,22 +268,43 @@ def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | 
     return None
 
 
-def _checkpoints(folder: Path, config: TrainingConfig) -> CheckpointFolder:
-    return CheckpointFolder(
-        folder / "checkpoints",
-        save_every_n_epochs=config.save_every_n_epochs,
-        keep_n_checkpoints=config.keep_n_checkpoints,
-    )
+def tidy_checkpoints(study: optuna.Study, folder: OutputFolder, ended: Iterable[TrialRecord], tidied: set[int]) -> None:
+    """Remove what ended trials needed to go on, and all checkpoints of search trials that are not among the best.
 
-
-def tidy_checkpoints(study: optuna.Study, folder: OutputFolder, ended: Iterable[TrialRecord]) -> None:
-    """Remove what ended trials needed to go on, and all checkpoints of search trials that are not among the best."""
+    Args:
+        study: The study.
+        folder: Its folder.
+        ended: The trials that need not go on any more.
+        tidied: Numbers of search trials that are not among the best and have been seen to; those of now are added.
+    """
     with contextlib.suppress(OSError):  # what cannot be removed takes room, but keeps nobody from going on
         for record in ended:
-            _checkpoints(folder.trial_dir(record.experiment_name), record.training_config).end()
-        _remove_checkpoints(records_not_kept(study), folder)
+            if (checkpoints := _checkpoints_left(record, folder)) is not None:
+                checkpoints.end()
+        # Who is not among the best will never be again.
+        not_kept = [record for record in records_not_kept(study) if record.number not in tidied]
+        _remove_checkpoints(not_kept, folder)
+        tidied |= {record.number for record in not_kept}
 
 
 def _remove_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) -> None:
     for record in records:
-        _checkpoints(folder.trial_dir(record.experiment_name), record.training_config).clear()
+        if (checkpoints := _checkpoints_left(record, folder)) is not None:
+            checkpoints.clear()
+
+
+def _checkpoints_left(record: TrialRecord, folder: OutputFolder) -> CheckpointFolder | None:
+    """Return a trial's checkpoints; None if there are none, as for most trials of a big study."""
+    path = folder.trial_dir(record.experiment_name) / "checkpoints"
+    try:
+        with os.scandir(path) as files:
+            if next(files, None) is None:
+                return None
+    except FileNotFoundError:
+        return None
+    if not folder.holds(path):  # what a link leads to is not ours to remove
+        return None
+    config = record.training_config
+    return CheckpointFolder(
+        path, save_every_n_epochs=config.save_every_n_epochs, keep_n_checkpoints=config.keep_n_checkpoints
+    )

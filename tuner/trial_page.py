@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 import statistics
+from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
-from studies import Claim, OutputFolder, Progress, TrialOutcome, keep_artifact, write_ended_note, write_running_note
+from search_spaces.disk_errors import is_for_want_of_room
+from studies import (
+    Claim,
+    OutputFolder,
+    Progress,
+    TrialOutcome,
+    keep_artifact,
+    write_ended_note,
+    write_running_note,
+)
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.training.illustrations import Pictures
 from tuner.training.recorder import CONFIG_FILE, config_yaml
-from tuner.want_of_room import is_for_want_of_room
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +34,11 @@ class TrialPage:
         self._folder = folder
         self._epoch_seconds: list[float] = []
         self._signal: EarlyStopping | None = None
+        self._not_kept: dict[str, bytes] = {}
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
-        self._keep(CONFIG_FILE, config_yaml(config).encode())
+        self._keep({CONFIG_FILE: config_yaml(config).encode()})
         if not self._claim.adopted:  # else there is a better note already
             self._write_note()
 
@@ -39,22 +49,28 @@ class TrialPage:
 
     def show(self, pictures: Pictures) -> None:
         """Show new pictures, and how far the trial is."""
-        for name, content in pictures.items():
-            self._keep(name, content)
+        self._keep(pictures)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
         """Show how the trial ended."""
+        self._keep({})
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
 
-    def _keep(self, name: str, content: bytes) -> None:
-        try:
-            keep_artifact(self._claim.trial, self._folder, name, content)
-        except OSError as error:
-            if is_for_want_of_room(error):
-                raise
-            # What is only shown decides no trial's fate.
-            log.warning("%s cannot be kept for the dashboard: %s", name, error)
+    def _keep(self, files: Mapping[str, bytes]) -> None:
+        """Put files beside the trial, and try again with those that could not be put there before."""
+        self._not_kept |= files
+        for name, content in list(self._not_kept.items()):
+            try:
+                keep_artifact(self._claim.trial, self._folder, name, content)
+            except OSError as error:
+                if is_for_want_of_room(error):
+                    raise
+                # What is only shown decides no trial's fate.
+                if name in files:
+                    log.warning("%s cannot be kept for the dashboard: %s", name, error)
+            else:
+                del self._not_kept[name]
 
     def _write_note(self) -> None:
         progress = Progress()

@@ -18,7 +18,8 @@ class Survey:
         trials: Trials that it has.
         ended: Those that have ended.
         is_running: Whether a trial was left running.
-        is_at_the_limit: Whether the program gives that trial up if one more process dies without getting it on.
+        is_at_the_limit: Whether the program trains that trial in smaller passes, to other bits, if one more process
+            dies without getting it on.
     """
 
     trials: int = 0
@@ -34,7 +35,7 @@ def survey(folder: Path) -> Survey:
 
 def _survey(folder: Path) -> Survey:
     from search_spaces import ConfigurationError
-    from studies import MOST_DEATHS, load_study
+    from studies import DEATHS_TO_BE_CAREFUL, load_study
 
     try:
         study, _ = load_study(folder / OUTPUT)
@@ -43,7 +44,9 @@ def _survey(folder: Path) -> Survey:
     trials = study.get_trials(deepcopy=False)
     ended = sum(trial.state.is_finished() for trial in trials)
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
-    return Survey(len(trials), ended, bool(running), any(_deaths(trial) == MOST_DEATHS - 1 for trial in running))
+    return Survey(
+        len(trials), ended, bool(running), any(_deaths(trial) == DEATHS_TO_BE_CAREFUL - 1 for trial in running)
+    )
 
 
 def _deaths(trial: Any) -> int:

@@ -13,7 +13,6 @@ from wsgiref.types import WSGIEnvironment
 import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
-from optuna.storages import get_storage
 from optuna_dashboard import wsgi
 
 from search_spaces.errors import ConfigurationError
@@ -22,6 +21,7 @@ from studies.dashboard.answer import Answer, ask, asked_path, refusal
 from studies.dashboard.quick_lookup import look_up_quickly
 from studies.storage import open_storage_for_reading, storage_error_text
 from studies.storage_url import sqlite_path
+from studies.trial_cache import TrialCache
 
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
@@ -81,8 +81,8 @@ class StudyView:
         look_up_quickly()
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
-        # Optuna's cache reads a trial that has ended only once; without it every look at the page would read them all.
-        self._app = wsgi(get_storage(self._storage), self._artifacts)
+        # A trial that has ended is read only once; without a cache every look at the page would read them all.
+        self._app = wsgi(TrialCache(self._storage), self._artifacts)
         # Errors are answered here, not with a traceback.
         self._app.catchall = False
         self._file = file

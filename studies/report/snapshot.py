@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.folder import OutputFolder
+from studies.optuna_internals import check_trial
 from studies.results import best_record
 from studies.status import StatusRow, StudyStatus
 from studies.status_reader import study_status
@@ -131,14 +134,21 @@ class Snapshot:
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
         """Return a study in memory that has such trials; they are numbered in their order."""
-        study = optuna.create_study(direction=self.terms.direction)
-        for trial in trials:
-            try:
-                study.add_trial(trial)
-            except ValueError:
-                # Values outside their ranges, or an end without a beginning: what people do by hand.
-                study.add_trial(_never_begun())
-        return study
+        shown = [_numbered(trial, number) for number, trial in enumerate(trials)]
+        return optuna.create_study(direction=self.terms.direction, storage=_Shown(shown))
+
+
+class _Shown(InMemoryStorage):
+    """Hands out the trials that it is given: plots only read them, and copies of thousands take longer than plots."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._shown if states is None or trial.state in states]
 
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
@@ -176,6 +186,17 @@ def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenT
         intermediate_values=trial.intermediate_values,
         trial_id=trial.number,
     )
+
+
+def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:
+    try:
+        check_trial(trial)
+    except ValueError:
+        # Values outside their ranges, or an end without a beginning: what people do by hand.
+        trial = _never_begun()
+    numbered = copy.copy(trial)
+    numbered.number = number
+    return numbered
 
 
 def _never_begun() -> FrozenTrial:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, listed
+from studies.study_records import without_superseded
 from studies.targets import target_figures, target_verdicts
-from studies.trial_record import TrialOutcome, without_superseded
+from studies.trial_record import TrialOutcome
 
 _NAMES_SHOWN = 4
 

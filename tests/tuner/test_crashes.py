@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from studies import (
+    DEATHS_TO_BE_CAREFUL,
     MOST_DEATHS,
     BegunAfter,
     RowState,
@@ -22,6 +23,7 @@ from studies import (
     study_status,
 )
 from tuner import HyperparameterTuner
+from tuner.cli.main import main
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -82,6 +84,22 @@ def test_a_trial_with_no_epoch_left_is_finished_however_often_its_processes_died
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
     assert record_of("one").deaths_in_a_row == MOST_DEATHS
+
+
+def test_what_killed_two_processes_in_one_epoch_is_trained_in_smaller_passes(
+    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
+    die(config, "large", *[1] * DEATHS_TO_BE_CAREFUL)
+    (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
+    assert (entry["status"], entry["total_epochs"]) == ("completed", 3)
+    record = record_of("large")
+    assert record.outcome is not None
+    assert record.outcome.images_at_once == 8
+    log = (OUT / "large" / "logs" / "training.log").read_text()
+    assert "epoch 2: processes died in this epoch; training it with at most 8 images at once" in log
+    assert main(["show", "large"]) == 0
+    assert "images at once: 8, since memory ran out for whole batches" in capsys.readouterr().out
 
 
 @pytest.mark.slow

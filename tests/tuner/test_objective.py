@@ -29,11 +29,12 @@ from studies import (
     TrialRecord,
     ended_records,
     load_study,
+    records_not_kept,
     study_status,
 )
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.objective import _converged_epoch
+from tuner.objective import _converged_epoch, tidy_checkpoints
 from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
 
@@ -92,8 +93,8 @@ def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig, make_
     assert "DefaultCPUAllocator" in outcome.error_message
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_full_or_read_only_disk_stops_the_run_and_leaves_it_resumable(
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_disk_that_takes_nothing_stops_the_run_and_leaves_it_resumable(
     code: int, write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {}, "two": {"training": {"num_epochs": 1}}})
@@ -364,3 +365,18 @@ def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:
 def test_converged_means_the_first_epoch_that_meets_both_targets(targets: Targets, converged: int | None) -> None:
     epochs = (epoch(1, 0.5, 0.1), epoch(2, 0.85, 0.6), epoch(3, 0.9, 0.7), epoch(4, 0.95, 0.9))
     assert _converged_epoch(epochs, targets) == converged
+
+
+def test_what_is_tidied_once_is_not_looked_for_again(searched: Path) -> None:
+    study, folder = load_study(searched / OUT)
+    (worst,) = records_not_kept(study)
+    left = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
+    tidied: set[int] = set()
+    try:
+        for is_left in (False, True):
+            left.touch()
+            tidy_checkpoints(study, folder, [], tidied)
+            assert tidied == {worst.number}
+            assert left.exists() == is_left
+    finally:
+        left.unlink(missing_ok=True)

@@ -88,6 +88,8 @@ def _print(
 
     console = console_on(sys.stdout)
     console.print(_headline(record, row), soft_wrap=True)
+    if record.outcome is not None and record.outcome.images_at_once is not None:
+        console.print(f"images at once: {record.outcome.images_at_once}, since memory ran out for whole batches")
     if record.outcome is not None and record.outcome.error_message:
         console.print(f"error: {record.outcome.error_type} {record.outcome.error_message}".strip(), soft_wrap=True)
     _section(console, "settings" if record.config else "settings: not drawn yet", settings)

@@ -78,13 +78,14 @@ class SplitBatches:
             order_generator = torch.Generator().manual_seed(derived_seed(self._shuffle_seed, "order", epoch))
             order = torch.randperm(len(order), generator=order_generator)
             generator.manual_seed(derived_seed(self._shuffle_seed, "distortions", epoch))
+        order = order.to(self.device)  # at once: each copy to a GPU waits for it
         for indices in torch.split(order, self.batch_size):
             images = self._gather(indices)
             yield augment(images, generator) if self._augmented else images, self._labels[indices]
 
     def _gather(self, indices: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
-            return _tones(self._images[indices.to(self.device)])
+            return _tones(self._images[indices])
         return _tones(torch.from_numpy(self._images[indices.numpy()]))  # memory-mapped: only these rows are read
 
 

@@ -6,14 +6,18 @@ can load it and we notice damage that `torch.load` does not (it skips the zip's 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from search_spaces.disk_errors import writing
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +35,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     # The name is always the same, so that what a killed process left is written over.
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(_sealed(buffer.getvalue()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    content = _sealed(buffer.getvalue())
+    with writing(path, len(content)):
+        try:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # new, so that no link that was put there is followed
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the error that led here says more
+                temporary.unlink()
+            raise
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -55,7 +63,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise DamagedCheckpointError(
             f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
         )
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpointError(
+            f"{path}: there is more in it than tensors and plain values: not written by khmer-tuner"
+        ) from error
     return state
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,31 +11,26 @@ from typing import Any
 import torch
 
 from search_spaces import TrainingConfig
-from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
+from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype
+from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.illustrations import Illustrator, Pictures
-from tuner.training.memory import MemoryExhaustedError, passes_of, release_freed_memory
-from tuner.training.metrics import Accuracy
+from tuner.training.memory import MemoryExhaustedError, release_freed_memory
 from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
-from tuner.training.scoring import SplitScore, score_split
+from tuner.training.scoring import SplitScore
 from tuner.training.state import Training
 
 log = logging.getLogger(__name__)
 
 OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
 IsHopeless = Callable[[int, EarlyStopping], bool]
-OnBatch = Callable[[int, int], None]
 OnPictures = Callable[[Pictures], None]
-
-
-class NonFiniteLossError(Exception):
-    """The loss became infinite or not a number."""
 
 
 def train(
@@ -76,7 +69,7 @@ def train(
         keep_n_checkpoints=config.keep_n_checkpoints,
     )
     _restore(training, checkpoints)
-    if careful:
+    if careful and len(training.history) < config.num_epochs:
         _take_fewer_at_once(training, training.images_at_once or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
     recorder = Recorder(
@@ -148,11 +141,11 @@ def _run_epoch_in_memory(
 
     Raises:
         MemoryExhaustedError: There is not even memory for one image at once.
-        NonFiniteLossError: As `_run_epoch`.
+        NonFiniteLossError: As `run_epoch`.
     """
     while True:
         try:
-            return _run_epoch(training, data, recorder, on_batch)
+            return run_epoch(training, data, recorder, on_batch)
         except MemoryExhaustedError as error:
             if error.images == 1:
                 raise
@@ -174,91 +167,6 @@ def _take_fewer_at_once(training: Training, images: int, reason: str) -> None:
         training.images_at_once,
         training.config.batch_size,
     )
-
-
-def _run_epoch(
-    training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch
-) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; return its figures, and what was read in the validation images.
-
-    Raises:
-        MemoryExhaustedError: There is no memory for so many images at once.
-        NonFiniteLossError: The loss is infinite or not a number.
-    """
-    started = time.perf_counter()
-    epoch = len(training.history) + 1
-    learning_rate = training.learning_rate
-    with passes_of(training.most_at_once(data.train)):
-        train_loss, train_accuracy = _train_epoch(training, data.train, recorder, epoch, on_batch)
-    with passes_of(training.most_at_once(data.val)):
-        score = score_split(
-            training.averaged_model, training.loss, data.val, training.autocast, images_at_once=training.images_at_once
-        )
-    if not math.isfinite(score.loss):
-        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
-    memory_mb, cpu_percent = recorder.system_use()
-    metrics = EpochMetrics(
-        epoch=epoch,
-        train_loss=train_loss,
-        val_loss=score.loss,
-        train_char_accuracy=train_accuracy.character_accuracy(),
-        val_char_accuracy=score.accuracy.character_accuracy(),
-        train_seq_accuracy=train_accuracy.sequence_accuracy(),
-        val_seq_accuracy=score.accuracy.sequence_accuracy(),
-        learning_rate=learning_rate,
-        epoch_seconds=time.perf_counter() - started,
-        memory_mb=memory_mb,
-        cpu_percent=cpu_percent,
-    )
-    return metrics, score
-
-
-def _train_epoch(
-    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
-) -> tuple[float, Accuracy]:
-    """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
-    training.model.train()
-    total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
-    accuracy = Accuracy()
-    steps_before = (epoch - 1) * len(batches)
-    on_batch(0, len(batches))
-    for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        loss, scores = _train_step(training, (images, labels))
-        weight = training.loss.count(labels)
-        total, count = total + loss * weight, count + weight
-        accuracy.update(training.model.read(scores), labels)
-        if step % training.config.log_every_n_steps == 0 or step == len(batches):
-            # The one place in the loop that waits for the device.
-            if not math.isfinite(float(total)):
-                raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
-            recorder.step(steps_before + step, float(loss), training.learning_rate)
-        on_batch(step, len(batches))
-    return float(total / count), accuracy
-
-
-def _train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward, clip, update; return the batch's loss and scores, detached.
-
-    The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
-    (batch normalisation aside, which sees a pass at a time).
-    """
-    training.optimizer.zero_grad(set_to_none=True)
-    weight = training.loss.count(batch[1])
-    losses, scores = [], []
-    for images, labels in pieces(batch, training.images_at_once):
-        with training.autocast():
-            scores.append(training.model(images))
-            share = training.loss.count(labels) / weight
-            losses.append(training.loss(scores[-1], labels) * share)
-        torch.autograd.backward(training.scaler.scale(losses[-1]))
-        losses[-1], scores[-1] = losses[-1].detach(), scores[-1].detach()
-    if training.config.gradient_clip_norm > 0:
-        training.scaler.unscale_(training.optimizer)
-        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
-    training.averaged.update_parameters(training.model)
-    return torch.stack(losses).sum(), torch.cat(scores)
 
 
 def _keep(

@@ -19,8 +19,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER_TRIM = 2**31 - 1
 _IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
-# Address space that nothing uses, until memory runs out: what was freed lies in pieces then, which serve tensors but not
-# oneDNN, which maps memory for the kernels of another batch size.
+# Address space that nothing uses until memory runs out: what was freed lies in pieces then, which serve tensors, but
+# not oneDNN, which maps memory for the kernels of another batch size.
 _RESERVE_BYTES = 64 << 20
 _reserve: list[mmap.mmap] = []
 

@@ -17,6 +17,8 @@ from tuner.training.history import EpochMetrics
 from tuner.training.illustrations import Pictures
 from tuner.training.tensorboard_run import TensorBoardRun
 
+log = logging.getLogger(__name__)
+
 CONFIG_FILE = "training_config.yaml"
 
 
@@ -86,7 +88,8 @@ class Recorder:
 def log_file(folder: Path) -> Iterator[None]:
     """Let everything that this program logs also go to ``logs/training.log`` of an experiment."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "logs" / "training.log", encoding="utf-8")
+    path = folder / "logs" / "training.log"
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tuner")
     level = logger.level
@@ -97,7 +100,10 @@ def log_file(folder: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        try:
+            handler.close()
+        except OSError as error:  # what it has not been able to write until now
+            log.warning("%s is not complete: %s", path, error)
 
 
 def write_config(folder: Path, config: TrainingConfig) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from tuner.pictures import CONFUSION_MATRIX, WORST_READINGS
+from tuner.training.event_file import EventFile
 from tuner.training.history import METRIC_NAMES, EpochMetrics
 from tuner.training.illustrations import Pictures
 
@@ -56,32 +57,27 @@ class TensorBoardRun:
             parameters: Trainable parameters of the model.
             steps_per_epoch: Training steps of an epoch.
         """
-        # A second of imports that a run without it need not wait for.
-        from torch.utils.tensorboard import SummaryWriter
-
         self._steps_per_epoch = steps_per_epoch
         self._pictured = 0
         finished = len(history)
         if not finished:
             for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
                 file.unlink()
-        self._writer = SummaryWriter(str(path), purge_step=finished * steps_per_epoch or None)
+        self._file = EventFile(path, purge_step=finished * steps_per_epoch or None)
         if finished:  # its checkpoint may be all that was written of it
             self.add_epoch(history[-1])
         else:
-            self._writer.add_scalar("model/parameters", parameters, 0)
+            self._add_scalars({"model/parameters": parameters}, 0)
             self._add_hyperparameters(config)
 
     def add_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Add a training step, counted from 1 over all epochs."""
-        self._writer.add_scalar("loss/train_step", loss, step - 1)
-        self._writer.add_scalar("learning_rate_step", learning_rate, step - 1)
+        self._add_scalars({"loss/train_step": loss, "learning_rate_step": learning_rate}, step - 1)
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         """Add a finished epoch."""
-        for name, tag in TAGS.items():
-            self._writer.add_scalar(tag, metrics.value(name), metrics.epoch * self._steps_per_epoch)
-        self._writer.flush()
+        values = {tag: metrics.value(name) for name, tag in TAGS.items()}
+        self._add_scalars(values, metrics.epoch * self._steps_per_epoch)
 
     def add_pictures(self, pictures: Pictures, epoch: int) -> None:
         """Add what is read after an epoch, if there are twice as many epochs as the last time: pictures are large."""
@@ -93,21 +89,26 @@ class TensorBoardRun:
         if epochs > self._pictured:
             self._add_images(pictures, epochs)
         *_, session_end = _hyperparameters({})
-        self._add(session_end)
+        self._file.add(session_end)
 
     def close(self) -> None:
         """Close the files."""
-        self._writer.close()
+        self._file.close()
+
+    def _add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._file.add(summary, step)
 
     def _add_images(self, pictures: Pictures, epoch: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for name, tag in _IMAGE_TAGS.items():
-            if name in pictures:  # PNG already, which SummaryWriter.add_image would decode and encode again
+            if name in pictures:
                 image = Summary.Image(encoded_image_string=pictures[name])
                 summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-                self._add(summary, epoch * self._steps_per_epoch)
-        self._writer.flush()
+                self._file.add(summary, epoch * self._steps_per_epoch)
         self._pictured = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
@@ -115,12 +116,7 @@ class TensorBoardRun:
         known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
         *begin, _ = _hyperparameters(known)
         for summary in begin:
-            self._add(summary)
-
-    def _add(self, summary: Any, step: int | None = None) -> None:
-        # The writer has public ways for scalars only: its others encode a picture anew, and make hyperparameters a
-        # run of their own.
-        self._writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+            self._file.add(summary)
 
 
 def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:

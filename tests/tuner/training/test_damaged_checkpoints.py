@@ -1,4 +1,4 @@
-"""Checkpoints of a real training that were damaged, exchanged or made to do harm: noticed, never loaded, never obeyed."""
+"""Checkpoints of a real training that were damaged, exchanged or made to do harm: noticed and never obeyed."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from tuner.models import build_model
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
+from tuner.training.epoch import train_step
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.loop import Training, _train_step
 from tuner.training.scoring import score_split
+from tuner.training.state import Training
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
@@ -296,7 +297,7 @@ def test_gradients_are_clipped_to_the_norm(
     config = tiny_config(gradient_clip_norm=limit)
     training = Training.begin(config, steps_per_epoch=4)
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
-    _train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
+    train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
     gradients = [parameter.grad.flatten() for parameter in training.model.parameters() if parameter.grad is not None]
     found = torch.cat(gradients).norm().item()
     if norm is None:

@@ -18,8 +18,8 @@ from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.environment import setup_training_environment
+from tuner.training.epoch import train_step
 from tuner.training.history import TrainingResult
-from tuner.training.loop import _train_step
 from tuner.training.memory import MemoryExhaustedError, is_out_of_memory
 from tuner.training.state import Training
 
@@ -85,7 +85,7 @@ def test_passes_add_up_to_the_gradient_of_their_batch(
         training = Training.begin(config, steps_per_epoch=4)
         training.images_at_once = most
         training.model.eval()  # batch normalisation as it is in use; in training it sees a pass at a time
-        loss, score = _train_step(training, batch)
+        loss, score = train_step(training, batch)
         losses.append(loss)
         scores.append(score)
         gradients.append([parameter.grad for parameter in training.model.parameters()])

@@ -202,6 +202,12 @@ def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> Non
     assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
 
 
+def test_the_log_file_has_names_that_are_no_text_too(tmp_path: Path) -> None:
+    with log_file(tmp_path):
+        logging.getLogger("tuner.somewhere").info("cannot read %s", "image_\udcff.png")
+    assert r"cannot read image_\udcff.png" in (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
+
+
 def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
     tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -215,3 +221,16 @@ def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
     assert len(losses) == 2
     assert result.history[0].train_loss == pytest.approx(mean, rel=1e-5)
     assert result.history[0].train_loss != pytest.approx(sum(losses) / 2, rel=1e-6)
+
+
+def test_a_log_that_finds_no_room_stops_nothing(
+    disk: Path, fill: Callable[[Path, int], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # as the command line does
+    log = logging.getLogger("tuner.somewhere")
+    (disk / "logs").mkdir()
+    (disk / "logs" / "training.log").touch()
+    fill(disk, 0)
+    with log_file(disk):
+        log.info("what nobody will read")
+    assert f"{disk}/logs/training.log is not complete: [Errno 28] No space left on device" in caplog.text

@@ -1,0 +1,56 @@
+"""All trials of a study and what they carry, each read once as long as it stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from studies.trial_record import TrialKind, TrialRecord, is_own_trial, read_record
+
+# What was read of each trial, by study and number; None for a trial that is not ours. A study's cache hands out the
+# same object for a trial until it has read that trial again, so the object tells whether what is known still holds.
+_KNOWN: WeakKeyDictionary[optuna.Study, dict[int, tuple[FrozenTrial, TrialRecord | None]]] = WeakKeyDictionary()
+
+
+def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialRecord]]:
+    """Return this package's trials of a study by number, each with its record; they must not be modified."""
+    known = _KNOWN.setdefault(study, {})
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        seen, record = known.get(trial.number, (None, None))
+        if seen is not trial:
+            record = read_record(trial) if is_own_trial(trial) else None
+            known[trial.number] = trial, record
+        if record is not None:
+            found.append((trial, record))
+    return found
+
+
+def own_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return this package's trials of a study by number; they must not be modified."""
+    return [trial for trial, _ in trials_and_records(study)]
+
+
+def own_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return what the study knows of each of this package's trials, by number."""
+    return [record for _, record in trials_and_records(study)]
+
+
+def latest_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return a study's trials by number, without presets' trials that a later one supersedes."""
+    return without_superseded(own_records(study))
+
+
+def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
+    presets = (record for record in records if record.kind is TrialKind.PRESET)
+    return {record.experiment_name: record for record in sorted(presets, key=lambda record: record.number)}
+
+
+def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return trials without those of presets that a later one supersedes."""
+    latest = {preset.number for preset in latest_presets(records).values()}
+    return [record for record in records if record.kind is TrialKind.SEARCH or record.number in latest]

@@ -1,0 +1,99 @@
+"""What a study's trials carry is read once as long as a trial stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial
+
+from search_spaces import TrainingConfig
+from studies import (
+    OutputFolder,
+    TrialOutcome,
+    TrialPhase,
+    claim_next,
+    ended_records,
+    latest_records,
+    own_records,
+    records_not_kept,
+    study_records,
+    study_status,
+    top_up,
+    trial_rows,
+    unclaimed_trials,
+)
+from studies.study_records import own_trials, trials_and_records
+from studies.trial_record import TrialRecord, read_record
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the trials whose record is made from now on, one after the other."""
+    numbers: list[int] = []
+
+    def counted(trial: FrozenTrial) -> TrialRecord:
+        numbers.append(trial.number)
+        return read_record(trial)
+
+    monkeypatch.setattr(study_records, "read_record", counted)
+    return numbers
+
+
+def test_records_are_those_of_the_trials_as_they_are_now(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    study, folder = start(presets)
+    study.enqueue_trial({"x": 1.0})  # made by hand
+
+    def phases() -> list[TrialPhase]:
+        assert [(trial, read_record(trial)) for trial in own_trials(study)] == trials_and_records(study)
+        assert [record.number for record in own_records(study)] == [0, 1, 2]
+        return [record.phase for record in own_records(study)]
+
+    assert phases() == ["waiting"] * 3
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert phases() == ["running", "waiting", "waiting"]
+    assert own_records(study)[0].attempts == claim.record.attempts
+    claim.finish(outcome, 0.5)
+    assert phases() == ["completed", "waiting", "waiting"]
+    assert own_records(study)[0].outcome == outcome
+
+
+def test_two_studies_are_not_mixed_up(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    other, _ = start({"another": TrainingConfig()}, path=folder.path.with_name("other"))
+    for _ in range(2):
+        assert [record.experiment_name for record in own_records(other)] == ["another"]
+        assert [record.experiment_name for record in own_records(study)] == list(presets)
+
+
+@pytest.mark.parametrize("trials", [6, 30])
+def test_what_a_trial_takes_does_not_grow_with_those_that_ended_or_wait(
+    trials: int, start: Start, outcome: TrialOutcome, made: list[int]
+) -> None:
+    study, folder = start({f"preset {n}": TrainingConfig(seed=n) for n in range(trials)})
+    for _ in range(trials // 2):
+        end_next(study, folder, outcome)
+    unclaimed_trials(study, folder)
+    del made[:]
+    number = end_next(study, folder, outcome)
+    for look in (latest_records, ended_records, records_not_kept):
+        look(study)
+    top_up(study, folder)
+    study_status(study, folder)
+    trial_rows(study, folder)
+    # The one trial that changed, each time that it did.
+    assert set(made) == {number}
+    assert len(made) <= 3
+
+
+def end_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int:
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.trial.report(0.5, 1)
+    claim.finish(outcome, 0.5)
+    return claim.record.number

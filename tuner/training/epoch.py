@@ -1,0 +1,108 @@
+"""One epoch of a training, and one step of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
+from tuner.training.history import EpochMetrics
+from tuner.training.memory import passes_of
+from tuner.training.metrics import Accuracy
+from tuner.training.recorder import Recorder
+from tuner.training.scoring import SplitScore, score_split
+from tuner.training.state import Training
+
+OnBatch = Callable[[int, int], None]
+
+
+class NonFiniteLossError(Exception):
+    """The loss became infinite or not a number."""
+
+
+def run_epoch(
+    training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch
+) -> tuple[EpochMetrics, SplitScore]:
+    """Train and validate the next epoch; return its figures, and what was read in the validation images.
+
+    Raises:
+        MemoryExhaustedError: There is no memory for so many images at once.
+        NonFiniteLossError: The loss is infinite or not a number.
+    """
+    started = time.perf_counter()
+    epoch = len(training.history) + 1
+    learning_rate = training.learning_rate
+    with passes_of(training.most_at_once(data.train)):
+        train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
+    with passes_of(training.most_at_once(data.val)):
+        score = score_split(
+            training.averaged_model, training.loss, data.val, training.autocast, images_at_once=training.images_at_once
+        )
+    if not math.isfinite(score.loss):
+        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
+    memory_mb, cpu_percent = recorder.system_use()
+    metrics = EpochMetrics(
+        epoch=epoch,
+        train_loss=train_loss,
+        val_loss=score.loss,
+        train_char_accuracy=train_accuracy.character_accuracy(),
+        val_char_accuracy=score.accuracy.character_accuracy(),
+        train_seq_accuracy=train_accuracy.sequence_accuracy(),
+        val_seq_accuracy=score.accuracy.sequence_accuracy(),
+        learning_rate=learning_rate,
+        epoch_seconds=time.perf_counter() - started,
+        memory_mb=memory_mb,
+        cpu_percent=cpu_percent,
+    )
+    return metrics, score
+
+
+def train_epoch(
+    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
+) -> tuple[float, Accuracy]:
+    """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
+    training.model.train()
+    total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
+    accuracy = Accuracy()
+    steps_before = (epoch - 1) * len(batches)
+    on_batch(0, len(batches))
+    for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
+        loss, scores = train_step(training, (images, labels))
+        weight = training.loss.count(labels)
+        total, count = total + loss * weight, count + weight
+        accuracy.update(training.model.read(scores), labels)
+        if step % training.config.log_every_n_steps == 0 or step == len(batches):
+            # The one place in the loop that waits for the device.
+            if not math.isfinite(float(total)):
+                raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
+            recorder.step(steps_before + step, float(loss), training.learning_rate)
+        on_batch(step, len(batches))
+    return float(total / count), accuracy
+
+
+def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, backward, clip, update; return the batch's loss and scores, detached.
+
+    The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
+    (batch normalisation aside, which sees a pass at a time).
+    """
+    training.optimizer.zero_grad(set_to_none=True)
+    weight = training.loss.count(batch[1])
+    losses, scores = [], []
+    for images, labels in pieces(batch, training.images_at_once):
+        with training.autocast():
+            scores.append(training.model(images))
+            share = training.loss.count(labels) / weight
+            losses.append(training.loss(scores[-1], labels) * share)
+        torch.autograd.backward(training.scaler.scale(losses[-1]))
+        losses[-1], scores[-1] = losses[-1].detach(), scores[-1].detach()
+    if training.config.gradient_clip_norm > 0:
+        training.scaler.unscale_(training.optimizer)
+        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.averaged.update_parameters(training.model)
+    return torch.stack(losses).sum(), torch.cat(scores)
