@@ -21,6 +21,7 @@ from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.study_run import run_study
 from tuner.training.checkpoints import load_checkpoint
+from tuner.worker_count import WorkerCount
 
 # What names of repetitions of search trials begin with.
 _SEARCHED = "best_search_"
@@ -106,7 +107,7 @@ def confirm(
     seeds: Sequence[int],
     *,
     open_display: Callable[[], AbstractContextManager[Display]],
-    workers: int = 1,
+    workers: WorkerCount = 1,
     device: str | None = None,
 ) -> Confirmation:
     """Train configurations on new seeds and score them on the test split; what is trained already stays as it is.
@@ -117,7 +118,7 @@ def confirm(
         contenders: What to train.
         seeds: The new seeds.
         open_display: Opens who is told, for each seed anew.
-        workers: Processes that train side by side.
+        workers: Processes that train side by side; ``auto`` measures for each seed how many are fastest.
         device: Where all train; None for where each configuration says.
 
     Raises:

@@ -29,6 +29,7 @@ from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_place import StudyPlace
 from tuner.study_run import run_study, write_results
+from tuner.worker_count import WorkerCount
 
 
 class HyperparameterTuner:
@@ -53,7 +54,7 @@ class HyperparameterTuner:
         space_file: str | None = None,
         search: SearchRequest | None = None,
         until_targets: bool = False,
-        workers: int = 1,
+        workers: WorkerCount = 1,
         display: Display | None = None,
     ) -> None:
         """Read and check a configuration file; nothing is created.
@@ -69,7 +70,7 @@ class HyperparameterTuner:
             space_file: What a search may vary; the default is the study's, else the shipped one.
             search: An open search after the experiments of `run_experiments`; its `at_least` says how many trials.
             until_targets: Whether no further trial is begun once one has met the file's targets.
-            workers: Processes that train side by side.
+            workers: Processes that train side by side; ``auto`` measures how many are fastest.
             display: Who is told of progress; by default nobody.
 
         Raises:

@@ -21,10 +21,11 @@ from tuner.results_file import timestamp
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.work import ended, work
+from tuner.worker_count import WorkerCount
 
 
 def run_study(
-    session: Session, scope: Scope, limits: Limits, *, workers: int = 1, results_file: str | None = None
+    session: Session, scope: Scope, limits: Limits, *, workers: WorkerCount = 1, results_file: str | None = None
 ) -> dict[str, Any]:
     """Train what a study owes, then write its results, also if this is interrupted, and tell the display.
 
@@ -32,7 +33,7 @@ def run_study(
         session: The opened study.
         scope: Which trials.
         limits: What ends the work early.
-        workers: Processes that work side by side.
+        workers: Processes that work side by side; ``auto`` for as many as are fastest.
         results_file: Where results go; None for a name after the time, in the working directory.
 
     Returns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import subprocess
 import time
 from dataclasses import asdict
 from typing import Any
@@ -20,11 +19,10 @@ from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.signals import raise_if_requested
 from tuner.study_feed import LOOK_ERRORS, StudyFeed
-from tuner.worker_process import WorkerProcess
+from tuner.worker_process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _SECONDS_BETWEEN_LOOKS = 2.0
-_SECONDS_TO_STOP = 8.0
 # A worker that dies before it has begun a trial, again and again, will not live the next time either.
 _MOST_STILLBIRTHS = 3
 _MENDABLE = 2  # a worker's exit code if what it wrote to standard error are problems that a user can mend
@@ -76,11 +74,6 @@ def work_in_processes(session: Session, scope: Scope, limits: Limits, most: int,
         supervisor.stop()
 
 
-def shared_threads(threads: int, workers: int) -> list[int]:
-    """Divide threads among workers as evenly as they go, one at least for each."""
-    return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
-
-
 class _Supervisor:
     def __init__(self, session: Session, scope: Scope, limits: Limits, most: int) -> None:
         self._session = session
@@ -120,16 +113,7 @@ class _Supervisor:
 
     def stop(self) -> None:
         """End all workers: ask first, and kill after a while."""
-        for worker in self._workers:
-            worker.ask_to_stop()
-        deadline = time.monotonic() + _SECONDS_TO_STOP
-        for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            worker.put_away()
+        end_processes(self._workers)
 
     def _look(self) -> None:
         """Tell how the study stands, and begin a worker if there is work for one more."""

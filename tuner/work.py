@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import replace
 
 from search_spaces import TrainingConfig
 from studies import (
     RowState,
+    TrialPhase,
     TrialRecord,
     ended_records,
     latest_records,
@@ -23,30 +25,35 @@ from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_feed import LOOK_ERRORS, StudyFeed
 from tuner.supervisor import work_in_processes
+from tuner.worker_count import AUTO, WorkerCount, choose_worker_count
 
 # A look reads the database, which takes the training some milliseconds.
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
-def work(session: Session, scope: Scope, limits: Limits, workers: int = 1) -> None:
+def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 1) -> None:
     """Train what the study owes until nothing is left to claim or a limit is reached.
 
     Args:
         session: The opened study.
         scope: Which trials.
         limits: What ends the work early.
-        workers: Processes that work side by side; one works in this process.
+        workers: Processes that work side by side, ``auto`` for as many as are fastest; one works in this process.
 
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
     """
     # A process that died just after telling the study how a trial ended has left the rest to us.
-    tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study))
+    tidy_checkpoints(session.study, session.workplace.folder, ended_records(session.study), session.workplace.tidied)
     with contextlib.suppress(*LOOK_ERRORS):
         write_study_note(session.study, session.workplace.folder)
     planned, done = todo(session, scope), ended(session, scope)
     session.workplace.display.run_started(planned, done)
     left = len(planned) - len(done)
+    if workers == AUTO:
+        finished = {record.experiment_name for record in done}
+        owed = {name: config for name, config in planned.items() if name not in finished}
+        workers = choose_worker_count(session, scope, limits, owed)
     # A single trial is trained here, unless others that the scope holds may be added meanwhile.
     if workers > 1 and left > (0 if scope.may_grow else 1):
         work_in_processes(session, scope, limits, workers, left)
@@ -93,11 +100,7 @@ def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:
         for record in records
         if scope.holds(record)
     }
-    if scope.search:
-        next_number = len(session.study.get_trials(deepcopy=False))
-        unenqueued = range(next_number, next_number + unenqueued_trials(session.study, records))
-        names |= dict.fromkeys(search_trial_name(number) for number in unenqueued)
-    return names
+    return names | dict.fromkeys(_names_to_come(session, scope, records))
 
 
 def ended(session: Session, scope: Scope) -> list[TrialRecord]:
@@ -105,9 +108,21 @@ def ended(session: Session, scope: Scope) -> list[TrialRecord]:
     return [record for record in ended_records(session.study) if scope.holds(record)]
 
 
+def _names_to_come(session: Session, scope: Scope, records: Collection[TrialRecord]) -> list[str]:
+    """Return the names of the search trials that a scope holds and the study, of `records`, does not have yet."""
+    if not scope.search:
+        return []
+    next_number = len(session.study.get_trials(deepcopy=False))
+    to_come = range(next_number, next_number + unenqueued_trials(session.study, records))
+    return [search_trial_name(number) for number in to_come]
+
+
 def _tell_what_is_left(session: Session, scope: Scope, limits: Limits) -> None:
     """Say why trials that the scope holds have not ended, if any has not."""
-    left = sorted(todo(session, scope).keys() - {record.experiment_name for record in ended(session, scope)})
+    records = latest_records(session.study)
+    open_phases = (TrialPhase.WAITING, TrialPhase.RUNNING)
+    left = [record.experiment_name for record in records if record.phase in open_phases and scope.holds(record)]
+    left = sorted([*left, *_names_to_come(session, scope, records)])
     if not left:
         return
     if limits.time_is_up:

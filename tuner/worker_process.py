@@ -1,6 +1,6 @@
 """A worker process as its parent sees it: begun with its orders, listened to, asked to stop, put away.
 
-A worker's orders are the first line of its standard input; it stops when that closes, which the kernel does for us
+A worker's orders are lines of its standard input; it stops when that closes, which the kernel does for us
 however this process ends. What it does comes back as events on its standard output. Workers are in process groups of
 their own, so that Ctrl-C reaches their parent alone, and them only through it.
 """
@@ -14,10 +14,17 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 CHILD = "tuner.cli.child"
+_SECONDS_TO_STOP = 8.0
+
+
+def shared_threads(threads: int, workers: int) -> list[int]:
+    """Divide threads among workers as evenly as they go, one at least for each."""
+    return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
 
 
 class WorkerProcess:
@@ -69,10 +76,7 @@ class WorkerProcess:
         ]
         for listener in self._listeners:
             listener.start()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit code tells
-            self.process.stdin.write(json.dumps(orders) + "\n")
-            self.process.stdin.flush()
+        self.tell(orders)
 
     @property
     def problems(self) -> list[str]:
@@ -84,6 +88,13 @@ class WorkerProcess:
     def last_words(self) -> str:
         """All that it wrote to standard error."""
         return "\n".join(self._errors)
+
+    def tell(self, orders: Mapping[str, Any]) -> None:
+        """Give it orders: those it begins with, or further ones if it waits for some."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code tells
+            self.process.stdin.write(json.dumps(orders) + "\n")
+            self.process.stdin.flush()
 
     def ask_to_stop(self) -> None:
         """Let it leave its trial for later and end."""
@@ -103,6 +114,20 @@ class WorkerProcess:
 
     def _collect(self, stream: Iterable[str]) -> None:
         self._errors.extend(line.rstrip() for line in stream)
+
+
+def end_processes(processes: Sequence[WorkerProcess]) -> None:
+    """End processes: ask first, and kill after a while."""
+    for process in processes:
+        process.ask_to_stop()
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for process in processes:
+        try:
+            process.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.process.kill()
+            process.process.wait()
+        process.put_away()
 
 
 def _import_path() -> str:

@@ -17,17 +17,18 @@ import psutil
 import pytest
 import yaml
 
-from search_spaces import ConfigurationError, load_experiments
-from studies import RowState, StatusRow, StudyStatus, TrialRecord, latest_records, load_study, study_status
+from search_spaces import ConfigurationError, TrainingConfig, load_experiments
+from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
 from tuner.cli.main import main
 from tuner.display import Display
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_place import StudyPlace
-from tuner.supervisor import _Supervisor, shared_threads
+from tuner.supervisor import _Supervisor
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.work import work
+from tuner.worker_process import shared_threads
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -137,16 +138,19 @@ class Adding(Display):
         self.ended: list[str] = []
         self.lost: list[int] = []
         self.most_running = 0
+        self._running: set[int] = set()
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         if self._add is not None:
             self._add()
             self._add = None
 
-    def study_seen(self, status: StudyStatus) -> None:
-        self.most_running = max(self.most_running, status.counts[RowState.RUNNING])
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+        self._running.add(number)
+        self.most_running = max(self.most_running, len(self._running))
 
     def trial_ended(self, record: TrialRecord) -> None:
+        self._running.discard(record.number)
         self.ended.append(record.experiment_name)
         assert main(["stop", "--output-dir", str(OUT)]) == 0
 

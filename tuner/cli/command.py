@@ -64,6 +64,14 @@ def whole_number(low: int, high: int) -> Callable[[str], int | Unusable]:
     return read
 
 
+def worker_count(text: str) -> int | str | Unusable:
+    """Read an option that takes a number of workers, or leaves it to a measurement."""
+    if text == "auto":
+        return text
+    number = whole_number(1, MOST_WORKERS)(text)
+    return Unusable(f"{number.problem}, or auto") if isinstance(number, Unusable) else number
+
+
 def one_of(*choices: str) -> Callable[[str], str | Unusable]:
     """Return the reader of an option that takes one of some words."""
 
@@ -152,9 +160,10 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         metavar="N",
-        type=whole_number(1, MOST_WORKERS),
+        type=worker_count,
         default=1,
-        help="processes that train side by side on this machine (default: %(default)s)",
+        help="processes that train side by side on this machine; auto measures for some seconds how many are fastest "
+        "(default: %(default)s, whose results repeat to the same bits)",
     )
 
 

@@ -53,7 +53,7 @@ COMMAND = Command(
     summary="finish whatever a study owes: interrupted trials, waiting presets, search trials",
     examples="""\
   khmer-tuner resume
-  khmer-tuner resume --output-dir training_output --workers 2
+  khmer-tuner resume --output-dir training_output --workers auto
   khmer-tuner resume --retry-failed""",
     add_options=add_options,
     run=run,

@@ -1,0 +1,120 @@
+"""`--workers auto`: measured on what is owed, told in a line, then trained by as many."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import torch
+
+from studies import load_study, study_status
+
+OUT = "training_output"
+SECONDS_TO_STOP = 10
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+MEASURED = (
+    r"^workers: (?:1, more side by side are not 3% faster|2 side by side, \d+\.\d\d times the images/s of one) "
+    r"\(1: [\d,]+, 2: [\d,]+ images/s, measured on one in \d+ s\)$"
+)
+
+
+def workers_lines(told: str) -> list[str]:
+    return [line for line in told.splitlines() if line.startswith("workers: ")]
+
+
+def states() -> dict[str, str]:
+    return {row.name: row.state.value for row in study_status(*load_study(OUT)).rows}
+
+
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_two_threads")
+class TestWithTwoThreads:
+    def test_what_is_owed_is_measured_then_trained(self, cli, write_config, write_space):
+        config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
+        argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
+        ran = cli(*argv, "--json", "--results-file", "r.json")
+        assert ran.code == 0, ran.err
+        measuring, chosen = workers_lines(ran.err)
+        assert measuring == "workers: measuring how many side by side are fastest, on one"
+        assert re.match(MEASURED, chosen)
+        assert [entry["status"] for entry in json.loads(ran.out)["all_results"]] == ["completed"] * 2
+
+        again = cli(*argv)
+        assert "nothing is left to train" in again.err
+        assert workers_lines(again.err) == []
+
+        single = cli(*argv, "--trials", "1")
+        assert workers_lines(single.err) == ["workers: 1, since one trial is to be trained"]
+        assert set(states().values()) == {"completed"}
+
+    def test_it_takes_but_a_part_of_the_time_that_there_is(self, cli, write_config):
+        assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
+        late = cli("search", "--trials", "2", "--timeout", "2", "--workers", "auto")
+        assert late.code == 0
+        assert workers_lines(late.err) == [
+            "workers: measuring how many side by side are fastest, on the search's base settings",
+            "workers: 1, since nothing could be measured: it takes too long",
+        ]
+
+    def test_with_the_targets_met_nothing_is_measured(self, cli, write_config):
+        targets = {"training_time_per_epoch": 1000}
+        config = write_config(dict.fromkeys(["one", "two", "three"], ONE_EPOCH), targets=targets)
+        argv = ["run", "--config", config, "--until-targets"]
+        assert cli(*argv, "--experiments", "one").code == 0
+        ran = cli(*argv, "--workers", "auto")
+        assert "one has met the targets" in ran.err
+        assert workers_lines(ran.err) == []
+
+    def test_where_nothing_can_be_measured_one_trains(self, cli, write_config, tmp_path, monkeypatch):
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")  # in processes to come
+        monkeypatch.syspath_prepend(tmp_path)
+        ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
+        assert ran.code == 0
+        assert workers_lines(ran.err)[1].startswith(
+            "workers: 1, since nothing could be measured: unexpected ModuleNotFoundError: import of torch halted"
+        )
+        assert set(states().values()) == {"completed"}
+
+
+def test_with_one_thread_there_is_nothing_to_measure(cli, write_config):
+    ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
+    assert ran.code == 0
+    assert workers_lines(ran.err) == ["workers: 1, since PyTorch has one thread here"]
+    assert set(states().values()) == {"completed"}
+
+
+def test_ctrl_c_while_it_measures_leaves_nothing_behind(here, write_config):
+    config = str(write_config({"one": {}, "two": {}}))
+    command = [sys.executable, "-m", "tuner", "run", "--config", config, "--results-file", "r.json", "--workers"]
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    with subprocess.Popen([*command, "auto"], stderr=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stderr is not None
+        for line in parent.stderr:
+            if line.startswith("workers: measuring"):
+                break
+        children = []
+        while len(children) < 2:
+            children = psutil.Process(parent.pid).children()
+        parent.send_signal(signal.SIGINT)
+        rest = parent.stderr.read()
+    assert parent.returncode == 130
+    assert rest == "stopped; the same command goes on where it left\n"
+    _, left = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+    assert left == []
+    assert set(states().values()) == {"waiting"}
+    assert subprocess.run([*command, "1"], capture_output=True).returncode == 0
+    assert set(states().values()) == {"completed"}

@@ -1,0 +1,96 @@
+"""Processes that train side by side to be measured; all of them are real."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from search_spaces import TrainingConfig
+from tuner import side_by_side
+from tuner.side_by_side import MeasurementError, SideBySide, free_memory
+
+MakeConfig = Callable[..., TrainingConfig]
+
+
+@pytest.fixture
+def no_child_left() -> object:
+    """Checks that processes are gone when the test is over."""
+    before = psutil.Process().children(recursive=True)
+    yield
+    assert psutil.Process().children(recursive=True) == before
+
+
+@pytest.mark.usefixtures("no_child_left")
+class TestMeasuring:
+    def test_processes_are_begun_once_and_measured_in_groups(
+        self, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with SideBySide({"measure": asdict(tiny_config())}, threads=2, seconds=60) as processes:
+            processes.begin(2)
+            pids = {child.pid for child in psutil.Process().children()}
+            assert len(pids) == 2
+            rates = [processes.images_per_s(shares) for shares in ([2], [1, 1], [1])]
+            assert min(rates) > 0
+            assert {child.pid for child in psutil.Process().children()} == pids
+            # On a machine whose memory is used up.
+            monkeypatch.setattr(side_by_side, "free_memory", lambda: 10**6)
+            with pytest.raises(MeasurementError, match=r"^2 more need \d+\.\d GB of memory, 0\.0 are free$"):
+                processes.images_per_s([1, 1, 1, 1])
+            assert {child.pid for child in psutil.Process().children()} == pids
+
+    def test_a_process_that_cannot_train_says_why(self, tiny_config: MakeConfig) -> None:
+        with (
+            SideBySide({"measure": asdict(tiny_config(model_name="none"))}, threads=1, seconds=60) as processes,
+            pytest.raises(MeasurementError, match="'none'"),
+        ):
+            processes.begin(1)
+
+    def test_a_process_that_is_killed_is_no_riddle(self, tiny_config: MakeConfig) -> None:
+        with SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=60) as processes:
+            processes.begin(1)
+            psutil.Process().children()[0].kill()
+            with pytest.raises(MeasurementError, match="killed by signal 9"):
+                processes.images_per_s([1])
+
+    def test_it_takes_no_longer_than_it_may(self, tiny_config: MakeConfig) -> None:
+        begun = time.monotonic()
+        with (
+            SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=0.1) as processes,
+            pytest.raises(MeasurementError, match="too long"),
+        ):
+            processes.begin(1)
+        assert time.monotonic() - begun < 30
+
+    def test_an_interruption_ends_all(self, tiny_config: MakeConfig) -> None:
+        def measure() -> None:
+            with SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=60) as processes:
+                processes.begin(1)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            measure()
+
+
+@pytest.mark.parametrize(
+    ("most", "used", "statistics", "left"),
+    [
+        ("3000", "2000", "anon 1500\nfile 500\n", 1500),  # what is cached of files makes way
+        ("3000", "2900", "anon 2900\nfile 0\n", 100),
+        ("max", "2000", "anon 1500\nfile 500\n", None),
+        ("3000", "2000", "", None),
+    ],
+)
+def test_a_containers_limit_counts(tmp_path: Path, most: str, used: str, statistics: str, left: int | None) -> None:
+    for name, text in {"max": most, "current": used, "stat": statistics}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    free = free_memory(tmp_path)
+    assert free == left if left is not None else free > 10**6
+
+
+def test_where_there_is_no_container_the_machine_counts(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) > 10**6

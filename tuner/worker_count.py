@@ -1,0 +1,151 @@
+"""``--workers auto``: how many workers side by side give the most trials an hour, found by measuring it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Literal
+
+import torch
+
+from search_spaces import TrainingConfig, fit_loss
+from studies import search_settings, study_terms
+from tuner.claiming import may_begin, trials_to_begin
+from tuner.scope import Limits, Scope
+from tuner.session import Session
+from tuner.side_by_side import MeasurementError, SideBySide
+from tuner.training.environment import setup_training_environment
+from tuner.worker_process import shared_threads
+
+AUTO: Literal["auto"] = "auto"
+WorkerCount = int | Literal["auto"]
+
+# More workers need more memory, and one alone repeats to the same bits: a difference like that does not count.
+_TIE = 0.03
+_CLEARLY_WORSE = 0.05
+_MOST_ON_A_GPU = 8
+# The longest that measuring may take: for the first processes to begin, for each number, and of the time there is.
+_SECONDS_TO_BEGIN = 10.0
+_SECONDS_EACH = 8.0
+_SHARE_OF_TIME = 0.25
+
+
+def choose_worker_count(
+    session: Session, scope: Scope, limits: Limits, owed: Mapping[str, TrainingConfig | None]
+) -> int:
+    """Choose how many workers train what a study owes, and tell the display why; one if nothing can be measured.
+
+    Processes take training steps of the first trial that is owed, one alone, then two side by side and so on, until
+    more are clearly worse; of those that are about as fast as the fastest, the fewest are chosen.
+
+    Args:
+        session: The opened study.
+        scope: Which trials.
+        limits: What ends the work early.
+        owed: Those that have not ended, by name; None where the settings are not drawn yet.
+    """
+    display = session.workplace.display
+    trials = trials_to_begin(session, scope) if owed and may_begin(session, limits) else 0
+    if trials < 2:
+        if trials:
+            display.note("workers: 1, since one trial is to be trained")
+        return 1
+    name, config = _measured(session, owed)
+    threads = torch.get_num_threads()
+    counts = candidates(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
+    if len(counts) < 2:
+        display.note("workers: 1, since PyTorch has one thread here")
+        return 1
+    display.note(f"workers: measuring how many side by side are fastest, on {name}")
+    begun = time.monotonic()
+    seconds = _SECONDS_TO_BEGIN + _SECONDS_EACH * len(counts)
+    if limits.deadline is not None:
+        seconds = min(seconds, _SHARE_OF_TIME * (limits.deadline - begun))
+    rates, problem = measure(config, counts, threads, seconds)
+    chosen = fewest_of_the_fastest(rates)
+    display.note(f"workers: {_why(rates, chosen, problem, f'measured on {name} in {time.monotonic() - begun:.0f} s')}")
+    return chosen
+
+
+def candidates(threads: int, owed: int, *, on_gpu: bool) -> list[int]:
+    """Return the numbers of workers that come into question: 1, 2, 4 and so on, and the most that make sense.
+
+    Args:
+        threads: PyTorch's threads here. On the CPU no more workers than that, on a GPU no more than eight.
+        owed: Trials that are to be trained; no more workers than that.
+        on_gpu: Whether they train on a GPU.
+    """
+    most = min(_MOST_ON_A_GPU if on_gpu else threads, owed)
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+
+
+def is_worth_climbing(rates: Mapping[int, float]) -> bool:
+    """Return whether more workers may be faster than those measured so far, fewest first.
+
+    They are not once the latest is clearly slower than the one before, or the latest two than the fastest.
+    """
+    measured = list(rates.values())
+    if len(measured) > 1 and measured[-1] < (1 - _CLEARLY_WORSE) * measured[-2]:
+        return False
+    return len(measured) < 3 or max(measured[-2:]) == max(measured)
+
+
+def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
+    """Return the fewest workers that are as good as the fastest; one if none was measured."""
+    fastest = max(rates.values(), default=0.0)
+    return min((count for count, rate in rates.items() if rate >= (1 - _TIE) * fastest), default=1)
+
+
+def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
+    """Measure numbers of workers, fewest first, as long as more may be faster.
+
+    Args:
+        config: What is trained.
+        counts: The numbers.
+        threads: PyTorch's threads, which they share.
+        seconds: How long it may take.
+
+    Returns:
+        Images a second that all of them take together, by number; and why there are no more, if something kept
+        them from being measured.
+    """
+    rates: dict[int, float] = {}
+    with SideBySide({"measure": asdict(config)}, threads=threads, seconds=seconds) as processes:
+        try:
+            processes.begin(2)  # both at once are ready sooner than one after the other
+            for count in counts:
+                rates[count] = processes.images_per_s(shared_threads(threads, count))
+                if not is_worth_climbing(rates):
+                    break
+            # Once more for those that matter: what else the machine did in such a moment is to decide nothing.
+            for count in sorted(rates, key=rates.__getitem__)[-2:]:
+                rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
+        except MeasurementError as error:
+            return rates, str(error)
+    return rates, ""
+
+
+def _measured(session: Session, owed: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
+    """Return the name and the settings of what is measured: the first trial that is owed."""
+    name, config = next(iter(owed.items()))
+    told, workplace = name, session.workplace
+    if config is None:
+        search = search_settings(session.study)
+        assert search is not None, "search trials are enqueued after the settings of the search"
+        told, config = "the search's base settings", fit_loss(search.start, study_terms(session.study).definitions)
+    return told, workplace.placed(config, name, workplace.folder.model_definitions_path)
+
+
+def _why(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
+    if not rates:
+        return f"1, since nothing could be measured: {problem}"
+    figures = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items())
+    if chosen > 1:
+        said = f"{chosen} side by side, {rates[chosen] / rates[1]:.2f} times the images/s of one"
+    elif len(rates) > 1:
+        said = f"1, more side by side are not {_TIE:.0%} faster"
+    else:
+        said = "1, the only number that could be measured"
+    left_out = f"; the rest was left out: {problem}" if problem else ""
+    return f"{said} ({figures} images/s, {measured}{left_out})"
