@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from killing.boundaries import watch, watch_boundaries
 from killing.diary import Diary, What
@@ -44,7 +44,7 @@ def obey(orders: Orders) -> int:
     diary = Diary(Path(), orders.start)
     life = _Life(orders, diary)
     # What is watched first is told last before a call and first after it: a process notes down, then dies.
-    watch("tuner.training.loop._run_epoch", before=life.epoch_begins)
+    watch("tuner.training.loop.run_epoch", before=life.epoch_begins)
     watch("os.replace", after=life.file_renamed)
     watch("optuna.trial.Trial.report", after=life.trial_got_on)
     watch("optuna.study.Study.tell", after=life.trial_got_on)
@@ -52,6 +52,14 @@ def obey(orders: Orders) -> int:
     code = main(orders.command)
     diary.note(What.PASSED, passages=dict(life.passages))
     return code
+
+
+def become_new(orders: Orders, hash_seed: int) -> NoReturn:
+    """Begin a new interpreter with a seed of string hashes, which obeys."""
+    here = str(Path(__file__).parents[1])
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": str(hash_seed)}
+    os.execve(sys.executable, [sys.executable, "-m", "killing.child", orders.as_json()], environment)
 
 
 class _Life:

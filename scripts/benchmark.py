@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Measure how fast this program is on this machine, as ratios and shares, each within one run.
+
+parts:
+  machine      what the machine reaches at matrices, convolutions and memory
+  epochs       seconds and images/s of every preset and model, what an epoch consists of, the share of that rate
+  targets      seconds from the start of a command until both accuracy targets are met
+  bookkeeping  what a study costs beside its epochs, in studies of up to 1,000 trials
+  scale        start-up, status and export of studies of up to 10,000 trials
+  images       a dataset of 100,000 images: opening it, time and memory of a worker
+  workers      trials per hour with one worker and with several
+  cuda         rates, epochs and workers on a GPU, if there is one
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarking import bookkeeping, cuda, epochs, images, machine, scale, targets, workers
+from benchmarking.plan import Figures, Plan
+from benchmarking.processes import BenchmarkError
+
+from search_spaces import ConfigurationError, DataLoaderError, load_experiments
+from studies import write_json
+from tuner.data.generation import generate_dataset
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.screen import console_on, is_terminal
+from tuner.signals import StopRequested, stop_on_signals
+
+PARTS: dict[str, Any] = {
+    "machine": machine,
+    "epochs": epochs,
+    "targets": targets,
+    "bookkeeping": bookkeeping,
+    "scale": scale,
+    "images": images,
+    "workers": workers,
+    "cuda": cuda,
+}
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+EXAMPLES = """\
+examples:
+  python scripts/benchmark.py                               all of it, in some twenty minutes
+  python scripts/benchmark.py --quick                       does it run? two minutes; its figures say little
+  python scripts/benchmark.py machine epochs --threads 1
+  python scripts/benchmark.py targets --config my_config.yaml --json targets.json
+
+Nothing else should run on the machine meanwhile.
+
+exit code: 0 all was measured, 1 something could not be, 2 bad input, 130 stopped
+"""
+_SAMPLES, _QUICK_SAMPLES = 5000, 400
+_TEST_SAMPLES = 10
+_FILE_WIDTH = 150
+_QUIET_CORES = 0.1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    options = _options(argv)
+    try:
+        with stop_on_signals(), tempfile.TemporaryDirectory(prefix="khmer_benchmark_") as folder:
+            return _measure(options, Path(folder).resolve())
+    except StopRequested as stop:
+        print("stopped", file=sys.stderr)
+        return stop.exit_code
+    except (ConfigurationError, DataLoaderError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("parts", metavar="PART", nargs="*", help="what to measure (default: all of them)")
+    parser.add_argument("--quick", action="store_true", help="few images, trials and repeats")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, default=Path("benchmark.json"), help="all figures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="METADATA",
+        type=Path,
+        help="the dataset's metadata.yaml (default: the default dataset, drawn anew)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default="config/phase3_simple_configs.yaml",
+        help="the experiments that are measured as presets (default: %(default)s)",
+    )
+    parser.add_argument("--threads", metavar="N", type=int, default=machine.usable_cores(), help="(default: the cores)")
+    options = parser.parse_args(argv)
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    if options.threads < 1:
+        parser.error(f"--threads: found {options.threads}; expected 1 or more")
+    if options.data is not None and not options.data.is_file():
+        parser.error(f"--data: {options.data} is no file; name a dataset's metadata.yaml")
+    if options.json.is_dir() or not os.access(options.json.absolute().parent, os.W_OK):
+        parser.error(f"--json: {options.json} cannot be written; name a file in a folder that can")
+    return options
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> int:
+    load_experiments(options.config)
+    plan = Plan(
+        folder=folder,
+        metadata=_dataset(options, folder),
+        config=options.config,
+        threads=options.threads,
+        quick=options.quick,
+        say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+    )
+    console = console_on(sys.stdout)
+    if not is_terminal(sys.stdout):
+        console.width = _FILE_WIDTH
+    facts = machine.facts(options.threads)
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items() if value is not None))
+    report: Figures = {"facts": facts, "quick": options.quick, "seconds": {}, "busy_elsewhere": {}, "parts": {}}
+    for name in options.parts or PARTS:
+        print(name, file=sys.stderr, flush=True)
+        begun, others = time.monotonic(), machine.OtherLoad()
+        figures = _figures(name, plan)
+        report["seconds"][name] = round(time.monotonic() - begun, 1)
+        report["busy_elsewhere"][name] = round(others.cores, 2)
+        report["parts"][name] = figures
+        write_json(options.json, report)  # what is measured stays, whatever comes
+        busy = f"; others kept {others.cores:.1f} cores busy" if others.cores > _QUIET_CORES else ""
+        console.print(f"\n{name}, measured in {report['seconds'][name]:.0f} s{busy}")
+        if text := figures.get("skipped") or figures.get("error"):
+            console.print(f"{'error' if 'error' in figures else 'skipped'}: {text}")
+            continue
+        for table in PARTS[name].tables(figures):
+            console.print(table)
+            console.print()
+    console.print(f"all figures: {options.json}")
+    return FAILED if any("error" in figures for figures in report["parts"].values()) else DONE
+
+
+def _figures(name: str, plan: Plan) -> Figures:
+    try:
+        figures: Figures = PARTS[name].measure(plan)
+    except BenchmarkError as error:
+        return {"error": str(error)}
+    return figures
+
+
+def _dataset(options: argparse.Namespace, folder: Path) -> Path:
+    """Return the metadata of the dataset, drawn if none is given, with its pixels decoded."""
+    if options.data is None:
+        print("drawing the dataset", file=sys.stderr, flush=True)
+        samples = _QUICK_SAMPLES if options.quick else _SAMPLES
+        metadata = generate_dataset(folder / "generated_data", samples=samples, test_samples=_TEST_SAMPLES)
+    else:
+        metadata = options.data.absolute()
+    config = next(iter(load_experiments(options.config).experiments.values()))
+    open_pixel_cache(metadata, [config.train_split, config.val_split])
+    return metadata
+
+
+if __name__ == "__main__":
+    sys.exit(main())
