@@ -149,7 +149,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
 def _figures(name: str, plan: Plan) -> Figures:
     try:
         figures: Figures = PARTS[name].measure(plan)
-    except BenchmarkError as error:
+    except (BenchmarkError, ConfigurationError, DataLoaderError, OSError) as error:
         return {"error": str(error)}
     return figures
 

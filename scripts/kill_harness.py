@@ -10,18 +10,16 @@ checkpoints, TensorBoard curves, results. Times, memory and process ids are left
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from killing.boundaries import points
 from killing.campaign import Campaign, Reference, Story
-from killing.processes import HarnessError, in_fork, prepare
+from killing.processes import HarnessError, in_fork, prepare, work_folder
 from killing.schedule import Schedule
 from killing.small_study import SmallStudy
 from killing.summary import story_line, summary
@@ -41,16 +39,14 @@ exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the har
 """
 # So many kills are enough for each boundary to have its turn, and then it must have had it.
 EVERY_BOUNDARY = 200
-ENOUGH_BYTES = 200 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_harness_", dir=_memory())).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"seed {options.seed}, in {folder}", flush=True)
     try:
+        folder = work_folder(options.folder, "kill_harness_")
+        print(f"seed {options.seed}, in {folder}", flush=True)
         code = _kill(options, folder)
     except HarnessError as error:
         print(f"error: {error}")
@@ -58,12 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EQUAL and options.folder is None:
         shutil.rmtree(folder)
     return code
-
-
-def _memory() -> Path | None:
-    """Return a folder in memory, if there is one: what is killed leaves the same there, and no disk makes it wait."""
-    folder = Path("/dev/shm")
-    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ENOUGH_BYTES else None
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -93,10 +83,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="kill at these points only, as the table names them with 'before' or 'after' in front",
     )
     parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
-    options = parser.parse_args(argv)
-    if options.folder is not None and Path(options.folder).is_dir() and any(Path(options.folder).iterdir()):
-        parser.error(f"--folder: {options.folder} is not empty; choose another one")
-    return options
+    return parser.parse_args(argv)
 
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:

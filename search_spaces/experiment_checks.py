@@ -8,23 +8,12 @@ from collections.abc import Mapping
 import yaml
 
 from search_spaces.errors import ConfigurationError
+from search_spaces.experiment_warnings import ExperimentWarnings, learning_rate_of
 from search_spaces.model_definitions import ModelDefinition, load_model_definitions
 from search_spaces.problems import Findings, describe, suggest
 from search_spaces.schema import KEY_OF_FIELD, Experiment
 from search_spaces.training_config import STUDY_FIELDS
 from search_spaces.yaml_nodes import KeyPath
-
-# Keys that only one type of scheduler or loss looks at.
-ONLY_FOR = {
-    ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
-    ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
-    ("scheduler", "gamma"): ("scheduler", "type", "steplr"),
-    ("scheduler", "patience"): ("scheduler", "type", "plateau"),
-    ("scheduler", "factor"): ("scheduler", "type", "plateau"),
-    ("training", "focal_alpha"): ("training", "loss_type", "focal"),
-    ("training", "focal_gamma"): ("training", "loss_type", "focal"),
-}
-_HIGH_LEARNING_RATE = 0.1
 
 
 class ModelFiles:
@@ -74,11 +63,7 @@ class ExperimentCheck:
         self._splits_differ()
         self._model_exists_and_fits_the_loss()
         self._floor_is_below_the_rate()
-        self._rate_is_usual()
-        self._overrides_are_meant()
-        self._keys_have_an_effect()
-        self._epochs_suffice()
-        self._mode_suits_the_monitor()
+        ExperimentWarnings(self._experiment, self._path, self._findings).run()
 
     def _splits_differ(self) -> None:
         data = self._experiment.data
@@ -115,69 +100,17 @@ class ExperimentCheck:
 
     def _floor_is_below_the_rate(self) -> None:
         floor = self._experiment.scheduler.min_lr
-        key, rate = self._learning_rate()
+        key, rate = learning_rate_of(self._experiment)
         if self._sound("scheduler.min_lr", key) and floor > rate:
             rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
             remedy = f"write, for example, {rate / 1000:g}"
             self._findings.problem(self._at("scheduler.min_lr"), floor, rule, remedy)
-
-    def _rate_is_usual(self) -> None:
-        key, rate = self._learning_rate()
-        if self._sound(key) and rate > _HIGH_LEARNING_RATE:
-            self._note(key, f"{rate} is far above usual rates (0.0001 to 0.01); training may not learn or diverge")
-
-    def _overrides_are_meant(self) -> None:
-        training, optimizer = self._experiment.training, self._experiment.optimizer
-        for key in ("learning_rate", "weight_decay"):
-            if key not in training.model_fields_set & optimizer.model_fields_set:
-                continue
-            first, wins = getattr(training, key), getattr(optimizer, key)
-            if first != wins:
-                self._note(f"optimizer.{key}", f"{wins} counts, not training.{key}: {first}")
-
-    def _keys_have_an_effect(self) -> None:
-        for (section, key), (owner, kind, needed) in ONLY_FOR.items():
-            actual = getattr(getattr(self._experiment, owner), kind)
-            given = getattr(self._experiment, section).model_fields_set
-            if key in given and actual != needed and self._sound(f"{owner}.{kind}"):
-                self._note(f"{section}.{key}", f"has no effect with {owner}.{kind} {actual} (only with {needed})")
-        training = self._experiment.training
-        if training.label_smoothing > 0 and training.loss_type != "crossentropy" and self._sound("training.loss_type"):
-            self._note("training.label_smoothing", f"has no effect with loss_type {training.loss_type}")
-
-    def _epochs_suffice(self) -> None:
-        epochs = self._experiment.training.num_epochs
-        scheduler, stopping = self._experiment.scheduler, self._experiment.early_stopping
-        if not self._sound("training.num_epochs"):
-            return
-        if "patience" in stopping.model_fields_set and stopping.patience >= epochs:
-            self._note("early_stopping.patience", f"{stopping.patience} of {epochs} epochs: it can never stop early")
-        if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
-            self._note("scheduler.warmup_epochs", f"{scheduler.warmup_epochs} of {epochs} epochs: it never ends")
-        if scheduler.type == "plateau" and scheduler.patience >= epochs:
-            self._note("scheduler.patience", f"{scheduler.patience} of {epochs} epochs: the rate never drops")
-
-    def _mode_suits_the_monitor(self) -> None:
-        stopping = self._experiment.early_stopping
-        usual = "min" if stopping.monitor.endswith("loss") else "max"
-        if self._sound("early_stopping.monitor", "early_stopping.mode") and stopping.mode != usual:
-            better = "lower" if usual == "min" else "higher"
-            self._note("early_stopping.mode", f"{stopping.mode}, but {better} {stopping.monitor} is better; {usual}?")
-
-    def _learning_rate(self) -> tuple[str, float]:
-        """Return the key that decides on the learning rate, and the rate."""
-        if "learning_rate" in self._experiment.optimizer.model_fields_set:
-            return "optimizer.learning_rate", self._experiment.optimizer.learning_rate
-        return "training.learning_rate", self._experiment.training.learning_rate
 
     def _at(self, key: str) -> KeyPath:
         return (*self._path, *key.split("."))
 
     def _sound(self, *keys: str) -> bool:
         return all(self._findings.is_sound(self._at(key)) for key in keys)
-
-    def _note(self, key: str, text: str) -> None:
-        self._findings.note(self._at(key), text)
 
 
 def check_agreement(experiments: Mapping[str, Experiment], findings: Findings) -> None:

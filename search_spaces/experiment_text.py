@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.experiment_checks import ONLY_FOR
+from search_spaces.experiment_warnings import ONLY_FOR
 from search_spaces.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_nodes import yaml_text
@@ -42,8 +42,6 @@ def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
 
 
 def _has_effect(section: str, key: str, config: TrainingConfig) -> bool:
-    if key == "label_smoothing":
-        return config.loss_type == "crossentropy"
     if (section, key) not in ONLY_FOR:
         return True
     owner, kind, needed = ONLY_FOR[section, key]

@@ -9,6 +9,7 @@ from typing import Any
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiment_checks import ExperimentCheck, ModelFiles, check_agreement
+from search_spaces.experiment_warnings import warn_of_targets
 from search_spaces.names import name_problem
 from search_spaces.problems import Findings, nearest, suggest
 from search_spaces.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
@@ -33,14 +34,21 @@ class ExperimentFile:
         config: The whole configuration as plain data.
         experiments: What to train, by name, in the file's order.
         targets: What the experiments should reach.
-        notes: What is allowed but may not be meant, one message each.
+        warnings: What is legal but senseless, such as settings that can never act; one message each.
+        notes: What is allowed but not used, one message each.
     """
 
     path: Path | None
     config: dict[str, Any]
     experiments: dict[str, TrainingConfig]
     targets: Targets
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings, then the notes, each as a line that says which it is."""
+        return (*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes))
 
     @property
     def names_dataset(self) -> bool:
@@ -103,12 +111,14 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
     for name, experiment in experiments.items():
         ExperimentCheck(experiment, ("experiments", name), findings, models).run()
     check_agreement(experiments, findings)
+    warn_of_targets(targets or Targets(), findings)
     findings.raise_problems()
     return ExperimentFile(
         path=document.path if document else None,
         config=config,
         experiments={name: _training_config(name, experiment) for name, experiment in experiments.items()},
         targets=targets or Targets(),
+        warnings=findings.warnings,
         notes=findings.notes,
     )
 
@@ -158,7 +168,7 @@ def _experiments(config: Mapping[str, Any], findings: Findings) -> dict[str, Exp
         return {}
     entries = config["experiments"]
     if not isinstance(entries, dict) or not entries:
-        findings.problem(("experiments",), entries, rule, "write at least one name and, indented below it, settings")
+        findings.problem(("experiments",), entries, rule, _empty_remedy(config))
         return {}
     experiments = {}
     for name, data in entries.items():
@@ -178,6 +188,13 @@ def _missing_remedy(config: Mapping[str, Any]) -> str:
         return "indent the sections below 'experiments:' and a name"
     near = nearest("experiments", [str(key) for key in config])
     return f"did you write {near!r} instead?" if near else _EXAMPLE
+
+
+def _empty_remedy(config: Mapping[str, Any]) -> str:
+    odd = next((key for key in config if isinstance(key, str) and key[:1].isspace()), None)
+    if odd is not None:  # copied from a web page: YAML takes no other space for an indentation
+        return f"indent with spaces, not with {odd[0]!a} as before {odd.strip()!r}"
+    return "write at least one name and, indented below it, settings"
 
 
 def _check_name(name: object, experiment: Experiment | None, findings: Findings) -> None:

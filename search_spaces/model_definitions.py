@@ -37,10 +37,10 @@ class ModelDefinition(Section):
     """
 
     decoder: Literal["attention", "ctc"]
-    stem_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=2, max_length=2)]
-    stage_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=1, max_length=4)]
+    stem_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=2, max_length=2, examples=[[16, 32]])]
+    stage_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=1, max_length=4, examples=[[48, 80]])]
     blocks_per_stage: Count = 1
-    width: Width
+    width: Annotated[Width, Field(examples=[128])]
     context_layers: Count = 1
 
     @property

@@ -1,13 +1,18 @@
-"""Which names an experiment or a study may have: each becomes a folder and a word on the command line."""
+"""Which names experiments, studies, files and folders may have."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 _MAX_CHARACTERS = 64
 # 64 characters of Khmer are 192 bytes; file systems end at 255, and suffixes such as ".lock" need room.
 _MAX_BYTES = 200
+_MAX_PART_BYTES = 255
+# Linux ends at 4,096 and macOS at 1,024, and the study's own files are some folders below.
+_MAX_PATH_BYTES = 900
 _PUNCTUATION = "_-. "
 _SEARCH_TRIAL = re.compile(r"search_[0-9]{4,}")
 _RESERVED_STARTS = ("study.db", ".study")
@@ -27,8 +32,21 @@ def name_problem(name: object) -> str | None:
         The rule that is broken and what to write instead, or None if the name is fine.
     """
     if not isinstance(name, str):
-        return f"a name is text; put it in quotes: '{name}'"
+        example = f": '{name}'" if type(name) is int else ""
+        return f"a name is text; put it in quotes{example}"
     return _length_problem(name) or _character_problem(name) or _reserved_problem(name)
+
+
+def path_problem(path: Path) -> str | None:
+    """Say why nothing should be written at a path, or return None; the disk is not looked at."""
+    control = next((char for char in str(path) if unicodedata.category(char) == "Cc"), None)
+    if control is not None:
+        return f"found the character {control!a} in the path, which no name should have"
+    if any(len(os.fsencode(part)) > _MAX_PART_BYTES for part in path.parts):
+        return f"a file's or folder's name has at most {_MAX_PART_BYTES} bytes"
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        return f"a path has at most {_MAX_PATH_BYTES} bytes here"
+    return None
 
 
 def _length_problem(name: str) -> str | None:

@@ -13,6 +13,7 @@ from search_spaces.yaml_nodes import KeyPath
 _LONGEST_VALUE = 60
 # What other programs call things that we have under another name.
 _OTHER_WORDS = {
+    "categories": "choices",
     "ce": "crossentropy",
     "cosineannealing": "cosine",
     "cosineannealinglr": "cosine",
@@ -20,25 +21,32 @@ _OTHER_WORDS = {
     "gpu": "cuda",
     "loss": "loss_type",
     "lr": "learning_rate",
+    "max": "high",
     "maximize": "max",
+    "maximum": "high",
+    "min": "low",
     "minimize": "min",
+    "minimum": "low",
+    "options": "choices",
     "reducelronplateau": "plateau",
     "train_acc": "train_char_accuracy",
     "train_accuracy": "train_char_accuracy",
     "val_acc": "val_char_accuracy",
     "val_accuracy": "val_char_accuracy",
+    "values": "choices",
 }
 _PLAIN_KEY = re.compile(r"[^\s./:'\"\\]+")
 
 
 class Findings:
-    """The problems and notes of one configuration, gathered so that all can be told at once."""
+    """The problems, warnings and notes of one configuration, gathered so that all can be told at once."""
 
     def __init__(self, document: YamlDocument) -> None:
         """Begin without any; the document gives each message its file and line."""
         self._document = document
         self._problems: list[tuple[int, str]] = []
         self._notes: list[tuple[int, str]] = []
+        self._warnings: list[tuple[int, str]] = []
         self._unsound: set[KeyPath] = set()
 
     def problem(self, path: Sequence[str | int], found: object, expected: str, remedy: str) -> None:
@@ -67,6 +75,10 @@ class Findings:
         """Record something that is allowed but may not be meant."""
         self._notes.append((self._line(path), self._placed(path, text)))
 
+    def warning(self, path: Sequence[str | int], text: str) -> None:
+        """Record something that is legal but senseless, such as a setting that can never act."""
+        self._warnings.append((self._line(path), self._placed(path, text)))
+
     def is_sound(self, path: Sequence[str | int]) -> bool:
         """Return whether neither a key's value nor a mapping around it is wrong by itself."""
         return not any(tuple(path[:end]) in self._unsound for end in range(1, len(path) + 1))
@@ -75,6 +87,11 @@ class Findings:
     def notes(self) -> tuple[str, ...]:
         """The notes, in the order of the file."""
         return _in_order(self._notes)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings, in the order of the file."""
+        return _in_order(self._warnings)
 
     def raise_problems(self) -> None:
         """Raise all problems at once, in the order of the file.

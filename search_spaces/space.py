@@ -135,10 +135,12 @@ class SearchSpace:
     Attributes:
         parameters: What varies.
         base: Fixed values of other fields of `TrainingConfig`.
+        warnings: What is legal in the file it was read from, but senseless; one message each.
     """
 
     parameters: tuple[Parameter, ...]
     base: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def __iter__(self) -> Iterator[Parameter]:
         """Iterate over the parameters in order."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.problems import Findings, suggest
+from search_spaces.schema import KEY_OF_FIELD
 from search_spaces.space import SearchSpace
 from search_spaces.space_checks import check_space
 from search_spaces.space_reader import EXAMPLE, SpaceReader
+from search_spaces.space_warnings import warn_of_space
 from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
 
 
@@ -52,11 +55,18 @@ def parse_search_space(
     findings = Findings(document or YamlDocument(data))
     for key in data:
         if key not in ("base", "space"):
-            findings.problem_text((str(key),), f"unknown key; {suggest(key, ('base', 'space'))}")
+            findings.problem_text((str(key),), f"unknown key; {_key_remedy(str(key))}")
     reader = SpaceReader(findings, definitions)
     base = reader.base(data.get("base", {}))
     parameters = reader.parameters(data, base)
     space = SearchSpace(tuple(parameters.values()), base)
     check_space(space, definitions, findings)
+    warn_of_space(space, findings)
     findings.raise_problems()
-    return space
+    return replace(space, warnings=findings.warnings)
+
+
+def _key_remedy(key: str) -> str:
+    if key == "experiments":
+        return "this looks like an experiments file, which goes to --config"
+    return f"indent {key} below space:" if key in KEY_OF_FIELD else suggest(key, ("base", "space"))

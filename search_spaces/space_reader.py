@@ -32,8 +32,8 @@ _SHAPE = "a list of choices, or a mapping with low and high, is expected"
 
 
 class _RangeKeys(Section):
-    low: float
-    high: float
+    low: Any  # its type is the setting's
+    high: Any
     log: bool = False
     step: float | None = None
     when: dict[str, Any] = Field(default_factory=dict)
@@ -108,11 +108,27 @@ class SpaceReader:
             fixed = "" if entry is None else f"; a fixed value goes under base: as {name}: {describe(entry)}"
             self._findings.problem(path, entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
             return None
+        if not self._has_shape(entry, path, field):
+            return None
         read = self._choices if "choices" in entry else self._range
         domain = read(name, field, entry, path)
         when = entry.get("when")
         conditions = self._conditions(when, (*path, "when")) if isinstance(when, dict) else {}
         return Parameter(name, domain, conditions) if domain is not None else None
+
+    def _has_shape(self, entry: Mapping[Any, Any], path: tuple[str, ...], field: FieldInfo) -> bool:
+        """Return whether a mapping is clearly a range or clearly choices, or record what it is instead."""
+        limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
+        if limits and choices:
+            text = f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two"
+            self._findings.broken(path, text)
+        elif not limits and not choices:
+            keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
+            meant = [f"{near} for {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
+            remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
+            found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
+            self._findings.broken(path, f"found {found}; {_SHAPE}; {remedy}")
+        return bool(limits) != choices
 
     def _choices(self, name: str, field: FieldInfo, entry: Mapping[str, Any], path: tuple[str, ...]) -> Domain | None:
         keys = validated(_ChoicesKeys, entry, path, self._findings)
@@ -136,9 +152,8 @@ class SpaceReader:
             remedy = f"write, for example, {_example(field)}"
             self._findings.problem_text(path, f"found a range; {expected_text(field)}, so no range; {remedy}")
             return None
-        # From the entry, not the checked keys: those hold every number as a float.
-        low = self._value(name, field, entry["low"], (*path, "low"))
-        high = self._value(name, field, entry["high"], (*path, "high"))
+        low = self._value(name, field, limits.low, (*path, "low"))
+        high = self._value(name, field, limits.high, (*path, "high"))
         if low is None or high is None:
             return None
         problem = _limits_problem(low, high, limits, kind)
@@ -155,7 +170,11 @@ class SpaceReader:
             field = self._field(name, (*path, name), {"optimizer_betas": "is a list, which no condition can use"})
             if field is not None:
                 wanted = values if isinstance(values, list) else [values]
-                conditions[name] = tuple(self._value(name, field, value, (*path, name)) for value in wanted)
+                if not wanted:
+                    rule = "a value, or a list of some, is expected"
+                    self._findings.problem((*path, name), wanted, rule, "write one, or leave the condition out")
+                read = (self._value(name, field, value, (*path, name)) for value in wanted)
+                conditions[name] = tuple(value for value in read if value is not None)
         return conditions
 
     def _check_condition(self, parameter: Parameter, above: Mapping[str, Parameter], order: list[object]) -> None:
@@ -168,7 +187,9 @@ class SpaceReader:
             if never:
                 rule = f"the space never gives {name} this value"
                 self._findings.problem(path, never[0], rule, "write one that it does give, or leave it out")
-            elif name in order and order.index(name) >= order.index(parameter.name):
+            elif name == parameter.name:
+                self._findings.problem_text(path, "the condition is about the setting itself; leave it out")
+            elif name in order and order.index(name) > order.index(parameter.name):
                 text = f"the condition is about a setting further down; move {name} above {parameter.name}"
                 self._findings.problem_text(path, text)
 
@@ -184,7 +205,8 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
     """Return what is wrong with the limits of a range and what to write, or None."""
     step = limits.step
     if low >= high:
-        return f"found low {low}, high {high}; low < high must hold; swap them, or write one value under base:"
+        remedy = "swap them" if low > high else "write a single fixed value under base:"
+        return f"found low {low}, high {high}; low < high must hold; {remedy}"
     if limits.log and low <= 0:
         return f"found low {low} with log: true; a logarithmic scale starts above 0; raise low or drop log"
     if limits.log and step is not None:

@@ -136,6 +136,8 @@ def _unquoted(value: object, kind: object) -> str | None:
         return None
     if _DECIMAL_COMMA.fullmatch(text):
         return f"write a decimal point: {text.replace(',', '.')}"
+    if not text.isascii() and text.isdigit():
+        return f"write it in the digits 0 to 9: {int(text)}"
     try:
         number = float(text)
     except ValueError:
@@ -157,14 +159,23 @@ def _mapping_remedy(value: object) -> str:
 
 def _key_remedy(key: str, here: list[str], homes: _Homes) -> str:
     if key in homes:
-        return f"write it as {' or '.join(homes[key])}"
+        return f"write it as {_place_text(homes[key])}"
+    section, _, inner = key.rpartition(".")
+    if key in homes.get(inner, ()):
+        return f"write {inner}: below {section}:, indented"
     near = nearest(key, here)
     if near:
         return f"did you mean {near!r}?"
     far = nearest(key, homes)
     if far:
-        return f"did you mean {' or '.join(homes[far])}?"
+        return f"did you mean {_place_text(homes[far])}?"
     return f"valid keys here: {', '.join(here)}"
+
+
+def _place_text(names: Sequence[str]) -> str:
+    """Return ``batch_size below training:`` for ``training.batch_size``; several places are joined by "or"."""
+    parts = [name.partition(".") for name in names]
+    return " or ".join(f"{key} below {section}:" if key else section for section, _, key in parts)
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
@@ -224,6 +235,8 @@ def _length(metadata: Sequence[object]) -> str:
 
 
 def _example(field: FieldInfo) -> str:
+    if field.examples:
+        return str(field.examples[0])
     if isinstance(field.default, bool | int | float | list):
         return str(field.default)
     examples = {int: "10", float: "0.9"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import os
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ import yaml
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.yaml_nodes import KeyPath, compose, plain_data
+from search_spaces.yaml_source import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parent
-# Configurations are a few kilobytes; what is far larger is another kind of file, and slow to read.
-_MAX_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,14 @@ def load_yaml(path: str | Path) -> YamlDocument:
             key twice.
     """
     file = Path(path)
-    text = _read_text(file)
+    try:
+        text = read_source(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(_missing_text(file, file)) from None
     try:
         node = compose(text)
     except yaml.YAMLError as error:
-        raise yaml.YAMLError(_syntax_text(file, text, error)) from error
+        raise yaml.YAMLError(syntax_text(file, text, error)) from error
     except RecursionError:
         raise ConfigurationError(f"{file}: nested too deeply to be a configuration; write it flatter") from None
     if node is None:
@@ -104,37 +105,11 @@ def load_yaml(path: str | Path) -> YamlDocument:
 _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"
 
 
-def _read_text(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise FileNotFoundError(_missing_text(file, file)) from None
-    except IsADirectoryError:
-        raise ConfigurationError(f"{file}: is a folder; name a YAML file in it{_yaml_files_in(file)}") from None
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); check the file and its rights") from error
-    if len(content) > _MAX_BYTES:
-        raise ConfigurationError(
-            f"{file}: larger than {_MAX_BYTES // 1024} KiB, so it is no configuration; "
-            "name a configuration file (a dataset's metadata.yaml belongs under data: metadata_path:)"
-        )
-    return _decoded(file, content)
-
-
-def _decoded(file: Path, content: bytes) -> str:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ConfigurationError(f"{file}: the file is UTF-16; save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(
-            f"{file}:{line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-
-
 def _missing_text(path: str | Path, wanted: Path) -> str:
+    if os.path.islink(wanted):
+        return (
+            f"configuration file not found: {path}; it is a link to {os.readlink(wanted)}, which leads nowhere; mend it"
+        )
     places = f"{wanted.absolute()}"
     if not wanted.is_absolute():
         places += f" and {PACKAGE_FOLDER / wanted}"
@@ -148,43 +123,3 @@ def _near_file(wanted: Path) -> str:
     found = {file.name: file for folder in folders if os.path.isdir(folder) for file in folder.glob("*.y*ml")}
     near = difflib.get_close_matches(wanted.name, found, n=1)
     return f"; did you mean {found[near[0]]}?" if near else "; check the path"
-
-
-def _yaml_files_in(folder: Path) -> str:
-    names = sorted(file.name for file in folder.glob("*.y*ml"))
-    return f": {', '.join(names[:5])}" if names else ""
-
-
-def _syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.reader.ReaderError):
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        return f"{file}:{line}:{column}: the character {chr(_code(error))!a} is not allowed in YAML; delete it"
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return f"{file}: not valid YAML: {error}"
-    mark = error.problem_mark
-    context = f" {error.context}" if error.context else ""
-    if error.context and error.context_mark is not None and error.context_mark.line != mark.line:
-        context += f" that began in line {error.context_mark.line + 1}"
-    lines = text.splitlines()
-    shown = lines[mark.line].strip() if mark.line < len(lines) else ""
-    near = f" near {shown[:60]!r}" if shown else ""
-    place = f"{file}:{mark.line + 1}:{mark.column + 1}"
-    return f"{place}: not valid YAML: {error.problem}{context}{near}; {_remedy(error)}"
-
-
-def _remedy(error: yaml.MarkedYAMLError) -> str:
-    problem = str(error.problem)
-    if "\\t" in problem:
-        return "indent with spaces, not tabs"
-    if "alias" in problem:
-        return "define the anchor (&name) above the place that uses it (*name)"
-    if "tag" in problem:
-        return "write plain values without '!' tags"
-    if "single document" in str(error.context):
-        return "keep one document in the file (no second '---')"
-    return "check indentation, colons, brackets and quotes there"
-
-
-def _code(error: yaml.reader.ReaderError) -> int:
-    return error.character if isinstance(error.character, int) else ord(error.character)

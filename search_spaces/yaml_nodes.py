@@ -63,6 +63,13 @@ def _float(loader: yaml.SafeLoader, node: yaml.Node) -> float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # PyYAML leaves line breaks beyond ASCII as they are, and reads them as spaces; in double quotes it escapes them.
+    style = '"' if any(line_break in text for line_break in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
+_ConfigDumper.add_representer(str, _text)
 _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
 

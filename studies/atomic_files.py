@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
+from search_spaces.disk_errors import writing
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically; see `write_bytes`."""
-    write_bytes(path, text.encode())
+    """Write a UTF-8 file atomically; see `write_bytes`.
+
+    What is no text, such as a byte in a file's name, is escaped in a way that JSON reads as what it was.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -25,6 +31,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         OSError: If the disk is full or the folder is read-only; the old file is then as it was.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    with writing(path, len(content)):
+        _write_and_rename(temporary, path, content)
+
+
+def _write_and_rename(temporary: Path, path: Path, content: bytes) -> None:
     # O_EXCL and the usual mode: the file gets the rights that the user's umask gives, unlike with mkstemp.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -34,7 +45,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that led here says more
+            temporary.unlink()
         raise
     # The new name itself has to survive a power cut.
     flush_to_disk(path.parent)

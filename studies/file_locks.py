@@ -50,14 +50,14 @@ class FileLock:
     def note(self) -> str:
         """What the file says: the last `write_note`, of whichever process; "" if there was none."""
         assert self._descriptor is not None, "the lock was released"
-        return os.pread(self._descriptor, _LONGEST_NOTE_BYTES, 0).decode("utf-8", "replace")
+        return os.pread(self._descriptor, _LONGEST_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def write_note(self, text: str) -> None:
         """Leave a short word in the file for whoever locks it next; it survives the death of this process."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):  # a full disk keeps nobody from working
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES], 0)
+            # Always as long, over the one before, so that another word finds room where there is none any more.
+            os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES].ljust(_LONGEST_NOTE_BYTES), 0)
 
     def release(self) -> None:
         """Free the lock; a second call does nothing."""
@@ -97,7 +97,7 @@ def try_lock(path: Path) -> FileLock | None:
         if key in _held:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             if _locked(descriptor, path):
                 _held[key] = FileLock(path, descriptor)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
+from search_spaces.disk_errors import disk_error_text, way_to_write
 from search_spaces.errors import ConfigurationError
-from search_spaces.names import name_problem
+from search_spaces.names import name_problem, path_problem
 from studies.atomic_files import write_json
 from studies.file_locks import FileLock, wait_for_lock
 from studies.storage import BUSY_TIMEOUT_S, INTERNAL_FOLDER
-from studies.storage_url import sqlite_path, sqlite_url, without_password
+from studies.storage_url import DATABASE_NAME, sqlite_path, sqlite_url, without_password
 
 _PLACEHOLDER = "{output_dir}"
 
@@ -56,6 +59,22 @@ class OutputFolder:
             raise ConfigurationError(f"experiment name: found {name!r}; it cannot be a folder in {self.path}")
         return self.path / name
 
+    def trial_dir_for_work(self, name: str) -> Path:
+        """Return the folder of a trial that is about to be written to.
+
+        Raises:
+            ConfigurationError: As `trial_dir`, or if a link in it leads out of this folder.
+        """
+        path = self.trial_dir(name)
+        problem = self._link_problem(_links(path))
+        if problem is not None:
+            raise ConfigurationError(f"output folder {self.path}: {problem}")
+        return path
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a path is below this folder, also once all links are followed."""
+        return Path(os.path.realpath(self.path)) in Path(os.path.realpath(path)).parents
+
     def lease_path(self, number: int) -> Path:
         """Return the lock file that is held while the trial of this number is worked on."""
         return self.internal / "leases" / f"{number:04d}.lock"
@@ -79,6 +98,8 @@ class OutputFolder:
         Raises:
             ConfigurationError: If the owner file cannot be understood.
         """
+        if path_problem(self.path) is not None:
+            return None
         path = self.internal / "owner.json"
         try:
             return Owner(**json.loads(path.read_text(encoding="utf-8")))
@@ -94,12 +115,13 @@ class OutputFolder:
 
         Raises:
             ConfigurationError: If the study's name is bad, the folder cannot be written, or it belongs to
-                another study or to another storage.
+                another study or to another storage; or if a link in it leads elsewhere.
         """
         problem = name_problem(study_name)
         if problem is not None:
             raise ConfigurationError(f"study name: found {study_name!r}; {problem}")
-        problem = self._place_problem() or self._owner_problem(self.owner(), study_name, storage_url)
+        problem = self._place_problem() or self._link_problem(self._own_links())
+        problem = problem or self._owner_problem(self.owner(), study_name, storage_url)
         if problem is not None:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
@@ -122,9 +144,7 @@ class OutputFolder:
                     owner = Owner(study_name, self._portable(storage_url), uuid.uuid4().hex)
                     write_json(self.internal / "owner.json", asdict(owner))
         except OSError as error:
-            raise ConfigurationError(
-                f"output folder {self.path}: {error.strerror or error}; make room or choose another --output-dir"
-            ) from error
+            raise ConfigurationError(f"output folder {disk_error_text(error, self.path)}") from error
 
     def storage_url(self, owner: Owner) -> str:
         """Return the URL that the owner file means, without a password."""
@@ -148,12 +168,27 @@ class OutputFolder:
         return f"sqlite:///{_PLACEHOLDER}{sqlite_url(Path('/') / real.relative_to(folder)).removeprefix('sqlite:///')}"
 
     def _place_problem(self) -> str | None:
+        problem = path_problem(self.path)
+        if problem is not None:
+            return f"{problem}; choose another --output-dir"
         nearest = next(place for place in (self.path, *self.path.parents) if os.path.lexists(place))
         if not nearest.is_dir():
             return f"{nearest} is a file; choose another --output-dir"
         if not os.access(nearest, os.W_OK | os.X_OK):
-            return f"nothing can be written in {nearest}; change its rights or choose another --output-dir"
+            return f"nothing can be written in {nearest}; {way_to_write(nearest)} or choose another --output-dir"
         return None
+
+    def _own_links(self) -> Iterator[Path]:
+        database = self.path / DATABASE_NAME
+        files = (self.path / "artifacts", database, Path(f"{database}-journal"))
+        return chain((path for path in files if os.path.islink(path)), _links(self.internal))
+
+    def _link_problem(self, links: Iterable[Path]) -> str | None:
+        outside = next((link for link in links if not self.holds(link)), None)
+        if outside is None:
+            return None
+        target = os.path.realpath(outside)
+        return f"{outside} is a link that leads out of it, to {target}; remove the link, or put here what it leads to"
 
     def _owner_problem(self, owner: Owner | None, study_name: str, storage_url: str) -> str | None:
         if owner is None:
@@ -169,3 +204,20 @@ class OutputFolder:
                 "give that as --storage, or choose another --output-dir for a study kept elsewhere"
             )
         return None
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield all links at a path and below it; they are not followed."""
+    if os.path.islink(path):
+        yield path
+        return
+    try:
+        entries = os.scandir(path)
+    except OSError:  # there is nothing, or nothing that can be looked at
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _links(Path(entry.path))

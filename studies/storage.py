@@ -16,6 +16,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
+from search_spaces.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.atomic_files import flush_to_disk
 from studies.file_locks import wait_for_lock
@@ -53,7 +54,7 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
                 _create_database(path)
         return _connect(sqlite_url(path), {"connect_args": {"timeout": busy_timeout_s}})
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}; make room or choose another folder") from error
+        raise ConfigurationError(disk_error_text(error, path)) from error
 
 
 def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
@@ -101,14 +102,14 @@ def storage_error_text(error: Exception, url: str) -> str:
     reason = str(next((cause for cause in reversed(causes) if cause is not None), error)).strip()
     place = sqlite_path(url) or mask_password(url)
     remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
-    return f"{place}: {mask_password(reason)}; {remedy}"
+    return f"{place}: {reason.replace(url, mask_password(url))}; {remedy}"
 
 
 _REMEDIES = {
     "disk is full": "make room on that disk, then repeat the command to go on",
     "disk I/O error": "check that disk (full or failing), then repeat the command to go on",
     "readonly database": "make the file and its folder writable, then repeat the command to go on",
-    "unable to open": "make the file and its folder readable and writable, then repeat the command to go on",
+    "unable to open": "make its folder readable and writable and room on the disk, then repeat the command to go on",
     "is locked": "another process holds the database (a stopped one: kill -CONT); let it go on, then repeat",
     "malformed": "the file is damaged; restore a copy or choose another --output-dir",
     "not a database": "the file is damaged; restore a copy or choose another --output-dir",

@@ -129,7 +129,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
             "leave out --study or name another --output-dir"
         )
     url = storage_url or folder.storage_url(owner)
-    check_storage_url(url)
+    check_storage_url(url, for_reading=True)
     if not folder.is_owned_with(owner, url):
         raise ConfigurationError(
             f"output folder {folder.path}: its study is kept in {folder.storage_url(owner)}; leave out --storage"
@@ -179,7 +179,7 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
     owner = folder.owner()
     if owner is not None:
         return owner
-    what = "it holds no study" if folder.path.is_dir() else "there is no such folder"
+    what = "it holds no study" if os.path.isdir(folder.path) else "there is no such folder"
     raise ConfigurationError(
         f"output folder {folder.path}: {what}; name the --output-dir of a study, or begin one with `khmer-tuner run`"
     )

@@ -39,22 +39,17 @@ class TrialCache(_CachedStorage):
     carries is written in the transaction that enqueues it.
     """
 
-    def __init__(self, backend: RDBStorage) -> None:
-        """Take the database."""
-        super().__init__(backend)
-        self._waiting: defaultdict[int, set[int]] = defaultdict(set)
-
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         with self._lock:
             known = self._studies.setdefault(study_id, _StudyInfo())
             trials = read_trials(self._backend, self._changed(study_id, known))
             self._add_trials_to_cache(study_id, trials)
             for trial in trials:
-                has_ended, waits = trial.state.is_finished(), trial.state == TrialState.WAITING
-                (known.unfinished_trial_ids.discard if has_ended else known.unfinished_trial_ids.add)(trial._trial_id)
-                (self._waiting[study_id].add if waits else self._waiting[study_id].discard)(trial._trial_id)
-                if has_ended:
+                if trial.state.is_finished():
+                    known.unfinished_trial_ids.discard(trial._trial_id)
                     known.last_finished_trial_id = max(known.last_finished_trial_id, trial._trial_id)
+                else:
+                    known.unfinished_trial_ids.add(trial._trial_id)
 
     def _changed(self, study_id: int, known: _StudyInfo) -> list[int]:
         """Return the trials, by their place in the database, that may differ from what is known of them.
@@ -77,9 +72,17 @@ class TrialCache(_CachedStorage):
         if not rows:
             raise KeyError(models.NOT_FOUND_MSG)
         now = {trial_id: state for trial_id, state in rows if trial_id is not None}
-        waiting = self._waiting[study_id]
-        still_waiting = {trial_id for trial_id in waiting if now.get(trial_id) == TrialState.WAITING}
+        still_waiting = {
+            trial_id
+            for trial_id in known.unfinished_trial_ids
+            if now.get(trial_id) == TrialState.WAITING and self._waited(trial_id, known)
+        }
         return sorted((now.keys() | known.unfinished_trial_ids) - still_waiting)
+
+    def _waited(self, trial_id: int, known: _StudyInfo) -> bool:
+        """Return whether a trial waited when it was read."""
+        _, number = self._trial_id_to_study_id_and_number[trial_id]
+        return known.trials[number].state == TrialState.WAITING
 
 
 def read_trials(storage: RDBStorage, trial_ids: Sequence[int]) -> list[FrozenTrial]:

@@ -10,8 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tuner.data.generation import generate_dataset
+
+# The same examples every time, however busy the machine; what a fixture makes is shared by a test's examples.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("repeatable")
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
@@ -58,3 +69,31 @@ def after_a_run(_run_of_the_presets: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "after_a_run"
     shutil.copytree(_run_of_the_presets, folder)
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={32 * 2**20}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill() -> Callable[[Path, int], Path]:
+    """Fill a small disk but for so many bytes; return the file that does."""
+
+    def write(disk: Path, free_bytes: int) -> Path:
+        ballast = disk / "ballast"
+        state = os.statvfs(disk)
+        ballast.write_bytes(b"\0" * (state.f_bavail * state.f_frsize - free_bytes))
+        return ballast
+
+    return write

@@ -52,12 +52,20 @@ class AddedWork:
         file_order: All names of the file that they come from.
         space: What the study is expected to vary; None for no expectation.
         search: Search trials, and how they are expected to be drawn and judged.
+        file_remarks: What is senseless or unused in the file of the experiments, a line each.
     """
 
     experiments: Mapping[str, TrainingConfig] = field(default_factory=dict)
     file_order: Sequence[str] = ()
     space: SearchSpace | None = None
     search: SearchRequest = field(default_factory=SearchRequest)
+    file_remarks: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is senseless or unused in the files, a line each."""
+        space = () if self.space is None else self.space.warnings
+        return (*self.file_remarks, *(f"warning: {text}" for text in space))
 
     def check(self, study: optuna.Study, folder: OutputFolder) -> None:
         """Refuse what the study cannot take; nothing is changed.

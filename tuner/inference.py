@@ -30,6 +30,7 @@ from tuner.models import DigitReader, build_model
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.environment import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
+from tuner.training.memory import keep_freed_memory
 from tuner.training.metrics import Accuracy
 from tuner.training.scoring import SplitScore, score_split
 
@@ -111,6 +112,8 @@ class Reader:
             RuntimeError: The weights are another network's.
         """
         self.device, self._use_amp = setup_training_environment(config)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.config = config
         self.definition = definition
         self.familiar = familiar
@@ -234,12 +237,16 @@ def _familiar(state: Mapping[str, Any]) -> Familiar | None:
 
 def _load_state(path: Path) -> dict[str, Any]:
     remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
+    if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
+        raise ConfigurationError(f"checkpoint {path}: it is a folder or a device, and no file; {remedy}")
     try:
         state = load_checkpoint(path)
     except FileNotFoundError:
         raise ConfigurationError(f"checkpoint {path}: there is no such file; {remedy}") from None
     except OSError as error:
-        raise ConfigurationError(f"checkpoint {path}: it cannot be read: {error.strerror or error}") from error
+        raise ConfigurationError(
+            f"checkpoint {path}: it cannot be read: {error.strerror or error}; {remedy}"
+        ) from error
     except DamagedCheckpointError as error:
         raise ConfigurationError(f"checkpoint {error}; {remedy}") from error
     except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError) as error:

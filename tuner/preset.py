@@ -18,6 +18,7 @@ from search_spaces import (
 from search_spaces.yaml_files import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
 from tuner.best import Winner, winner_lines
+from tuner.results_file import output_file_problem
 from tuner.screen import printable
 
 _FIRST_LINE = "# Written by khmer-tuner best:"
@@ -96,11 +97,8 @@ def check_preset_path(out: Path) -> None:
     Raises:
         ConfigurationError: It cannot be used; what is wrong.
     """
-    folder = out.absolute().parent
-    if out.is_dir():
-        raise ConfigurationError(f"--out {out}: this is a folder; name a file in it")
-    if not folder.is_dir():
-        raise ConfigurationError(f"--out {out}: there is no folder {folder}; create it first")
+    if problem := output_file_problem(out):
+        raise ConfigurationError(f"--out {out}: {problem}")
     for path, first_line in ((out, _FIRST_LINE), (_models_beside(out), _FIRST_LINE_OF_MODELS)):
         if path.exists() and not _begins_with(path, first_line):
             raise ConfigurationError(

@@ -139,7 +139,11 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def _memory_of(process: WorkerProcess) -> int:
     """Return the bytes of memory that a process needs; what several share is counted once altogether."""
     try:
-        used = psutil.Process(process.process.pid).memory_full_info()
+        measured = psutil.Process(process.process.pid)
+        try:
+            used = measured.memory_full_info()
+        except psutil.AccessDenied:  # macOS shows so much to administrators alone
+            return int(measured.memory_info().rss)
     except psutil.Error as error:
         raise MeasurementError("a process of the measurement died") from error
     return int(getattr(used, "pss", used.uss))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Literal
 
@@ -83,7 +84,7 @@ def candidates(threads: int, owed: int, *, on_gpu: bool) -> list[int]:
 def is_worth_climbing(rates: Mapping[int, float]) -> bool:
     """Return whether more workers may be faster than those measured so far, fewest first.
 
-    They are not once the latest is clearly slower than the one before, or the latest two than the fastest.
+    They are not once the latest is clearly slower than the one before, or neither of the latest two is the fastest.
     """
     measured = list(rates.values())
     if len(measured) > 1 and measured[-1] < (1 - _CLEARLY_WORSE) * measured[-2]:
@@ -118,11 +119,12 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
                 rates[count] = processes.images_per_s(shared_threads(threads, count))
                 if not is_worth_climbing(rates):
                     break
-            # Once more for those that matter: what else the machine did in such a moment is to decide nothing.
-            for count in sorted(rates, key=rates.__getitem__)[-2:]:
-                rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
         except MeasurementError as error:
             return rates, str(error)
+        # Once more for those that matter: what else the machine did in such a moment is to decide nothing.
+        with suppress(MeasurementError):  # each has been measured once
+            for count in sorted(rates, key=rates.__getitem__)[-2:]:
+                rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
     return rates, ""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from benchmarking.plan import Plan
-from benchmarking.processes import command, seconds_of
+from benchmarking.processes import BenchmarkError, command, seconds_of
 from studies import OutputFolder, search_trial_name
 
 OUTPUT = "out"
@@ -64,7 +64,7 @@ def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) ->
     Args:
         small: From `train_small_study`.
         place: The new study's folder.
-        ended: Trials that have ended.
+        ended: Trials that have ended, no fewer than those of the small study.
         waiting: Search trials that nobody has begun.
         threads: PyTorch's threads.
 
@@ -76,7 +76,9 @@ def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) ->
     with contextlib.closing(sqlite3.connect(output / "study.db")) as database, database:
         database.execute("PRAGMA synchronous = OFF")  # nobody needs it before it is complete
         have: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
-        _copy_trials(database, OutputFolder(output), have, max(0, ended - have))
+        if ended < have:
+            raise BenchmarkError(f"a study of {ended} trials cannot be grown from one of {have}")
+        _copy_trials(database, OutputFolder(output), have, ended - have)
     # What waits is enqueued as the program does it; how many at a time is its own affair.
     seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), place, threads)
     return output

@@ -53,7 +53,8 @@ SET_UP = (
     ),
     Watched("last pictures", ("tuner.training.illustrations.Illustrator.draw",), opaque=True),
 )
-_EPOCH = Watched("training", ("tuner.training.loop.run_epoch",), opaque=True)
+# Not opaque: the study is looked at during epochs too.
+_EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))
 _RARE = ("look at the study", "prune decision")
 
 
@@ -62,7 +63,7 @@ def measure(plan: Plan) -> Figures:
     small = train_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
-    for size in (10, 50) if plan.quick else (10, 100, 1000):
+    for size in (10, 50) if plan.quick else (20, 100, 1000):
         plan.say(f"{size:,} trials")
         place = plan.folder / f"study_{size}"
         output = grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)

@@ -109,11 +109,12 @@ def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
         if code := main([*words, "--results-file", str(folder / "results.json")]):
             raise BenchmarkError(f"exit code {code} of khmer-tuner run")
     refuse_uncalled(watch.laps, [_TRAINING.part, _VALIDATING.part])
-    validated = len(open_pixel_cache(settings.metadata_path, [settings.val_split])[settings.val_split])
+    cache = open_pixel_cache(settings.metadata_path, [settings.train_split, settings.val_split])
     last = watch.laps[-1].parts
+    trained = min(batches * settings.batch_size, len(cache[settings.train_split]))
     return {
-        "training_seconds_per_image": last[_TRAINING.part] / (batches * settings.batch_size),
-        "validation_seconds_per_image": last[_VALIDATING.part] / validated,
+        "training_seconds_per_image": last[_TRAINING.part] / trained,
+        "validation_seconds_per_image": last[_VALIDATING.part] / len(cache[settings.val_split]),
         "peak_pss_mb": memory["pss"] / 1e6,
         "peak_uss_mb": memory["uss"] / 1e6,
     }

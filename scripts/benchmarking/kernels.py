@@ -22,6 +22,7 @@ from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.environment import amp_dtype
 from tuner.training.epoch import train_step
+from tuner.training.memory import keep_freed_memory
 from tuner.training.state import Training
 
 _WARM_UP_STEPS = 4
@@ -31,8 +32,8 @@ _ROUNDS = 3
 _KINDS = {
     "convolution": re.compile(r"conv"),
     "matrix": re.compile(r"mm\b|_mm_|linear|matmul|einsum"),
-    "normalisation": re.compile(r"_norm"),
-    "optimizer": re.compile(r"adam|foreach|_amp_"),
+    "normalisation": re.compile(r"(batch|layer)_norm"),
+    "optimizer": re.compile(r"adam|foreach|_amp_|vector_norm"),
 }
 _ELEMENTWISE = "elementwise"
 OUTSIDE = "outside kernels"
@@ -48,6 +49,8 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
     device = torch.device(config.device)
     data = TrainingData.of(config, cache, device)
     training = Training.begin(config, steps_per_epoch=len(data.train))
+    if device.type == "cpu":
+        keep_freed_memory()
     training.model.train()
     batches = list(itertools.islice(data.train.epoch(1), steps))
     dtype = amp_dtype(device) if training.use_amp else torch.float32

@@ -14,6 +14,7 @@ from search_spaces import (
     fit_loss,
     load_experiments,
     load_model_definitions,
+    resolve_config_path,
 )
 
 Figures = dict[str, Any]
@@ -74,7 +75,11 @@ class Plan:
         return load_experiments(self.config).targets
 
     def _placed(self, name: str, config: TrainingConfig) -> TrainingConfig:
-        return replace(config, experiment_name=name, metadata_path=str(self.metadata), device="cpu")
+        # It is trained in other folders, from which a relative path leads elsewhere.
+        models = str(resolve_config_path(config.model_config_path).absolute())
+        return replace(
+            config, experiment_name=name, metadata_path=str(self.metadata), model_config_path=models, device="cpu"
+        )
 
 
 def without_end(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:

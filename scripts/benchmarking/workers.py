@@ -64,7 +64,7 @@ def tables(figures: Figures) -> list[Table]:
         "trials/h",
         "beside one",
         "s/epoch",
-        "start-up, s",
+        "beside trials, s",
     )
     table = plain_table(*headers, right=(0, 1, 2, 3, 4))
     one = next(iter(figures["workers"].values()))["trials_per_hour"]

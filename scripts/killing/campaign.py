@@ -8,18 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from killing.child import Orders
+from killing.child import Orders, become_new, obey
+from killing.comparison import first_of, reference_picture, told_differences
 from killing.diary import Entry, What, read_diary
-from killing.picture import Picture, differences, experiment_names, take_picture, why_ended
-from killing.processes import LOG_NAME, Ending, HarnessError, in_fork, start, wait
+from killing.picture import Picture, differences, experiment_names, take_picture
+from killing.processes import Ending, HarnessError, in_fork, last_words, start, wait
 from killing.schedule import RANDOM_MOMENT, Plan, Schedule
 from killing.small_study import SmallStudy
 from killing.survey import Survey, survey
 
 _MOST_STARTS = 150
-_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,7 @@ class Campaign:
         """
         folder = self._new_folder("reference")
         ending = self._live(folder, Orders(self._small.run, 1), Plan())
-        if ending.code != 0:
-            raise HarnessError(f"the undisturbed run ended with {ending.code}:\n{_last_words(folder)}")
-        picture = in_fork(take_picture, folder)
-        if missing := self._small.ends - set(why_ended(picture)):
-            raise HarnessError(f"no trial of the undisturbed run ended as {', '.join(sorted(missing))}")
+        picture = reference_picture(self._small, folder, ending)
         diary = read_diary(folder)
         return Reference(
             picture=picture,
@@ -148,7 +145,7 @@ class Campaign:
     def _live(self, folder: Path, orders: Orders, plan: Plan) -> Ending:
         hash_seed = self._rng.randrange(1, 2**32) if self._fresh else None
         started_s = time.monotonic()
-        pid = start(orders, folder, hash_seed=hash_seed)
+        pid = start(partial(obey, orders) if hash_seed is None else partial(become_new, orders, hash_seed), folder)
         if plan.lifetime_s is None:
             return wait(pid, started_s)
         lifetime_s, since_s = plan.lifetime_s, started_s if not orders.spared else None
@@ -163,7 +160,7 @@ class Campaign:
 
     def _problems(self, ending: Ending, orders: Orders, before: Survey, after: Survey, folder: Path) -> Iterator[str]:
         if ending.hung:
-            yield f"process {orders.start} hung:\n{_last_words(folder)}"
+            yield f"process {orders.start} hung:\n{last_words(folder)}"
         if after.trials < before.trials or after.ended < before.ended:
             yield f"process {orders.start} lost trials: {before} became {after}"
         if after.trials > self._small.trials:
@@ -173,9 +170,9 @@ class Campaign:
         if ending.code is None or may_fail:
             return
         if ending.code != 0:
-            yield f"process {orders.start} ended with {ending.code}:\n{_last_words(folder)}"
+            yield f"process {orders.start} ended with {ending.code}:\n{last_words(folder)}"
         elif after.ended < self._small.trials:
-            yield f"process {orders.start} ended and left the study incomplete:\n{_last_words(folder)}"
+            yield f"process {orders.start} ended and left the study incomplete:\n{last_words(folder)}"
 
     def _compare(self, story: Story, folder: Path, state: Survey, reference: Reference) -> None:
         diary = read_diary(folder)
@@ -183,7 +180,7 @@ class Campaign:
         story.doubled = max(0, state.trials - self._small.trials)
         if again := list(_trained_again(diary)):
             story.trained_again = len(again)
-            story.problems.append(f"epochs begun again although their checkpoint was written: {_first_of(again)}")
+            story.problems.append(f"epochs begun again although their checkpoint was written: {first_of(again)}")
         if story.problems:
             return
         try:
@@ -194,10 +191,7 @@ class Campaign:
         expected, found = (Counter(experiment_names(one)) for one in (reference.picture, picture))
         story.lost, story.doubled = (expected - found).total(), (found - expected).total()
         if differing := differences(reference.picture, picture):
-            path = folder / "differences.txt"
-            path.write_text("\n".join(one.whole for one in differing) + "\n", encoding="utf-8")
-            names = _first_of([one.item for one in differing])
-            story.problems.append(f"items that differ, in full in {path}: {names}; the first: {differing[0]}")
+            story.problems.append(told_differences(folder, differing))
 
     def _new_folder(self, name: str) -> Path:
         folder = self._small.folder / name
@@ -222,13 +216,3 @@ def _trained_again(diary: list[Entry]) -> Iterator[str]:
             saved.add(epoch)
         elif entry.what is What.BEGUN and epoch in saved:
             yield f"{entry.trial} {entry.epoch}"
-
-
-def _first_of(names: list[str]) -> str:
-    others = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + others
-
-
-def _last_words(folder: Path) -> str:
-    lines = (folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"    {line}" for line in lines[-12:])

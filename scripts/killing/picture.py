@@ -133,6 +133,8 @@ def _file_items(folder: Path) -> Items:
     yield "files", [name for name in lasting if "tfevents" not in name]
     yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
     for path, name in zip(files, names, strict=True):
+        if name not in lasting:
+            continue
         for kind, content in _CONTENTS.items():
             if path.match(kind):
                 yield name, content(path, folder)

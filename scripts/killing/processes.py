@@ -12,12 +12,13 @@ import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -57,7 +58,20 @@ class Ending:
     hung: bool = False
 
 
-def memory_folder() -> Path | None:
+def work_folder(asked: str | None, prefix: str) -> Path:
+    """Return the folder that was asked for, or a temporary one, absolute.
+
+    Raises:
+        HarnessError: It is not empty.
+    """
+    folder = Path(asked or tempfile.mkdtemp(prefix=prefix, dir=_memory())).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise HarnessError(f"--folder: {asked} is not empty; choose another one")
+    return folder
+
+
+def _memory() -> Path | None:
     """Return a folder in memory, if there is one: what is killed leaves the same there, and no disk makes it wait."""
     folder = Path("/dev/shm")
     return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ENOUGH_BYTES else None
@@ -129,22 +143,18 @@ def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
     Raises:
         HarnessError: It raised something; the text is the traceback.
     """
-    reading, writing = os.pipe()
+    return in_forks(function, [arguments])[0]
+
+
+def in_forks(function: Callable[..., Result], calls: Sequence[Sequence[object]]) -> list[Result]:
+    """Return what a function returns for each of some arguments, in processes side by side.
+
+    Raises:
+        HarnessError: It raised something; the text is the traceback.
+    """
     sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _answer(writing, function, *arguments)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    if not answer:
-        raise HarnessError("a process that was only to look died")
-    result, error = pickle.loads(answer)
-    if error:
-        raise HarnessError(error)
-    answered: Result = result
-    return answered
+    asked = [_ask(function, arguments) for arguments in calls]
+    return [_answered(pid, reading) for pid, reading in asked]
 
 
 def last_words(folder: Path) -> str:
@@ -165,6 +175,28 @@ def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) 
         if hung or is_time_to_kill(now_s):
             os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
+
+
+def _ask(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:
+    """Begin a process; return its id, and where its answer can be read."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _answer(writing, function, *arguments)
+    os.close(writing)
+    return pid, reading
+
+
+def _answered(pid: int, reading: int) -> Any:
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if not answer:
+        raise HarnessError("a process that was only to look died")
+    result, error = pickle.loads(answer)
+    if error:
+        raise HarnessError(error)
+    return result
 
 
 def _answer(writing: int, function: Callable[..., object], *arguments: object) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from search_spaces import TrainingConfig, load_experiments, load_model_definitions
+
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "scripts" / "benchmark.py"
 PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "cuda")
@@ -96,8 +98,12 @@ def test_stopped_it_leaves_nothing_behind(number: signal.Signals, tmp_path: Path
 
 
 @pytest.fixture
-def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Any:
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+
+
+@pytest.fixture
+def stopwatch(importable: None) -> Any:
     return importlib.import_module("benchmarking.stopwatch")
 
 
@@ -138,6 +144,25 @@ def test_what_a_part_calls_counts_for_the_part_that_is_called(
     watch.lap()
     (lap,) = watch.laps
     assert (lap.seconds, lap.parts) == (12, parts)
+
+
+@pytest.mark.usefixtures("importable")
+def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("benchmarking.plan")
+    shipped = load_model_definitions(TrainingConfig().model_config_path)["small"]
+    models = {"models": {"my_model": shipped.model_dump(mode="json")}}
+    (tmp_path / "models.yaml").write_text(json.dumps(models), encoding="utf-8")
+    experiments = {"experiments": {"mine": {"model": {"name": "my_model", "config_path": "models.yaml"}}}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(experiments), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    plan = module.Plan(tmp_path, tmp_path / "metadata.yaml", "mine.yaml", threads=1, quick=False, say=print)
+    (tmp_path / "elsewhere").mkdir()
+    file = module.write_experiments(tmp_path / "elsewhere" / "experiments.yaml", plan.presets)
+    monkeypatch.chdir(file.parent)
+    config = load_experiments(file.name).experiments["mine"]
+    assert load_model_definitions(config.model_config_path)["my_model"] == shipped
 
 
 def test_what_is_gone_or_no_longer_called_is_not_timed_in_silence(stopwatch: Any) -> None:

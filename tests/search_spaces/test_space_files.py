@@ -81,11 +81,14 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("learning_rate: {low: '1e-4', high: 1e-2}", "learning_rate.low: found '1e-4'; a number is"),
+        (
+            "learning_rate: {low: '1e-4', high: 1e-2}",
+            "low: found '1e-4'; a number above 0 and at most 10 is expected; write it without quotes: 1e-4",
+        ),
         ("learning_rate: {low: 1e-2, high: 1e-4}", "low < high must hold"),
         ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
         ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "a logarithmic scale has no steps"),
-        ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a number is expected; add it"),
+        ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a value is expected; add it"),
         ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
         ("learning_rate: 0.1", "a fixed value goes under base: as learning_rate: 0.1"),
         ("learning_rate:", "found nothing (null); a list of choices, or a mapping with low and high"),
@@ -114,7 +117,7 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
         ("gamma: {low: 0.1, high: 0.2, when: {scheduler_type: step}}", "did you mean 'steplr'?"),
         ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "never gives loss_type this value"),
         ("gamma: {low: 0.1, high: 0.2, when: {step_size: 3}}", "move step_size above gamma"),
-        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "move gamma above gamma"),
+        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "the condition is about the setting itself; leave it out"),
     ],
 )  # fmt: skip
 def test_one_wrong_parameter(write: Any, line: str, says: str, definitions: dict[str, ModelDefinition]) -> None:

@@ -135,6 +135,14 @@ def test_a_note_survives_its_writer_and_the_lock_stays_while_it_is_used(path: Pa
     again.release()
 
 
+def test_another_note_finds_room_where_there_is_none_any_more(disk: Path, fill: Callable[[Path, int], Path]) -> None:
+    with wait_for_lock(disk / "lock") as lock:
+        lock.write_note("worker")
+        fill(disk, 0)
+        lock.write_note("let go, a longer one")
+        assert lock.note == "let go, a longer one"
+
+
 @pytest.mark.parametrize(("text", "kept"), [("", ""), ("x" * 300, "x" * 200), ("ខ" * 70, "ខ" * 66)])
 def test_a_note_is_short(path: Path, text: str, kept: str) -> None:
     with wait_for_lock(path) as lock:

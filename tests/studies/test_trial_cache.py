@@ -91,6 +91,22 @@ def test_a_study_that_was_deleted_is_no_longer_there(start: Start, presets: dict
         reader.get_trials(deepcopy=False)
 
 
+def test_a_study_made_anew_in_the_place_of_a_deleted_one_is_read_anew(start: Start) -> None:
+    study, _ = start()
+    storage, places = study._storage, set()
+    optuna.delete_study(study_name=study.study_name, storage=storage)
+    for text in ("old", "new"):
+        again = optuna.create_study(study_name=text, storage=storage)
+        # Past the cache, as another process does.
+        waiting = create_trial(state=TrialState.WAITING, user_attrs={"text": text})
+        rdb_storage(study).create_new_trial(again._study_id, waiting)
+        (trial,) = again.get_trials(deepcopy=False)
+        assert trial.user_attrs == {"text": text}
+        places.add((again._study_id, trial._trial_id))
+        optuna.delete_study(study_name=text, storage=storage)
+    assert len(places) == 1  # SQLite numbers what is made next like what was deleted last
+
+
 def test_every_change_by_another_process_is_seen(
     start: Start, presets: dict[str, TrainingConfig], outcome: TrialOutcome
 ) -> None:

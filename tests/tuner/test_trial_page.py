@@ -105,6 +105,13 @@ def test_a_page_that_cannot_be_kept_decides_no_trials_fate(
     assert "learning_curves.png cannot be kept for the dashboard" in caplog.text
 
 
+def test_what_could_not_be_kept_at_first_is_kept_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    OUT.mkdir()
+    (OUT / "artifacts").touch()
+    run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=(OUT / "artifacts").unlink))
+    assert page_of(0)[1].keys() == {*PICTURES, "training_config.yaml"}
+
+
 def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     def fall_in() -> None:
         raise RuntimeError("the roof fell in")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tuner.cli.errors import DONE, report_error
-from tuner.signals import StopRequested, stop_on_signals
+from tuner.signals import StopRequested, raise_if_requested, stop_on_signals
 
 
 def main() -> int:
@@ -85,12 +85,14 @@ def _measure(orders: dict[str, Any], lines: queue.SimpleQueue[bytes]) -> NoRetur
     steps.take()  # the first one is slower
     _answer(seconds_per_step=steps.seconds_per_step())
     while True:
+        raise_if_requested()
         order = json.loads(lines.get())
         torch.set_num_threads(order["threads"])
         rate = steps.images_per_s(order["begin"], order["end"])
         device_bytes, device_free_bytes = steps.device_bytes()
         _answer(images_per_s=rate, device_bytes=device_bytes, device_free_bytes=device_free_bytes)
         while lines.empty():  # the others are still being measured
+            raise_if_requested()
             steps.take()
         lines.get()
 

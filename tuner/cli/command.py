@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -109,10 +108,12 @@ def filled(text: str) -> str | Unusable:
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` if a choice is near, else all of them."""
+    from search_spaces.problems import nearest  # only now: what is spelt right has no need of it
+
     choices = list(choices)
     begun = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
-    near = begun or difflib.get_close_matches(word.casefold(), choices, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
+    near = begun[0] if begun else nearest(word, choices)
+    return f"did you mean {near!r}?" if near else f"choose from {', '.join(choices)}"
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, study_default: str | None = None) -> None:

@@ -17,7 +17,7 @@ from tuner.cli.command import (
     search_request,
     whole_number,
 )
-from tuner.cli.errors import DONE, gathered
+from tuner.cli.errors import DONE, gathered, tell
 
 if TYPE_CHECKING:
     import optuna
@@ -72,7 +72,10 @@ def run(options: argparse.Namespace) -> int:
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
     _, url = find_study(options.output_dir, storage_url=options.storage)
-    addition = _work(options, study).add(study, folder, url)
+    work = _work(options, study)
+    for remark in work.remarks:
+        tell(remark)
+    addition = work.add(study, folder, url)
     status = study_status(study, folder)
     if options.json:
         print(json.dumps(_as_dict(addition, options.trials or 0, status.owed), ensure_ascii=False, indent=2))
@@ -86,7 +89,7 @@ def _pointless(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with which options are given."""
     found = []
     if options.trials is None and options.config is None:
-        found.append("nothing to add: give --trials for search trials, or --config for experiments")
+        found.append("nothing to add; give --trials for search trials, or --config for experiments")
     for needed, names in (("config", _OF_EXPERIMENTS), ("trials", _OF_A_SEARCH)):
         given = [name for name in names if getattr(options, name) is not None]
         if given and getattr(options, needed) is None:
@@ -109,7 +112,7 @@ def _work(options: argparse.Namespace, study: optuna.Study) -> AddedWork:
     file = load_experiments(options.config)
     experiments = with_overrides(file.select(options.experiments), seed=options.seed, device=None)
     space = load_space(options.space, next(iter(experiments.values())))
-    return AddedWork(experiments, list(file.experiments), space, request)
+    return AddedWork(experiments, list(file.experiments), space, request, file.remarks)
 
 
 def _check_work(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
 import sys
 import traceback
@@ -18,14 +17,6 @@ FAILED = 1
 BAD_INPUT = 2
 NOBODY_LISTENS = 141  # what shells report of a program whose output pipe was closed
 
-_NO_ROOM = {
-    errno.ENOSPC: "the disk is full; make room on it",
-    errno.EDQUOT: "the quota of that disk is used up; make room on it",
-    errno.EROFS: "that disk is read-only; choose another folder",
-    errno.EACCES: "it may not be accessed; change its rights or choose another folder",
-    errno.EPERM: "it may not be changed; change its rights or choose another folder",
-}
-
 
 def problems_of(error: BaseException, options: argparse.Namespace | None = None) -> tuple[str, ...]:
     """Return what a known error says, one text per problem; nothing if it is not one that a user can mend.
@@ -36,9 +27,7 @@ def problems_of(error: BaseException, options: argparse.Namespace | None = None)
     """
     if isinstance(error, UsageError):
         return error.problems
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return (_no_room_text(error, options),)
-    return _configuration_problems(error) or _storage_problems(error, options)
+    return _configuration_problems(error) or _disk_problems(error, options) or _storage_problems(error, options)
 
 
 def gathered(checks: Sequence[Callable[[], object]], options: argparse.Namespace) -> list[str]:
@@ -64,7 +53,7 @@ def tell(text: str) -> None:
 def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
     """Tell problems on standard error; return the exit code for bad input."""
     for problem in problems:
-        tell(f"error: {problem}")
+        tell(f"error: {_one_line(problem)}")
     if len(problems) > 1:
         tell(f"{len(problems)} problems")
     if _storage_comes_from_environment(problems, options):
@@ -81,8 +70,8 @@ def report_error(error: Exception, options: argparse.Namespace | None = None) ->
         tell("".join(traceback.format_exception(error)).rstrip())
     if problems := problems_of(error, options):
         return report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
-    text = " ".join(str(error).split())
-    tell(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
+    text = str(error)
+    tell(f"error: unexpected {type(error).__name__}{f': {_one_line(text)}' if text else ''}")
     if not debug:
         tell("repeat the command with --debug for the traceback")
     return FAILED
@@ -106,6 +95,13 @@ def resume_hint(options: argparse.Namespace | None) -> str:
     return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
 
 
+def _one_line(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: it may quote files and names that nobody has checked."""
+    from tuner.screen import printable
+
+    return printable(" ".join(line.strip() for line in text.splitlines()))
+
+
 def _configuration_problems(error: BaseException) -> tuple[str, ...]:
     import yaml
 
@@ -116,6 +112,16 @@ def _configuration_problems(error: BaseException) -> tuple[str, ...]:
     if isinstance(error, FileNotFoundError | yaml.YAMLError):
         return (str(error),)
     return ()
+
+
+def _disk_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
+    from search_spaces.disk_errors import disk_error_text, is_disk_error
+
+    if not isinstance(error, OSError) or not is_disk_error(error):
+        return ()
+    # A write to an open file does not say which; what a command writes is in its folder.
+    where = os.path.abspath(getattr(options, "output_dir", os.getcwd()))
+    return (f"{disk_error_text(error, where)}, then repeat the command",)
 
 
 def _storage_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
@@ -132,12 +138,6 @@ def _storage_problems(error: BaseException, options: argparse.Namespace | None) 
         return ()
     url = getattr(options, "storage", None) or default_storage_url(getattr(options, "output_dir", "."))
     return (storage_error_text(error, url),)
-
-
-def _no_room_text(error: OSError, options: argparse.Namespace | None) -> str:
-    # A write to an open file does not say which; what a command writes is in its folder.
-    where = error.filename or getattr(options, "output_dir", os.getcwd())
-    return f"{os.fsdecode(where)}: {_NO_ROOM[error.errno or 0]}, then repeat the command"
 
 
 def _storage_comes_from_environment(problems: Sequence[str], options: argparse.Namespace | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ class UsageError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError([message], f"{self.prog} --help")
+        raise UsageError([_with_remedy(message)], f"{self.prog} --help")
 
 
 def parse(argv: Sequence[str], commands: Sequence[Command]) -> tuple[Command, argparse.Namespace]:
@@ -80,14 +81,29 @@ def _build(commands: Sequence[Command]) -> tuple[_Parser, dict[str, _Parser]]:
     return parser, command_parsers
 
 
+def _with_remedy(message: str) -> str:
+    """Return what argparse says with what to write instead."""
+    if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
+        return f"missing: {missing[1]}; add it"
+    if empty := re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message):
+        return f"{empty[1]}: found nothing after it; write a value (one that begins with '-' as {empty[1]}=VALUE)"
+    return message
+
+
 def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     unknown = [word.split("=")[0] for word in extra if word.startswith("-")]
     # Words after an unknown option are most likely its values.
     stray = extra[: next((at for at, word in enumerate(extra) if word.startswith("-")), len(extra))]
-    return [f"found {word!r}, which belongs to no option" for word in stray] + [
-        f"there is no option {option!r}; {suggestion(option, known)}" for option in unknown
+    return [f"found {word!r}, which belongs to no option; leave it out" for word in stray] + [
+        f"there is no option {option!r}; {_near_option(option, known)}" for option in unknown
     ]
+
+
+def _near_option(option: str, known: Sequence[str]) -> str:
+    # Without the dashes, which make all of them alike.
+    near = suggestion(option.strip("-"), [name.removeprefix("--") for name in known])
+    return near.replace("did you mean '", "did you mean '--") if "?" in near else f"choose from {', '.join(known)}"
 
 
 def _take_unusable(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:

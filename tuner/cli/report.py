@@ -30,14 +30,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what keeps the report from being written."""
+    from tuner.results_file import output_file_problem
+
     path = Path(options.out)
-    folder = path.absolute().parent
-    if path.is_dir():
-        return [f"--out {path}: this is a folder; name a file"]
-    if not folder.is_dir():
-        return [f"--out {path}: there is no folder {folder}; create it first"]
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return [f"--out {path}: nothing can be written in {folder}; choose another place"]
+    if problem := output_file_problem(path):
+        return [f"--out {path}: {problem}"]
     if os.path.lexists(path) and not _is_report(path):
         return [f"--out {path}: this file is no report, so it is not overwritten; choose another name, or remove it"]
     return []

@@ -101,8 +101,8 @@ def run(options: argparse.Namespace) -> int:
         return _show_plan(file, experiments, options)
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
         display.note(f"configuration: {file.path}")
-        for note in file.notes:
-            display.note(f"note: {note}")
+        for remark in (*file.remarks, *_space_warnings(options, experiments)):
+            display.note(remark)
         tuner = HyperparameterTuner(
             options.config,
             output_dir=options.output_dir,
@@ -143,6 +143,14 @@ def _check_file(options: argparse.Namespace) -> None:
         read_metadata_bytes(metadata_path)
 
 
+def _space_warnings(options: argparse.Namespace, experiments: Mapping[str, TrainingConfig]) -> list[str]:
+    """Return what is senseless in the search space that the command names, a line each."""
+    from tuner.joining import load_space
+
+    space = load_space(options.space, next(iter(experiments.values())))
+    return [] if space is None else [f"warning: {text}" for text in space.warnings]
+
+
 def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig], *, stopped: bool) -> int:
     ends = [entry["status"] for entry in results["all_results"] if entry["experiment_name"] in experiments]
     return FAILED if "failed" in ends or not (ends or stopped) else DONE
@@ -150,13 +158,18 @@ def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingCon
 
 def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> int:
     from tuner.cli.plan import dataset_line, print_plan
+    from tuner.data.metadata import read_metadata
     from tuner.screen import shown_path
 
     first = next(iter(experiments.values()))
+    if Path(first.metadata_path).exists():
+        read_metadata(first.metadata_path, [first.train_split, first.val_split])
     print_plan(file, experiments, _states(experiments, options))
     print(dataset_line(file, first))
     if options.trials:
         print(_search_line(options, first))
+    for warning in _space_warnings(options, experiments):
+        print(warning)
     print(f"output:  {shown_path(options.output_dir)}")
     print("dry run: nothing was created")
     return DONE

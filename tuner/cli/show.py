@@ -84,14 +84,15 @@ def _print(
     log: Sequence[str],
     trial_dir: Path,
 ) -> None:
-    from tuner.screen import console_on, shown_path
+    from tuner.screen import console_on, printable, shown_path
 
     console = console_on(sys.stdout)
     console.print(_headline(record, row), soft_wrap=True)
     if record.outcome is not None and record.outcome.images_at_once is not None:
         console.print(f"images at once: {record.outcome.images_at_once}, since memory ran out for whole batches")
     if record.outcome is not None and record.outcome.error_message:
-        console.print(f"error: {record.outcome.error_type} {record.outcome.error_message}".strip(), soft_wrap=True)
+        error = f"error: {record.outcome.error_type} {record.outcome.error_message}"
+        console.print("\n".join(map(printable, error.splitlines())).strip(), soft_wrap=True)
     _section(console, "settings" if record.config else "settings: not drawn yet", settings)
     if epochs:
         _section(console, "epochs, on validation data", [])
@@ -100,7 +101,7 @@ def _print(
         _section(console, "worked on by", [])
         console.print(_attempts(record.attempts))
     if log:
-        _section(console, "end of the log", log)
+        _section(console, "end of the log", list(map(printable, log)))
     _section(console, f"folder: {shown_path(trial_dir)}", [])
 
 

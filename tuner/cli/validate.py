@@ -32,11 +32,20 @@ def run(options: argparse.Namespace) -> int:
     from search_spaces import load_yaml, resolve_config_path
 
     document = load_yaml(resolve_config_path(options.config))
-    if "space" in document.data and "experiments" not in document.data:
+    if _is_space(document, options.model_config):
         _validate_space(document, options.model_config)
     else:
         _validate_experiments(document, options.model_config)
     return DONE
+
+
+def _is_space(document: YamlDocument, model_config: str | None) -> bool:
+    """Return whether a file is, or was meant to be, a search space: only that goes with a model definitions file."""
+    from search_spaces.problems import nearest
+
+    keys = [key for key in document.data if isinstance(key, str)]
+    meant = [nearest(key, ("experiments", "space")) for key in keys]
+    return "experiments" not in keys and ("space" in meant or ("experiments" not in meant and model_config is not None))
 
 
 def _validate_experiments(document: YamlDocument, model_config: str | None) -> None:
@@ -66,6 +75,8 @@ def _validate_space(document: YamlDocument, model_config: str | None) -> None:
     definitions = load_model_definitions(models)
     space = parse_search_space(document.data, document, definitions)
     _print_space(space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"])
+    for warning in space.warnings:
+        print(f"warning: {warning}")
     print("the search space is valid")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -42,6 +43,10 @@ class CacheFolder:
     def read(self, split: str) -> PixelFile | None:
         """Return the pixel file of `split`, or None if there is none."""
         return read_pixel_file(self.path / self._file_name(split))
+
+    def remove(self, split: str) -> None:
+        """Remove the pixel file of `split` if there is one."""
+        (self.path / self._file_name(split)).unlink(missing_ok=True)
 
     def remove_stale(self, metadata_digest: str) -> None:
         """Remove pixel files of other contents of the metadata file, and what killed processes left."""
@@ -97,25 +102,56 @@ def cache_folders(metadata_path: Path) -> list[CacheFolder]:
 def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
     """Give the first cache folder that can be written, and keep other processes from writing it meanwhile.
 
+    One that is made for this is removed again if an error ends its use with nothing in it.
+
     Raises:
         DataLoaderError: If none can be written.
     """
     problems = []
     for folder in cache_folders(metadata_path):
+        is_new = not folder.path.exists()
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            lock = open(folder.path / _LOCK_FILE, "ab")
+            lock = _locked(folder.path)
         except OSError as error:
             problems.append(f"{folder.path}: {error.strerror}")
             continue
         with lock:  # closing it gives the lock back
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-            yield folder
+            try:
+                yield folder
+            except BaseException:
+                if is_new:
+                    _remove_unused(folder.path)
+                raise
         return
     raise DataLoaderError(
         f"{metadata_path}: found no folder to write the pixel cache to ({'; '.join(problems)}); "
         "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
     )
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Make the folder where it is missing, wait for its lock and return that."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / _LOCK_FILE, "ab")
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path / _LOCK_FILE)):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()  # who held it has removed it, and the folder
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a folder that holds nothing but its lock, which this process has."""
+    with contextlib.suppress(OSError):
+        if os.listdir(path) == [_LOCK_FILE]:
+            os.unlink(path / _LOCK_FILE)
+            path.rmdir()
 
 
 def _user_cache_folder() -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -18,6 +20,7 @@ DIGEST_SIZE = 16
 
 # Pillow's other readers bring nothing here, and one of them hands PostScript files to an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+MAX_FILE_MB = 256
 MAX_PIXELS = 50_000_000  # decoded with transparency they take 600 MB
 
 _BATCH = 128
@@ -50,6 +53,26 @@ def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(_decode_batch, batches)
+
+
+def image_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file of sensible kind and size.
+
+    Raises:
+        OSError: If it cannot be read.
+        UnreadableImageError: If reading it would never end, or fill the memory.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImageError("it is no regular file")
+        if status.st_size > MAX_FILE_MB * 10**6:
+            raise UnreadableImageError(f"it has {status.st_size // 10**6} MB, more than {MAX_FILE_MB}")
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # else a pipe that nobody writes to is waited for
 
 
 def file_digest(data: bytes) -> npt.NDArray[np.uint8]:
@@ -116,8 +139,7 @@ def _decode_batch(paths: Sequence[str]) -> DecodedImages:
     problems = []
     for number, path in enumerate(paths):
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = image_bytes(path)
             digests[number] = file_digest(data)
             pixels[number], *sizes[number] = decode_image(data)
         except (OSError, UnreadableImageError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,31 +33,36 @@ class ImageFolders:
 
 
 def find_images(
-    names: Sequence[ImageName], metadata_path: Path, split: str, folders: ImageFolders
+    names: Sequence[ImageName], metadata_path: Path, split: str, folders: ImageFolders, place: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
     """Return the absolute paths of `names`, and a problem for each that cannot be found.
 
-    The rule that finds the first images is tried first for all others.
+    The rule that finds the first images is tried first for all others. `place` says where in the metadata one is.
     """
     rule = _first_rule(names, metadata_path, split, folders)
-    paths, problems = [], []
+    paths: list[str] = []
+    missing: dict[int, list[str]] = {}
     for number, name in enumerate(names):
         candidates = image_candidates(name, metadata_path, split)
         tried = candidates[rule:] + candidates[:rule]
         found = next((path for path in tried if path and folders.state(path)), None)
-        if found is None:
-            places = ", ".join(path for path in candidates if path)
-            problems.append(
-                f"{metadata_path}: {split}.samples[{number}]: its image does not exist; looked for {places}"
-            )
-        else:
+        if found is not None:
             paths.append(found)
-    if problems and not paths:
-        problems = [
-            f"{problems[0]}; none of the {len(names)} images of this split is there: "
-            "run in the folder where the dataset was generated, or keep metadata and images together"
-        ]
-    return paths, problems
+        elif any(name):  # else it is told already that the metadata name no image
+            missing[number] = list(dict.fromkeys(path for path in candidates if path))
+    if missing and not paths and len(missing) > 1:
+        remedy = f"none of the {len(missing)} images of this split is there: run in the folder where the dataset was "
+        remedy += "generated, or keep metadata and images together"
+        missing = dict(list(missing.items())[:1])
+    else:
+        remedy = "copy it there, or delete the sample"
+    return paths, [f"{place(number)}: {_missing_text(places, remedy)}" for number, places in missing.items()]
+
+
+def _missing_text(places: list[str], remedy: str) -> str:
+    if folder := next((path for path in places if os.path.isdir(path)), None):
+        return f"its image is a folder, {folder}; name the file in it"
+    return f"its image does not exist; looked for {', '.join(places)}; {remedy}"
 
 
 def image_candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:

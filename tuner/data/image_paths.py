@@ -72,7 +72,8 @@ def _states(folder: str, names: Iterable[str]) -> Iterator[int]:
     """Yield size in bytes and modification time in ns of each of a folder's files; -1 where there is none."""
     try:
         # From the folder on, the system has a name to look up, not a path: most of an opening's time goes here.
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        # Linux then asks for no right to list it, which no one needs who knows the names.
+        opened = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
     except OSError:
         yield from (-1 for _ in names for _ in range(2))
         return

@@ -74,7 +74,10 @@ def read_metadata(
     data = read_metadata_bytes(file)
     root = parse_yaml(data, file)
     if not isinstance(root, YamlMapping):
-        raise DataLoaderError(f"{file}: expected a mapping with splits such as 'train' and 'val' at the top level")
+        raise DataLoaderError(
+            f"{file}: found {_kind(root)}; expected a mapping with splits such as 'train' and 'val' at the top level; "
+            f"{_EXAMPLE}"
+        )
     problems: list[str] = []
     folders = ImageFolders()
     found = {}
@@ -93,6 +96,12 @@ def read_metadata_bytes(file: Path) -> bytes:
         DataLoaderError: If it does not exist or cannot be read.
     """
     try:
+        # A pipe or a device may have no end.
+        if file.exists() and not file.is_file():
+            raise DataLoaderError(
+                f"{file}: the dataset's metadata file is {'a folder' if file.is_dir() else 'no regular file'}; "
+                "name the metadata.yaml in the dataset's folder"
+            )
         return file.read_bytes()
     except FileNotFoundError:
         raise DataLoaderError(
@@ -100,23 +109,53 @@ def read_metadata_bytes(file: Path) -> bytes:
             "make a dataset with 'khmer-tuner data' or correct data.metadata_path"
         ) from None
     except OSError as error:
-        raise DataLoaderError(f"{file}: the dataset's metadata file cannot be read: {error.strerror}") from error
+        raise DataLoaderError(
+            f"{file}: the dataset's metadata file cannot be read: {error.strerror or error}; "
+            "check the file and its rights"
+        ) from error
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
     """Return the samples of `split`; none, and a problem more, if there are none."""
     if split not in root:
-        known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
-        near = difflib.get_close_matches(split, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        problems.append(f"{file}: has no split {split!r}; it has {', '.join(map(repr, known)) or 'none'}{hint}")
+        problems.append(f"{file}: has no split {split!r}; {_other_split(root, split)}")
         return []
     node = root[split]
-    samples = node.get("samples") if isinstance(node, YamlMapping) else None
+    if not isinstance(node, YamlMapping):
+        problems.append(f"{file}: {split}: found {_kind(node)}; expected a mapping with samples; {_EXAMPLE}")
+        return []
+    samples = node.get("samples")
     if not isinstance(samples, list) or not samples:
-        problems.append(f"{file}: {split}.samples: found no samples; expected a list of at least one")
+        found = "nothing" if samples is None else _kind(samples)
+        problems.append(
+            f"{file}:{node.line}: {split}.samples: found {found}; expected a list of at least one sample; {_EXAMPLE}"
+        )
         return []
     return samples
+
+
+_EXAMPLE = "write, for example, 'train: {samples: [{image_path: train/1.png, label: ១២}]}'"
+_OTHER_FILES = {
+    "experiments": "this looks like an experiments file, which goes to --config",
+    "models": "this looks like a model definitions file, which goes under model: config_path:",
+    "space": "this looks like a search space, which goes to --space",
+}
+
+
+def _other_split(root: YamlMapping, split: str) -> str:
+    """Say which splits there are, or what else the file seems to be."""
+    known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
+    if not known:
+        return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"it has none; {_EXAMPLE}")
+    near = difflib.get_close_matches(split, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "name one of these, or add it"
+    return f"it has {', '.join(map(repr, known))}; {hint}"
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, str):
+        return f"the text {node[:30]!r}" if node else "nothing"
+    return "a mapping" if isinstance(node, YamlMapping) else f"a list of {len(node)}"
 
 
 def _read_split(
@@ -127,10 +166,11 @@ def _read_split(
     folders: ImageFolders,
     problems: list[str],
 ) -> SplitMetadata:
-    names, labels, fonts, wrong = [], [], [], []
+    names, labels, fonts, wrong, places = [], [], [], [], []
     for number, sample in enumerate(samples):
         if not isinstance(sample, YamlMapping):
-            wrong.append(f"{file}: {split}.samples[{number}]: expected a mapping with image_path and label")
+            text = f"found {_kind(sample)}; expected a mapping with image_path and label"
+            wrong.append(f"{file}: {split}.samples[{number}]: {text}; write it so, or delete it")
             continue
         label = _text(sample, "label")
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
@@ -139,10 +179,13 @@ def _read_split(
             for problem in _sample_problems(sample, name, label, label_length)
         ]
         names.append(name)
+        places.append((sample.line, number))
         labels.append(label)
         fonts.append(_text(sample, "font"))
     problems += first_problems(wrong)
-    paths, missing = find_images(names, file, split, folders)
+    paths, missing = find_images(
+        names, file, split, folders, lambda at: f"{file}:{places[at][0]}: {split}.samples[{places[at][1]}]"
+    )
     problems += first_problems(missing)
     return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))
 
@@ -150,13 +193,15 @@ def _read_split(
 def _sample_problems(sample: YamlMapping, name: ImageName, label: str, label_length: int) -> list[str]:
     found = []
     if "label" not in sample:
-        found.append("label: is missing; expected 1 to 8 Khmer digits")
+        near = difflib.get_close_matches("label", sample, n=1)
+        remedy = f"did you write {near[0]!r} instead?" if near else "add it"
+        found.append(f"label: is missing; expected 1 to 8 Khmer digits; {remedy}")
     elif not isinstance(sample["label"], str):
-        found.append("label: found a list or mapping; expected text of Khmer digits")
+        found.append(f"label: found {_kind(sample['label'])}; expected text of Khmer digits; write, for example, ១២")
     elif problem := label_problem(label, label_length):
         found.append(f"label: {problem}")
     if not name.path and not name.filename:
-        found.append("image_path: is missing; expected the path of an image")
+        found.append("image_path: is missing; expected the path of an image; add it")
     return found
 
 

@@ -40,9 +40,12 @@ def parse_yaml(data: bytes, file: Path) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise DataLoaderError(f"{file}{where}: is not valid YAML: {error.problem}") from error
+        raise DataLoaderError(f"{file}{where}: is not valid YAML: {error.problem}; correct it there") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataLoaderError(f"{file}: is not YAML in UTF-8: {error}") from error
+        why = str(error).partition("\n")[0]
+        raise DataLoaderError(
+            f"{file}: is not YAML in UTF-8: {why}; name the dataset's metadata.yaml, or save it as UTF-8"
+        ) from error
 
 
 class _Builder:
@@ -65,7 +68,9 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         elif depth > _DEEPEST:
-            raise DataLoaderError(f"{self._file}:{_line(event)}: is nested more than {_DEEPEST} levels deep")
+            raise DataLoaderError(
+                f"{self._file}:{_line(event)}: is nested more than {_DEEPEST} levels deep; write it flatter"
+            )
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._sequence(depth)
         else:
@@ -76,7 +81,10 @@ class _Builder:
 
     def _alias(self, event: Any) -> Node:
         if event.anchor not in self._anchors:
-            raise DataLoaderError(f"{self._file}:{_line(event)}: the alias *{event.anchor} has no anchor before it")
+            raise DataLoaderError(
+                f"{self._file}:{_line(event)}: the alias *{event.anchor} has no anchor before it; "
+                f"write &{event.anchor} where its value is, further up"
+            )
         return self._anchors[event.anchor]
 
     def _sequence(self, depth: int) -> list[Node]:

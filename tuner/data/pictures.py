@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image
+from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, image_bytes
 
-MAX_FILE_MB = 256
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 )
@@ -57,7 +56,7 @@ def _files_of(path: Path) -> list[Picture]:
     try:
         names = sorted(name for name in os.listdir(path) if _names_a_picture(name))
     except OSError as error:
-        return [Picture(path, problem=f"the folder cannot be listed: {error.strerror}")]
+        return [Picture(path, problem=f"the folder cannot be listed: {error.strerror}; check its rights")]
     if not names:
         return [Picture(path, problem=f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")]
     return [Picture(path / name) for name in names]
@@ -71,27 +70,22 @@ def _load(picture: Picture) -> Picture:
     if picture.problem:
         return picture
     try:
-        decoded = decode_image(_content(picture.path))
+        decoded = decode_image(image_bytes(picture.path))
         return Picture(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
     except FileNotFoundError:
-        problem = "there is no such file"
+        problem = f"there is no such file; {_near_picture(picture.path)}"
     except OSError as error:
-        problem = f"the file cannot be read: {error.strerror or error}"
+        problem = f"the file cannot be read: {error.strerror or error}; check the file and its rights"
     except (UnreadableImageError, ValueError) as error:  # ValueError: a path that no system has
-        problem = f"the file cannot be read as a picture: {error}"
+        problem = f"the file cannot be read as a picture: {error}; name a picture, or make it again"
     return Picture(picture.path, problem=problem)
 
 
-def _content(path: Path) -> bytes:
-    """Return the bytes of a file of sensible kind and size.
-
-    Raises:
-        OSError: If it cannot be read.
-        UnreadableImageError: If reading it would never end, or fill the memory.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("it is no regular file")
-    if status.st_size > MAX_FILE_MB * 10**6:
-        raise UnreadableImageError(f"it has {status.st_size // 10**6} MB, more than {MAX_FILE_MB}")
-    return path.read_bytes()
+def _near_picture(path: Path) -> str:
+    """Say which picture beside a missing one was probably meant."""
+    try:
+        names = [name for name in os.listdir(path.parent) if _names_a_picture(name)]
+    except (OSError, ValueError):
+        return "check the path"
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else "check the name"

@@ -24,7 +24,7 @@ from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_files import ImageName, image_candidates
 from tuner.data.image_paths import ImagePaths
 from tuner.data.looks import looks
-from tuner.data.metadata import SplitMetadata, read_metadata, read_metadata_bytes
+from tuner.data.metadata import DatasetMetadata, SplitMetadata, read_metadata, read_metadata_bytes
 from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size, size_rows
 from tuner.data.problems import first_problems
 from tuner.data.vocabulary import EOS, encode_label
@@ -127,9 +127,10 @@ def open_pixel_cache(
     opener = _Opener(file, digest, verify)
     found = {split: opener.find(cache_folders(file), split) for split in wanted}
     if missing := [split for split, pixels in found.items() if pixels is None]:
+        metadata = read_metadata(file, missing)  # first: where something is wrong with them, no folder is made
         with writable_folder(file) as folder:
             found |= {split: opener.find([folder], split) for split in missing}  # made while we waited for the lock?
-            found |= opener.make(folder, [split for split in missing if found[split] is None])
+            found |= opener.make(folder, metadata, [split for split in missing if found[split] is None])
     return PixelCache(file, {split: _cached_split(file, pixels) for split, pixels in found.items() if pixels})
 
 
@@ -149,17 +150,20 @@ class _Opener:
                 return pixels
         return None
 
-    def make(self, folder: CacheFolder, splits: Sequence[str]) -> dict[str, PixelFile | None]:
+    def make(
+        self, folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str]
+    ) -> dict[str, PixelFile | None]:
         """Decode `splits` and write their pixel files into `folder`."""
         if not splits:
             return {}
-        metadata = read_metadata(self._metadata_path, splits)
         self._metadata_digest = metadata.digest
         folder.remove_stale(metadata.digest)
         problems: list[str] = []
         for split in splits:
             problems += self._write(folder, split, metadata.splits[split])
-        if problems:
+        if problems:  # of bad input nothing is kept, not even its good parts
+            for split in splits:
+                folder.remove(split)
             raise DataLoaderError(first_problems(problems))
         return {split: folder.read(split) for split in splits}
 

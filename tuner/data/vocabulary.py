@@ -28,13 +28,17 @@ def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:
         hint = "; write it in Khmer digits" if isinstance(text, int) else ""
         return f"found {text!r}; expected text of Khmer digits ({DIGITS}){hint}"
     if not text:
-        return f"found an empty label; expected 1 to {length - 1} Khmer digits"
+        return f"found an empty label; expected 1 to {length - 1} Khmer digits; write what the image shows"
     strangers = sorted(set(text) - _INDEX_OF.keys())
     if strangers:
         named = ", ".join(f"{stranger!r} (U+{ord(stranger):04X})" for stranger in strangers[:5])
-        return f"found {text!r} with {named}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9)"
+        in_khmer = "".join(DIGITS[int(digit)] for digit in text if digit.isdecimal())
+        remedy = (
+            f"write {in_khmer!r}" if len(in_khmer) == len(text) else "write those that it shows, or leave the image out"
+        )
+        return f"found {text!r} with {named}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9); {remedy}"
     if len(text) >= length:
-        return f"found {text!r} with {len(text)} digits; expected at most {length - 1}"
+        return f"found {text!r} with {len(text)} digits; expected at most {length - 1}; leave the image out"
     return None
 
 

@@ -10,6 +10,7 @@ from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.rows import is_search
+from tuner.screen import printable
 
 REASONS = {
     WhyEnded.MAX_EPOCHS: "all epochs",
@@ -100,8 +101,8 @@ def failure(outcome: TrialOutcome | None) -> str:
     """Say why a trial failed."""
     if outcome is None:
         return "ended from outside, without a reason given"
-    text = outcome.error_message or REASONS[outcome.why_ended]
-    first = text.strip().splitlines()[0]
+    text = outcome.error_message.strip() or REASONS[outcome.why_ended]
+    first = printable(text.splitlines()[0])
     return f"{outcome.error_type}: {first}" if outcome.error_type else first
 
 

@@ -7,7 +7,6 @@ import logging
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +15,7 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
     """Choose the device and whether to compute in mixed precision.
 
     ``auto`` takes CUDA where there is one. Mixed precision needs CUDA or a processor that computes bfloat16 natively;
-    without either the training runs in single precision and the log says so. On a CPU the process keeps from now on
-    what memory it frees.
+    without either the training runs in single precision and the log says so.
 
     Raises:
         ConfigurationError: The configuration asks for CUDA and this machine has none, or for a device unknown to us.
@@ -30,8 +28,6 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
             "device: found 'cuda'; PyTorch finds no CUDA device on this machine; use 'auto' or 'cpu'"
         )
     device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
-    if device.type == "cpu":
-        keep_freed_memory()
     use_amp = config.mixed_precision and _computes_half_precision(device)
     if config.mixed_precision and not use_amp:
         log.warning("mixed precision asked for, but this processor has no native bfloat16: computing in float32")

@@ -75,7 +75,7 @@ def train_epoch(
         total, count = total + loss * weight, count + weight
         accuracy.update(training.model.read(scores), labels)
         if step % training.config.log_every_n_steps == 0 or step == len(batches):
-            # The one place in the loop that waits for the device.
+            # The one place in the loop that waits for the device (CTC's loss does too: it wants lengths on the CPU).
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), training.learning_rate)

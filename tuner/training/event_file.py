@@ -40,6 +40,7 @@ class EventFile:
         self._path = folder / f"events.out.tfevents.{seconds:010d}.{fraction:09d}.{writer}"
         self._file: io.FileIO | None = None
         self._unwritten = bytearray()
+        self._fails = False
         self._add(purge_step, file_version="brain.Event:2")
         if purge_step is not None:
             self._add(purge_step, session_log=SessionLog(status=SessionLog.START))
@@ -80,5 +81,8 @@ class EventFile:
         except OSError as error:
             if is_for_want_of_room(error):
                 raise
-            # What is only shown decides no training's fate.
-            log.warning("%s cannot be written now: %s", self._path, error)
+            if not self._fails:  # what is only shown decides no training's fate
+                log.warning("%s cannot be written now: %s", self._path, error)
+            self._fails = True
+        else:
+            self._fails = False

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Pictures = Mapping[str, bytes]
 
 # While the training runs, pictures may take this share of its time.
-_SHARE = 0.01
+_SHARE = 0.005
 # What the first ones are taken to cost: a training of seconds has none before its end.
 _SUPPOSED_SECONDS = 0.1
 

@@ -20,7 +20,7 @@ from tuner.training.environment import amp_dtype
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.illustrations import Illustrator, Pictures
-from tuner.training.memory import MemoryExhaustedError, release_freed_memory
+from tuner.training.memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.optimizers import step_scheduler
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.scoring import SplitScore
@@ -63,6 +63,8 @@ def train(
         MemoryExhaustedError: There is not even memory for one image at once.
     """
     training = Training.begin(config, steps_per_epoch=len(data.train))
+    if training.device.type == "cpu":
+        keep_freed_memory()
     checkpoints = CheckpointFolder(
         folder / "checkpoints",
         save_every_n_epochs=config.save_every_n_epochs,
@@ -151,9 +153,11 @@ def _run_epoch_in_memory(
                 raise
             too_many, reason = error.images, str(error)
         # Not within the handler: the error holds the frames, and so the tensors, of the pass that failed.
+        training.optimizer.zero_grad(set_to_none=True)
         release_freed_memory()
         state = checkpoints.load_last() or Training.begin(training.config, steps_per_epoch=len(data.train)).state_dict()
         training.load_state_dict(state)
+        recorder.epoch_given_up(training.history)
         _take_fewer_at_once(training, too_many, reason)
 
 

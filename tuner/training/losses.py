@@ -73,7 +73,7 @@ class CTCLoss(LabelLoss):
 
     def count(self, labels: Tensor) -> Tensor:
         """Return how many images the mean over labels ``(N, L)`` has."""
-        return labels.new_tensor(len(labels))
+        return labels.new_full((), len(labels))  # filled in on the device; copied there, it would wait for it
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of logits ``(N, T, C)`` and labels ``(N, L)``."""

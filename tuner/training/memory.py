@@ -6,17 +6,25 @@ import ctypes
 import mmap
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
-# PyTorch has no type of its own for memory that a CPU does not get: its allocator, oneDNN and C++ each say so in words.
-_CPU_WORDS = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory", "std::bad_alloc")
-
+# PyTorch has a type of its own only for what its GPU allocator does not get. All others say so in words.
+_WORDS = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",  # oneDNN
+    "could not create a memory",
+    "std::bad_alloc",
+    "CUDA error: out of memory",  # of CUDA itself, for example for the context of one process more
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 # Parameters of glibc's mallopt, from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER_TRIM = 2**31 - 1
+_MMAP_MAX, _TRIM_THRESHOLD = 1 << 16, 128 << 10  # as it begins with
 _IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
 # Address space that nothing uses until memory runs out: what was freed lies in pieces then, which serve tensors, but
@@ -50,14 +58,14 @@ def passes_of(images: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryExhaustedError(images, str(error)) from error
+        raise MemoryExhaustedError(images, str(error) or type(error).__name__) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryExhaustedError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 def keep_freed_memory() -> None:
@@ -66,19 +74,28 @@ def keep_freed_memory() -> None:
     Every step allocates the same tensors; by default glibc maps each larger one, and the kernel clears it page by page:
     a tenth to a fifth of a step. The most that is ever in use at a time stays the same.
     """
-    if _IS_GLIBC:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+    _tell_malloc(mmap_max=0, trim_threshold=_NEVER_TRIM)
     if not _reserve:
-        _reserve.append(mmap.mmap(-1, _RESERVE_BYTES))
+        with suppress(OSError):  # where there is not even so much, training says so
+            _reserve.append(mmap.mmap(-1, _RESERVE_BYTES))
 
 
 def release_freed_memory() -> None:
-    """Give all that was freed back to the kernel, or the GPU, for others and for what is not allocated like tensors."""
+    """Give what was freed back to the kernel or the GPU, for what is not allocated like tensors, and keep no more.
+
+    Pieces of memory that are kept would grow into the reserve, and oneDNN find no room after the next failure either.
+    """
+    _tell_malloc(mmap_max=_MMAP_MAX, trim_threshold=_TRIM_THRESHOLD)
     while _reserve:
         _reserve.pop().close()
     if _IS_GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+
+
+def _tell_malloc(*, mmap_max: int, trim_threshold: int) -> None:
+    if _IS_GLIBC:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, mmap_max)
+        libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -46,9 +47,10 @@ class Recorder:
         finished = list(history)
         self._metrics_path = folder / "metrics.jsonl"
         self._metrics_path.write_text("".join(map(_metrics_line, finished)), encoding="utf-8")
-        self._run: TensorBoardRun | None = None
-        if config.use_tensorboard:
-            self._run = TensorBoardRun(folder / "tensorboard", config, finished, parameters, steps_per_epoch)
+        self._begin_run = partial(
+            TensorBoardRun, folder / "tensorboard", config, parameters=parameters, steps_per_epoch=steps_per_epoch
+        )
+        self._run = self._begin_run(history=finished) if config.use_tensorboard else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
 
@@ -56,6 +58,12 @@ class Recorder:
         """Record a training step, counted from 1 over all epochs."""
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
+
+    def epoch_given_up(self, history: Iterable[EpochMetrics]) -> None:
+        """Drop the steps after the finished epochs: they will be taken anew."""
+        if self._run is not None:
+            self._run.close()
+            self._run = self._begin_run(history=list(history))
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""

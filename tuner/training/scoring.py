@@ -58,15 +58,16 @@ def score_split(
     """
     model.eval()
     accuracy = Accuracy()
-    total = count = 0.0
+    # In double precision, as many batches are added; on the device, which is waited for once, at the end.
+    total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
     passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, images_at_once))
     for images, labels in passes:
         with autocast():
             scores = model(images)
-            weight = float(loss.count(labels))
-            total, count = total + float(loss(scores, labels)) * weight, count + weight
+            weight = loss.count(labels)
+            total, count = total + loss(scores, labels).double() * weight, count + weight
         rows.append(model.read(scores))
         confidence.append(model.confidence(scores, rows[-1]))
         accuracy.update(rows[-1], labels)
-    return SplitScore(total / count, accuracy, torch.cat(rows).byte().cpu(), torch.cat(confidence).float().cpu())
+    return SplitScore(float(total / count), accuracy, torch.cat(rows).byte().cpu(), torch.cat(confidence).float().cpu())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import SplitBatches
@@ -20,8 +19,7 @@ from tuner.training.environment import amp_dtype, setup_training_environment
 from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_optimizer, create_scheduler
-
-AVERAGED_EPOCHS = 4
+from tuner.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Training:
     device: torch.device
     use_amp: bool
     model: DigitReader
-    averaged: AveragedModel
+    averaged: WeightAverage
     loss: LabelLoss
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
@@ -74,7 +72,7 @@ class Training:
             device=device,
             use_amp=use_amp,
             model=model,
-            averaged=average_weights(model, steps_per_epoch),
+            averaged=WeightAverage(model, steps_per_epoch),
             loss=create_loss_function(config),
             optimizer=optimizer,
             scheduler=create_scheduler(optimizer, config),
@@ -139,24 +137,6 @@ class Training:
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
-
-
-def average_weights(model: DigitReader, steps_per_epoch: int) -> AveragedModel:
-    """Return a moving average of a model's weights and normalisation statistics, over about the last four epochs.
-
-    A schedule that ends at a high rate leaves the weights wandering around a good place; their average is nearer to it
-    (Polyak and Juditsky 1992). The first steps are forgotten faster: after n steps it reaches back n / 9 at most.
-    """
-    slowest = 1 / (AVERAGED_EPOCHS * steps_per_epoch)
-
-    def follow(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
-        share = max(slowest, 9 / (10 + int(steps)))
-        if averaged[0].is_floating_point():  # all of a call are of one type
-            torch._foreach_lerp_(list(averaged), list(current), share)
-        else:  # counts of batches
-            torch._foreach_copy_(list(averaged), list(current))
-
-    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

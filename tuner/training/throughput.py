@@ -13,6 +13,7 @@ from tuner.data.batches import Batch, SplitBatches, TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.environment import setup_training_environment
 from tuner.training.epoch import train_step
+from tuner.training.memory import keep_freed_memory
 from tuner.training.state import Training
 
 
@@ -28,6 +29,8 @@ class TrainingSteps:
         """
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
         self._device, _ = setup_training_environment(config)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         data = TrainingData.of(config, cache, self._device)
         self._training = Training.begin(config, steps_per_epoch=len(data.train))
         self._training.model.train()

@@ -147,7 +147,7 @@ def test_a_changed_preset_is_refused_as_a_run_refuses_it(cli, begun, write_confi
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        ([], "nothing to add: give --trials for search trials, or --config for experiments"),
+        ([], "nothing to add; give --trials for search trials, or --config for experiments"),
         (["--space", "space.yaml"], "nothing to add"),
         (["--trials", "0"], "--trials: found '0'; expected a whole number from 1 to 1,000,000"),
         (["--trials", "1", "--experiments", "one"], "--experiments: of no effect without --config"),

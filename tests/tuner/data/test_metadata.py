@@ -109,9 +109,14 @@ def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         (b"train: {samples: [\xff\xfe]}\n", "not YAML in UTF-8"),
         (b"train: *nowhere\n", ":1: the alias *nowhere has no anchor"),
         (b"train: " + b"[" * 200 + b"]" * 200, "nested more than"),
-        (b"train: {samples: []}\nval: {}\n", "found no samples"),
-        (b"train: 5\nval: [1]\n", "found no samples"),
-        (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: expected a mapping"),
+        (b"train: {samples: []}\nval: {}\n", ":1: train.samples: found a list of 0; expected a list of at least one"),
+        (b"train: {samples: []}\nval: {}\n", ":2: val.samples: found nothing; expected a list of at least one"),
+        (b"train: 5\nval: [1]\n", "train: found the text '5'; expected a mapping with samples; write, for example,"),
+        (b"train: 5\nval: [1]\n", "val: found a list of 1; expected a mapping with samples"),
+        (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: found the text '1'; expected a mapping"),
+        (b"train: {samples: [{lable: a}]}\nval: {samples: [1]}\n", "did you write 'lable' instead?"),
+        (b"experiments: {a: {}}\n", "this looks like an experiments file, which goes to --config"),
+        (b"models: {a: {}}\n", "this looks like a model definitions file"),
     ],
 )
 def test_broken_file_is_told_with_its_place(content: bytes, told: str, tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ def test_broken_file_is_told_with_its_place(content: bytes, told: str, tmp_path:
 
 def test_folder_instead_of_a_file(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path)
-    assert "cannot be read" in problem
+    assert "is a folder; name the metadata.yaml" in problem
 
 
 def test_unknown_split_is_told_with_the_nearest_one(foreign: Any) -> None:

@@ -192,6 +192,25 @@ def test_the_effective_configuration_is_saved_field_by_field(tiny_config: MakeCo
     assert "ខ្មែរ" in text
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_epoch_for_which_memory_ran_out_leaves_no_double(
+    failing: int, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    done_so_far = []
+
+    def run_out_of_memory(done: int, total: int) -> None:
+        done_so_far.append(done)
+        if done == STEPS - 1 and done_so_far.count(done) == failing:
+            raise MemoryError
+
+    config = tiny_config(use_tensorboard=True, num_epochs=3, log_every_n_steps=1)
+    assert run(config, tmp_path, on_batch=run_out_of_memory).images_at_once == config.batch_size // 2
+    found = curves(tmp_path)
+    assert list(found["model/parameters"]) == [0]
+    assert list(found["loss/train_step"]) == list(range(3 * STEPS))
+    assert list(found["loss/val"]) == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
 def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> None:
     log = logging.getLogger("tuner.somewhere")
     for text in ("first", "second"):

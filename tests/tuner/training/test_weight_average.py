@@ -7,14 +7,14 @@ import torch
 
 from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
-from tuner.training.state import AVERAGED_EPOCHS, average_weights
+from tuner.training.weight_average import AVERAGED_EPOCHS, WeightAverage
 
 MakeConfig = Callable[..., TrainingConfig]
 
 
 def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = average_weights(model, steps_per_epoch=100)
+    averaged = WeightAverage(model, steps_per_epoch=100)
     ours, theirs = (next(iter(network.parameters())) for network in (averaged.module, model))
     with torch.no_grad():
         theirs.fill_(1.0)
@@ -31,7 +31,7 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
 
 def test_normalisation_statistics_are_averaged_too(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = average_weights(model, steps_per_epoch=10)
+    averaged = WeightAverage(model, steps_per_epoch=10)
     names = [name for name, _ in model.named_buffers() if name.endswith("running_mean")]
     assert names
     for _ in range(3):

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Let the disk fail under a study, and show that nothing is lost and that it is said what is wrong.
+
+A small but real study (two presets and an open search on the CPU) is run once undisturbed, and every call is counted
+that creates, writes, flushes, renames or removes one of its files, SQLite's own among them. Then one of these calls
+fails in each of many studies: the disk is full and stays so, there is an I/O error, or the process is killed halfway
+through. The command must end with a message that says where and why, `status` and `export` must work, and `resume` must
+complete the study, which must equal the undisturbed one bit for bit: trials, parameters, metrics, checkpoints,
+TensorBoard curves, results. Times, memory and process ids are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from injecting.campaign import Campaign, Story
+from injecting.plan import Injection, plan
+from injecting.preload import begin_again_preloaded
+from injecting.summary import story_line, summary
+from killing.picture import Picture
+from killing.processes import HarnessError, in_fork, in_forks, prepare, work_folder
+from killing.small_study import SmallStudy
+
+EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
+EXAMPLES = """\
+examples:
+  python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
+  python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  for a quick look
+
+exit code: 0 all is as it should be, 1 something is not (its folders are kept), 2 the harness could not do its work
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    options = _options(argv)
+    try:
+        begin_again_preloaded()
+        folder = work_folder(options.folder, "fault_harness_")
+        print(f"seed {options.seed}, in {folder}", flush=True)
+        code = _inject(options, folder)
+    except HarnessError as error:
+        print(f"error: {error}")
+        return UNKNOWN
+    if code == EQUAL and options.folder is None:
+        shutil.rmtree(folder)
+    return code
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--faults", metavar="N", type=int, default=200, help="so many anywhere, by chance (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only-sampled", action="store_true", help="leave out those around checkpoint and tell, which are all tried"
+    )
+    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
+    parser.add_argument(
+        "--trials", metavar="N", type=int, default=2, help="search trials of the study (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies side by side (default: %(default)s)")
+    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
+    return parser.parse_args(argv)
+
+
+def _inject(options: argparse.Namespace, folder: Path) -> int:
+    begun_s = time.monotonic()
+    prepare()
+    small = SmallStudy(folder, options.trials)
+    in_fork(small.write_inputs)
+    campaign = Campaign(small)
+    reference, calls = campaign.undisturbed()
+    rng = random.Random(options.seed)
+    injections = plan(calls, rng, options.faults, all_moments=not options.only_sampled)
+    print(f"undisturbed: {small.trials} trials, {len(calls)} calls; {len(injections)} faults to inject", flush=True)
+    numbered = list(enumerate(injections, start=1))
+    shares = [(campaign, reference, numbered[job :: options.jobs]) for job in range(options.jobs)]
+    stories = [story for told in in_forks(_stories, shares) for story in told]
+    print("", summary(stories, calls, reference), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
+    return DIFFERENT if any(story.problems for story in stories) else EQUAL
+
+
+def _stories(campaign: Campaign, reference: Picture, numbered: Sequence[tuple[int, Injection]]) -> list[Story]:
+    stories = []
+    for number, injection in numbered:
+        stories.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
+        print(story_line(number, stories[-1]), flush=True)
+    return stories
+
+
+if __name__ == "__main__":
+    sys.exit(main())

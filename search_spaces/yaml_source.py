@@ -1,0 +1,134 @@
+"""The text of a configuration file, and what is wrong with it: no text, another format, or broken YAML."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import stat
+from pathlib import Path
+
+import yaml
+
+from search_spaces.errors import ConfigurationError
+
+# Configurations are a few kilobytes; what is far larger is another kind of file, and slow to read.
+_MAX_BYTES = 256 * 1024
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # first: it begins as UTF-16 does
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+# What is YAML, or nearly, and never meant.
+_NOT_MEANT = {
+    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, such as a page that was downloaded; name a YAML file",
+    re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict begins here; keep one of its sides, and delete "
+    "the lines that begin with <<<<<<<, ======= and >>>>>>>",
+}
+_ASSIGNMENT = re.compile(r"[\w.\"'-]+\s*=(?!=)")
+
+
+def read_source(file: Path) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ConfigurationError: If it is no file of text in UTF-8, is too large, or is plainly something else than YAML.
+    """
+    text = _decoded(file, _content(file))
+    for pattern, problem in _NOT_MEANT.items():
+        if found := pattern.search(text):
+            line = text.count("\n", 0, found.start()) + 1
+            raise ConfigurationError(f"{file}:{line}: {problem}")
+    return text
+
+
+def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
+    """Say in one line where a text is no YAML, why, and what to do."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        return f"{file}:{line}:{column}: the character {chr(_code(error))!a} is not allowed in YAML; delete it"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"{file}: not valid YAML: {error}"
+    mark = error.problem_mark
+    context = f" {error.context}" if error.context else ""
+    if error.context and error.context_mark is not None and error.context_mark.line != mark.line:
+        context += f" that began in line {error.context_mark.line + 1}"
+    lines = text.splitlines()
+    shown = lines[mark.line].strip() if mark.line < len(lines) else ""
+    near = f" near {shown[:60]!r}" if shown else ""
+    place = f"{file}:{mark.line + 1}:{mark.column + 1}"
+    what = f"{error.problem}{context}"
+    if what.startswith("but "):  # the context says what was expected
+        what = f"{context.strip()}, {error.problem}"
+    return f"{place}: not valid YAML: {what}{near}; {_remedy(error, shown)}"
+
+
+def _content(file: Path) -> bytes:
+    try:
+        # Before it is opened: a pipe that nobody writes to would be waited for.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise _kind_error(file)
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); check the file and its rights") from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationError(
+            f"{file}: larger than {_MAX_BYTES // 1024} KiB, so it is no configuration; "
+            "name a configuration file (a dataset's metadata.yaml belongs under data: metadata_path:)"
+        )
+    return content
+
+
+def _kind_error(file: Path) -> ConfigurationError:
+    if not file.is_dir():
+        return ConfigurationError(f"{file}: is a pipe or a device, and is read more than once; name a YAML file")
+    names = sorted(inside.name for inside in file.glob("*.y*ml"))
+    listed = f": {', '.join(names[:5])}" if names else ""
+    return ConfigurationError(f"{file}: is a folder; name a YAML file in it{listed}")
+
+
+def _decoded(file: Path, content: bytes) -> str:
+    for mark, encoding in _ENCODINGS.items():
+        if content.startswith(mark):
+            raise ConfigurationError(f"{file}: the file is {encoding}; save it as UTF-8")
+    if (at := content.find(0)) >= 0:
+        if _is_every_other_byte_zero(content):
+            raise ConfigurationError(f"{file}: the file is UTF-16; save it as UTF-8")
+        line = content.count(b"\n", 0, at) + 1
+        raise ConfigurationError(f"{file}:{line}: found a zero byte, so the file is no text; name a YAML file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            f"{file}:{line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def _is_every_other_byte_zero(content: bytes) -> bool:
+    """Return whether a text looks like UTF-16 without its mark: most of its letters are ASCII."""
+    return any(content[start::2].count(0) > 0.8 * len(content) / 2 for start in (0, 1))
+
+
+def _remedy(error: yaml.MarkedYAMLError, line: str) -> str:
+    problem = str(error.problem)
+    if "\\t" in problem:
+        return "indent with spaces, not tabs"
+    if "alias" in problem:
+        return "define the anchor (&name) above the place that uses it (*name)"
+    if "tag" in problem:
+        return "write plain values without '!' tags"
+    if "single document" in str(error.context):
+        return "keep one document in the file (no second '---')"
+    if _ASSIGNMENT.match(line):
+        return "write 'key: value', not 'key = value'"
+    return "check indentation, colons, brackets and quotes there"
+
+
+def _code(error: yaml.reader.ReaderError) -> int:
+    return error.character if isinstance(error.character, int) else ord(error.character)

@@ -1,0 +1,138 @@
+"""Settings of an experiment that are legal but can never act, or are hardly meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from search_spaces import create_training_config, load_experiments, parse_experiments
+
+
+def warnings_of(experiment: dict[str, Any]) -> tuple[str, ...]:
+    file = parse_experiments({"experiments": {"a": experiment}})
+    assert file.notes == ()
+    return file.warnings
+
+
+def plateau(patience: int) -> dict[str, Any]:
+    return {"type": "plateau", "patience": patience}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key", "says"),
+    [
+        (
+            {"training": {"loss_type": "focal", "label_smoothing": 0.1}},
+            "training.label_smoothing",
+            "can never act with training.loss_type focal, only with crossentropy",
+        ),
+        (
+            {"model": {"name": "ctc"}, "training": {"loss_type": "ctc", "label_smoothing": 0.1}},
+            "training.label_smoothing",
+            "can never act with training.loss_type ctc, only with crossentropy",
+        ),
+        ({"training": {"focal_gamma": 3.0}}, "training.focal_gamma", "can never act with training.loss_type cross"),
+        ({"training": {"focal_alpha": 3.0}}, "training.focal_alpha", "can never act with training.loss_type cross"),
+        ({"scheduler": {"warmup_epochs": 2}}, "scheduler.warmup_epochs", "can never act with scheduler.type steplr"),
+        ({"scheduler": {"type": "cosine", "step_size": 2}}, "scheduler.step_size", "only with steplr"),
+        ({"scheduler": {"type": "cosine", "gamma": 0.2}}, "scheduler.gamma", "only with steplr"),
+        ({"scheduler": {"patience": 2}}, "scheduler.patience", "only with plateau"),
+        ({"scheduler": {"factor": 0.2}}, "scheduler.factor", "only with plateau"),
+        ({"early_stopping": {"patience": 40}}, "early_stopping.patience", "40 of 40 epochs can never act"),
+        ({"early_stopping": {"patience": 39}}, "early_stopping.patience", "39 of 40 epochs can never act"),
+        (
+            {"early_stopping": {"min_delta": 1.0}},
+            "early_stopping.min_delta",
+            "1.0 is more than an accuracy can ever gain: training always ends after 11 epochs",
+        ),
+        (
+            {"scheduler": {"type": "cosine", "warmup_epochs": 50}},
+            "scheduler.warmup_epochs",
+            "50 of 40 epochs never ends, so the cosine can never act",
+        ),
+        (
+            {"scheduler": {"step_size": 40}},
+            "scheduler.step_size",
+            "40 of 40 epochs: the rate never drops, so gamma can never act",
+        ),
+        ({"training": {"num_epochs": 10}, "scheduler": {"gamma": 0.1}}, "scheduler.step_size", "10 of 10 epochs"),
+        ({"scheduler": {"gamma": 1.0}}, "scheduler.gamma", "never changes the rate, so the schedule can never act"),
+        ({"scheduler": plateau(60)}, "scheduler.patience", "60 of 40 epochs: the rate never drops"),
+        ({"scheduler": plateau(38)}, "scheduler.patience", "38 of 40 epochs: the rate never drops"),
+        (
+            {"scheduler": plateau(9)},
+            "scheduler.patience",
+            "9 can never act: early_stopping.patience, 10, ends the training first",
+        ),
+        (
+            {"scheduler": {"min_lr": 0.001}},
+            "scheduler.min_lr",
+            "0.001 is the initial rate (training.learning_rate), so the schedule can never act",
+        ),
+        (
+            {"training": {"num_epochs": 12, "save_every_n_epochs": 20}},
+            "training.save_every_n_epochs",
+            "20 of 12 epochs can never act: no numbered snapshot is written",
+        ),
+        (
+            {"early_stopping": {"monitor": "val_loss"}},
+            "early_stopping.mode",
+            "max, but lower val_loss is better, and the worst epoch would be kept; min?",
+        ),
+        ({"early_stopping": {"mode": "min"}}, "early_stopping.mode", "higher val_char_accuracy is better"),
+        ({"training": {"learning_rate": 0.5}}, "training.learning_rate", "0.5 is far above usual rates"),
+        (
+            {"training": {"learning_rate": 1e-7}, "optimizer": {"learning_rate": 1e-3}},
+            "training.learning_rate",
+            "1e-07 can never act: optimizer.learning_rate, 0.001, wins over it",
+        ),
+        (
+            {"training": {"weight_decay": 0.1}, "optimizer": {"weight_decay": 0.2}},
+            "training.weight_decay",
+            "0.1 can never act: optimizer.weight_decay, 0.2, wins over it",
+        ),
+    ],
+)
+def test_what_is_senseless_is_told_and_does_no_harm(experiment: dict[str, Any], key: str, says: str) -> None:
+    (warning,) = warnings_of(experiment)
+    assert warning.startswith(f"experiments.a.{key}: ")
+    assert says in warning
+    create_training_config(experiment)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        {},
+        {"training": {"num_epochs": 1}},
+        {"training": {"loss_type": "focal", "focal_alpha": 0.5, "focal_gamma": 0.0, "label_smoothing": 0}},
+        {"early_stopping": {"patience": 38}},
+        {"scheduler": {"type": "cosine", "warmup_epochs": 39}},
+        {"scheduler": {"step_size": 39}},
+        {"scheduler": plateau(8)},
+        {"scheduler": plateau(37), "early_stopping": {"patience": 39}, "training": {"num_epochs": 41}},
+        {"training": {"save_every_n_epochs": 40}},
+        {"early_stopping": {"monitor": "val_loss", "mode": "min", "min_delta": 2.0}},
+        {"training": {"learning_rate": 1e-3}, "optimizer": {"learning_rate": 1e-3}},
+    ],
+)
+def test_what_can_act_is_left_alone(experiment: dict[str, Any]) -> None:
+    assert warnings_of(experiment) == ()
+
+
+def test_a_target_that_nothing_can_meet_is_told() -> None:
+    targets = {"convergence_epochs": 5}
+    (warning,) = parse_experiments({"experiments": {"a": {}}, "targets": targets}).warnings
+    assert warning.startswith("targets.convergence_epochs: can never be met without character_accuracy or")
+    assert parse_experiments({"experiments": {"a": {}}, "targets": targets | {"sequence_accuracy": 1}}).warnings == ()
+
+
+def test_warnings_have_file_and_line_and_come_before_the_notes(write: Any) -> None:
+    text = "common: 1\nexperiments:\n  a:\n    training: {focal_gamma: 2}\n    scheduler: {factor: 0.1}\n"
+    remarks = load_experiments(write(text)).remarks
+    assert [remark.rpartition(": ")[0] for remark in remarks] == [
+        "warning: config.yaml:4: experiments.a.training.focal_gamma",
+        "warning: config.yaml:5: experiments.a.scheduler.factor",
+        "note: config.yaml:1: common",
+    ]

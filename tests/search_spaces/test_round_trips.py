@@ -1,0 +1,245 @@
+"""Files written from any settings are read back as they are, and anything at all is read or refused in words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from pydantic.fields import FieldInfo
+
+from search_spaces import (
+    ConfigurationError,
+    Targets,
+    TrainingConfig,
+    config_digest,
+    create_training_config,
+    experiments_data,
+    experiments_yaml,
+    load_experiments,
+    load_search_space,
+    parse_experiments,
+    parse_search_space,
+)
+from search_spaces.names import name_problem
+from search_spaces.schema import KEY_OF_FIELD, SECTIONS
+from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, SearchSpace
+from search_spaces.validation import kind_of
+from search_spaces.yaml_files import load_yaml
+from search_spaces.yaml_nodes import yaml_text
+
+# Surrogates stand for bytes that are no text; no file in UTF-8 can hold them.
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip)
+NAMES = (WORDS | st.sampled_from(["ខ្មែរ", "1e-3", "yes", "null", "0x1F", "~", "1_000"])).filter(
+    lambda name: name_problem(name) is None
+)
+NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+ANY_TEXT = st.text(max_size=20)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | NUMBERS | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def values_of(field: FieldInfo) -> SearchStrategy[Any]:
+    """All that the schema allows a key to be."""
+    if kind_of(field) is str:
+        return WORDS
+    kind: Any = field.annotation
+    return st.from_type(Annotated[kind, *field.metadata] if field.metadata else kind)
+
+
+def field_of(name: str) -> FieldInfo:
+    section, key = KEY_OF_FIELD[name]
+    return SECTIONS[section].model_fields[key]
+
+
+RATE = st.floats(0, 1, exclude_max=True)
+SETTINGS = {
+    name: values_of(field_of(name))
+    for name in KEY_OF_FIELD
+    if name not in ("optimizer_betas", "model_name", "model_config_path", "loss_type")
+}
+
+
+def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
+    """What is read, or the problems as they are told: one or more, none of them empty."""
+    try:
+        return read(source)
+    except ConfigurationError as error:
+        return tuple(filter(None, error.problems)) or pytest.fail("refused for no reason")
+    except yaml.YAMLError as error:
+        return (str(error),)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> TrainingConfig:
+    """Any configuration that can be trained with the models that come with the program."""
+    settings = draw(st.fixed_dictionaries({}, optional=SETTINGS))
+    settings |= {"optimizer_betas": draw(st.lists(RATE, min_size=2, max_size=2) | st.tuples(RATE, RATE))}
+    settings |= draw(
+        st.sampled_from(
+            [
+                {"model_name": "ctc", "loss_type": "ctc"},
+                {"model_name": "small", "loss_type": "focal"},
+                {"model_name": "large", "loss_type": "crossentropy"},
+            ]
+        )
+    )
+    config = TrainingConfig(**settings)
+    assume(config.train_split != config.val_split)
+    assume(config.min_lr <= config.learning_rate)
+    return config
+
+
+SHARES, COUNTED = st.none() | st.floats(0, 1, exclude_min=True), st.none() | st.integers(1, 1_000_000)
+TARGETS = st.builds(
+    Targets,
+    character_accuracy=SHARES,
+    sequence_accuracy=SHARES,
+    training_time_per_epoch=COUNTED,
+    convergence_epochs=COUNTED,
+)
+
+
+@given(config=configs(), name=NAMES, targets=TARGETS)
+def test_any_configuration_is_read_back_with_all_that_has_an_effect(
+    config: TrainingConfig, name: str, targets: Targets, tmp_path: Path
+) -> None:
+    path = tmp_path / "experiments.yaml"
+    path.write_text(experiments_yaml({name: config}, targets), encoding="utf-8")
+    again = load_experiments(path)
+    assert list(again.experiments) == [name]
+    assert again.targets == targets
+    assert experiments_data(again.experiments, again.targets) == experiments_data({name: config}, targets)
+    # Read once more, nothing changes any more: not even what had no effect.
+    twice = parse_experiments(experiments_data(again.experiments, targets))
+    assert twice.experiments == again.experiments
+    assert config_digest(twice.experiments[name]) == config_digest(again.experiments[name])
+
+
+@given(data=PLAIN, a_line_each=st.booleans())
+def test_plain_data_of_any_kind_are_read_back_from_yaml(data: Any, a_line_each: bool, tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    text = yaml_text({"key": data}, a_line_each=a_line_each)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        assume(False)
+    path.write_bytes(content)
+    assert load_yaml(path).data == {"key": data}
+
+
+@given(text=st.text(max_size=200) | st.lists(st.sampled_from([*"-:[]{}&*!#|>'\",? \n\tab1", "<<", "  "])).map("".join))
+def test_any_text_is_read_as_yaml_or_refused_in_words(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "text.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for load in (load_yaml, load_experiments, load_search_space):
+        result = result_or_problems(load, path)
+        assert not isinstance(result, tuple) or all(str(path) in problem for problem in result)
+
+
+EXPERIMENT = st.dictionaries(
+    st.sampled_from([*SECTIONS, "experiment_name"]) | ANY_TEXT,
+    PLAIN | st.dictionaries(st.sampled_from([key for _, key in KEY_OF_FIELD.values()]) | ANY_TEXT, PLAIN, max_size=6),
+    max_size=4,
+)
+
+
+@given(data=st.dictionaries(ANY_TEXT | st.integers() | st.none(), EXPERIMENT | PLAIN, max_size=3))
+def test_any_experiments_are_accepted_or_refused_in_words(data: dict[Any, Any]) -> None:
+    result = result_or_problems(parse_experiments, {"experiments": data})
+    if isinstance(result, tuple):
+        assert all(problem.startswith("experiments") for problem in result)
+    else:
+        assert set(result.experiments) == set(data)
+
+
+@given(data=EXPERIMENT)
+def test_any_experiment_of_a_program_is_accepted_or_refused_in_words(data: dict[str, Any]) -> None:
+    assert isinstance(result_or_problems(create_training_config, data), TrainingConfig | tuple)
+
+
+RANGES = ("learning_rate", "weight_decay", "gradient_clip_norm", "label_smoothing", "gamma", "factor", "focal_gamma")
+COUNTS = ("batch_size", "warmup_epochs", "step_size", "patience", "early_stopping_patience")
+CHOICES = {"scheduler_type": ("cosine", "steplr", "plateau"), "optimizer_type": ("adam", "adamw")}
+
+
+@st.composite
+def float_ranges(draw: st.DrawFn, name: str) -> FloatRange:
+    low, high = sorted(draw(st.lists(values_of(field_of(name)), min_size=2, max_size=2, unique=True)))
+    log = low > 0 and draw(st.booleans())
+    if log or draw(st.booleans()):
+        return FloatRange(low, high, log)
+    step = (high - low) / draw(st.integers(1, 50))
+    assume(step > 0)
+    return FloatRange(low, high, step=step)
+
+
+@st.composite
+def int_ranges(draw: st.DrawFn, name: str) -> IntRange:
+    low = draw(st.integers(1, 500))
+    if draw(st.booleans()):
+        return IntRange(low, low + draw(st.integers(1, 500)), log=True)
+    step = draw(st.integers(1, 20))
+    return IntRange(low, low + step * draw(st.integers(1, 20)), step=step)
+
+
+@st.composite
+def choices(draw: st.DrawFn, name: str) -> Choices:
+    allowed = st.sampled_from(CHOICES[name]) if name in CHOICES else values_of(field_of(name))
+    values = draw(st.lists(allowed, min_size=2, max_size=4, unique=True))
+    return Choices(tuple(values))
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    """Any search space, with conditions on the parameters further up."""
+    names = draw(st.lists(st.sampled_from([*RANGES, *COUNTS, *CHOICES]), min_size=1, max_size=6, unique=True))
+    parameters: list[Parameter] = []
+    for name in names:
+        kinds = [choices] if name in CHOICES else [choices, float_ranges if name in RANGES else int_ranges]
+        domain: Domain = draw(draw(st.sampled_from(kinds))(name))
+        above = [item for item in parameters if isinstance(item.domain, Choices)]
+        owner = draw(st.none() | st.sampled_from(above)) if above else None
+        when = {owner.name: owner.domain.values[:1]} if owner and isinstance(owner.domain, Choices) else {}
+        parameters.append(Parameter(name, domain, when))
+    base = draw(st.fixed_dictionaries({}, optional={"num_epochs": st.integers(1, 100), "min_lr": st.just(0.0)}))
+    return SearchSpace(tuple(parameters), base)
+
+
+@given(space=spaces())
+def test_any_space_is_read_back_from_plain_data_json_and_yaml(space: SearchSpace, tmp_path: Path) -> None:
+    data = space.as_dict()
+    assert parse_search_space(data) == space
+    assert parse_search_space(json.loads(json.dumps(data))) == space
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml_text(data), encoding="utf-8")
+    again = load_search_space(path)
+    assert again == space
+    assert again.changes(space) == []
+
+
+@given(data=st.dictionaries(st.sampled_from(["space", "base"]) | ANY_TEXT, EXPERIMENT | PLAIN, max_size=3))
+def test_any_space_is_accepted_or_refused_in_words(data: dict[str, Any]) -> None:
+    assert isinstance(result_or_problems(parse_search_space, data), SearchSpace | tuple)
+
+
+@given(space=spaces(), data=st.data())
+def test_a_widened_range_holds_what_it_was_widened_for_and_all_it_held(space: SearchSpace, data: st.DataObject) -> None:
+    for parameter in space:
+        value = data.draw(values_of(field_of(parameter.name)))
+        wider = parameter.domain.widened(value)
+        held = [value for value in space.given(parameter.name) if parameter.domain.holds(value)]
+        assert [value for value in held if not wider.holds(value)] == []
+        assert wider.widened(value) == wider
+        if isinstance(wider, FloatRange) and wider.step is None and not wider.log:
+            assert wider.holds(value) == math.isfinite(value)

@@ -1,0 +1,153 @@
+"""From any search space to Optuna's distributions and back to configurations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import check_distribution_compatibility, distribution_to_json, json_to_distribution
+
+from search_spaces import (
+    Choices,
+    Domain,
+    FloatRange,
+    IntRange,
+    Parameter,
+    SearchSpace,
+    Targets,
+    TrainingConfig,
+    experiments_data,
+    parse_experiments,
+)
+from studies import suggest_all, to_distribution
+from studies.distributions import fixed_values
+
+FLOATS = {
+    "learning_rate": (1e-3, 1.0),
+    "gamma": (1e-6, 1.0),
+    "label_smoothing": (0.0, 0.9),
+    "weight_decay": (0.0, 10.0),
+}
+INTS = {"batch_size": 512, "warmup_epochs": 30, "step_size": 1000, "patience": 100}
+CHOICES = {
+    "scheduler_type": ("cosine", "steplr", "plateau"),
+    "optimizer_type": ("adam", "adamw"),
+    "augmentation": (True, False),
+}
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def float_ranges(draw: st.DrawFn, least: float, most: float) -> FloatRange:
+    if draw(st.booleans()):
+        low, high = sorted(draw(st.lists(st.floats(least, most), min_size=2, max_size=2, unique=True)))
+        return FloatRange(low, high, log=low > 0 and draw(st.booleans()))
+    # Decimals, as people write them; the last step need not meet the end.
+    unit = Decimal(10) ** -draw(st.integers(1, 6))
+    ends = [int(Decimal(end) / unit) for end in (least, most)]
+    low, high = sorted(draw(st.lists(st.integers(max(1, ends[0]), ends[1]), min_size=2, max_size=2, unique=True)))
+    step = draw(st.integers(1, high - low))
+    return FloatRange(*(float(number * unit) for number in (low, high)), step=float(step * unit))
+
+
+@st.composite
+def int_ranges(draw: st.DrawFn, most: int) -> IntRange:
+    low = draw(st.integers(1, most - 1))
+    high = draw(st.integers(low + 1, most))
+    if draw(st.booleans()):
+        return IntRange(low, high, log=True)
+    return IntRange(low, high, step=draw(st.integers(1, high - low)))
+
+
+def domains(name: str) -> st.SearchStrategy[Domain]:
+    if name in CHOICES:
+        return st.lists(st.sampled_from(CHOICES[name]), min_size=2, unique=True).map(lambda some: Choices(tuple(some)))
+    if name in INTS:
+        return int_ranges(INTS[name]) | st.lists(st.integers(1, INTS[name]), min_size=2, max_size=4, unique=True).map(
+            lambda some: Choices(tuple(some))
+        )
+    return float_ranges(*FLOATS[name])
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    """Any space, with conditions on the choices further up."""
+    parameters: list[Parameter] = []
+    for name in draw(st.lists(st.sampled_from([*CHOICES, *INTS, *FLOATS]), min_size=1, unique=True)):
+        above = {item.name: item.domain.values for item in parameters if isinstance(item.domain, Choices)}
+        owners = draw(st.lists(st.sampled_from(list(above)), unique=True, max_size=2)) if above else []
+        parameters.append(Parameter(name, draw(domains(name)), {owner: above[owner][:1] for owner in owners}))
+    return SearchSpace(tuple(parameters))
+
+
+@given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains), seed=SEEDS)
+def test_a_distribution_has_the_values_of_its_domain_and_survives_the_database(domain: Domain, seed: int) -> None:
+    distribution = to_distribution(domain)
+    again = json_to_distribution(distribution_to_json(distribution))
+    check_distribution_compatibility(distribution, again)
+    assert again == distribution
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(5):
+        value = study.ask({"x": distribution}).params["x"]
+        assert domain.holds(value)
+        assert distribution._contains(distribution.to_internal_repr(value))
+
+
+@given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains))
+def test_a_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
+    distribution = to_distribution(domain)
+    if isinstance(domain, Choices):
+        assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+        assert distribution.choices == domain.values
+        return
+    assert not isinstance(distribution, optuna.distributions.CategoricalDistribution)
+    assert distribution.low == domain.low
+    # The last value on the grid: nothing of the domain comes after it.
+    step = domain.step or 0
+    assert domain.high - step * (1 + 1e-9) <= distribution.high <= domain.high
+    assert domain.holds(distribution.high)
+
+
+@pytest.mark.filterwarnings("error")
+@given(space=spaces(), seed=SEEDS)
+def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(space: SearchSpace, seed: int) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    base = TrainingConfig(min_lr=0.0)
+    trial = study.ask()
+    config = suggest_all(trial, space, base)
+    active = space.active(config)
+    assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in active}
+    assert all(parameter.domain.holds(trial.params[parameter.name]) for parameter in active)
+    untouched = {name: getattr(base, name) for name in trial.params}
+    assert replace(config, **untouched) == base
+    # It is a configuration that an experiments file may hold, and as a preset it has the same parameters.
+    again = parse_experiments(experiments_data({"found": config}, Targets())).experiments["found"]
+    fixed, outside = fixed_values(space, replace(config, experiment_name="found"))
+    assert (fixed, outside) == (trial.params, {})
+    study.enqueue_trial(fixed)
+    preset = study.ask()
+    assert suggest_all(preset, space, config) == config
+    assert preset.params == trial.params
+    assert again.learning_rate == config.learning_rate
+
+
+@given(space=spaces(), data=st.data())
+def test_a_presets_values_are_parameters_or_kept_beside(space: SearchSpace, data: st.DataObject) -> None:
+    changes = {
+        name: data.draw(st.floats(*FLOATS[name]) if name in FLOATS else st.integers(1, INTS[name]))
+        for name in [*FLOATS, *INTS]
+    }
+    config = replace(TrainingConfig(), **changes)
+    fixed, outside = fixed_values(space, config)
+    assert not fixed.keys() & outside.keys()
+    assert fixed.keys() | outside.keys() == {parameter.name for parameter in space.active(config)}
+    assert {**fixed, **outside} == {name: getattr(config, name) for name in (*fixed, *outside)}
+    assert all(math.isfinite(value) for value in fixed.values() if isinstance(value, float))
+    study = optuna.create_study()
+    study.enqueue_trial(fixed, user_attrs={"outside_space": outside})
+    assert suggest_all(study.ask(), space, config) == config

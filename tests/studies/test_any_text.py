@@ -1,0 +1,216 @@
+"""Whatever text comes in, a password, an error, a name: what goes out is safe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import optuna
+import pytest
+import sqlalchemy
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from optuna_dashboard import get_note
+
+from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces.names import name_problem
+from studies import (
+    OutputFolder,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    ask_for_search,
+    check_storage_url,
+    claim_next,
+    csv_text,
+    load_study,
+    mask_password,
+    render_results,
+    storage_error_text,
+    write_ended_note,
+    write_json,
+)
+from studies.storage_url import without_password
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+
+SCHEMA = json.loads((Path(__file__).parent / "results_schema.json").read_text())
+CANARY = "c4n4ry"
+ANY = st.text(max_size=20)
+# What people put around a password: with an @ in it, not quoted, or quoted as URLs want it.
+SECRETS = st.builds(lambda before, after: before + CANARY + after, ANY, ANY)
+PLACES = st.sampled_from(["host/db", "host:5432/db?connect_timeout=5", "[::1]/db", "/db?host=/run/x", ""])
+DIALECTS = ("postgresql+psycopg", "postgresql", "postgres", "Postgresql", "mysql", "sqlite", "")
+SCHEMES = st.sampled_from([f"{name}{separator}" for name in DIALECTS for separator in ("://", ":/", ":", "//", "")])
+USERS = st.sampled_from(["user", "", "a@b", "me%40here", "ខ្មែរ", "a/b", "two words"])
+
+
+@given(scheme=SCHEMES, user=USERS, secret=SECRETS, place=PLACES)
+@example(scheme="postgresql+psycopg://", user="user", secret=f"with space {CANARY}", place="host/db")
+@example(scheme="sqlite://", user="user", secret=CANARY, place="/x/study.db")
+@example(scheme="", user="user", secret=CANARY, place="host/db")
+@example(scheme="postgresql+psycopg://", user="a@b", secret=CANARY, place="host/db")
+def test_no_password_is_shown_however_the_url_is_spelt(scheme: str, user: str, secret: str, place: str) -> None:
+    url = f"{scheme}{user}:{secret}@{place}"
+    assert CANARY not in mask_password(url)
+    problem = problem_of(url)
+    assert problem is None or CANARY not in problem
+    if problem is None:
+        assert CANARY not in without_password(url)
+        assert CANARY not in storage_error_text(connection_error(url), url)
+
+
+def problem_of(url: str) -> str | None:
+    try:
+        check_storage_url(url)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def connection_error(url: str) -> Exception:
+    return sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"cannot connect to {url}: no route to host"))
+
+
+@given(
+    secret=ANY.filter(lambda secret: len(secret) > 0), option=st.sampled_from(["password", "sslpassword", "PassWord"])
+)
+def test_a_password_among_the_options_is_neither_shown_nor_kept(secret: str, option: str) -> None:
+    url = sqlalchemy.URL.create(
+        "postgresql+psycopg", "user", f"{CANARY}{secret}", "host", 5432, "db", {option: f"{secret}{CANARY}"}
+    ).render_as_string(hide_password=False)
+    assert CANARY not in mask_password(url)
+    assert CANARY not in without_password(url)
+    assert sqlalchemy.make_url(without_password(url)).database == "db"
+
+
+@given(name=ANY | st.sampled_from(["..", ".", "", "/etc", "a/../../b", ".study", "x/", "\0", "ខ្មែរ"]))
+def test_no_trial_has_a_folder_outside(name: str, tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    try:
+        path = folder.trial_dir(name)
+    except ConfigurationError:
+        assert name_problem(name) is not None
+        return
+    assert path.parent == folder.path
+    if name_problem(name) is None:
+        path.mkdir(exist_ok=True)
+        assert path.resolve().parent == tmp_path.resolve()
+
+
+@given(rows=st.lists(st.tuples(ANY, ANY | st.integers() | st.booleans() | st.none() | st.lists(ANY)), max_size=5))
+def test_a_spreadsheet_reads_every_cell_and_computes_none(rows: list[tuple[str, Any]]) -> None:
+    text = csv_text(["one", "two"], [{"one": one, "two": two} for one, two in rows])
+    read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    assert len(read) == len(rows) + 1
+    for cells, (one, two) in zip(read[1:], rows, strict=True):
+        assert not cells[0].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+        assert cells[0].removeprefix("'") == one.encode("utf-8", "backslashreplace").decode().removeprefix("'")
+        if isinstance(two, list):
+            assert json.loads(cells[1]) == [word.encode("utf-8", "backslashreplace").decode() for word in two]
+    text.encode()
+
+
+FIGURES = st.floats(0, 1) | st.sampled_from([float("nan"), float("inf"), 0.0, 1.0])
+ERRORS = st.text(max_size=40) | st.sampled_from(["", "\udcff", "<script>", "```\n# x", "\0", "a\nb"])
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> TrialOutcome:
+    """Any end of a trial; one that went well has a finite loss, else it would not have gone well."""
+    why = draw(st.sampled_from(WhyEnded))
+    finite = st.floats(-1e300, 1e300)
+    outcome = TrialOutcome(
+        why_ended=why,
+        training_time_s=draw(st.floats(0, 1e9) | st.just(float("inf"))),
+        best_val_char_accuracy=draw(FIGURES),
+        best_val_seq_accuracy=draw(FIGURES),
+        final_train_loss=draw(finite),
+        total_epochs=draw(st.integers(1, 1000)),
+        best_epoch=1,
+    )
+    if outcome.succeeded:
+        return outcome
+    return replace(
+        outcome,
+        final_train_loss=draw(st.none() | st.floats()),
+        total_epochs=draw(st.integers(0, 1000)),
+        error_type=draw(ERRORS),
+        error_message=draw(ERRORS),
+    )
+
+
+@settings(max_examples=8)
+@given(ends=st.lists(outcomes(), min_size=1, max_size=5))
+def test_the_results_of_any_study_are_json_as_documented(
+    ends: list[TrialOutcome], start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("study") / "out"
+    study, folder = start({"ខ្មែរ": TrainingConfig()}, path=place)
+    ask_for_search(study, folder, SearchRequest(at_least=len(ends)))
+    for end in ends:
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.trial.report(0.5, step=1)
+        claim.finish(end, 0.5)
+    reader, _ = load_study(place)
+    path = place / "results.json"
+    write_json(path, render_results(reader, timestamp="20260131_235959"))
+    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    jsonschema.validate(results, SCHEMA)
+    assert len(results["all_results"]) == len(ends)
+    assert results["experiments_completed"] == sum(end.succeeded for end in ends)
+    best = [entry["best_val_char_accuracy"] for entry in results["all_results"] if entry["status"] == "completed"]
+    if results["best_result"] is not None:
+        assert results["best_result"]["best_val_char_accuracy"] in best
+    elif any(end.succeeded for end in ends):
+        assert {end.why_ended for end in ends if end.succeeded} == {WhyEnded.PRUNED}
+
+
+@pytest.fixture
+def write_note(start: Start, outcome: TrialOutcome) -> Callable[[str, str], str]:
+    """Write the note of a failed trial with this type and message of an error; return it."""
+    study, folder = start({"one_two": TrainingConfig(experiment_name="one_two")})
+    claim = claim_next(study, folder)
+    assert claim is not None
+
+    def write(kind: str, message: str) -> str:
+        failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type=kind, error_message=message)
+        write_ended_note(claim.trial, claim.record, failed, None, folder)
+        return get_note(claim.trial)
+
+    return write
+
+
+HOSTILE = [
+    "```\n<img src=x onerror=alert(1)>",
+    "~~~\n# heading",
+    "[a](javascript:alert(1))",
+    "</code></pre><script>alert(1)</script>",
+    "    ````\n| a | b |\n|---|---|",
+    "\x85```\u2028```\n```",
+]
+
+
+@given(message=ANY.filter(str.strip) | st.sampled_from(HOSTILE), kind=st.sampled_from(["", "OSError"]))
+def test_an_error_in_a_note_is_text_and_nothing_else(
+    message: str, kind: str, write_note: Callable[[str, str], str]
+) -> None:
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(write_note(kind, message))
+    kinds = [token.type for token in tokens] + [child.type for token in tokens for child in token.children or ()]
+    (block,) = [token for token in tokens if token.type == "fence"]
+    assert block.info == "text"
+    assert kinds.count("heading_open") == 1
+    assert kinds.count("list_item_open") == 3
+    assert not {"html_block", "html_inline", "link_open", "image", "code_block"} & set(kinds)
+    told = f"{kind}: {message}" if kind else message
+    words = re.findall(r"[0-9A-Za-z<>()]+", told.encode("utf-8", "ignore").decode())
+    assert [word for word in words if word not in block.content] == []

@@ -1,0 +1,98 @@
+"""Links that somebody put into the output folder: nothing outside of it is written, removed or created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search_spaces import ConfigurationError
+from studies import OutputFolder, default_storage_url
+from studies.file_locks import try_lock
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> OutputFolder:
+    """A claimed folder."""
+    folder = OutputFolder(tmp_path / "out")
+    folder.claim("khmer-ocr", default_storage_url(folder.path))
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder elsewhere with a precious file."""
+    path = tmp_path / "outside"
+    path.mkdir()
+    (path / "precious").write_text("precious")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "artifacts",
+        "study.db",
+        "study.db-journal",
+        ".study/study.lock",
+        ".study/unfinished.db",
+        ".study/database.lock",
+        ".study/model_config.yaml",
+        ".study/leases",
+        ".study/leases/0003.lock",
+    ],
+)
+@pytest.mark.parametrize("target", ["outside", "outside/precious", "outside/new"])
+def test_a_link_that_leads_out_is_refused_before_anything_is_written(
+    name: str, target: str, folder: OutputFolder, outside: Path, tmp_path: Path
+) -> None:
+    link = folder.path / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(ConfigurationError) as caught:
+        folder.claim("khmer-ocr", default_storage_url(folder.path))
+    assert str(caught.value) == (
+        f"output folder {folder.path}: {link} is a link that leads out of it, to {tmp_path / target}; "
+        "remove the link, or put here what it leads to"
+    )
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"precious": "precious"}
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "logs/training.log", "metrics.jsonl", "tensorboard", "a/b/c"])
+def test_a_trial_with_a_link_that_leads_out_is_not_worked_on(name: str, folder: OutputFolder, outside: Path) -> None:
+    link = folder.path / "one" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    with pytest.raises(ConfigurationError, match=r"leads out of it, to .*outside; remove the link"):
+        folder.trial_dir_for_work("one")
+    assert not folder.holds(link)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_links_that_stay_inside_and_a_folder_that_is_reached_by_one_are_fine(
+    relative: bool, folder: OutputFolder, tmp_path: Path
+) -> None:
+    (folder.path / "big").mkdir()
+    (folder.path / "one").mkdir()
+    (folder.path / "one" / "checkpoints").symlink_to("../big" if relative else folder.path / "big")
+    (tmp_path / "link").symlink_to(folder.path)
+    for place in (folder, OutputFolder(tmp_path / "link")):
+        place.check("khmer-ocr", default_storage_url(folder.path))
+        assert place.trial_dir_for_work("one") == place.path / "one"
+        assert place.holds(place.path / "one" / "checkpoints")
+
+
+def test_links_of_others_in_the_folder_keep_nobody_from_working(folder: OutputFolder, outside: Path) -> None:
+    (folder.path / "my notes").symlink_to(outside)
+    folder.check("khmer-ocr", default_storage_url(folder.path))
+    assert folder.trial_dir_for_work("one") == folder.path / "one"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_lock_is_taken_through_a_link(there: bool, tmp_path: Path, outside: Path) -> None:
+    target = outside / ("precious" if there else "new")
+    (tmp_path / "0001.lock").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        try_lock(tmp_path / "0001.lock")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"precious": "precious"}

@@ -1,0 +1,55 @@
+"""The corpus: bad files, names, options and storage URLs, each with all that must be said about it.
+
+Each YAML file beside this one is an area: a command (`argv`), the file that the inputs are written to (`file`), and
+the inputs by name. An input has a `text` (or bytes) for the file, or an `argv` of its own, and what it must be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+AREAS = sorted(Path(__file__).parent.glob("*.yaml"))
+
+
+def _inputs() -> Iterator[Any]:
+    for path in AREAS:
+        area = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, entry in area["inputs"].items():
+            yield pytest.param(area, entry, id=f"{path.stem}: {name}")
+
+
+@pytest.mark.parametrize(("area", "entry"), list(_inputs()))
+def test_bad_input_is_refused_with_all_that_is_to_be_said(area, entry, here, places, refused) -> None:
+    for name, text in area.get("files", {}).items():
+        write(here / name, text, places)
+    if "text" in entry:
+        write(here / area["file"], entry["text"], places)
+    assert refused(entry.get("argv", area.get("argv"))) == entry["told"]
+
+
+def write(path: Path, text: str | bytes, places: dict[str, str]) -> None:
+    if isinstance(text, str):
+        for name, place in places.items():
+            text = text.replace(name, place)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_the_corpus_is_large_and_says_no_less_than_it_should() -> None:
+    entries = [param.values[1] for param in _inputs()]
+    assert len(entries) >= 300
+    assert {path.stem for path in AREAS} >= {
+        "configuration",
+        "metadata",
+        "models",
+        "names",
+        "options",
+        "space",
+        "storage",
+    }
+    told = [text for entry in entries for text in entry["told"]]
+    assert [text for text in told if ";" not in text and "expected" not in text and not text.startswith("...")] == []

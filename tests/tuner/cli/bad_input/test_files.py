@@ -1,0 +1,120 @@
+"""Configuration files that are no files, or none that can be read; and what is told once a study is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+COMMANDS = [["run", "--config"], ["validate"]]
+
+
+@pytest.fixture
+def odd_files(here: Path) -> None:
+    (here / "folder").mkdir()
+    (here / "folder" / "inside.yaml").write_text("experiments: {a: {}}")
+    (here / "loop.yaml").symlink_to("loop.yaml")
+    (here / "dangling.yaml").symlink_to("gone.yaml")
+    os.mkfifo(here / "pipe.yaml")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("folder", "folder: is a folder; name a YAML file in it: inside.yaml"),
+        ("pipe.yaml", "pipe.yaml: is a pipe or a device, and is read more than once; name a YAML file"),
+        ("/dev/null", "/dev/null: is a pipe or a device, and is read more than once; name a YAML file"),
+        ("/dev/zero", "/dev/zero: is a pipe or a device, and is read more than once; name a YAML file"),
+        ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its rights"),
+        (
+            "dangling.yaml",
+            "configuration file not found: dangling.yaml; it is a link to gone.yaml, which leads nowhere; mend it",
+        ),
+        (
+            "loop.yaml",
+            "configuration file not found: loop.yaml; it is a link to loop.yaml, which leads nowhere; mend it",
+        ),
+        (
+            "pipe.yml",
+            "configuration file not found: pipe.yml; looked for <here>/pipe.yml and <package>/pipe.yml; "
+            "did you mean <here>/pipe.yaml?",
+        ),
+    ],
+)
+def test_what_is_no_configuration_file(refused, odd_files, command, name, told):
+    assert refused([*command, name]) == [told]
+
+
+@pytest.mark.parametrize("key", ["--config", "--space"])
+def test_the_same_holds_for_search_spaces(refused, odd_files, key):
+    argv = {"--config": "<config>"} | {key: "pipe.yaml"}
+    (told,) = refused(["run", *(word for pair in argv.items() for word in pair)])
+    assert told == "pipe.yaml: is a pipe or a device, and is read more than once; name a YAML file"
+
+
+@pytest.mark.parametrize("command", ["status", "export", "resume", "stop", "report", "best", "dashboard"])
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("x" * 300, "there is no such folder; name the --output-dir of a study"),
+        ("\x1b[31mred", "<here>/\\x1b[31mred: there is no such folder"),
+        ("<config>", "<config>: "),
+    ],
+)
+def test_output_folders_that_cannot_be(refused, command, folder, told):
+    assert told in "\n".join(refused([command, "--output-dir", folder]))
+
+
+@pytest.mark.parametrize(
+    "command", [["export", "--results-file"], ["report", "--out"], ["best", "--out"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("pipe.yaml", "this is a device or a pipe; name a file"),
+        ("x" * 300, "a file's or folder's name has at most 255 bytes; name another file"),
+        ("a\tb", "found the character '\\t' in the path, which no name should have; name another file"),
+        ("folder", "this is a folder; name a file"),
+        ("no/such/file", "there is no folder <here>/no/such; create it first"),
+    ],
+)
+def test_places_where_no_file_can_be_written(refused, run_study, odd_files, command, path, told):
+    (problem,) = refused([*command, path, "--output-dir", str(run_study.folder)])
+    assert problem.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--storage", "nonsense"], "storage URL: found 'nonsense'; it has no scheme; write sqlite:///<here>/nonsense"),
+        (["--study", "another"], "it belongs to the study 'khmer-ocr', not to 'another'; choose another --output-dir"),
+        (["--storage", "sqlite:///other.db"], "give that as --storage, or choose another --output-dir"),
+    ],
+)
+def test_what_does_not_fit_a_study_that_is_there(refused, run_study, argv, told):
+    assert told in "\n".join(refused([*run_study.run_again, *argv]))
+
+
+def test_a_changed_experiment_is_refused_with_the_difference(refused, run_study, here):
+    text = run_study.config.read_text(encoding="utf-8")
+    (here / "changed.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"), encoding="utf-8")
+    told = refused(["run", "--config", "changed.yaml", "--output-dir", str(run_study.folder)])
+    assert len(told) == 2
+    assert all("batch_size" in text for text in told)
+
+
+def test_all_problems_of_options_and_files_come_at_once(refused, here):
+    (here / "wrong.yaml").write_text("experiments: {a: {model: {name: no_such}, training: {batchsize: 3}}}")
+    argv = ["--device", "gpu", "--seed", "x", "--storage", "sqlite://", "--study", "a/b", "--results-file", "no/r.json"]
+    assert len(refused(["run", "--config", "wrong.yaml", *argv])) == 7
+
+
+def test_a_file_far_too_large_is_no_configuration(refused, here):
+    (here / "large.yaml").write_text("# filler\n" * 40_000)
+    (told,) = refused(["run", "--config", "large.yaml"])
+    assert told == (
+        "large.yaml: larger than 256 KiB, so it is no configuration; name a configuration file "
+        "(a dataset's metadata.yaml belongs under data: metadata_path:)"
+    )

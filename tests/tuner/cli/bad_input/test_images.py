@@ -1,0 +1,129 @@
+"""Image files that are none, are damaged, or would fill the memory: in a dataset, and given to `predict`."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+FORMATS = (
+    "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AVIF, JPEG2000, or its beginning is damaged"
+)
+TOO_MANY_PIXELS = "it has more than 50 million pixels"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, pixels: bytes = b"", *, extra: bytes = b"") -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+GOOD = png(128, 64, (b"\0" + bytes(range(128))) * 64)
+IMAGES = {
+    "zero bytes": (b"", "the file is empty"),
+    "text": (b"no picture at all", FORMATS),
+    "HTML": (b"<!DOCTYPE html><html><body>404</body></html>", FORMATS),
+    "SVG with a script": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', FORMATS),
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", FORMATS),
+    "PostScript, which Pillow would run": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", FORMATS),
+    "a ZIP file": (b"PK\x03\x04" + bytes(60), FORMATS),
+    "the signature alone": (GOOD[:8], FORMATS),
+    "no width and no height": (png(0, 0), FORMATS),
+    "cut off in the middle": (GOOD[: len(GOOD) // 2], "truncated"),
+    "a flipped bit": (GOOD[:60] + bytes([GOOD[60] ^ 255]) + GOOD[61:], "broken"),
+    "fewer pixels than it says": (png(2000, 1000, b"\0" * 10), "truncated"),
+    "a bomb of pixels": (png(60_000, 60_000), TOO_MANY_PIXELS),
+    "the largest size that PNG has": (png(2**31 - 1, 2**31 - 1), TOO_MANY_PIXELS),
+    "a bomb of text": (
+        png(8, 8, bytes(72), extra=chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000)))),
+        "too large",
+    ),
+}
+
+
+def named(number: int) -> str:
+    return f"{number:02}.png"
+
+
+@pytest.fixture
+def images(here: Path) -> list[Path]:
+    paths = [here / named(number) for number in range(len(IMAGES))]
+    for path, (content, _) in zip(paths, IMAGES.values(), strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def test_predict_names_every_one_of_them(refused, images, run_study):
+    checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
+    told = refused(["predict", *(path.name for path in images), "--checkpoint", str(checkpoint)])
+    for path, (_, reason), text in zip(images, IMAGES.values(), told, strict=True):
+        assert text.startswith(f"{path.name}: the file cannot be read as a picture: ")
+        assert reason in text
+        assert text.endswith("; name a picture, or make it again")
+
+
+def test_predict_says_what_is_no_file(refused, here, run_study):
+    checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
+    (here / "empty").mkdir()
+    (here / "picture_1.png").write_bytes(GOOD)
+    os.mkfifo(here / "pipe.png")
+    with (here / "huge.png").open("wb") as file:
+        file.truncate(300 * 10**6)  # sparse
+    cases = {
+        "pcture_1.png": "there is no such file; did you mean 'picture_1.png'?",
+        "nothing like it": "there is no such file; check the name",
+        "no/such/folder.png": "there is no such file; check the path",
+        "empty": "the folder holds no pictures (.avif,",
+        "pipe.png": "it is no regular file",
+        "huge.png": "it has 300 MB, more than 256",
+        "picture_1.png/x.png": "Not a directory",
+        "/dev/null": "it is no regular file",
+        "x" * 300: "File name too long",
+        "\x1b[31mred.png": "there is no such file",
+    }
+    told = refused(["predict", *cases, "--checkpoint", str(checkpoint)])
+    assert len(told) == len(cases)
+    assert [text for text, reason in zip(told, cases.values(), strict=True) if reason not in text] == []
+
+
+@pytest.fixture
+def dataset(here: Path, images: list[Path]) -> list[Path]:
+    """A dataset whose training images are all bad; its configuration is `c.yaml`."""
+    samples = "".join(f"  - {{image_path: {path.name}, label: ១}}\n" for path in images)
+    (here / "good.png").write_bytes(GOOD)
+    (here / "metadata.yaml").write_text(
+        f"train:\n  samples:\n{samples}val:\n  samples:\n  - {{image_path: good.png, label: ២}}\n", encoding="utf-8"
+    )
+    (here / "c.yaml").write_text("experiments: {a: {data: {metadata_path: metadata.yaml}}}")
+    return images
+
+
+@pytest.mark.parametrize("command", [["run", "--config"], ["validate"]], ids=" ".join)
+def test_a_dataset_with_all_of_them_is_refused_and_leaves_no_cache(refused, dataset, command):
+    told = refused([*command, "c.yaml"])
+    for path, (_, reason), text in zip(dataset, IMAGES.values(), told, strict=True):
+        assert text.startswith(f"<here>/{path.name}: cannot be read as an image: ")
+        assert reason in text
+        assert text.endswith("; make or copy it again")
+
+
+def test_a_dataset_with_a_pipe_and_a_huge_file_is_refused_at_once(refused, dataset, here):
+    for path in dataset:
+        path.write_bytes(GOOD)
+    dataset[0].unlink()
+    os.mkfifo(dataset[0])
+    with dataset[1].open("wb") as file:
+        file.truncate(300 * 10**6)  # sparse
+    (pipe,) = refused(["run", "--config", "c.yaml"])
+    assert "00.png" in pipe
+    assert "its image does not exist" in pipe
+    dataset[0].unlink()
+    dataset[0].write_bytes(GOOD)
+    (huge,) = refused(["run", "--config", "c.yaml"])
+    assert huge.endswith("01.png: cannot be read as an image: it has 300 MB, more than 256; make or copy it again")

@@ -1,0 +1,163 @@
+"""Disks that are full or read-only: real ones, in memory, that are mounted for a test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import RowState, load_study, study_status
+
+Cli = Callable[..., Any]
+Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
+Experiments = Callable[..., Path]
+Fill = Callable[[Path, int], Path]
+
+KB = 2**10
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+def results(path: Path) -> Any:
+    """Read what a run found, without what is another each time."""
+    read = json.loads(path.read_text(encoding="utf-8"))
+    return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
+
+
+@pytest.fixture
+def config(write_config: Experiments) -> Path:
+    training = {"num_epochs": 3, "use_tensorboard": True, "log_every_n_steps": 1}
+    return write_config({"first": {"training": training}, "second": {"training": training}})
+
+
+@pytest.fixture
+def undisturbed(cli: Cli, config: Path, here: Path) -> Any:
+    done = cli("run", "--config", config, "--output-dir", "undisturbed", "--results-file", "undisturbed.json")
+    assert done.code == 0, done.err
+    return results(here / "undisturbed.json")
+
+
+@pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])
+def test_a_full_disk_is_told_and_nothing_is_lost(
+    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
+) -> None:
+    ballast = fill(disk, free_bytes)
+    run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
+    stopped = cli(*run)
+    assert stopped.code == 2, stopped.err
+    (error,) = [line for line in stopped.err.splitlines() if line.startswith("error: ")]
+    assert f"{disk}/out" in error
+    assert "make room on that disk" in error
+    assert "Traceback" not in stopped.err + stopped.out
+    ballast.unlink()
+    done = cli(*run)
+    assert done.code == 0, done.err
+    assert results(here / "results.json") == undisturbed
+
+
+def test_a_disk_that_stays_full_uses_no_trial_up(
+    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
+) -> None:
+    ballast = fill(disk, 448 * KB)
+    run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
+    for _ in range(5):
+        assert cli(*run).code == 2
+    ballast.unlink()
+    assert cli(*run).code == 0
+    assert results(here / "results.json") == undisturbed
+
+
+def test_workers_side_by_side_tell_a_full_disk_too(
+    disk: Path, fill: Fill, config: Path, here: Path, shell: Shell
+) -> None:
+    ballast = fill(disk, 448 * KB)
+    run = ["khmer-tuner", "run", "--config", str(config), "--output-dir", str(disk / "out"), "--workers", "2"]
+    stopped = shell(run, here)
+    assert stopped.returncode == 2, stopped.stderr
+    errors = [line for line in stopped.stderr.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert all("make room on that disk" in error for error in errors)
+    assert "Traceback" not in stopped.stderr
+    ballast.unlink()
+    done = shell(run, here)
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_that_find_no_room_are_exported_later(
+    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path
+) -> None:
+    ballast = fill(disk, 0)
+    stopped = cli("run", "--config", config, "--output-dir", "out", "--results-file", disk / "results.json")
+    assert stopped.code == 2
+    assert f"error: {disk}/results.json: No space left on device" in stopped.err
+    assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.COMPLETED] * 2
+    ballast.unlink()
+    assert cli("export", "--output-dir", "out", "--results-file", disk / "results.json").code == 0
+    assert len(results(disk / "results.json")) == 2
+
+
+def test_a_read_only_disk_is_told_and_what_is_on_it_can_be_read(
+    disk: Path, cli: Cli, config: Path, here: Path, shell: Shell
+) -> None:
+    run = ["run", "--config", str(config), "--output-dir", str(disk / "out"), "--results-file", "results.json"]
+    # In a process of its own: a disk with files open for writing does not become read-only.
+    assert shell(["khmer-tuner", *run], here).returncode == 0
+    expected = results(here / "results.json")
+    remount(disk, "ro")
+    for command in (run, ["resume", "--output-dir", disk / "out", "--results-file", "results.json"]):
+        refused = cli(*command)
+        assert refused.code == 2
+        assert f"{disk}/out; make its disk writable" in refused.err
+        assert "Traceback" not in refused.err
+    assert cli("status", "--output-dir", disk / "out").code == 0
+    assert cli("export", "--output-dir", disk / "out", "--results-file", "exported.json").code == 0
+    assert results(here / "exported.json") == expected
+    remount(disk, "rw")
+    assert cli(*run).code == 0
+
+
+def test_nothing_begins_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, here: Path) -> None:
+    remount(disk, "ro")
+    refused = cli("run", "--config", config, "--output-dir", disk / "out")
+    assert refused.code == 2
+    assert str(disk) in refused.err
+    assert "Traceback" not in refused.err
+    assert not any(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("data --samples 20 --test-samples 5 --out {disk}/data", "{disk}/data"),
+        ("report --output-dir {study} --out {disk}/report.html", "{disk}/report.html"),
+        ("best --output-dir {study} --out {disk}/best.yaml", "{disk}/best"),
+        ("export --output-dir {study} --results-file {disk}/results.json", "{disk}/results.json"),
+        ("export --output-dir {study} --format csv --results-file {disk}/trials.csv", "{disk}/trials.csv"),
+        ("enqueue --output-dir {disk}/study --trials 1", "{disk}/study/study.db"),
+        ("stop --output-dir {disk}/study", "{disk}/study/study.db"),
+        ("search --output-dir {disk}/study --trials 1", "{disk}/study/study.db"),
+        ("resume --output-dir {disk}/study --retry-failed", "{disk}/study/study.db"),
+    ],
+    ids=lambda words: words.split()[0],
+)
+def test_every_command_that_writes_tells_a_full_disk(
+    command: str, named: str, disk: Path, fill: Fill, cli: Cli, copy_of_the_study: Path
+) -> None:
+    shutil.copytree(copy_of_the_study, disk / "study")
+    before = sorted((disk / "study").rglob("*"))
+    fill(disk, 0)
+    stopped = cli(*command.format(disk=disk, study=copy_of_the_study).split())
+    assert stopped.code == 2, stopped.err
+    (error,) = [line for line in stopped.err.splitlines() if line.startswith("error: ")]
+    assert named.format(disk=disk) in error
+    assert "room" in error or "free some space" in error
+    assert "Traceback" not in stopped.err
+    assert sorted((disk / "study").rglob("*")) == before
+    assert cli("status", "--output-dir", disk / "study").code == 0

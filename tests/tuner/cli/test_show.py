@@ -1,0 +1,107 @@
+"""``show``: all that is known of one trial."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+
+def section(out: str, title: str) -> list[str]:
+    """The lines below a title, up to the next blank line."""
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(title))
+    end = next((number for number in range(start, len(lines)) if not lines[number].strip()), len(lines))
+    return [line.rstrip() for line in lines[start + 1 : end]]
+
+
+@pytest.mark.parametrize("trial", ["1", "ខ្មែរ"])
+def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, run_study: Any) -> None:
+    shown = cli("show", trial, "--output-dir", run_study.folder)
+    assert (shown.code, shown.err) == (0, "")
+    headline, *_ = shown.out.splitlines()
+    assert headline.startswith("trial 1, ខ្មែរ: completed, max epochs, 2 of 2 epochs, best val_char_accuracy 0.")
+    settings = dict(line.split(maxsplit=1) for line in section(shown.out, "settings"))
+    # What the search space varies, and what is not at its default; not where or how it is trained.
+    assert (settings["model_name"], settings["batch_size"], settings["num_epochs"]) == ("tiny", "8", "2")
+    assert not settings.keys() & {"metadata_path", "device", "experiment_name", "seed"}
+    header, *epochs = section(shown.out, "epochs, on validation data")
+    assert header.split()[:3] == ["epoch", "char", "seq"]
+    assert [line.lstrip("* ").split()[0] for line in epochs] == ["1", "2"]
+    assert [line.lstrip().startswith("*") for line in epochs].count(True) == 1
+    _, attempt = section(shown.out, "worked on by")
+    assert attempt.endswith("0 enqueued")
+    assert section(shown.out, "end of the log")[-1].endswith("ended: max_epochs, best epoch " + best_epoch(epochs))
+    assert shown.out.rstrip().endswith(f"folder: {run_study.folder / 'ខ្មែរ'}")
+
+
+def best_epoch(epochs: list[str]) -> str:
+    return next(line for line in epochs if line.lstrip().startswith("*")).split()[1]
+
+
+def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any) -> None:
+    shown = cli("show", "broken", "--output-dir", run_study.folder)
+    assert shown.code == 0
+    headline, error, *_ = shown.out.splitlines()
+    assert headline == "trial 0, broken: failed, failed, 0 of 2 epochs"
+    assert error.startswith("error: ")
+    assert "checkpoints" in error
+    assert "epochs, on validation data" not in shown.out
+    assert any("Error" in line for line in section(shown.out, "end of the log"))
+
+
+def test_json_has_everything_and_agrees_with_the_results(cli: Any, run_study: Any) -> None:
+    shown = cli("show", "1", "--json", "--output-dir", run_study.folder)
+    trial = json.loads(shown.out)
+    results = json.loads(run_study.results.read_text(encoding="utf-8"))
+    (result,) = [entry for entry in results["all_results"] if entry["experiment_name"] == "ខ្មែរ"]
+    assert (trial["number"], trial["name"], trial["kind"], trial["state"]) == (1, "ខ្មែរ", "preset", "completed")
+    assert trial["outcome"]["best_val_char_accuracy"] == result["best_val_char_accuracy"]
+    assert [epoch["epoch"] for epoch in trial["epochs"]] == [1, 2]
+    assert trial["best_value"] == max(epoch["val_char_accuracy"] for epoch in trial["epochs"])
+    assert trial["config"]["model_name"] == "tiny"
+    assert [attempt["after"] for attempt in trial["attempts"]] == ["waiting"]
+    assert (trial["worker_pid"], trial["folder"]) == (None, str(run_study.folder / "ខ្មែរ"))
+    assert trial["log"][-1].split("ended: ")[1].startswith("max_epochs")
+
+
+def test_a_trial_that_waits_has_no_settings_yet(cli: Any, copy_of_the_study: Any) -> None:
+    assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
+    shown = cli("show", "search_0002", "--output-dir", copy_of_the_study)
+    assert shown.code == 0
+    assert [line for line in shown.out.splitlines() if line] == [
+        "trial 2, search_0002: waiting",
+        "settings: not drawn yet",
+        f"folder: {copy_of_the_study / 'search_0002'}",
+    ]
+
+
+def test_nothing_in_a_log_moves_the_cursor(cli: Any, copy_of_the_study: Any) -> None:
+    with (copy_of_the_study / "ខ្មែរ" / "logs" / "training.log").open("a") as log:
+        log.write("evil \x1b[2J\x1b]0;title\x07 end")
+    shown = cli("show", "1", "--output-dir", copy_of_the_study).out
+    assert section(shown, "end of the log")[-1] == r"  evil \x1b[2J\x1b]0;title\x07 end"
+
+
+def test_of_many_epochs_some_are_shown_and_the_last_among_them(cli: Any, copy_of_the_study: Any) -> None:
+    metrics = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
+    epoch = json.loads(metrics.read_text().splitlines()[0])
+    lines = [json.dumps(epoch | {"epoch": number, "val_char_accuracy": number / 101}) for number in range(1, 102)]
+    metrics.write_text("\n".join(lines) + "\n")
+    _, *shown = section(cli("show", "1", "--output-dir", copy_of_the_study).out, "epochs, on validation data")
+    assert [line.lstrip("* ").split()[0] for line in shown] == [str(number) for number in range(2, 102, 3)]
+    assert shown[-1].lstrip().startswith("*")
+    # The bars rise as the metric does.
+    bars = [line.count("#") for line in shown]
+    assert bars == sorted(bars)
+    assert bars[-1] == 20
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
+)
+def test_a_trial_that_there_is_not_is_told(trial: str, told: str, cli: Any, run_study: Any) -> None:
+    shown = cli("show", trial, "--output-dir", run_study.folder)
+    assert (shown.code, shown.out) == (2, "")
+    assert told in shown.err

@@ -1,0 +1,57 @@
+"""What is legal but senseless is told by every command that takes it, and keeps none of them from working."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SENSELESS = {
+    "training": {"num_epochs": 1, "focal_gamma": 2.0},
+    "scheduler": {"type": "cosine", "warmup_epochs": 3},
+    "early_stopping": {"patience": 5},
+}
+OF_EXPERIMENTS = ["one.training.focal_gamma: ", "one.scheduler.warmup_epochs: ", "one.early_stopping.patience: "]
+OF_SPACE = ["space.label_smoothing: "]
+
+
+@pytest.fixture
+def config(write_config) -> Path:
+    return write_config({"one": SENSELESS})
+
+
+@pytest.fixture
+def space(write_space) -> Path:
+    smoothing = {"low": 0.0, "high": 0.1}
+    return write_space(base={"loss_type": "focal"}, label_smoothing=smoothing, loss_type=None, model_name=None)
+
+
+def warnings_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning: ")]
+
+
+def assert_told(lines: list[str], keys: list[str]) -> None:
+    assert len(lines) == len(keys)
+    assert [key for key in keys if not any(key in line and "never" in line for line in lines)] == []
+
+
+def test_validate_tells_it_of_experiments_and_of_spaces(cli, config, space, tiny_models):
+    of_experiments, of_space = cli("validate", config), cli("validate", space, "--model-config", tiny_models)
+    assert (of_experiments.code, of_space.code) == (0, 0)
+    assert_told(warnings_in(of_experiments.out), OF_EXPERIMENTS)
+    assert_told(warnings_in(of_space.out), OF_SPACE)
+
+
+def test_a_dry_run_tells_it(cli, config, space):
+    shown = cli("run", "--config", config, "--space", space, "--trials", "1", "--dry-run")
+    assert shown.code == 0
+    assert_told(warnings_in(shown.out), OF_EXPERIMENTS + OF_SPACE)
+
+
+def test_a_run_tells_it_and_trains_and_enqueue_tells_it_again(cli, config, space):
+    ran = cli("run", "--config", config, "--space", space)
+    assert ran.code == 0
+    assert_told(warnings_in(ran.err), OF_EXPERIMENTS + OF_SPACE)
+    enqueued = cli("enqueue", "--config", config)
+    assert enqueued.code == 0
+    assert_told(warnings_in(enqueued.err), OF_EXPERIMENTS)

@@ -1,0 +1,60 @@
+"""Readings of any scores, against references that go one class at a time."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tuner.data.vocabulary import BLANK, EOS, PAD, VOCABULARY_SIZE
+from tuner.models.confidence import ctc_confidence
+from tuner.models.readings import read_attention, read_ctc
+
+
+@st.composite
+def batches(draw: st.DrawFn, least: int = 1) -> list[list[int]]:
+    """The likeliest class at each step of a few images."""
+    steps = draw(st.integers(least, 16))
+    # Few different classes, so that repeats, blanks and ends come often.
+    classes = st.sampled_from([0, 1, 9, EOS, PAD, BLANK, BLANK])
+    return draw(st.lists(st.lists(classes, min_size=steps, max_size=steps), min_size=1, max_size=4))
+
+
+def scores_of(batch: list[list[int]]) -> Tensor:
+    noise = torch.rand(len(batch), len(batch[0]), VOCABULARY_SIZE, generator=torch.Generator().manual_seed(0))
+    return noise + 2 * torch.nn.functional.one_hot(torch.tensor(batch), VOCABULARY_SIZE)
+
+
+def padded(digits: list[int], length: int) -> list[int]:
+    return [*digits, EOS, *[PAD] * length][:length]
+
+
+@given(batch=batches(), length=st.integers(2, 10))
+def test_ctc_reads_like_the_definition(batch: list[list[int]], length: int) -> None:
+    expected = [padded([value for value, _ in groupby(row) if value < EOS], length) for row in batch]
+    assert read_ctc(scores_of(batch), length).tolist() == expected
+
+
+@given(batch=batches())
+def test_attention_reads_like_the_definition(batch: list[list[int]]) -> None:
+    expected = [padded(row[: row.index(EOS)], len(row)) if EOS in row else row for row in batch]
+    assert read_attention(scores_of(batch)).tolist() == expected
+
+
+@given(batch=batches(least=4), length=st.integers(2, 10))
+def test_reading_twice_or_one_by_one_reads_the_same(batch: list[list[int]], length: int) -> None:
+    scores = scores_of(batch)
+    assert torch.equal(read_ctc(scores, length), torch.cat([read_ctc(one, length) for one in scores.split(1)]))
+    rows = read_attention(scores)
+    assert torch.equal(rows, torch.cat([read_attention(one) for one in scores.split(1)]))
+    assert torch.equal(rows, read_attention(torch.nn.functional.one_hot(rows, VOCABULARY_SIZE)))
+
+
+@given(batch=batches(least=9))
+def test_a_confidence_is_a_probability(batch: list[list[int]]) -> None:
+    scores = scores_of(batch)
+    confidence = ctc_confidence(scores, read_ctc(scores, 9))
+    assert bool(((confidence >= 0) & (confidence <= 1)).all())

@@ -1,0 +1,31 @@
+"""Whatever is to be shown, a terminal shows it, in the room that there is, and does not obey it."""
+
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from tuner.screen import cut, printable, spare_cells
+
+TEXT = st.text(max_size=40) | st.text("កខគ្មាោេ៌a\N{COMBINING ACUTE ACCENT}字", max_size=40)
+
+
+@given(text=TEXT)
+@example("\x1b]0;title\x07\r\n\u202e\udcff")
+def test_what_is_printed_is_one_line_without_control_characters(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+    # Once more, nothing changes: messages go through several hands.
+    assert printable(shown) == shown
+    shown.encode()
+
+
+@given(text=TEXT.map(printable), cells=st.integers(1, 40))
+def test_what_is_cut_fits_and_says_so(text: str, cells: int) -> None:
+    shown = cut(text, cells)
+    assert cell_len(shown) + spare_cells(shown) <= cells
+    if shown != text:
+        assert shown.endswith("…")
+        assert text.startswith(shown[:-1])

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WriteConfig = Callable[..., Path]
+WriteSpace = Callable[..., Path]
+
+TRIALS = 200
+WORKER = Path(__file__).with_name("memory_worker.py")
+
+
+@pytest.mark.slow
+def test_two_hundred_trials_in_one_process_take_no_more_memory_than_ten(
+    write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
+) -> None:
+    config = write_config({"one": {"training": {"num_epochs": 1, "use_tensorboard": True}}})
+    space = write_space(base={"num_epochs": 1})
+    done = subprocess.run(
+        [sys.executable, str(WORKER), str(config), str(space), str(tmp_path / "out"), str(TRIALS - 1)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used = [float(line) for line in done.stdout.split()]
+    assert len(used) == TRIALS
+    assert max(used[10:]) <= 1.05 * used[9], " ".join(f"{mib:.0f}" for mib in used)
