@@ -33,7 +33,11 @@ def started(words: list[str], folder: Path, threads: int) -> Iterator[subprocess
         threads: Threads of the libraries that it computes with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": _import_path(),
+        "TMPDIR": str(folder),  # where PyTorch makes a cache folder when it is asked for FLOPs, and leaves it
+    }
     environment.pop("KHMER_TUNER_STORAGE", None)
     with output_of(folder).open("wb") as output:
         # In a group of its own: Ctrl-C reaches us alone, and it through us.

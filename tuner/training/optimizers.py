@@ -15,9 +15,7 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     """Build the optimizer of a configuration.
 
     ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
-    themselves (Loshchilov and Hutter 2019). Both divide by the largest second moment so far (Reddi et al. 2018,
-    "On the Convergence of Adam and Beyond"): with the current one, which a good fit makes small, a single hard batch
-    threw trainings at a constant rate back by several epochs. The fused kernel updates all parameters in one pass.
+    themselves (Loshchilov and Hutter 2019). The fused kernel updates all parameters in one pass.
 
     Raises:
         ValueError: `optimizer_type` is neither.
@@ -31,7 +29,6 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
         lr=config.learning_rate,
         betas=(beta1, beta2),
         weight_decay=config.weight_decay,
-        amsgrad=True,
         fused=True,
     )
     return optimizer
