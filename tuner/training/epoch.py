@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -70,7 +71,9 @@ def train_epoch(
     steps_before = (epoch - 1) * len(batches)
     on_batch(0, len(batches))
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        loss, scores = train_step(training, (images, labels))
+        with _rising_rate(training, epoch, step / len(batches)):
+            learning_rate = training.learning_rate
+            loss, scores = train_step(training, (images, labels))
         weight = training.loss.count(labels)
         total, count = total + loss * weight, count + weight
         accuracy.update(training.model.read(scores), labels)
@@ -78,9 +81,30 @@ def train_epoch(
             # The one place in the loop that waits for the device (CTC's loss does too: it wants lengths on the CPU).
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
-            recorder.step(steps_before + step, float(loss), training.learning_rate)
+            recorder.step(steps_before + step, float(loss), learning_rate)
         on_batch(step, len(batches))
     return float(total / count), accuracy
+
+
+@contextmanager
+def _rising_rate(training: Training, epoch: int, share: float) -> Iterator[None]:
+    """Let the learning rate rise from nothing through the first epoch, unless the schedule has a warm-up of its own.
+
+    Adam's first steps are as large as the later ones, on the evidence of a few gradients; at a high rate, trainings
+    came out of them now and then in a state from which they learned at half the pace (Ma and Yarats 2021, "On the
+    adequacy of untuned warmup for adaptive optimization").
+    """
+    config = training.config
+    if epoch > 1 or (config.scheduler_type == "cosine" and config.warmup_epochs > 0):
+        yield
+        return
+    groups = training.optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate * share
+    yield
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,7 +39,8 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -
 
     ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
     `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs in which
-    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three.
+    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Where there
+    is no warm-up, the training lets the steps of the first epoch rise to the initial rate.
 
     Raises:
         ValueError: `scheduler_type` is none of these.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from search_spaces import ModelDefinition, TrainingConfig
 from tuner.data.batches import SplitBatches, TrainingData, validation_batches
@@ -344,3 +345,26 @@ def test_a_shipped_model_on_several_threads_is_resumed_to_the_same_bits(
     finally:
         torch.set_num_threads(1)
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rises"),
+    [
+        ({"scheduler_type": "steplr"}, True),
+        ({"scheduler_type": "plateau"}, True),
+        ({"scheduler_type": "cosine", "warmup_epochs": 0}, True),
+        ({"scheduler_type": "cosine", "warmup_epochs": 1}, False),
+    ],
+)
+def test_the_rate_rises_through_the_first_epoch_where_there_is_no_warmup(
+    schedule: dict[str, Any], rises: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    config = tiny_config(num_epochs=2, log_every_n_steps=1, use_tensorboard=True, learning_rate=1e-3, **schedule)
+    result = run(config, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rates = [event.value for event in events.Scalars("learning_rate_step")]
+    steps = len(rates) // 2
+    initial = result.history[0].learning_rate
+    expected = [initial * (step + 1) / steps if rises else initial for step in range(steps)]
+    assert rates[:steps] == pytest.approx(expected)
+    assert rates[steps:] == pytest.approx([result.history[1].learning_rate] * steps)
