@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -24,10 +23,9 @@ from injecting.plan import Injection, plan
 from injecting.preload import begin_again_preloaded
 from injecting.summary import story_line, summary
 from killing.picture import Picture
-from killing.processes import HarnessError, in_fork, in_forks, prepare, work_folder
+from killing.processes import DIFFERENT, EQUAL, in_fork, in_forks, prepare, run_harness
 from killing.small_study import SmallStudy
 
-EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
 EXAMPLES = """\
 examples:
   python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
@@ -40,17 +38,9 @@ exit code: 0 all is as it should be, 1 something is not (its folders are kept), 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
-    try:
-        begin_again_preloaded()
-        folder = work_folder(options.folder, "fault_harness_")
-        print(f"seed {options.seed}, in {folder}", flush=True)
-        code = _inject(options, folder)
-    except HarnessError as error:
-        print(f"error: {error}")
-        return UNKNOWN
-    if code == EQUAL and options.folder is None:
-        shutil.rmtree(folder)
-    return code
+    return run_harness(
+        options.folder, "fault_harness_", options.seed, lambda folder: _inject(options, folder), begin_again_preloaded
+    )
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

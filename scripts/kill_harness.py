@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,12 +18,11 @@ from pathlib import Path
 
 from killing.boundaries import points
 from killing.campaign import Campaign, Reference, Story
-from killing.processes import HarnessError, in_fork, prepare, work_folder
+from killing.processes import DIFFERENT, EQUAL, HarnessError, in_fork, prepare, run_harness
 from killing.schedule import Schedule
 from killing.small_study import SmallStudy
 from killing.summary import story_line, summary
 
-EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
 EXAMPLES = """\
 examples:
   python scripts/kill_harness.py                                200 kills in four minutes
@@ -44,16 +42,7 @@ EVERY_BOUNDARY = 200
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
-    try:
-        folder = work_folder(options.folder, "kill_harness_")
-        print(f"seed {options.seed}, in {folder}", flush=True)
-        code = _kill(options, folder)
-    except HarnessError as error:
-        print(f"error: {error}")
-        return UNKNOWN
-    if code == EQUAL and options.folder is None:
-        shutil.rmtree(folder)
-    return code
+    return run_harness(options.folder, "kill_harness_", options.seed, lambda folder: _kill(options, folder))
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -37,6 +37,10 @@ _LAST_LINES = 12
 _COULD_NOT_START = 70
 
 
+# Exit codes of a harness: nothing differs, something does, it could not do its work.
+EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
+
+
 class HarnessError(Exception):
     """The harness itself does not do what it should; nothing is known of the program then."""
 
@@ -56,6 +60,31 @@ class Ending:
     seconds: float
     code: int | None
     hung: bool = False
+
+
+def run_harness(
+    asked: str | None, prefix: str, seed: int, work: Callable[[Path], int], begin: Callable[[], object] = lambda: None
+) -> int:
+    """Do a harness's work in a folder, which goes when nothing differs, unless it was asked for; return the exit code.
+
+    Args:
+        asked: The folder that was asked for; None for a temporary one.
+        prefix: What the temporary one's name begins with.
+        seed: Of all chance; it is told.
+        work: Works in the folder and returns `EQUAL` or `DIFFERENT`.
+        begin: What comes before there is a folder.
+    """
+    try:
+        begin()
+        folder = work_folder(asked, prefix)
+        print(f"seed {seed}, in {folder}", flush=True)
+        code = work(folder)
+    except HarnessError as error:
+        print(f"error: {error}")
+        return UNKNOWN
+    if code == EQUAL and asked is None:
+        shutil.rmtree(folder)
+    return code
 
 
 def work_folder(asked: str | None, prefix: str) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from decimal import Decimal
 
 import optuna
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import check_distribution_compatibility, distribution_to_json, json_to_distribution
@@ -113,7 +112,6 @@ def test_a_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
     assert domain.holds(distribution.high)
 
 
-@pytest.mark.filterwarnings("error")
 @given(space=spaces(), seed=SEEDS)
 def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(space: SearchSpace, seed: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))

@@ -100,11 +100,13 @@ def _rising_rate(training: Training, epoch: int, share: float) -> Iterator[None]
         return
     groups = training.optimizer.param_groups
     rates = [group["lr"] for group in groups]
-    for group, rate in zip(groups, rates, strict=True):
-        group["lr"] = rate * share
-    yield
-    for group, rate in zip(groups, rates, strict=True):
-        group["lr"] = rate
+    for group in groups:
+        group["lr"] *= share
+    try:
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
