@@ -71,7 +71,7 @@ def train(
         keep_n_checkpoints=config.keep_n_checkpoints,
     )
     _restore(training, checkpoints)
-    if careful and len(training.history) < config.num_epochs:
+    if careful and _end(training, lambda epoch, early_stopping: False) is None:
         _take_fewer_at_once(training, training.images_at_once or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
     recorder = Recorder(
