@@ -10,7 +10,10 @@ from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.folder import OutputFolder, Owner
+from studies.leases import lock_of
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
+from studies.optuna_internals import report_again
+from studies.postgresql import LeaseLost, is_connection_lost
 from studies.presets import (
     PresetState,
     enqueue_presets,
@@ -85,6 +88,7 @@ __all__ = [
     "BegunAfter",
     "Claim",
     "DiskUse",
+    "LeaseLost",
     "OutputFolder",
     "Owner",
     "PresetState",
@@ -122,11 +126,13 @@ __all__ = [
     "final_state",
     "find_study",
     "find_trial",
+    "is_connection_lost",
     "keep_artifact",
     "keep_targets",
     "latest_records",
     "load_study",
     "load_study_for_changes",
+    "lock_of",
     "mask_password",
     "open_storage",
     "open_storage_for_reading",
@@ -140,6 +146,7 @@ __all__ = [
     "refuse_other_search",
     "refuse_other_terms",
     "render_results",
+    "report_again",
     "retry_failed_presets",
     "search_budget",
     "search_settings",

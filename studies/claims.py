@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.file_locks import FileLock, holder_pid, try_lock
 from studies.folder import OutputFolder
-from studies.optuna_internals import continue_trial, set_running_if_waiting
+from studies.leases import Lease, leases_of, this_worker
+from studies.optuna_internals import begin_waiting, continue_trial, take_over_running
 from studies.study_records import own_records
 from studies.trial_record import (
     ATTEMPTS,
@@ -34,7 +32,6 @@ from studies.trial_record import (
 # A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
 MOST_DEATHS = 3
 DEATHS_TO_BE_CAREFUL = 2
-_LET_GO = "let go"
 
 
 @dataclass
@@ -50,7 +47,7 @@ class Claim:
     trial: Trial
     record: TrialRecord
     adopted: bool
-    _lease: FileLock = field(repr=False)
+    _lease: Lease = field(repr=False)
     _released: bool = field(default=False, repr=False)
 
     @property
@@ -88,12 +85,19 @@ class Claim:
         self.trial.study.tell(self.trial, value if complete else None, state=state)
         self.release()
 
+    def check(self) -> None:
+        """Make sure that the trial is this process's still.
+
+        Raises:
+            LeaseLost: Another worker has taken it over: this one was stopped or cut off for so long.
+        """
+        self._lease.check()
+
     def release(self) -> None:
         """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
         if not self._released:
             self._released = True
-            self._lease.write_note(_LET_GO)
-            self._lease.release()
+            self._lease.let_go()
 
     def __enter__(self) -> Claim:
         """Return the claim itself."""
@@ -119,19 +123,19 @@ def claim_next(
     Returns:
         The claim, or None if nothing is left that nobody works on.
     """
+    leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
-        lease = try_lock(folder.lease_path(record.number))
+        lease = leases.try_take(record)
         if lease is None:
             continue
         try:
             claim = _take(study, record.number, lease)
         except BaseException:
-            lease.write_note(_LET_GO)  # an error of the database is no death
-            lease.release()
+            lease.let_go()  # an error of the database is no death
             raise
         if claim is not None:
             return claim
-        lease.release()
+        lease.free()
     return None
 
 
@@ -139,12 +143,10 @@ def unclaimed_trials(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
     """Return how many trials `claim_next` could give out now; it is only read, and no lock is taken."""
-    leases = {record.number: folder.lease_path(record.number) for record in _candidates(study, wanted)}
-    # Most of those that wait have none yet, which is quicker to see than that nobody holds it.
-    free = [number for number, path in leases.items() if not path.exists() or holder_pid(path) is None]
+    holders = leases_of(study, folder).holders(_candidates(study, wanted))
     # One that ended just after the trials were read is free because nothing is left of it to do.
     trials = study.get_trials(deepcopy=False)
-    return sum(not trials[number].state.is_finished() for number in free)
+    return sum(holder is None and not trials[number].state.is_finished() for number, holder in holders.items())
 
 
 def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
@@ -165,34 +167,29 @@ def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> I
         yield from (record for record in records if record.phase is phase and wanted(record))
 
 
-def _take(study: optuna.Study, number: int, lease: FileLock) -> Claim | None:
-    # Only now, under the lease, is the state certain: another worker may have ended the trial or died
-    # meanwhile.
+def _take(study: optuna.Study, number: int, lease: Lease) -> Claim | None:
+    # Only now, under the lease, is the state certain: another worker may have ended the trial or died meanwhile.
     trial = study.get_trials(deepcopy=False)[number]
-    adopted = trial.state == TrialState.RUNNING
-    if not adopted and not (trial.state == TrialState.WAITING and set_running_if_waiting(study, trial)):
+    if trial.state.is_finished():
         return None
-    record = _with_attempt(read_record(trial), trial, _begun_after(adopted, lease))
-    lease.write_note(record.attempts[-1].worker)
-    running = continue_trial(study, trial)
-    running.set_user_attr(ATTEMPTS, [asdict(attempt) for attempt in record.attempts])
-    return Claim(running, replace(record, phase=TrialPhase.RUNNING), adopted, lease)
-
-
-def _begun_after(adopted: bool, lease: FileLock) -> BegunAfter:
-    if not adopted:
-        return BegunAfter.WAITING
-    return BegunAfter.STOP if lease.note == _LET_GO else BegunAfter.DEATH
+    record = read_record(trial)
+    adopted = record.phase is TrialPhase.RUNNING
+    after = BegunAfter.WAITING
+    if adopted:
+        after = BegunAfter.STOP if lease.was_let_go(record) else BegunAfter.DEATH
+    record = _with_attempt(record, trial, after)
+    begin = take_over_running if adopted else begin_waiting
+    if not begin(study, trial, ATTEMPTS, record.attempts_as_stored):
+        return None
+    lease.hold(record)
+    return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), adopted, lease)
 
 
 def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: BegunAfter) -> TrialRecord:
     now = Attempt(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=this_worker(),
         epochs=len(trial.intermediate_values),
         after=after,
     )
-    earlier = record.attempts
-    if after is not BegunAfter.WAITING and not earlier:  # it died between claiming and writing itself down
-        earlier = (replace(now, worker="unknown", after=BegunAfter.WAITING),)
-    return replace(record, attempts=(*earlier, now))
+    return replace(record, attempts=(*record.attempts, now))

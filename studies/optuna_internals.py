@@ -34,6 +34,12 @@ _USER_ATTRIBUTES, _SYSTEM_ATTRIBUTES = (
     )
     for name in ("study_user_attributes", "study_system_attributes")
 )
+_TRIAL_ATTRIBUTES = sqlalchemy.table(
+    "trial_user_attributes",
+    sqlalchemy.column("trial_id", sqlalchemy.Integer),
+    sqlalchemy.column("key", sqlalchemy.String),
+    sqlalchemy.column("value_json", sqlalchemy.Text),
+)
 _JOINT_DRAW = ":relative_params:"
 ARTIFACT_ATTRIBUTE = "artifacts:"
 NOTE_LENGTH = 2045
@@ -49,21 +55,70 @@ def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def set_running_if_waiting(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Turn a waiting trial into a running one in a single statement, so that only one of many can succeed.
+def begin_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
+    """Turn a waiting trial into a running one that carries an attribute, so that only one of many can succeed.
+
+    Args:
+        study: The trial's study.
+        trial: The trial, as it was read.
+        key: The attribute's name; the trial must not have one of that name.
+        text: Its value, as JSON.
 
     Returns:
         Whether it was this call that did it.
     """
     # Optuna keeps naive UTC in the database.
     now = datetime.now(UTC).replace(tzinfo=None)
-    statement = (
+    begin = (
         sqlalchemy.update(_TRIALS)
         .where(_TRIALS.c.trial_id == trial._trial_id, _TRIALS.c.state == TrialState.WAITING)
         .values(state=TrialState.RUNNING, datetime_start=now)
     )
     with rdb_storage(study).engine.begin() as connection:
-        return connection.execute(statement).rowcount == 1
+        if connection.execute(begin).rowcount != 1:
+            return False
+        connection.execute(_new_trial_attribute(trial, key, text))
+    return True
+
+
+def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
+    """Change an attribute of a running trial, so that only one of many can succeed.
+
+    Args:
+        study: The trial's study.
+        trial: The trial, as it was read, with the attribute's old value if it has one.
+        key: The attribute's name.
+        text: Its new value, as JSON.
+
+    Returns:
+        Whether the trial is still running and had the old value until now.
+    """
+    table = _TRIAL_ATTRIBUTES.c
+    old = trial.user_attrs.get(key)
+    change: sqlalchemy.Update | sqlalchemy.Insert = _new_trial_attribute(trial, key, text)
+    if old is not None:
+        change = (
+            sqlalchemy.update(_TRIAL_ATTRIBUTES)
+            .where(table.trial_id == trial._trial_id, table.key == key, table.value_json == json.dumps(old))
+            .values(value_json=text)
+        )
+    state = sqlalchemy.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial._trial_id).with_for_update()
+    with rdb_storage(study).engine.connect() as connection:
+        # In this order: whoever worked on it until now locks the attribute first, too, and ends the trial after it.
+        changed = connection.execute(change).rowcount == 1
+        is_running = connection.execute(state).scalar() == TrialState.RUNNING
+        if changed and is_running:
+            connection.commit()
+        return changed and is_running
+
+
+def _new_trial_attribute(trial: FrozenTrial, key: str, text: str) -> sqlalchemy.Insert:
+    return sqlalchemy.insert(_TRIAL_ATTRIBUTES).values(trial_id=trial._trial_id, key=key, value_json=text)
+
+
+def report_again(trial: Trial, value: float, step: int) -> None:
+    """Report a value in place of the one that an earlier attempt reported, as `Trial.report` never does."""
+    trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
 
 
 def study_attribute(study: optuna.Study, name: str) -> Any:

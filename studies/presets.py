@@ -15,6 +15,7 @@ from search_spaces.training_config import TrainingConfig, config_digest, differi
 from studies import trial_record
 from studies.distributions import fixed_values
 from studies.folder import OutputFolder
+from studies.leases import lock_of
 from studies.study import study_terms
 from studies.study_records import latest_presets, own_records
 from studies.trial_record import TrialKind, TrialPhase, TrialRecord
@@ -64,7 +65,7 @@ def enqueue_presets(
             differs from a taken one in upper and lower case only, or if the study has another space. Nothing is
             added then.
     """
-    with folder.lock():
+    with lock_of(study, folder):
         refuse_changes(study, experiments, space)
         known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
@@ -110,7 +111,7 @@ def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]
     Returns:
         The names of the presets.
     """
-    with folder.lock():
+    with lock_of(study, folder):
         presets = latest_presets(own_records(study))
         failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
         for name in failed:

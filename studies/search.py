@@ -11,6 +11,7 @@ import optuna
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
 from studies.folder import OutputFolder
+from studies.leases import lock_of
 from studies.presets import study_space
 from studies.pruning import PrunerName, Pruning
 from studies.samplers import SamplerName, StatelessSampler
@@ -95,7 +96,7 @@ def ask_for_search(study: optuna.Study, folder: OutputFolder, request: SearchReq
     Raises:
         ConfigurationError: If the study searches in another way already; every difference is told.
     """
-    with folder.lock():
+    with lock_of(study, folder):
         refuse_other_search(study, request)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
@@ -161,7 +162,7 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     """
     if len(_search_records(study)) >= search_budget(study):
         return False
-    with folder.lock():
+    with lock_of(study, folder):
         records = _search_records(study)
         waiting = sum(record.phase is TrialPhase.WAITING for record in records)
         missing = min(search_budget(study) - len(records), MOST_WAITING - waiting)

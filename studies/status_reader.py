@@ -13,8 +13,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from studies.file_locks import holder_pid
 from studies.folder import OutputFolder
+from studies.leases import leases_of
 from studies.search import search_budget, search_settings, unenqueued_trials
 from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.study import study_targets, study_terms
@@ -82,10 +82,11 @@ def _look(
     same afterwards was its worker really dead. As long as every lease is held, one look is enough.
     """
     trials = trials_and_records(study)
+    leases = leases_of(study, folder)
     pids: dict[int, int | None] = {}
     for _ in range(_MOST_LOOKS):
         running = _running(trials)
-        pids = {number: holder_pid(folder.lease_path(number)) for number in running}
+        pids = dict(leases.holders(record for _, record in trials if record.number in running))
         if None not in pids.values():
             break
         trials = trials_and_records(study)
@@ -141,4 +142,5 @@ def _seconds(trial: FrozenTrial, record: TrialRecord) -> float | None:
         return record.outcome.training_time_s
     if trial.datetime_start is None:
         return None
-    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+    # Below zero if the clock was set back in between.
+    return max(0.0, ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds())

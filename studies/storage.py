@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +21,8 @@ from search_spaces.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.atomic_files import flush_to_disk
 from studies.file_locks import wait_for_lock
-from studies.storage_url import absolute_storage_url, mask_password, sqlite_path, sqlite_url
+from studies.postgresql import PostgresStorage
+from studies.storage_url import complete_url, mask_password, sqlite_path, sqlite_url
 
 BUSY_TIMEOUT_S = 300.0
 INTERNAL_FOLDER = ".study"
@@ -31,12 +33,12 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
 
     A new SQLite database is made under another name and takes its own when complete, so that a kill never
     leaves half of one and processes that start together share one. The rollback journal stays (SQLite's
-    default): many versions of SQLite lose data with a write-ahead log. No heartbeat: file locks tell who is
-    alive.
+    default): many versions of SQLite lose data with a write-ahead log. No heartbeat: leases tell who is alive.
 
     Args:
         url: A URL that `check_storage_url` accepts.
-        busy_timeout_s: Seconds to wait while another process writes, or is stopped while it does.
+        busy_timeout_s: Seconds to wait while another process writes, or is stopped while it does, or while a server
+            that was there when this was called cannot be reached.
 
     Returns:
         The storage.
@@ -47,7 +49,7 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
     """
     path = sqlite_path(url)
     if path is None:
-        return _connect(url, {})
+        return _connected(url, lambda: PostgresStorage(complete_url(url), patience_s=busy_timeout_s))
     try:
         if _is_missing(path):
             with wait_for_lock(path.parent / INTERNAL_FOLDER / "database.lock", timeout_s=busy_timeout_s):
@@ -74,7 +76,7 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
     """
     path = sqlite_path(url)
     if path is None:
-        return _connect(url, {}, for_reading=True)
+        return _connected(url, lambda: PostgresStorage(complete_url(url), patience_s=0.0, for_reading=True))
     if _is_missing(path):
         raise ConfigurationError(f"{path}: there is no study database; `khmer-tuner run` creates one")
 
@@ -144,9 +146,13 @@ def _connect_in_haste(path: Path) -> sqlite3.Connection:
 
 
 def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = False) -> RDBStorage:
+    return _connected(url, lambda: RDBStorage(complete_url(url), engine_options, skip_table_creation=for_reading))
+
+
+def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return RDBStorage(absolute_storage_url(url), engine_options, skip_table_creation=for_reading)
+        return connect()
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
         raise ConfigurationError(storage_error_text(error, url)) from error
     except RuntimeError as error:

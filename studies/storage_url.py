@@ -51,10 +51,10 @@ def sqlite_path(url: str) -> Path | None:
     return Path(os.path.abspath(parsed.database))
 
 
-def absolute_storage_url(url: str) -> str:
-    """Return the URL with a relative SQLite path made absolute, to survive a change of working folder."""
+def complete_url(url: str) -> str:
+    """Return the URL with its driver, and a relative SQLite path made absolute, to survive a change of folder."""
     path = sqlite_path(url)
-    return url if path is None else sqlite_url(path)
+    return _with_driver(sqlalchemy.make_url(url)).render_as_string(False) if path is None else sqlite_url(path)
 
 
 def mask_password(url: str) -> str:
@@ -75,7 +75,7 @@ def mask_password(url: str) -> str:
 
 def without_password(url: str) -> str:
     """Return the URL without its password, as it may be kept in a file."""
-    parsed = sqlalchemy.make_url(url)
+    parsed = _with_driver(sqlalchemy.make_url(url))
     secrets = [name for name in parsed.query if name.casefold().endswith("password")]
     return parsed._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
 
@@ -98,6 +98,12 @@ def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_rea
         problem = _path_problem(path, Path(output_dir) if output_dir is not None else None, for_reading)
     if problem is not None:
         raise ConfigurationError(f"storage URL: found {mask_password(url)!r}; {problem}")
+
+
+def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
+    """Return a URL that names its driver: SQLAlchemy's own default is an older one."""
+    driver = _POSTGRESQL_DRIVERS.get(url.drivername)
+    return url if driver is None else url.set(drivername=f"postgresql+{driver}")
 
 
 def _spelling_problem(url: str) -> str | None:
@@ -142,7 +148,8 @@ def _scheme_problem(url: str) -> str | None:
     if driver is None:
         return f"{scheme!r} is not known; write sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
     if importlib.util.find_spec(driver) is None:
-        return f"the Python package {driver!r} is missing; install it: pip install {driver}"
+        package = "'khmer-ocr-tuner[postgresql]'" if driver == "psycopg" else driver
+        return f"the Python package {driver!r} is missing; install it: pip install {package}"
     return None
 
 

@@ -12,8 +12,11 @@ from optuna.storages import RDBStorage
 from search_spaces.errors import ConfigurationError
 from search_spaces.schema import Targets
 from studies.folder import OutputFolder, Owner
+from studies.leases import study_lock
+from studies.optuna_internals import rdb_storage
+from studies.postgresql import PostgresStorage
 from studies.storage import open_storage, open_storage_for_reading
-from studies.storage_url import check_storage_url
+from studies.storage_url import check_storage_url, mask_password, sqlite_path, without_password
 from studies.terms import StudyTerms
 from studies.trial_cache import TrialCache
 
@@ -46,7 +49,7 @@ def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, t
     # more.
     _refuse_misfit(_find_study(storage, name), folder, terms)
     folder.claim(name, storage.url)
-    with folder.lock():
+    with study_lock(storage, name, folder):
         study = _find_study(storage, name)
         _refuse_misfit(study, folder, terms)
         if study is None:
@@ -58,7 +61,7 @@ def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, t
         extended = study_terms(study).extended(terms).as_dict()
         if extended != study.user_attrs[_TERMS]:
             study.set_user_attr(_TERMS, extended)
-        if study.user_attrs.get(_FOLDER) != _folder_mark(folder):
+        if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
             study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
 
@@ -82,9 +85,10 @@ def load_study(
     owner, url = find_study(output_dir, storage_url=storage_url, name=name)
     study = _find_study(open_storage_for_reading(url), owner.study)
     if study is None or _TERMS not in study.user_attrs:
-        raise ConfigurationError(
-            f"output folder {os.path.abspath(output_dir)}: its study has not begun yet; `khmer-tuner run` begins it"
-        )
+        where = f"output folder {os.path.abspath(output_dir)}: its study"
+        if not owner.folder_id:
+            where = f"storage {mask_password(url)}: the study {owner.study!r}"
+        raise ConfigurationError(f"{where} has not begun yet; `khmer-tuner run` begins it")
     return study, OutputFolder(output_dir)
 
 
@@ -113,15 +117,21 @@ def load_study_for_changes(
 def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
     """Return what a folder says of its study, and the study's storage URL; nothing is opened.
 
+    A folder that no study has used, or that is missing, will do where the storage is a server's: on another machine.
+
     Args:
         output_dir: The study's output folder.
-        storage_url: Its storage, needed only to add a password.
-        name: Its name, needed only to make sure.
+        storage_url: Its storage, needed only to add a password, or for a folder that no study has used.
+        name: Its name, needed only to make sure, or for such a folder; None is the default name there.
 
     Raises:
         ConfigurationError: If the folder belongs to no study, or to another one than was asked for.
     """
     folder = OutputFolder(output_dir)
+    if storage_url is not None:
+        check_storage_url(storage_url, for_reading=True)
+        if sqlite_path(storage_url) is None and folder.owner() is None:
+            return Owner(name or DEFAULT_STUDY_NAME, without_password(storage_url), ""), storage_url
     owner = _owner_or_refuse(folder)
     if name is not None and name != owner.study:
         raise ConfigurationError(
@@ -236,8 +246,15 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, terms: Stud
     refuse_other_terms(study, folder, terms)
 
 
+def _is_on_server(study: optuna.Study) -> bool:
+    """Return whether the locks that keep workers apart are in the database, not in the folder."""
+    return isinstance(rdb_storage(study), PostgresStorage)
+
+
 def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Keep two folders off one study: the locks that keep workers apart are in the folder."""
+    """Keep two folders off one study, if the locks that keep workers apart are in the folder."""
+    if _is_on_server(study):
+        return
     mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
     # At the known path this folder stands in the place of one that is gone; elsewhere its id tells that it
     # was moved.

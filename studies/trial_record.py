@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -152,6 +153,11 @@ class TrialRecord:
                 break
             deaths += attempt.after is BegunAfter.DEATH
         return deaths
+
+    @property
+    def attempts_as_stored(self) -> str:
+        """The attempts as the database has them."""
+        return json.dumps([asdict(attempt) for attempt in self.attempts])
 
     @property
     def training_config(self) -> TrainingConfig:

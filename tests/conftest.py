@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from studies import open_storage
 from tuner.data.generation import generate_dataset
+
+ROOT = Path(__file__).parents[1]
 
 # The same examples every time, however busy the machine; what a fixture makes is shared by a test's examples.
 settings.register_profile(
@@ -52,6 +58,26 @@ def shell(environment: dict[str, str]) -> Shell:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Any]:
+    """A real PostgreSQL server, a `killing.postgresql.PostgresServer`, from the first test that asks for it on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "scripts")
+        server = importlib.import_module("killing.postgresql")
+        with server.PostgresServer() as running:
+            # For URLs without it, as an output folder keeps them; to libpq, PostgreSQL's own client library.
+            patch.setenv("PGPASSWORD", server.PASSWORD)
+            yield running
+
+
+@pytest.fixture(scope="session")
+def new_database(postgresql: Any) -> Callable[[], str]:
+    """Create one more database for studies, on the server of all tests; return its URL with the password."""
+    open_storage(postgresql.create_database("empty")).engine.dispose()
+    numbers = itertools.count()
+    return lambda: postgresql.create_database(f"studies_{next(numbers)}", template="empty")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from search_spaces import (
     load_model_definitions,
     load_search_space,
 )
-from studies import OutputFolder, StudyTerms, create_or_join_study, open_storage, study_terms, write_text
+from studies import OutputFolder, StudyTerms, create_or_join_study, lock_of, open_storage, study_terms, write_text
 
 
 def with_overrides(
@@ -87,11 +87,16 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, terms: StudyTe
         ConfigurationError: As `create_or_join_study`.
     """
     study = create_or_join_study(open_storage(storage_url), name, folder, terms)
+    keep_definitions(study, folder)
+    return study
+
+
+def keep_definitions(study: optuna.Study, folder: OutputFolder) -> None:
+    """Keep a copy of the study's model definitions in a folder; another process, or machine, may have added some."""
     text, path = definitions_yaml(study_terms(study).definitions), folder.model_definitions_path
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with folder.lock():  # another process may have added models meanwhile
+        with lock_of(study, folder):
             write_text(path, definitions_yaml(study_terms(study).definitions))
-    return study
 
 
 def _versions() -> dict[str, str]:

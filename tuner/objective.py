@@ -27,6 +27,7 @@ from studies import (
     TrialRecord,
     WhyEnded,
     records_not_kept,
+    report_again,
     search_settings,
     study_space,
     study_terms,
@@ -35,7 +36,8 @@ from studies import (
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
-from tuner.training.checkpoints import CheckpointFolder
+from tuner.joining import keep_definitions
+from tuner.training.checkpoints import CheckpointFolder, has_state
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import setup_training_environment
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
@@ -45,6 +47,9 @@ from tuner.training.recorder import log_file
 from tuner.trial_page import TrialPage
 
 log = logging.getLogger(__name__)
+
+
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
 
 
 class Paused(BaseException):
@@ -82,6 +87,8 @@ class Workplace:
         asked = self.experiments.get(name, config)
         today = {field: getattr(asked, field) for field in WITHOUT_INFLUENCE}
         today |= {"experiment_name": name, "output_dir": str(self.folder.path), "model_config_path": str(models)}
+        if os.path.realpath(config.metadata_path) != os.path.realpath(self.cache.metadata_path):  # on another machine
+            today["metadata_path"] = str(self.cache.metadata_path)
         return replace(config, **today | {"device": self.device or asked.device})
 
 
@@ -90,7 +97,7 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
 
     An interruption (KeyboardInterrupt, `Paused`) passes through, and so do a full disk, a database that cannot be
     reached and a device that this machine lacks: the trial stays running in the study, and whoever claims it next goes
-    on after its last epoch.
+    on after its last epoch. `LeaseLost` passes through as well: another worker goes on with it already.
     """
     folder = workplace.folder.trial_dir_for_work(claim.record.experiment_name)
     page = TrialPage(claim, workplace.folder)
@@ -148,16 +155,23 @@ def _train(
 ) -> TrainingResult:
     """Train a trial; `epochs` collects what it finished, also if it fails."""
     trial, display, number = claim.trial, workplace.display, claim.record.number
+    keep_definitions(trial.study, workplace.folder)
     config = workplace.placed(_settings(claim), claim.record.experiment_name, workplace.folder.model_definitions_path)
     display.trial_started(number, claim.record.experiment_name, config, adopted=claim.adopted)
     page.begin(config)
-    reported = set(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
+    reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
+    if reported and not has_state(folder / "checkpoints"):
+        display.note(
+            f"{claim.record.experiment_name}: its checkpoints are not in {folder}; it begins with epoch 1 again"
+        )
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         epochs.append(metrics)
-        # Best so far, so that the last report of a trial is its best; epochs known from before a kill stay.
-        if metrics.epoch not in reported and early_stopping.best is not None:
-            trial.report(early_stopping.best, metrics.epoch)
+        # Best so far, so that the last report of a trial is its best.
+        if early_stopping.best is not None and reported.get(metrics.epoch) != early_stopping.best:
+            # An earlier attempt may have got elsewhere: on another kind of processor, or with other threads.
+            tell = partial(report_again, trial) if metrics.epoch in reported else trial.report
+            tell(early_stopping.best, metrics.epoch)
         page.epoch_ended(metrics, early_stopping)
         display.epoch_ended(number, metrics, early_stopping)
 
@@ -176,6 +190,7 @@ def _train(
         on_epoch_end=on_epoch_end,
         is_hopeless=_is_hopeless_rule(claim),
         on_batch=on_batch,
+        before_keeping=claim.check,
         on_pictures=page.show,
         careful=claim.is_perhaps_too_large,
     )
@@ -254,7 +269,7 @@ def _summed_up(
 def _comes_from_outside(error: Exception) -> bool:
     """Return whether an error is none of the experiment's, so that trying again later may well succeed."""
     # What is configured was checked before it came into the study, so it is this machine that cannot do it.
-    return is_disk_error(error) or isinstance(error, StorageInternalError | SQLAlchemyError | ConfigurationError)
+    return is_disk_error(error) or isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
 
 
 def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:

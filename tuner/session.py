@@ -122,6 +122,7 @@ class Session:
         storage: str | None = None,
         study_name: str | None = None,
         device: str | None = None,
+        metadata: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
         token: str | None = None,
     ) -> Session:
@@ -133,6 +134,7 @@ class Session:
             storage: Its storage URL, needed only to add a password.
             study_name: Its name, needed only to make sure.
             device: Where all trials train; None for where each configuration says.
+            metadata: The dataset's metadata file on this machine; None for where the study says.
             experiments: Experiments whose work-related settings are newer than those that the study has.
             token: See `stop_token`, if it was looked at before; None to look at it here.
 
@@ -145,7 +147,7 @@ class Session:
         token = stop_token(begun) if token is None else token
         _, url = find_study(output_dir, storage_url=storage)
         terms = study_terms(begun)
-        cache = _cache_of(terms, folder)
+        cache = _cache_of(terms, folder, metadata)
         place = StudyPlace(output_dir, begun.study_name, url, device or TrainingConfig.device)
         study = _join(place, folder, terms_now(terms, cache.fingerprint), display)
         prepare_sampling(study, terms.seed)
@@ -193,11 +195,11 @@ def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -
     generate_dataset(metadata_path.parent, on_progress=display.dataset_progress)
 
 
-def _cache_of(terms: StudyTerms, folder: OutputFolder) -> PixelCache:
-    path = Path(terms.dataset["metadata_path"])
-    if not path.exists():
+def _cache_of(terms: StudyTerms, folder: OutputFolder, metadata: str | None) -> PixelCache:
+    path = Path(metadata or terms.dataset["metadata_path"])
+    if not path.exists() and metadata is None:
         raise DataLoaderError(
-            f"{path}: the dataset of the study in {folder.path} is gone; put it back, or repeat `khmer-tuner run` with "
-            "a --config that says where it is now"
+            f"{path}: the dataset of the study in {folder.path} is gone; put it back, say with --metadata where it is "
+            "on this machine, or repeat `khmer-tuner run` with a --config that says where it is now"
         )
     return open_pixel_cache(path, [terms.dataset["train_split"], terms.dataset["val_split"]])

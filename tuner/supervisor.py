@@ -187,6 +187,7 @@ class _Supervisor:
             "output_dir": str(workplace.folder.path),
             "storage": self._session.storage_url,
             "device": workplace.device,
+            "metadata": str(workplace.cache.metadata_path),
             "experiments": {name: asdict(config) for name, config in workplace.experiments.items()},
             "only": None if names is None else sorted(names),
             "search": self._scope.search,

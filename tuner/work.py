@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from search_spaces import TrainingConfig
 from studies import (
+    Claim,
+    LeaseLost,
     RowState,
     TrialPhase,
     TrialRecord,
     ended_records,
+    is_connection_lost,
     latest_records,
     read_record,
     search_trial_name,
@@ -19,8 +23,9 @@ from studies import (
     unenqueued_trials,
     write_study_note,
 )
-from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets
-from tuner.objective import Paused, run_trial, tidy_checkpoints
+from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets, trials_to_begin
+from tuner.display import Display
+from tuner.objective import DATABASE_ERRORS, Paused, Workplace, run_trial, tidy_checkpoints
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.study_feed import LOOK_ERRORS, StudyFeed
@@ -29,9 +34,11 @@ from tuner.worker_count import AUTO, WorkerCount, choose_worker_count
 
 # A look reads the database, which takes the training some milliseconds.
 _SECONDS_BETWEEN_LOOKS = 5.0
+# How soon one who waits for work notices that there is some.
+_SECONDS_BETWEEN_QUESTIONS = 2.0
 
 
-def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 1) -> None:
+def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 1, *, stay: bool = False) -> None:
     """Train what the study owes until nothing is left to claim or a limit is reached.
 
     Args:
@@ -39,6 +46,7 @@ def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 
         scope: Which trials.
         limits: What ends the work early.
         workers: Processes that work side by side, ``auto`` for as many as are fastest; one works in this process.
+        stay: Whether one that works in this process waits for more when nothing is left, until a limit is reached.
 
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
@@ -60,7 +68,10 @@ def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 
     else:
         feed = StudyFeed(session, every_s=_SECONDS_BETWEEN_LOOKS)
         feed.tell()
-        work_here(session, scope, limits, feed)
+        if stay:
+            _serve(session, scope, limits, feed)
+        else:
+            work_here(session, scope, limits, feed)
     _tell_what_is_left(session, scope, limits)
 
 
@@ -78,17 +89,66 @@ def work_here(session: Session, scope: Scope, limits: Limits, feed: StudyFeed | 
         is_over=lambda: is_interrupted(session, limits),
         look_around=(lambda: None) if feed is None else feed.tell_if_due,
     )
-    while (claim := next_claim(session, scope, limits)) is not None:
-        number = claim.record.number
+    while True:
         try:
-            with claim:
-                run_trial(claim, workplace)
-        except Paused:
-            workplace.display.trial_left(number)
-            return
-        workplace.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
+            claim = next_claim(session, scope, limits)
+            if claim is None or not _train_to_the_end(claim, workplace):
+                return
+            number = claim.record.number
+            workplace.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
+        except DATABASE_ERRORS as error:
+            # Whether the last transaction was committed is seen when the trial is claimed again, as after a death.
+            if not is_connection_lost(error):
+                raise
+            workplace.display.note("the connection to the database broke; going on with another one")
+        except LeaseLost:
+            workplace.display.note(
+                "another worker has taken over this trial, since this one seemed to be dead; leaving it"
+            )
         if feed is not None:
             feed.tell_after_trial()
+
+
+def _train_to_the_end(claim: Claim, workplace: Workplace) -> bool:
+    """Train a claimed trial; return False if it is left for later, as all others are to be."""
+    try:
+        with claim:
+            run_trial(claim, workplace)
+    except (Paused, LeaseLost, *DATABASE_ERRORS) as error:
+        workplace.display.trial_left(claim.record.number)
+        if isinstance(error, Paused):
+            return False
+        raise
+    return True
+
+
+def _serve(session: Session, scope: Scope, limits: Limits, feed: StudyFeed) -> None:
+    """Train what the study owes, and what is added to it, until a limit is reached, also while the database is away."""
+    display = session.workplace.display
+    says_so = False
+    while True:
+        with _database_away_told(display):
+            work_here(session, scope, limits, feed)
+            if is_interrupted(session, limits):
+                return
+            if not says_so:
+                display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
+                says_so = True
+            while not trials_to_begin(session, scope):
+                time.sleep(_SECONDS_BETWEEN_QUESTIONS)
+                if is_interrupted(session, limits):
+                    return
+                feed.tell_if_due()
+            says_so = False
+
+
+@contextlib.contextmanager
+def _database_away_told(display: Display) -> Iterator[None]:
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        display.note(f"the database cannot be used ({type(error.__cause__ or error).__name__}); trying again")
+        time.sleep(_SECONDS_BETWEEN_QUESTIONS)
 
 
 def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:

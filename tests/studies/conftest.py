@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +33,41 @@ from studies import (
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
+# Tests of what does not depend on the database; they are run on each.
+ON_BOTH = {
+    f"test_{name}"
+    for name in (
+        "artifacts",
+        "claims",
+        "csv_export",
+        "notes",
+        "optuna_internals",
+        "presets",
+        "pruning",
+        "results",
+        "search",
+        "status",
+        "stop_requests",
+        "study",
+        "study_records",
+        "targets",
+        "trial_cache",
+        "trial_record",
+        "trial_view",
+        "estimate",
+        "samplers",
+        "folder",
+        "storage",
+        "clock",
+        "disk_use",
+    )
+}
 MODELS = {
     "small": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16},
     "medium": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [16], "width": 32},
 }
 
+NewStorage = Callable[[Path], str]
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]
 
@@ -98,7 +129,8 @@ def fast_disk() -> Iterator[None]:
     """Let SQLite leave flushing to the system: what dies in these tests are processes, not machines."""
 
     def relax(connection: Any, record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
     yield
@@ -121,10 +153,35 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "study.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What studies can do, they can on each database."""
+    if "new_storage" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_BOTH:
+        metafunc.parametrize("new_storage", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None, empty_database: Path) -> Start:
+def new_storage(request: pytest.FixtureRequest) -> NewStorage:
+    """Make a database without a study for an output folder; return its URL."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        new_database: Callable[[], str] = request.getfixturevalue("new_database")
+        # The output folder keeps it, and every process of a user's would be told it, or its password.
+        return lambda path: new_database()
+    empty_database: Path = request.getfixturevalue("empty_database")
+
+    def copy(path: Path) -> str:
+        if not path.exists():
+            path.mkdir(parents=True)
+            shutil.copy(empty_database, path)
+        return default_storage_url(path)
+
+    return copy
+
+
+@pytest.fixture
+def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None, new_storage: NewStorage) -> Start:
     """Begin or join a study as one run of the program does."""
     the_space = space
+    urls: dict[Path, str] = {}
 
     def begin(
         experiments: Mapping[str, TrainingConfig] | None = None,
@@ -136,10 +193,8 @@ def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None
         **changes: Any,
     ) -> tuple[optuna.Study, OutputFolder]:
         folder = OutputFolder(path)
-        if url is None and not path.exists():
-            path.mkdir(parents=True)
-            shutil.copy(empty_database, path)
-        url = url or default_storage_url(path)
+        if url is None:
+            url = urls[path] = urls.get(path) or new_storage(path)
         study = create_or_join_study(open_storage(url), name, folder, replace(terms, **changes))
         enqueue_presets(study, folder, experiments or {}, space)
         return study, folder

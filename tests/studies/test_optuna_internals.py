@@ -16,12 +16,14 @@ from optuna.trial import TrialState
 from search_spaces import TrainingConfig
 from studies import OutputFolder, load_study
 from studies.optuna_internals import (
+    begin_waiting,
     continue_trial,
     quiet_gaussian_process,
     rdb_storage,
-    set_running_if_waiting,
+    report_again,
     stored_joint_draw,
     study_attribute,
+    take_over_running,
     trials_of_this_draw,
 )
 
@@ -33,13 +35,38 @@ def test_only_the_first_of_two_swaps_succeeds_and_optuna_sees_it(start: Start) -
     other, _ = load_study(folder.path)
     waiting = study.get_trials()[0]
     begun = datetime.now()
-    assert set_running_if_waiting(study, waiting)
-    assert not set_running_if_waiting(study, waiting)
+    assert begin_waiting(study, waiting, "owner", '"first"')
+    assert not begin_waiting(study, waiting, "owner", '"second"')
     for view in (study, other):
         trial = view.get_trials()[0]
-        assert trial.state == TrialState.RUNNING
+        assert (trial.state, trial.user_attrs["owner"]) == (TrialState.RUNNING, "first")
         assert trial.datetime_start is not None
         assert abs((trial.datetime_start - begun).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("owner", [None, ["ខ្មែរ", {"pid": 1.5}]], ids=["nobody", "somebody"])
+def test_only_the_first_of_two_takes_a_running_trial_over(owner: object, start: Start) -> None:
+    study, _ = start({"one": TrainingConfig()})
+    begin_waiting(study, study.get_trials()[0], "begun", "true")
+    trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
+    if owner is not None:
+        trial.set_user_attr("owner", owner)
+    running = study.get_trials()[0]
+    assert take_over_running(study, running, "owner", '"first"')
+    assert owner is None or not take_over_running(study, running, "owner", '"second"')
+    assert study.get_trials()[0].user_attrs["owner"] == "first"
+    study.tell(trial, 0.5)
+    assert not take_over_running(study, study.get_trials()[0], "owner", '"third"')
+    assert study.get_trials()[0].user_attrs["owner"] == "first"
+
+
+def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
+    study, _ = start({"one": TrainingConfig()})
+    begin_waiting(study, study.get_trials()[0], "begun", "true")
+    trial = continue_trial(study, study.get_trials()[0])
+    trial.report(0.5, step=1)
+    report_again(trial, 0.75, step=1)
+    assert study.get_trials()[0].intermediate_values == {1: 0.75}
 
 
 def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
@@ -54,7 +81,7 @@ def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
     study, _ = start({"one": TrainingConfig(), "two": TrainingConfig()})
-    set_running_if_waiting(study, study.get_trials()[1])
+    begin_waiting(study, study.get_trials()[1], "begun", "true")
     first = continue_trial(study, study.get_trials()[1])
     assert first.suggest_float("learning_rate", 1e-4, 1.0, log=True) == 0.001
     first.report(0.25, step=1)

@@ -31,7 +31,6 @@ from studies.storage_url import sqlite_path, without_password
         ("redis://h", "'redis' is not known"),
         ("postgres://u@h/d", "spelt postgresql"),
         ("postgresql+psycopg2://u@h/d", "'psycopg2' is missing; install it: pip install psycopg2"),
-        ("postgresql://u:secret@h/d", "'psycopg' is missing"),
         ("://x", "cannot be read as a URL"),
         ("sqlite:////no/such/folder/study.db", "/no/such/folder does not exist"),
         ("sqlite:////tmp", "/tmp is a folder.*sqlite:////tmp/study.db"),

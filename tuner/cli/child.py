@@ -66,6 +66,7 @@ def _work(orders: dict[str, Any]) -> None:
             display=Display(),  # the parent has told already what there is to tell
             storage=orders["storage"],
             device=orders["device"],
+            metadata=orders["metadata"],
             experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
             token=orders["stop_token"],
         )

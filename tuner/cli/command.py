@@ -146,6 +146,16 @@ def add_device_option(parser: argparse.ArgumentParser, default: str | None = Non
     )
 
 
+def add_metadata_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--metadata`` of the commands that train what a study owes."""
+    parser.add_argument(
+        "--metadata",
+        metavar="P",
+        type=filled,
+        help="the dataset's metadata.yaml on this machine (default: where the study says)",
+    )
+
+
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint``."""
     parser.add_argument(

@@ -38,6 +38,7 @@ def open_session(options: argparse.Namespace, display: Display) -> Session:
         storage=options.storage,
         study_name=options.study,
         device=options.device,
+        metadata=options.metadata,
     )
 
 

@@ -9,6 +9,7 @@ from tuner.cli.command import (
     Command,
     add_device_option,
     add_json_option,
+    add_metadata_option,
     add_results_option,
     add_study_options,
     add_until_targets_option,
@@ -30,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_until_targets_option(parser)
     add_results_option(parser)
     add_workers_option(parser)
+    add_metadata_option(parser)
     add_device_option(parser)
     add_json_option(parser)
     add_study_options(parser)

@@ -10,6 +10,7 @@ from tuner.cli.command import (
     Command,
     add_device_option,
     add_json_option,
+    add_metadata_option,
     add_results_option,
     add_search_options,
     add_study_options,
@@ -40,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_until_targets_option(parser)
     add_results_option(parser)
     add_workers_option(parser)
+    add_metadata_option(parser)
     add_device_option(parser)
     add_json_option(parser)
     add_search_options(parser)

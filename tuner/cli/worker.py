@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.cli.command import Command, add_device_option, add_study_options
+from tuner.cli.command import Command, add_device_option, add_metadata_option, add_study_options
 from tuner.cli.reopened import reopened_problems
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``worker``."""
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="stay when nothing is left, and take what `enqueue`, `run` or `search` add from anywhere, until "
+        "SIGTERM, Ctrl-C or `khmer-tuner stop`",
+    )
+    add_metadata_option(parser)
     add_device_option(parser)
     add_study_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train trials of the study until nothing is left that nobody works on."""
+    """Train trials of the study until nothing is left that nobody works on, or until it is stopped."""
     from tuner.cli.displays import display_of_run
     from tuner.cli.errors import DONE
     from tuner.cli.reopened import open_session
@@ -23,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from tuner.work import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, display), Scope(), Limits())
+        work(open_session(options, display), Scope(), Limits(), stay=options.wait)
     return DONE
 
 
@@ -33,9 +40,11 @@ COMMAND = Command(
     examples="""\
   khmer-tuner worker
   khmer-tuner worker --output-dir training_output --device cpu
+  timeout 10 khmer-tuner worker --wait
 
 Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
-or with `khmer-tuner export`.""",
+or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
+machines.""",
     add_options=add_options,
     run=run,
     problems=reopened_problems,

@@ -21,6 +21,8 @@ from search_spaces.disk_errors import writing
 
 log = logging.getLogger(__name__)
 
+_OF_UNFINISHED = ("last.pt", "previous.pt")
+
 _COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
 
 
@@ -79,6 +81,11 @@ def _sealed(content: bytes) -> bytes:
     return content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
 
 
+def has_state(path: Path) -> bool:
+    """Return whether a folder of checkpoints has one that an unfinished training goes on from."""
+    return any((path / name).exists() for name in _OF_UNFINISHED)
+
+
 class CheckpointFolder:
     """The checkpoints of one experiment: `last` and `previous` while it runs, `best`, and numbered snapshots."""
 
@@ -105,7 +112,7 @@ class CheckpointFolder:
 
     def load_last(self) -> dict[str, Any] | None:
         """Return the newest undamaged state of an unfinished training, or None if there is none; damaged ones go."""
-        for name in ("last.pt", "previous.pt"):
+        for name in _OF_UNFINISHED:
             try:
                 return load_checkpoint(self.path / name)
             except FileNotFoundError:
@@ -121,7 +128,7 @@ class CheckpointFolder:
         """Remove what only an unfinished training needs."""
         if not self.path.is_dir():
             return
-        for name in ("last.pt", "previous.pt"):
+        for name in _OF_UNFINISHED:
             (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:

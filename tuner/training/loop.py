@@ -41,6 +41,7 @@ def train(
     on_epoch_end: OnEpochEnd = lambda metrics, early_stopping: None,
     is_hopeless: IsHopeless = lambda epoch, early_stopping: False,
     on_batch: OnBatch = lambda done, total: None,
+    before_keeping: Callable[[], object] = lambda: None,
     on_pictures: OnPictures = lambda pictures: None,
     careful: bool = False,
 ) -> TrainingResult:
@@ -54,6 +55,7 @@ def train(
         is_hopeless: Asked after an epoch that did not end the training by itself; training ends as ``pruned`` if it
             returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
+        before_keeping: Called when an epoch is over and nothing of it is on disk; what it raises passes through.
         on_pictures: Given pictures of the training, now and then while it runs and once when it has ended.
         careful: Whether to take half as many images at once as before: processes died in its next epoch, perhaps for
             want of memory.
@@ -89,6 +91,7 @@ def train(
         try:
             while (why_ended := _end(training, is_hopeless)) is None:
                 metrics, score = _run_epoch_in_memory(training, checkpoints, data, recorder, on_batch)
+                before_keeping()
                 _keep(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)

