@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from studies.file_locks import FileLock, holder_pid, try_lock
 from studies.folder import OutputFolder
-from studies.optuna_internals import rdb_storage
+from studies.optuna_internals import rdb_storage, trial_id_of
 from studies.postgresql import LeaseLost, PostgresStorage
 from studies.storage import BUSY_TIMEOUT_S
 from studies.trial_record import TrialPhase, TrialRecord
@@ -165,7 +165,7 @@ class _AdvisoryLeases:
         self._storage = storage
 
     def try_take(self, record: TrialRecord) -> _AdvisoryLease | None:
-        trial_id = self._study.get_trials(deepcopy=False)[record.number]._trial_id
+        trial_id = trial_id_of(self._study, record.number)
         if record.phase is TrialPhase.RUNNING and not self._is_abandoned(record, trial_id):
             return None
         if not self._storage.locks.try_take(self._storage.lock_key("trial", trial_id)):
@@ -173,10 +173,9 @@ class _AdvisoryLeases:
         return _AdvisoryLease(self._storage, trial_id)
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
-        trials = self._study.get_trials(deepcopy=False)
         held = self._storage.held_numbers("trial")
         return {
-            record.number: _process_id(record) if trials[record.number]._trial_id in held else None
+            record.number: _process_id(record) if trial_id_of(self._study, record.number) in held else None
             for record in records
         }
 

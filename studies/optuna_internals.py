@@ -77,7 +77,9 @@ def begin_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) 
     with rdb_storage(study).engine.begin() as connection:
         if connection.execute(begin).rowcount != 1:
             return False
-        connection.execute(_new_trial_attribute(trial, key, text))
+        connection.execute(
+            sqlalchemy.insert(_TRIAL_ATTRIBUTES).values(trial_id=trial._trial_id, key=key, value_json=text)
+        )
     return True
 
 
@@ -86,22 +88,19 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
 
     Args:
         study: The trial's study.
-        trial: The trial, as it was read, with the attribute's old value if it has one.
+        trial: The trial, as it was read, with the attribute's old value.
         key: The attribute's name.
         text: Its new value, as JSON.
 
     Returns:
         Whether the trial is still running and had the old value until now.
     """
-    table = _TRIAL_ATTRIBUTES.c
-    old = trial.user_attrs.get(key)
-    change: sqlalchemy.Update | sqlalchemy.Insert = _new_trial_attribute(trial, key, text)
-    if old is not None:
-        change = (
-            sqlalchemy.update(_TRIAL_ATTRIBUTES)
-            .where(table.trial_id == trial._trial_id, table.key == key, table.value_json == json.dumps(old))
-            .values(value_json=text)
-        )
+    table, old = _TRIAL_ATTRIBUTES.c, json.dumps(trial.user_attrs.get(key))
+    change = (
+        sqlalchemy.update(_TRIAL_ATTRIBUTES)
+        .where(table.trial_id == trial._trial_id, table.key == key, table.value_json == old)
+        .values(value_json=text)
+    )
     state = sqlalchemy.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial._trial_id).with_for_update()
     with rdb_storage(study).engine.connect() as connection:
         # In this order: whoever worked on it until now locks the attribute first, too, and ends the trial after it.
@@ -112,8 +111,9 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
         return changed and is_running
 
 
-def _new_trial_attribute(trial: FrozenTrial, key: str, text: str) -> sqlalchemy.Insert:
-    return sqlalchemy.insert(_TRIAL_ATTRIBUTES).values(trial_id=trial._trial_id, key=key, value_json=text)
+def trial_id_of(study: optuna.Study, number: int) -> int:
+    """Return the place in the database of a trial that has been read."""
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def report_again(trial: Trial, value: float, step: int) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,24 @@ def postgresql() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def new_database(postgresql: Any) -> Callable[[], str]:
-    """Create one more database for studies, on the server of all tests; return its URL with the password."""
+def _database_without_a_study(postgresql: Any) -> str:
     open_storage(postgresql.create_database("empty")).engine.dispose()
-    numbers = itertools.count()
-    return lambda: postgresql.create_database(f"studies_{next(numbers)}", template="empty")
+    return "empty"
+
+
+@pytest.fixture
+def new_database(postgresql: Any, _database_without_a_study: str) -> Iterator[Callable[[], str]]:
+    """Create one more database for studies, on the server of all tests; return its URL with the password."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"studies_{uuid.uuid4().hex}")
+        url: str = postgresql.create_database(names[-1], template=_database_without_a_study)
+        return url
+
+    yield create
+    for name in names:
+        postgresql.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> 
     assert second.metric_names == ["val_char_accuracy"]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -110,6 +112,7 @@ def test_a_dataset_may_move_and_versions_may_change(start: Start, terms: StudyTe
     )
 
 
+@pytest.mark.sqlite
 def test_joining_under_the_same_terms_writes_nothing(start: Start) -> None:
     _, folder = start()
     before = (folder.path / "study.db").read_bytes()
@@ -127,6 +130,7 @@ def test_a_study_left_without_terms_is_completed(tmp_path: Path, start: Start, d
     assert study_terms(study).monitor == study.metric_names[0] if study.metric_names else False
 
 
+@pytest.mark.sqlite
 def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "out"
     path.mkdir()
@@ -137,6 +141,7 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) 
     assert foreign.user_attrs == {}
 
 
+@pytest.mark.sqlite
 def test_a_study_that_another_process_completes_at_this_moment_is_joined(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +214,7 @@ class TestLoading:
         assert study.study_name == "khmer-ocr"
         assert found.path == moved
 
+    @pytest.mark.sqlite
     def test_another_name_or_storage_is_refused(self, tmp_path: Path, start: Start) -> None:
         _, folder = start()
         with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'mine'"):
@@ -225,6 +231,7 @@ class TestLoading:
 
 
 def test_no_warning_reaches_the_user(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    gc.collect()  # what other tests left behind warns of its end
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start()

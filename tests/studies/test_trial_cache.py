@@ -91,6 +91,7 @@ def test_a_study_that_was_deleted_is_no_longer_there(start: Start, presets: dict
         reader.get_trials(deepcopy=False)
 
 
+@pytest.mark.sqlite
 def test_a_study_made_anew_in_the_place_of_a_deleted_one_is_read_anew(start: Start) -> None:
     study, _ = start()
     storage, places = study._storage, set()
