@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from studies.folder import OutputFolder
 from studies.storage_url import sqlite_path
@@ -50,7 +51,7 @@ def disk_use(folder: OutputFolder) -> DiskUse:
     """Return how much room a study takes; what comes or goes meanwhile, or is not ours to read, may not count.
 
     Args:
-        folder: The study's folder; links in it are not followed.
+        folder: The study's folder; links in it are not followed. It may be missing, where a server keeps the study.
     """
     database = _database_files(folder)
     bytes_of: Counter[str] = Counter()
@@ -64,8 +65,13 @@ def disk_use(folder: OutputFolder) -> DiskUse:
         tensorboard=bytes_of["tensorboard"],
         logs=bytes_of["logs"],
         other=bytes_of[_OTHER],
-        free=shutil.disk_usage(folder.path).free,
+        free=shutil.disk_usage(_nearest(folder.path)).free,
     )
+
+
+def _nearest(path: Path) -> Path:
+    """Return a folder, or where it would be made."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _kind(inside: Sequence[str]) -> str:

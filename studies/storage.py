@@ -102,7 +102,11 @@ def storage_error_text(error: Exception, url: str) -> str:
     """
     causes = (error, error.__cause__, getattr(error.__cause__, "orig", None), getattr(error, "orig", None))
     reason = str(next((cause for cause in reversed(causes) if cause is not None), error)).strip()
+    reason = reason.partition("\nLINE ")[0]  # PostgreSQL shows its place in the statement
     place = sqlite_path(url) or mask_password(url)
+    if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
+        # In SQLite's words it is read-only.
+        return f"{place}: it was removed or replaced while in use; put it back, then repeat the command to go on"
     remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
     return f"{place}: {reason.replace(url, mask_password(url))}; {remedy}"
 
@@ -113,6 +117,7 @@ _REMEDIES = {
     "readonly database": "make the file and its folder writable, then repeat the command to go on",
     "unable to open": "make its folder readable and writable and room on the disk, then repeat the command to go on",
     "is locked": "another process holds the database (a stopped one: kill -CONT); let it go on, then repeat",
+    'relation "version_info" does not exist': "no study has begun in this database; `khmer-tuner run` begins one",
     "malformed": "the file is damaged; restore a copy or choose another --output-dir",
     "not a database": "the file is damaged; restore a copy or choose another --output-dir",
 }

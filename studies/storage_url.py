@@ -175,9 +175,11 @@ def _file_problem(path: Path, for_reading: bool) -> str | None:
     try:
         tables = _table_names(path)
     except sqlite3.OperationalError:
-        # In use or damaged: opening it for work waits for it, or tells what is wrong.
+        # In use or failing: opening it waits for it, or tells what is wrong.
         return None
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+            return f"{path} is damaged; restore a copy or name another file"
         return f"{path} is not a SQLite database; name another file"
     if tables and not {"studies", "trials", "version_info"} <= tables:
         return f"{path} is a database of another program; name another file"

@@ -257,13 +257,23 @@ def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
         return
     mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
     # At the known path this folder stands in the place of one that is gone; elsewhere its id tells that it
-    # was moved.
-    if known is None or mine["id"] == known["id"] or mine["path"] == known["path"]:
+    # was moved, unless it is a copy.
+    if known is None or mine["path"] == known["path"]:
+        return
+    if mine["id"] == known["id"] and not _is_copy(folder, known["path"]):
         return
     raise ConfigurationError(
         f"study {study.study_name!r}: it belongs to the output folder {known['path']}, not to {folder.path}; "
         "choose that --output-dir, or another --study name"
     )
+
+
+def _is_copy(folder: OutputFolder, known_path: str) -> bool:
+    """Return whether the folder that it was copied from is there still, and shares a study's database with it."""
+    owner, original = folder.owner(), OutputFolder(known_path)
+    if owner is None or folder.keeps_storage(owner) or original.owner() != owner:
+        return False
+    return not os.path.samefile(folder.path, original.path)
 
 
 def _remedy(folder: OutputFolder) -> str:

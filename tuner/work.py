@@ -130,16 +130,18 @@ def _serve(session: Session, scope: Scope, limits: Limits, feed: StudyFeed) -> N
         with _database_away_told(display):
             work_here(session, scope, limits, feed)
             if is_interrupted(session, limits):
-                return
+                break
             if not says_so:
                 display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
                 says_so = True
             while not trials_to_begin(session, scope):
                 time.sleep(_SECONDS_BETWEEN_QUESTIONS)
                 if is_interrupted(session, limits):
-                    return
+                    break
                 feed.tell_if_due()
             says_so = False
+    if session.stop_asked:
+        display.note("stop was asked for")
 
 
 @contextlib.contextmanager

@@ -52,6 +52,13 @@ def test_a_database_elsewhere_counts_and_what_links_lead_to_does_not(start: Star
     assert use.used - use.database == size_of_all(folder.path)
 
 
+def test_a_folder_that_is_not_there_yet_takes_nothing(tmp_path: Path) -> None:
+    use = disk_use(OutputFolder(tmp_path / "not" / "there"))
+    assert use.used == 0
+    assert use.free > 0
+    assert not (tmp_path / "not").exists()
+
+
 def test_what_is_free_is_told_of_the_folders_disk(start: Start) -> None:
     _, folder = start()
     stat = os.statvfs(folder.path)

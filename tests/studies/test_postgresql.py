@@ -110,7 +110,8 @@ def test_a_reader_cannot_write(begun: tuple[optuna.Study, OutputFolder], url: st
 
 def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
     url = postgresql.create_database("bare")
-    with pytest.raises(ConfigurationError, match="postgres"):
+    says = r"\*\*\*@.*/bare: relation .* does not exist; no study has begun in this database; `khmer-tuner run` begins"
+    with pytest.raises(ConfigurationError, match=says):
         open_storage_for_reading(url)
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

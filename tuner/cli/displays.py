@@ -42,15 +42,17 @@ def logged_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
         debug: Whether tracebacks are among them.
     """
     handler = _Notes(display, debug)
-    logger = logging.getLogger("tuner")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(package) for package in ("tuner", "studies")]
+    for logger in loggers:
+        logger.addHandler(handler)
     # A log file on a full disk: the error itself is told, its echo in the logging is not.
     complains, logging.raiseExceptions = logging.raiseExceptions, debug
     try:
         yield
     finally:
         logging.raiseExceptions = complains
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 class _Notes(logging.Handler):

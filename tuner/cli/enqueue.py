@@ -129,7 +129,11 @@ def _lines(addition: Addition, trials: int, status: StudyStatus) -> list[str]:
         lines.append(f"added: {_count(trials, 'search trial')}, {addition.search_trials:,} in all")
     if status.owed:
         at_work = any(row.state.value == "running" for row in status.rows)
-        who = "; who works on the whole study takes them up" if at_work else ": `khmer-tuner resume`"
+        who = (
+            "; who works on the whole study takes them up"
+            if at_work
+            else ": `khmer-tuner resume`, or a worker that waits"
+        )
         lines.append(f"{_count(status.owed, 'trial')} to begin{who}")
     return lines
 
