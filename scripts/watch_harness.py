@@ -13,51 +13,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import itertools
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from killing.picture import differences, take_picture
 from killing.small_study import OUTPUT, RESULTS
+from watching.commands import give, problem_of, words
+from watching.dashboard import Dashboard, DashboardError, ask_for_everything, try_to_change
+from watching.looks import Looks
 
 SAMPLES = 400
 EXPERIMENTS = 4
 WORKERS = 2
 PAUSE_S = 3.0
 TRIAL_EPOCHS = 6
-WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
-
-
-@dataclass
-class Looks:
-    """What came of looking.
-
-    Attributes:
-        counts: How often each was done.
-        problems: What failed, one text each.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-
-    def note(self, name: str, problem: str = "") -> None:
-        """Count a look, and keep what was wrong with it."""
-        self.counts[name] += 1
-        if problem:
-            self.problems.append(f"{name}: {problem}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _seconds_per_epoch(folder: Path) -> float:
     """Draw the dataset and train a short study; return how long an epoch takes when two workers train."""
-    _command(folder, "data", "--samples", str(SAMPLES), "--test-samples", "10", "--out", "data")
+    give(folder, "data", "--samples", str(SAMPLES), "--test-samples", "10", "--out", "data")
     _write_experiments(folder, "first.yaml", TRIAL_EPOCHS)
     (folder / "first").mkdir()
     _wait_for(_begin_training(folder / "first", "first.yaml"), folder / "first")
@@ -143,67 +122,34 @@ def _repeat(look: Callable[[], None], over: threading.Event) -> None:
         look()
 
 
-def _looking(at: Path, looks: Looks, *words: str) -> Callable[[], None]:
-    def look() -> None:
-        done = _command(at, *words, "--output-dir", OUTPUT)
-        problem = done.stderr.strip() if done.returncode or "lock" in done.stderr.casefold() else ""
-        looks.note(" ".join(words[:1]), problem)
-
-    return look
+def _looking(at: Path, looks: Looks, *command: str) -> Callable[[], None]:
+    return lambda: looks.note(command[0], problem_of(give(at, *command, "--output-dir", OUTPUT)))
 
 
 @contextlib.contextmanager
 def _dashboard(at: Path, looks: Looks) -> Iterator[str]:
     """Serve a study's dashboard; yield host and port."""
-    command = _words("dashboard", "--port", "0", "--output-dir", OUTPUT)
-    process = subprocess.Popen(command, cwd=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
-        found = next(filter(None, (re.search(r"http://([^/\s]+)", line) for line in process.stdout)), None)
-        if found is None:
-            raise SystemExit(f"the dashboard does not begin: {process.stderr and process.stderr.read()}")
-        yield found[1]
+        dashboard = Dashboard(at)
+    except DashboardError as error:
+        raise SystemExit(f"the dashboard does not begin: {error}") from error
+    try:
+        yield dashboard.address
     finally:
-        process.terminate()
-        _, errors = process.communicate()
-        if errors.strip() != "stopped":
-            looks.note("dashboard", errors.strip())
+        if complaint := dashboard.end():
+            looks.note("dashboard", complaint)
 
 
 def _ask_dashboard(address: str, looks: Looks) -> None:
-    """Ask what a page with the study and its trials open asks, and try what it must refuse."""
-    study = _get(address, "/api/studies", looks).get("study_summaries", [{}])[0].get("study_id", 1)
-    detail = _get(address, f"/api/studies/{study}", looks)
-    for trial in detail.get("trials", []):
-        for artifact in trial.get("artifacts", []):
-            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", looks)
-    for method, path in WRITES:
-        status, _ = _ask(address, method, path)
-        looks.note("refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}")
-
-
-def _get(address: str, path: str, looks: Looks) -> dict[str, list[dict[str, object]]]:
-    status, body = _ask(address, "GET", path)
-    looks.note("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
-    try:
-        return json.loads(body) if path.startswith("/api/") else {}
-    except ValueError:
-        return {}
-
-
-def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=60)
-    with contextlib.closing(connection):
-        connection.request(method, path, headers={"Accept-Encoding": "identity"})
-        response = connection.getresponse()
-        return response.status, response.read()
+    ask_for_everything(address, looks)
+    try_to_change(address, looks)
 
 
 def _begin_training(study: Path, experiments: str) -> subprocess.Popen[bytes]:
     places = ["--output-dir", OUTPUT, "--results-file", RESULTS]
-    words = _words("run", "--config", f"../{experiments}", *places, "--workers", str(WORKERS))
+    command = words("run", "--config", f"../{experiments}", *places, "--workers", str(WORKERS))
     with (study / "output.txt").open("wb") as output:
-        return subprocess.Popen(words, cwd=study, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=study, stdout=output, stderr=subprocess.STDOUT)
 
 
 def _wait_for(training: subprocess.Popen[bytes], study: Path) -> None:
@@ -250,14 +196,6 @@ def _without_left_over(picture: dict[str, str]) -> dict[str, str]:
     written = {"exported.json", "trials.csv", "report.html"}
     files = [name for name in json.loads(picture["files"]) if name not in written]
     return picture | {"files": json.dumps(files, ensure_ascii=False)}
-
-
-def _command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_words(*words), cwd=folder, capture_output=True, text=True)
-
-
-def _words(*words: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "tuner", *words]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from killing.small_study import OUTPUT, RESULTS
+from killing.small_study import RESULTS, open_study
 
 Picture = dict[str, str]
 Items = Iterator[tuple[str, object]]
@@ -56,9 +56,7 @@ def take_picture(folder: Path) -> Picture:
 
     What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path.
     """
-    from studies import load_study
-
-    study, _ = load_study(folder / OUTPUT)
+    study = open_study(folder)
     trials = study.get_trials(deepcopy=False)
     items = chain(
         _study_items(study, trials),
@@ -128,8 +126,8 @@ def _trial_items(trial: Any) -> Items:
 def _file_items(folder: Path) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [str(path.relative_to(folder)) for path in files]
-    yield "files left over", [name for name in names if _is_left_over(Path(name))]
-    lasting = [name for name in names if not name.endswith(".tmp") and not _is_left_over(Path(name))]
+    yield "files left over", [name for name in names if is_left_over(Path(name))]
+    lasting = [name for name in names if not name.endswith(".tmp") and not is_left_over(Path(name))]
     yield "files", [name for name in lasting if "tfevents" not in name]
     yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
     for path, name in zip(files, names, strict=True):
@@ -142,7 +140,7 @@ def _file_items(folder: Path) -> Items:
         yield f"{curves.relative_to(folder)} (TensorBoard)", _curves(curves)
 
 
-def _is_left_over(path: Path) -> bool:
+def is_left_over(path: Path) -> bool:
     """Return whether a file should have gone: half-written ones, and what only an unfinished training needs.
 
     Small text files are written under a hidden name that is new each time, since several processes may write one at

@@ -5,6 +5,7 @@ The one place that knows how the study is made and where it is kept.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import yaml
 
 OUTPUT = "out"
 RESULTS = "results.json"
+# Where the program, too, is told of a database elsewhere than in the output folder.
+STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 
 # With this seed trials end in all three ways, in long studies and in short ones.
 _SEED = 2
@@ -25,7 +28,6 @@ _NETWORK = {
     "context_layers": 0,
 }
 _SPACE = """\
-base: {num_epochs: 5, use_tensorboard: false}
 space:
   model_name: [tiny, tiny_ctc]
   learning_rate: {low: 1e-4, high: 1e-1, log: true}
@@ -44,16 +46,25 @@ class SmallStudy:
         folder: The work folder; each study has a folder of its own in it.
         search_trials: How many trials it searches, besides its presets.
         sampler: Which sampler draws them.
+        samples: How many images its dataset has.
+        epochs: How many epochs its trials have at most.
     """
 
     folder: Path
     search_trials: int
     sampler: str = "tpe"
+    samples: int = 40
+    epochs: int = 5
+
+    @property
+    def preset_names(self) -> list[str]:
+        """Names of its presets, in order."""
+        return list(_presets(self.epochs))
 
     @property
     def trials(self) -> int:
         """How many trials it has when it is complete."""
-        return len(_presets()) + self.search_trials
+        return len(self.preset_names) + self.search_trials
 
     @property
     def ends(self) -> frozenset[str]:
@@ -75,14 +86,27 @@ class SmallStudy:
         """Draw the dataset and write the three files that the commands read; for a process of its own."""
         from tuner.data.generation import generate_dataset
 
-        generate_dataset(self.folder / "data", samples=40, test_samples=10, processes=1)
+        generate_dataset(self.folder / "data", samples=self.samples, test_samples=10, processes=1)
         models = {"tiny": _NETWORK, "tiny_ctc": _NETWORK | {"decoder": "ctc"}}
         self._write("models.yaml", {"models": models})
-        self._write("experiments.yaml", {"experiments": _presets()})
-        (self.folder / "space.yaml").write_text(_SPACE, encoding="utf-8")
+        self._write("experiments.yaml", {"experiments": _presets(self.epochs)})
+        base = f"base: {{num_epochs: {self.epochs}, use_tensorboard: false}}\n"
+        (self.folder / "space.yaml").write_text(base + _SPACE, encoding="utf-8")
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         (self.folder / name).write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def open_study(folder: Path) -> Any:
+    """Return the study of a study's folder, for reading; for a process of its own.
+
+    Raises:
+        ConfigurationError: It has not begun.
+    """
+    from studies import load_study
+
+    study, _ = load_study(folder / OUTPUT, storage_url=os.environ.get(STORAGE_VARIABLE))
+    return study
 
 
 def _places() -> list[str]:
@@ -90,18 +114,18 @@ def _places() -> list[str]:
     return ["--output-dir", OUTPUT, "--results-file", RESULTS]
 
 
-def _presets() -> dict[str, Any]:
+def _presets(epochs: int) -> dict[str, Any]:
     return {
-        "with_curves": _preset("tiny", use_tensorboard=True, log_every_n_steps=1),
-        "plain": _preset("tiny_ctc", loss_type="ctc"),
+        "with_curves": _preset("tiny", epochs, use_tensorboard=True, log_every_n_steps=1),
+        "plain": _preset("tiny_ctc", epochs, loss_type="ctc"),
     }
 
 
-def _preset(model: str, **training: Any) -> dict[str, Any]:
+def _preset(model: str, epochs: int, **training: Any) -> dict[str, Any]:
     shared = {
         "device": "cpu",
         "batch_size": 8,
-        "num_epochs": 5,
+        "num_epochs": epochs,
         "learning_rate": 0.003,
         "use_tensorboard": False,
         "save_every_n_epochs": 2,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from killing.processes import in_fork
-from killing.small_study import OUTPUT
+from killing.small_study import open_study
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,24 @@ class Survey:
         trials: Trials that it has.
         ended: Those that have ended.
         is_running: Whether a trial was left running.
-        is_at_the_limit: Whether the program trains that trial in smaller passes, to other bits, if one more process
-            dies without getting it on.
+        deaths: How many deaths in a row, without getting on, the next process will count on a running trial; of all
+            running ones the most.
+        is_trained: Whether a trial was left running that has no epoch left to train, so that a death or two more do
+            not change how it is trained.
     """
 
     trials: int = 0
     ended: int = 0
     is_running: bool = False
-    is_at_the_limit: bool = False
+    deaths: int = 0
+    is_trained: bool = False
+
+    @property
+    def is_at_the_limit(self) -> bool:
+        """Whether the program trains a trial in smaller passes, to other bits, if one more process dies at it."""
+        from studies import DEATHS_TO_BE_CAREFUL
+
+        return self.deaths >= DEATHS_TO_BE_CAREFUL - 1
 
 
 def survey(folder: Path) -> Survey:
@@ -35,18 +45,16 @@ def survey(folder: Path) -> Survey:
 
 def _survey(folder: Path) -> Survey:
     from search_spaces import ConfigurationError
-    from studies import DEATHS_TO_BE_CAREFUL, load_study
 
     try:
-        study, _ = load_study(folder / OUTPUT)
+        study = open_study(folder)
     except ConfigurationError:  # it has not begun
         return Survey()
     trials = study.get_trials(deepcopy=False)
     ended = sum(trial.state.is_finished() for trial in trials)
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
-    return Survey(
-        len(trials), ended, bool(running), any(_deaths(trial) == DEATHS_TO_BE_CAREFUL - 1 for trial in running)
-    )
+    deaths = max(map(_deaths, running), default=0)
+    return Survey(len(trials), ended, bool(running), deaths, is_trained=any(map(_is_trained, running)))
 
 
 def _deaths(trial: Any) -> int:
@@ -54,7 +62,12 @@ def _deaths(trial: Any) -> int:
     from studies import read_record
 
     record = read_record(trial)
-    if not record.attempts:  # one died between the claim and its first note
-        return 1
     got_on = record.attempts[-1].epochs != len(trial.intermediate_values)
     return 1 if got_on else record.deaths_in_a_row + 1
+
+
+def _is_trained(trial: Any) -> bool:
+    """Return whether a running trial lacks nothing but being told; one that is pruned could be trained further."""
+    from studies import WhyEnded
+
+    return trial.user_attrs.get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)

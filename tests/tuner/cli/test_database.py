@@ -1,0 +1,145 @@
+"""A database that is taken away, damaged or replaced is told, and nothing is made of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+Experiments = Callable[..., Path]
+Change = Callable[[Path], None]
+
+PAGE_BYTES = 4096
+COMMANDS = [
+    "status",
+    "export",
+    "show 0",
+    "report --out report.html",
+    "best --out best.yaml",
+    "dashboard --port 0",
+    "stop",
+    "enqueue --trials 1",
+    "search --trials 1",
+    "worker",
+    "resume",
+]
+
+
+def empty(database: Path) -> None:
+    database.write_bytes(b"")
+
+
+def write_junk(database: Path) -> None:
+    database.write_bytes(b"no database" * 500)
+
+
+def cut_off(database: Path) -> None:
+    """Leave the beginning, as a copy does that was interrupted."""
+    os.truncate(database, 3 * PAGE_BYTES)
+
+
+def scramble(database: Path) -> None:
+    """Leave the first page alone, which says that it is a database."""
+    content = database.read_bytes()
+    database.write_bytes(content[:PAGE_BYTES] + b"\x7f" * (len(content) - PAGE_BYTES))
+
+
+def upgrade(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
+        connection.execute("UPDATE version_info SET schema_version = 99, library_version = '9.9.9'")
+
+
+def replace_by_another(database: Path) -> None:
+    database.unlink()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE mine (id INTEGER)")
+
+
+DAMAGES = [
+    (write_junk, "is not a SQLite database"),
+    (cut_off, "is damaged; restore a copy"),
+    (scramble, "is damaged; restore a copy"),
+    (upgrade, "no longer compatible"),
+    (replace_by_another, "is a database of another program"),
+]
+
+
+@pytest.fixture
+def refuse(
+    cli: Cli, copy_of_the_study: Path, here: Path, tree: Callable[[Path], dict[str, float]]
+) -> Callable[..., str]:
+    """Change the database and give a command; return its one error, once it is sure that it changed nothing."""
+
+    def give(change: Change, *command: str) -> str:
+        database = copy_of_the_study / "study.db"
+        change(database)
+        before = tree(copy_of_the_study)
+        refused = cli(*command, "--output-dir", copy_of_the_study)
+        assert refused.code == 2, refused.err
+        assert "Traceback" not in refused.err
+        assert tree(copy_of_the_study) == before
+        assert not any(here.iterdir())
+        (error,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
+        assert str(database) in error
+        return error
+
+    return give
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(Path.unlink, "there is no study database"), (empty, "there is no study database"), *DAMAGES],
+)
+def test_a_database_that_is_not_the_study_s_any_more_is_told(
+    change: Change, says: str, command: str, refuse: Callable[..., str]
+) -> None:
+    assert says in refuse(change, *command.split())
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGES)
+def test_a_run_makes_nothing_of_it_either(
+    change: Change, says: str, refuse: Callable[..., str], run_study: Any
+) -> None:
+    assert says in refuse(change, "run", "--config", str(run_study.config))
+
+
+def replace_by_its_copy(database: Path) -> None:
+    copy = database.with_name("copy.db")
+    shutil.copyfile(database, copy)
+    copy.rename(database)
+
+
+@pytest.mark.parametrize(("change", "workers"), [(Path.unlink, 1), (Path.unlink, 2), (replace_by_its_copy, 1)])
+def test_a_database_that_is_taken_away_while_a_study_trains_is_told(
+    change: Change, workers: int, write_config: Experiments, tmp_path: Path
+) -> None:
+    endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
+    config = write_config({"one": endless, "two": endless})
+    words = ["run", "--config", str(config), "--output-dir", "out", "--workers", str(workers)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tuner", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        assert process.stderr is not None
+        while f"[{workers}/2]" not in next(process.stderr):  # so many have begun
+            pass
+        database = tmp_path / "out" / "study.db"
+        change(database)
+        said = process.stderr.read()
+        assert process.wait() == 2, said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert all(str(database) in error for error in errors)
+    assert all("it was removed or replaced while in use" in error for error in errors)
+    assert "Traceback" not in said
+    assert database.exists() == (change is not Path.unlink)

@@ -1,0 +1,111 @@
+"""An output folder that is moved or copied between two commands goes on where it is; without its database, anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import RowState, load_study, study_status
+from tuner import HyperparameterTuner
+
+Cli = Callable[..., Any]
+Experiments = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+
+
+def results(path: Path) -> Any:
+    """Read what a study found, without what is another each time."""
+    read = json.loads(path.read_text(encoding="utf-8"))
+    return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
+
+
+@pytest.fixture
+def config(write_config: Experiments) -> Path:
+    return write_config({"first": {"training": {"num_epochs": 3}}, "second": {"training": {"num_epochs": 2}}})
+
+
+@pytest.fixture
+def undisturbed(cli: Cli, config: Path, here: Path) -> Any:
+    done = cli("run", "--config", config, "--output-dir", "undisturbed", "--results-file", "undisturbed.json")
+    assert done.code == 0, done.err
+    return results(here / "undisturbed.json")
+
+
+@pytest.fixture
+def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
+    """Begin the study in ``out`` and interrupt it after the first epoch."""
+
+    def begin(**options: Any) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            HyperparameterTuner(
+                str(config), output_dir="out", results_file="begun.json", display=make_watcher(after_epoch=1), **options
+            ).run_experiments()
+
+    return begin
+
+
+def states(folder: Path) -> list[tuple[RowState, int]]:
+    return [(row.state, row.epochs) for row in study_status(*load_study(folder)).rows]
+
+
+@pytest.mark.parametrize("command", ["resume", "run"])
+def test_a_folder_that_was_moved_goes_on_with_its_interrupted_trial(
+    command: str, cli: Cli, config: Path, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+) -> None:
+    interrupt()
+    (here / "elsewhere").mkdir()
+    shutil.move(here / "out", here / "elsewhere" / "moved")
+    assert states(here / "elsewhere" / "moved") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
+    words = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
+    done = cli(*words, *(["--config", config] if command == "run" else []))
+    assert done.code == 0, done.err
+    assert "going on after an interruption" in done.err
+    assert results(here / "results.json") == undisturbed
+    assert not (here / "out").exists()
+
+
+def test_a_copy_of_a_folder_is_a_study_of_its_own(
+    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+) -> None:
+    interrupt()
+    shutil.copytree(here / "out", here / "copy")
+    assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
+    assert states(here / "out") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
+    assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
+    assert results(here / "copy.json") == results(here / "out.json") == undisturbed
+
+
+def test_a_copy_of_a_folder_cannot_share_a_study_that_is_kept_elsewhere(
+    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+) -> None:
+    storage = f"sqlite:///{here}/elsewhere.db"
+    interrupt(storage=storage)
+    shutil.copytree(here / "out", here / "copy")
+    refused = cli("resume", "--output-dir", "copy")
+    assert refused.code == 2
+    assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
+    shutil.rmtree(here / "out")  # now it is the only one: a folder that was moved
+    assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
+    assert results(here / "copy.json") == undisturbed
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["gone", "empty"])
+def test_a_run_in_a_folder_without_its_database_begins_anew(
+    change: Callable[[Path], object],
+    cli: Cli,
+    config: Path,
+    here: Path,
+    undisturbed: Any,
+    interrupt: Callable[..., None],
+) -> None:
+    interrupt()
+    change(here / "out" / "study.db")
+    done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
+    assert done.code == 0, done.err
+    assert results(here / "results.json") == undisturbed
+    assert states(here / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]

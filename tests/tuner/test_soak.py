@@ -1,0 +1,345 @@
+"""Studies that are disturbed and looked at all the while keep every invariant: `scripts/soak.py`, for one cycle."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+HARNESS = ROOT / "scripts" / "soak.py"
+MEMORY = Path("/dev/shm")
+SEARCH_TRIALS = 3
+
+
+@pytest.mark.slow
+def test_whatever_befalls_a_study_all_invariants_hold() -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        done = subprocess.run(
+            [sys.executable, str(HARNESS), "--minutes", "0.5", "--seed", "3", "--folder", folder],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nbroken invariants: 0\n" in done.stdout
+    assert "all invariants hold" in done.stdout
+    found = re.search(r"trials trained again and equal: (\d+) of (\d+)\n", done.stdout)
+    assert found is not None
+    assert found[1] == found[2] != "0"
+    for look in ("study page", "dashboard", "export", "refused"):
+        assert re.search(rf"^looks: .*\d+ x {look}\b", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with a complete study."""
+    folder = tmp_path_factory.mktemp("soak")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HARNESS.parent))
+        small = importlib.import_module("killing.small_study").SmallStudy(folder, SEARCH_TRIALS)
+        small.write_inputs()
+    (folder / "study").mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "tuner", *small.run],
+        cwd=folder / "study",
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path) -> Path:
+    """A copy of the complete study."""
+    shutil.copytree(made, tmp_path / "work")
+    return tmp_path / "work" / "study"
+
+
+@pytest.fixture
+def examine(study: Path, module: Callable[[str], Any]) -> Callable[[], Any]:
+    small = module("killing.small_study").SmallStudy(study.parent, SEARCH_TRIALS)
+    return lambda: module("soaking.invariants").examine(small, study)
+
+
+def in_database(statement: str) -> Callable[[Path], None]:
+    def change(study: Path) -> None:
+        with closing(sqlite3.connect(study / "out" / "study.db")) as database, database:
+            assert database.execute(statement).rowcount == 1
+
+    return change
+
+
+def change_metrics(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+    def do(study: Path) -> None:
+        path = study / "out" / "plain" / "metrics.jsonl"
+        path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+    return do
+
+
+def change_results(study: Path) -> None:
+    path = study / "results.json"
+    path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
+
+
+def leave_a_checkpoint(study: Path) -> None:
+    (study / "out" / "plain" / "checkpoints" / "last.pt").touch()
+
+
+def empty_an_index(study: Path) -> None:
+    path = study / "out" / "study.db"
+    with closing(sqlite3.connect(path)) as database:
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_trials_study_id'").fetchone()
+    leaf_without_cells = bytes((10, 0, 0, 0, 0, *size.to_bytes(2, "big"), 0))
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(leaf_without_cells)
+
+
+def test_a_study_that_nothing_befell_keeps_every_invariant(examine: Callable[[], Any]) -> None:
+    findings = examine()
+    assert findings.problems == []
+    assert findings.careful == []
+    assert findings.trials == SEARCH_TRIALS + 2
+    assert findings.epochs > findings.trials
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (change_metrics(lambda lines: [*lines, lines[-1]]), "plain has these epochs in its metrics: "),
+        (change_metrics(lambda lines: [lines[0], *lines[2:]]), "plain has these epochs in its metrics: [1, 3"),
+        (change_metrics(lambda lines: [*lines[:-1], lines[-1][:20]]), "plain has these epochs in its metrics: "),
+        (change_metrics(lambda lines: lines[:-1]), "epochs in its metrics, 5 in the study"),
+        (in_database("DELETE FROM trials WHERE number = 4"), "5 trials were planned, these are there: [0, 1, 2, 3]"),
+        (in_database("UPDATE trials SET number = 5 WHERE number = 4"), "these are there: [0, 1, 2, 3, 5]"),
+        (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "have not ended: 1 RUNNING"),
+        (
+            in_database(
+                "UPDATE trial_user_attributes SET value_json = '\"plain\"' "
+                "WHERE trial_id = 1 AND key = 'experiment_name'"
+            ),
+            "these are there: ['plain', 'plain'",
+        ),
+        (
+            in_database(
+                "UPDATE trial_user_attributes SET value_json = '\"crashed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+            ),
+            "plain was given up after 0 deaths in a row",
+        ),
+        (
+            in_database(
+                "UPDATE trial_user_attributes SET value_json = '\"failed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+            ),
+            "plain failed",
+        ),
+        (
+            in_database("UPDATE trial_intermediate_values SET intermediate_value = 1 WHERE trial_id = 1 AND step = 2"),
+            "with_curves reported ",
+        ),
+        (in_database("UPDATE trial_values SET value = value + 1 WHERE trial_id = 1"), "with_curves has the value "),
+        (change_results, "results.json is not what the study says"),
+        (leave_a_checkpoint, "files left over: out/plain/checkpoints/last.pt"),
+        (empty_an_index, "the database is damaged"),
+    ],
+)
+def test_a_broken_invariant_of_a_study_is_noticed(
+    change: Callable[[Path], None], says: str, study: Path, examine: Callable[[], Any]
+) -> None:
+    change(study)
+    assert any(says in problem for problem in examine().problems)
+
+
+def test_results_that_an_export_would_not_give_are_noticed(study: Path, module: Callable[[str], Any]) -> None:
+    results_problems = module("soaking.invariants").results_problems
+    assert list(results_problems(study)) == []
+    change_results(study)
+    assert list(results_problems(study)) == ["results.json is not as a fresh export"]
+
+
+def another_loss(lines: list[str]) -> list[str]:
+    metrics = json.loads(lines[1])
+    metrics["train_loss"] += 1e-14
+    return [lines[0], json.dumps(metrics) + "\n", *lines[2:]]
+
+
+@pytest.fixture
+def train_again(study: Path, module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.chdir(study)  # where it goes itself
+    yield lambda: module("soaking.retraining").train_again(study, 0, 1)
+    torch.set_num_threads(threads)
+
+
+def test_what_a_study_says_it_trained_is_what_comes_of_it_again(study: Path, train_again: Any) -> None:
+    retrained = train_again()
+    assert retrained.trials == SEARCH_TRIALS + 2
+    assert retrained.problems == []
+    change_metrics(another_loss)(study)
+    assert [problem[:31] for problem in train_again().problems] == ["plain, trained again, is anothe"]
+
+
+def test_what_was_trained_in_smaller_passes_is_not_trained_again(
+    study: Path, train_again: Any, examine: Callable[[], Any]
+) -> None:
+    in_database("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'images_at_once', '4')")(
+        study
+    )
+    assert examine().careful == ["plain"]
+    assert train_again().trials == SEARCH_TRIALS + 1
+
+
+def entry(name: str, **changes: Any) -> dict[str, Any]:
+    hyperparameters = {
+        "model_name": "small",
+        "batch_size": 8,
+        "learning_rate": 0.001,
+        "weight_decay": 0.0,
+        "loss_type": "ctc",
+        "scheduler_type": "cosine",
+        "optimizer_type": "adam",
+    }
+    known = {
+        "experiment_name": name,
+        "status": "completed",
+        "training_time": 1.5,
+        "best_val_char_accuracy": 0.5,
+        "best_val_seq_accuracy": 0.25,
+        "final_train_loss": 0.75,
+        "total_epochs": 3,
+        "error_message": "",
+        "hyperparameters": hyperparameters,
+    }
+    return known | changes
+
+
+def export(*entries: dict[str, Any], completed: int | None = None) -> str:
+    known = {
+        "timestamp": "20260102_030405",
+        "experiments_completed": len(entries) if completed is None else completed,
+        "best_result": None,
+        "all_results": list(entries),
+    }
+    return json.dumps(known)
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (export(entry("a"), entry("b")), None),
+        (export(entry("a"), entry("b"), entry("c")), None),
+        (export(entry("a")), "b was there, and is gone"),
+        (export(entry("a"), entry("b", training_time=1.25)), "b changed"),
+        (export(entry("a"), entry("b"), completed=1), "experiments_completed fell from 2 to 1"),
+        (export(entry("a"), entry("b"), entry("b")), "there twice"),
+        (export(entry("a"), entry("b", final_train_loss=float("nan"))), "no valid JSON"),
+        (export(entry("a"), entry("b"))[:-1], "no valid JSON"),
+        (export(entry("a"), entry("b", status="pruned")), "not as documented, at $.all_results[1].status"),
+        (export(entry("a"), entry("b", seed=1)), "not as documented, at $.all_results[1]"),
+    ],
+)
+def test_an_export_that_contradicts_the_one_before_is_noticed(
+    second: str, says: str | None, module: Callable[[str], Any]
+) -> None:
+    exports = module("soaking.consistency").Exports()
+    assert list(exports.problems(export(entry("a"), entry("b")))) == []
+    problems = list(exports.problems(second))
+    assert any(says in problem for problem in problems) if says else problems == []
+
+
+def trial(number: int, state: str, *values: float) -> dict[str, Any]:
+    return {"number": number, "state": state} | ({"values": list(values)} if values else {})
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ([trial(0, "Complete", 0.5), trial(1, "Running")], []),
+        ([trial(0, "Complete", 0.5), trial(1, "Pruned", 0.25), trial(2, "Waiting")], []),
+        ([trial(0, "Complete", 0.5)], ["the number of trials fell from 2 to 1"]),
+        ([trial(0, "Complete", 0.25), trial(1, "Running")], ["trial 0 changed from "]),
+        ([trial(0, "Pruned", 0.5), trial(1, "Running")], ["trial 0 changed from "]),
+        ([trial(0, "Running"), trial(1, "Running")], ["trial 0 was there, and is gone"]),
+    ],
+)
+def test_a_dashboard_that_contradicts_itself_is_noticed(
+    second: list[dict[str, Any]], says: list[str], module: Callable[[str], Any]
+) -> None:
+    details = module("soaking.consistency").Details()
+    assert list(details.problems({"trials": [trial(0, "Complete", 0.5), trial(1, "Running")]})) == []
+    assert list(details.problems({})) == []  # no answer is a problem of its own
+    problems = list(details.problems({"trials": second}))
+    assert [problem[: len(text)] for problem, text in zip(problems, says, strict=True)] == says
+
+
+@pytest.mark.parametrize(
+    ("seconds", "eta", "says"),
+    [(1.5, 2.0, []), (None, None, []), (-1.5, 2.0, ["a took -1.5 s"]), (1.5, -2.0, ["the rest takes -2.0 s"])],
+)
+def test_times_below_zero_are_noticed(
+    seconds: float | None, eta: float | None, says: list[str], module: Callable[[str], Any]
+) -> None:
+    status = {"trials": [{"name": "a", "seconds": seconds}], "eta_seconds": eta}
+    assert list(module("soaking.consistency").status_problems(json.dumps(status))) == says
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["run", "--config", "../no.yaml"], ["command 1 (left alone) ended with 2"]),
+        (["--help"], ["command 1 (left alone) ended and left the study incomplete"]),
+        (["status", "--output-dir", "out"], []),
+    ],
+)
+def test_a_command_that_ends_otherwise_than_it_should_is_noticed(
+    command: list[str], says: list[str], study: Path, module: Callable[[str], Any]
+) -> None:
+    processes, cycle, survey = (module(name) for name in ("soaking.processes", "soaking.cycle", "killing.survey"))
+    small = module("killing.small_study").SmallStudy(study.parent, SEARCH_TRIALS)
+    training = processes.Training(study, command, 1)
+    training.wait()
+    one = cycle.Cycle(small, "study", random.Random(1))
+    one._story.commands = 1
+    disturber = module("soaking.disturbances").Disturber(study, training, small.trials, random.Random(1))
+    ended = small.trials if not says else 0
+    state = survey.Survey(small.trials, ended)
+    problems = list(one._command_problems(training, disturber, survey.Survey(), state))
+    assert [problem[: len(text)] for problem, text in zip(problems, says, strict=True)] == says
+
+
+def test_processes_that_are_left_in_a_folder_are_found_and_ended(tmp_path: Path, module: Callable[[str], Any]) -> None:
+    processes = module("soaking.processes")
+    assert processes.processes_in(tmp_path) == []
+    code = "import time; print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as sleeper:
+        assert sleeper.stdout is not None
+        sleeper.stdout.readline()
+        assert [process.pid for process in processes.processes_in(tmp_path)] == [sleeper.pid]
+        assert processes.orphans_in(tmp_path) == []  # it is no worker
+        processes.kill_processes_in(tmp_path)
+        assert sleeper.wait() < 0
+    assert processes.processes_in(tmp_path) == []
