@@ -4,7 +4,8 @@
 A small but real study (two presets and an open search on the CPU) is run once undisturbed. Then its processes are
 killed, at random moments and before and after everything that they write, and started again, by turns with `run` and
 `resume`, until the study is complete. It must equal the undisturbed one bit for bit: trials, parameters, metrics,
-checkpoints, TensorBoard curves, results. Times, memory and process ids are left out.
+checkpoints, TensorBoard curves, results. Times, memory and process ids are left out. The study is kept in SQLite, or in
+PostgreSQL on a server of its own, whose password must then be in no file and no output.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from killing.boundaries import points
+from killing.boundaries import AFTER_TAKE_OVER, Boundary, boundaries_of, points
 from killing.campaign import Campaign, Reference, Story
+from killing.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
 from killing.processes import DIFFERENT, EQUAL, HarnessError, in_fork, prepare, run_harness
 from killing.schedule import Schedule
 from killing.small_study import SmallStudy
@@ -28,6 +30,7 @@ examples:
   python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
   python scripts/kill_harness.py --kills 20 --fresh             each process a new interpreter
+  python scripts/kill_harness.py --kills 20 --postgresql        a take-over waits for three seconds there
   python scripts/kill_harness.py --kills 10 --at "after tell"   nowhere else
 
 The seed decides which process dies where, and after how many seconds; how far it has got by then is the machine's
@@ -58,6 +61,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="which one draws (default: %(default)s)"
     )
     parser.add_argument(
+        "--postgresql",
+        action="store_true",
+        help="keep each study in a database of its own on a PostgreSQL server, which is started for that",
+    )
+    parser.add_argument(
         "--fresh",
         action="store_true",
         help="begin a new interpreter for each process, with another seed of string hashes; the default forks one "
@@ -69,7 +77,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=points(),
-        help="kill at these points only, as the table names them with 'before' or 'after' in front",
+        help="kill at these points only, as the table names them with 'before' or 'after' in front; a take-over comes "
+        "only after a kill at another one",
     )
     parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
     return parser.parse_args(argv)
@@ -77,11 +86,28 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:
     begun_s = time.monotonic()
-    prepare()
+    prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
+    with ServerDatabases() if options.postgresql else Databases() as databases:
+        boundaries = boundaries_of(options.sampler, databases.storage)
+        stories, schedule, told = _campaign(options, folder, databases, boundaries)
+    print("", told, sep="\n")
+    found = passwords_found(folder, "\n".join([*map(story_line, stories), told])) if options.postgresql else 0
+    if options.postgresql:
+        print(f"password found: {found} times")
+    print(f"{time.monotonic() - begun_s:.0f} s in all")
+    if options.kills >= EVERY_BOUNDARY and not options.at:
+        _refuse_missed(schedule, boundaries)
+    return DIFFERENT if found or any(story.problems for story in stories) else EQUAL
+
+
+def _campaign(
+    options: argparse.Namespace, folder: Path, databases: Databases, boundaries: Sequence[Boundary]
+) -> tuple[list[Story], Schedule, str]:
+    """Return what happened to the studies, where their processes were killed, and the summary."""
     rng = random.Random(options.seed)
     small = SmallStudy(folder, options.trials, options.sampler)
     in_fork(small.write_inputs)
-    campaign = Campaign(small, rng, fresh=options.fresh)
+    campaign = Campaign(small, databases, rng, fresh=options.fresh)
     reference = campaign.undisturbed()
     print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(
@@ -93,11 +119,14 @@ def _kill(options: argparse.Namespace, folder: Path) -> int:
         only=options.at,
     )
     stories = _stories(campaign, schedule, reference, options.kills)
-    print("", summary(stories, schedule.kills, reference), sep="\n")
-    print(f"{time.monotonic() - begun_s:.0f} s in all")
-    if options.kills >= EVERY_BOUNDARY and not options.at and (missed := schedule.missed(options.sampler)):
+    return stories, schedule, summary(stories, schedule.kills, reference, boundaries)
+
+
+def _refuse_missed(schedule: Schedule, boundaries: Sequence[Boundary]) -> None:
+    # Whether there is an occasion for this one is chance, however many are killed; it has a test of its own.
+    due = [point for boundary in boundaries for point in boundary.points if point != AFTER_TAKE_OVER]
+    if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
-    return DIFFERENT if any(story.problems for story in stories) else EQUAL
 
 
 def _stories(campaign: Campaign, schedule: Schedule, reference: Reference, kills: int) -> list[Story]:

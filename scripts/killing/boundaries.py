@@ -17,12 +17,25 @@ Told = Callable[..., object]
 Concerns = Callable[..., bool]
 
 
+# What a process passes only when it finds a trial that another one left running ends with this.
+TAKE_OVER = "take-over"
+# For this one, what it finds must lack nothing but its end: see `killing.schedule`.
+AFTER_TAKE_OVER = f"after {TAKE_OVER}"
+
+
 class Phase(StrEnum):
     """Which part of a study a boundary belongs to."""
 
     BEGIN = "begin"
     WORK = "work"
     END = "end"
+
+
+class Storage(StrEnum):
+    """What keeps a study."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Boundary:
         concerns: Whether a call with these arguments is one.
         sides: ``before``, ``after`` or both.
         samplers: The samplers that do it.
+        storages: The storages with which it is done.
     """
 
     name: str
@@ -44,6 +58,7 @@ class Boundary:
     concerns: Concerns = lambda *arguments, **named: True
     sides: tuple[str, ...] = ("before", "after")
     samplers: tuple[str, ...] = ("tpe", "random", "gp")
+    storages: tuple[Storage, ...] = tuple(Storage)
 
     @property
     def points(self) -> list[str]:
@@ -79,9 +94,9 @@ def points(phase: Phase | None = None) -> list[str]:
     return [point for boundary in BOUNDARIES if phase in (None, boundary.phase) for point in boundary.points]
 
 
-def points_of(sampler: str) -> list[str]:
-    """Return the names of all points that a study of this sampler passes."""
-    return [point for boundary in BOUNDARIES if sampler in boundary.samplers for point in boundary.points]
+def boundaries_of(sampler: str, storage: Storage) -> list[Boundary]:
+    """Return all that a study of this sampler in this storage does."""
+    return [one for one in BOUNDARIES if sampler in one.samplers and storage in one.storages]
 
 
 def _telling(boundary: Boundary, side: str, passed: Callable[[str], object]) -> Told:
@@ -124,28 +139,60 @@ def _enqueues(kind: str) -> Concerns:
     return lambda *arguments, user_attrs, **named: user_attrs["kind"] == kind
 
 
-def _sets(*keys: str) -> Concerns:
-    return lambda trial, key, value: key in keys
+def _sets(wanted: str) -> Concerns:
+    return lambda trial, key, value: key == wanted
 
 
-def _sets_other_than(*keys: str) -> Concerns:
-    return lambda trial, key, value: key not in keys
+def _sets_other_than(unwanted: str) -> Concerns:
+    return lambda trial, key, value: key != unwanted
+
+
+def _writes(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_dml", False)
+
+
+def _inserts_attempts(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_insert", False) and _is_about_attempts(statement)
+
+
+def _updates_attempts(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_update", False) and _is_about_attempts(statement)
+
+
+def _is_about_attempts(statement: Any) -> bool:
+    return statement.table.name == "trial_user_attributes" and "attempts" in statement.compile().params.values()
 
 
 BOUNDARIES = (
     Boundary("folder claimed", Phase.BEGIN, "studies.folder.OutputFolder.claim"),
     _renaming("owner.json", Phase.BEGIN),
-    Boundary("database created", Phase.BEGIN, "studies.storage._create_database"),
+    Boundary("database created", Phase.BEGIN, "studies.storage._create_database", storages=(Storage.SQLITE,)),
     Boundary(
-        "renaming to study.db", Phase.BEGIN, "os.replace", _renamed("unfinished.db", "study.db"), sides=("before",)
+        "renaming to study.db",
+        Phase.BEGIN,
+        "os.replace",
+        _renamed("unfinished.db", "study.db"),
+        sides=("before",),
+        storages=(Storage.SQLITE,),
     ),
+    Boundary("tables created", Phase.BEGIN, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
     Boundary("study created", Phase.BEGIN, "studies.study._create_study"),
     Boundary("study attribute", Phase.BEGIN, "optuna.study.Study.set_user_attr"),
     _renaming("model_config.yaml", Phase.BEGIN),
     Boundary("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
     Boundary("search trial enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("search")),
-    Boundary("claim", Phase.WORK, "studies.claims.set_running_if_waiting"),
-    Boundary("attempt noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("attempts")),
+    Boundary("claim", Phase.WORK, "studies.claims.begin_waiting"),
+    Boundary("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
+    Boundary(TAKE_OVER, Phase.WORK, "studies.claims.take_over_running"),
+    Boundary(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),
+    Boundary("statement", Phase.WORK, "sqlalchemy.Connection.execute", _writes),
+    Boundary(
+        "look at the fence",
+        Phase.WORK,
+        "studies.postgresql.PostgresStorage._guard",
+        sides=("after",),
+        storages=(Storage.POSTGRESQL,),
+    ),
     Boundary("suggestion", Phase.WORK, "optuna.storages._CachedStorage.set_trial_param"),
     Boundary(
         "joint draw noted",
@@ -181,9 +228,7 @@ BOUNDARIES = (
     Boundary("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     Boundary("report", Phase.WORK, "optuna.trial.Trial.report"),
     Boundary("outcome", Phase.WORK, "studies.claims.record_outcome"),
-    Boundary(
-        "outcome attribute", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets_other_than("attempts", "config")
-    ),
+    Boundary("outcome attribute", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets_other_than("config")),
     Boundary("tell", Phase.WORK, "optuna.study.Study.tell"),
     Boundary("lease released", Phase.WORK, "studies.claims.Claim.release"),
     Boundary("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.end"),

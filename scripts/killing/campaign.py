@@ -13,6 +13,7 @@ from pathlib import Path
 
 from killing.child import Orders, become_new, obey
 from killing.comparison import first_of, reference_picture, told_differences
+from killing.databases import Databases
 from killing.diary import Entry, What, read_diary
 from killing.picture import Picture, differences, experiment_names, take_picture
 from killing.processes import Ending, HarnessError, in_fork, last_words, start, wait
@@ -76,9 +77,17 @@ class Story:
 class Campaign:
     """Kills the processes of studies, all in one work folder."""
 
-    def __init__(self, small: SmallStudy, rng: random.Random, *, fresh: bool) -> None:
-        """Take the study to kill, the source of all chance, and whether each process is a new interpreter."""
+    def __init__(self, small: SmallStudy, databases: Databases, rng: random.Random, *, fresh: bool) -> None:
+        """Take what all studies have in common.
+
+        Args:
+            small: The study to kill.
+            databases: Where each of them keeps what it knows.
+            rng: The source of all chance.
+            fresh: Whether each process is a new interpreter.
+        """
         self._small = small
+        self._databases = databases
         self._rng = rng
         self._fresh = fresh
 
@@ -88,9 +97,10 @@ class Campaign:
         Raises:
             HarnessError: It fails, or does not show all that a study can show.
         """
-        folder = self._new_folder("reference")
+        folder = self._new_study("reference")
         ending = self._live(folder, Orders(self._small.run, 1), Plan())
         picture = reference_picture(self._small, folder, ending)
+        self._databases.end(folder)
         diary = read_diary(folder)
         return Reference(
             picture=picture,
@@ -106,7 +116,7 @@ class Campaign:
         The study's folder stays if anything is wrong.
         """
         begun_s = time.monotonic()
-        story, folder = Story(name), self._new_folder(name)
+        story, folder = Story(name), self._new_study(name)
         schedule.begin_study()
         state = Survey()
         while story.starts < _MOST_STARTS:
@@ -118,6 +128,8 @@ class Campaign:
         else:
             story.problems.append(f"{_MOST_STARTS} processes did not bring it to an end")
         self._compare(story, folder, state, reference)
+        self._databases.end(folder)
+        story.problems += self._databases.leaks(folder)
         story.seconds = time.monotonic() - begun_s
         if not story.problems:
             shutil.rmtree(folder)
@@ -146,6 +158,11 @@ class Campaign:
         hash_seed = self._rng.randrange(1, 2**32) if self._fresh else None
         started_s = time.monotonic()
         pid = start(partial(obey, orders) if hash_seed is None else partial(become_new, orders, hash_seed), folder)
+        ending = self._wait(pid, started_s, plan, folder, orders)
+        self._databases.settle()
+        return ending
+
+    def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, orders: Orders) -> Ending:
         if plan.lifetime_s is None:
             return wait(pid, started_s)
         lifetime_s, since_s = plan.lifetime_s, started_s if not orders.spared else None
@@ -193,9 +210,10 @@ class Campaign:
         if differing := differences(reference.picture, picture):
             story.problems.append(told_differences(folder, differing))
 
-    def _new_folder(self, name: str) -> Path:
+    def _new_study(self, name: str) -> Path:
         folder = self._small.folder / name
         folder.mkdir()
+        self._databases.begin(name)
         return folder
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from killing.boundaries import watch, watch_boundaries
+from killing.boundaries import TAKE_OVER, watch, watch_boundaries
 from killing.diary import Diary, What
 
 
@@ -23,8 +23,8 @@ class Orders:
         command: The words after ``khmer-tuner``.
         start: Its number among the processes of its study.
         deadly: At which passage of which points it kills itself, whatever comes first.
-        spared: Whether it does so only once a trial got on: the program gives up a trial that kills process after
-            process without getting on.
+        spared: Whether it does so, but for a take-over, only once a trial got on: the program gives up a trial that
+            kills process after process without getting on.
     """
 
     command: list[str]
@@ -74,7 +74,8 @@ class _Life:
 
     def passed(self, point: str) -> None:
         self.passages[point] += 1
-        if self._spared or point not in self._left:
+        is_spared = self._spared and not point.endswith(TAKE_OVER)
+        if is_spared or point not in self._left:
             return
         self._left[point] -= 1
         if self._left[point] == 0:

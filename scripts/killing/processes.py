@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from killing.small_study import STORAGE_VARIABLE
+
 Result = TypeVar("Result")
 
 # What a command imports when it comes to it: its training, a new database, the first curve.
@@ -106,17 +108,23 @@ def _memory() -> Path | None:
     return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ENOUGH_BYTES else None
 
 
-def prepare() -> None:
+def prepare(*drivers: str) -> None:
     """Import what the processes need, with one thread each: threads do not survive a fork.
 
+    Args:
+        drivers: Names of modules that their database needs besides.
+
     Raises:
-        HarnessError: There are more threads all the same.
+        HarnessError: One is missing, or there are more threads all the same.
     """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
-    os.environ.pop("KHMER_TUNER_STORAGE", None)
-    for module in _IMPORTED:
-        importlib.import_module(module)
+    os.environ.pop(STORAGE_VARIABLE, None)
+    try:
+        for module in (*_IMPORTED, *drivers):
+            importlib.import_module(module)
+    except ImportError as error:
+        raise HarnessError(f"{error}; `pip install -e '.[dev]'` brings what is missing") from error
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     if threads > 1:

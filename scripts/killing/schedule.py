@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from killing.boundaries import Phase, points, points_of
+from killing.boundaries import AFTER_TAKE_OVER, TAKE_OVER, Phase, points
 from killing.survey import Survey
 
 RANDOM_MOMENT = "random moment"
@@ -19,6 +19,8 @@ _TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
 # being as likely as any other.
 _LONGEST_WORK = 0.25
 _MOST_KILLS_AT_THE_END = 2
+# The program gives a trial up after one more, were there anything left to train.
+_MOST_DEATHS_AT_A_TAKE_OVER = 2
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,6 @@ class Schedule:
         self.kills[point] += 1
         self._at_the_end += point in points(Phase.END)
 
-    def missed(self, sampler: str) -> list[str]:
-        """Return the points that have not killed, of a study of this sampler."""
-        return [point for point in points_of(sampler) if not self.kills[point]]
-
     def plan(self, survey: Survey) -> Plan:
         """Return how the next process of a study is to die."""
         phase = self._phase(survey)
@@ -91,21 +89,30 @@ class Schedule:
         phases = {Phase.BEGIN: [Phase.BEGIN, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
         if self._at_the_end < _MOST_KILLS_AT_THE_END:
             phases.append(Phase.END)
-        return Plan(deadly={point: self._passage(point) for phase in phases for point in self._targets(phase)})
+        return Plan(deadly={point: self._passage(point) for phase in phases for point in self._targets(phase, survey)})
 
     def _phase(self, survey: Survey) -> Phase:
         if survey.trials < self._trials:
             return Phase.BEGIN
         return Phase.END if survey.ended == self._trials else Phase.WORK
 
-    def _targets(self, phase: Phase) -> list[str]:
+    def _targets(self, phase: Phase, survey: Survey) -> list[str]:
         """Return some of the points that have killed least."""
-        passed = [point for point in points(phase) if point in self._per_trial]
+        passed = [point for point in points(phase) if self._is_ahead(point, survey)]
         possible = [point for point in passed if not self._only or point in self._only]
         fewest = min((self.kills[point] for point in possible), default=0)
         least = [point for point in possible if self.kills[point] == fewest]
-        return self._rng.sample(least, min(_TARGETS[phase], len(least)))
+        # Of these, what is seldom ahead.
+        first = [point for point in least if point.endswith(TAKE_OVER)] or least
+        return self._rng.sample(first, min(_TARGETS[phase], len(first)))
+
+    def _is_ahead(self, point: str, survey: Survey) -> bool:
+        if point == AFTER_TAKE_OVER:  # from here on it is a death at the trial, and so far it has not got on
+            return survey.is_trained and survey.deaths <= _MOST_DEATHS_AT_A_TAKE_OVER
+        if point.endswith(TAKE_OVER):
+            return survey.is_running
+        return point in self._per_trial
 
     def _passage(self, point: str) -> int:
         """Return one of the passages that are to be expected within a trial."""
-        return 1 + self._rng.randrange(max(1, round(self._per_trial[point])))
+        return 1 + self._rng.randrange(max(1, round(self._per_trial.get(point, 0))))

@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from killing.boundaries import BOUNDARIES
+from killing.boundaries import BOUNDARIES, Boundary
 from killing.campaign import Reference, Story
 from killing.schedule import RANDOM_MOMENT
 
@@ -22,14 +22,16 @@ def story_line(story: Story) -> str:
     return "\n".join([line, *(f"  {problem}" for problem in story.problems), f"  killed: {', '.join(story.deaths)}"])
 
 
-def summary(stories: Sequence[Story], kills: Mapping[str, int], reference: Reference) -> str:
-    """Return the summary block."""
-    return "\n".join([*_boundary_lines(kills), "", *_result_lines(stories, reference)])
+def summary(
+    stories: Sequence[Story], kills: Mapping[str, int], reference: Reference, boundaries: Sequence[Boundary]
+) -> str:
+    """Return the summary block, with a line for each of the boundaries that the studies pass."""
+    return "\n".join([*_boundary_lines(kills, boundaries), "", *_result_lines(stories, reference)])
 
 
-def _boundary_lines(kills: Mapping[str, int]) -> Iterator[str]:
+def _boundary_lines(kills: Mapping[str, int], boundaries: Sequence[Boundary]) -> Iterator[str]:
     yield f"{'kills at':{NAME_WIDTH}} before after"
-    for boundary in BOUNDARIES:
+    for boundary in boundaries:
         cells = [
             f"{kills[f'{side} {boundary.name}']:>{len(side)}}" if side in boundary.sides else " " * len(side)
             for side in ("before", "after")

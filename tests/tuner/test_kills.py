@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pkgutil
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -29,7 +31,7 @@ NOTHING_DIFFERS = (
     "trials lost: 0, doubled: 0; studies that differ: 0",
     "epochs trained again beyond the one in flight: 0",
 )
-
+NOT_TOLD = "password found: 0 times\n"
 
 Harness = subprocess.CompletedProcess[str]
 
@@ -47,6 +49,17 @@ def check(done: Harness, kills: int) -> None:
         assert line in done.stdout
 
 
+def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def password(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The password of the server that a harness starts."""
+    return str(module("killing.postgresql", monkeypatch).PASSWORD)
+
+
 @pytest.fixture(scope="module")
 def work_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
@@ -62,6 +75,35 @@ def killed(work_folder: Path) -> tuple[Path, Harness]:
 
 def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, Harness]) -> None:
     check(killed[1], 12)
+
+
+def check_on_a_server(done: Harness, kills: int, password: str) -> None:
+    check(done, kills)
+    assert NOT_TOLD in done.stdout
+    assert password not in done.stdout + done.stderr
+
+
+def test_killed_again_and_again_on_a_server_too(work_folder: Path, password: str) -> None:
+    folder = work_folder / "server"
+    points = ("before second half of a claim", "after epoch", "before take-over")
+    done = kill(folder, "--postgresql", "--kills", "4", "--seed", "1", "--trials", "3", "--at", *points)
+    check_on_a_server(done, 4, password)
+    assert re.search(r"^take-over +[12] +0$", done.stdout, re.MULTILINE), done.stdout
+    # All that the database held is kept beside the other files, and none of it is the password either.
+    assert "CREATE TABLE public.trials" in (folder / "reference" / "study.sql").read_text()
+
+
+@pytest.mark.slow
+def test_killed_more_often_on_a_server(work_folder: Path, password: str) -> None:
+    done = kill(work_folder / "server, longer", "--postgresql", "--kills", "30", "--seed", "2")
+    check_on_a_server(done, 30, password)
+
+
+def test_dying_at_the_take_over_again_and_again_leaves_no_mark(work_folder: Path) -> None:
+    points = ("after outcome", "before take-over", "after take-over", "before second half of a claim")
+    done = kill(work_folder / "take-over", "--kills", "6", "--seed", "1", "--trials", "3", "--at", *points)
+    check(done, 6)
+    assert re.search(r"^take-over +[1-9] +[1-9]$", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.slow
@@ -155,10 +197,22 @@ def test_the_harness_notices(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(HARNESS.parent))
-    picture: Any = importlib.import_module("killing.picture")
+    picture = module("killing.picture", monkeypatch)
     study = tmp_path / "study"
     shutil.copytree(killed[0], study)
     before = picture.take_picture(study)
     change(study)
     assert [difference.item for difference in picture.differences(before, picture.take_picture(study))] == [item]
+
+
+def test_the_harness_notices_a_password(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    databases = module("killing.databases", monkeypatch)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "weights.pt").write_bytes(b"\0\xff" + 2 * f"u:{password}@".encode())
+    assert databases.passwords_found(tmp_path, "nothing") == 2
+    assert databases.passwords_found(tmp_path, f"u:{password}@") == 3
+
+
+def test_every_boundary_is_a_call_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for boundary in module("killing.boundaries", monkeypatch).BOUNDARIES:
+        assert callable(pkgutil.resolve_name(boundary.target)), boundary.name
