@@ -102,7 +102,8 @@ def storage_error_text(error: Exception, url: str) -> str:
     """
     causes = (error, error.__cause__, getattr(error.__cause__, "orig", None), getattr(error, "orig", None))
     reason = str(next((cause for cause in reversed(causes) if cause is not None), error)).strip()
-    reason = reason.partition("\nLINE ")[0]  # PostgreSQL shows its place in the statement
+    # PostgreSQL tells in several lines, and shows the place in the statement.
+    reason = " ".join(reason.partition("\nLINE ")[0].split())
     place = sqlite_path(url) or mask_password(url)
     if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
         # In SQLite's words it is read-only.
@@ -118,6 +119,10 @@ _REMEDIES = {
     "unable to open": "make its folder readable and writable and room on the disk, then repeat the command to go on",
     "is locked": "another process holds the database (a stopped one: kill -CONT); let it go on, then repeat",
     'relation "version_info" does not exist': "no study has begun in this database; `khmer-tuner run` begins one",
+    "password authentication failed": "tell the right password in ~/.pgpass, PGPASSWORD or the URL",
+    "no password supplied": "tell the password in ~/.pgpass, PGPASSWORD or the URL",
+    "Connection refused": "no server listens there; start it or correct the URL",
+    '" does not exist': "create that on the server (createdb, createuser) or correct the URL",
     "malformed": "the file is damaged; restore a copy or choose another --output-dir",
     "not a database": "the file is damaged; restore a copy or choose another --output-dir",
 }

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
+import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
+
+from studies.storage_url import without_password
+from tuner.cli.main import COMMANDS
+from tuner.cli.parser import parse
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-SCRIPTS = [command for command in COMMANDS if command.startswith("bash scripts/")]
-OTHERS = [command for command in COMMANDS if command not in SCRIPTS and not command.startswith("source ")]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks("bash")
+# Commands on a server that somebody has; the other one is a cluster's.
+ON_A_SERVER, CLUSTER_JOB = blocks("sh")
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+SCRIPTS = [command for command in LINES if command.startswith("bash scripts/")]
+OTHERS = [command for command in LINES if command not in SCRIPTS and not command.startswith("source ")]
 
 
 def test_the_two_commands_are_run_by_ci() -> None:
@@ -45,3 +61,56 @@ def test_commands_work_as_printed(after_a_run: Path, shell: Shell) -> None:
     for command in OTHERS:
         done = shell(shlex.split(command), after_a_run)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.slow
+def test_commands_work_as_printed_on_a_server(
+    after_a_run: Path,
+    shell: Shell,
+    environment: dict[str, str],
+    new_database: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.rmtree(after_a_run / "training_output")
+    there = after_a_run / "there"
+    shutil.copytree(after_a_run / "generated_data", there / "generated_data")
+    export, *commands = [shlex.split(line, comments=True) for line in ON_A_SERVER.splitlines()]
+    assert export[1].startswith("KHMER_TUNER_STORAGE=postgresql+psycopg://")
+    # Without its password, which everybody has from elsewhere, as the README says.
+    url = new_database()
+    monkeypatch.setitem(environment, "PGPASSWORD", str(make_url(url).password))
+    monkeypatch.setitem(environment, "KHMER_TUNER_STORAGE", without_password(url))
+    with contextlib.ExitStack() as workers:
+        for command in commands:
+            if "worker" in command:
+                workers.enter_context(working(command, there, environment))
+                continue
+            while "stop" in command and "owed:" in shell(["khmer-tuner", "status"], after_a_run).stdout:
+                time.sleep(1)
+            done = shell(command, after_a_run)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@contextlib.contextmanager
+def working(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Let a worker work in a folder; in the end it must have been asked to stop, and have trained something."""
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stderr is not None
+            while "waiting for work" not in next(worker.stderr):
+                pass
+            yield
+            said = worker.communicate(timeout=120)[1]
+            assert worker.returncode == 0, said
+            assert "search_0001" in said
+        finally:
+            worker.kill()
+
+
+def test_the_service_and_the_cluster_job_begin_workers() -> None:
+    (unit,) = blocks("ini")
+    started = re.findall(r"khmer-tuner (worker .*)", unit + CLUSTER_JOB)
+    assert len(started) == 2
+    for words in started:
+        _, options = parse(words.split(), COMMANDS)
+        assert options.metadata == "generated_data/metadata.yaml"

@@ -117,12 +117,25 @@ def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
-def test_a_server_that_was_never_there_is_told_at_once() -> None:
+@pytest.mark.parametrize("opening", [open_storage, open_storage_for_reading])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"port": 1}, "Connection refused.*; no server listens there; start it or correct the URL"),
+        ({"password": "secret"}, "password authentication failed.*; tell the right password in ~/.pgpass, PGPASSWORD"),
+        ({"database": "missing"}, '"missing" does not exist; create that on the server .* or correct the URL'),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
+    change: dict[str, Any], says: str, opening: Callable[[str], object], postgresql: Server
+) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1.*refused") as caught:
-        open_storage("postgresql+psycopg://somebody:secret@127.0.0.1:1/db")
+    url = sqlalchemy.make_url(postgresql.url("postgres")).set(**change)
+    with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1.*{says}") as caught:
+        opening(url.render_as_string(hide_password=False))
     assert time.monotonic() - began < 60
-    assert "secret" not in str(caught.value)
+    assert str(url.password) not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
