@@ -9,6 +9,7 @@ parts:
   scale        start-up, status and export of studies of up to 10,000 trials
   images       a dataset of 100,000 images: opening it, time and memory of a worker
   workers      trials per hour with one worker and with several
+  runners      trials per second that train nothing, with up to 16 workers, on SQLite and on PostgreSQL
   cuda         rates, epochs and workers on a GPU, if there is one
 """
 
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarking import bookkeeping, cuda, epochs, images, machine, scale, targets, workers
+from benchmarking import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
 from benchmarking.plan import Figures, Plan
 from benchmarking.processes import BenchmarkError
 
@@ -42,6 +43,7 @@ PARTS: dict[str, Any] = {
     "scale": scale,
     "images": images,
     "workers": workers,
+    "runners": runners,
     "cuda": cuda,
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2

@@ -83,7 +83,8 @@ class Claim:
             raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}; give its best value")
         record_outcome(self.trial, outcome)
         self.trial.study.tell(self.trial, value if complete else None, state=state)
-        self.release()
+        # That it was let go of is of no interest any more, and a trial that has ended takes no attributes.
+        self._give_back(self._lease.free)
 
     def check(self) -> None:
         """Make sure that the trial is this process's still.
@@ -95,9 +96,12 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
+        self._give_back(self._lease.let_go)
+
+    def _give_back(self, how: Callable[[], None]) -> None:
         if not self._released:
             self._released = True
-            self._lease.let_go()
+            how()
 
     def __enter__(self) -> Claim:
         """Return the claim itself."""

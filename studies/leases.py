@@ -163,6 +163,7 @@ class _AdvisoryLeases:
     def __init__(self, study: optuna.Study, storage: PostgresStorage) -> None:
         self._study = study
         self._storage = storage
+        self._held: set[int] | None = None
 
     def try_take(self, record: TrialRecord) -> _AdvisoryLease | None:
         trial_id = trial_id_of(self._study, record.number)
@@ -181,13 +182,18 @@ class _AdvisoryLeases:
 
     def _is_abandoned(self, record: TrialRecord, trial_id: int) -> bool:
         """Return whether nobody holds the lease of a running trial, and nobody is about to take it back."""
-        if trial_id in self._storage.held_numbers("trial"):
+        # Asked once for all running trials; what is not held is looked at again below.
+        if self._held is None:
+            self._held = self._storage.held_numbers("trial")
+        if trial_id in self._held:
             return False
         if _AdvisoryLease(self._storage, trial_id).was_let_go(record):
             return True
         wait_s = max(SECONDS_TO_COME_BACK, SECONDS_AFTER_RESTART - self._storage.seconds_up())
         enough = time.monotonic() + wait_s
         while trial_id not in self._storage.held_numbers("trial"):
+            if self._storage.get_trial(trial_id).state.is_finished():
+                return False  # since it was read, its worker has ended it
             if time.monotonic() >= enough:
                 return True
             time.sleep(_POLL_S)

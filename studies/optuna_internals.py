@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ import optuna
 import sqlalchemy
 from optuna.artifacts import ArtifactMeta
 from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 _TRIALS = sqlalchemy.table(
@@ -119,6 +122,15 @@ def trial_id_of(study: optuna.Study, number: int) -> int:
 def report_again(trial: Trial, value: float, step: int) -> None:
     """Report a value in place of the one that an earlier attempt reported, as `Trial.report` never does."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+
+def set_user_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a running trial in one transaction: all of them or none."""
+    storage = rdb_storage(trial.study)
+    with _create_scoped_session(storage.scoped_session) as session:
+        for name, value in attributes.items():
+            storage._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial._trial_id, name, value)
+    trial._cached_frozen_trial.user_attrs |= attributes
 
 
 def study_attribute(study: optuna.Study, name: str) -> Any:

@@ -27,6 +27,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from studies.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey
@@ -174,15 +175,11 @@ class PostgresStorage(RDBStorage):
         self._guard(trial_id)
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set an attribute of a trial, if it is this process's still."""
+    def _set_trial_attr_without_commit(
+        self, session: Session, model_cls: Any, trial_id: int, key: str, value: Any
+    ) -> None:
         self._guard(trial_id)
-        super().set_trial_user_attr(trial_id, key, value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set an attribute of a trial, if it is this process's still."""
-        self._guard(trial_id)
-        super().set_trial_system_attr(trial_id, key, value)
+        super()._set_trial_attr_without_commit(session, model_cls, trial_id, key, value)
 
     def _guard(self, trial_id: int) -> None:
         """Look at a fence, and keep it as it is until the transaction ends that this begins.

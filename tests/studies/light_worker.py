@@ -1,5 +1,8 @@
 """What a worker process does, with an objective that only reports; started by the tests.
 
+The study is where KHMER_TUNER_STORAGE says, or in a database file in its folder. Whoever forks has no connection to it:
+only forks do.
+
 work FOLDER PRESETS SEARCHES [WORKERS]: join the study, enqueue so many presets and search trials, work off everything;
     so many processes do it, all of them from the same moment on.
 hold FOLDER PRESETS: the same, but claim one trial, report once and sit on it.
@@ -12,8 +15,7 @@ owe FOLDER SEARCHES: fork a request for search trials that kills itself at its f
 struggle FOLDER PRESETS SEARCHES: fork workers on the study FOLDER/out, each killing itself a commit later than the one
     before, until one gets to the end; print how many it took. One does the same work undisturbed in FOLDER/calm.
 attempts FOLDER STORY...: a preset for each story, and for each of its letters, one after the other, a process that
-    claims the preset and then is killed (k), is killed after a new epoch (e), lets go of it (s), or is killed while it
-    claims it (c).
+    claims the preset and then is killed (k), is killed after a new epoch (e), or lets go of it (s).
 search FOLDER SEARCHES [COMMIT]: three presets and so many search trials, killed at a commit if one is given; print what
     the study holds in the end.
 """
@@ -29,12 +31,14 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import alembic.util
 import optuna
+import psycopg
 import sqlalchemy
 
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
@@ -51,6 +55,7 @@ from studies import (
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
+    leases,
     load_study,
     open_storage,
     prepare_sampling,
@@ -62,6 +67,7 @@ from studies import (
 from studies.file_locks import try_lock
 from studies.optuna_internals import rdb_storage
 
+STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 SPACE = SearchSpace(
     (
         Parameter("learning_rate", FloatRange(1e-4, 1e-1, log=True)),
@@ -85,12 +91,15 @@ alembic.util.load_python_file = functools.cache(alembic.util.load_python_file)
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
 def leave_flushing_to_the_system(connection: Any, record: object) -> None:
     # What dies in these tests are processes, not machines.
-    connection.execute("PRAGMA synchronous = OFF")
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 def open_study(path: Path) -> tuple[optuna.Study, OutputFolder]:
     folder = OutputFolder(path)
-    return create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, TERMS), folder
+    url = os.environ.get(STORAGE_VARIABLE) or default_storage_url(path)
+    # On a server, several folders share a database.
+    return create_or_join_study(open_storage(url), path.name, folder, TERMS), folder
 
 
 def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, OutputFolder]:
@@ -180,26 +189,25 @@ def die_at_every_commit(path: Path, presets: int, searches: int) -> None:
         folder = path / f"{point:03d}"
         killed = in_fork(join_and_die, folder, presets, searches, point)
         assert in_fork(join, folder, presets, searches) == 0
-        study, _ = load_study(folder)
-        kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
-        states = {trial.state.name for trial in study.get_trials()}
-        print_json(point=point, killed=killed == signal.SIGKILL, trials=kinds, states=sorted(states))
+        assert in_fork(tell_trials, folder, killed == signal.SIGKILL) == 0
         if killed == 0:
             return
+        empty_database()
+
+
+def tell_trials(path: Path, killed: bool) -> None:
+    study, _ = load_study(path)
+    kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
+    print_json(killed=killed, trials=kinds, states=sorted({trial.state.name for trial in study.get_trials()}))
 
 
 def owe_after_every_commit(path: Path, searches: int) -> None:
     warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
-        join(folder, 1)
+        assert in_fork(join, folder, 1) == 0
         killed = in_fork(ask_and_die, folder, searches, point)
-        study, _ = load_study(folder)
-        promised = search_budget(study)
-        assert in_fork(complete, folder) == 0
-        numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
-        settled = search_settings(study) is not None
-        print_json(killed=killed == signal.SIGKILL, promised=promised, numbers=numbers, settled=settled)
+        assert in_fork(complete, folder, killed == signal.SIGKILL) == 0
         if killed == 0:
             return
 
@@ -210,12 +218,17 @@ def ask_and_die(path: Path, searches: int, point: int) -> None:
     ask_for_search(study, folder, SearchRequest(more=searches))
 
 
-def complete(path: Path) -> None:
-    top_up(*open_study(path))
+def complete(path: Path, killed: bool) -> None:
+    promised = search_budget(load_study(path)[0])
+    study, folder = open_study(path)
+    top_up(study, folder)
+    numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
+    print_json(killed=killed, promised=promised, numbers=numbers, settled=search_settings(study) is not None)
 
 
 def struggle(path: Path, presets: int, searches: int) -> None:
     warm_up()
+    nobody_comes_back()
     assert in_fork(work_and_die, path / "calm", presets, searches, math.inf) == 0
     workers = 1
     while in_fork(work_and_die, path / "out", presets, searches, workers) != 0:
@@ -235,17 +248,16 @@ def join_and_die(path: Path, presets: int, searches: int, point: int) -> None:
 
 
 def tell(path: Path, stories: list[str]) -> None:
-    study, folder = join(path, len(stories))
-    engine = rdb_storage(study).engine
+    warm_up()
+    nobody_comes_back()
+    assert in_fork(join, path, len(stories)) == 0
     for number, story in enumerate(stories):
         for letter in story:
-            engine.dispose()  # SQLite's connections must not be taken into a fork
-            in_fork(attempt, study, folder, number, letter)
+            in_fork(attempt, path, number, letter)
 
 
-def attempt(study: optuna.Study, folder: OutputFolder, number: int, letter: str) -> None:
-    if letter == "c":
-        die_at_commit(2)  # the first makes it a running trial, the second says whose
+def attempt(path: Path, number: int, letter: str) -> None:
+    study, folder = open_study(path)
     claim = claim_next(study, folder, lambda record: record.number == number)
     assert claim is not None
     if letter == "e":
@@ -270,9 +282,7 @@ def die_at_commit(point: float) -> Callable[[], int]:
 
     def counted(connection: sqlalchemy.Connection) -> None:
         nonlocal count
-        # What was only read leaves nothing to lose.
-        driver = connection.connection.driver_connection
-        count += driver is not None and driver.in_transaction
+        count += has_written(connection.connection.driver_connection)
         if count == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -280,8 +290,17 @@ def die_at_commit(point: float) -> Callable[[], int]:
     return lambda: count
 
 
+def has_written(connection: Any) -> bool:
+    """Return whether a connection's transaction has written: what was only read leaves nothing to lose."""
+    if isinstance(connection, sqlite3.Connection):
+        return connection.in_transaction
+    return bool(connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()[0])
+
+
 def in_fork(action: Callable[..., object], *arguments: object) -> int:
-    return os.waitpid(begin_fork(action, *arguments), 0)[1]
+    status = os.waitpid(begin_fork(action, *arguments), 0)[1]
+    wait_until_left()
+    return status
 
 
 def begin_fork(action: Callable[..., object], *arguments: object) -> int:
@@ -298,10 +317,48 @@ def begin_fork(action: Callable[..., object], *arguments: object) -> int:
 
 def warm_up() -> None:
     """Let this process learn once what each of its forks would have to: SQLAlchemy and Alembic begin slowly."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, in_files():
         study, place = join(Path(folder), 1, 1)
         work_off(study, place, Path(folder) / "log")
         rdb_storage(study).engine.dispose()  # SQLite's connections must not be taken into a fork
+
+
+@contextmanager
+def in_files() -> Iterator[None]:
+    """Keep studies in files, whatever is asked for."""
+    url = os.environ.pop(STORAGE_VARIABLE, None)
+    yield
+    if url is not None:
+        os.environ[STORAGE_VARIABLE] = url
+
+
+def nobody_comes_back() -> None:
+    """Do not wait for the live workers that may have lost their locks: here all others are dead."""
+    leases.SECONDS_TO_COME_BACK, leases.SECONDS_AFTER_RESTART = 0.5, 0.0
+
+
+def wait_until_left() -> None:
+    """Wait until the server has noticed that whoever worked in its database is dead."""
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    )
+    with server() as connection:
+        while connection is not None and connection.execute(others).fetchone() != (0,):
+            time.sleep(0.01)
+
+
+def empty_database() -> None:
+    with server() as connection:
+        if connection is not None:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+
+
+def server() -> AbstractContextManager[psycopg.Connection | None]:
+    """Return a connection that is gone before the next fork; None if the studies are in files."""
+    url = os.environ.get(STORAGE_VARIABLE)
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True) if url else nullcontext()
 
 
 def print_json(**data: object) -> None:

@@ -237,6 +237,29 @@ class TestLeases:
         assert time.monotonic() - began < SECONDS_TO_COME_BACK
         assert [attempt.after for attempt in second.record.attempts] == [BegunAfter.WAITING, BegunAfter.STOP]
 
+    def test_a_trial_that_has_just_ended_is_not_waited_for(
+        self,
+        begun: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        outcome: TrialOutcome,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        first, other = claimed(*begun), start(presets, url=url)
+        storage = storage_of(other[0])
+        look = storage.held_numbers
+
+        def look_when_it_has_ended(kind: str) -> set[int]:
+            first.finish(outcome, 0.9)
+            monkeypatch.undo()
+            return look(kind)
+
+        monkeypatch.setattr(storage, "held_numbers", look_when_it_has_ended)
+        began = time.monotonic()
+        assert claimed(*other).record.number == 1
+        assert time.monotonic() - began < SECONDS_TO_COME_BACK
+
     def test_a_death_is_a_death(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:

@@ -21,6 +21,7 @@ from studies import (
     read_record,
     record_outcome,
     retry_failed_presets,
+    trial_record,
 )
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -67,7 +68,7 @@ def test_writing_the_same_outcome_again_writes_nothing(
     assert claim is not None
     record_outcome(claim.trial, outcome)
     written: list[str] = []
-    monkeypatch.setattr(claim.trial, "set_user_attr", lambda key, _: written.append(key))
+    monkeypatch.setattr(trial_record, "set_user_attributes", lambda trial, attributes: written.extend(attributes))
     record_outcome(claim.trial, outcome)
     assert written == []
     record_outcome(claim.trial, replace(outcome, total_epochs=9))
