@@ -183,6 +183,7 @@ def _take(study: optuna.Study, number: int, lease: Lease) -> Claim | None:
         after = BegunAfter.STOP if lease.was_let_go(record) else BegunAfter.DEATH
     record = _with_attempt(record, trial, after)
     begin = take_over_running if adopted else begin_waiting
+    lease.expect(record)
     if not begin(study, trial, ATTEMPTS, record.attempts_as_stored):
         return None
     lease.hold(record)

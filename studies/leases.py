@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import optuna
-from optuna.exceptions import OptunaError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -43,8 +43,11 @@ class Lease(Protocol):
     def was_let_go(self, record: TrialRecord) -> bool:
         """Return whether the process before this one let go of the trial, and did not die."""
 
+    def expect(self, record: TrialRecord) -> None:
+        """Note whose it is about to be: the last of the record's attempts."""
+
     def hold(self, record: TrialRecord) -> None:
-        """Note whose it is now: the last of the record's attempts."""
+        """Note whose it is now."""
 
     def check(self) -> None:
         """Make sure that nobody has taken over.
@@ -103,6 +106,9 @@ class _FileLease:
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._lock.note == _LET_GO
 
+    def expect(self, record: TrialRecord) -> None:
+        """A process that dies meanwhile has not worked on it."""
+
     def hold(self, record: TrialRecord) -> None:
         self._lock.write_note(record.attempts[-1].worker)
 
@@ -140,23 +146,43 @@ class _AdvisoryLease:
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._storage.get_trial_system_attrs(self._trial_id).get(_LET_GO) == len(record.attempts)
 
-    def hold(self, record: TrialRecord) -> None:
+    def expect(self, record: TrialRecord) -> None:
+        # Already now: if the database goes away meanwhile, nobody knows which attempts it has.
         self._attempts = len(record.attempts)
         self._storage.fence(self._trial_id, record.attempts_as_stored)
+
+    def hold(self, record: TrialRecord) -> None:
+        """The fence is up."""
 
     def check(self) -> None:
         self._storage.check_fence(self._trial_id)
 
     def let_go(self) -> None:
-        # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended
-        # takes no attributes, and a database that cannot be reached makes it look like a death.
-        with contextlib.suppress(OptunaError, SQLAlchemyError, LeaseLost), self._storage.impatient():
-            self._storage.set_trial_system_attr(self._trial_id, _LET_GO, self._attempts)
-        self.free()
+        if self._attempts:
+            self._storage.untold[self._trial_id] = self._attempts
+            # Until it can be told it looks like a death.
+            with contextlib.suppress(StorageInternalError, SQLAlchemyError), self._storage.impatient():
+                tell_what_was_let_go(self._storage)
+        self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
     def free(self) -> None:
         self._storage.unfence(self._trial_id)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
+
+
+def tell_what_was_let_go(storage: PostgresStorage) -> None:
+    """Write down which trials this process has let go of, alive.
+
+    Raises:
+        StorageInternalError, SQLAlchemyError: The database cannot be reached; another call goes on.
+    """
+    for trial_id, attempts in list(storage.untold.items()):
+        # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended
+        # takes no attributes.
+        with contextlib.suppress(UpdateFinishedTrialError, LeaseLost):
+            storage.set_trial_system_attr(trial_id, _LET_GO, attempts)
+        storage.unfence(trial_id)
+        del storage.untold[trial_id]
 
 
 class _AdvisoryLeases:
@@ -166,6 +192,7 @@ class _AdvisoryLeases:
         self._held: set[int] | None = None
 
     def try_take(self, record: TrialRecord) -> _AdvisoryLease | None:
+        tell_what_was_let_go(self._storage)
         trial_id = trial_id_of(self._study, record.number)
         if record.phase is TrialPhase.RUNNING and not self._is_abandoned(record, trial_id):
             return None

@@ -69,6 +69,7 @@ class PostgresStorage(RDBStorage):
     Attributes:
         locks: This process's advisory locks.
         schema: The schema that Optuna's tables are in.
+        untold: Trials that this process has let go of while the database was away, with how many attempts they had.
     """
 
     def __init__(self, url: str, *, patience_s: float, for_reading: bool = False) -> None:
@@ -85,6 +86,7 @@ class PostgresStorage(RDBStorage):
         place = sqlalchemy.make_url(url)
         self._patience_s = 0.0
         self._fences: dict[int, str] = {}
+        self.untold: dict[int, int] = {}
         self._connect = _connecting(place)
         alone = sqlalchemy.create_engine(place, creator=self._connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self.locks = AdvisoryLocks(alone.connect)
@@ -221,10 +223,16 @@ class PostgresStorage(RDBStorage):
                 if time.monotonic() >= deadline:
                     raise
                 if pause_s == _FIRST_PAUSE_S:
-                    reason = str(error).strip().splitlines()[-1]
+                    reason = _in_a_line(error)
                     log.warning("the database cannot be reached (%s); trying for %.0f s", reason, self._patience_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what PostgreSQL's client library says of a connection, without the questions below it."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(("\t", "- "))]
+    return (lines or [type(error).__name__])[0].strip()
 
 
 def _connecting(place: sqlalchemy.URL) -> Callable[[], Any]:

@@ -260,6 +260,20 @@ class TestLeases:
         assert claimed(*other).record.number == 1
         assert time.monotonic() - began < SECONDS_TO_COME_BACK
 
+    def test_who_lets_go_while_the_server_is_away_has_not_died(
+        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    ) -> None:
+        for _ in range(3):
+            claim = claimed(*begun)
+            postgresql.stop()
+            claim.release()
+            postgresql.start()
+        claim = claimed(*begun)
+        assert [attempt.after for attempt in claim.record.attempts] == [BegunAfter.WAITING, *3 * [BegunAfter.STOP]]
+        assert not claim.crashed
+        claim.release()
+        assert claimed(*start(presets, url=url)).record.attempts[-1].after is BegunAfter.STOP
+
     def test_a_death_is_a_death(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:

@@ -46,7 +46,8 @@ class PlainDisplay(Display):
         self._summary_console = summary_console
         self._progress = RunProgress()
         self._drawn_tenths = 0
-        self._retelling: set[int] = set()
+        # The trials whose epochs before an interruption are being told, and how many there were so far.
+        self._retelling: dict[int, int] = {}
         self._several = False  # whether more than one trial has been running at a time
 
     def note(self, text: str) -> None:
@@ -78,7 +79,9 @@ class PlainDisplay(Display):
         self._progress.trial_started(number, name, config)
         self._several |= len(self._progress.own) > 1
         # The epochs before an interruption are told first, and were written then.
-        self._retelling = self._retelling | {number} if adopted else self._retelling - {number}
+        self._retelling.pop(number, None)
+        if adopted:
+            self._retelling[number] = 0
         place = f"[{self._progress.place(number)}/{self._progress.status.total}]"
         again = ["going on after an interruption"] if adopted else []
         self._write(f"{place} {title(number, name, *again)}: {settings(config)}")
@@ -91,12 +94,13 @@ class PlainDisplay(Display):
         raise_if_requested()
         self._progress.batch(number, done, total)
         if number in self._retelling and (trial := self._progress.own.get(number)):
-            self._retelling.discard(number)
-            self._write(f"{self._whose(trial)}  going on with epoch {self._progress.row(trial.name).epochs + 1}")
+            self._write(f"{self._whose(trial)}  going on with epoch {self._retelling.pop(number) + 1}")
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Write the epoch's figures."""
         self._progress.epoch_ended(number, metrics, signal)
+        if number in self._retelling:
+            self._retelling[number] = metrics.epoch
         trial = self._progress.own.get(number)
         if trial is None or number in self._retelling:
             return

@@ -1,0 +1,160 @@
+"""Eight machines share a study; one is cut off, one falls asleep, one is stopped, one is killed: nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from studies import BegunAfter, read_record
+
+# Of conftest.py, which cannot be imported.
+Job = Any
+Machine = Any
+Network = Any
+GiveData = Callable[[Machine], Path]
+GiveWork = Callable[..., Path]
+Ended = Callable[..., Any]
+
+EPOCHS = 20
+PRESETS = {
+    f"rate_{rate}_batch_{batch}": {"learning_rate": rate, "batch_size": batch, "num_epochs": EPOCHS}
+    for rate in (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
+    for batch in (8, 12, 16, 32)
+}
+CUT_OFF, ASLEEP, STOPPED, KILLED = "cut-off", "asleep", "stopped", "killed"
+MACHINES = (CUT_OFF, ASLEEP, STOPPED, KILLED, "fifth", "sixth", "seventh", "eighth")
+WAITS = "waiting for work"
+BROKE = "the connection to the database broke; going on with another one"
+TAKEN_OVER = "another worker has taken over this trial, since this one seemed to be dead; leaving it"
+LONGEST_S = 90.0
+POLL_S = 0.5
+
+
+@pytest.mark.slow
+def test_eight_machines_lose_nothing_whatever_becomes_of_four(
+    network: Network, give_work: GiveWork, give_data: GiveData, ended: Ended
+) -> None:
+    anna = network.machine("anna")
+    config = give_work(anna, PRESETS)
+    calm = ["--output-dir", "calm", "--storage", "sqlite:///calm.db", "--workers", 2]
+    anna.do("run", "--config", config, *calm)
+    first, *_ = PRESETS
+    anna.do("run", "--config", config, "--experiments", first)
+    jobs = {name: start_worker(network.machine(name), give_data) for name in MACHINES}
+    for job in jobs.values():
+        job.wait_for(WAITS)
+    anna.do("enqueue", "--config", config)
+
+    for name in (CUT_OFF, ASLEEP, STOPPED, KILLED):
+        jobs[name].wait_for(f" 3/{EPOCHS} ")
+    begun = {name: trial_of(name, network) for name in (CUT_OFF, ASLEEP, STOPPED, KILLED)}
+    disturb(network, jobs)
+    for name, seconds in wait_for_take_overs(network, begun).items():
+        print(f"{name}: its trial was taken over after {seconds:.1f} s")
+    mend(network, jobs)
+    wait_for_the_end(network)
+    network.machine("chan").do("stop")
+    said = {name: job.end(0) for name, job in jobs.items() if name != KILLED}
+
+    assert BROKE in said[CUT_OFF] or TAKEN_OVER in said[CUT_OFF]
+    assert TAKEN_OVER in said[ASLEEP]
+    check_attempts(network, begun)
+    check_nobody_trains_in_vain(network)
+    expected = {trial.name: trial for trial in (ended(one, anna.folder / "calm") for one in calm_trials(network, anna))}
+    for trial in network.trials():
+        folder = network.machine(network.machines_of(trial)[-1]).folder / "training_output"
+        assert ended(trial, folder) == expected[read_record(trial).experiment_name]
+    assert network.passwords_found() == []
+
+
+def start_worker(machine: Machine, give_data: GiveData) -> Job:
+    return machine.start("worker", "--wait", "--device", "cpu", "--metadata", give_data(machine))
+
+
+def trial_of(name: str, network: Network) -> int:
+    """Return the number of the trial that a machine works on."""
+    (number,) = (
+        trial.number
+        for trial in network.trials()
+        if trial.state is TrialState.RUNNING and network.machines_of(trial) == [name]
+    )
+    return int(number)
+
+
+def disturb(network: Network, jobs: Mapping[str, Job]) -> None:
+    jobs[KILLED].kill()
+    network.machine(CUT_OFF).cut_off()
+    jobs[STOPPED].signal(SIGSTOP)
+    # As when a lid is closed: it does nothing, and nobody answers in its place.
+    jobs[ASLEEP].signal(SIGSTOP)
+    network.machine(ASLEEP).cut_off()
+
+
+def wait_for_take_overs(network: Network, begun: Mapping[str, int]) -> dict[str, float]:
+    """Wait until others have taken the trials over; return after how many seconds, by machine."""
+    began = time.monotonic()
+    seconds: dict[str, float] = {}
+    while len(seconds) < 3:
+        now = time.monotonic() - began
+        assert now < LONGEST_S, seconds
+        trials = network.trials()
+        taken = [name for name in (CUT_OFF, ASLEEP, KILLED) if len(network.machines_of(trials[begun[name]])) > 1]
+        seconds = {name: now for name in taken} | seconds
+        time.sleep(POLL_S)
+    return seconds
+
+
+def mend(network: Network, jobs: Mapping[str, Job]) -> None:
+    network.machine(CUT_OFF).connect()
+    network.machine(ASLEEP).connect()
+    for name in (ASLEEP, STOPPED):
+        jobs[name].signal(SIGCONT)
+
+
+def wait_for_the_end(network: Network) -> None:
+    deadline = time.monotonic() + 10 * LONGEST_S
+    while not all(trial.state.is_finished() for trial in network.trials()):
+        assert time.monotonic() < deadline, network.trials()
+        time.sleep(POLL_S)
+
+
+def check_attempts(network: Network, begun: Mapping[str, int]) -> None:
+    """Each preset was trained once, but for what three of the disturbed had begun."""
+    trials = network.trials()
+    assert sorted(read_record(trial).experiment_name for trial in trials) == sorted(PRESETS)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    for name in (CUT_OFF, ASLEEP, KILLED):
+        trial = trials[begun[name]]
+        mine, other = network.machines_of(trial)
+        assert mine == name != other
+        assert read_record(trial).attempts[1].after is BegunAfter.DEATH
+    taken_over = {begun[name] for name in (CUT_OFF, ASLEEP, KILLED)}
+    assert all(len(network.machines_of(trial)) == 1 for trial in trials if trial.number not in taken_over)
+    # Its machine has answered for it.
+    assert network.machines_of(trials[begun[STOPPED]]) == [STOPPED]
+
+
+def check_nobody_trains_in_vain(network: Network) -> None:
+    """Whoever lost a trial has left it before its end."""
+    for trial in network.trials():
+        last = network.machines_of(trial)[-1]
+        for name in {*MACHINES, "anna"}:
+            epochs = epochs_on(network.machine(name), trial)
+            assert epochs == EPOCHS if name == last else epochs < EPOCHS
+
+
+def epochs_on(machine: Machine, trial: FrozenTrial) -> int:
+    path = machine.folder / "training_output" / read_record(trial).experiment_name / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def calm_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
+    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/calm.db")
+    assert len(trials) == len(PRESETS)
+    return trials
