@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -357,6 +359,31 @@ def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder],
     claim.release()
     assert count is not None
     assert count[0] - 1 <= 4
+
+
+# In a process of its own: threads of gRPC do not bear the forks of other tests.
+READ_THROUGH_A_PROXY = """
+import socket, sys, threading, optuna
+url, study = sys.argv[1:]
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+serve = lambda: optuna.storages.run_grpc_proxy_server(optuna.storages.RDBStorage(url), host="127.0.0.1", port=port)
+threading.Thread(target=serve, daemon=True).start()
+proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
+proxy.wait_server_ready(timeout=60)
+print([(trial.state.name, trial.value) for trial in optuna.load_study(study_name=study, storage=proxy).trials])
+"""
+
+
+def test_a_study_can_be_read_through_optuna_s_proxy(
+    begun: tuple[optuna.Study, OutputFolder], url: str, outcome: TrialOutcome
+) -> None:
+    claimed(*begun).finish(outcome, 0.9)
+    command = [sys.executable, "-W", "ignore", "-c", READ_THROUGH_A_PROXY, url, begun[0].study_name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([("COMPLETE", 0.9), ("WAITING", None), ("WAITING", None)])
 
 
 class TestFoldersOfOtherMachines:

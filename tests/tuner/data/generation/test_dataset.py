@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     process = start_generating(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=20)
-    assert process.returncode != 0
+    assert process.returncode != 0, errors
     assert "KeyboardInterrupt" in errors
     assert errors.count("Traceback") == 1  # the workers end in silence
     assert os.listdir(tmp_path) == ["script.py"]
