@@ -10,7 +10,7 @@ from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.folder import OutputFolder, Owner
-from studies.leases import lock_of
+from studies.leases import lock_of, without_waiting
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.optuna_internals import report_again
 from studies.postgresql import LeaseLost, is_connection_lost
@@ -170,6 +170,7 @@ __all__ = [
     "unclaimed_trials",
     "unenqueued_trials",
     "version_notes",
+    "without_waiting",
     "write_ended_note",
     "write_json",
     "write_running_note",

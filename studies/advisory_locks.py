@@ -19,8 +19,10 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces.errors import ConfigurationError
@@ -36,9 +38,14 @@ _SETTINGS = {
     "tcp_keepalives_idle": _IDLE_S,
     "tcp_keepalives_interval": _INTERVAL_S,
     "tcp_keepalives_count": _PROBES,
+    # An answer that was just under way when it vanished: without this it is sent again for a quarter of an hour.
+    "tcp_user_timeout": SECONDS_UNTIL_LOST * 1000,
     # Nobody ends an idle session that holds locks.
     "idle_session_timeout": 0,
 }
+
+
+Connect = Callable[[], sqlalchemy.Connection]
 
 
 @dataclass(frozen=True)
@@ -62,20 +69,28 @@ class LockKey:
         return cls(_hash(f"khmer-ocr-tuner {kind} {schema}"), number)
 
 
+class LockLost(StorageInternalError):
+    """What was done under a lock must not go on: its connection broke, so another process may hold it by now."""
+
+
 class AdvisoryLocks:
     """The advisory locks of this process in a database, on one connection."""
 
-    def __init__(self, connect: Callable[[], sqlalchemy.Connection]) -> None:
+    def __init__(self, connect: Connect, connect_patiently: Connect) -> None:
         """Take how to connect; the first lock does so.
 
         Args:
             connect: Returns a new connection in autocommit mode, or fails at once.
+            connect_patiently: The same, but waits for a server that is away.
         """
         self._connect = connect
+        self._connect_patiently = connect_patiently
         self._connection: sqlalchemy.Connection | None = None
         self._held: set[LockKey] = set()
         # What this process holds by its books, and the server does not know of: the connection was lost.
         self._lost: set[LockKey] = set()
+        # For these it is not enough to come back soon: nobody waits before he takes them.
+        self._sections: set[LockKey] = set()
         self._one_at_a_time = threading.RLock()
         self._keeper: threading.Thread | None = None
 
@@ -128,10 +143,26 @@ class AdvisoryLocks:
                     "(a stopped process: kill -CONT) or end it, then repeat the command"
                 )
             time.sleep(_POLL_S)
+        self._sections.add(key)
         try:
             yield
         finally:
+            self._sections.discard(key)
             self.free(key)
+
+    def check_sections(self) -> None:
+        """Make sure that nobody else can have got a lock that this process has waited for and holds.
+
+        Raises:
+            LockLost: Somebody can: its connection broke meanwhile.
+            SQLAlchemyError: It breaks just now.
+        """
+        with self._one_at_a_time:
+            if not self._sections:
+                return
+            if self._connection is None or self._sections & self._lost or not self._sections <= self._held:
+                raise LockLost("the connection to the database broke; repeat the command to go on")
+            self._connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:
         """Give all locks back and close the connection."""
@@ -142,12 +173,12 @@ class AdvisoryLocks:
 
     def _take(self, key: LockKey) -> bool:
         if self._connection is None:
-            self._reconnect()
+            self._reconnect(self._connect_patiently)
         try:
             return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
         except SQLAlchemyError:
             # A connection that broke while nobody looked; a second failure is the database's.
-            self._reconnect()
+            self._reconnect(self._connect_patiently)
             return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
 
     def _ask(self, statement: str, key: LockKey) -> object:
@@ -155,19 +186,15 @@ class AdvisoryLocks:
         values = {"kind": key.kind, "number": key.number}
         return self._connection.execute(sqlalchemy.text(statement), values).scalar()
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, connect: Connect) -> None:
         """Connect anew, and take again what this process holds."""
         self._disconnect()
         self._lost |= self._held
-        self._connection = self._connect()
-        # Those that this server knows; older ones lack the last.
-        choose = sqlalchemy.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
-        for name, value in _SETTINGS.items():
-            self._connection.execute(choose, {"name": name, "value": str(value)})
+        self._connection = connect()
         self._take_again()
 
     def _take_again(self) -> None:
-        for key in sorted(self._lost, key=lambda key: (key.kind, key.number)):
+        for key in sorted(self._lost - self._sections, key=lambda key: (key.kind, key.number)):
             if self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key):
                 self._lost.discard(key)
 
@@ -190,14 +217,30 @@ class AdvisoryLocks:
                 return
             try:
                 if self._connection is None:
-                    self._reconnect()
-                elif self._lost:
+                    self._reconnect(self._connect)
+                elif self._lost - self._sections:
                     self._take_again()
                 else:
                     self._connection.exec_driver_sql("SELECT 1")
-            except SQLAlchemyError as error:
+            except Exception as error:  # whatever it is, the next look may succeed, and who works goes on until then
                 log.debug("the connection of the locks is lost: %s", type(error).__name__)
                 self._disconnect()
+
+
+def notice_lost_clients(connection: Any) -> None:
+    """Let the server end a new connection's session, and with it all locks, when the machine has vanished.
+
+    Args:
+        connection: The driver's.
+    """
+    # Those settings that this server knows; older ones lack the last.
+    query = (
+        "SELECT set_config(name, wanted.value, false) FROM pg_settings "
+        "JOIN unnest(%s::text[], %s::text[]) AS wanted (name, value) USING (name)"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(query, (list(_SETTINGS), [str(value) for value in _SETTINGS.values()]))
+    connection.commit()
 
 
 def _keep(reference: weakref.ref[AdvisoryLocks]) -> None:

@@ -41,7 +41,7 @@ class Claim:
     Attributes:
         trial: The running trial: suggests, reports, carries attributes.
         record: What the study knew of it when it was claimed; the last of its `attempts` is this one.
-        adopted: Whether another process had begun it and died.
+        adopted: Whether another process had begun it, and died or let go of it.
     """
 
     trial: Trial
@@ -133,7 +133,7 @@ def claim_next(
         if lease is None:
             continue
         try:
-            claim = _take(study, record.number, lease)
+            claim = _take(study, record, lease)
         except BaseException:
             lease.let_go()  # an error of the database is no death
             raise
@@ -171,13 +171,15 @@ def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> I
         yield from (record for record in records if record.phase is phase and wanted(record))
 
 
-def _take(study: optuna.Study, number: int, lease: Lease) -> Claim | None:
+def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
     # Only now, under the lease, is the state certain: another worker may have ended the trial or died meanwhile.
-    trial = study.get_trials(deepcopy=False)[number]
+    trial = study.get_trials(deepcopy=False)[seen.number]
     if trial.state.is_finished():
         return None
     record = read_record(trial)
     adopted = record.phase is TrialPhase.RUNNING
+    if adopted and seen.phase is TrialPhase.WAITING and not lease.is_abandoned(record):
+        return None  # begun since it was read, by somebody who may be about to take his lease back
     after = BegunAfter.WAITING
     if adopted:
         after = BegunAfter.STOP if lease.was_let_go(record) else BegunAfter.DEATH

@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -42,6 +42,9 @@ class Lease(Protocol):
 
     def was_let_go(self, record: TrialRecord) -> bool:
         """Return whether the process before this one let go of the trial, and did not die."""
+
+    def is_abandoned(self, record: TrialRecord) -> bool:
+        """Return whether a running trial whose lease was just found free is nobody's, for certain."""
 
     def expect(self, record: TrialRecord) -> None:
         """Note whose it is about to be: the last of the record's attempts."""
@@ -99,12 +102,23 @@ def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager
     return study_lock(rdb_storage(study), study.study_name, folder)
 
 
+@contextlib.contextmanager
+def without_waiting(study: optuna.Study) -> Iterator[None]:
+    """Do not wait for a server that cannot be reached, in a ``with`` statement."""
+    storage = rdb_storage(study)
+    with storage.impatient() if isinstance(storage, PostgresStorage) else contextlib.nullcontext():
+        yield
+
+
 class _FileLease:
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
 
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._lock.note == _LET_GO
+
+    def is_abandoned(self, record: TrialRecord) -> bool:
+        return True
 
     def expect(self, record: TrialRecord) -> None:
         """A process that dies meanwhile has not worked on it."""
@@ -145,6 +159,10 @@ class _AdvisoryLease:
 
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._storage.get_trial_system_attrs(self._trial_id).get(_LET_GO) == len(record.attempts)
+
+    def is_abandoned(self, record: TrialRecord) -> bool:
+        # Only who waits while it is free can tell; the next look at all trials does.
+        return self.was_let_go(record)
 
     def expect(self, record: TrialRecord) -> None:
         # Already now: if the database goes away meanwhile, nobody knows which attempts it has.

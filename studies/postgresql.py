@@ -13,24 +13,26 @@ until it is done. Which of two comes first is so the database's decision, in wha
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from os import getpid
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from studies.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey
+from studies.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
 from studies.trial_record import ATTEMPTS
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,9 @@ class LeaseLost(BaseException):
 def is_connection_lost(error: BaseException) -> bool:
     """Return whether a connection to the database broke in the middle of something; another one can be had by now."""
     causes = (error, error.__cause__)
-    return any(isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes)
+    return isinstance(error, LockLost) or any(
+        isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes
+    )
 
 
 class PostgresStorage(RDBStorage):
@@ -69,7 +73,7 @@ class PostgresStorage(RDBStorage):
     Attributes:
         locks: This process's advisory locks.
         schema: The schema that Optuna's tables are in.
-        untold: Trials that this process has let go of while the database was away, with how many attempts they had.
+        untold: Trials that this process has let go of and could not tell yet, with how many attempts they had.
     """
 
     def __init__(self, url: str, *, patience_s: float, for_reading: bool = False) -> None:
@@ -88,8 +92,11 @@ class PostgresStorage(RDBStorage):
         self._fences: dict[int, str] = {}
         self.untold: dict[int, int] = {}
         self._connect = _connecting(place)
-        alone = sqlalchemy.create_engine(place, creator=self._connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        self.locks = AdvisoryLocks(alone.connect)
+        alone, patient = (
+            sqlalchemy.create_engine(place, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            for creator in (self._connect, self._connect_patiently)
+        )
+        self.locks = AdvisoryLocks(alone.connect, patient.connect)
         options = {
             "creator": self._connect_patiently,
             "pool_pre_ping": True,
@@ -98,9 +105,11 @@ class PostgresStorage(RDBStorage):
             "execution_options": {"postgresql_readonly": for_reading},
         }
         with alone.connect() as connection:
-            self.schema = str(connection.exec_driver_sql("SELECT current_schema()").scalar())
+            self.schema = _schema(connection)
         with self._alone(timeout_s=patience_s) if not for_reading else contextlib.nullcontext():
             super().__init__(url, options, skip_table_creation=for_reading)
+        with self.engine.connect() as connection:
+            self.schema = _schema(connection)
         self._patience_s = patience_s
 
     @contextlib.contextmanager
@@ -155,6 +164,17 @@ class PostgresStorage(RDBStorage):
         """
         self._guard(trial_id)
         self.remove_session()
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """Add a trial, once: Optuna tries again what failed, even if it was committed and only the answer was lost."""
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            self.locks.check_sections()
+            trial = self._get_prepared_new_trial(study_id, template_trial, session)
+            frozen = copy.deepcopy(template_trial)
+            assert frozen is not None, "trials are enqueued here, and never asked for"
+            frozen.number, frozen._trial_id = cast(int, trial.number), cast(int, trial.trial_id)
+            return frozen
 
     def _set_trial_param(
         self,
@@ -229,6 +249,15 @@ class PostgresStorage(RDBStorage):
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
+def _schema(connection: sqlalchemy.Connection) -> str:
+    """Return the schema that Optuna's tables are in, or would be made in: roles have search paths of their own."""
+    query = (
+        "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('trials')), "
+        "current_schema())"
+    )
+    return str(connection.exec_driver_sql(query).scalar())
+
+
 def _in_a_line(error: Exception) -> str:
     """Return what PostgreSQL's client library says of a connection, without the questions below it."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith(("\t", "- "))]
@@ -242,4 +271,10 @@ def _connecting(place: sqlalchemy.URL) -> Callable[[], Any]:
     arguments, options = dialect.create_connect_args(place)
     # What the database's own views of connections show.
     name = f"khmer-tuner {socket.gethostname()}:{getpid()}"
-    return lambda: driver.connect(*arguments, **{**_KEEP_ALIVE, "application_name": name, **options})
+
+    def connect() -> Any:
+        connection = driver.connect(*arguments, **{**_KEEP_ALIVE, "application_name": name, **options})
+        notice_lost_clients(connection)
+        return connection
+
+    return connect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from studies import (
     render_results,
     study_status,
     study_terms,
+    without_waiting,
     write_json,
 )
 from tuner.display import RunSummary
+from tuner.objective import DATABASE_ERRORS
 from tuner.results_file import timestamp
 from tuner.scope import Limits, Scope
 from tuner.session import Session
@@ -41,9 +44,13 @@ def run_study(
     """
     try:
         work(session, scope, limits, workers)
-    finally:
-        results = render_results(session.study, timestamp=timestamp())
-        path = write_results(results, results_file)
+    except BaseException:
+        # Who stops does not wait for a database that is away; `export` writes them later.
+        with contextlib.suppress(*DATABASE_ERRORS), without_waiting(session.study):
+            write_results(render_results(session.study, timestamp=timestamp()), results_file)
+        raise
+    results = render_results(session.study, timestamp=timestamp())
+    path = write_results(results, results_file)
     session.workplace.display.run_ended(_summary(session, scope, results, path))
     return results
 

@@ -19,12 +19,12 @@ from studies import (
     latest_records,
     read_record,
     search_trial_name,
+    storage_error_text,
     study_status,
     unenqueued_trials,
     write_study_note,
 )
 from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets, trials_to_begin
-from tuner.display import Display
 from tuner.objective import DATABASE_ERRORS, Paused, Workplace, run_trial, tidy_checkpoints
 from tuner.scope import Limits, Scope
 from tuner.session import Session
@@ -36,6 +36,8 @@ from tuner.worker_count import AUTO, WorkerCount, choose_worker_count
 _SECONDS_BETWEEN_LOOKS = 5.0
 # How soon one who waits for work notices that there is some.
 _SECONDS_BETWEEN_QUESTIONS = 2.0
+# One who stays has waited for minutes already when the database is told to be away.
+_SECONDS_BETWEEN_TRIES = 15.0
 
 
 def work(session: Session, scope: Scope, limits: Limits, workers: WorkerCount = 1, *, stay: bool = False) -> None:
@@ -127,7 +129,7 @@ def _serve(session: Session, scope: Scope, limits: Limits, feed: StudyFeed) -> N
     display = session.workplace.display
     says_so = False
     while True:
-        with _database_away_told(display):
+        with _database_away_told(session):
             work_here(session, scope, limits, feed)
             if is_interrupted(session, limits):
                 break
@@ -145,12 +147,13 @@ def _serve(session: Session, scope: Scope, limits: Limits, feed: StudyFeed) -> N
 
 
 @contextlib.contextmanager
-def _database_away_told(display: Display) -> Iterator[None]:
+def _database_away_told(session: Session) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        display.note(f"the database cannot be used ({type(error.__cause__ or error).__name__}); trying again")
-        time.sleep(_SECONDS_BETWEEN_QUESTIONS)
+        reason = storage_error_text(error, session.storage_url)
+        session.workplace.display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_TRIES:.0f} s")
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def todo(session: Session, scope: Scope) -> dict[str, TrainingConfig | None]:

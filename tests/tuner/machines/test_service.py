@@ -55,6 +55,21 @@ def test_a_worker_that_waits_trains_what_is_enqueued_from_any_machine(
     assert network.passwords_found() == []
 
 
+def test_who_is_stopped_while_the_server_is_away_does_not_wait_for_it(
+    network: Network, give_work: GiveWork, postgresql: Any
+) -> None:
+    anna = network.machine("anna")
+    run = anna.start("run", "--config", give_work(anna, {"one": {"num_epochs": 1000}}))
+    run.wait_for(" 2/1000 ")
+    postgresql.stop()
+    try:
+        run.wait_for("the database cannot be reached")
+        run.signal(SIGTERM)
+        run.end(143)
+    finally:
+        postgresql.start()
+
+
 def check_states(network: Network) -> None:
     trials = network.trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5

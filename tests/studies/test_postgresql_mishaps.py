@@ -1,0 +1,196 @@
+"""What must not happen to a study when a server, a connection or a role is not as one would wish: each for real."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from search_spaces import ConfigurationError, TrainingConfig
+from studies import BegunAfter, OutputFolder, claim_next, enqueue_presets, is_connection_lost, open_storage
+from studies import presets as presets_module
+from studies.advisory_locks import SECONDS_UNTIL_LOST
+from studies.optuna_internals import rdb_storage
+from studies.postgresql import PostgresStorage
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+Server = Any  # scripts are not a package
+
+
+@pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def begun(start: Start, presets: Presets, url: str) -> tuple[optuna.Study, OutputFolder]:
+    return start(presets, url=url)
+
+
+def storage_of(study: optuna.Study) -> PostgresStorage:
+    storage = rdb_storage(study)
+    assert isinstance(storage, PostgresStorage)
+    return storage
+
+
+def names(study: optuna.Study) -> list[str]:
+    return [trial.user_attrs["experiment_name"] for trial in study.get_trials()]
+
+
+def end_sessions(server: Server, url: str, of: str = "") -> None:
+    database = sqlalchemy.make_url(url).database
+    server.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE '%{of}%'"
+    )
+
+
+def test_a_trial_whose_commit_nobody_heard_of_is_added_once(
+    start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start(url=url)
+    commit = PGDialect_psycopg.do_commit
+
+    def commit_and_lose_the_answer(dialect: PGDialect_psycopg, connection: Any) -> None:
+        commit(dialect, connection)
+        with psycopg.connect(url.replace("+psycopg", "")) as other:
+            count = other.execute("SELECT count(*) FROM trials").fetchone()
+        if count == (1,):
+            monkeypatch.undo()
+            end_sessions(postgresql, url)
+            connection.execute("SELECT 1")
+
+    monkeypatch.setattr(PGDialect_psycopg, "do_commit", commit_and_lose_the_answer)
+    with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+        enqueue_presets(study, folder, presets)
+    assert is_connection_lost(caught.value)
+    assert len(names(study)) == 1
+    enqueue_presets(study, folder, presets)
+    assert names(study) == list(presets)
+
+
+def test_who_lost_the_lock_of_a_study_adds_nothing_more(
+    start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start(url=url)
+    other = start(url=url)
+    enqueue = presets_module._enqueue
+
+    def restart_and_let_another_one_be_quicker(*arguments: Any) -> None:
+        monkeypatch.undo()
+        postgresql.restart()
+        enqueue_presets(*other, presets)
+        enqueue(*arguments)
+
+    monkeypatch.setattr(presets_module, "_enqueue", restart_and_let_another_one_be_quicker)
+    with pytest.raises((optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)) as caught:
+        enqueue_presets(study, folder, presets)
+    assert is_connection_lost(caught.value)
+    assert names(study) == list(presets)
+    enqueue_presets(study, folder, presets)
+    assert names(study) == list(presets)
+
+
+def test_a_role_with_a_schema_of_its_own_sees_the_same_locks(
+    begun: tuple[optuna.Study, OutputFolder],
+    start: Start,
+    presets: Presets,
+    url: str,
+    postgresql: Server,
+    tmp_path: Path,
+) -> None:
+    claim = claim_next(*begun)
+    assert claim is not None
+    with contextlib.suppress(psycopg.errors.DuplicateObject):
+        postgresql.execute("CREATE ROLE bora LOGIN SUPERUSER PASSWORD 'bora'")
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA bora AUTHORIZATION bora")
+    theirs = sqlalchemy.make_url(url).set(username="bora", password="bora").render_as_string(hide_password=False)
+    study, folder = start(presets, url=theirs, path=tmp_path / "theirs")
+    assert claim_next(study, folder, lambda record: record.number == 0) is None
+    claim.trial.report(0.5, step=1)
+    claim.release()
+
+
+def test_the_server_notices_a_vanished_machine_on_every_connection(begun: tuple[optuna.Study, OutputFolder]) -> None:
+    storage = storage_of(begun[0])
+    claim = claim_next(*begun)
+    assert claim is not None
+    connections = [storage.engine.connect(), storage.locks._connection]
+    for connection in connections:
+        assert connection is not None
+        shown = [connection.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval")]
+        unanswered = connection.exec_driver_sql("SHOW tcp_user_timeout").scalar()
+        assert (shown, unanswered) == (["10", "5"], str(SECONDS_UNTIL_LOST * 1000))
+    connections[0].close()
+    claim.release()
+
+
+def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
+    begun: tuple[optuna.Study, OutputFolder],
+    start: Start,
+    presets: Presets,
+    url: str,
+    postgresql: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = start(presets, url=url)
+    locks = storage_of(other[0]).locks
+    take = locks.try_take
+    claims = []
+
+    def take_after_the_other_one(key: Any) -> bool:
+        monkeypatch.undo()
+        claims.append(claim_next(*begun))
+        end_sessions(postgresql, url, "advisory")
+        return take(key)
+
+    monkeypatch.setattr(locks, "try_take", take_after_the_other_one)
+    assert claim_next(*other, lambda record: record.number == 0) is None
+    (claim,) = claims
+    assert claim is not None
+    claim.trial.report(0.5, step=1)
+    assert [attempt.after for attempt in claim.record.attempts] == [BegunAfter.WAITING]
+    claim.release()
+
+
+def test_a_lock_is_waited_for_while_the_server_is_away(
+    begun: tuple[optuna.Study, OutputFolder], postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = storage_of(begun[0]).locks
+    take, back = locks.try_take, threading.Timer(2.0, postgresql.start)
+
+    def take_while_it_is_away(key: Any) -> bool:
+        monkeypatch.undo()
+        postgresql.stop()
+        back.start()
+        return take(key)
+
+    monkeypatch.setattr(locks, "try_take", take_while_it_is_away)
+    claim = claim_next(*begun)
+    back.join()
+    assert claim is not None
+    claim.release()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search path, or correct the URL"),
+        ("?connect_timeout=abc", "correct the URL's options after '\\?'"),
+        ("?sslpassword=hunter2&foo=1", "correct the URL's options after '\\?'"),
+        ("?sslmode=require", "leave out sslmode, or let the server use SSL"),
+    ],
+)
+def test_what_is_wrong_with_a_url_s_options_is_told(options: str, says: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        open_storage(url + options)
+    assert "hunter2" not in str(caught.value)
