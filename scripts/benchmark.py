@@ -49,7 +49,7 @@ PARTS: dict[str, Any] = {
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               all of it, in some twenty minutes
+  python scripts/benchmark.py                               all of it, in a quarter of an hour
   python scripts/benchmark.py --quick                       does it run? two minutes; its figures say little
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json

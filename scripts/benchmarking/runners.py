@@ -21,7 +21,7 @@ from tuner.screen import plain_table
 
 COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
 # Of each kind: enqueued before, and added to a search meanwhile.
-_TRIALS, _QUICK_TRIALS = 100, 5
+_TRIALS, _QUICK_TRIALS = 60, 5
 # More workers that bring less than this are of no use.
 _LEAST_RISE = 1.1
 _PASSWORD_VARIABLE = "PGPASSWORD"
