@@ -37,14 +37,10 @@ ROOT = HERE.parents[1]
 ON_BOTH = {
     f"test_{name}"
     for name in (
-        "artifacts",
         "claims",
-        "notes",
         "optuna_internals",
         "presets",
-        "pruning",
         "results",
-        "samplers",
         "search",
         "status",
         "stop_requests",

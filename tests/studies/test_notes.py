@@ -108,7 +108,6 @@ def _version(claim: Claim) -> int:
     return version
 
 
-@pytest.mark.sqlite
 def test_the_studys_note_says_what_it_is_about_and_is_written_once(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     write_study_note(study, folder)

@@ -196,7 +196,6 @@ def continued(path: Path, start: Start) -> list[tuple[Any, ...]]:
     return picture(study)
 
 
-@pytest.mark.sqlite
 @pytest.mark.parametrize("sampler", list(SamplerName))
 def test_an_interruption_changes_nothing_that_comes_after_it(
     sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path
@@ -238,7 +237,6 @@ def last_words(process: subprocess.Popen[str]) -> dict[str, Any]:
     return words
 
 
-@pytest.mark.sqlite
 def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(start: Start, tmp_path: Path) -> None:
     study, folder = start()
     ask(study, folder, SamplerName.TPE, 9)

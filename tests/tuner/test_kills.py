@@ -95,8 +95,8 @@ def test_killed_again_and_again_on_a_server_too(work_folder: Path, password: str
 
 @pytest.mark.slow
 def test_killed_more_often_on_a_server(work_folder: Path, password: str) -> None:
-    done = kill(work_folder / "server, longer", "--postgresql", "--kills", "30", "--seed", "2")
-    check_on_a_server(done, 30, password)
+    done = kill(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2")
+    check_on_a_server(done, 16, password)
 
 
 def test_dying_at_the_take_over_again_and_again_leaves_no_mark(work_folder: Path) -> None:
