@@ -167,12 +167,13 @@ class PostgresStorage(RDBStorage):
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """Add a trial, once: Optuna tries again what failed, even if it was committed and only the answer was lost."""
+        if template_trial is None:  # asked for, which this package never does
+            return super()._create_new_trial(study_id)
         with _create_scoped_session(self.scoped_session) as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             self.locks.check_sections()
             trial = self._get_prepared_new_trial(study_id, template_trial, session)
             frozen = copy.deepcopy(template_trial)
-            assert frozen is not None, "trials are enqueued here, and never asked for"
             frozen.number, frozen._trial_id = cast(int, trial.number), cast(int, trial.trial_id)
             return frozen
 
