@@ -192,6 +192,18 @@ def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None
 
 
 @pytest.fixture
+def url(new_database: Callable[[], str]) -> str:
+    """The URL of a database on a server, without a study."""
+    return new_database()
+
+
+@pytest.fixture
+def begun(start: Start, presets: dict[str, TrainingConfig], url: str) -> tuple[optuna.Study, OutputFolder]:
+    """A study on a server, with the presets."""
+    return start(presets, url=url)
+
+
+@pytest.fixture
 def child() -> Iterator[Child]:
     """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
     processes: list[subprocess.Popen[str]] = []

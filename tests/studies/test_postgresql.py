@@ -41,16 +41,6 @@ Presets = dict[str, TrainingConfig]
 Server = Any  # scripts are not a package
 
 
-@pytest.fixture
-def url(new_database: Callable[[], str]) -> str:
-    return new_database()
-
-
-@pytest.fixture
-def begun(start: Start, presets: Presets, url: str) -> tuple[optuna.Study, OutputFolder]:
-    return start(presets, url=url)
-
-
 def storage_of(study: optuna.Study) -> PostgresStorage:
     storage = rdb_storage(study)
     assert isinstance(storage, PostgresStorage)
