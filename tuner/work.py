@@ -135,13 +135,9 @@ def _serve(session: Session, scope: Scope, limits: Limits, feed: StudyFeed) -> N
                 break
             if not says_so:
                 display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
-                says_so = True
-            while not trials_to_begin(session, scope):
-                time.sleep(_SECONDS_BETWEEN_QUESTIONS)
-                if is_interrupted(session, limits):
-                    break
-                feed.tell_if_due()
-            says_so = False
+            time.sleep(_SECONDS_BETWEEN_QUESTIONS)
+            says_so = not trials_to_begin(session, scope)
+            feed.tell_if_due()
     if session.stop_asked:
         display.note("stop was asked for")
 
