@@ -6,6 +6,8 @@ Shapes: N images, one grey channel, height H, width W.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -26,19 +28,57 @@ MAX_NOISE = 0.08  # in standard deviations of the image
 _NOISE_VALUES = 1 << 20
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Distortions:
+    """How images are to be distorted, each in its own way.
+
+    Attributes:
+        maps: Affine maps ``(N, 2, 3)`` from output to input coordinates, both -1 to 1 across the image.
+        bends: The curve of the tones, ``(N,)``.
+        blurs: The weight of the blurred image, ``(N,)``.
+        noises: Noise in standard deviations of the image, ``(N,)``.
+        places: Where the noise of a batch that begins with this image is taken from, ``(N,)``, 0 to 1; on the CPU.
+    """
+
+    maps: Tensor
+    bends: Tensor
+    blurs: Tensor
+    noises: Tensor
+    places: Tensor
+
+    @classmethod
+    def draw(cls, count: int, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Distortions:
+        """Draw those of `count` images of a height and width; for a whole epoch at once they cost next to nothing.
+
+        Args:
+            count: N.
+            size: H and W.
+            generator: Where every random number comes from: a CPU generator, so that they are the same on each device.
+            device: Where the images are.
+        """
+        draws = torch.rand((10, count), generator=generator)
+        places = draws[9]
+        draws = draws.to(device)
+        bends, blurs, noises = _centred(draws[6]) * MAX_TONE_CURVE, draws[7] * MAX_BLUR, draws[8] * MAX_NOISE
+        return cls(_affine_maps(draws, size), bends, blurs, noises, places)
+
+    def __getitem__(self, images: slice) -> Distortions:
+        """Return those of some of the images."""
+        parts = (self.maps, self.bends, self.blurs, self.noises, self.places)
+        return Distortions(*(part[images] for part in parts))
+
+
+def augment(images: Tensor, distortions: Distortions) -> Tensor:
     """Distort float images ``(N, 1, H, W)``, 0 to 1: affine map and contrast; blur and noise for some.
 
-    Every random number comes from `generator`, so the same generator state gives the same bits on CPU. Batches are
-    shuffled, so it is as random, and much cheaper, to blur every third image and to add noise to every second than to
-    toss a coin for each.
+    Batches are shuffled, so it is as random, and much cheaper, to blur every third image and to add noise to every
+    second than to toss a coin for each.
     """
-    draws = torch.rand((len(images), 10), generator=generator, device=images.device)
-    grid = _grid(_affine_maps(draws, images), images)
+    grid = _grid(distortions.maps, images)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    _bend_tones(images, draws[:, 6])
-    _blur(images[::3], draws[::3, 7])
-    _add_noise(images[::2], draws[::2, 8], draws[::2, 9])
+    _bend_tones(images, distortions.bends)
+    _blur(images[::3], distortions.blurs[::3])
+    _add_noise(images[::2], distortions.noises[::2], float(distortions.places[0]))
     return images
 
 
@@ -47,16 +87,15 @@ def normalise(images: Tensor) -> Tensor:
     return F.group_norm(images, 1, eps=1e-10)
 
 
-def _affine_maps(draws: Tensor, images: Tensor) -> Tensor:
-    """Return ``(N, 2, 3)`` maps from output to input coordinates, both -1 to 1 across the image."""
-    turn = _centred(draws[:, 0]) * MAX_ROTATION
-    zoom_x, zoom_y = (ZOOM[0] + draws[:, index] * (ZOOM[1] - ZOOM[0]) for index in (1, 2))
-    shear = _centred(draws[:, 3]) * MAX_SHEAR
+def _affine_maps(draws: Tensor, size: Sequence[int]) -> Tensor:
+    """Return ``(N, 2, 3)`` maps from output to input coordinates for draws ``(6 or more, N)``, 0 to 1."""
+    turn, shear = _centred(draws[0]) * MAX_ROTATION, _centred(draws[3]) * MAX_SHEAR
+    zoom_x, zoom_y = ZOOM[0] + draws[1:3] * (ZOOM[1] - ZOOM[0])
     # As far as the wider view leaves room.
     shift_x, shift_y = (
-        _centred(draws[:, index]) * (zoom - 1).clamp_min(LEAST_SHIFT) for index, zoom in ((4, zoom_x), (5, zoom_y))
+        _centred(draw) * (zoom - 1).clamp_min(LEAST_SHIFT) for draw, zoom in ((draws[4], zoom_x), (draws[5], zoom_y))
     )
-    aspect = images.shape[2] / images.shape[3]  # turns and shears are meant in pixels
+    aspect = size[0] / size[1]  # turns and shears are meant in pixels
     row_x = torch.stack([turn.cos() * zoom_x, (shear - turn.sin()) * zoom_y * aspect, shift_x], dim=1)
     row_y = torch.stack([turn.sin() * zoom_x / aspect, turn.cos() * zoom_y, shift_y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
@@ -80,31 +119,35 @@ def _pixel_centres(size: int, device: torch.device) -> Tensor:
     return (torch.arange(size, device=device) * 2 + 1) / size - 1
 
 
-def _bend_tones(images: Tensor, draw: Tensor) -> None:
+def _bend_tones(images: Tensor, bends: Tensor) -> None:
     """Change contrast, in place, by the curve ``x + c x (1 - x)``, which keeps black and white and the order of tones.
 
     A contrast that is only scaled would be undone by `normalise`.
     """
-    bend = (_centred(draw) * MAX_TONE_CURVE).view(-1, 1, 1, 1)
-    images.mul_(torch.addcmul(1 + bend, images, -bend))
+    images.lerp_(images.square(), -bends.view(-1, 1, 1, 1))
 
 
-def _blur(images: Tensor, strength: Tensor) -> None:
-    """Blend images, in place, with their 3 x 3 box blur."""
+def _blur(images: Tensor, weights: Tensor) -> None:
+    """Blend images, in place, with their 3 x 3 box blur; the outermost pixels have none and stay."""
     # Sums of shifted images take a tenth of the time of F.avg_pool2d.
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    rows = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
-    boxes = (rows[:, :, :-2] + rows[:, :, 1:-1]).add_(rows[:, :, 2:])
-    images.lerp_(boxes.div_(9), (strength * MAX_BLUR).view(-1, 1, 1, 1))
+    rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
+    boxes = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+    images[:, :, 1:-1, 1:-1].lerp_(boxes.div_(9), weights.view(-1, 1, 1, 1))
 
 
-def _add_noise(images: Tensor, strength: Tensor, place: Tensor) -> None:
-    """Add white noise to images, in place, in proportion to their own contrast."""
-    pixels = images[0].numel()
-    pieces = _noise(images.device).unfold(0, pixels, 1)
-    noise = pieces.index_select(0, (place * len(pieces)).long()).view(images.shape)
-    scale = MAX_NOISE * strength * _deviations(images)
-    images.addcmul_(noise, scale.view(-1, 1, 1, 1))
+def _add_noise(images: Tensor, strengths: Tensor, place: float) -> None:
+    """Add white noise to images, in place, in proportion to their own contrast.
+
+    Args:
+        images: ``(N, 1, H, W)``.
+        strengths: Its standard deviation in those of the image, ``(N,)``.
+        place: From where in the noise at hand, 0 to 1.
+    """
+    values, pixels = _noise(images.device), images[0].numel()
+    # One place and then another for each image: pieces may overlap, but never pixel for pixel. Nothing is copied.
+    room = (len(values) - pixels) // 2
+    pieces = values[int(place * room) :].unfold(0, pixels, room // len(images))[: len(images)]
+    images.addcmul_(pieces.view(images.shape), (strengths * _deviations(images)).view(-1, 1, 1, 1))
 
 
 @cache
@@ -115,9 +158,10 @@ def _noise(device: torch.device) -> Tensor:
 
 
 def _deviations(images: Tensor) -> Tensor:
-    """Return the standard deviation of each image, ``(N,)``; `torch.std` takes ten times as long."""
-    tones = images.flatten(1)
+    """Return the standard deviation of each image, ``(N,)``, told from every fourth row."""
+    tones = images[:, 0, ::4].flatten(1)
     centred = tones - tones.mean(1, keepdim=True)
+    # `torch.std` takes ten times as long.
     deviations: Tensor = torch.linalg.vector_norm(centred, dim=1) / math.sqrt(tones.shape[1])
     return deviations
 

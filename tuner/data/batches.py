@@ -16,11 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from search_spaces import DataLoaderError, TrainingConfig
-from tuner.data.augmentation import augment
+from tuner.data.augmentation import Distortions, augment
 from tuner.data.pixel_cache import CachedSplit, PixelCache, open_pixel_cache
 from tuner.seeds import derived_seed
 
 VALIDATION_BATCH_SIZE = 250
+
+# At least so many images are gathered and distorted at once, then cut into batches. With 32 an image takes one and a
+# half times as long, since kernels are short then and begin with cold caches; with 1,000, memory is what is slow.
+_GATHERED_TOGETHER = 128
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,7 +56,8 @@ class SplitBatches:
             split: Images and labels.
             batch_size: Images a batch; the last one of an epoch may be smaller.
             device: Where batches are wanted.
-            shuffle_seed: Start of the order and the distortions of every epoch; None for the order of the split.
+            shuffle_seed: Start of the order and the distortions of every epoch; None for the order of the split, and
+                distortions of seed 0.
             augmented: Whether images are distorted at random.
         """
         self.split = split
@@ -73,15 +78,23 @@ class SplitBatches:
         Order and distortions depend on the seed and the epoch alone, so an epoch can be repeated exactly.
         """
         order = torch.arange(len(self._labels))
-        generator = torch.Generator(self.device)
         if self._shuffle_seed is not None:
-            order_generator = torch.Generator().manual_seed(derived_seed(self._shuffle_seed, "order", epoch))
-            order = torch.randperm(len(order), generator=order_generator)
-            generator.manual_seed(derived_seed(self._shuffle_seed, "distortions", epoch))
+            order = torch.randperm(len(order), generator=_generator(self._shuffle_seed, "order", epoch))
         order = order.to(self.device)  # at once: each copy to a GPU waits for it
-        for indices in torch.split(order, self.batch_size):
-            images = self._gather(indices)
-            yield augment(images, generator) if self._augmented else images, self._labels[indices]
+        distortions = self._distortions(epoch)
+        together = self.batch_size * -(-_GATHERED_TOGETHER // self.batch_size)
+        for start in range(0, len(order), together):
+            part = slice(start, start + together)
+            images = self._gather(order[part])
+            if distortions:
+                images = augment(images, distortions[part])
+            yield from pieces((images, self._labels[order[part]]), self.batch_size)
+
+    def _distortions(self, epoch: int) -> Distortions | None:
+        if not self._augmented:
+            return None
+        generator = _generator(self._shuffle_seed or 0, "distortions", epoch)
+        return Distortions.draw(len(self._labels), self.split.images.shape[1:], generator, self.device)
 
     def _gather(self, indices: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
@@ -145,7 +158,8 @@ class SplitDataset(Dataset[Batch]):
         images = _tones(torch.from_numpy(self._split.images[chosen]))
         if self._augmented:
             # Every worker has a copy of ours; its default one is seeded, differently for each, by the loader's.
-            images = augment(images, torch.default_generator if get_worker_info() else self._generator)
+            generator = torch.default_generator if get_worker_info() else self._generator
+            images = augment(images, Distortions.draw(len(images), images.shape[2:], generator, images.device))
         return images, torch.from_numpy(self._split.labels[chosen].astype(np.int64))
 
 
@@ -186,6 +200,10 @@ def _loader(split: CachedSplit, config: TrainingConfig, workers: int, *, trainin
         timeout=120 if workers else 0,
         persistent_workers=workers > 0,
     )
+
+
+def _generator(*seeds: int | str) -> torch.Generator:
+    return torch.Generator().manual_seed(derived_seed(*seeds))
 
 
 def _tones(pixels: Tensor) -> Tensor:

@@ -7,11 +7,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.data.augmentation import MAX_BLUR, MAX_NOISE, _add_noise, _blur, _grid, augment, normalise
+from tuner.data.augmentation import (
+    MAX_BLUR,
+    MAX_NOISE,
+    Distortions,
+    _add_noise,
+    _bend_tones,
+    _blur,
+    _grid,
+    augment,
+    normalise,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def drawn(generator: torch.Generator, count: int = 12) -> Distortions:
+    return Distortions.draw(count, (64, 128), generator, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -24,7 +38,7 @@ def images() -> Tensor:
 
 
 def test_keeps_shape_and_nearly_the_range(images: Tensor) -> None:
-    distorted = augment(images, seeded())
+    distorted = augment(images, drawn(seeded()))
     assert distorted.shape == images.shape
     assert distorted.dtype == images.dtype
     assert distorted.isfinite().all()
@@ -34,7 +48,7 @@ def test_keeps_shape_and_nearly_the_range(images: Tensor) -> None:
 
 def test_every_image_is_distorted_in_its_own_way(images: Tensor) -> None:
     same = images[:1].expand(12, -1, -1, -1)
-    distorted = augment(same, seeded()).flatten(1)
+    distorted = augment(same, drawn(seeded())).flatten(1)
     distances = torch.cdist(distorted, distorted) + torch.eye(12)
     assert distances.min() > 0.1
     assert (distorted - same.flatten(1)).abs().amax(1).min() > 0.05
@@ -42,46 +56,67 @@ def test_every_image_is_distorted_in_its_own_way(images: Tensor) -> None:
 
 def test_leaves_the_images_that_it_was_given_alone(images: Tensor) -> None:
     before = images.clone()
-    augment(images, seeded())
+    augment(images, drawn(seeded()))
     assert torch.equal(images, before)
 
 
 def test_depends_on_the_generator_alone(images: Tensor) -> None:
     torch.manual_seed(1)
-    one = augment(images, seeded(7))
+    one = augment(images, drawn(seeded(7)))
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert torch.equal(one, augment(images, seeded(7)))
+    assert torch.equal(one, augment(images, drawn(seeded(7))))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(one, augment(images, seeded(8)))
+    assert not torch.equal(one, augment(images, drawn(seeded(8))))
 
 
-def test_successive_batches_of_one_generator_differ(images: Tensor) -> None:
+def test_successive_draws_of_one_generator_differ(images: Tensor) -> None:
     generator = seeded()
-    assert not torch.equal(augment(images, generator), augment(images, generator))
+    assert not torch.equal(augment(images, drawn(generator)), augment(images, drawn(generator)))
+
+
+def test_a_part_distorts_its_images_only(images: Tensor) -> None:
+    distortions = drawn(seeded(), count=36)
+    parts = [augment(images, distortions[start : start + 12]) for start in (0, 12, 24)]
+    assert torch.equal(parts[1], augment(images, distortions[12:24]))
+    assert all(not torch.equal(parts[0], part) for part in parts[1:])
+    assert len(distortions[30:42].maps) == 6
+
+
+def test_tones_bend_between_black_and_white_and_keep_their_order() -> None:
+    ramp = torch.linspace(0, 1, 128).expand(3, 1, 64, 128).clone()
+    bent, bends = ramp.clone(), torch.tensor([-0.6, 0.0, 0.6])
+    _bend_tones(bent, bends)
+    assert torch.allclose(bent, ramp + bends.view(3, 1, 1, 1) * ramp * (1 - ramp), atol=1e-6)
+    assert (bent.diff(dim=3) > 0).all()
 
 
 def test_ink_stays_in_the_picture(images: Tensor) -> None:
     # Labels fill most of a picture: what is drawn must not be pushed out of it.
-    dark = (augment(images, seeded()) < 0.5).flatten(1).float().sum(1)
+    dark = (augment(images, drawn(seeded())) < 0.5).flatten(1).float().sum(1)
     assert (dark / (16 * 8)).min() > 0.6
     assert (dark / (16 * 8)).max() < 1.6
 
 
-def test_noise_is_white_and_in_proportion_to_the_contrast_of_its_image(images: Tensor) -> None:
-    images = images * torch.linspace(0.5, 1, 12).view(-1, 1, 1, 1)
+@pytest.mark.parametrize("place", [0.0, 0.4, 0.9999])
+@pytest.mark.parametrize("count", [1, 12, 700])
+def test_noise_is_white_and_in_proportion_to_the_contrast_of_its_image(
+    images: Tensor, place: float, count: int
+) -> None:
+    images = images[:1] * torch.linspace(0.5, 1, count).view(-1, 1, 1, 1)
     noise = images.clone()
-    _add_noise(noise, torch.ones(12), torch.linspace(0, 0.9, 12))
+    _add_noise(noise, torch.full((count,), MAX_NOISE), place)
     noise = (noise - images).flatten(1)
-    assert torch.allclose(noise.std(1) / images.flatten(1).std(1), torch.full((12,), MAX_NOISE), rtol=0.05)
-    assert (torch.corrcoef(noise) - torch.eye(12)).abs().max() < 0.06
+    assert torch.allclose(noise.std(1) / images.flatten(1).std(1), torch.full((count,), MAX_NOISE), rtol=0.05)
+    between = torch.corrcoef(noise).view(count, count) - torch.eye(count)
+    assert between.abs().max() < 0.07
     neighbours = (noise[:, 1:] * noise[:, :-1]).mean(1) / noise.var(1)
-    assert neighbours.abs().max() < 0.06
+    assert neighbours.abs().max() < 0.07
 
 
 def test_blur_keeps_flat_paper_and_softens_edges(images: Tensor) -> None:
     blurred = images.clone()
-    _blur(blurred, torch.ones(12))
+    _blur(blurred, torch.full((12,), MAX_BLUR))
     assert torch.allclose(blurred[:, :, :20], images[:, :, :20])
     rows, before = blurred[0, 0, 32, 18:22], images[0, 0, 32, 18:22]
     assert torch.allclose(rows - before, torch.tensor([0.0, -0.8, 0.8, 0.0]) * MAX_BLUR / 3, atol=1e-6)

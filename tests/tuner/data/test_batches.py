@@ -55,10 +55,13 @@ class TestSplitBatches:
         assert [len(labels) for _, labels in batches.epoch(1)] == sizes
         assert len(batches) == len(sizes)
 
+    @pytest.mark.parametrize("together", [1, 15, 32, 128])
     def test_every_sample_comes_once_an_epoch_with_its_label(
-        self, cut: Callable[..., SplitBatches], split: CachedSplit
+        self, cut: Callable[..., SplitBatches], split: CachedSplit, monkeypatch: pytest.MonkeyPatch, together: int
     ) -> None:
+        monkeypatch.setattr("tuner.data.batches._GATHERED_TOGETHER", together)
         for epoch in (1, 2):
+            assert [len(labels) for _, labels in cut().epoch(epoch)] == [10, 10, 10, 2]
             images, labels = joined(cut().epoch(epoch))
             places = positions(split, images)
             assert sorted(places) == list(range(32))
