@@ -21,7 +21,7 @@ _PROTOTYPE, _PROTOTYPE_IMAGES, _PROTOTYPE_SECONDS = "baseline_optimized", 4000, 
 
 WATCHED = (
     Watched("data", ("tuner.data.batches.SplitBatches._gather",)),
-    Watched("augmentation", ("tuner.data.batches.augment",)),
+    Watched("augmentation", ("tuner.data.batches.augment", "tuner.data.batches.SplitBatches._distortions")),
     Watched(
         "forward",
         (

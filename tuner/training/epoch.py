@@ -67,7 +67,7 @@ def train_epoch(
     """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
     training.model.train()
     total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
-    accuracy = Accuracy()
+    rows, truth = [], []
     steps_before = (epoch - 1) * len(batches)
     on_batch(0, len(batches))
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
@@ -76,13 +76,16 @@ def train_epoch(
             loss, scores = train_step(training, (images, labels))
         weight = training.loss.count(labels)
         total, count = total + loss * weight, count + weight
-        accuracy.update(training.model.read(scores), labels)
+        rows.append(training.model.read(scores))
+        truth.append(labels)
         if step % training.config.log_every_n_steps == 0 or step == len(batches):
             # The one place in the loop that waits for the device (CTC's loss does too: it wants lengths on the CPU).
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), learning_rate)
         on_batch(step, len(batches))
+    accuracy = Accuracy()
+    accuracy.update(torch.cat(rows), torch.cat(truth))
     return float(total / count), accuracy
 
 
@@ -115,7 +118,6 @@ def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Te
     The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
     (batch normalisation aside, which sees a pass at a time).
     """
-    training.optimizer.zero_grad(set_to_none=True)
     weight = training.loss.count(batch[1])
     losses, scores = [], []
     for images, labels in pieces(batch, training.images_at_once):
@@ -125,10 +127,11 @@ def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Te
             losses.append(training.loss(scores[-1], labels) * share)
         torch.autograd.backward(training.scaler.scale(losses[-1]))
         losses[-1], scores[-1] = losses[-1].detach(), scores[-1].detach()
+    training.weights.gather_gradient()
     if training.config.gradient_clip_norm > 0:
         training.scaler.unscale_(training.optimizer)
-        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.config.gradient_clip_norm)
+        torch.nn.utils.clip_grad_norm_(training.weights.values, training.config.gradient_clip_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    training.averaged.update_parameters(training.model)
+    training.averaged.follow()
     return torch.stack(losses).sum(), torch.cat(scores)

@@ -156,7 +156,7 @@ def _run_epoch_in_memory(
                 raise
             too_many, reason = error.images, str(error)
         # Not within the handler: the error holds the frames, and so the tensors, of the pass that failed.
-        training.optimizer.zero_grad(set_to_none=True)
+        training.weights.forget_gradient()
         release_freed_memory()
         state = checkpoints.load_last() or Training.begin(training.config, steps_per_epoch=len(data.train)).state_dict()
         training.load_state_dict(state)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from search_spaces import TrainingConfig, config_digest
@@ -16,6 +16,7 @@ from tuner.models import DigitReader, create_model_from_config
 from tuner.seeds import derived_seed
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.flat_weights import FlatWeights
 from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_optimizer, create_scheduler
@@ -30,7 +31,8 @@ class Training:
         config: What is trained.
         device: Where.
         use_amp: Whether forward passes compute in half precision.
-        model: The network that the optimizer changes.
+        model: The network that is trained.
+        weights: Its weights in one piece, which the optimizer changes.
         averaged: The moving average of its weights, which is validated and kept.
         loss: What is minimized.
         optimizer: How.
@@ -45,6 +47,7 @@ class Training:
     device: torch.device
     use_amp: bool
     model: DigitReader
+    weights: FlatWeights
     averaged: WeightAverage
     loss: LabelLoss
     optimizer: torch.optim.Optimizer
@@ -66,13 +69,15 @@ class Training:
         model = create_model_from_config(config).to(device)
         # Nothing draws from the global sequence today; a layer that would (dropout) is to draw the same each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
-        optimizer = create_optimizer(model, config)
+        weights = FlatWeights(model)
+        optimizer = create_optimizer(nn.ParameterList([weights.values]), config)
         return cls(
             config=config,
             device=device,
             use_amp=use_amp,
             model=model,
-            averaged=WeightAverage(model, steps_per_epoch),
+            weights=weights,
+            averaged=WeightAverage(model, weights, steps_per_epoch),
             loss=create_loss_function(config),
             optimizer=optimizer,
             scheduler=create_scheduler(optimizer, config),
@@ -83,7 +88,7 @@ class Training:
     @property
     def averaged_model(self) -> DigitReader:
         """The network with the averaged weights."""
-        return cast(DigitReader, self.averaged.module)
+        return self.averaged.module
 
     @property
     def learning_rate(self) -> float:

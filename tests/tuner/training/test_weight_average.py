@@ -7,6 +7,7 @@ import torch
 
 from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
+from tuner.training.flat_weights import FlatWeights
 from tuner.training.weight_average import AVERAGED_EPOCHS, WeightAverage
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -14,16 +15,16 @@ MakeConfig = Callable[..., TrainingConfig]
 
 def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = WeightAverage(model, steps_per_epoch=100)
+    averaged = WeightAverage(model, FlatWeights(model), steps_per_epoch=100)
     ours, theirs = (next(iter(network.parameters())) for network in (averaged.module, model))
     with torch.no_grad():
         theirs.fill_(1.0)
-        averaged.update_parameters(model)
+        averaged.follow()
         assert torch.equal(ours, theirs)
         theirs.fill_(0.0)
         expected = 1.0
         for steps in range(1, 600):
-            averaged.update_parameters(model)
+            averaged.follow()
             expected *= 1 - max(1 / (AVERAGED_EPOCHS * 100), 9 / (10 + steps))
             if steps in (1, 5, 599):
                 assert ours.mean().item() == pytest.approx(expected, rel=1e-3, abs=1e-12)
@@ -31,12 +32,12 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
 
 def test_normalisation_statistics_are_averaged_too(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = WeightAverage(model, steps_per_epoch=10)
+    averaged = WeightAverage(model, FlatWeights(model), steps_per_epoch=10)
     names = [name for name, _ in model.named_buffers() if name.endswith("running_mean")]
     assert names
     for _ in range(3):
         model.train()(torch.rand(4, 1, 64, 128))
-        averaged.update_parameters(model)
+        averaged.follow()
     theirs, ours = dict(model.named_buffers()), dict(averaged.module.named_buffers())
     assert all(not torch.equal(ours[name], theirs[name]) and ours[name].abs().sum() > 0 for name in names)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.endswith("num_batches_tracked"))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from search_spaces import TrainingConfig
+from tuner.models import DigitReader, create_model_from_config
+from tuner.training.flat_weights import FlatWeights
+from tuner.training.optimizers import create_optimizer
+
+MakeConfig = Callable[..., TrainingConfig]
+
+
+@pytest.fixture
+def model(tiny_config: MakeConfig) -> DigitReader:
+    return create_model_from_config(tiny_config())
+
+
+def copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReader) -> None:
+    images = torch.rand(4, 1, 64, 128)
+    before, scores = copies(model), model.eval()(images)
+    weights = FlatWeights(model)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert torch.equal(model(images), scores)
+    assert len(weights.values) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_config: MakeConfig, optimizer: str) -> None:
+    config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
+    images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
+    single, whole = create_model_from_config(config), create_model_from_config(config)
+    weights = FlatWeights(whole)
+    of_single, of_whole = create_optimizer(single, config), create_optimizer(nn.ParameterList([weights.values]), config)
+    for _ in range(4):
+        single.zero_grad()
+        for model in (single, whole):
+            model(images)[..., 0].mean().backward()
+        weights.gather_gradient()
+        norms = [
+            nn.utils.clip_grad_norm_(parameters, 1e-3) for parameters in (list(single.parameters()), weights.values)
+        ]
+        assert torch.allclose(*norms, rtol=1e-4)
+        of_single.step()
+        of_whole.step()
+    assert all(
+        torch.allclose(tensor, whole.state_dict()[name], rtol=1e-3, atol=1e-5)
+        for name, tensor in single.state_dict().items()
+    )
+
+
+def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) -> None:
+    weights = FlatWeights(model)
+    first = next(iter(model.parameters()))
+    for factor in (1.0, 2.0):
+        (first.sum() * factor + sum(parameter.sum() for parameter in model.parameters())).backward()
+    weights.gather_gradient()
+    assert weights.values.grad is not None
+    assert torch.equal(weights.values.grad[: first.numel()], torch.full((first.numel(),), 5.0))
+    assert torch.equal(weights.values.grad[first.numel() :].unique(), torch.tensor([2.0]))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> None:
+    weights = FlatWeights(model)
+    content = io.BytesIO()
+    torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
+    content.seek(0)
+    before = [tensor.detach().clone() for tensor in (weights.values, weights.statistics, weights.counts)]
+    model.load_state_dict(torch.load(content))
+    after = [weights.values, weights.statistics, weights.counts]
+    assert all(torch.equal(new, old + 1) for new, old in zip(after, before, strict=True))
+
+
+def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
+    plain, flat = io.BytesIO(), io.BytesIO()
+    torch.save(model.state_dict(), plain)
+    FlatWeights(model)
+    torch.save(model.state_dict(), flat)
+    assert len(flat.getvalue()) < len(plain.getvalue())
