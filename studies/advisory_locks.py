@@ -161,7 +161,7 @@ class AdvisoryLocks:
             if not self._sections:
                 return
             if self._connection is None or self._sections & self._lost or not self._sections <= self._held:
-                raise LockLost("the connection to the database broke; repeat the command to go on")
+                raise LockLost("the connection to the database broke")
             self._connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:

@@ -113,6 +113,7 @@ def without_waiting(study: optuna.Study) -> Iterator[None]:
 class _FileLease:
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
+        self._is_ours = False
 
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._lock.note == _LET_GO
@@ -125,12 +126,14 @@ class _FileLease:
 
     def hold(self, record: TrialRecord) -> None:
         self._lock.write_note(record.attempts[-1].worker)
+        self._is_ours = True
 
     def check(self) -> None:
         """The kernel keeps it for us."""
 
     def let_go(self) -> None:
-        self._lock.write_note(_LET_GO)
+        if self._is_ours:  # else the note is of the one before, who may have died
+            self._lock.write_note(_LET_GO)
         self._lock.release()
 
     def free(self) -> None:

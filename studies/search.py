@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -10,6 +10,7 @@ import optuna
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
+from studies.claims import Claim
 from studies.folder import OutputFolder
 from studies.leases import lock_of
 from studies.presets import study_space
@@ -169,6 +170,28 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
         for _ in range(missing):
             study.enqueue_trial({}, user_attrs={KIND: TrialKind.SEARCH.value})
     return missing > 0
+
+
+def claim_of_budget(study: optuna.Study, folder: OutputFolder, claim: Callable[[], Claim | None]) -> Claim | None:
+    """Claim a trial; where none can be had, enqueue what the budget still has and try again.
+
+    Others may be quicker at what was just enqueued, and may enqueue something just after nothing could be claimed. So
+    nothing is left only once nothing could be claimed and no search trial has come since.
+
+    Args:
+        study: The study, opened for work.
+        folder: Its output folder.
+        claim: How a trial is claimed: `claim_next` with whatever is looked for.
+    """
+    seen = -1
+    while True:
+        if (claimed := claim()) is not None:
+            return claimed
+        enqueued = top_up(study, folder)
+        trials = len(_search_records(study))
+        if not enqueued and trials == seen:
+            return None
+        seen = trials
 
 
 def prepare_sampling(study: optuna.Study, seed: int) -> bool:

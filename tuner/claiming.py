@@ -6,13 +6,13 @@ from studies import (
     Claim,
     TrialKind,
     claim_next,
+    claim_of_budget,
     ended_records,
     latest_records,
     prepare_sampling,
     search_settings,
     study_terms,
     targets_met,
-    top_up,
     unclaimed_trials,
     unenqueued_trials,
 )
@@ -43,11 +43,9 @@ def next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
     """Claim the next trial that a scope holds; None if a limit is reached or nothing is left."""
     if not may_begin(session, limits):
         return None
-    claim = _claim(session, scope)
-    # Others may be quicker at what was just enqueued.
-    while claim is None and scope.search and top_up(session.study, session.workplace.folder):
-        claim = _claim(session, scope)
-    return claim
+    if not scope.search:
+        return _claim(session, scope)
+    return claim_of_budget(session.study, session.workplace.folder, lambda: _claim(session, scope))
 
 
 def trials_to_begin(session: Session, scope: Scope) -> int:

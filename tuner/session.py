@@ -173,7 +173,7 @@ def _refuse_early(
         The token of the study's latest stop; None if the folder has none yet.
     """
     try:
-        study, _ = load_study(place.output_dir, storage_url=place.storage)
+        study, _ = load_study(place.output_dir, storage_url=place.storage, name=place.study_name)
     except ConfigurationError:  # there is none yet
         return None
     refuse_changes(study, experiments, space)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing.context import ForkProcess
 from typing import Any
 
@@ -28,6 +29,7 @@ from studies import (
     WhyEnded,
     ask_for_search,
     claim_next,
+    claim_of_budget,
     create_or_join_study,
     enqueue_presets,
     open_storage,
@@ -35,7 +37,6 @@ from studies import (
     search_settings,
     study_space,
     suggest_all,
-    top_up,
 )
 from studies.storage_url import sqlite_path
 
@@ -136,11 +137,9 @@ def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[s
     ready.wait()
     trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
     with _counted() as counts:
-        # As `tuner.claiming.next_claim` does, without limits.
-        while (claim := claim_next(study, folder)) is not None or top_up(study, folder):
-            if claim is not None:
-                _train(claim)
-                trials, ended = trials + 1, time.monotonic()
+        while (claim := claim_of_budget(study, folder, partial(claim_next, study, folder))) is not None:
+            _train(claim)
+            trials, ended = trials + 1, time.monotonic()
     tell({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
 
 

@@ -52,6 +52,7 @@ from studies import (
     WhyEnded,
     ask_for_search,
     claim_next,
+    claim_of_budget,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
@@ -135,9 +136,8 @@ def train(claim: Claim, log: Path) -> None:
 
 
 def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
-    while (claim := claim_next(study, folder)) is not None or top_up(study, folder):
-        if claim is not None:
-            train(claim, log)
+    while (claim := claim_of_budget(study, folder, functools.partial(claim_next, study, folder))) is not None:
+        train(claim, log)
 
 
 def work(path: Path, presets: int, searches: int, workers: int = 1) -> None:

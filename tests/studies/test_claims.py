@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
@@ -218,8 +219,11 @@ STORIES = {
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
     """A study with a preset for each story, told by real processes that really are killed."""
-    path = tmp_path_factory.mktemp("stories") / "out"
-    command = [sys.executable, str(Path(__file__).with_name("light_worker.py")), "attempts", str(path), *STORIES]
+    return tell(tmp_path_factory.mktemp("stories") / "out", *STORIES)
+
+
+def tell(path: Path, *stories: str) -> tuple[optuna.Study, OutputFolder]:
+    command = [sys.executable, str(Path(__file__).with_name("light_worker.py")), "attempts", str(path), *stories]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -252,6 +256,21 @@ def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
         assert workers[-1] == f"{socket.gethostname()}:{os.getpid()}"
         assert sorted(attempt.began for attempt in attempts) == [attempt.began for attempt in attempts]
         assert read_record(study.get_trials()[number]).attempts == attempts
+
+
+def test_a_death_is_a_death_also_if_the_first_take_over_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, folder = tell(tmp_path / "out", "k")
+
+    def fail(*arguments: object) -> bool:
+        raise StorageInternalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studies.claims.take_over_running", fail)
+        with pytest.raises(StorageInternalError):
+            claim_next(study, folder)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "death"]
 
 
 def test_a_stop_in_the_middle_of_the_claimed_work_is_a_stop(start: Start, presets: Presets) -> None:

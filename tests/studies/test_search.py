@@ -8,6 +8,7 @@ import pytest
 
 from search_spaces import ConfigurationError, SearchSpace, TrainingConfig
 from studies import (
+    Claim,
     OutputFolder,
     PrunerName,
     Pruning,
@@ -18,8 +19,10 @@ from studies import (
     ask_for_search,
     check_search,
     claim_next,
+    claim_of_budget,
     enqueue_presets,
     load_study,
+    load_study_for_changes,
     prepare_sampling,
     read_record,
     search_budget,
@@ -227,6 +230,26 @@ class TestBudget:
         assert seen == [(3, 7), (4, 6), (5, 5), (6, 4), (7, 3), (7, 2), (7, 1)]
         assert numbers(study) == list(range(7))
         assert not top_up(study, folder)
+
+    def test_what_another_enqueues_after_nothing_could_be_claimed_is_claimed(self, start: Start) -> None:
+        study, folder = start()
+        other, _ = load_study_for_changes(folder.path)
+        ask_for_search(study, folder, SearchRequest(at_least=2))
+        prepare_sampling(study, 0)
+        held, found = [], []
+
+        def claim() -> Claim | None:
+            found.append(claim_next(study, folder))
+            if len(found) == 3:  # it came too late for this look, and before the next `top_up`
+                ask_for_search(other, folder, SearchRequest(more=1))
+            return found[-1]
+
+        while (claimed := claim_of_budget(study, folder, claim)) is not None:
+            held.append(claimed.record.number)
+        assert held == [0, 1, 2]
+        assert found[2] is None
+        # What others hold is not looked for again and again.
+        assert len(found) <= 7
 
     def test_presets_added_later_take_nothing_from_it(self, start: Start, presets: Presets) -> None:
         study, folder = start()

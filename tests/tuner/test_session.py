@@ -23,6 +23,7 @@ from studies import (
     SearchRequest,
     TrialKind,
     TrialPhase,
+    ask_to_stop,
     default_storage_url,
     latest_records,
     open_storage,
@@ -47,11 +48,17 @@ ONE_EPOCH = {"training": {"num_epochs": 1}}
 
 
 def opened(
-    config: Path, display: Display | None = None, *, may_generate: bool = False, space: Path | None = None, **more: Any
+    config: Path,
+    display: Display | None = None,
+    *,
+    may_generate: bool = False,
+    space: Path | None = None,
+    place: StudyPlace | None = None,
+    **more: Any,
 ) -> Session:
     file = load_experiments(config)
     return Session.open(
-        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        place or StudyPlace(OUT, "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
@@ -78,6 +85,25 @@ class TestOpen:
             session = opened(config)
         assert states(session) == ["WAITING", "WAITING"]
         assert search_settings(session.study) is None
+
+    def test_a_study_that_begins_beside_another_on_a_server_has_nothing_to_do_with_it(
+        self, write_config: WriteConfig, new_database: Callable[[], str]
+    ) -> None:
+        url = new_database()
+        sessions = []
+        for number, name in enumerate(("khmer-ocr", "second")):
+            config = write_config({"one": {"training": {"num_epochs": 1 + number}}})
+            place = StudyPlace(Path(name), name, url, "cpu")
+            request = SearchRequest(sampler=[SamplerName.RANDOM, SamplerName.TPE][number], at_least=1)
+            sessions.append(opened(config, place=place, search=request))
+            if number == 0:
+                ask_to_stop(sessions[0].study)
+        first, second = sessions
+        assert first.stop_asked
+        assert not second.stop_asked
+        assert [record.training_config.num_epochs for record in latest_records(second.study)][:1] == [2]
+        with pytest.raises(ConfigurationError, match="this study has it with other settings"):
+            opened(config, place=StudyPlace(Path("khmer-ocr"), "khmer-ocr", url, "cpu"))
 
     def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = write_config({"one": {}})
