@@ -147,7 +147,11 @@ class TrialRecord:
 
     @property
     def deaths_in_a_row(self) -> int:
-        """How many processes have died one after the other in the epoch that is next now; stops do not count."""
+        """How many processes have died one after the other in the epoch that is next now; stops do not count.
+
+        Where each machine has a folder of its own, a trial that is taken over begins anew: there they may have died in
+        an earlier epoch.
+        """
         deaths = 0
         for attempt in reversed(self.attempts):
             if attempt.epochs != self.attempts[-1].epochs:

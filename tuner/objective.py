@@ -102,7 +102,7 @@ def run_trial(claim: Claim, workplace: Workplace) -> None:
     folder = workplace.folder.trial_dir_for_work(claim.record.experiment_name)
     page = TrialPage(claim, workplace.folder)
     if claim.crashed and _may_kill_again(claim, read_metrics(folder)):
-        _finish(claim, page, _crash(read_metrics(folder)))
+        _finish(claim, page, _crash(read_metrics(folder), reported=claim.record.attempts[-1].epochs))
     else:
         _train_to_the_end(claim, workplace, folder, page)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
@@ -237,10 +237,20 @@ def _failure(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
     return _summed_up(epochs, why, error_type=kind, error_message=str(error) or kind)
 
 
-def _crash(epochs: Sequence[EpochMetrics]) -> TrialOutcome:
-    where = f"in epoch {len(epochs) + 1}"
+def _crash(epochs: Sequence[EpochMetrics], *, reported: int) -> TrialOutcome:
+    """Return the outcome of a trial that killed too many processes.
+
+    Args:
+        epochs: What this machine's folder has of it.
+        reported: How many epochs the study has; more of them where each machine has a folder of its own.
+    """
+    elsewhere = reported > len(epochs)
+    where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
     message = f"{MOST_DEATHS} processes died one after the other {where}, for example for want of memory"
-    return _summed_up(epochs, WhyEnded.CRASHED, error_message=message)
+    if elsewhere:
+        message += f"; the figures of {reported} epochs are in another machine's folder"
+    outcome = _summed_up(epochs, WhyEnded.CRASHED, error_message=message)
+    return replace(outcome, total_epochs=max(reported, len(epochs)))
 
 
 def _summed_up(

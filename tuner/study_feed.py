@@ -8,12 +8,15 @@ import time
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from studies.leases import without_waiting
 from tuner.display.look import look_at_study
 from tuner.session import Session
 
-# Looking takes longer the more trials there are; it never takes more than this share of the time.
+# Looking takes longer the more trials there are; up to pauses of a minute it takes no more than this share of the time.
 _MOST_SHARE = 0.01
 _QUICK_S = 0.05
+# A look that had to wait, for a lock or a server, says nothing of how long looks take.
+_LONGEST_PAUSE_S = 60.0
 # What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written, and
 # what cannot be understood (a name or a value that somebody changed by hand: ValueError) is nobody's who works.
 LOOK_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
@@ -42,12 +45,12 @@ class StudyFeed:
     def tell(self) -> None:
         """Tell how the study stands now."""
         begun = time.monotonic()
-        with contextlib.suppress(*LOOK_ERRORS):
+        with contextlib.suppress(*LOOK_ERRORS), without_waiting(self._session.study):
             status = look_at_study(self._session.study, self._session.workplace.folder)
             self._session.workplace.display.study_seen(status)
         ended = time.monotonic()
         self._took = ended - begun
-        self._next = ended + max(self._every_s, self._took / _MOST_SHARE)
+        self._next = ended + max(self._every_s, min(self._took / _MOST_SHARE, _LONGEST_PAUSE_S))
 
     def tell_after_trial(self) -> None:
         """Tell how the study stands, now that a trial has ended, unless looking takes long."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,14 +44,24 @@ def run_study(
     try:
         work(session, scope, limits, workers)
     except BaseException:
-        # Who stops does not wait for a database that is away; `export` writes them later.
-        with contextlib.suppress(*DATABASE_ERRORS), without_waiting(session.study):
-            write_results(render_results(session.study, timestamp=timestamp()), results_file)
+        _write_what_there_is(session, results_file)
         raise
     results = render_results(session.study, timestamp=timestamp())
     path = write_results(results, results_file)
     session.workplace.display.run_ended(_summary(session, scope, results, path))
     return results
+
+
+def _write_what_there_is(session: Session, results_file: str | None) -> None:
+    """Write the results of a study whose work has ended early; that this fails is not why it has."""
+    try:
+        # Who stops does not wait for a database that is away.
+        with without_waiting(session.study):
+            write_results(render_results(session.study, timestamp=timestamp()), results_file)
+    except DATABASE_ERRORS:
+        pass  # what is away or damaged is told already, or by whoever looks next
+    except OSError as error:
+        session.workplace.display.note(f"the results were not written: {error}; `khmer-tuner export` writes them")
 
 
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:

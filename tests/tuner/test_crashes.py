@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,18 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     assert after == [(BegunAfter.WAITING, 0), (BegunAfter.STOP, 2), *[(BegunAfter.DEATH, 2)] * MOST_DEATHS]
     # As of every failure, the best model stays and what a continuation needs does not.
     assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
+
+
+def test_where_its_figures_are_in_another_machine_s_folder_a_crash_says_so(write_config: WriteConfig) -> None:
+    config = write_config({"deadly": {"training": {"num_epochs": 4}}})
+    die(config, "deadly", *[2] * MOST_DEATHS)
+    shutil.rmtree(OUT / "deadly")
+    (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
+    assert deadly["error_message"] == (
+        "3 processes died one after the other before epoch 3 was finished, for example for want of memory; "
+        "the figures of 2 epochs are in another machine's folder"
+    )
+    assert deadly["total_epochs"] == 2
 
 
 def test_a_trial_with_no_epoch_left_is_finished_however_often_its_processes_died(write_config: WriteConfig) -> None:

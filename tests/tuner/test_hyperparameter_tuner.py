@@ -196,6 +196,19 @@ class TestRunExperiments:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestInterruption:
+    def test_results_that_cannot_be_written_then_do_not_hide_why_it_ended(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        config = str(write_config({"one": {}}))
+        watcher = make_watcher(in_batch=3)
+        Path("results").mkdir()
+        tuner = HyperparameterTuner(config, display=watcher, results_file="results/r.json")
+        watcher.trial_started = lambda *arguments, **named: Path("results").rmdir()
+        with pytest.raises(KeyboardInterrupt):
+            tuner.run_experiments()
+        assert "results were not written" in watcher.notes[-1]
+        assert watcher.notes[-1].endswith("; `khmer-tuner export` writes them")
+
     # Four steps an epoch and five calls: before the first batch and after each.
     @pytest.mark.parametrize(
         ("at", "finished"),

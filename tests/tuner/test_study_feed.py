@@ -114,6 +114,20 @@ def test_looks_that_take_long_are_far_between(session: Session, clock: Any, monk
     assert len(looks) > 10
 
 
+def test_a_look_that_waited_for_long_does_not_put_off_the_next_for_hours(
+    session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*arguments: object) -> None:
+        clock.now += 300
+        raise StorageInternalError("database is locked")
+
+    monkeypatch.setattr("tuner.study_feed.look_at_study", wait)
+    feed = StudyFeed(session, every_s=5)
+    feed.tell()
+    clock.now += 60
+    assert feed.is_due
+
+
 def test_a_database_that_cannot_be_read_just_now_stops_nobody(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

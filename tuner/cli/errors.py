@@ -130,14 +130,27 @@ def _storage_problems(error: BaseException, options: argparse.Namespace | None) 
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    from studies import default_storage_url, storage_error_text
+    from studies import storage_error_text
 
     if isinstance(error, ArgumentError) or not isinstance(
         error, StorageInternalError | SQLAlchemyError | sqlite3.Error
     ):
         return ()
-    url = getattr(options, "storage", None) or default_storage_url(getattr(options, "output_dir", "."))
-    return (storage_error_text(error, url),)
+    return (storage_error_text(error, _storage_of(options)),)
+
+
+def _storage_of(options: argparse.Namespace | None) -> str:
+    """Return the storage that a command used: the given one, or that of the folder's study."""
+    from search_spaces import ConfigurationError
+    from studies import OutputFolder, default_storage_url
+
+    output_dir = getattr(options, "output_dir", ".")
+    used = getattr(options, "storage", None)
+    with contextlib.suppress(ConfigurationError):  # what the folder says of its study cannot be read
+        folder = OutputFolder(output_dir)
+        if used is None and (owner := folder.owner()) is not None:
+            used = folder.storage_url(owner)
+    return used or default_storage_url(output_dir)
 
 
 def _storage_comes_from_environment(problems: Sequence[str], options: argparse.Namespace | None) -> bool:

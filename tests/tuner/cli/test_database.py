@@ -7,12 +7,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
+
+from studies import OutputFolder
+from tuner.cli.errors import problems_of
 
 Cli = Callable[..., Any]
 Experiments = Callable[..., Path]
@@ -143,3 +148,11 @@ def test_a_database_that_is_taken_away_while_a_study_trains_is_told(
     assert all("it was removed or replaced while in use" in error for error in errors)
     assert "Traceback" not in said
     assert database.exists() == (change is not Path.unlink)
+
+
+def test_an_error_names_the_server_that_the_folder_s_study_is_on(tmp_path: Path) -> None:
+    OutputFolder(tmp_path).claim("khmer-ocr", "postgresql+psycopg://tuner@db.example.org/khmer")
+    error = OperationalError("SELECT 1", {}, Exception("connection refused"))
+    options = Namespace(storage=None, output_dir=str(tmp_path))
+    (problem,) = problems_of(error, options)
+    assert problem.startswith("postgresql+psycopg://tuner@db.example.org/khmer: connection refused")
