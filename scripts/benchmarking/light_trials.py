@@ -144,7 +144,10 @@ def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[s
 
 
 def _train(claim: Claim) -> None:
-    """Do everything about a trial that `tuner.objective` does with the study, but train nothing."""
+    """Claim, draw, report and tell a trial as `tuner.objective` does, but train nothing.
+
+    Notes and pictures are left out: a third of a trial's statements.
+    """
     study = claim.trial.study
     space, search = study_space(study), search_settings(study)
     is_preset = claim.record.kind is TrialKind.PRESET

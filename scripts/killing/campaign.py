@@ -22,6 +22,8 @@ from killing.small_study import SmallStudy
 from killing.survey import Survey, survey
 
 _MOST_STARTS = 150
+# What a command exits with that has nothing to do or refuses to do it.
+_REFUSALS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class Campaign:
             schedule.killed_at(point)
             story.deaths.append(point)
         after = survey(folder)
+        story.lost += max(0, before.trials - after.trials)
         story.problems += self._problems(ending, orders, before, after, folder)
         waits = story.resumed_epoch_s if before.is_running else [] if before.trials else story.first_epoch_s
         waits.extend(list(_waits(diary, ending))[:1])
@@ -184,7 +187,7 @@ class Campaign:
             yield f"process {orders.start} left {after.trials} trials, more than the study is to have"
         # `resume` can do nothing for a study that has not wholly begun, and says so.
         may_fail = orders.command == self._small.resume and before.trials < self._small.trials
-        if ending.code is None or may_fail:
+        if ending.code is None or (may_fail and ending.code in _REFUSALS and "Traceback" not in last_words(folder)):
             return
         if ending.code != 0:
             yield f"process {orders.start} ended with {ending.code}:\n{last_words(folder)}"
