@@ -2,16 +2,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
-from studies import RowState, load_study, study_status
+from studies import (
+    OutputFolder,
+    RowState,
+    StudyTerms,
+    create_or_join_study,
+    default_storage_url,
+    load_study,
+    open_storage,
+    study_status,
+)
 from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, stop_on_signals
 
 
@@ -95,6 +108,160 @@ with stop_on_signals():
             assert process.stdout.readline() == line
             process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 143
+
+
+@pytest.fixture
+def locked_study(tmp_path: Path) -> Iterator[Path]:
+    """The output folder of a study whose database this process keeps locked."""
+    folder = tmp_path / "training_output"
+    terms = StudyTerms("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+    storage = open_storage(default_storage_url(folder))
+    create_or_join_study(storage, "khmer-ocr", OutputFolder(folder), terms)
+    storage.engine.dispose()
+    with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as locker:
+        locker.execute("BEGIN EXCLUSIVE")
+        yield folder
+
+
+def wait_until_it_waits(process: subprocess.Popen[str], folder: Path) -> None:
+    """Return when a process has had time to run into the lock of a study's database."""
+    while str(folder / "study.db") not in [file.path for file in psutil.Process(process.pid).open_files()]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("signals", "seconds"), [(1, 10), (2, 5)])
+def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds: float, locked_study: Path):
+    command = [sys.executable, "-m", "tuner", "status", "--output-dir", str(locked_study)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until_it_waits(process, locked_study)
+            sent = time.monotonic()
+            for _ in range(signals):
+                assert process.poll() is None
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            out, err = process.communicate(timeout=20)
+            assert time.monotonic() - sent < seconds
+        finally:
+            process.kill()
+    told = "stopped by SIGINT in a call that did not return; what was finished is kept\n"
+    assert (process.returncode, out, err) == (130, "", told if signals == 1 else "")
+
+
+def run_script(code: str) -> str:
+    """Return what a script prints that waits a third of a second for the answer to a signal, and succeeds."""
+    code = f"from tuner import signals\nsignals._SECONDS_TO_ANSWER = 0.3\n{code}"
+    done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_nobody_is_hurried_who_has_begun_to_unwind_or_has_ended():
+    code = """
+import os, time
+try:
+    with signals.stop_on_signals():
+        try:
+            os.kill(os.getpid(), 15)
+            time.sleep(60)
+        finally:
+            time.sleep(1)
+            print("unwound")
+except signals.StopRequested as stop:
+    print(stop.exit_code)
+try:
+    with signals.stop_on_signals():
+        os.kill(os.getpid(), 15)
+except signals.StopRequested:
+    with signals.stop_on_signals():
+        time.sleep(1)
+print("alive")
+"""
+    assert run_script(code) == "unwound\n143\nalive\n"
+
+
+def test_signals_to_a_forked_child_are_its_own():
+    code = """
+import multiprocessing, os, time
+def files():
+    return len(os.listdir("/proc/self/fd"))
+before = files()
+answers, child_end = os.pipe()
+with signals.stop_on_signals():
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(child_end, bytes([files() - before]))
+            time.sleep(60)
+        except signals.StopRequested:
+            os.write(child_end, b"!")
+            time.sleep(60)
+    print(os.read(answers, 1)[0] - 2, "files more")
+    for answer in (b"!", b""):
+        os.kill(child, 2)
+        if answer:
+            print(os.read(answers, 1) == answer)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join(10)
+    print(process.exitcode)
+    unwinding = os.fork()
+    if unwinding == 0:
+        signals.raise_if_requested()
+    else:
+        os.waitpid(unwinding, 0)
+        time.sleep(1)
+        try:
+            os.kill(os.getpid(), 15)
+            time.sleep(60)
+        except signals.StopRequested:
+            print("the parent hears its own")
+"""
+    told = ["0 files more", "True", "130", "0", "the parent hears its own"]
+    assert run_script(code).splitlines() == told
+
+
+def test_nothing_is_left_of_many_blocks():
+    def left() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(threading.enumerate())
+
+    before = left()
+    with closing(socket.socket()) as earlier:
+        earlier.setblocking(False)
+        wakeup_fd = signal.set_wakeup_fd(earlier.fileno())
+        for _ in range(100):
+            with stop_on_signals(), stop_on_signals():
+                assert left() > before
+        assert signal.set_wakeup_fd(wakeup_fd) == earlier.fileno()
+    assert left() == before
+
+
+def test_nothing_is_left_of_a_block_whose_beginning_or_end_a_signal_meets():
+    code = """
+import os, random, signal, threading, time
+def wait_and_stop():
+    time.sleep(0.001 * random.random())
+    os.kill(os.getpid(), signal.SIGINT)
+files = len(os.listdir("/proc/self/fd"))
+for _ in range(300):
+    thread = threading.Thread(target=wait_and_stop)
+    try:
+        thread.start()
+        while True:
+            with signals.stop_on_signals():
+                pass
+    except KeyboardInterrupt:
+        thread.join()
+    assert threading.active_count() == 1
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert signal.set_wakeup_fd(-1) == -1
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+"""
+    run_script(code)
 
 
 def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., Path]):
