@@ -32,7 +32,7 @@ class TrainingConfig:
         mixed_precision: Whether to compute in half precision where the device has it.
         num_epochs: The most epochs to train, 1 or more.
         learning_rate: The initial rate, above 0.
-        weight_decay: L2 strength, 0 or more.
+        weight_decay: L2 strength, 0 or more; weights that a normalisation follows, whose size says nothing, have none.
         gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
         log_every_n_steps: Optimizer steps between two log lines, 1 or more.
         save_every_n_epochs: Epochs between two numbered snapshots, 1 or more.

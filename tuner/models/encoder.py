@@ -37,14 +37,15 @@ class LocalContext(nn.Module):
     def __init__(self, width: int, kernel: int = 7) -> None:
         """Take the number of features, which stays, and the columns seen at once (odd)."""
         super().__init__()
-        self.neighbours = nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width)
-        self.norm = FeatureNorm(width)
+        self.neighbours = nn.Sequential(
+            nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width), FeatureNorm(width)
+        )
         # Convolutions of one column instead of linear layers: oneDNN's are twice as fast here as BLAS on AMD.
         self.mix = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, D, 1, T)`` to the same shape."""
-        mixed: Tensor = columns + self.mix(self.norm(self.neighbours(columns)))
+        mixed: Tensor = columns + self.mix(self.neighbours(columns))
         return mixed
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from search_spaces import TrainingConfig
+from tuner.training.flat_weights import by_size
 from tuner.training.uncompiled import uncompiled
 
 
@@ -15,17 +17,25 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     """Build the optimizer of a configuration.
 
     ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
-    themselves (Loshchilov and Hutter 2019). The fused kernel updates all parameters in one pass.
+    themselves (Loshchilov and Hutter 2019). Weights that a normalisation follows have none, see `by_size`. The fused
+    kernel updates all parameters in one pass.
 
     Raises:
         ValueError: `optimizer_type` is neither.
     """
+    return optimizer_of(*by_size(model), config)
+
+
+def optimizer_of(
+    sized: Tensor | list[nn.Parameter], sizeless: Tensor | list[nn.Parameter], config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a configuration for parameters whose size matters and others, as `create_optimizer`."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if config.optimizer_type not in kinds:
         raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")
     beta1, beta2 = config.optimizer_betas
     optimizer: torch.optim.Optimizer = uncompiled(kinds[config.optimizer_type])(
-        model.parameters(),
+        [{"params": sized}, {"params": sizeless, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=(beta1, beta2),
         weight_decay=config.weight_decay,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from search_spaces import TrainingConfig, config_digest
@@ -19,7 +19,7 @@ from tuner.training.environment import amp_dtype, setup_training_environment
 from tuner.training.flat_weights import FlatWeights
 from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
-from tuner.training.optimizers import create_optimizer, create_scheduler
+from tuner.training.optimizers import create_scheduler, optimizer_of
 from tuner.training.weight_average import WeightAverage
 
 
@@ -32,7 +32,7 @@ class Training:
         device: Where.
         use_amp: Whether forward passes compute in half precision.
         model: The network that is trained.
-        weights: Its weights in one piece, which the optimizer changes.
+        weights: Its weights laid end to end, which the optimizer changes.
         averaged: The moving average of its weights, which is validated and kept.
         loss: What is minimized.
         optimizer: How.
@@ -70,7 +70,7 @@ class Training:
         # Nothing draws from the global sequence today; a layer that would (dropout) is to draw the same each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatWeights(model)
-        optimizer = create_optimizer(nn.ParameterList([weights.values]), config)
+        optimizer = optimizer_of(weights.sized, weights.sizeless, config)
         return cls(
             config=config,
             device=device,

@@ -34,12 +34,9 @@ class WeightAverage(nn.Module):
         self._followed, self._averaged = weights, FlatWeights(self.module)
         self._slowest = 1 / (AVERAGED_EPOCHS * steps_per_epoch)
 
-    @torch.no_grad()
     def follow(self) -> None:
         """Follow the model after a step of its optimizer."""
         steps = int(self.n_averaged)
         share = max(self._slowest, 9 / (10 + steps)) if steps else 1.0
-        self._averaged.values.lerp_(self._followed.values, share)
-        self._averaged.statistics.lerp_(self._followed.statistics, share)
-        self._averaged.counts.copy_(self._followed.counts)
+        self._averaged.approach(self._followed, share)
         self.n_averaged += 1

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from search_spaces import TrainingConfig
 from tuner.models import DigitReader, create_model_from_config
-from tuner.training.flat_weights import FlatWeights
-from tuner.training.optimizers import create_optimizer
+from tuner.training.flat_weights import FlatWeights, by_size
+from tuner.training.optimizers import create_optimizer, optimizer_of
 
 MakeConfig = Callable[..., TrainingConfig]
 
@@ -32,7 +32,7 @@ def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReade
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert torch.equal(model(images), scores)
-    assert len(weights.values) == sum(parameter.numel() for parameter in model.parameters())
+    assert sum(map(len, weights.values)) == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -41,7 +41,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, whole = create_model_from_config(config), create_model_from_config(config)
     weights = FlatWeights(whole)
-    of_single, of_whole = create_optimizer(single, config), create_optimizer(nn.ParameterList([weights.values]), config)
+    of_single, of_whole = create_optimizer(single, config), optimizer_of(weights.sized, weights.sizeless, config)
     for _ in range(4):
         single.zero_grad()
         for model in (single, whole):
@@ -61,13 +61,15 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
 
 def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) -> None:
     weights = FlatWeights(model)
-    first = next(iter(model.parameters()))
+    first = by_size(model)[0][0]
     for factor in (1.0, 2.0):
         (first.sum() * factor + sum(parameter.sum() for parameter in model.parameters())).backward()
     weights.gather_gradient()
-    assert weights.values.grad is not None
-    assert torch.equal(weights.values.grad[: first.numel()], torch.full((first.numel(),), 5.0))
-    assert torch.equal(weights.values.grad[first.numel() :].unique(), torch.tensor([2.0]))
+    sized, sizeless = (flat.grad for flat in weights.values)
+    assert sized is not None
+    assert sizeless is not None
+    assert torch.equal(sized[: first.numel()], torch.full((first.numel(),), 5.0))
+    assert torch.equal(torch.cat([sized[first.numel() :], sizeless]).unique(), torch.tensor([2.0]))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -76,9 +78,9 @@ def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> Non
     content = io.BytesIO()
     torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
     content.seek(0)
-    before = [tensor.detach().clone() for tensor in (weights.values, weights.statistics, weights.counts)]
+    before = [tensor.detach().clone() for tensor in (*weights.values, weights.statistics, weights.counts)]
     model.load_state_dict(torch.load(content))
-    after = [weights.values, weights.statistics, weights.counts]
+    after = [*weights.values, weights.statistics, weights.counts]
     assert all(torch.equal(new, old + 1) for new, old in zip(after, before, strict=True))
 
 
@@ -88,3 +90,24 @@ def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
     FlatWeights(model)
     torch.save(model.state_dict(), flat)
     assert len(flat.getvalue()) < len(plain.getvalue())
+
+
+def test_only_what_a_normalisation_follows_is_of_no_size(tiny_config: MakeConfig) -> None:
+    model = create_model_from_config(tiny_config())
+    sized, sizeless = by_size(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(parameter)] for parameter in sizeless} == {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 4 and name.startswith("encoder.") and ".mix." not in name
+    }
+    assert len(sized) + len(sizeless) == len(names)
+    # Twice as large, they read the same.
+    images, scores = torch.rand(4, 1, 64, 128), []
+    model.train()
+    for _ in range(2):
+        scores.append(model(images).detach())
+        with torch.no_grad():
+            for parameter in sizeless:
+                parameter *= 2
+    assert torch.allclose(*scores, atol=1e-3)

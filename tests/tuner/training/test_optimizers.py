@@ -52,6 +52,19 @@ def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(n
     assert model.weight.item() == pytest.approx(2 - 0.1 if name == "adam" else 2 * (1 - 0.1 * 0.5), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_weights_that_a_normalisation_follows_do_not_decay(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = create_optimizer(model, TrainingConfig(optimizer_type=name, learning_rate=0.1, weight_decay=0.5))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    stayed = [torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    # Convolution, its bias, scale and offset (which is zero) of the normalisation, convolution, its bias.
+    assert stayed == [True, False, False, True, False, False]
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
         make(optimizer_type="sgd")
