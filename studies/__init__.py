@@ -10,7 +10,7 @@ from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.folder import OutputFolder, Owner
-from studies.leases import lock_of, without_waiting
+from studies.leases import lock_of, note_stop, without_waiting
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.optuna_internals import report_again
 from studies.postgresql import LeaseLost, is_connection_lost
@@ -136,6 +136,7 @@ __all__ = [
     "load_study_for_changes",
     "lock_of",
     "mask_password",
+    "note_stop",
     "open_storage",
     "open_storage_for_reading",
     "own_records",

@@ -110,10 +110,18 @@ def without_waiting(study: optuna.Study) -> Iterator[None]:
         yield
 
 
+def note_stop() -> None:
+    """Note in the leases that this process holds on files that it did not die, from whichever of its threads.
+
+    On a server a process that ends without telling has died: the connection that could tell may be what it waits for.
+    """
+    for lease in list(_ours):
+        lease.note_stop()
+
+
 class _FileLease:
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
-        self._is_ours = False
 
     def was_let_go(self, record: TrialRecord) -> bool:
         return self._lock.note == _LET_GO
@@ -126,18 +134,26 @@ class _FileLease:
 
     def hold(self, record: TrialRecord) -> None:
         self._lock.write_note(record.attempts[-1].worker)
-        self._is_ours = True
+        _ours.add(self)
 
     def check(self) -> None:
         """The kernel keeps it for us."""
 
     def let_go(self) -> None:
-        if self._is_ours:  # else the note is of the one before, who may have died
-            self._lock.write_note(_LET_GO)
-        self._lock.release()
+        if self in _ours:  # else the note is of the one before, who may have died
+            self.note_stop()
+        self.free()
 
     def free(self) -> None:
+        _ours.discard(self)
         self._lock.release()
+
+    def note_stop(self) -> None:
+        self._lock.write_note(_LET_GO)
+
+
+# Those on files that this process holds.
+_ours: set[_FileLease] = set()
 
 
 class _FileLeases:

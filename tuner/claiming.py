@@ -9,6 +9,7 @@ from studies import (
     claim_of_budget,
     ended_records,
     latest_records,
+    note_stop,
     prepare_sampling,
     search_settings,
     study_terms,
@@ -18,6 +19,10 @@ from studies import (
 )
 from tuner.scope import Limits, Scope
 from tuner.session import Session
+from tuner.signals import before_forced_end
+
+# Who was asked to stop has not died, whatever it was waiting for.
+before_forced_end.append(note_stop)
 
 
 def is_interrupted(session: Session, limits: Limits) -> bool:

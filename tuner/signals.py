@@ -13,7 +13,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -40,6 +40,9 @@ class StopRequested(KeyboardInterrupt):
         """The exit status that shells expect: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.signum
 
+
+# What is still done, by another thread, when a stop ends the process in the midst of a call.
+before_forced_end: list[Callable[[], object]] = []
 
 _requested: StopRequested | None = None
 _holds_back = False  # a block is being set up or cleared away, which an exception must not cut short
@@ -160,6 +163,9 @@ class _Listener:
             elif _requested is None:
                 name = signal.Signals(first).name
                 _tell(f"stopped by {name} in a call that did not return; what was finished is kept")
+                for action in before_forced_end:
+                    with contextlib.suppress(Exception):  # the main thread may be at the same
+                        action()
                 os._exit(128 + first)
             else:
                 deadline = math.inf

@@ -16,7 +16,7 @@ from killing.comparison import first_of, reference_picture, told_differences
 from killing.databases import Databases
 from killing.diary import Entry, What, read_diary
 from killing.picture import Picture, differences, experiment_names, take_picture
-from killing.processes import Ending, HarnessError, in_fork, last_words, start, wait
+from killing.processes import Ending, HarnessError, has_unexpected_error, in_fork, last_words, start, wait
 from killing.schedule import RANDOM_MOMENT, Plan, Schedule
 from killing.small_study import SmallStudy
 from killing.survey import Survey, survey
@@ -187,7 +187,7 @@ class Campaign:
             yield f"process {orders.start} left {after.trials} trials, more than the study is to have"
         # `resume` can do nothing for a study that has not wholly begun, and says so.
         may_fail = orders.command == self._small.resume and before.trials < self._small.trials
-        if ending.code is None or (may_fail and ending.code in _REFUSALS and "Traceback" not in last_words(folder)):
+        if ending.code is None or (may_fail and ending.code in _REFUSALS and not has_unexpected_error(folder)):
             return
         if ending.code != 0:
             yield f"process {orders.start} ended with {ending.code}:\n{last_words(folder)}"

@@ -200,6 +200,12 @@ def last_words(folder: Path) -> str:
     return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 
+def has_unexpected_error(folder: Path) -> bool:
+    """Return whether a process in a folder told of an error that the program does not know."""
+    text = (folder / LOG_NAME).read_text(encoding="utf-8", errors="replace")
+    return "Traceback" in text or "error: unexpected" in text
+
+
 def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
     hung = False
     while True:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 
@@ -19,6 +20,7 @@ from studies import (
     OutputFolder,
     RowState,
     StudyTerms,
+    claim_next,
     create_or_join_study,
     default_storage_url,
     load_study,
@@ -148,6 +150,38 @@ def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds:
             process.kill()
     told = "stopped by SIGINT in a call that did not return; what was finished is kept\n"
     assert (process.returncode, out, err) == (130, "", told if signals == 1 else "")
+
+
+STOPPED_AT_WORK = """
+import os, signal, sqlite3, sys, threading
+from pathlib import Path
+import tuner.claiming
+from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
+from studies import OutputFolder, StudyTerms, claim_next, create_or_join_study, default_storage_url, enqueue_presets
+from studies import open_storage
+from tuner import signals
+signals._SECONDS_TO_ANSWER = 0.3
+folder = OutputFolder(Path(sys.argv[1]))
+terms = StudyTerms("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+study = create_or_join_study(open_storage(default_storage_url(folder.path)), "khmer-ocr", folder, terms)
+space = SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-1)),))
+enqueue_presets(study, folder, {"one": TrainingConfig(experiment_name="one")}, space)
+claim = claim_next(study, folder)
+locker = sqlite3.connect(folder.path / "study.db", isolation_level=None)
+locker.execute("BEGIN EXCLUSIVE")
+with signals.stop_on_signals():
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    sqlite3.connect(folder.path / "study.db", timeout=60).execute("BEGIN IMMEDIATE")
+"""
+
+
+def test_whoever_is_stopped_in_a_call_that_does_not_return_has_not_died(tmp_path: Path):
+    done = subprocess.run([sys.executable, "-c", STOPPED_AT_WORK, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False)
+    study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(tmp_path)))
+    claim = claim_next(study, OutputFolder(tmp_path))
+    assert claim is not None
+    assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "stop"]
 
 
 def run_script(code: str) -> str:

@@ -61,7 +61,8 @@ class FlatWeights:
         """Take over the gradient that backward passes have left in the model."""
         for flat, piece in zip(self.values, self._pieces, strict=True):
             gradients = [parameter.grad for parameter in piece if parameter.grad is not None]
-            flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
+            # PyTorch lays a gradient as its parameter lies.
+            flat.grad = torch.cat([_in_order(gradient) for gradient in gradients])
         self.forget_gradient()
 
     def forget_gradient(self) -> None:
@@ -80,8 +81,13 @@ class FlatWeights:
 
 
 def _lay_end_to_end(tensors: Sequence[Tensor]) -> Tensor:
-    """Return a new tensor of all elements; the given ones become views of it."""
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    """Return a new tensor of all elements; the given ones become views of it and keep their order in memory."""
+    flat = torch.cat([_in_order(tensor.detach()) for tensor in tensors])
     for tensor, piece in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.data = piece.view_as(tensor)
+        tensor.data = piece.as_strided(tensor.shape, tensor.stride())
     return flat
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """Return the elements of a tensor that lie together as they lie, channels innermost or not."""
+    return tensor.as_strided((tensor.numel(),), (1,))

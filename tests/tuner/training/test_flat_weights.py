@@ -32,6 +32,10 @@ def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReade
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert torch.equal(model(images), scores)
+    # Convolutions want channels innermost, on a GPU above all.
+    assert {
+        tensor.is_contiguous(memory_format=torch.channels_last) for tensor in after.values() if tensor.dim() == 4
+    } == {True}
     assert sum(map(len, weights.values)) == sum(parameter.numel() for parameter in model.parameters())
 
 
