@@ -43,7 +43,8 @@ def test_the_two_commands_are_run_by_ci() -> None:
     assert "set -e" in ci
     assert re.findall(r"^bash .*", ci, flags=re.MULTILINE) == [
         "bash scripts/test.sh",
-        "bash scripts/test.sh -m slow -n 0",
+        "bash scripts/test.sh -m slow -n 0 tests/test_full_run.py",
+        "bash scripts/test.sh -m slow --ignore tests/test_full_run.py",
     ]
     assert '"bash", str(ROOT / "scripts" / "run.sh")' in full_run
 
