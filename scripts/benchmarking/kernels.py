@@ -33,7 +33,7 @@ _KINDS = {
     "convolution": re.compile(r"conv"),
     "matrix": re.compile(r"mm\b|_mm_|linear|matmul|einsum"),
     "normalisation": re.compile(r"(batch|layer)_norm"),
-    "optimizer": re.compile(r"adam|lerp|_amp_|vector_norm"),
+    "optimizer": re.compile(r"adam|foreach|lerp|_amp_|vector_norm"),
 }
 _ELEMENTWISE = "elementwise"
 OUTSIDE = "outside kernels"

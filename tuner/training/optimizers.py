@@ -29,7 +29,11 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
 def optimizer_of(
     sized: Tensor | list[nn.Parameter], sizeless: Tensor | list[nn.Parameter], config: TrainingConfig
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of a configuration for parameters whose size matters and others, as `create_optimizer`."""
+    """Build the optimizer of a configuration for parameters whose size matters and others, as `create_optimizer`.
+
+    Raises:
+        ValueError: `optimizer_type` is unknown.
+    """
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if config.optimizer_type not in kinds:
         raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")

@@ -90,6 +90,7 @@ def test_passes_add_up_to_the_gradient_of_their_batch(
         loss, score = train_step(training, batch)
         losses.append(loss)
         scores.append(score)
+        assert all(flat.grad is not None for flat in training.weights.values)
         gradients.append(torch.cat([flat.grad for flat in training.weights.values if flat.grad is not None]))
     assert torch.allclose(losses[0], losses[1], rtol=1e-5)
     assert torch.allclose(scores[0], scores[1], atol=1e-5)
