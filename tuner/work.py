@@ -102,7 +102,7 @@ def work_here(session: Session, scope: Scope, limits: Limits, feed: StudyFeed | 
             # Whether the last transaction was committed is seen when the trial is claimed again, as after a death.
             if not is_connection_lost(error):
                 raise
-            workplace.display.note("the connection to the database broke; going on with another one")
+            workplace.display.note("the connection to the database broke; going on over a new one")
         except LeaseLost:
             workplace.display.note(
                 "another worker has taken over this trial, since this one seemed to be dead; leaving it"

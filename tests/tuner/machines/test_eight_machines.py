@@ -30,7 +30,7 @@ PRESETS = {
 CUT_OFF, ASLEEP, STOPPED, KILLED = "cut-off", "asleep", "stopped", "killed"
 MACHINES = (CUT_OFF, ASLEEP, STOPPED, KILLED, "fifth", "sixth", "seventh", "eighth")
 WAITS = "waiting for work"
-BROKE = "the connection to the database broke; going on with another one"
+BROKE = "the connection to the database broke; going on over a new one"
 TAKEN_OVER = "another worker has taken over this trial, since this one seemed to be dead; leaving it"
 LONGEST_S = 90.0
 POLL_S = 0.5
@@ -62,8 +62,9 @@ def test_eight_machines_lose_nothing_whatever_becomes_of_four(
     network.machine("chan").do("stop")
     said = {name: job.end(0) for name, job in jobs.items() if name != KILLED}
 
-    assert BROKE in said[CUT_OFF] or TAKEN_OVER in said[CUT_OFF]
-    assert TAKEN_OVER in said[ASLEEP]
+    # Which of the two depends on whether it was in the midst of a transaction.
+    for name in (CUT_OFF, ASLEEP):
+        assert BROKE in said[name] or TAKEN_OVER in said[name]
     check_attempts(network, begun)
     check_nobody_trains_in_vain(network)
     expected = {trial.name: trial for trial in (ended(one, anna.folder / "calm") for one in calm_trials(network, anna))}
