@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ MACHINES = (CUT_OFF, ASLEEP, STOPPED, KILLED, "fifth", "sixth", "seventh", "eigh
 WAITS = "waiting for work"
 BROKE = "the connection to the database broke; going on over a new one"
 TAKEN_OVER = "another worker has taken over this trial, since this one seemed to be dead; leaving it"
+AN_EPOCH = re.compile(rf" (\d+)/{EPOCHS}  char ")
 LONGEST_S = 90.0
 POLL_S = 0.5
 
@@ -51,9 +53,7 @@ def test_eight_machines_lose_nothing_whatever_becomes_of_four(
         job.wait_for(WAITS)
     anna.do("enqueue", "--config", config)
 
-    for name in (CUT_OFF, ASLEEP, STOPPED, KILLED):
-        jobs[name].wait_for(f" 3/{EPOCHS} ")
-    begun = {name: trial_of(name, network) for name in (CUT_OFF, ASLEEP, STOPPED, KILLED)}
+    begun = {name: pause_in_a_trial(name, network, jobs[name]) for name in (CUT_OFF, ASLEEP, STOPPED, KILLED)}
     disturb(network, jobs)
     for name, seconds in wait_for_take_overs(network, begun).items():
         print(f"{name}: its trial was taken over after {seconds:.1f} s")
@@ -78,22 +78,32 @@ def start_worker(machine: Machine, give_data: GiveData) -> Job:
     return machine.start("worker", "--wait", "--device", "cpu", "--metadata", give_data(machine))
 
 
-def trial_of(name: str, network: Network) -> int:
-    """Return the number of the trial that a machine works on."""
-    (number,) = (
-        trial.number
-        for trial in network.trials()
-        if trial.state is TrialState.RUNNING and network.machines_of(trial) == [name]
-    )
-    return int(number)
+def pause_in_a_trial(name: str, network: Network, job: Job) -> int:
+    """Stop a machine's worker in the first half of a trial; return the trial's number."""
+    while True:
+        job.wait_until(lambda: epoch_said(job) in range(3, EPOCHS // 2))
+        job.signal(SIGSTOP)
+        for trial in network.trials():
+            mine = trial.state is TrialState.RUNNING and network.machines_of(trial) == [name]
+            if mine and len(trial.intermediate_values) <= EPOCHS // 2:
+                return int(trial.number)
+        job.signal(SIGCONT)  # what it had said was old
+        time.sleep(POLL_S)
+
+
+def epoch_said(job: Job) -> int:
+    """Return the last epoch that a worker has told of the trial that it is at; 0 if none."""
+    _, _, of_this_trial = job.said.rpartition("\n[")
+    epochs = AN_EPOCH.findall(of_this_trial)
+    return int(epochs[-1]) if epochs else 0
 
 
 def disturb(network: Network, jobs: Mapping[str, Job]) -> None:
+    """Let other things become of those that are stopped; one just stays so."""
     jobs[KILLED].kill()
     network.machine(CUT_OFF).cut_off()
-    jobs[STOPPED].signal(SIGSTOP)
+    jobs[CUT_OFF].signal(SIGCONT)
     # As when a lid is closed: it does nothing, and nobody answers in its place.
-    jobs[ASLEEP].signal(SIGSTOP)
     network.machine(ASLEEP).cut_off()
 
 
