@@ -72,7 +72,7 @@ def tables(figures: Figures) -> list[Table]:
         ("training, ms an image", "training_seconds_per_image", 1e3, ".3f"),
         ("validation, ms an image", "validation_seconds_per_image", 1e3, ".3f"),
         ("memory of a worker (PSS), most, MB", "peak_pss_mb", 1.0, ".0f"),
-        ("of it not in files (USS), most, MB", "peak_uss_mb", 1.0, ".0f"),
+        ("of it no other process's (USS), most, MB", "peak_uss_mb", 1.0, ".0f"),
     )
     small, large = figures.values()
     for title, name, factor, form in rows:
