@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -41,18 +42,13 @@ class PostgresServer:
 
         self._programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql_"))
-        if os.geteuid() == 0:
-            self._leave_it_to_an_account()
-        password_file = self._folder / "password"
-        password_file.write_text(PASSWORD)
-        password_file.chmod(0o644)
-        options = ["--auth=scram-sha-256", f"--pwfile={password_file}", f"--username={_USER}", "--encoding=UTF8"]
-        self._call("initdb", "-D", self._data, "--locale=C", "--no-sync", *options)
-        password_file.unlink()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        self.start()
+        try:
+            self._make_data()
+            self.start()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # it may not have come to run
+                self._end()
+            raise
 
     def url(self, database: str = "postgres", *, host: str = "127.0.0.1") -> str:
         """Return the URL of a database, with its password."""
@@ -114,12 +110,30 @@ class PostgresServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop it for good."""
-        self.stop()
-        shutil.rmtree(self._folder)
+        self._end()
 
     @property
     def _data(self) -> Path:
         return self._folder / "data"
+
+    def _make_data(self) -> None:
+        if os.geteuid() == 0:
+            self._leave_it_to_an_account()
+        password_file = self._folder / "password"
+        password_file.write_text(PASSWORD)
+        password_file.chmod(0o644)
+        options = ["--auth=scram-sha-256", f"--pwfile={password_file}", f"--username={_USER}", "--encoding=UTF8"]
+        self._call("initdb", "-D", self._data, "--locale=C", "--no-sync", *options)
+        password_file.unlink()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+
+    def _end(self) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)
 
     def _leave_it_to_an_account(self) -> None:
         """The server refuses to run as root."""

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from killing.small_study import STORAGE_VARIABLE
@@ -38,9 +39,10 @@ _POLL_S = 0.002
 _LAST_LINES = 12
 _COULD_NOT_START = 70
 
+_stop_asked = False
 
-# Exit codes of a harness: nothing differs, something does, it could not do its work.
-EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
+# Exit codes of a harness: nothing differs, something does, it could not do its work, it was stopped.
+EQUAL, DIFFERENT, UNKNOWN, STOPPED = 0, 1, 2, 130
 
 
 class HarnessError(Exception):
@@ -67,7 +69,9 @@ class Ending:
 def run_harness(
     asked: str | None, prefix: str, seed: int, work: Callable[[Path], int], begin: Callable[[], object] = lambda: None
 ) -> int:
-    """Do a harness's work in a folder, which goes when nothing differs, unless it was asked for; return the exit code.
+    """Do a harness's work in a folder, which goes unless something differs or it was asked for; return the exit code.
+
+    Ctrl-C and SIGTERM end what it has begun, too: processes, a server.
 
     Args:
         asked: The folder that was asked for; None for a temporary one.
@@ -76,6 +80,9 @@ def run_harness(
         work: Works in the folder and returns `EQUAL` or `DIFFERENT`.
         begin: What comes before there is a folder.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    folder = None
     try:
         begin()
         folder = work_folder(asked, prefix)
@@ -84,9 +91,24 @@ def run_harness(
     except HarnessError as error:
         print(f"error: {error}")
         return UNKNOWN
-    if code == EQUAL and asked is None:
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = STOPPED
+    if code in (EQUAL, STOPPED) and asked is None and folder is not None:
         shutil.rmtree(folder)
     return code
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    global _stop_asked
+    _stop_asked = True
+    raise KeyboardInterrupt
+
+
+def _raise_if_stop_asked() -> None:
+    """Raise the interrupt once more: Python swallows what happens to be raised in a destructor or a hook of a fork."""
+    if _stop_asked:
+        raise KeyboardInterrupt
 
 
 def work_folder(asked: str | None, prefix: str) -> Path:
@@ -147,6 +169,8 @@ def start(act: Callable[[], int], folder: Path) -> int:
         return pid
     code = _COULD_NOT_START
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _enter(folder)
         _forget_chance()
         code = act()
@@ -209,6 +233,7 @@ def has_unexpected_error(folder: Path) -> bool:
 def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
     hung = False
     while True:
+        _raise_if_stop_asked()
         ended, status = os.waitpid(pid, os.WNOHANG)
         now_s = time.monotonic()
         if ended:
@@ -222,6 +247,7 @@ def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) 
 
 def _ask(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:
     """Begin a process; return its id, and where its answer can be read."""
+    _raise_if_stop_asked()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

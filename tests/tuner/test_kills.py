@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import pkgutil
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
@@ -31,6 +34,7 @@ NOTHING_DIFFERS = (
     "trials lost: 0, doubled: 0; studies that differ: 0",
     "epochs trained again beyond the one in flight: 0",
 )
+MARK = "STARTED_BY_A_TEST"
 NOT_TOLD = "password found: 0 times\n"
 
 Harness = subprocess.CompletedProcess[str]
@@ -91,6 +95,35 @@ def test_killed_again_and_again_on_a_server_too(work_folder: Path, password: str
     assert re.search(r"^take-over +[12] +0$", done.stdout, re.MULTILINE), done.stdout
     # All that the database held is kept beside the other files, and none of it is the password either.
     assert "CREATE TABLE public.trials" in (folder / "reference" / "study.sql").read_text()
+
+
+def test_a_harness_that_is_stopped_leaves_no_server_and_no_files(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    command = [sys.executable, str(HARNESS), "--postgresql", "--trials", "3"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: mark}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as harness:
+        assert harness.stdout is not None
+        folder = Path(next(harness.stdout).rpartition(", in ")[2].strip())
+        assert folder.is_dir()
+        next(line for line in harness.stdout if line.startswith("undisturbed: "))
+        assert "postgres" in names_of_marked(mark)
+        harness.send_signal(signal.SIGTERM)
+        try:
+            assert harness.wait(60) == 130
+        finally:
+            harness.kill()
+    assert names_of_marked(mark) == set()
+    assert not folder.exists()
+
+
+def names_of_marked(mark: str) -> set[str]:
+    """Return the names of the processes that have a mark in their environment, as their children have."""
+    names = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                names.add(process.name())
+    return names
 
 
 @pytest.mark.slow
