@@ -36,7 +36,9 @@ MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 # Long enough for another process to do something to the one that trains it.
-LONG = {"training": {"num_epochs": 15, "batch_size": 4}, "early_stopping": {"patience": 100}}
+# Long enough for something to happen meanwhile, on a busy machine too.
+EPOCHS = 40
+LONG = {"training": {"num_epochs": EPOCHS, "batch_size": 4}, "early_stopping": {"patience": 100}}
 SECONDS_TO_STOP = 10
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -123,7 +125,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
         "three": RowState.WAITING,  # nobody asked for it
     }
     assert sorted(watcher.ended) == ["one", "two"]
-    assert epochs_of("one") == list(range(1, 16))
+    assert epochs_of("one") == list(range(1, EPOCHS + 1))
     one = next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == "one")
     assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "death"]
     trained = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
@@ -202,7 +204,7 @@ class TestStopping:
         told = []
         for line in parent.stderr:
             told.append(line)
-            if re.search(r"\d/15  char", line):
+            if re.search(rf"\d/{EPOCHS}  char", line):
                 children = psutil.Process(parent.pid).children()
                 assert len(children) == 2, "".join(told)
                 return parent, children
@@ -239,8 +241,9 @@ class TestStopping:
 
         assert main(["resume", "--output-dir", str(OUT), "--results-file", "resumed.json"]) == 0
         entries = json.loads(Path("resumed.json").read_text())["all_results"]
-        assert [(entry["experiment_name"], entry["total_epochs"]) for entry in entries] == [("one", 15), ("two", 15)]
-        assert epochs_of("one") == epochs_of("two") == list(range(1, 16))
+        ended = [(entry["experiment_name"], entry["total_epochs"]) for entry in entries]
+        assert ended == [("one", EPOCHS), ("two", EPOCHS)]
+        assert epochs_of("one") == epochs_of("two") == list(range(1, EPOCHS + 1))
 
 
 def at_start(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:

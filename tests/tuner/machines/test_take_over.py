@@ -19,7 +19,7 @@ GiveWork = Callable[..., Path]
 Ended = Callable[..., Any]
 Shell = Callable[[list[str], Path], Any]
 
-EPOCHS = 12
+EPOCHS = 30
 EXPERIMENTS = {"one": {"num_epochs": EPOCHS}, "two": {"num_epochs": 2, "learning_rate": 0.002}}
 
 
