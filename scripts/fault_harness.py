@@ -31,7 +31,8 @@ examples:
   python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
   python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  for a quick look
 
-exit code: 0 all is as it should be, 1 something is not (its folders are kept), 2 the harness could not do its work
+exit code: 0 all is as it should be, 1 something is not (its folders are kept), 2 the harness could not do its work,
+130 it was stopped
 """
 
 

@@ -36,7 +36,8 @@ examples:
 The seed decides which process dies where, and after how many seconds; how far it has got by then is the machine's
 affair.
 
-exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work
+exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work,
+130 it was stopped
 """
 # So many kills are enough for each boundary to have its turn, and then it must have had it.
 EVERY_BOUNDARY = 200

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from killing.processes import DIFFERENT, EQUAL, in_fork, prepare, run_harness
+from killing.processes import DIFFERENT, EQUAL, STOPPED, in_fork, prepare, run_harness
 from killing.small_study import SmallStudy
 from soaking.consistency import check_tools
 from soaking.cycle import Cycle, Story
@@ -31,7 +31,8 @@ examples:
 
 The seed decides what befalls a study, and after how many seconds; how far it has got by then is the machine's affair.
 
-exit code: 0 all invariants hold, 1 one is broken (the folder of its study is kept), 2 the soak could not do its work
+exit code: 0 all invariants hold, 1 one is broken (the folder of its study is kept), 2 the soak could not do its work,
+130 it was stopped
 """
 SEARCH_TRIALS = 12
 # Long enough for a trial to be hit in the middle.
@@ -73,10 +74,12 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
             stories.append(Cycle(small, f"cycle_{len(stories) + 1:03d}", rng).run())
             memory_bytes.append(psutil.Process().memory_info().rss)
             print(story_line(stories[-1]), flush=True)
+        done = EQUAL
     except KeyboardInterrupt:
         print("stopped; so far:")
+        done = STOPPED
     print("", summary(stories, memory_bytes), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
-    return DIFFERENT if any(story.problems for story in stories) else EQUAL
+    return DIFFERENT if any(story.problems for story in stories) else done
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import shutil
 import sys
@@ -96,8 +97,7 @@ def _read() -> None:
 
 def _import() -> None:
     """Import what a worker works with, then read the study."""
-    import tuner.study_run  # noqa: F401
-
+    importlib.import_module("tuner.study_run")
     _read()
 
 

@@ -69,15 +69,16 @@ class Ending:
 def run_harness(
     asked: str | None, prefix: str, seed: int, work: Callable[[Path], int], begin: Callable[[], object] = lambda: None
 ) -> int:
-    """Do a harness's work in a folder, which goes unless something differs or it was asked for; return the exit code.
+    """Do a harness's work in a folder; return the exit code.
 
-    Ctrl-C and SIGTERM end what it has begun, too: processes, a server.
+    The folder goes when nothing differs or the harness is stopped, unless it was asked for. Ctrl-C and SIGTERM end what
+    it has begun, too: processes, a server.
 
     Args:
         asked: The folder that was asked for; None for a temporary one.
         prefix: What the temporary one's name begins with.
         seed: Of all chance; it is told.
-        work: Works in the folder and returns `EQUAL` or `DIFFERENT`.
+        work: Works in the folder and returns `EQUAL`, `DIFFERENT` or `STOPPED`.
         begin: What comes before there is a folder.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -99,6 +100,7 @@ def run_harness(
     return code
 
 
+# `tuner.signals` has a thread for this, and a process that is forked from must have one alone: see `prepare`.
 def _stop(signum: int, frame: FrameType | None) -> None:
     global _stop_asked
     _stop_asked = True

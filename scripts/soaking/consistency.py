@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,10 +20,8 @@ def check_tools() -> None:
     Raises:
         HarnessError: There is not.
     """
-    try:
-        import jsonschema  # noqa: F401
-    except ImportError as error:
-        raise HarnessError("results are checked with jsonschema; `pip install -e '.[dev]'` brings it") from error
+    if importlib.util.find_spec("jsonschema") is None:
+        raise HarnessError("results are checked with jsonschema; `pip install -e '.[dev]'` brings it")
 
 
 class Exports:

@@ -43,7 +43,9 @@ def test_there_must_be_a_study_to_change_and_it_must_be_the_folders(start: Start
     _, folder = start(path=tmp_path / "one", url=url)
     shutil.copytree(folder.path, tmp_path / "two")
     owner = tmp_path / "two" / ".study" / "owner.json"
-    owner.write_text(owner.read_text().replace(folder.owner().folder_id, "another"))  # type: ignore[union-attr]
+    known = folder.owner()
+    assert known is not None
+    owner.write_text(owner.read_text().replace(known.folder_id, "another"))
     with pytest.raises(ConfigurationError, match=r"belongs to the output folder .*/one, not to .*/two"):
         load_study_for_changes(tmp_path / "two")
     (tmp_path / "shared.db").unlink()

@@ -102,13 +102,13 @@ def test_a_harness_that_is_stopped_leaves_no_server_and_no_files(tmp_path: Path)
     command = [sys.executable, str(HARNESS), "--postgresql", "--trials", "3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: mark}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as harness:
-        assert harness.stdout is not None
-        folder = Path(next(harness.stdout).rpartition(", in ")[2].strip())
-        assert folder.is_dir()
-        next(line for line in harness.stdout if line.startswith("undisturbed: "))
-        assert "postgres" in names_of_marked(mark)
-        harness.send_signal(signal.SIGTERM)
         try:
+            assert harness.stdout is not None
+            folder = Path(next(harness.stdout).rpartition(", in ")[2].strip())
+            assert folder.is_dir()
+            next(line for line in harness.stdout if line.startswith("undisturbed: "))
+            assert "postgres" in names_of_marked(mark)
+            harness.send_signal(signal.SIGTERM)
             assert harness.wait(60) == 130
         finally:
             harness.kill()

@@ -35,8 +35,7 @@ WriteSpace = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
-# Long enough for another process to do something to the one that trains it.
-# Long enough for something to happen meanwhile, on a busy machine too.
+# Long enough for another process to do something to the one that trains it, on a busy machine too.
 EPOCHS = 40
 LONG = {"training": {"num_epochs": EPOCHS, "batch_size": 4}, "early_stopping": {"patience": 100}}
 SECONDS_TO_STOP = 10

@@ -194,7 +194,7 @@ def test_want_of_memory_is_told_from_other_errors(error: Callable[[], Exception]
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_memory_that_tensors_free_is_used_again() -> None:
-    # In a process of its own: in this one allocations have failed, after which glibc takes memory from elsewhere.
+    # In a process of its own: what else this one has allocated decides as well.
     counted = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     by_default, kept = json.loads(counted.stdout)
     assert kept < by_default / 10
