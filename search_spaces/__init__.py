@@ -28,7 +28,7 @@ from search_spaces.schema import Targets
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.space_files import load_search_space, parse_search_space
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
-from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
 __all__ = [
     "Choices",

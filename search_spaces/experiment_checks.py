@@ -13,7 +13,7 @@ from search_spaces.model_definitions import ModelDefinition, load_model_definiti
 from search_spaces.problems import Findings, describe, suggest
 from search_spaces.schema import KEY_OF_FIELD, Experiment
 from search_spaces.training_config import STUDY_FIELDS
-from search_spaces.yaml_nodes import KeyPath
+from search_spaces.yaml_reader.nodes import KeyPath
 
 
 class ModelFiles:

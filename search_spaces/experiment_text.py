@@ -8,7 +8,7 @@ from typing import Any
 from search_spaces.experiment_warnings import ONLY_FOR
 from search_spaces.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Targets
 from search_spaces.training_config import TrainingConfig
-from search_spaces.yaml_nodes import yaml_text
+from search_spaces.yaml_reader.nodes import yaml_text
 
 
 def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search_spaces.problems import Findings
 from search_spaces.schema import Experiment, Section, Targets
-from search_spaces.yaml_nodes import KeyPath
+from search_spaces.yaml_reader.nodes import KeyPath
 
 # Keys that only one type of scheduler or loss looks at.
 ONLY_FOR = {

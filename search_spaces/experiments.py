@@ -15,7 +15,7 @@ from search_spaces.problems import Findings, nearest, suggest
 from search_spaces.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.validation import validated
-from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
 _TOP_KEYS = ("experiments", "targets")
 _OTHER_FILES = {

@@ -14,8 +14,8 @@ from search_spaces.problems import Findings, nearest
 from search_spaces.schema import Section
 from search_spaces.training_config import TrainingConfig
 from search_spaces.validation import validated
-from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
-from search_spaces.yaml_nodes import yaml_text
+from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]

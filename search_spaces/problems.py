@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.yaml_files import YamlDocument
-from search_spaces.yaml_nodes import KeyPath
+from search_spaces.yaml_reader.file import YamlDocument
+from search_spaces.yaml_reader.nodes import KeyPath
 
 _LONGEST_VALUE = 60
 # What other programs call things that we have under another name.

@@ -15,7 +15,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.space_checks import check_space
 from search_spaces.space_reader import EXAMPLE, SpaceReader
 from search_spaces.space_warnings import warn_of_space
-from search_spaces.yaml_files import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
 
 def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinition] | None = None) -> SearchSpace:

@@ -15,7 +15,7 @@ from search_spaces import (
     name_problem,
     resolve_config_path,
 )
-from search_spaces.yaml_files import PACKAGE_FOLDER
+from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
 from tuner.best import Winner, winner_lines
 from tuner.results_file import output_file_problem

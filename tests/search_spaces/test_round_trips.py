@@ -32,8 +32,8 @@ from search_spaces.names import name_problem
 from search_spaces.schema import KEY_OF_FIELD, SECTIONS
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, SearchSpace
 from search_spaces.validation import kind_of
-from search_spaces.yaml_files import load_yaml
-from search_spaces.yaml_nodes import yaml_text
+from search_spaces.yaml_reader.file import load_yaml
+from search_spaces.yaml_reader.nodes import yaml_text
 
 # Surrogates stand for bytes that are no text; no file in UTF-8 can hold them.
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.yaml_files import PACKAGE_FOLDER
+from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 
 Refused = Callable[..., list[str]]
 

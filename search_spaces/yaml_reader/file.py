@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.yaml_nodes import KeyPath, compose, plain_data
-from search_spaces.yaml_source import read_source, syntax_text
+from search_spaces.yaml_reader.nodes import KeyPath, compose, plain_data
+from search_spaces.yaml_reader.text import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parent
 
