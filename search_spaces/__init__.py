@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search_spaces.default_space import default_search_space
+from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import (
     ConfigurationError,
     DataLoaderError,
@@ -23,7 +24,6 @@ from search_spaces.model_definitions import (
     fit_loss,
     load_model_definitions,
 )
-from search_spaces.names import name_problem
 from search_spaces.schema import Targets
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.space_files import load_search_space, parse_search_space

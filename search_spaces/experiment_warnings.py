@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.problems import Findings
+from search_spaces.diagnostics.diagnostics import Findings
 from search_spaces.schema import Experiment, Section, Targets
 from search_spaces.yaml_reader.nodes import KeyPath
 

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from search_spaces.changes import as_written, changes
+from search_spaces.diagnostics.diff import as_written, changes
 from search_spaces.training_config import TrainingConfig, shared_fields
 
 Scalar = bool | int | float | str

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 
-from search_spaces.changes import as_written
+from search_spaces.diagnostics.diagnostics import Findings
+from search_spaces.diagnostics.diff import as_written
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.problems import Findings
 from search_spaces.space import Choices, FloatRange, Parameter, SearchSpace
 
 

@@ -9,12 +9,12 @@ from typing import Any, Literal, get_origin
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from search_spaces.diagnostics.diagnostics import Findings, describe, nearest, suggest
+from search_spaces.diagnostics.validation import expected_text, kind_of, validated, validated_value
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.problems import Findings, describe, nearest, suggest
 from search_spaces.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Section
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
 from search_spaces.training_config import STUDY_FIELDS, WITHOUT_INFLUENCE
-from search_spaces.validation import expected_text, kind_of, validated, validated_value
 
 EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"
 _NOT_BASE: dict[str, str] = {

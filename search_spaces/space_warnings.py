@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search_spaces.changes import as_written
+from search_spaces.diagnostics.diagnostics import Findings
+from search_spaces.diagnostics.diff import as_written
 from search_spaces.experiment_warnings import ONLY_FOR
-from search_spaces.problems import Findings
 from search_spaces.schema import FIELD_OF_KEY
 from search_spaces.space import Choices, Parameter, Scalar, SearchSpace
 

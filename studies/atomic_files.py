@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from search_spaces.disk_errors import writing
+from search_spaces.diagnostics.disk_errors import writing
 
 
 def write_text(path: Path, text: str) -> None:

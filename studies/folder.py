@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from search_spaces.disk_errors import disk_error_text, way_to_write
+from search_spaces.diagnostics.disk_errors import disk_error_text, way_to_write
+from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
-from search_spaces.names import name_problem, path_problem
 from studies.atomic_files import write_json
 from studies.file_locks import FileLock, wait_for_lock
 from studies.storage import BUSY_TIMEOUT_S, INTERNAL_FOLDER

@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from search_spaces.disk_errors import disk_error_text
+from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.atomic_files import flush_to_disk
 from studies.file_locks import wait_for_lock

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import sqlalchemy
 
-from search_spaces.disk_errors import way_to_write
+from search_spaces.diagnostics.disk_errors import way_to_write
+from search_spaces.diagnostics.names import path_problem
 from search_spaces.errors import ConfigurationError
-from search_spaces.names import path_problem
 
 DATABASE_NAME = "study.db"
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import optuna
 
+from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
-from search_spaces.problems import suggest
 from studies.folder import OutputFolder
 from studies.status import StatusRow
 from studies.status_reader import study_status

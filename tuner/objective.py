@@ -16,7 +16,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces import ConfigurationError, ModelDefinition, Targets, TrainingConfig, fit_loss
-from search_spaces.disk_errors import is_disk_error
+from search_spaces.diagnostics.disk_errors import is_disk_error
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import (
     MOST_DEATHS,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from search_spaces import ConfigurationError
-from search_spaces.names import path_problem
+from search_spaces.diagnostics.names import path_problem
 from studies import default_results_name
 
 

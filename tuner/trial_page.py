@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
-from search_spaces.disk_errors import is_for_want_of_room
+from search_spaces.diagnostics.disk_errors import is_for_want_of_room
 from studies import (
     Claim,
     OutputFolder,

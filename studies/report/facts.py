@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from search_spaces.changes import as_written
+from search_spaces.diagnostics.diff import as_written
 from search_spaces.errors import ConfigurationError
 from search_spaces.space import Parameter
 from studies.presets import study_space

@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from search_spaces.changes import as_written
+from search_spaces.diagnostics.diff import as_written
 
 NOTHING = "–"
 

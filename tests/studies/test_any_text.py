@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from optuna_dashboard import get_note
 
 from search_spaces import ConfigurationError, TrainingConfig
-from search_spaces.names import name_problem
+from search_spaces.diagnostics.names import name_problem
 from studies import (
     OutputFolder,
     SearchRequest,

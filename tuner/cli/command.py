@@ -108,7 +108,7 @@ def filled(text: str) -> str | Unusable:
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` if a choice is near, else all of them."""
-    from search_spaces.problems import nearest  # only now: what is spelt right has no need of it
+    from search_spaces.diagnostics.diagnostics import nearest  # only now: what is spelt right has no need of it
 
     choices = list(choices)
     begun = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]

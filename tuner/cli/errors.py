@@ -115,7 +115,7 @@ def _configuration_problems(error: BaseException) -> tuple[str, ...]:
 
 
 def _disk_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
-    from search_spaces.disk_errors import disk_error_text, is_disk_error
+    from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error
 
     if not isinstance(error, OSError) or not is_disk_error(error):
         return ()

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _is_space(document: YamlDocument, model_config: str | None) -> bool:
     """Return whether a file is, or was meant to be, a search space: only that goes with a model definitions file."""
-    from search_spaces.problems import nearest
+    from search_spaces.diagnostics.diagnostics import nearest
 
     keys = [key for key in document.data if isinstance(key, str)]
     meant = [nearest(key, ("experiments", "space")) for key in keys]
@@ -81,7 +81,7 @@ def _validate_space(document: YamlDocument, model_config: str | None) -> None:
 
 
 def _print_space(space: SearchSpace, heads: list[str]) -> None:
-    from search_spaces.changes import as_written
+    from search_spaces.diagnostics.diff import as_written
     from tuner.screen import console_on, plain_table
 
     table = plain_table("setting", "values", "counts when")

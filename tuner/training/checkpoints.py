@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from search_spaces.disk_errors import writing
+from search_spaces.diagnostics.disk_errors import writing
 
 log = logging.getLogger(__name__)
 

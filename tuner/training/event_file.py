@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search_spaces.disk_errors import is_for_want_of_room
+from search_spaces.diagnostics.disk_errors import is_for_want_of_room
 
 log = logging.getLogger(__name__)
 

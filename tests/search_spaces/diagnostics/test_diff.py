@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from search_spaces.changes import as_written, changes
+from search_spaces.diagnostics.diff import as_written, changes
 
 
 def test_old_names_first_then_new_ones() -> None:

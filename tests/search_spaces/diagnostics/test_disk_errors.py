@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.disk_errors import disk_error_text, is_disk_error, is_for_want_of_room, writing
+from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error, is_for_want_of_room, writing
 
 
 def error_of(code: int, path: str | None = None) -> OSError:

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from search_spaces.names import name_problem
+from search_spaces.diagnostics.names import name_problem
 
 NAMES = st.text(max_size=70) | st.text(
     st.characters(categories=["L", "M", "N"], include_characters="_-. "), max_size=70

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from search_spaces.problems import Findings, nearest, suggest
+from search_spaces.diagnostics.diagnostics import Findings, nearest, suggest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Homes = Mapping[str, tuple[str, ...]]

@@ -1,0 +1,1 @@
+"""Problems of configuration and of the disk, and their texts."""
