@@ -10,13 +10,14 @@ from search_spaces.errors import (
     ExperimentFailedError,
     ModelCreationError,
 )
-from search_spaces.experiment_text import experiments_data, experiments_yaml
-from search_spaces.experiments import (
+from search_spaces.experiments.file import (
     ExperimentFile,
     create_training_config,
     load_experiments,
     parse_experiments,
 )
+from search_spaces.experiments.schema import Targets
+from search_spaces.experiments.text import experiments_data, experiments_yaml
 from search_spaces.model_definitions import (
     ModelDefinition,
     definition_changes,
@@ -24,7 +25,6 @@ from search_spaces.model_definitions import (
     fit_loss,
     load_model_definitions,
 )
-from search_spaces.schema import Targets
 from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.space_files import load_search_space, parse_search_space
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields

@@ -9,8 +9,8 @@ from typing import Any
 
 from search_spaces.diagnostics.diagnostics import Findings, suggest
 from search_spaces.errors import ConfigurationError
+from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.schema import KEY_OF_FIELD
 from search_spaces.space import SearchSpace
 from search_spaces.space_checks import check_space
 from search_spaces.space_reader import EXAMPLE, SpaceReader

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from search_spaces.diagnostics.diagnostics import Findings
 from search_spaces.diagnostics.diff import as_written
-from search_spaces.experiment_warnings import ONLY_FOR
-from search_spaces.schema import FIELD_OF_KEY
+from search_spaces.experiments.schema import FIELD_OF_KEY
+from search_spaces.experiments.warnings import ONLY_FOR
 from search_spaces.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10

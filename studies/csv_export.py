@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from search_spaces.training_config import TrainingConfig
 from studies.folder import OutputFolder
 from studies.status import StatusRow

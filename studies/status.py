@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies.trial_record import (
     TrialKind,
     WhyEnded,

@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies.folder import OutputFolder, Owner
 from studies.leases import study_lock
 from studies.optuna_internals import rdb_storage

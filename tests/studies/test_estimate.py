@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies import RowState, StatusRow, StudyStatus, TimeLeft, TrialKind, seconds_left, time_left
 from studies.status import SearchStatus
 

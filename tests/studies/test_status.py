@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from search_spaces import TrainingConfig
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies import (
     OutputFolder,
     PrunerName,

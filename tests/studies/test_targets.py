@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies import (
     OutputFolder,
     TrialOutcome,

@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import create_trial
 
 from search_spaces import TrainingConfig
-from search_spaces.schema import Targets
+from search_spaces.experiments.schema import Targets
 from studies import (
     OutputFolder,
     SearchRequest,

@@ -9,9 +9,9 @@ import yaml
 
 from search_spaces.diagnostics.diagnostics import Findings, describe, suggest
 from search_spaces.errors import ConfigurationError
-from search_spaces.experiment_warnings import ExperimentWarnings, learning_rate_of
+from search_spaces.experiments.schema import KEY_OF_FIELD, Experiment
+from search_spaces.experiments.warnings import ExperimentWarnings, learning_rate_of
 from search_spaces.model_definitions import ModelDefinition, load_model_definitions
-from search_spaces.schema import KEY_OF_FIELD, Experiment
 from search_spaces.training_config import STUDY_FIELDS
 from search_spaces.yaml_reader.nodes import KeyPath
 

@@ -11,9 +11,9 @@ from search_spaces.diagnostics.diagnostics import Findings, nearest, suggest
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
-from search_spaces.experiment_checks import ExperimentCheck, ModelFiles, check_agreement
-from search_spaces.experiment_warnings import warn_of_targets
-from search_spaces.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
+from search_spaces.experiments.checks import ExperimentCheck, ModelFiles, check_agreement
+from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
+from search_spaces.experiments.warnings import warn_of_targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 

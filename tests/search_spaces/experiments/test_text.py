@@ -14,7 +14,7 @@ from search_spaces import (
     load_experiments,
     parse_experiments,
 )
-from search_spaces.schema import FIELD_OF_KEY
+from search_spaces.experiments.schema import FIELD_OF_KEY
 
 PRESETS = "config/phase3_simple_configs.yaml"
 

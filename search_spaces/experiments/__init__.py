@@ -1,0 +1,1 @@
+"""Files of experiments (presets): reading, checks and warnings."""
