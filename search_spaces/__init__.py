@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from search_spaces.default_space import default_search_space
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import (
     ConfigurationError,
@@ -25,8 +24,9 @@ from search_spaces.model_definitions import (
     fit_loss,
     load_model_definitions,
 )
-from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
-from search_spaces.space_files import load_search_space, parse_search_space
+from search_spaces.space.default import default_search_space
+from search_spaces.space.file import load_search_space, parse_search_space
+from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from search_spaces.space import Choices, Domain, FloatRange, IntRange, SearchSpace
+from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, SearchSpace
 from search_spaces.training_config import TrainingConfig
 from studies.trial_record import OUTSIDE_SPACE
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 
 import optuna
 
-from search_spaces.default_space import default_search_space
 from search_spaces.errors import ConfigurationError
-from search_spaces.space import SearchSpace
-from search_spaces.space_files import parse_search_space
+from search_spaces.space.default import default_search_space
+from search_spaces.space.file import parse_search_space
+from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from studies import trial_record
 from studies.distributions import fixed_values

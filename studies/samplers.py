@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.space import SearchSpace
+from search_spaces.space.space import SearchSpace
 from studies.distributions import to_distribution
 from studies.optuna_internals import quiet_gaussian_process, stored_joint_draw, trials_of_this_draw
 from studies.trial_record import KIND, TrialKind

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.errors import ConfigurationError
-from search_spaces.space import Parameter
+from search_spaces.space.space import Parameter
 from studies.presets import study_space
 from studies.pruning import PrunerName
 from studies.report.snapshot import Snapshot

@@ -31,7 +31,7 @@ from search_spaces import (
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import kind_of
 from search_spaces.experiments.schema import KEY_OF_FIELD, SECTIONS
-from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, SearchSpace
+from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, SearchSpace
 from search_spaces.yaml_reader.file import load_yaml
 from search_spaces.yaml_reader.nodes import yaml_text
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search_spaces import load_search_space
-from search_spaces.space_files import parse_search_space
+from search_spaces.space.file import parse_search_space
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from search_spaces.diagnostics.diagnostics import Findings, describe, nearest, s
 from search_spaces.diagnostics.validation import expected_text, kind_of, validated, validated_value
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Section
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
+from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
 from search_spaces.training_config import STUDY_FIELDS, WITHOUT_INFLUENCE
 
 EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"

@@ -11,10 +11,10 @@ from search_spaces.diagnostics.diagnostics import Findings, suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.space import SearchSpace
-from search_spaces.space_checks import check_space
-from search_spaces.space_reader import EXAMPLE, SpaceReader
-from search_spaces.space_warnings import warn_of_space
+from search_spaces.space.checks import check_space
+from search_spaces.space.parser import EXAMPLE, SpaceReader
+from search_spaces.space.space import SearchSpace
+from search_spaces.space.warnings import warn_of_space
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
 

@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import Any
 
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.space import SearchSpace
-from search_spaces.space_files import parse_search_space
+from search_spaces.space.file import parse_search_space
+from search_spaces.space.space import SearchSpace
 from search_spaces.yaml_reader.file import load_yaml, resolve_config_path
 
 SHIPPED_SPACE = "config/search_space.yaml"

@@ -8,7 +8,7 @@ from search_spaces.diagnostics.diagnostics import Findings
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.experiments.schema import FIELD_OF_KEY
 from search_spaces.experiments.warnings import ONLY_FOR
-from search_spaces.space import Choices, Parameter, Scalar, SearchSpace
+from search_spaces.space.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10
 # Which values of a setting can never act within so many epochs: the least one is the epochs and this.

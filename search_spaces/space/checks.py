@@ -8,7 +8,7 @@ from itertools import takewhile
 from search_spaces.diagnostics.diagnostics import Findings
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.space import Choices, FloatRange, Parameter, SearchSpace
+from search_spaces.space.space import Choices, FloatRange, Parameter, SearchSpace
 
 
 def check_space(space: SearchSpace, definitions: Mapping[str, ModelDefinition] | None, findings: Findings) -> None:

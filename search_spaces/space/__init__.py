@@ -1,0 +1,1 @@
+"""The search space: ranges, choices and conditions of hyperparameters."""
