@@ -1,7 +1,7 @@
 """Leases: who works on which trial, as something that the dead cannot keep and the living do not lose.
 
 With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process dies, and a live
-process never loses it. With PostgreSQL it is an advisory lock, see `studies.advisory_locks`; a live process can lose
+process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`; a live process can lose
 that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
 seconds, in which a live process takes it back, and whoever was presumed dead is kept from writing by the fence of
 `studies.postgresql`.
@@ -22,8 +22,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.file_locks import FileLock, holder_pid, try_lock
 from studies.folder import OutputFolder
+from studies.locks.file_locks import FileLock, holder_pid, try_lock
 from studies.optuna_internals import rdb_storage, trial_id_of
 from studies.postgresql import LeaseLost, PostgresStorage
 from studies.storage import BUSY_TIMEOUT_S

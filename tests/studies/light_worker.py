@@ -65,7 +65,7 @@ from studies import (
     suggest_all,
     top_up,
 )
-from studies.file_locks import try_lock
+from studies.locks.file_locks import try_lock
 from studies.optuna_internals import rdb_storage
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"

@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import OutputFolder, default_storage_url
-from studies.file_locks import try_lock
+from studies.locks.file_locks import try_lock
 
 
 @pytest.fixture

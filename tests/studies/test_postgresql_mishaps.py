@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import BegunAfter, OutputFolder, claim_next, enqueue_presets, is_connection_lost, open_storage
 from studies import presets as presets_module
-from studies.advisory_locks import SECONDS_UNTIL_LOST
+from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.optuna_internals import rdb_storage
 from studies.postgresql import PostgresStorage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import ConfigurationError
-from studies.file_locks import holder_pid, try_lock, wait_for_lock
+from studies.locks.file_locks import holder_pid, try_lock, wait_for_lock
 
 Child = Callable[..., "subprocess.Popen[str]"]
 

@@ -1,0 +1,1 @@
+"""File locks and advisory locks of PostgreSQL."""
