@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
-from studies.atomic_files import write_json, write_text
 from studies.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
 from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
-from studies.folder import OutputFolder, Owner
 from studies.leases import lock_of, note_stop, without_waiting
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.optuna_internals import report_again
-from studies.postgresql import LeaseLost, is_connection_lost
 from studies.presets import (
     PresetState,
     enqueue_presets,
@@ -48,8 +44,12 @@ from studies.search import (
 from studies.status import RowState, StatusRow, StudyStatus
 from studies.status_reader import study_status
 from studies.stop_requests import ask_to_stop, stop_token
-from studies.storage import open_storage, open_storage_for_reading, storage_error_text
-from studies.storage_url import check_storage_url, default_storage_url, mask_password
+from studies.storage.atomic_files import write_json, write_text
+from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
+from studies.storage.optuna_private import report_again
+from studies.storage.output_folder import OutputFolder, Owner
+from studies.storage.postgresql import LeaseLost, is_connection_lost
+from studies.storage.url import check_storage_url, default_storage_url, mask_password
 from studies.study import (
     DEFAULT_STUDY_NAME,
     create_or_join_study,

@@ -14,9 +14,9 @@ from typing import BinaryIO
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, Trial
 
-from studies.atomic_files import write_bytes
-from studies.folder import OutputFolder
-from studies.optuna_internals import ARTIFACT_ATTRIBUTE, set_artifact_attribute
+from studies.storage.atomic_files import write_bytes
+from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, set_artifact_attribute
+from studies.storage.output_folder import OutputFolder
 
 # What a browser shows and does not run (see the guard of the dashboard), by the end of a file's name.
 _MEDIA_TYPES = {".png": "image/png", ".yaml": "text/plain"}

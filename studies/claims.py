@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.folder import OutputFolder
 from studies.leases import Lease, leases_of, this_worker
-from studies.optuna_internals import begin_waiting, continue_trial, take_over_running
+from studies.storage.optuna_private import begin_waiting, continue_trial, take_over_running
+from studies.storage.output_folder import OutputFolder
 from studies.study_records import own_records
 from studies.trial_record import (
     ATTEMPTS,

@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial
 
 from search_spaces.experiments.schema import Targets
 from search_spaces.training_config import TrainingConfig
-from studies.folder import OutputFolder
 from studies.status import StatusRow
 from studies.status_reader import study_status
+from studies.storage.output_folder import OutputFolder
 from studies.study_records import trials_and_records
 from studies.targets import target_verdicts
 from studies.trial_record import TrialOutcome, TrialRecord

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies.folder import OutputFolder
-from studies.storage_url import sqlite_path
+from studies.storage.output_folder import OutputFolder
+from studies.storage.url import sqlite_path
 
 _DATABASE = "database"
 _ARTIFACTS = "artifacts"

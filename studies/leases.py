@@ -4,7 +4,7 @@ With SQLite a lease is a lock on a file in the output folder: the kernel frees i
 process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`; a live process can lose
 that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
 seconds, in which a live process takes it back, and whoever was presumed dead is kept from writing by the fence of
-`studies.postgresql`.
+`studies.storage.postgresql`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.folder import OutputFolder
 from studies.locks.file_locks import FileLock, holder_pid, try_lock
-from studies.optuna_internals import rdb_storage, trial_id_of
-from studies.postgresql import LeaseLost, PostgresStorage
-from studies.storage import BUSY_TIMEOUT_S
+from studies.storage.open import BUSY_TIMEOUT_S
+from studies.storage.optuna_private import rdb_storage, trial_id_of
+from studies.storage.output_folder import OutputFolder
+from studies.storage.postgresql import LeaseLost, PostgresStorage
 from studies.trial_record import TrialPhase, TrialRecord
 
 # For so long a lease must be free before it is taken over: its live owner looks every second whether it has it still.

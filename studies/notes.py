@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import Trial
 
-from studies.folder import OutputFolder
-from studies.optuna_internals import NOTE_LENGTH, set_note, study_note
 from studies.search import search_budget, search_settings
+from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
+from studies.storage.output_folder import OutputFolder
 from studies.study import study_targets, study_terms
 from studies.targets import target_verdicts
 from studies.trial_record import TrialKind, TrialOutcome, TrialRecord

@@ -11,11 +11,11 @@ import optuna
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
 from studies.claims import Claim
-from studies.folder import OutputFolder
 from studies.leases import lock_of
 from studies.presets import study_space
 from studies.pruning import PrunerName, Pruning
 from studies.samplers import SamplerName, StatelessSampler
+from studies.storage.output_folder import OutputFolder
 from studies.study_records import latest_presets, own_records
 from studies.trial_record import KIND, TrialKind, TrialPhase, TrialRecord
 

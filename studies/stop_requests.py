@@ -10,7 +10,7 @@ import uuid
 
 import optuna
 
-from studies.optuna_internals import study_attribute
+from studies.storage.optuna_private import study_attribute
 
 _STOP = "stop"
 

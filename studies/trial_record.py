@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.optuna_internals import set_user_attributes
+from studies.storage.optuna_private import set_user_attributes
 
 KIND = "kind"
 EXPERIMENT_NAME = "experiment_name"

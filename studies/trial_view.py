@@ -8,9 +8,9 @@ import optuna
 
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
-from studies.folder import OutputFolder
 from studies.status import StatusRow
 from studies.status_reader import study_status
+from studies.storage.output_folder import OutputFolder
 from studies.study_records import own_records
 from studies.trial_record import TrialRecord
 

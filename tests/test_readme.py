@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from studies.storage_url import without_password
+from studies.storage.url import without_password
 from tuner.cli.main import COMMANDS
 from tuner.cli.parser import parse
 

@@ -38,7 +38,7 @@ from studies import (
     study_space,
     suggest_all,
 )
-from studies.storage_url import sqlite_path
+from studies.storage.url import sqlite_path
 
 # So long a process may take to be ready; sixteen share few cores.
 _SECONDS_TO_BE_READY = 120.0

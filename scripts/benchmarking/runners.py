@@ -16,7 +16,7 @@ from benchmarking.light_trials import work_off
 from benchmarking.plan import Figures, Plan
 from benchmarking.processes import elsewhere
 from studies import default_storage_url
-from studies.storage_url import without_password
+from studies.storage.url import without_password
 from tuner.screen import plain_table
 
 COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)

@@ -164,9 +164,9 @@ def _is_about_attempts(statement: Any) -> bool:
 
 
 BOUNDARIES = (
-    Boundary("folder claimed", Phase.BEGIN, "studies.folder.OutputFolder.claim"),
+    Boundary("folder claimed", Phase.BEGIN, "studies.storage.output_folder.OutputFolder.claim"),
     _renaming("owner.json", Phase.BEGIN),
-    Boundary("database created", Phase.BEGIN, "studies.storage._create_database", storages=(Storage.SQLITE,)),
+    Boundary("database created", Phase.BEGIN, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
     Boundary(
         "renaming to study.db",
         Phase.BEGIN,
@@ -189,7 +189,7 @@ BOUNDARIES = (
     Boundary(
         "look at the fence",
         Phase.WORK,
-        "studies.postgresql.PostgresStorage._guard",
+        "studies.storage.postgresql.PostgresStorage._guard",
         sides=("after",),
         storages=(Storage.POSTGRESQL,),
     ),

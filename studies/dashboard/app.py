@@ -10,8 +10,8 @@ from studies.artifacts import artifact_store
 from studies.dashboard.guard import ReadOnlyGuard
 from studies.dashboard.server import Address
 from studies.dashboard.view import StudyView
-from studies.folder import OutputFolder
-from studies.optuna_internals import rdb_storage
+from studies.storage.optuna_private import rdb_storage
+from studies.storage.output_folder import OutputFolder
 
 # A page asks again by itself, every few seconds: nobody gains from a request that waits as long as a worker does.
 PATIENCE_S = 10.0

@@ -19,9 +19,9 @@ from search_spaces.errors import ConfigurationError
 from studies.artifacts import ArtifactFolder
 from studies.dashboard.answer import Answer, ask, asked_path, refusal
 from studies.dashboard.quick_lookup import look_up_quickly
-from studies.storage import open_storage_for_reading, storage_error_text
-from studies.storage_url import sqlite_path
-from studies.trial_cache import TrialCache
+from studies.storage.open import open_storage_for_reading, storage_error_text
+from studies.storage.trial_cache import TrialCache
+from studies.storage.url import sqlite_path
 
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"

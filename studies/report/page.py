@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from studies.folder import OutputFolder
 from studies.report.facts import environment, space_rows, state_text, summary
 from studies.report.failures import MOST_FAILURES, failures
 from studies.report.panels import Panel
@@ -24,6 +23,7 @@ from studies.report.target_table import all_met_text, target_rows
 from studies.report.trial_plots import history, reasons, reported_curves, timeline
 from studies.report.trial_table import trial_table
 from studies.report.winner import find_winner
+from studies.storage.output_folder import OutputFolder
 
 _TEMPLATE = Path(__file__).parent / "template"
 

@@ -14,11 +14,11 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.folder import OutputFolder
-from studies.optuna_internals import check_trial
 from studies.results import best_record
 from studies.status import StatusRow, StudyStatus
 from studies.status_reader import study_status
+from studies.storage.optuna_private import check_trial
+from studies.storage.output_folder import OutputFolder
 from studies.study import study_terms
 from studies.terms import StudyTerms
 from studies.trial_record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record

@@ -66,7 +66,7 @@ from studies import (
     top_up,
 )
 from studies.locks.file_locks import try_lock
-from studies.optuna_internals import rdb_storage
+from studies.storage.optuna_private import rdb_storage
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 SPACE = SearchSpace(

@@ -38,7 +38,7 @@ from studies import (
     write_ended_note,
     write_json,
 )
-from studies.storage_url import without_password
+from studies.storage.url import without_password
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

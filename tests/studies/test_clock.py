@@ -24,8 +24,8 @@ from studies import (
     trial_rows,
 )
 from studies.csv_export import TRIAL_COLUMNS
-from studies.optuna_internals import rdb_storage
 from studies.report import render_report
+from studies.storage.optuna_private import rdb_storage
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -36,7 +36,7 @@ from studies import (
     study_terms,
     suggest_all,
 )
-from studies.optuna_internals import stored_joint_draw
+from studies.storage.optuna_private import stored_joint_draw
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]

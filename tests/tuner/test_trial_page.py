@@ -10,7 +10,7 @@ from optuna_dashboard import get_note
 from PIL import Image
 
 from studies import OutputFolder, load_study, trial_artifacts
-from studies.optuna_internals import continue_trial
+from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.display import Display
 from tuner.training import illustrations

@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import check_storage_url, default_storage_url, mask_password, open_storage
-from studies.storage_url import sqlite_path, without_password
+from studies.storage.url import sqlite_path, without_password
 
 
 @pytest.mark.parametrize(

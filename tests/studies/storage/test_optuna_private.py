@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
 from studies import OutputFolder, load_study
-from studies.optuna_internals import (
+from studies.storage.optuna_private import (
     begin_waiting,
     continue_trial,
     quiet_gaussian_process,

@@ -33,8 +33,8 @@ from studies import (
     study_status,
 )
 from studies.leases import SECONDS_TO_COME_BACK
-from studies.optuna_internals import rdb_storage
-from studies.postgresql import PostgresStorage
+from studies.storage.optuna_private import rdb_storage
+from studies.storage.postgresql import PostgresStorage
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

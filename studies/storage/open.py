@@ -19,10 +19,10 @@ from optuna.storages import RDBStorage
 
 from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
-from studies.atomic_files import flush_to_disk
 from studies.locks.file_locks import wait_for_lock
-from studies.postgresql import PostgresStorage
-from studies.storage_url import complete_url, mask_password, sqlite_path, sqlite_url
+from studies.storage.atomic_files import flush_to_disk
+from studies.storage.postgresql import PostgresStorage
+from studies.storage.url import complete_url, mask_password, sqlite_path, sqlite_url
 
 BUSY_TIMEOUT_S = 300.0
 INTERNAL_FOLDER = ".study"
