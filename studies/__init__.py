@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
-from studies.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
 from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.disk_use import DiskUse, disk_use
 from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
-from studies.leases import lock_of, note_stop, without_waiting
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.presets import (
     PresetState,
@@ -62,10 +60,11 @@ from studies.study import (
     study_terms,
     version_notes,
 )
-from studies.study_records import latest_records, own_records
-from studies.targets import target_figures, target_verdicts, targets_met
 from studies.terms import StudyTerms
-from studies.trial_record import (
+from studies.trial_view import find_trial
+from studies.trials.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
+from studies.trials.leases import lock_of, note_stop, without_waiting
+from studies.trials.record import (
     Attempt,
     BegunAfter,
     TrialKind,
@@ -77,7 +76,8 @@ from studies.trial_record import (
     record_outcome,
     search_trial_name,
 )
-from studies.trial_view import find_trial
+from studies.trials.records import latest_records, own_records
+from studies.trials.targets import target_figures, target_verdicts, targets_met
 
 __all__ = [
     "DEATHS_TO_BE_CAREFUL",

@@ -18,9 +18,9 @@ from search_spaces.training_config import TrainingConfig
 from studies.status import StatusRow
 from studies.status_reader import study_status
 from studies.storage.output_folder import OutputFolder
-from studies.study_records import trials_and_records
-from studies.targets import target_verdicts
-from studies.trial_record import TrialOutcome, TrialRecord
+from studies.trials.record import TrialOutcome, TrialRecord
+from studies.trials.records import trials_and_records
+from studies.trials.targets import target_verdicts
 
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")

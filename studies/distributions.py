@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, SearchSpace
 from search_spaces.training_config import TrainingConfig
-from studies.trial_record import OUTSIDE_SPACE
+from studies.trials.record import OUTSIDE_SPACE
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from studies.status import RowState, StatusRow, StudyStatus
-from studies.trial_record import TrialKind
+from studies.trials.record import TrialKind
 
 # What was timed long ago, with fewer workers or on another machine, says little about the rest.
 _MOST_TRIALS = 20

@@ -13,8 +13,8 @@ from studies.search import search_budget, search_settings
 from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
 from studies.storage.output_folder import OutputFolder
 from studies.study import study_targets, study_terms
-from studies.targets import target_verdicts
-from studies.trial_record import TrialKind, TrialOutcome, TrialRecord
+from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
+from studies.trials.targets import target_verdicts
 
 Rows = Iterable[tuple[str, str]]
 

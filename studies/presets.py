@@ -12,13 +12,13 @@ from search_spaces.space.default import default_search_space
 from search_spaces.space.file import parse_search_space
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
-from studies import trial_record
 from studies.distributions import fixed_values
-from studies.leases import lock_of
 from studies.storage.output_folder import OutputFolder
 from studies.study import study_terms
-from studies.study_records import latest_presets, own_records
-from studies.trial_record import TrialKind, TrialPhase, TrialRecord
+from studies.trials import record as trial_record
+from studies.trials.leases import lock_of
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord
+from studies.trials.records import latest_presets, own_records
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"

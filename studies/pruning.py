@@ -13,7 +13,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from studies.study_records import own_trials
+from studies.trials.records import own_trials
 
 HYPERBAND_REDUCTION = 3
 

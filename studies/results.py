@@ -12,14 +12,14 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from studies.presets import preset_order
-from studies.study_records import latest_records
-from studies.trial_record import (
+from studies.trials.record import (
     TrialKind,
     TrialOutcome,
     TrialPhase,
     TrialRecord,
     WhyEnded,
 )
+from studies.trials.records import latest_records
 
 HYPERPARAMETERS = (
     "model_name",

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.space.space import SearchSpace
 from studies.distributions import to_distribution
 from studies.storage.optuna_private import quiet_gaussian_process, stored_joint_draw, trials_of_this_draw
-from studies.trial_record import KIND, TrialKind
+from studies.trials.record import KIND, TrialKind
 
 # Search trials that are drawn at random before a model of the history is trusted; presets come on top of them.
 RANDOM_SEARCH_TRIALS = 5

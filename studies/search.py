@@ -10,14 +10,14 @@ import optuna
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
-from studies.claims import Claim
-from studies.leases import lock_of
 from studies.presets import study_space
 from studies.pruning import PrunerName, Pruning
 from studies.samplers import SamplerName, StatelessSampler
 from studies.storage.output_folder import OutputFolder
-from studies.study_records import latest_presets, own_records
-from studies.trial_record import KIND, TrialKind, TrialPhase, TrialRecord
+from studies.trials.claims import Claim
+from studies.trials.leases import lock_of
+from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
+from studies.trials.records import latest_presets, own_records
 
 # Each trial waits for the disk when it is enqueued, so a large budget is enqueued piece by piece.
 MOST_WAITING = 20

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.experiments.schema import Targets
-from studies.trial_record import (
+from studies.trials.record import (
     TrialKind,
     WhyEnded,
 )

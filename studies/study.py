@@ -11,7 +11,6 @@ from optuna.storages import RDBStorage
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import Targets
-from studies.leases import study_lock
 from studies.storage.open import open_storage, open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.output_folder import OutputFolder, Owner
@@ -19,6 +18,7 @@ from studies.storage.postgresql import PostgresStorage
 from studies.storage.trial_cache import TrialCache
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
 from studies.terms import StudyTerms
+from studies.trials.leases import study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
 

@@ -11,8 +11,8 @@ from search_spaces.errors import ConfigurationError
 from studies.status import StatusRow
 from studies.status_reader import study_status
 from studies.storage.output_folder import OutputFolder
-from studies.study_records import own_records
-from studies.trial_record import TrialRecord
+from studies.trials.record import TrialRecord
+from studies.trials.records import own_records
 
 
 def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[TrialRecord, StatusRow]:

@@ -8,7 +8,7 @@ import time
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.leases import without_waiting
+from studies.trials.leases import without_waiting
 from tuner.display.look import look_at_study
 from tuner.session import Session
 

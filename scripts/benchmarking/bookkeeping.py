@@ -35,7 +35,7 @@ PER_TRIAL = (
         tuple(f"tuner.trial_page.TrialPage.{name}" for name in ("begin", "show", "end")),
         opaque=True,
     ),
-    Watched("tell", ("studies.claims.Claim.finish",), opaque=True),
+    Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
     Watched("tidy checkpoints", ("tuner.work.tidy_checkpoints", "tuner.objective.tidy_checkpoints"), opaque=True),
     Watched(
         "look at the study",

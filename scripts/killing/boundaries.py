@@ -181,9 +181,9 @@ BOUNDARIES = (
     _renaming("model_config.yaml", Phase.BEGIN),
     Boundary("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
     Boundary("search trial enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("search")),
-    Boundary("claim", Phase.WORK, "studies.claims.begin_waiting"),
+    Boundary("claim", Phase.WORK, "studies.trials.claims.begin_waiting"),
     Boundary("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
-    Boundary(TAKE_OVER, Phase.WORK, "studies.claims.take_over_running"),
+    Boundary(TAKE_OVER, Phase.WORK, "studies.trials.claims.take_over_running"),
     Boundary(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),
     Boundary("statement", Phase.WORK, "sqlalchemy.Connection.execute", _writes),
     Boundary(
@@ -227,7 +227,7 @@ BOUNDARIES = (
     Boundary("last pictures", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
     Boundary("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     Boundary("report", Phase.WORK, "optuna.trial.Trial.report"),
-    Boundary("outcome", Phase.WORK, "studies.claims.record_outcome"),
+    Boundary("outcome", Phase.WORK, "studies.trials.claims.record_outcome"),
     Boundary(
         "half of an outcome",
         Phase.WORK,
@@ -236,7 +236,7 @@ BOUNDARIES = (
         sides=("after",),
     ),
     Boundary("tell", Phase.WORK, "optuna.study.Study.tell"),
-    Boundary("lease released", Phase.WORK, "studies.claims.Claim._give_back"),
+    Boundary("lease released", Phase.WORK, "studies.trials.claims.Claim._give_back"),
     Boundary("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.end"),
     Boundary(
         "worse trials' best.pt removed",

@@ -4,7 +4,7 @@ A session's advisory locks are freed by the server when the session ends: at onc
 `SECONDS_UNTIL_LOST` when its machine vanishes without a word. They are lost as well when the server restarts or the
 connection breaks, while the process lives on. So they are taken on a connection of their own, which a thread looks
 after every second: it connects again as soon as it can, and takes again what this process holds. Whoever finds a lock
-free must therefore wait a little before he takes over what it stands for: see `studies.leases`.
+free must therefore wait a little before he takes over what it stands for: see `studies.trials.leases`.
 
 https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """

@@ -15,7 +15,7 @@ from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, duration_text, listed, share_text
 from studies.search import SearchSettings, search_settings
 from studies.status import RowState
-from studies.trial_record import Attempt, BegunAfter
+from studies.trials.record import Attempt, BegunAfter
 
 _NAMES_SHOWN = 3
 _MACHINES_SHOWN = 8

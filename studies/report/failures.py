@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from studies.report.snapshot import Snapshot
 from studies.report.words import reason_text
-from studies.trial_record import TrialPhase
+from studies.trials.record import TrialPhase
 
 MOST_FAILURES = 50
 _MOST_CHARACTERS = 500

@@ -21,7 +21,7 @@ from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
 from studies.study import study_terms
 from studies.terms import StudyTerms
-from studies.trial_record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, listed
-from studies.study_records import without_superseded
-from studies.targets import target_figures, target_verdicts
-from studies.trial_record import TrialOutcome
+from studies.trials.record import TrialOutcome
+from studies.trials.records import without_superseded
+from studies.trials.targets import target_figures, target_verdicts
 
 _NAMES_SHOWN = 4
 

@@ -12,7 +12,7 @@ from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, st
 from studies.report.snapshot import Snapshot
 from studies.report.words import counted, reason_text
 from studies.status import RowState
-from studies.trial_record import WhyEnded
+from studies.trials.record import WhyEnded
 
 MOST_CURVES = 30
 

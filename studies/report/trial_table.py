@@ -12,8 +12,8 @@ from typing import Any
 from studies.report.snapshot import Snapshot
 from studies.report.words import duration_text, moment_text, reason_text, seconds_text, setting_text, share_text
 from studies.status import StatusRow
-from studies.targets import target_verdicts
-from studies.trial_record import TrialOutcome, TrialRecord
+from studies.trials.record import TrialOutcome, TrialRecord
+from studies.trials.targets import target_verdicts
 
 # The metric behind each target that a figure of every epoch decides.
 _ACCURACIES = {"character_accuracy": "val_char_accuracy", "sequence_accuracy": "val_seq_accuracy"}

@@ -16,7 +16,7 @@ from studies.report.facts import Fact
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot
 from studies.report.words import NOTHING, duration_text, reason_text, seconds_text, setting_text, share_text
-from studies.trial_record import TrialOutcome, TrialRecord
+from studies.trials.record import TrialOutcome, TrialRecord
 
 _PICTURES = {
     "worst_readings.png": "Validation images that it reads worst",

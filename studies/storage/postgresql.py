@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
-from studies.trial_record import ATTEMPTS
+from studies.trials.record import ATTEMPTS
 
 log = logging.getLogger(__name__)
 

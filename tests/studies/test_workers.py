@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from studies import RowState, load_study, render_results, study_status
-from studies.leases import SECONDS_AFTER_RESTART, SECONDS_TO_COME_BACK
+from studies.trials.leases import SECONDS_AFTER_RESTART, SECONDS_TO_COME_BACK
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Variables = dict[str, str]

@@ -32,9 +32,9 @@ from studies import (
     open_storage_for_reading,
     study_status,
 )
-from studies.leases import SECONDS_TO_COME_BACK
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
+from studies.trials.leases import SECONDS_TO_COME_BACK
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -134,8 +134,8 @@ def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
 @pytest.fixture
 def nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no need to wait for who has been made to seem dead."""
-    monkeypatch.setattr("studies.leases.SECONDS_TO_COME_BACK", 0.5)
-    monkeypatch.setattr("studies.leases.SECONDS_AFTER_RESTART", 0.0)
+    monkeypatch.setattr("studies.trials.leases.SECONDS_TO_COME_BACK", 0.5)
+    monkeypatch.setattr("studies.trials.leases.SECONDS_AFTER_RESTART", 0.0)
 
 
 @pytest.mark.usefixtures("nobody_comes_back")

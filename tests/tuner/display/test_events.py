@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search_spaces import Targets, TrainingConfig
-from studies.trial_record import Attempt, BegunAfter
+from studies.trials.record import Attempt, BegunAfter
 from tuner.display import Display
 from tuner.display.events import EventWriter, replay
 from tuner.display.plain import PlainDisplay

@@ -27,7 +27,7 @@ from studies.storage.open import BUSY_TIMEOUT_S
 from studies.storage.optuna_private import rdb_storage, trial_id_of
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, PostgresStorage
-from studies.trial_record import TrialPhase, TrialRecord
+from studies.trials.record import TrialPhase, TrialRecord
 
 # For so long a lease must be free before it is taken over: its live owner looks every second whether it has it still.
 SECONDS_TO_COME_BACK = 3.0

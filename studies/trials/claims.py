@@ -11,11 +11,10 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.leases import Lease, leases_of, this_worker
 from studies.storage.optuna_private import begin_waiting, continue_trial, take_over_running
 from studies.storage.output_folder import OutputFolder
-from studies.study_records import own_records
-from studies.trial_record import (
+from studies.trials.leases import Lease, leases_of, this_worker
+from studies.trials.record import (
     ATTEMPTS,
     CONFIG,
     Attempt,
@@ -28,6 +27,7 @@ from studies.trial_record import (
     read_record,
     record_outcome,
 )
+from studies.trials.records import own_records
 
 # A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
 MOST_DEATHS = 3

@@ -24,8 +24,8 @@ from studies import (
     trial_rows,
     unclaimed_trials,
 )
-from studies.study_records import own_trials, trials_and_records
-from studies.trial_record import TrialRecord, read_record
+from studies.trials.record import TrialRecord, read_record
+from studies.trials.records import own_trials, trials_and_records
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -265,7 +265,7 @@ def test_a_death_is_a_death_also_if_the_first_take_over_fails(tmp_path: Path, mo
         raise StorageInternalError("database is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr("studies.claims.take_over_running", fail)
+        patch.setattr("studies.trials.claims.take_over_running", fail)
         with pytest.raises(StorageInternalError):
             claim_next(study, folder)
     claim = claim_next(study, folder)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.trial_record import TrialKind, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialKind, TrialRecord, is_own_trial, read_record
 
 # What was read of each trial, by study and number; None for a trial that is not ours. A study's cache hands out the
 # same object for a trial until it has read that trial again, so the object tells whether what is known still holds.

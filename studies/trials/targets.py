@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search_spaces.experiments.schema import Targets
-from studies.trial_record import TrialOutcome
+from studies.trials.record import TrialOutcome
 
 _AT_LEAST = frozenset({"character_accuracy", "sequence_accuracy"})
 

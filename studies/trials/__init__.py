@@ -1,0 +1,1 @@
+"""One trial: its record, who claims it, its lease and its targets."""
