@@ -5,7 +5,6 @@ from __future__ import annotations
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
 from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.disk_use import DiskUse, disk_use
-from studies.distributions import suggest_all, to_distribution
 from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.presets import (
@@ -16,7 +15,6 @@ from studies.presets import (
     retry_failed_presets,
     study_space,
 )
-from studies.pruning import PrunerName, Pruning
 from studies.results import (
     best_record,
     best_records,
@@ -25,7 +23,9 @@ from studies.results import (
     records_not_kept,
     render_results,
 )
-from studies.samplers import SamplerName
+from studies.sampling.distributions import suggest_all, to_distribution
+from studies.sampling.pruning import PrunerName, Pruning
+from studies.sampling.samplers import SamplerName
 from studies.search import (
     SearchRequest,
     SearchSettings,

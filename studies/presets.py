@@ -12,7 +12,7 @@ from search_spaces.space.default import default_search_space
 from search_spaces.space.file import parse_search_space
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
-from studies.distributions import fixed_values
+from studies.sampling.distributions import fixed_values
 from studies.storage.output_folder import OutputFolder
 from studies.study import study_terms
 from studies.trials import record as trial_record

@@ -61,7 +61,7 @@ WATCHED = (
         "study",
         (
             "optuna.trial.Trial.report",
-            "studies.pruning.Pruning.is_hopeless",
+            "studies.sampling.pruning.Pruning.is_hopeless",
             "tuner.trial_page.TrialPage.epoch_ended",
             "tuner.study_feed.StudyFeed.tell_if_due",
         ),

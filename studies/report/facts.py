@@ -10,9 +10,9 @@ from search_spaces.diagnostics.diff import as_written
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
 from studies.presets import study_space
-from studies.pruning import PrunerName
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, duration_text, listed, share_text
+from studies.sampling.pruning import PrunerName
 from studies.search import SearchSettings, search_settings
 from studies.status import RowState
 from studies.trials.record import Attempt, BegunAfter

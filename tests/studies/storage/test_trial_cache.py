@@ -24,7 +24,7 @@ from studies import (
     trial_cache,
     unclaimed_trials,
 )
-from studies.pruning import value_to_keep_up_with
+from studies.sampling.pruning import value_to_keep_up_with
 from studies.storage.optuna_private import rdb_storage
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]

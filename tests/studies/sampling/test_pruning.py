@@ -25,7 +25,7 @@ from studies import (
     open_storage,
     prepare_sampling,
 )
-from studies.pruning import value_to_keep_up_with
+from studies.sampling.pruning import value_to_keep_up_with
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Reports = dict[int, float]

@@ -24,7 +24,7 @@ from search_spaces import (
     parse_experiments,
 )
 from studies import suggest_all, to_distribution
-from studies.distributions import fixed_values
+from studies.sampling.distributions import fixed_values
 
 FLOATS = {
     "learning_rate": (1e-3, 1.0),

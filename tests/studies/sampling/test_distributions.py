@@ -18,7 +18,7 @@ from search_spaces import (
     load_search_space,
 )
 from studies import OutputFolder, TrialKind, claim_next, suggest_all, to_distribution
-from studies.distributions import Distribution
+from studies.sampling.distributions import Distribution
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

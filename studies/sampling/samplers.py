@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.space.space import SearchSpace
-from studies.distributions import to_distribution
+from studies.sampling.distributions import to_distribution
 from studies.storage.optuna_private import quiet_gaussian_process, stored_joint_draw, trials_of_this_draw
 from studies.trials.record import KIND, TrialKind
 
