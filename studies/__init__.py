@@ -7,14 +7,6 @@ from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.disk_use import DiskUse, disk_use
 from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.presets import (
-    PresetState,
-    enqueue_presets,
-    preset_order,
-    refuse_changes,
-    retry_failed_presets,
-    study_space,
-)
 from studies.results import (
     best_record,
     best_records,
@@ -26,7 +18,36 @@ from studies.results import (
 from studies.sampling.distributions import suggest_all, to_distribution
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
-from studies.search import (
+from studies.status import RowState, StatusRow, StudyStatus
+from studies.status_reader import study_status
+from studies.storage.atomic_files import write_json, write_text
+from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
+from studies.storage.optuna_private import report_again
+from studies.storage.output_folder import OutputFolder, Owner
+from studies.storage.postgresql import LeaseLost, is_connection_lost
+from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.study.invariants import StudyTerms
+from studies.study.lifecycle import (
+    DEFAULT_STUDY_NAME,
+    create_or_join_study,
+    find_study,
+    keep_targets,
+    load_study,
+    load_study_for_changes,
+    refuse_other_terms,
+    study_targets,
+    study_terms,
+    version_notes,
+)
+from studies.study.presets import (
+    PresetState,
+    enqueue_presets,
+    preset_order,
+    refuse_changes,
+    retry_failed_presets,
+    study_space,
+)
+from studies.study.search_budget import (
     SearchRequest,
     SearchSettings,
     ask_for_search,
@@ -39,28 +60,7 @@ from studies.search import (
     top_up,
     unenqueued_trials,
 )
-from studies.status import RowState, StatusRow, StudyStatus
-from studies.status_reader import study_status
-from studies.stop_requests import ask_to_stop, stop_token
-from studies.storage.atomic_files import write_json, write_text
-from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
-from studies.storage.optuna_private import report_again
-from studies.storage.output_folder import OutputFolder, Owner
-from studies.storage.postgresql import LeaseLost, is_connection_lost
-from studies.storage.url import check_storage_url, default_storage_url, mask_password
-from studies.study import (
-    DEFAULT_STUDY_NAME,
-    create_or_join_study,
-    find_study,
-    keep_targets,
-    load_study,
-    load_study_for_changes,
-    refuse_other_terms,
-    study_targets,
-    study_terms,
-    version_notes,
-)
-from studies.terms import StudyTerms
+from studies.study.stop_requests import ask_to_stop, stop_token
 from studies.trial_view import find_trial
 from studies.trials.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
 from studies.trials.leases import lock_of, note_stop, without_waiting

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import Trial
 
-from studies.search import search_budget, search_settings
 from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
 from studies.storage.output_folder import OutputFolder
-from studies.study import study_targets, study_terms
+from studies.study.lifecycle import study_targets, study_terms
+from studies.study.search_budget import search_budget, search_settings
 from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts
 

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from studies.presets import preset_order
+from studies.study.presets import preset_order
 from studies.trials.record import (
     TrialKind,
     TrialOutcome,

@@ -13,10 +13,10 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from studies.search import search_budget, search_settings, unenqueued_trials
 from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
-from studies.study import study_targets, study_terms
+from studies.study.lifecycle import study_targets, study_terms
+from studies.study.search_budget import search_budget, search_settings, unenqueued_trials
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import trials_and_records, without_superseded

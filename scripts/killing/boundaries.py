@@ -176,7 +176,7 @@ BOUNDARIES = (
         storages=(Storage.SQLITE,),
     ),
     Boundary("tables created", Phase.BEGIN, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
-    Boundary("study created", Phase.BEGIN, "studies.study._create_study"),
+    Boundary("study created", Phase.BEGIN, "studies.study.lifecycle._create_study"),
     Boundary("study attribute", Phase.BEGIN, "optuna.study.Study.set_user_attr"),
     _renaming("model_config.yaml", Phase.BEGIN),
     Boundary("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),

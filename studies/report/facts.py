@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
-from studies.presets import study_space
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, duration_text, listed, share_text
 from studies.sampling.pruning import PrunerName
-from studies.search import SearchSettings, search_settings
 from studies.status import RowState
+from studies.study.presets import study_space
+from studies.study.search_budget import SearchSettings, search_settings
 from studies.trials.record import Attempt, BegunAfter
 
 _NAMES_SHOWN = 3

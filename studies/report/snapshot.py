@@ -19,8 +19,8 @@ from studies.status import StatusRow, StudyStatus
 from studies.status_reader import study_status
 from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
-from studies.study import study_terms
-from studies.terms import StudyTerms
+from studies.study.invariants import StudyTerms
+from studies.study.lifecycle import study_terms
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]

@@ -103,7 +103,7 @@ def test_a_start_from_scratch_has_nothing_to_show(start: Start) -> None:
 def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
     start: Start, presets: Presets, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studies.search.MOST_WAITING", 2)
+    monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     study, folder = start(presets)
     request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, at_least=6)
     ask_for_search(study, folder, request)

@@ -123,7 +123,7 @@ def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
 def test_what_nobody_works_on_is_counted_within_the_scope(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studies.search.MOST_WAITING", 2)
+    monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     session = open_session(SearchRequest(at_least=5))
     assert trials_to_begin(session, Scope()) == 2 + 5
     assert trials_to_begin(session, Scope(frozenset({"one"}), search=False)) == 1

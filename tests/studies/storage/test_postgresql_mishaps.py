@@ -16,10 +16,10 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import BegunAfter, OutputFolder, claim_next, enqueue_presets, is_connection_lost, open_storage
-from studies import presets as presets_module
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
+from studies.study.lifecycle import presets as presets_module
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -17,7 +17,7 @@ from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.trial_cache import TrialCache
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
-from studies.terms import StudyTerms
+from studies.study.invariants import StudyTerms
 from studies.trials.leases import study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"

@@ -195,7 +195,7 @@ class TestBudget:
         presets: Presets,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("studies.search.MOST_WAITING", 7)
+        monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 7)
         for numbers_asked in requests:
             study, folder = start(presets)
             ask_for_search(study, folder, SearchRequest(**numbers_asked))
@@ -218,7 +218,7 @@ class TestBudget:
     def test_a_large_budget_is_enqueued_piece_by_piece_as_others_end(
         self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("studies.search.MOST_WAITING", 3)
+        monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 3)
         study, folder = start()
         ask_for_search(study, folder, SearchRequest(at_least=7))
         seen = []

@@ -14,7 +14,7 @@ from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from studies.sampling.distributions import fixed_values
 from studies.storage.output_folder import OutputFolder
-from studies.study import study_terms
+from studies.study.lifecycle import study_terms
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord

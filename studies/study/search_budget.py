@@ -10,10 +10,10 @@ import optuna
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
-from studies.presets import study_space
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName, StatelessSampler
 from studies.storage.output_folder import OutputFolder
+from studies.study.presets import study_space
 from studies.trials.claims import Claim
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord

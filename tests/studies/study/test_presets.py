@@ -31,7 +31,7 @@ from studies import (
     study_space,
     suggest_all,
 )
-from studies.presets import merged_order
+from studies.study.presets import merged_order
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
