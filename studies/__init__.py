@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
 from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
-from studies.disk_use import DiskUse, disk_use
-from studies.estimate import TimeLeft, seconds_left, time_left
 from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.results import (
     best_record,
@@ -18,8 +16,11 @@ from studies.results import (
 from studies.sampling.distributions import suggest_all, to_distribution
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
-from studies.status import RowState, StatusRow, StudyStatus
-from studies.status_reader import study_status
+from studies.status.disk_usage import DiskUse, disk_use
+from studies.status.eta import TimeLeft, seconds_left, time_left
+from studies.status.find_trial import find_trial
+from studies.status.reader import study_status
+from studies.status.status import RowState, StatusRow, StudyStatus
 from studies.storage.atomic_files import write_json, write_text
 from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import report_again
@@ -61,7 +62,6 @@ from studies.study.search_budget import (
     unenqueued_trials,
 )
 from studies.study.stop_requests import ask_to_stop, stop_token
-from studies.trial_view import find_trial
 from studies.trials.claims import DEATHS_TO_BE_CAREFUL, MOST_DEATHS, Claim, claim_next, final_state, unclaimed_trials
 from studies.trials.leases import lock_of, note_stop, without_waiting
 from studies.trials.record import (

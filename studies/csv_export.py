@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 
 from search_spaces.experiments.schema import Targets
 from search_spaces.training_config import TrainingConfig
-from studies.status import StatusRow
-from studies.status_reader import study_status
+from studies.status.reader import study_status
+from studies.status.status import StatusRow
 from studies.storage.output_folder import OutputFolder
 from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.records import trials_and_records

@@ -12,7 +12,7 @@ from search_spaces.space.space import Parameter
 from studies.report.snapshot import Snapshot
 from studies.report.words import NOTHING, counted, duration_text, listed, share_text
 from studies.sampling.pruning import PrunerName
-from studies.status import RowState
+from studies.status.status import RowState
 from studies.study.presets import study_space
 from studies.study.search_budget import SearchSettings, search_settings
 from studies.trials.record import Attempt, BegunAfter

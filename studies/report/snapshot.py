@@ -15,8 +15,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.results import best_record
-from studies.status import StatusRow, StudyStatus
-from studies.status_reader import study_status
+from studies.status.reader import study_status
+from studies.status.status import StatusRow, StudyStatus
 from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyTerms

@@ -11,7 +11,7 @@ from optuna.visualization import plot_intermediate_values, plot_optimization_his
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
 from studies.report.snapshot import Snapshot
 from studies.report.words import counted, reason_text
-from studies.status import RowState
+from studies.status.status import RowState
 from studies.trials.record import WhyEnded
 
 MOST_CURVES = 30

@@ -11,7 +11,7 @@ from typing import Any
 
 from studies.report.snapshot import Snapshot
 from studies.report.words import duration_text, moment_text, reason_text, seconds_text, setting_text, share_text
-from studies.status import StatusRow
+from studies.status.status import StatusRow
 from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Print the trials of the study and what it owes; it is only read."""
-    from studies import disk_use, load_study
+    from studies import load_study
+    from studies.status.status import disk_usage as disk_use
     from tuner.display.look import look_at_study
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)

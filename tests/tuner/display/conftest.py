@@ -21,7 +21,7 @@ from studies import (
     TrialRecord,
     WhyEnded,
 )
-from studies.status import SearchStatus
+from studies.status.status import SearchStatus
 from tuner.display import RunSummary
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

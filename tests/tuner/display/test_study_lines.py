@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import Targets
 from studies import DiskUse, TimeLeft
-from studies.status import SearchStatus
+from studies.status.status import SearchStatus
 from tuner.display.study_lines import (
     ahead_line,
     best_line,

@@ -13,7 +13,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from studies.status import RowState, SearchStatus, StatusRow, StudyStatus
+from studies.status.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_targets, study_terms
 from studies.study.search_budget import search_budget, search_settings, unenqueued_trials

@@ -13,7 +13,7 @@ import pytest
 
 from search_spaces.experiments.schema import Targets
 from studies import RowState, StatusRow, StudyStatus, TimeLeft, TrialKind, seconds_left, time_left
-from studies.status import SearchStatus
+from studies.status.status import SearchStatus
 
 BEGIN = datetime(2026, 1, 1)
 

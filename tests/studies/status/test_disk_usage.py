@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 import pytest
 
-from studies import OutputFolder, disk_use
+from studies import OutputFolder
+from studies.status.status import disk_usage as disk_use
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

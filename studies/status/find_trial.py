@@ -8,8 +8,8 @@ import optuna
 
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
-from studies.status import StatusRow
-from studies.status_reader import study_status
+from studies.status.reader import study_status
+from studies.status.status import StatusRow
 from studies.storage.output_folder import OutputFolder
 from studies.trials.record import TrialRecord
 from studies.trials.records import own_records

@@ -27,7 +27,7 @@ from studies import (
     retry_failed_presets,
     study_status,
 )
-from studies.status import SearchStatus
+from studies.status.status import SearchStatus
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from studies.status import RowState, StatusRow, StudyStatus
+from studies.status.status import RowState, StatusRow, StudyStatus
 from studies.trials.record import TrialKind
 
 # What was timed long ago, with fewer workers or on another machine, says little about the rest.

@@ -1,0 +1,1 @@
+"""How a study stands: trials, workers, remaining time, disk usage."""
