@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
-from studies.csv_export import TRIAL_COLUMNS, csv_text, trial_rows
-from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.results import (
+from studies.export.results_json import (
     best_record,
     best_records,
     default_results_name,
@@ -13,6 +11,8 @@ from studies.results import (
     records_not_kept,
     render_results,
 )
+from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
+from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.sampling.distributions import suggest_all, to_distribution
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName

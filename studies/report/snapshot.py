@@ -14,7 +14,7 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.results import best_record
+from studies.export.results_json import best_record
 from studies.status.reader import study_status
 from studies.status.status import StatusRow, StudyStatus
 from studies.storage.optuna_private import check_trial

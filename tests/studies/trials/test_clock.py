@@ -23,7 +23,7 @@ from studies import (
     time_left,
     trial_rows,
 )
-from studies.csv_export import TRIAL_COLUMNS
+from studies.export.trials_csv import TRIAL_COLUMNS
 from studies.report import render_report
 from studies.storage.optuna_private import rdb_storage
 
