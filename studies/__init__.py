@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from studies.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
+from studies.dashboard.artifacts import ArtifactFolder, artifact_store, keep_artifact, trial_artifacts
+from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import (
     best_record,
     best_records,
@@ -12,7 +13,6 @@ from studies.export.results_json import (
     render_results,
 )
 from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
-from studies.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.sampling.distributions import suggest_all, to_distribution
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName

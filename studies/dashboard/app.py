@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import optuna
 
-from studies.artifacts import artifact_store
+from studies.dashboard.artifacts import artifact_store
 from studies.dashboard.guard import ReadOnlyGuard
 from studies.dashboard.server import Address
 from studies.dashboard.view import StudyView

@@ -10,7 +10,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from studies.dashboard.answer import Answer, asked_path, refusal
+from studies.dashboard.response import Answer, asked_path, refusal
 from studies.dashboard.server import Address
 
 _METHODS = ("GET", "HEAD")

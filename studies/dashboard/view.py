@@ -16,9 +16,9 @@ from optuna.exceptions import StorageInternalError
 from optuna_dashboard import wsgi
 
 from search_spaces.errors import ConfigurationError
-from studies.artifacts import ArtifactFolder
-from studies.dashboard.answer import Answer, ask, asked_path, refusal
+from studies.dashboard.artifacts import ArtifactFolder
 from studies.dashboard.quick_lookup import look_up_quickly
+from studies.dashboard.response import Answer, ask, asked_path, refusal
 from studies.storage.open import open_storage_for_reading, storage_error_text
 from studies.storage.trial_cache import TrialCache
 from studies.storage.url import sqlite_path

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import plotly.graph_objects as go
 
 from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
-from studies.artifacts import trial_artifacts
+from studies.dashboard.artifacts import trial_artifacts
 from studies.report.facts import Fact
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot

@@ -18,7 +18,7 @@ import optuna
 import pytest
 
 from studies import OutputFolder, StudyTerms, create_or_join_study, default_storage_url, open_storage
-from studies.artifacts import artifact_store
+from studies.dashboard.artifacts import artifact_store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

@@ -18,7 +18,7 @@ import optuna_dashboard
 import pytest
 
 from studies.dashboard import Address, ReadOnlyGuard
-from studies.dashboard.answer import Answer, ask
+from studies.dashboard.response import Answer, ask
 
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served
