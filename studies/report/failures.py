@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from studies.report.formatting import reason_text
 from studies.report.snapshot import Snapshot
-from studies.report.words import reason_text
 from studies.trials.record import TrialPhase
 
 MOST_FAILURES = 50

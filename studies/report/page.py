@@ -14,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from studies.report.facts import environment, space_rows, state_text, summary
 from studies.report.failures import MOST_FAILURES, failures
 from studies.report.panels import Panel
 from studies.report.setting_plots import importances, parallel_coordinates, slices
 from studies.report.snapshot import ReadEpochs, Snapshot, take_snapshot
+from studies.report.summary import environment, space_rows, state_text, summary
 from studies.report.target_table import all_met_text, target_rows
 from studies.report.trial_plots import history, reasons, reported_curves, timeline
 from studies.report.trial_table import trial_table

@@ -9,9 +9,9 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import plot_parallel_coordinate, plot_slice
 
+from studies.report.formatting import counted
 from studies.report.panels import BLUE, INK, Panel, styled
 from studies.report.snapshot import Snapshot, has_value
-from studies.report.words import counted
 
 # Optuna's advice: five trials in the best tenth, which is what the importances are computed from.
 FEWEST_FOR_IMPORTANCE = 50

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from studies.report.formatting import NOTHING, counted, listed
 from studies.report.snapshot import Snapshot
-from studies.report.words import NOTHING, counted, listed
 from studies.trials.record import TrialOutcome
 from studies.trials.records import without_superseded
 from studies.trials.targets import target_figures, target_verdicts

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from optuna.trial import TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
 
+from studies.report.formatting import counted, reason_text
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
 from studies.report.snapshot import Snapshot
-from studies.report.words import counted, reason_text
 from studies.status.status import RowState
 from studies.trials.record import WhyEnded
 

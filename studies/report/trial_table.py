@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from studies.report.formatting import duration_text, moment_text, reason_text, seconds_text, setting_text, share_text
 from studies.report.snapshot import Snapshot
-from studies.report.words import duration_text, moment_text, reason_text, seconds_text, setting_text, share_text
 from studies.status.status import StatusRow
 from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts

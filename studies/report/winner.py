@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 
 from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
-from studies.report.facts import Fact
+from studies.report.formatting import NOTHING, duration_text, reason_text, seconds_text, setting_text, share_text
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot
-from studies.report.words import NOTHING, duration_text, reason_text, seconds_text, setting_text, share_text
+from studies.report.summary import Fact
 from studies.trials.record import TrialOutcome, TrialRecord
 
 _PICTURES = {

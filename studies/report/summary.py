@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
+from studies.report.formatting import NOTHING, counted, duration_text, listed, share_text
 from studies.report.snapshot import Snapshot
-from studies.report.words import NOTHING, counted, duration_text, listed, share_text
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState
 from studies.study.presets import study_space
