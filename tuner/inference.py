@@ -21,9 +21,9 @@ from torch import Tensor
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
 from tuner.confusion import Counts, digit_confusion
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
-from tuner.data.looks import looks
-from tuner.data.pictures import Picture, load_pictures
+from tuner.data.image_statistics import looks
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.data.user_images import Picture, load_pictures
 from tuner.data.vocabulary import decode_label
 from tuner.doubt import Familiar
 from tuner.models import DigitReader, build_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.data.looks import Looks
+from tuner.data.image_statistics import Looks
 
 _RIDGE = 1e-3  # keeps the covariance of few pictures, or of pictures that are all alike, invertible
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.errors import DataLoaderError
-from tuner.data.image_files import ImageFolders, ImageName, find_images
+from tuner.data.image_lookup import ImageFolders, ImageName, find_images
 from tuner.data.metadata_yaml import Node, YamlMapping, parse_yaml
 from tuner.data.problems import first_problems
 from tuner.data.vocabulary import LABEL_LENGTH, label_problem

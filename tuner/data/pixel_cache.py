@@ -21,9 +21,9 @@ import numpy.typing as npt
 from search_spaces.errors import DataLoaderError
 from tuner.data.cache_folder import CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
-from tuner.data.image_files import ImageName, image_candidates
+from tuner.data.image_lookup import ImageName, image_candidates
 from tuner.data.image_paths import ImagePaths
-from tuner.data.looks import looks
+from tuner.data.image_statistics import looks
 from tuner.data.metadata import DatasetMetadata, SplitMetadata, read_metadata, read_metadata_bytes
 from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size, size_rows
 from tuner.data.problems import first_problems
@@ -71,7 +71,7 @@ class CachedSplit:
 
     @cached_property
     def looks(self) -> npt.NDArray[np.float64]:
-        """What each image looks like, as `tuner.data.looks` describes it, `(N, 7)`."""
+        """What each image looks like, as `tuner.data.image_statistics` describes it, `(N, 7)`."""
         return looks(self.images)
 
     @cached_property

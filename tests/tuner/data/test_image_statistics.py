@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.data.looks import LOOKS, looks
+from tuner.data.image_statistics import LOOKS, looks
 from tuner.data.pixel_cache import open_pixel_cache
 
 ROWS, COLUMNS = np.mgrid[0:64, 0:128]

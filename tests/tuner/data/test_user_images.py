@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.data.pictures import load_pictures
+from tuner.data.user_images import load_pictures
 
 Save = Callable[[Image.Image, Path], None]
 
