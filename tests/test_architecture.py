@@ -60,7 +60,7 @@ def third_party(module: str) -> set[str]:
     return {top for top in tops if top not in sys.stdlib_module_names and top not in PACKAGES}
 
 
-ENGINE = ("tuner.data", "tuner.models", "tuner.training", "tuner.pictures", "tuner.confusion")
+ENGINE = ("tuner.data", "tuner.models", "tuner.training", "tuner.training.plots", "tuner.training.confusion_counts")
 TRAINING_HALF = (*ENGINE, "tuner.seeds")
 
 

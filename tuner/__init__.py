@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuner.data.batches import create_data_loaders
     from tuner.hyperparameter_tuner import HyperparameterTuner
     from tuner.models import create_model_from_config
-    from tuner.training.environment import setup_training_environment
+    from tuner.training.device import setup_training_environment
     from tuner.training.losses import create_loss_function
     from tuner.training.optimizers import create_optimizer, create_scheduler
 
@@ -37,7 +37,7 @@ _HOMES = {
     "create_optimizer": "tuner.training.optimizers",
     "create_scheduler": "tuner.training.optimizers",
     "create_training_config": "search_spaces",
-    "setup_training_environment": "tuner.training.environment",
+    "setup_training_environment": "tuner.training.device",
 }
 
 __all__ = [

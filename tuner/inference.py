@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
-from tuner.confusion import Counts, digit_confusion
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
 from tuner.data.image_statistics import looks
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
@@ -28,11 +27,12 @@ from tuner.data.vocabulary import decode_label
 from tuner.doubt import Familiar
 from tuner.models import DigitReader, build_model
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
-from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.confusion_counts import Counts, digit_confusion
+from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
-from tuner.training.memory import keep_freed_memory
 from tuner.training.metrics import Accuracy
-from tuner.training.scoring import SplitScore, score_split
+from tuner.training.out_of_memory import keep_freed_memory
+from tuner.training.validation import SplitScore, score_split
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
 from tuner.joining import keep_definitions
 from tuner.training.checkpoints import CheckpointFolder, has_state
+from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.environment import setup_training_environment
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
-from tuner.training.memory import is_out_of_memory
+from tuner.training.out_of_memory import is_out_of_memory
 from tuner.training.recorder import log_file
 from tuner.trial_page import TrialPage
 

@@ -38,7 +38,7 @@ from tuner.display import Display
 from tuner.joining import join_study, terms_now, terms_of
 from tuner.objective import Workplace
 from tuner.study_place import StudyPlace
-from tuner.training.environment import setup_training_environment
+from tuner.training.device import setup_training_environment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import OutputFolder, check_storage_url, default_storage_url
-from tuner.training.environment import setup_training_environment
+from tuner.training.device import setup_training_environment
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tuner.claiming import may_begin, trials_to_begin
 from tuner.scope import Limits, Scope
 from tuner.session import Session
 from tuner.side_by_side import MeasurementError, SideBySide
-from tuner.training.environment import setup_training_environment
+from tuner.training.device import setup_training_environment
 from tuner.worker_process import shared_threads
 
 AUTO: Literal["auto"] = "auto"

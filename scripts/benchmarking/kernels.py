@@ -20,10 +20,10 @@ from benchmarking.plan import Figures
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.training.environment import amp_dtype
+from tuner.training.device import amp_dtype
 from tuner.training.epoch import train_step
-from tuner.training.memory import keep_freed_memory
-from tuner.training.state import Training
+from tuner.training.out_of_memory import keep_freed_memory
+from tuner.training.training_state import Training
 
 _WARM_UP_STEPS = 4
 _ROUNDS = 3

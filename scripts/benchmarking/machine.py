@@ -116,7 +116,7 @@ def device_rates(device_name: str) -> Figures:
     import torch
 
     from search_spaces import TrainingConfig
-    from tuner.training.environment import setup_training_environment
+    from tuner.training.device import setup_training_environment
 
     device = torch.device(device_name)
     _, has_half = setup_training_environment(TrainingConfig(device=device_name, mixed_precision=True))

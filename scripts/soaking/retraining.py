@@ -59,7 +59,7 @@ def _differences(record: Any, output: Any, place: Path) -> str:
     from studies import WhyEnded
     from tuner.data.batches import TrainingData
     from tuner.data.pixel_cache import open_pixel_cache
-    from tuner.training.environment import setup_training_environment
+    from tuner.training.device import setup_training_environment
     from tuner.training.history import read_metrics
     from tuner.training.loop import train
 

@@ -23,7 +23,7 @@ from tuner.models.confidence import attention_confidence, ctc_confidence
 from tuner.models.readings import read_attention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.metrics import Accuracy
-from tuner.training.scoring import SplitScore
+from tuner.training.validation import SplitScore
 
 KINDS = ["attention", "ctc"]
 

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> dict[str, object]:
-    from tuner.confusion import digit_scores
+    from tuner.training.confusion_counts import digit_scores
 
     place = {"checkpoint": str(checkpoint), "metadata": options.metadata, "split": options.split}
     figures = {name: value for name, value in asdict(evaluation).items() if name != "confusion"}
@@ -96,8 +96,8 @@ def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
 
 def _digits_table(evaluation: Evaluation) -> Table:
     """Return a line for each digit: how often it is there, how well it is read, and what it is taken for."""
-    from tuner.confusion import digit_scores
     from tuner.screen import plain_table
+    from tuner.training.confusion_counts import digit_scores
 
     table = plain_table("digit", "count", "recall", "precision", "read instead", right=(1, 2, 3))
     for score in digit_scores(evaluation.confusion):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.pictures.canvas import BLUE, FAINT, GREEN, GRID, INK, ORANGE, Canvas, Point
+from tuner.training.plots.canvas import BLUE, FAINT, GREEN, GRID, INK, ORANGE, Canvas, Point
+
 from tuner.training.history import EpochMetrics
 
 _WIDTH, _HEIGHT = 960, 360

@@ -11,11 +11,11 @@ import torch
 
 from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
 from tuner.training.history import EpochMetrics
-from tuner.training.memory import passes_of
 from tuner.training.metrics import Accuracy
+from tuner.training.out_of_memory import passes_of
 from tuner.training.recorder import Recorder
-from tuner.training.scoring import SplitScore, score_split
-from tuner.training.state import Training
+from tuner.training.training_state import Training
+from tuner.training.validation import SplitScore, score_split
 
 OnBatch = Callable[[int, int], None]
 

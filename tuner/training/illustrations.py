@@ -7,9 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuner.confusion import digit_confusion
 from tuner.data.pixel_cache import CachedSplit
-from tuner.pictures import (
+from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
+from tuner.training.confusion_counts import digit_confusion
+from tuner.training.history import EpochMetrics
+from tuner.training.plots import (
     CONFUSION_MATRIX,
     LEARNING_CURVES,
     WORST_READINGS,
@@ -19,8 +21,6 @@ from tuner.pictures import (
     read_wrong,
     worst_first,
 )
-from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
-from tuner.training.history import EpochMetrics
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
+from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.environment import amp_dtype
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.illustrations import Illustrator, Pictures
-from tuner.training.memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.optimizers import step_scheduler
+from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.recorder import Recorder, write_config
-from tuner.training.scoring import SplitScore
-from tuner.training.state import Training
+from tuner.training.training_state import Training
+from tuner.training.validation import SplitScore
 
 log = logging.getLogger(__name__)
 

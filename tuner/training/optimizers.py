@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from search_spaces import TrainingConfig
-from tuner.training.flat_weights import by_size
+from tuner.training.flat_parameters import by_size
 from tuner.training.uncompiled import uncompiled
 
 

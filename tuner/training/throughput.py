@@ -11,10 +11,10 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.batches import Batch, SplitBatches, TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.training.environment import setup_training_environment
+from tuner.training.device import setup_training_environment
 from tuner.training.epoch import train_step
-from tuner.training.memory import keep_freed_memory
-from tuner.training.state import Training
+from tuner.training.out_of_memory import keep_freed_memory
+from tuner.training.training_state import Training
 
 
 class TrainingSteps:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tuner.data.vocabulary import encode_label
-from tuner.pictures import draw_confusion_matrix, draw_learning_curves, draw_readings, read_wrong, worst_first
 from tuner.training.history import EpochMetrics
+from tuner.training.plots import draw_confusion_matrix, draw_learning_curves, draw_readings, read_wrong, worst_first
 
 ORANGE, BLUE, GREEN, RED = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38)
 

@@ -13,7 +13,7 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.generation import generate_dataset
 from tuner.training.checkpoints import load_checkpoint
-from tuner.training.environment import setup_training_environment
+from tuner.training.device import setup_training_environment
 from tuner.training.history import TrainingResult
 
 MakeConfig = Callable[..., TrainingConfig]

@@ -15,12 +15,12 @@ from tuner.data.batches import SplitBatches, TrainingData, validation_batches
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.models import build_model
 from tuner.training.checkpoints import load_checkpoint
+from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.environment import setup_training_environment
 from tuner.training.epoch import train_step
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.scoring import score_split
-from tuner.training.state import Training
+from tuner.training.training_state import Training
+from tuner.training.validation import score_split
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]

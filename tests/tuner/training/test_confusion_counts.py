@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tuner.confusion import MISSED, NOTHING_THERE, digit_confusion, digit_scores
 from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, encode_label
+from tuner.training.confusion_counts import MISSED, NOTHING_THERE, digit_confusion, digit_scores
 
 
 def _row(arabic: str) -> list[int]:

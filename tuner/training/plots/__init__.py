@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.pictures.confusion_matrix import draw_confusion_matrix
-from tuner.pictures.learning_curves import draw_learning_curves
-from tuner.pictures.readings_sheet import draw_readings, read_wrong, worst_first
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.training.plots.learning_curves import draw_learning_curves
+from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
 
 # What they are called as files.
 LEARNING_CURVES = "learning_curves.png"

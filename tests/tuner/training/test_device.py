@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.environment import amp_dtype, setup_training_environment
+from tuner.training.device import amp_dtype, setup_training_environment
 
 HAS_CUDA = torch.cuda.is_available()
 HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))

@@ -7,8 +7,8 @@ import torch
 
 from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
-from tuner.training.flat_weights import FlatWeights
-from tuner.training.weight_average import AVERAGED_EPOCHS, WeightAverage
+from tuner.training.ema import AVERAGED_EPOCHS, WeightAverage
+from tuner.training.flat_parameters import FlatWeights
 
 MakeConfig = Callable[..., TrainingConfig]
 

@@ -15,12 +15,12 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.training import memory
+from tuner.training import out_of_memory as memory
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.epoch import train_step
 from tuner.training.history import TrainingResult
-from tuner.training.memory import MemoryExhaustedError, is_out_of_memory
-from tuner.training.state import Training
+from tuner.training.out_of_memory import MemoryExhaustedError, is_out_of_memory
+from tuner.training.training_state import Training
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
@@ -56,7 +56,7 @@ print(json.dumps([result.why_ended, len(result.history), result.images_at_once])
 # Counts page faults of ten tensors of 48 MB, 11,718 pages, which the kernel clears anew each time by default.
 FAULTS = """
 import json, resource, torch
-from tuner.training.memory import keep_freed_memory
+from tuner.training.out_of_memory import keep_freed_memory
 
 def faults():
     torch.ones(12_000_000)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.models import DigitReader
-from tuner.training.flat_weights import FlatWeights
+from tuner.training.flat_parameters import FlatWeights
 
 AVERAGED_EPOCHS = 4
 

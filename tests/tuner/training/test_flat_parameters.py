@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from search_spaces import TrainingConfig
 from tuner.models import DigitReader, create_model_from_config
-from tuner.training.flat_weights import FlatWeights, by_size
+from tuner.training.flat_parameters import FlatWeights, by_size
 from tuner.training.optimizers import create_optimizer, optimizer_of
 
 MakeConfig = Callable[..., TrainingConfig]

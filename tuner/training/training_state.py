@@ -14,13 +14,13 @@ from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import SplitBatches
 from tuner.models import DigitReader, create_model_from_config
 from tuner.seeds import derived_seed
+from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.environment import amp_dtype, setup_training_environment
-from tuner.training.flat_weights import FlatWeights
+from tuner.training.ema import WeightAverage
+from tuner.training.flat_parameters import FlatWeights
 from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_of
-from tuner.training.weight_average import WeightAverage
 
 
 @dataclass
