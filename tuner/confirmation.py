@@ -12,7 +12,7 @@ from search_spaces import ConfigurationError, TrainingConfig
 from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ended_records
 from tuner.contenders import TEST_SPLIT, Contenders
 from tuner.display import Display
-from tuner.inference import evaluate_split, load_reader
+from tuner.inference.reader import evaluate_split, load_reader
 from tuner.joining import with_overrides
 from tuner.paired import Comparison, compare
 from tuner.preset import fitting_name, preset_config, preset_name

@@ -20,7 +20,7 @@ from tuner.confirmation import Confirmation, confirm
 from tuner.contenders import Contenders, find_contenders
 from tuner.display import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.inference import evaluate_split, load_reader
+from tuner.inference.reader import evaluate_split, load_reader
 
 MakeWatcher = Callable[..., Any]
 SEED = 5

@@ -23,7 +23,7 @@ from tuner.cli.errors import DONE, gathered
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tuner.inference import Accuracies, Evaluation
+    from tuner.inference.reader import Accuracies, Evaluation
 
 _MISTAKES_SHOWN = 4
 
@@ -50,7 +50,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Print accuracies, in all, by number of digits and by font, and which digits are taken for which."""
-    from tuner.inference import evaluate_split, load_reader
+    from tuner.inference.reader import evaluate_split, load_reader
 
     checkpoint = checkpoint_path(options)
     evaluation = evaluate_split(load_reader(checkpoint, device=options.device), options.metadata, options.split)

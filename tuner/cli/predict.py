@@ -19,7 +19,7 @@ from tuner.cli.command import (
 from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
 
 if TYPE_CHECKING:
-    from tuner.inference import Reading
+    from tuner.inference.reader import Reading
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
-    from tuner.inference import load_reader
+    from tuner.inference.reader import load_reader
     from tuner.screen import printable
 
     reader = load_reader(checkpoint_path(options), device=options.device)

@@ -24,7 +24,7 @@ from tuner.data.image_statistics import looks
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.user_images import Picture, load_pictures
 from tuner.data.vocabulary import decode_label
-from tuner.doubt import Familiar
+from tuner.inference.out_of_distribution import Familiar
 from tuner.models import DigitReader, build_model
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, digit_confusion

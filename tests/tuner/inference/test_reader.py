@@ -18,7 +18,7 @@ from tuner.best import best_checkpoint
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.inference import Reader, evaluate_split, load_reader
+from tuner.inference.reader import Reader, evaluate_split, load_reader
 from tuner.models.confidence import attention_confidence, ctc_confidence
 from tuner.models.readings import read_attention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label, encode_label
-from tuner.doubt import LEAST_IMAGES, Familiar
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.inference import Reader, load_reader
+from tuner.inference.out_of_distribution import LEAST_IMAGES, Familiar
+from tuner.inference.reader import Reader, load_reader
 
 Grey = npt.NDArray[np.float64]
 KHMER = "០១២៣"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
-from tuner.usual_looks import UsualLooks
+from tuner.inference.usual_looks import UsualLooks
 
 LEAST_IMAGES = 100  # fewer say nothing about one in a hundred
 # Shares of right validation readings that would be doubted: for their confidence, their looks, or both together.
