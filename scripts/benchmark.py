@@ -32,7 +32,7 @@ from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from studies import write_json
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.screen import console_on, is_terminal
+from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
 PARTS: dict[str, Any] = {

@@ -18,8 +18,8 @@ from search_spaces import (
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
 from tuner.best import Winner, winner_lines
+from tuner.display.terminal import printable
 from tuner.results_file import output_file_problem
-from tuner.screen import printable
 
 _FIRST_LINE = "# Written by khmer-tuner best:"
 _FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]

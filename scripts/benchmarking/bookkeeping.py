@@ -16,7 +16,7 @@ from benchmarking.epochs import train_timed
 from benchmarking.plan import Figures, Plan, without_end
 from benchmarking.processes import BenchmarkError, elsewhere
 from benchmarking.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled, replace
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 _TRIALS = 5
 _WAITING = 20

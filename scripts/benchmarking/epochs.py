@@ -13,7 +13,7 @@ from benchmarking.plan import Figures, Plan, without_end, write_experiments
 from benchmarking.processes import BenchmarkError, elsewhere
 from benchmarking.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from search_spaces import TrainingConfig
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 # Seconds of an epoch of so many images, as the system that the presets were first published with took it on two cores
 # of an AMD EPYC with AVX-512.

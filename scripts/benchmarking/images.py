@@ -25,7 +25,7 @@ from search_spaces import TrainingConfig
 from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import CHARACTER_SET
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 # Of ten images one more, for validation.
 _VALIDATION = 10

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarking.plan import Figures, Plan
 from benchmarking.processes import elsewhere
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from benchmarking.plan import Figures, Plan
 from benchmarking.processes import elsewhere
 from studies import default_storage_url
 from studies.storage.url import without_password
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
 # Of each kind: enqueued before, and added to a search meanwhile.

@@ -17,7 +17,7 @@ from benchmarking.big_study import OUTPUT, grow, train_small_study
 from benchmarking.plan import Figures, Plan
 from benchmarking.processes import BenchmarkError, command, seconds_of
 from benchmarking.stopwatch import replace
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 _WAITING = 20
 _BASELINE = "Optuna's own first reading"

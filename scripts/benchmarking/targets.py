@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarking.plan import Figures, Plan, write_experiments
 from benchmarking.processes import BenchmarkError, command, failure, started
 from search_spaces import Targets, TrainingConfig
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 _POLL_S = 0.01
 _LONGEST_S = 300.0

@@ -13,7 +13,7 @@ from benchmarking.machine import usable_cores
 from benchmarking.plan import Figures, Plan, without_end, write_experiments
 from benchmarking.processes import command, seconds_of
 from studies import load_study
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 _TRIALS_A_WORKER = 2
 

@@ -87,7 +87,7 @@ def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
 
 def _print(winner: Winner, preset: Preset, out: Path) -> None:
     from tuner.best import winner_lines
-    from tuner.screen import console_on, shown_path
+    from tuner.display.terminal import console_on, shown_path
 
     console = console_on(sys.stdout)
     written = [shown_path(out), *([shown_path(preset.models_path)] if preset.models_path else [])]

@@ -100,7 +100,7 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
 
 
 def _print(confirmation: Confirmation) -> None:
-    from tuner.screen import console_on, plain_table, shown_path
+    from tuner.display.terminal import console_on, plain_table, shown_path
 
     console = console_on(sys.stdout)
     headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")

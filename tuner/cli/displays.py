@@ -21,7 +21,7 @@ def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
     """
     from tuner.display.live import LiveDisplay
     from tuner.display.plain import PlainDisplay
-    from tuner.screen import console_on, forgiving, is_terminal
+    from tuner.display.terminal import console_on, forgiving, is_terminal
 
     summary_console = console_on(forgiving(sys.stdout)) if with_summary else None
     kind = LiveDisplay if is_terminal(sys.stderr) else PlainDisplay

@@ -97,7 +97,7 @@ def resume_hint(options: argparse.Namespace | None) -> str:
 
 def _one_line(text: str) -> str:
     """Return a text that a terminal shows and does not obey: it may quote files and names that nobody has checked."""
-    from tuner.screen import printable
+    from tuner.display.terminal import printable
 
     return printable(" ".join(line.strip() for line in text.splitlines()))
 

@@ -71,7 +71,7 @@ def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation
 
 
 def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
-    from tuner.screen import console_on, plain_table, shown_path
+    from tuner.display.terminal import console_on, plain_table, shown_path
 
     console = console_on(sys.stdout)
     console.print(f"checkpoint: {shown_path(checkpoint)}", soft_wrap=True)
@@ -96,7 +96,7 @@ def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
 
 def _digits_table(evaluation: Evaluation) -> Table:
     """Return a line for each digit: how often it is there, how well it is read, and what it is taken for."""
-    from tuner.screen import plain_table
+    from tuner.display.terminal import plain_table
     from tuner.training.confusion_counts import digit_scores
 
     table = plain_table("digit", "count", "recall", "precision", "read instead", right=(1, 2, 3))

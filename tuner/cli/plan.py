@@ -28,7 +28,7 @@ def print_plan(
         experiments: Those of it that are meant.
         states: Where they stand in a study, if one was looked at.
     """
-    from tuner.screen import console_on, plain_table
+    from tuner.display.terminal import console_on, plain_table
 
     console = console_on(sys.stdout)
     console.print(f"configuration: {file.path}", soft_wrap=True)

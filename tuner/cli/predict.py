@@ -38,8 +38,8 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
+    from tuner.display.terminal import printable
     from tuner.inference.reader import load_reader
-    from tuner.screen import printable
 
     reader = load_reader(checkpoint_path(options), device=options.device)
     if reader.familiar is None:
@@ -64,7 +64,7 @@ def _plain(reading: Reading) -> dict[str, object]:
 
 def _print(readings: Sequence[Reading]) -> None:
     """Print a line for each image, its name last, for names can be long; below it why the reading is doubtful."""
-    from tuner.screen import printable
+    from tuner.display.terminal import printable
 
     if readings:
         print(f"{'text':9}  confidence  image")

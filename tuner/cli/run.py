@@ -159,7 +159,7 @@ def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingCon
 def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> int:
     from tuner.cli.plan import dataset_line, print_plan
     from tuner.data.metadata import read_metadata
-    from tuner.screen import shown_path
+    from tuner.display.terminal import shown_path
 
     first = next(iter(experiments.values()))
     if Path(first.metadata_path).exists():

@@ -84,7 +84,7 @@ def _print(
     log: Sequence[str],
     trial_dir: Path,
 ) -> None:
-    from tuner.screen import console_on, printable, shown_path
+    from tuner.display.terminal import console_on, printable, shown_path
 
     console = console_on(sys.stdout)
     console.print(_headline(record, row), soft_wrap=True)
@@ -139,7 +139,7 @@ def _settings(record: TrialRecord, drawn: Sequence[str]) -> list[str]:
 
 def _curve(epochs: Sequence[EpochMetrics], config: TrainingConfig) -> Table:
     """Return a line for each epoch, at most forty, with a bar for the monitored metric."""
-    from tuner.screen import plain_table
+    from tuner.display.terminal import plain_table
 
     monitor = config.early_stopping_monitor
     table = plain_table("", "epoch", "char", "seq", "loss", "train loss", "lr", "s", monitor, right=tuple(range(1, 8)))
@@ -168,7 +168,7 @@ def _thinned(epochs: Sequence[EpochMetrics]) -> Iterator[EpochMetrics]:
 
 
 def _attempts(attempts: Sequence[Attempt]) -> Table:
-    from tuner.screen import plain_table
+    from tuner.display.terminal import plain_table
 
     table = plain_table("", "began", "host:process", "after epoch", "because", right=(3,))
     for attempt in attempts:

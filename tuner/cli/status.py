@@ -49,9 +49,9 @@ def _as_dict(status: StudyStatus, disk: DiskUse) -> dict[str, Any]:
 
 
 def _print(status: StudyStatus, disk: DiskUse, *, show_all: bool) -> None:
-    from tuner.display.picture import running_table
+    from tuner.display.live_view import running_table
+    from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
-    from tuner.screen import console_on
 
     console = console_on(sys.stdout)
     console.print(f"study {status.study}, by {status.monitor} ({status.mode})", soft_wrap=True)

@@ -82,7 +82,7 @@ def _validate_space(document: YamlDocument, model_config: str | None) -> None:
 
 def _print_space(space: SearchSpace, heads: list[str]) -> None:
     from search_spaces.diagnostics.diff import as_written
-    from tuner.screen import console_on, plain_table
+    from tuner.display.terminal import console_on, plain_table
 
     table = plain_table("setting", "values", "counts when")
     for parameter in space:

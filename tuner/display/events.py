@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from search_spaces import TrainingConfig
 from studies import StudyStatus, TrialRecord
 from tuner.display.base import Display, RunSummary
-from tuner.screen import forgiving
+from tuner.display.terminal import forgiving
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

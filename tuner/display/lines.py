@@ -9,8 +9,8 @@ from dataclasses import asdict
 from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
-from tuner.display.rows import is_search
-from tuner.screen import printable
+from tuner.display.status_rows import is_search
+from tuner.display.terminal import printable
 
 REASONS = {
     WhyEnded.MAX_EPOCHS: "all epochs",

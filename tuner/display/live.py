@@ -14,10 +14,10 @@ from search_spaces import TrainingConfig
 from studies import RowState, StudyStatus, TrialPhase, TrialRecord
 from tuner.display.base import Display, RunSummary
 from tuner.display.lines import added_line, finished_lines, row_line, title, trial_line
-from tuner.display.picture import bars, picture
+from tuner.display.live_view import bars, picture
 from tuner.display.progress import RunProgress
 from tuner.display.summary import print_summary
-from tuner.screen import console_on, drawn_at_once, forgiving
+from tuner.display.terminal import console_on, drawn_at_once, forgiving
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

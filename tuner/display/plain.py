@@ -21,9 +21,9 @@ from tuner.display.lines import (
     wrapped,
 )
 from tuner.display.progress import RunningTrial, RunProgress, clock
-from tuner.display.rows import is_search
+from tuner.display.status_rows import is_search
 from tuner.display.summary import print_summary
-from tuner.screen import forgiving
+from tuner.display.terminal import forgiving
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

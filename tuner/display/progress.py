@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
 from studies import RowState, StatusRow, StudyStatus, TimeLeft, TrialRecord, seconds_left, time_left
-from tuner.display.rows import ended_row, finite, is_search, planned_row
+from tuner.display.status_rows import ended_row, finite, is_search, planned_row
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 

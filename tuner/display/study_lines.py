@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from studies import DiskUse, RowState, StatusRow, StudyStatus, TimeLeft, WhyEnded
 from tuner.display.lines import reason
 from tuner.display.progress import clock
-from tuner.screen import spare_cells
+from tuner.display.terminal import spare_cells
 
 _LAST_SHOWN = 3
 _MET_SHOWN = 3

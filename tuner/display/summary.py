@@ -14,7 +14,7 @@ from search_spaces import Targets
 from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, target_figures, target_verdicts
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
-from tuner.screen import plain_table, shown_path
+from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from studies import RowState, StatusRow, StudyStatus, TrialKind
 from tuner.display.progress import clock
-from tuner.screen import plain_table
+from tuner.display.terminal import plain_table
 
 _HEADERS = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
 _WIDE = 70

@@ -11,7 +11,7 @@ import pytest
 from search_spaces import TrainingConfig
 from tuner.display.live import LiveDisplay
 from tuner.display.plain import PlainDisplay
-from tuner.screen import console_on, is_terminal
+from tuner.display.terminal import console_on, is_terminal
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import Targets
 from tuner.display.summary import print_summary
-from tuner.screen import console_on
+from tuner.display.terminal import console_on
 
 PRESETS = ("conservative_small", "baseline_optimized", "high_learning_rate")
 

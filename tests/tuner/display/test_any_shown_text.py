@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tuner.screen import cut, printable, spare_cells
+from tuner.display.terminal import cut, printable, spare_cells
 
 TEXT = st.text(max_size=40) | st.text("កខគ្មាោេ៌a\N{COMBINING ACUTE ACCENT}字", max_size=40)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from tuner.screen import cut, printable, spare_cells
+from tuner.display.terminal import cut, printable, spare_cells
 
 
 @pytest.mark.parametrize(("text", "cells"), [("small", 0), ("ខ្មែរ", 1), ("កោះ", 2), ("é", 0)])

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from search_spaces import TrainingConfig
 from studies import StatusRow
-from tuner.display.picture import bars, picture, running_table
+from tuner.display.live_view import bars, picture, running_table
 from tuner.display.progress import RunProgress
-from tuner.screen import spare_cells
+from tuner.display.terminal import spare_cells
 
 KHMER = "គំរូមធ្យម_ការបណ្តុះបណ្តាល"
 

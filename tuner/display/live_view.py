@@ -14,9 +14,9 @@ from studies import StatusRow, StudyStatus, seconds_left
 from tuner.display.bar import Bar
 from tuner.display.lines import further_settings, settings, wrapped
 from tuner.display.progress import RunningTrial, RunProgress, clock
-from tuner.display.rows import is_search
+from tuner.display.status_rows import is_search
 from tuner.display.study_lines import ahead_line, best_line, last_line, left_line, left_text, work_line
-from tuner.screen import cut, spare_cells
+from tuner.display.terminal import cut, spare_cells
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
