@@ -13,12 +13,12 @@ from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ende
 from tuner.contenders import TEST_SPLIT, Contenders
 from tuner.display import Display
 from tuner.inference.reader import evaluate_split, load_reader
-from tuner.joining import with_overrides
 from tuner.paired import Comparison, compare
 from tuner.preset import fitting_name, preset_config, preset_name
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.study_setup import with_overrides
 from tuner.study_run import run_study
 from tuner.training.checkpoints import load_checkpoint
 from tuner.worker_count import WorkerCount

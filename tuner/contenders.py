@@ -20,7 +20,7 @@ from studies import (
     study_terms,
 )
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.joining import terms_now
+from tuner.session.study_setup import terms_now
 
 TEST_SPLIT = "test"
 

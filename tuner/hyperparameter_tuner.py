@@ -23,11 +23,11 @@ from studies import (
     render_results,
 )
 from tuner.display import Display
-from tuner.joining import load_space, with_overrides
-from tuner.results_file import check_results_path, timestamp
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.output_paths import check_results_path, timestamp
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.study_setup import load_space, with_overrides
 from tuner.study_run import run_study, write_results
 from tuner.worker_count import WorkerCount
 

@@ -19,7 +19,7 @@ from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
 from tuner.best import Winner, winner_lines
 from tuner.display.terminal import printable
-from tuner.results_file import output_file_problem
+from tuner.session.output_paths import output_file_problem
 
 _FIRST_LINE = "# Written by khmer-tuner best:"
 _FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]

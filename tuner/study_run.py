@@ -18,10 +18,10 @@ from studies import (
     write_json,
 )
 from tuner.display import RunSummary
-from tuner.objective import DATABASE_ERRORS
-from tuner.results_file import timestamp
-from tuner.scope import Limits, Scope
-from tuner.session import Session
+from tuner.session.objective import DATABASE_ERRORS
+from tuner.session.output_paths import timestamp
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
 from tuner.work import ended, work
 from tuner.worker_count import WorkerCount
 

@@ -12,13 +12,13 @@ import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import TrialRecord
-from tuner.claiming import may_begin, trials_to_begin
 from tuner.display import Display
 from tuner.display.events import replay
-from tuner.scope import Limits, Scope
-from tuner.session import Session
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.status_poller import LOOK_ERRORS, StudyFeed
+from tuner.session.trial_selection import may_begin, trials_to_begin
 from tuner.signals import raise_if_requested
-from tuner.study_feed import LOOK_ERRORS, StudyFeed
 from tuner.worker_process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2

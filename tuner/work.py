@@ -24,11 +24,11 @@ from studies import (
     unenqueued_trials,
     write_study_note,
 )
-from tuner.claiming import is_interrupted, next_claim, trial_that_met_targets, trials_to_begin
-from tuner.objective import DATABASE_ERRORS, Paused, Workplace, run_trial, tidy_checkpoints
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_feed import LOOK_ERRORS, StudyFeed
+from tuner.session.objective import DATABASE_ERRORS, Paused, Workplace, run_trial, tidy_checkpoints
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.status_poller import LOOK_ERRORS, StudyFeed
+from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets, trials_to_begin
 from tuner.supervisor import work_in_processes
 from tuner.worker_count import AUTO, WorkerCount, choose_worker_count
 

@@ -12,9 +12,9 @@ import torch
 
 from search_spaces import TrainingConfig, fit_loss
 from studies import search_settings, study_terms
-from tuner.claiming import may_begin, trials_to_begin
-from tuner.scope import Limits, Scope
-from tuner.session import Session
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.trial_selection import may_begin, trials_to_begin
 from tuner.side_by_side import MeasurementError, SideBySide
 from tuner.training.device import setup_training_environment
 from tuner.worker_process import shared_threads

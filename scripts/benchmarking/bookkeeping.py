@@ -29,17 +29,19 @@ PER_EPOCH = (
 )
 PER_TRIAL = (
     Watched("claim", ("tuner.work.next_claim",), opaque=True),
-    Watched("suggest", ("tuner.objective._settings",), opaque=True),
+    Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
     Watched(
         "notes and artifacts",
-        tuple(f"tuner.trial_page.TrialPage.{name}" for name in ("begin", "show", "end")),
+        tuple(f"tuner.session.dashboard_updates.TrialPage.{name}" for name in ("begin", "show", "end")),
         opaque=True,
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
-    Watched("tidy checkpoints", ("tuner.work.tidy_checkpoints", "tuner.objective.tidy_checkpoints"), opaque=True),
+    Watched(
+        "tidy checkpoints", ("tuner.work.tidy_checkpoints", "tuner.session.objective.tidy_checkpoints"), opaque=True
+    ),
     Watched(
         "look at the study",
-        ("tuner.study_feed.StudyFeed.tell_after_trial", "tuner.study_feed.StudyFeed.tell_if_due"),
+        ("tuner.session.status_poller.StudyFeed.tell_after_trial", "tuner.session.status_poller.StudyFeed.tell_if_due"),
         opaque=True,
     ),
 )

@@ -53,7 +53,7 @@ WATCHED = (
         (
             "tuner.training.illustrations.Illustrator.draw",
             "tuner.training.recorder.Recorder.pictures",
-            "tuner.trial_page.TrialPage.show",
+            "tuner.session.dashboard_updates.TrialPage.show",
         ),
         opaque=True,
     ),
@@ -62,8 +62,8 @@ WATCHED = (
         (
             "optuna.trial.Trial.report",
             "studies.sampling.pruning.Pruning.is_hopeless",
-            "tuner.trial_page.TrialPage.epoch_ended",
-            "tuner.study_feed.StudyFeed.tell_if_due",
+            "tuner.session.dashboard_updates.TrialPage.epoch_ended",
+            "tuner.session.status_poller.StudyFeed.tell_if_due",
         ),
         opaque=True,
     ),

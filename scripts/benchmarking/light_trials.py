@@ -144,7 +144,7 @@ def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[s
 
 
 def _train(claim: Claim) -> None:
-    """Claim, draw, report and tell a trial as `tuner.objective` does, but train nothing.
+    """Claim, draw, report and tell a trial as `tuner.session.objective` does, but train nothing.
 
     Notes and pictures are left out: a third of a trial's statements.
     """

@@ -241,7 +241,7 @@ BOUNDARIES = (
     Boundary(
         "worse trials' best.pt removed",
         Phase.WORK,
-        "tuner.objective._remove_checkpoints",
+        "tuner.session.objective._remove_checkpoints",
         lambda records, folder: bool(records),
     ),
     Boundary("results", Phase.END, "tuner.study_run.write_results"),

@@ -155,7 +155,7 @@ def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds:
 STOPPED_AT_WORK = """
 import os, signal, sqlite3, sys, threading
 from pathlib import Path
-import tuner.claiming
+import tuner.session.trial_selection
 from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
 from studies import OutputFolder, StudyTerms, claim_next, create_or_join_study, default_storage_url, enqueue_presets
 from studies import open_storage

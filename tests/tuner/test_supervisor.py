@@ -21,9 +21,9 @@ from search_spaces import ConfigurationError, TrainingConfig, load_experiments
 from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
 from tuner.cli.main import main
 from tuner.display import Display
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
 from tuner.supervisor import _Supervisor
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

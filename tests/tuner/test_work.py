@@ -24,10 +24,10 @@ from studies import (
     study_status,
 )
 from tuner.display import Display
-from tuner.joining import load_space
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.study_setup import load_space
 from tuner.work import ended, todo, work
 
 WriteConfig = Callable[..., Path]
@@ -160,7 +160,9 @@ class TestTime:
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
 
         def hours_pass() -> None:
-            monkeypatch.setattr("tuner.scope.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200))
+            monkeypatch.setattr(
+                "tuner.session.run_options.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200)
+            )
 
         watcher = make_watcher(happens=hours_pass, **when)
         work(opened(config, watcher), Scope(), Limits(deadline=time.monotonic() + 3600))
@@ -248,7 +250,7 @@ def test_the_display_sees_the_study_also_while_a_trial_is_trained(
     write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.work._SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr("tuner.study_feed._MOST_SHARE", 1e9)
+    monkeypatch.setattr("tuner.session.status_poller._MOST_SHARE", 1e9)
     display = Seen()
     work(opened(write_config({"one": ONE_EPOCH}), display), Scope(), Limits())
     assert {"one": RowState.RUNNING} in display.studies

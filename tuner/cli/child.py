@@ -52,8 +52,8 @@ def _work(orders: dict[str, Any]) -> None:
     from tuner.cli.displays import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
-    from tuner.scope import Limits, Scope
-    from tuner.session import Session
+    from tuner.session.run_options import Limits, Scope
+    from tuner.session.session import Session
     from tuner.work import work_here
 
     torch.set_num_threads(orders["threads"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
     from studies import PresetState, StudyStatus
-    from tuner.added_work import AddedWork, Addition
+    from tuner.session.enqueue import AddedWork, Addition
 
 _OF_EXPERIMENTS = ("experiments", "seed")
 _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
@@ -101,8 +101,8 @@ def _pointless(options: argparse.Namespace) -> list[str]:
 def _work(options: argparse.Namespace, study: optuna.Study) -> AddedWork:
     from search_spaces import load_experiments, load_search_space
     from studies import study_terms
-    from tuner.added_work import AddedWork
-    from tuner.joining import load_space, with_overrides
+    from tuner.session.enqueue import AddedWork
+    from tuner.session.study_setup import load_space, with_overrides
 
     request = search_request(options, more=options.trials or 0)
     if options.config is None:

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what keeps the file from being written."""
-    from tuner.results_file import check_results_path
+    from tuner.session.output_paths import check_results_path
 
     path = _path(options, "")
     return [] if path is None else gathered([lambda: check_results_path(path)], options)
@@ -47,7 +47,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Render the study; it is only read."""
     from studies import write_text
-    from tuner.results_file import timestamp
+    from tuner.session.output_paths import timestamp
 
     now = timestamp()
     text, what = _rendered(options, now)

@@ -12,14 +12,14 @@ from tuner.cli.errors import DONE, FAILED, gathered
 
 if TYPE_CHECKING:
     from tuner.display import Display
-    from tuner.scope import Limits
-    from tuner.session import Session
+    from tuner.session.run_options import Limits
+    from tuner.session.session import Session
 
 
 def reopened_problems(options: argparse.Namespace, *checks: Callable[[], object]) -> list[str]:
     """Return what is wrong with the study, the results file and whatever else is checked."""
     from studies import load_study
-    from tuner.results_file import check_results_path
+    from tuner.session.output_paths import check_results_path
 
     def check_study() -> None:
         load_study(options.output_dir, storage_url=options.storage, name=options.study)
@@ -30,7 +30,7 @@ def reopened_problems(options: argparse.Namespace, *checks: Callable[[], object]
 
 def open_session(options: argparse.Namespace, display: Display) -> Session:
     """Open the study that the options name, for work."""
-    from tuner.session import Session
+    from tuner.session.session import Session
 
     return Session.reopen(
         Path(options.output_dir),
@@ -45,7 +45,7 @@ def open_session(options: argparse.Namespace, display: Display) -> Session:
 def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], limits: Limits) -> int:
     """Open the study, prepare it, train what it owes and write its results; return the exit code."""
     from tuner.cli.displays import display_of_run
-    from tuner.scope import Scope
+    from tuner.session.run_options import Scope
     from tuner.study_run import run_study
 
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
@@ -61,7 +61,7 @@ def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], l
 def exit_code(session: Session, limits: Limits) -> int:
     """Return 1 if a preset of the study failed or nothing succeeded, unless it was stopped before, else 0."""
     from studies import TrialKind, TrialPhase, ended_records
-    from tuner.claiming import is_interrupted
+    from tuner.session.trial_selection import is_interrupted
 
     records = ended_records(session.study)
     if not records:

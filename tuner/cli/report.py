@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what keeps the report from being written."""
-    from tuner.results_file import output_file_problem
+    from tuner.session.output_paths import output_file_problem
 
     path = Path(options.out)
     if problem := output_file_problem(path):

@@ -18,7 +18,7 @@ from tuner.cli.command import (
 from tuner.cli.reopened import reopened_problems, work_on
 
 if TYPE_CHECKING:
-    from tuner.session import Session
+    from tuner.session.session import Session
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train interrupted trials from their last epoch, waiting presets and what is left of the search."""
     from studies import retry_failed_presets
-    from tuner.scope import Limits
+    from tuner.session.run_options import Limits
 
     def retry(session: Session) -> None:
         names = retry_failed_presets(session.study, session.workplace.folder) if options.retry_failed else []

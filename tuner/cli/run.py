@@ -75,8 +75,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the configuration, the dataset's place, the study's place and the results file."""
     from studies import check_search
-    from tuner.results_file import check_results_path
-    from tuner.study_place import StudyPlace
+    from tuner.session.location import StudyPlace
+    from tuner.session.output_paths import check_results_path
 
     def check_place() -> None:
         device = options.device or "auto"
@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, TrainingConfig]]:
     from search_spaces import load_experiments
-    from tuner.joining import with_overrides
+    from tuner.session.study_setup import with_overrides
 
     file = load_experiments(options.config)
     return file, with_overrides(file.select(options.experiments), seed=options.seed, device=options.device)
@@ -133,7 +133,7 @@ def _load(options: argparse.Namespace) -> tuple[ExperimentFile, dict[str, Traini
 
 def _check_file(options: argparse.Namespace) -> None:
     from tuner.data.metadata import read_metadata_bytes
-    from tuner.joining import load_space
+    from tuner.session.study_setup import load_space
 
     file, experiments = _load(options)
     first = next(iter(experiments.values()))
@@ -145,7 +145,7 @@ def _check_file(options: argparse.Namespace) -> None:
 
 def _space_warnings(options: argparse.Namespace, experiments: Mapping[str, TrainingConfig]) -> list[str]:
     """Return what is senseless in the search space that the command names, a line each."""
-    from tuner.joining import load_space
+    from tuner.session.study_setup import load_space
 
     space = load_space(options.space, next(iter(experiments.values())))
     return [] if space is None else [f"warning: {text}" for text in space.warnings]
@@ -179,7 +179,7 @@ def _search_line(options: argparse.Namespace, first: TrainingConfig) -> str:
     """Say how many search trials there would be, and what they would vary."""
     from search_spaces import ConfigurationError, default_search_space, load_model_definitions
     from studies import load_study, study_space
-    from tuner.joining import load_space
+    from tuner.session.study_setup import load_space
 
     space = load_space(options.space, first)
     if space is None:

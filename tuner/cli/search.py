@@ -57,7 +57,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Add search trials and train what the study owes."""
-    from tuner.scope import Limits
+    from tuner.session.run_options import Limits
 
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     limits = Limits(deadline, options.until_targets)

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from tuner.cli.displays import display_of_run
     from tuner.cli.errors import DONE
     from tuner.cli.reopened import open_session
-    from tuner.scope import Limits, Scope
+    from tuner.session.run_options import Limits, Scope
     from tuner.work import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:

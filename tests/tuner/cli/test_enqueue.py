@@ -18,8 +18,8 @@ from search_spaces import load_model_definitions
 from studies import StatusRow, load_study, search_settings, study_status, study_targets
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.scope import Limits, Scope
-from tuner.session import Session
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
 from tuner.work import work
 
 OUT = Path("training_output")

@@ -22,8 +22,8 @@ from tuner.cli import stop
 from tuner.cli.errors import resume_hint
 from tuner.cli.reopened import exit_code
 from tuner.display import Display
-from tuner.scope import Limits
-from tuner.session import Session
+from tuner.session.run_options import Limits
+from tuner.session.session import Session
 
 OUT = Path("training_output")
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")

@@ -60,8 +60,8 @@ ELSEWHERE = {
     "max_sequence_length": "tests/tuner/models/test_build.py",
     "num_workers": "tests/tuner/data/test_batches.py",
     "pin_memory": "tests/tuner/data/test_batches.py",
-    "experiment_name": "tests/tuner/test_objective.py: the folder",
-    "output_dir": "tests/tuner/test_objective.py: the folder",
+    "experiment_name": "tests/tuner/session/test_objective.py: the folder",
+    "output_dir": "tests/tuner/session/test_objective.py: the folder",
 }
 
 

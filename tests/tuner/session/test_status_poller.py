@@ -11,9 +11,9 @@ from optuna.exceptions import StorageInternalError
 from search_spaces import load_experiments
 from studies import RowState, StudyStatus
 from tuner.display import Display
-from tuner.session import Session
-from tuner.study_feed import StudyFeed
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.session import Session
+from tuner.session.status_poller import StudyFeed
 
 WriteConfig = Callable[..., Path]
 
@@ -45,7 +45,7 @@ def session(write_config: WriteConfig, in_tmp: Path) -> Session:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The feed's clock: it stands still unless somebody moves `now`, in seconds."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("tuner.study_feed.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("tuner.session.status_poller.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -62,7 +62,7 @@ def test_a_look_that_fails_keeps_nobody_from_working(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("tuner.study_feed.look_at_study", fail)
+    monkeypatch.setattr("tuner.session.status_poller.look_at_study", fail)
     StudyFeed(session, every_s=5).tell()
     assert seen(session) == []
 
@@ -103,7 +103,7 @@ def test_looks_that_take_long_are_far_between(session: Session, clock: Any, monk
         looks.append(clock.now)
         clock.now += 0.5
 
-    monkeypatch.setattr("tuner.study_feed.look_at_study", slow)
+    monkeypatch.setattr("tuner.session.status_poller.look_at_study", slow)
     monkeypatch.setattr(Seen, "study_seen", lambda self, status: None)
     feed = StudyFeed(session, every_s=5)
     while clock.now < 2000:
@@ -121,7 +121,7 @@ def test_a_look_that_waited_for_long_does_not_put_off_the_next_for_hours(
         clock.now += 300
         raise StorageInternalError("database is locked")
 
-    monkeypatch.setattr("tuner.study_feed.look_at_study", wait)
+    monkeypatch.setattr("tuner.session.status_poller.look_at_study", wait)
     feed = StudyFeed(session, every_s=5)
     feed.tell()
     clock.now += 60
@@ -136,7 +136,7 @@ def test_a_database_that_cannot_be_read_just_now_stops_nobody(
 
     feed = StudyFeed(session, every_s=5)
     with monkeypatch.context() as patch:
-        patch.setattr("tuner.study_feed.look_at_study", locked)
+        patch.setattr("tuner.session.status_poller.look_at_study", locked)
         feed.tell()
     assert seen(session) == []
     assert not feed.is_due

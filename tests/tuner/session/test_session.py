@@ -34,10 +34,10 @@ from studies import (
 )
 from tuner.data.generation import generate_dataset
 from tuner.display import Display
-from tuner.joining import load_space
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.study_setup import load_space
 from tuner.work import ended, work
 
 WriteConfig = Callable[..., Path]

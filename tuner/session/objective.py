@@ -36,7 +36,8 @@ from studies import (
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
-from tuner.joining import keep_definitions
+from tuner.session.dashboard_updates import TrialPage
+from tuner.session.study_setup import keep_definitions
 from tuner.training.checkpoints import CheckpointFolder, has_state
 from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
@@ -44,7 +45,6 @@ from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
 from tuner.training.out_of_memory import is_out_of_memory
 from tuner.training.recorder import log_file
-from tuner.trial_page import TrialPage
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from studies import (
     study_terms,
 )
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.joining import join_study, terms_of
+from tuner.session.study_setup import join_study, terms_of
 
 
 @dataclass(frozen=True)

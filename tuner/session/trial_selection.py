@@ -17,8 +17,8 @@ from studies import (
     unclaimed_trials,
     unenqueued_trials,
 )
-from tuner.scope import Limits, Scope
-from tuner.session import Session
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
 from tuner.signals import before_forced_end
 
 # Who was asked to stop has not died, whatever it was waiting for.

@@ -34,7 +34,7 @@ from studies import (
 )
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.objective import _converged_epoch, tidy_checkpoints
+from tuner.session.objective import _converged_epoch, tidy_checkpoints
 from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
 

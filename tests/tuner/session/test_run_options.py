@@ -5,7 +5,7 @@ import time
 import pytest
 
 from studies import TrialKind, TrialPhase, TrialRecord
-from tuner.scope import Limits, Scope
+from tuner.session.run_options import Limits, Scope
 
 
 def record(kind: TrialKind, name: str) -> TrialRecord:

@@ -19,12 +19,12 @@ from studies import (
     study_space,
     suggest_all,
 )
-from tuner.claiming import is_interrupted, may_begin, next_claim, trials_to_begin
 from tuner.display import Display
-from tuner.joining import load_space
-from tuner.scope import Limits, Scope
-from tuner.session import Session
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.run_options import Limits, Scope
+from tuner.session.session import Session
+from tuner.session.study_setup import load_space
+from tuner.session.trial_selection import is_interrupted, may_begin, next_claim, trials_to_begin
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -110,13 +110,13 @@ def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
     session = open_session()
 
     def then_a_search_begins(study: optuna.Study, seed: int) -> bool:
-        monkeypatch.setattr("tuner.claiming.prepare_sampling", prepare_sampling)
+        monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", prepare_sampling)
         has_search = prepare_sampling(study, seed)
         writable, folder = load_study_for_changes(OUT)
         ask_for_search(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
         return has_search
 
-    monkeypatch.setattr("tuner.claiming.prepare_sampling", then_a_search_begins)
+    monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", then_a_search_begins)
     assert drawn(session) == expected
 
 

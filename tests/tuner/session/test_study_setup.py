@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import ConfigurationError, SearchSpace, TrainingConfig, load_model_definitions
 from studies import OutputFolder, default_storage_url, study_terms
-from tuner.joining import join_study, load_space, terms_now, terms_of, with_overrides
+from tuner.session.study_setup import join_study, load_space, terms_now, terms_of, with_overrides
 
 WriteSpace = Callable[..., Path]
 MakeConfig = Callable[..., TrainingConfig]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from studies.trials.leases import without_waiting
 from tuner.display.look import look_at_study
-from tuner.session import Session
+from tuner.session.session import Session
 
 # Looking takes longer the more trials there are; up to pauses of a minute it takes no more than this share of the time.
 _MOST_SHARE = 0.01

@@ -35,9 +35,9 @@ from studies import (
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
-from tuner.joining import join_study, terms_now, terms_of
-from tuner.objective import Workplace
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
+from tuner.session.objective import Workplace
+from tuner.session.study_setup import join_study, terms_now, terms_of
 from tuner.training.device import setup_training_environment
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from search_spaces import ConfigurationError
-from tuner.study_place import StudyPlace
+from tuner.session.location import StudyPlace
 
 OUT = Path("training_output")
 
