@@ -19,9 +19,9 @@ from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.study_setup import with_overrides
-from tuner.study_run import run_study
 from tuner.training.checkpoints import load_checkpoint
-from tuner.worker_count import WorkerCount
+from tuner.workers.auto_count import WorkerCount
+from tuner.workers.run_study import run_study
 
 # What names of repetitions of search trials begin with.
 _SEARCHED = "best_search_"

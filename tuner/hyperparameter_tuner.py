@@ -28,8 +28,8 @@ from tuner.session.output_paths import check_results_path, timestamp
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space, with_overrides
-from tuner.study_run import run_study, write_results
-from tuner.worker_count import WorkerCount
+from tuner.workers.auto_count import WorkerCount
+from tuner.workers.run_study import run_study, write_results
 
 
 class HyperparameterTuner:

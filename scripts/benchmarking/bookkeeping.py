@@ -28,7 +28,7 @@ PER_EPOCH = (
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
 PER_TRIAL = (
-    Watched("claim", ("tuner.work.next_claim",), opaque=True),
+    Watched("claim", ("tuner.workers.loop.next_claim",), opaque=True),
     Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
     Watched(
         "notes and artifacts",
@@ -37,7 +37,9 @@ PER_TRIAL = (
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
     Watched(
-        "tidy checkpoints", ("tuner.work.tidy_checkpoints", "tuner.session.objective.tidy_checkpoints"), opaque=True
+        "tidy checkpoints",
+        ("tuner.workers.loop.tidy_checkpoints", "tuner.session.objective.tidy_checkpoints"),
+        opaque=True,
     ),
     Watched(
         "look at the study",
@@ -100,9 +102,9 @@ def work_on(output: str, trials: int) -> Figures:
 
         return claim
 
-    replace("tuner.work.next_claim", counted)
+    replace("tuner.workers.loop.next_claim", counted)
     watch.watch((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
-    watch.lap_before("tuner.work.next_claim")
+    watch.lap_before("tuner.workers.loop.next_claim")
     if code := main(["resume", "--output-dir", output, "--results-file", str(Path(output).parent / "results.json")]):
         raise BenchmarkError(f"exit code {code} of khmer-tuner resume")
     watched = (*PER_EPOCH, *PER_TRIAL, *SET_UP)

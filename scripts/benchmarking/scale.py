@@ -97,7 +97,7 @@ def _read() -> None:
 
 def _import() -> None:
     """Import what a worker works with, then read the study."""
-    importlib.import_module("tuner.study_run")
+    importlib.import_module("tuner.workers.run_study")
     _read()
 
 
@@ -112,7 +112,7 @@ def _claim() -> None:
 
         return claim_and_end
 
-    replace("tuner.work.next_claim", ending)
+    replace("tuner.workers.loop.next_claim", ending)
     sys.exit(main(["resume", "--output-dir", OUTPUT, "--results-file", "results.json"]) or 1)
 
 

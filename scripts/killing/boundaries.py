@@ -244,6 +244,6 @@ BOUNDARIES = (
         "tuner.session.objective._remove_checkpoints",
         lambda records, folder: bool(records),
     ),
-    Boundary("results", Phase.END, "tuner.study_run.write_results"),
+    Boundary("results", Phase.END, "tuner.workers.run_study.write_results"),
     _renaming("results.json", Phase.END),
 )

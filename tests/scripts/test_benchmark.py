@@ -229,7 +229,7 @@ def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
 def test_what_is_gone_or_no_longer_called_is_not_timed_in_silence(stopwatch: Any) -> None:
     error = importlib.import_module("benchmarking.processes").BenchmarkError
     with pytest.raises(error, match=r"tuner\.work\.gone is timed, and the program has no such function"):
-        stopwatch.Stopwatch().watch([stopwatch.Watched("work", ("tuner.work.gone",))])
+        stopwatch.Stopwatch().watch([stopwatch.Watched("work", ("tuner.workers.loop.gone",))])
     lap = stopwatch.Lap(1.0, {"data": 1.0}, {"data": 3})
     stopwatch.refuse_uncalled([lap], ["data"])
     with pytest.raises(error, match="no longer calls what is timed as forward"):

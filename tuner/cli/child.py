@@ -54,7 +54,7 @@ def _work(orders: dict[str, Any]) -> None:
     from tuner.display.events import EventWriter
     from tuner.session.run_options import Limits, Scope
     from tuner.session.session import Session
-    from tuner.work import work_here
+    from tuner.workers.loop import work_here
 
     torch.set_num_threads(orders["threads"])
     display = EventWriter(sys.stdout)

@@ -46,7 +46,7 @@ def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], l
     """Open the study, prepare it, train what it owes and write its results; return the exit code."""
     from tuner.cli.displays import display_of_run
     from tuner.session.run_options import Scope
-    from tuner.study_run import run_study
+    from tuner.workers.run_study import run_study
 
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
         session = open_session(options, display)

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from tuner.cli.errors import DONE
     from tuner.cli.reopened import open_session
     from tuner.session.run_options import Limits, Scope
-    from tuner.work import work
+    from tuner.workers.loop import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
         work(open_session(options, display), Scope(), Limits(), stay=options.wait)

@@ -20,7 +20,7 @@ from tuner import HyperparameterTuner
 from tuner.display import Display
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
-from tuner.work import work
+from tuner.workers.loop import work
 
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}

@@ -44,7 +44,7 @@ def _two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("_two_threads")
 class TestWithTwoThreads:
     def test_what_is_owed_is_measured_then_trained(self, cli, write_config, write_space, monkeypatch):
-        monkeypatch.setattr("tuner.worker_count._SECONDS_TO_BEGIN", 300)  # however busy the machine
+        monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_BEGIN", 300)  # however busy the machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
         argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
         ran = cli(*argv, "--json", "--results-file", "r.json")
@@ -63,7 +63,7 @@ class TestWithTwoThreads:
         assert set(states().values()) == {"completed"}
 
     def test_it_takes_but_a_part_of_the_time_that_there_is(self, cli, write_config, monkeypatch):
-        monkeypatch.setattr("tuner.worker_count._SHARE_OF_TIME", 0.01)  # no process begins in a tenth of a second
+        monkeypatch.setattr("tuner.workers.auto_count._SHARE_OF_TIME", 0.01)  # no process begins in a tenth of a second
         assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
         late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert late.code == 0

@@ -38,7 +38,7 @@ from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space
-from tuner.work import ended, work
+from tuner.workers.loop import ended, work
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from search_spaces import TrainingConfig
-from tuner import side_by_side
-from tuner.side_by_side import MeasurementError, SideBySide, free_memory
+from tuner.workers import throughput_probe as side_by_side
+from tuner.workers.throughput_probe import MeasurementError, SideBySide, free_memory
 
 MakeConfig = Callable[..., TrainingConfig]
 Begun = Callable[[], set[psutil.Process]]

@@ -24,11 +24,11 @@ from tuner.display import Display
 from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
-from tuner.supervisor import _Supervisor
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
-from tuner.work import work
-from tuner.worker_process import shared_threads
+from tuner.workers.loop import work
+from tuner.workers.process import shared_threads
+from tuner.workers.supervisor import _Supervisor
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]

@@ -15,9 +15,9 @@ from studies import search_settings, study_terms
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.trial_selection import may_begin, trials_to_begin
-from tuner.side_by_side import MeasurementError, SideBySide
 from tuner.training.device import setup_training_environment
-from tuner.worker_process import shared_threads
+from tuner.workers.process import shared_threads
+from tuner.workers.throughput_probe import MeasurementError, SideBySide
 
 AUTO: Literal["auto"] = "auto"
 WorkerCount = int | Literal["auto"]

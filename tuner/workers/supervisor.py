@@ -19,7 +19,7 @@ from tuner.session.session import Session
 from tuner.session.status_poller import LOOK_ERRORS, StudyFeed
 from tuner.session.trial_selection import may_begin, trials_to_begin
 from tuner.signals import raise_if_requested
-from tuner.worker_process import WorkerProcess, end_processes, shared_threads
+from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _SECONDS_BETWEEN_LOOKS = 2.0

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from tuner.signals import raise_if_requested
-from tuner.worker_process import WorkerProcess, end_processes, shared_threads
+from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _WARM_UP_S = 0.5

@@ -28,7 +28,7 @@ from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space
-from tuner.work import ended, todo, work
+from tuner.workers.loop import ended, todo, work
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -249,7 +249,7 @@ def test_the_display_sees_the_study_at_the_start_and_after_every_end(write_confi
 def test_the_display_sees_the_study_also_while_a_trial_is_trained(
     write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.work._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr("tuner.session.status_poller._MOST_SHARE", 1e9)
     display = Seen()
     work(opened(write_config({"one": ONE_EPOCH}), display), Scope(), Limits())

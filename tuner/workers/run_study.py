@@ -22,8 +22,8 @@ from tuner.session.objective import DATABASE_ERRORS
 from tuner.session.output_paths import timestamp
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
-from tuner.work import ended, work
-from tuner.worker_count import WorkerCount
+from tuner.workers.auto_count import WorkerCount
+from tuner.workers.loop import ended, work
 
 
 def run_study(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.worker_count import candidates, fewest_of_the_fastest, is_worth_climbing
+from tuner.workers.auto_count import candidates, fewest_of_the_fastest, is_worth_climbing
 
 
 @pytest.mark.parametrize(

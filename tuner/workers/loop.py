@@ -29,8 +29,8 @@ from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session
 from tuner.session.status_poller import LOOK_ERRORS, StudyFeed
 from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets, trials_to_begin
-from tuner.supervisor import work_in_processes
-from tuner.worker_count import AUTO, WorkerCount, choose_worker_count
+from tuner.workers.auto_count import AUTO, WorkerCount, choose_worker_count
+from tuner.workers.supervisor import work_in_processes
 
 # A look reads the database, which takes the training some milliseconds.
 _SECONDS_BETWEEN_LOOKS = 5.0

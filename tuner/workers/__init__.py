@@ -1,0 +1,1 @@
+"""The work loop and the processes that run it."""
