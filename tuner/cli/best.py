@@ -15,8 +15,8 @@ from tuner.cli.command import Command, add_json_option, add_study_options, fille
 from tuner.cli.errors import DONE, gathered
 
 if TYPE_CHECKING:
-    from tuner.best import Winner
-    from tuner.preset import Preset
+    from tuner.analysis.best_trial import Winner
+    from tuner.analysis.preset_export import Preset
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what keeps the winner from being found, or its configuration from being written."""
-    from tuner.preset import check_preset_path
+    from tuner.analysis.preset_export import check_preset_path
 
     checks: list[Callable[[], object]] = [lambda: _winner(options)]
     if options.out is not None:
@@ -43,7 +43,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Print the winner as an experiments file with comments, or write that file and say what is in it."""
-    from tuner.preset import best_preset, write_preset
+    from tuner.analysis.preset_export import best_preset, write_preset
 
     winner = _winner(options)
     out = None if options.out is None else Path(options.out)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _winner(options: argparse.Namespace) -> Winner:
-    from tuner.best import find_winner
+    from tuner.analysis.best_trial import find_winner
 
     return find_winner(Path(options.output_dir), storage=options.storage, study_name=options.study)
 
@@ -86,7 +86,7 @@ def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
 
 
 def _print(winner: Winner, preset: Preset, out: Path) -> None:
-    from tuner.best import winner_lines
+    from tuner.analysis.best_trial import winner_lines
     from tuner.display.terminal import console_on, shown_path
 
     console = console_on(sys.stdout)

@@ -248,7 +248,7 @@ def checkpoint_path(options: argparse.Namespace) -> Path:
     Raises:
         ConfigurationError: There is none.
     """
-    from tuner.best import best_checkpoint
+    from tuner.analysis.best_trial import best_checkpoint
 
     if options.checkpoint is not None:
         return Path(options.checkpoint)

@@ -21,8 +21,8 @@ from tuner.cli.command import (
 from tuner.cli.errors import DONE, FAILED, gathered
 
 if TYPE_CHECKING:
-    from tuner.confirmation import Confirmation, Contender
-    from tuner.contenders import Contenders
+    from tuner.analysis.candidates import Contenders
+    from tuner.analysis.confirmation import Confirmation, Contender
 
 _COMPARED = "test char"
 
@@ -56,8 +56,8 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Train what is not trained yet, then print what that shows."""
+    from tuner.analysis.confirmation import confirm
     from tuner.cli.displays import display_of_run
-    from tuner.confirmation import confirm
 
     contenders = _contenders(options)
     confirmation = confirm(
@@ -75,13 +75,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _contenders(options: argparse.Namespace) -> Contenders:
-    from tuner.contenders import find_contenders
+    from tuner.analysis.candidates import find_contenders
 
     return find_contenders(Path(options.output_dir), options.top, storage=options.storage, study_name=options.study)
 
 
 def _plain(confirmation: Confirmation) -> dict[str, Any]:
-    from tuner.confirmation import FIGURES
+    from tuner.analysis.confirmation import FIGURES
 
     return {
         "seeds": list(confirmation.seeds),

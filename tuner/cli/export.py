@@ -78,7 +78,7 @@ def _rendered(options: argparse.Namespace, now: str) -> tuple[str, str]:
     if options.format == "csv":
         rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
         return csv_text(columns, rows), f"{len(rows)} trials"
-    from tuner.epochs_table import EPOCH_COLUMNS, epoch_rows
+    from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
 
     epochs = epoch_rows(study, folder)
     return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"

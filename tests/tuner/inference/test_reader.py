@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from search_spaces import ConfigurationError, DataLoaderError
-from tuner.best import best_checkpoint
+from tuner.analysis.best_trial import best_checkpoint
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner.paired import compare
+from tuner.analysis.paired_t_test import compare
 
 
 def test_the_interval_is_students_of_the_differences() -> None:

@@ -20,7 +20,7 @@ from studies import (
     enqueue_presets,
     open_storage,
 )
-from tuner.best import best_checkpoint
+from tuner.analysis.best_trial import best_checkpoint
 
 
 def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_is_gone_is_named(ended: Path) -> None:
 
 def test_finding_it_needs_no_torch(ended_once: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tuner.best import best_checkpoint\n"
+        "import sys; from pathlib import Path; from tuner.analysis.best_trial import best_checkpoint\n"
         "print(best_checkpoint(Path(sys.argv[1]))[0].name, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", program, str(ended_once)]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ended_records
-from tuner.contenders import TEST_SPLIT, Contenders
+from tuner.analysis.candidates import TEST_SPLIT, Contenders
+from tuner.analysis.paired_t_test import Comparison, compare
+from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
 from tuner.display import Display
 from tuner.inference.reader import evaluate_split, load_reader
-from tuner.paired import Comparison, compare
-from tuner.preset import fitting_name, preset_config, preset_name
 from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope
 from tuner.session.session import Session

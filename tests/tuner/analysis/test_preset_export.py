@@ -20,9 +20,9 @@ from search_spaces import (
     name_problem,
 )
 from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, TrialRecord, ended_records, load_study
-from tuner.best import Winner, find_winner, winner_lines
+from tuner.analysis.best_trial import Winner, find_winner, winner_lines
+from tuner.analysis.preset_export import best_preset, check_preset_path, preset_name, write_preset
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.preset import best_preset, check_preset_path, preset_name, write_preset
 
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
 KINDS = ("preset", "search attention", "search ctc")

@@ -17,7 +17,7 @@ from search_spaces import (
 )
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyTerms, TrialRecord, write_text
-from tuner.best import Winner, winner_lines
+from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
 from tuner.session.output_paths import output_file_problem
 

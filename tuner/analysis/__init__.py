@@ -1,0 +1,1 @@
+"""What a finished study tells: its best trial, candidates, and their confirmation."""
