@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.command import Command
 from tuner.cli.main import COMMANDS
+from tuner.cli.options import Command
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 # What a command imports when it comes to it: its training, a new database, the first curve.
 _IMPORTED = (
     "tuner.hyperparameter_tuner",
-    "tuner.cli.displays",
+    "tuner.cli.display_factory",
     "alembic.command",
     "torch.utils.tensorboard",
 )

@@ -14,7 +14,7 @@ import psutil
 from killing.processes import LONGEST_LIFE_S
 from watching.commands import words
 
-_WORKER = "tuner.cli.child"
+_WORKER = "tuner.cli.worker_main"
 _POLL_S = 0.05
 # An orphan stops within ten seconds on a machine that has nothing else to do.
 _LONGEST_GOODBYE_S = 60.0

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.command import Command, add_json_option, add_study_options, filled
 from tuner.cli.errors import DONE, gathered
+from tuner.cli.options import Command, add_json_option, add_study_options, filled
 
 if TYPE_CHECKING:
     from tuner.analysis.best_trial import Winner

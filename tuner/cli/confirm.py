@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.command import (
+from tuner.cli.errors import DONE, FAILED, gathered
+from tuner.cli.options import (
     Command,
     add_device_option,
     add_json_option,
@@ -18,7 +19,6 @@ from tuner.cli.command import (
     add_workers_option,
     whole_number,
 )
-from tuner.cli.errors import DONE, FAILED, gathered
 
 if TYPE_CHECKING:
     from tuner.analysis.candidates import Contenders
@@ -57,7 +57,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Train what is not trained yet, then print what that shows."""
     from tuner.analysis.confirmation import confirm
-    from tuner.cli.displays import display_of_run
+    from tuner.cli.display_factory import display_of_run
 
     contenders = _contenders(options)
     confirmation = confirm(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import Command, add_study_options, filled, whole_number
 from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.options import Command, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
     from studies.dashboard import Address

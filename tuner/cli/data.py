@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.cli.command import LARGEST_SEED, Command, filled, one_of, whole_number
 from tuner.cli.errors import DONE, tell
+from tuner.cli.options import LARGEST_SEED, Command, filled, one_of, whole_number
 
 _MOST_SAMPLES = 10_000_000
 
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the dataset; its metadata file's path goes to standard output."""
-    from tuner.cli.displays import display_of_run
+    from tuner.cli.display_factory import display_of_run
     from tuner.data.generation import generate_dataset
 
     drawn = False

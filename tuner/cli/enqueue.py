@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.command import (
+from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.options import (
     LARGEST_SEED,
     MOST_TRIALS,
     Command,
@@ -17,7 +18,6 @@ from tuner.cli.command import (
     search_request,
     whole_number,
 )
-from tuner.cli.errors import DONE, gathered, tell
 
 if TYPE_CHECKING:
     import optuna

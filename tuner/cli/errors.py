@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from tuner.cli.command import STORAGE_VARIABLE
+from tuner.cli.options import STORAGE_VARIABLE
 from tuner.cli.parser import UsageError
 
 DONE = 0

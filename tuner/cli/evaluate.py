@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import (
+from tuner.cli.errors import DONE, gathered
+from tuner.cli.options import (
     Command,
     add_checkpoint_option,
     add_device_option,
@@ -18,7 +19,6 @@ from tuner.cli.command import (
     checkpoint_path,
     filled,
 )
-from tuner.cli.errors import DONE, gathered
 
 if TYPE_CHECKING:
     from rich.table import Table

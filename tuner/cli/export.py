@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from tuner.cli.command import Command, add_study_options, filled, one_of
 from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.options import Command, add_study_options, filled, one_of
 
 _STANDARD_OUTPUT = "-"
 # Spreadsheets take UTF-8 that does not begin with it for another encoding, and Khmer for noise.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tuner.cli.command import Command, Unusable, suggestion
+from tuner.cli.options import Command, Unusable, suggestion
 
 PROGRAM = "khmer-tuner"
 

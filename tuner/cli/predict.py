@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import (
+from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
+from tuner.cli.options import (
     Command,
     add_checkpoint_option,
     add_device_option,
@@ -16,7 +17,6 @@ from tuner.cli.command import (
     checkpoint_path,
     filled,
 )
-from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading

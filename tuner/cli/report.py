@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from tuner.cli.command import Command, add_study_options, filled
 from tuner.cli.errors import DONE, tell
+from tuner.cli.options import Command, add_study_options, filled
 
 # A report may take the place of an older one, and of nothing else.
 _OWN_MARK = b'<meta name="generator" content="khmer-ocr-tuner report">'

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import (
+from tuner.cli.existing_study import reopened_problems, work_on
+from tuner.cli.options import (
     Command,
     add_device_option,
     add_json_option,
@@ -15,7 +16,6 @@ from tuner.cli.command import (
     add_until_targets_option,
     add_workers_option,
 )
-from tuner.cli.reopened import reopened_problems, work_on
 
 if TYPE_CHECKING:
     from tuner.session.session import Session

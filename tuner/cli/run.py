@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.command import (
+from tuner.cli.errors import DONE, FAILED, gathered
+from tuner.cli.options import (
     LARGEST_SEED,
     MOST_TRIALS,
     Command,
@@ -23,7 +24,6 @@ from tuner.cli.command import (
     search_request,
     whole_number,
 )
-from tuner.cli.errors import DONE, FAILED, gathered
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
@@ -93,7 +93,7 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Train, or show what would be trained."""
-    from tuner.cli.displays import display_of_run
+    from tuner.cli.display_factory import display_of_run
     from tuner.hyperparameter_tuner import HyperparameterTuner
 
     file, experiments = _load(options)

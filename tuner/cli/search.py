@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from tuner.cli.command import (
+from tuner.cli.existing_study import reopened_problems, work_on
+from tuner.cli.options import (
     MOST_TRIALS,
     Command,
     add_device_option,
@@ -20,7 +21,6 @@ from tuner.cli.command import (
     seconds,
     whole_number,
 )
-from tuner.cli.reopened import reopened_problems, work_on
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

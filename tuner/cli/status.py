@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.command import Command, add_json_option, add_study_options
 from tuner.cli.errors import DONE
+from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
     from studies import DiskUse, StudyStatus

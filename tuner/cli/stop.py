@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import Command, add_json_option, add_study_options
 from tuner.cli.errors import DONE
+from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
     import optuna

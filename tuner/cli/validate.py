@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.command import Command, filled
 from tuner.cli.errors import DONE
+from tuner.cli.options import Command, filled
 
 if TYPE_CHECKING:
     from search_spaces import Parameter, SearchSpace, YamlDocument

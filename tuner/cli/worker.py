@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.cli.command import Command, add_device_option, add_metadata_option, add_study_options
-from tuner.cli.reopened import reopened_problems
+from tuner.cli.existing_study import reopened_problems
+from tuner.cli.options import Command, add_device_option, add_metadata_option, add_study_options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train trials of the study until nothing is left that nobody works on, or until it is stopped."""
-    from tuner.cli.displays import display_of_run
+    from tuner.cli.display_factory import display_of_run
     from tuner.cli.errors import DONE
-    from tuner.cli.reopened import open_session
+    from tuner.cli.existing_study import open_session
     from tuner.session.run_options import Limits, Scope
     from tuner.workers.loop import work
 

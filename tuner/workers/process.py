@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-CHILD = "tuner.cli.child"
+CHILD = "tuner.cli.worker_main"
 _SECONDS_TO_STOP = 8.0
 
 

@@ -20,7 +20,7 @@ from studies import StatusRow, load_study, study_status
 from tuner import ExperimentFailedError, HyperparameterTuner
 from tuner.cli import stop
 from tuner.cli.errors import resume_hint
-from tuner.cli.reopened import exit_code
+from tuner.cli.existing_study import exit_code
 from tuner.display import Display
 from tuner.session.run_options import Limits
 from tuner.session.session import Session

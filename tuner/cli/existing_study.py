@@ -44,7 +44,7 @@ def open_session(options: argparse.Namespace, display: Display) -> Session:
 
 def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], limits: Limits) -> int:
     """Open the study, prepare it, train what it owes and write its results; return the exit code."""
-    from tuner.cli.displays import display_of_run
+    from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import Scope
     from tuner.workers.run_study import run_study
 

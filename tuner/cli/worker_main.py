@@ -49,7 +49,7 @@ def _work(orders: dict[str, Any]) -> None:
     import torch
 
     from search_spaces import TrainingConfig
-    from tuner.cli.displays import logged_as_notes
+    from tuner.cli.display_factory import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
     from tuner.session.run_options import Limits, Scope
