@@ -18,7 +18,7 @@ import pytest
 
 from studies import StatusRow, load_study, study_status
 from tuner import ExperimentFailedError, HyperparameterTuner
-from tuner.cli import stop
+from tuner.cli.commands import stop
 from tuner.cli.errors import resume_hint
 from tuner.cli.existing_study import exit_code
 from tuner.display import Display

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli import report
+from tuner.cli.commands import report
 
 
 def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import ConfigurationError
-from tuner.cli import dashboard as dashboard_command
+from tuner.cli.commands import dashboard as dashboard_command
 
 LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows the study khmer-ocr; Ctrl-C ends it\n")
 

@@ -1,0 +1,1 @@
+"""The commands of ``khmer-tuner``, one module each."""
