@@ -51,7 +51,7 @@ WATCHED = (
     Watched(
         "pictures",
         (
-            "tuner.training.illustrations.Illustrator.draw",
+            "tuner.training.plots.illustrations.Illustrator.draw",
             "tuner.training.recorder.Recorder.pictures",
             "tuner.session.dashboard_updates.TrialPage.show",
         ),

@@ -19,7 +19,7 @@ from studies import (
 )
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
-from tuner.training.illustrations import Pictures
+from tuner.training.plots.illustrations import Pictures
 from tuner.training.recorder import CONFIG_FILE, config_yaml
 
 log = logging.getLogger(__name__)

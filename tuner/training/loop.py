@@ -19,9 +19,9 @@ from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.illustrations import Illustrator, Pictures
 from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
+from tuner.training.plots.illustrations import Illustrator, Pictures
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import Training
 from tuner.training.validation import SplitScore

@@ -15,7 +15,7 @@ import yaml
 
 from search_spaces import TrainingConfig
 from tuner.training.history import EpochMetrics
-from tuner.training.illustrations import Pictures
+from tuner.training.plots.illustrations import Pictures
 from tuner.training.tensorboard_run import TensorBoardRun
 
 log = logging.getLogger(__name__)

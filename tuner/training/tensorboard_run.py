@@ -16,8 +16,8 @@ from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from tuner.training.event_file import EventFile
 from tuner.training.history import METRIC_NAMES, EpochMetrics
-from tuner.training.illustrations import Pictures
 from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS
+from tuner.training.plots.illustrations import Pictures
 
 TAGS = {
     "train_loss": "loss/train",

@@ -13,7 +13,7 @@ from studies import OutputFolder, load_study, trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.training import illustrations
+from tuner.training.plots import illustrations
 
 WriteConfig = Callable[..., Path]
 MakeWatcher = Callable[..., Any]

@@ -17,7 +17,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import PAD
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.illustrations import Pictures
+from tuner.training.plots.illustrations import Pictures
 from tuner.training.recorder import log_file
 from tuner.training.tensorboard_run import TAGS
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from search_spaces import TrainingConfig
-from tuner.training import illustrations
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.history import TrainingResult
-from tuner.training.illustrations import Pictures
+from tuner.training.plots import illustrations
+from tuner.training.plots.illustrations import Pictures
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from tuner.training.plots.canvas import FAINT, INK, Canvas
 
 from tuner.data.vocabulary import DIGITS
+from tuner.training.plots.canvas import FAINT, INK, Canvas
 
 _CELL, _LEFT, _TOP, _MARGIN = 44, 84, 84, 12
 _RIGHT_COLOR, _WRONG_COLOR = np.array([37, 99, 235]), np.array([220, 38, 38])

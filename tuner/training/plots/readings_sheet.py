@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from tuner.training.plots.canvas import FAINT, GREEN, GRID, RED, Canvas
 
 from tuner.data.vocabulary import decode_label
+from tuner.training.plots.canvas import FAINT, GREEN, GRID, RED, Canvas
 
 MOST_SHOWN = 24
 _COLUMNS = 4

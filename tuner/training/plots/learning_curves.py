@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.training.plots.canvas import BLUE, FAINT, GREEN, GRID, INK, ORANGE, Canvas, Point
-
 from tuner.training.history import EpochMetrics
+from tuner.training.plots.canvas import BLUE, FAINT, GREEN, GRID, INK, ORANGE, Canvas, Point
 
 _WIDTH, _HEIGHT = 960, 360
 _TOP, _BOTTOM, _LEFT, _RIGHT = 52, 44, 62, 18
