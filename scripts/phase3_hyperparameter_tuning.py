@@ -6,7 +6,7 @@ Example: python scripts/phase3_hyperparameter_tuning.py --experiments conservati
 
 import sys
 
-from tuner.cli.main import main
+from tuner.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

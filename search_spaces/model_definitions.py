@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from search_spaces.diagnostics.diagnostics import Findings, nearest
 from search_spaces.diagnostics.diff import changes
-from search_spaces.diagnostics.validation import validated
-from search_spaces.experiments.schema import Section
+from search_spaces.diagnostics.validation import Section, validated
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 from search_spaces.yaml_reader.nodes import yaml_text

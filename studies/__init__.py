@@ -16,7 +16,7 @@ from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.sampling.distributions import suggest_all, to_distribution
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
-from studies.status.disk_usage import DiskUse, disk_use
+from studies.status.disk_usage import DiskUse, disk_usage
 from studies.status.eta import TimeLeft, seconds_left, time_left
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
@@ -122,7 +122,7 @@ __all__ = [
     "csv_text",
     "default_results_name",
     "default_storage_url",
-    "disk_use",
+    "disk_usage",
     "ended_records",
     "enqueue_presets",
     "final_state",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.main import COMMANDS
+from tuner.cli.commands import COMMANDS
 from tuner.cli.options import Command
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]

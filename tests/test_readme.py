@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import make_url
 
 from studies.storage.url import without_password
-from tuner.cli.main import COMMANDS
+from tuner.cli.commands import COMMANDS
 from tuner.cli.parser import parse
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]

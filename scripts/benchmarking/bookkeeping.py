@@ -89,7 +89,7 @@ def measure(plan: Plan) -> Figures:
 
 def work_on(output: str, trials: int) -> Figures:
     """Let the program train some of a study's trials, in this process; return medians over them."""
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     watch = Stopwatch()
     claims = 0

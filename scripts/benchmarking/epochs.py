@@ -107,7 +107,7 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
 
 def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
     """Train an experiment with the real command, in this process; the first epoch is not counted."""
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     settings = TrainingConfig(**config)
     folder = Path(place)

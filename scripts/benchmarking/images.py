@@ -90,7 +90,7 @@ def seconds_to_open(metadata: str, splits: list[str]) -> float:
 
 def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
     """Train epochs that end after so many batches, in this process; the last one counts for time, all for memory."""
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     settings = TrainingConfig(**config)
     folder = Path(place)

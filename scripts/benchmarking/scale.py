@@ -103,7 +103,7 @@ def _import() -> None:
 
 def _claim() -> None:
     """Be a worker that ends as soon as it has claimed a trial."""
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     def ending(next_claim: Callable[..., Any]) -> Callable[..., Any]:
         def claim_and_end(*arguments: Any) -> Any:

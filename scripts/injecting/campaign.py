@@ -134,7 +134,7 @@ def _results() -> list[str]:
 
 
 def _give(command: list[str]) -> int:
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     return main(command)
 

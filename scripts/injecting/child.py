@@ -40,7 +40,7 @@ def run_command(command: list[str], call: int, fault: Fault) -> int:
     Returns:
         The command's exit code.
     """
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     notes = Notes(Path())
     for target, moment in _MOMENTS.items():

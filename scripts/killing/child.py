@@ -39,7 +39,7 @@ class Orders:
 
 def obey(orders: Orders) -> int:
     """Do as ordered, in the working directory; return the command's exit code."""
-    from tuner.cli.main import main
+    from tuner.__main__ import main
 
     diary = Diary(Path(), orders.start)
     life = _Life(orders, diary)

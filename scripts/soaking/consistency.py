@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from killing.processes import HarnessError
 
-_SCHEMA = Path(__file__).parents[2] / "tests" / "studies" / "results_schema.json"
+_SCHEMA = Path(__file__).parents[2] / "tests" / "studies" / "export" / "results_schema.json"
 _ENDED = frozenset({"Complete", "Pruned", "Fail"})
 
 

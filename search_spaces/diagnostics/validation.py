@@ -19,6 +19,12 @@ _Homes = Mapping[str, tuple[str, ...]]
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 
 
+class Section(BaseModel):
+    """A mapping with known keys only, no conversion between types, and no infinite numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
 def validated(
     model: type[_Model],
     data: object,

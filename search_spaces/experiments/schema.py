@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from search_spaces.diagnostics.validation import Section
 from search_spaces.training_config import TrainingConfig
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
@@ -32,12 +33,6 @@ Monitor = Literal[
 _DEFAULT: Any = TrainingConfig()
 # Programs write (0.9, 0.999) where a file has [0.9, 0.999].
 _FROM_TUPLE = BeforeValidator(lambda value: list(value) if isinstance(value, tuple) else value)
-
-
-class Section(BaseModel):
-    """A mapping with known keys only, no conversion between types, and no infinite numbers."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelSection(Section):

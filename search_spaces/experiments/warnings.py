@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from search_spaces.diagnostics.diagnostics import Findings
-from search_spaces.experiments.schema import Experiment, Section, Targets
+from search_spaces.diagnostics.validation import Section
+from search_spaces.experiments.schema import Experiment, Targets
 from search_spaces.yaml_reader.nodes import KeyPath
 
 # Keys that only one type of scheduler or loss looks at.

@@ -10,8 +10,8 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from search_spaces.diagnostics.diagnostics import Findings, describe, nearest, suggest
-from search_spaces.diagnostics.validation import expected_text, kind_of, validated, validated_value
-from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Section
+from search_spaces.diagnostics.validation import Section, expected_text, kind_of, validated, validated_value
+from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
 from search_spaces.training_config import STUDY_FIELDS, WITHOUT_INFLUENCE

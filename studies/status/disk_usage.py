@@ -47,7 +47,7 @@ class DiskUse:
         return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
 
 
-def disk_use(folder: OutputFolder) -> DiskUse:
+def disk_usage(folder: OutputFolder) -> DiskUse:
     """Return how much room a study takes; what comes or goes meanwhile, or is not ours to read, may not count.
 
     Args:

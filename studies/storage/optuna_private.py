@@ -2,7 +2,7 @@
 
 Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor go on
 with a trial that another process began; it names artifacts by chance, and the dashboard reads all notes of a study to
-write one. `tests/studies/storage/test_optuna_private.py` and `test_trial_cache.py` fail if a new Optuna changes any of it.
+write one. `test_optuna_private.py` and `test_trial_cache.py` fail if a new Optuna changes any of it.
 """
 
 from __future__ import annotations

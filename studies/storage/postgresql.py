@@ -33,9 +33,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
-from studies.trials.record import ATTEMPTS
 
 log = logging.getLogger(__name__)
+
+# User attribute of a trial that the fence compares: only the worker of its latest attempt may write.
+ATTEMPTS = "attempts"
 
 # Each process has one connection for its locks, and of these seldom more than one.
 _MOST_CONNECTIONS = 3

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search_spaces.training_config import TrainingConfig
 from studies.storage.optuna_private import begin_waiting, continue_trial, take_over_running
 from studies.storage.output_folder import OutputFolder
+from studies.storage.postgresql import ATTEMPTS
 from studies.trials.leases import Lease, leases_of, this_worker
 from studies.trials.record import (
-    ATTEMPTS,
     CONFIG,
     Attempt,
     BegunAfter,

@@ -1,8 +1,8 @@
 """Leases: who works on which trial, as something that the dead cannot keep and the living do not lose.
 
 With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process dies, and a live
-process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`; a live process can lose
-that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
+process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`; a live process can
+lose that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
 seconds, in which a live process takes it back, and whoever was presumed dead is kept from writing by the fence of
 `studies.storage.postgresql`.
 """

@@ -13,13 +13,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
 from studies.storage.optuna_private import set_user_attributes
+from studies.storage.postgresql import ATTEMPTS
 
 KIND = "kind"
 EXPERIMENT_NAME = "experiment_name"
 CONFIG = "config"
 CONFIG_DIGEST = "config_digest"
 OUTSIDE_SPACE = "outside_space"
-ATTEMPTS = "attempts"
 WHY_ENDED = "why_ended"
 
 

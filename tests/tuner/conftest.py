@@ -248,7 +248,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def read_results() -> Callable[[Path], dict[str, Any]]:
     """Read a results file as strict JSON, after checking it against the schema written from the reference."""
-    schema = json.loads((Path(__file__).parents[1] / "studies" / "results_schema.json").read_text())
+    schema = json.loads((Path(__file__).parents[1] / "studies" / "export" / "results_schema.json").read_text())
 
     def read(path: Path) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)

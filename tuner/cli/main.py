@@ -11,25 +11,6 @@ import io
 import sys
 from collections.abc import Sequence
 
-from tuner.cli import (
-    best,
-    confirm,
-    dashboard,
-    data,
-    enqueue,
-    evaluate,
-    export,
-    predict,
-    report,
-    resume,
-    run,
-    search,
-    show,
-    status,
-    stop,
-    validate,
-    worker,
-)
 from tuner.cli.errors import (
     BAD_INPUT,
     DONE,
@@ -40,35 +21,17 @@ from tuner.cli.errors import (
     silence_stdout,
     tell,
 )
+from tuner.cli.options import Command
 from tuner.cli.parser import parse
 from tuner.signals import StopRequested, stop_on_signals
 
-COMMANDS = (
-    run.COMMAND,
-    search.COMMAND,
-    resume.COMMAND,
-    worker.COMMAND,
-    enqueue.COMMAND,
-    stop.COMMAND,
-    data.COMMAND,
-    validate.COMMAND,
-    status.COMMAND,
-    show.COMMAND,
-    export.COMMAND,
-    report.COMMAND,
-    dashboard.COMMAND,
-    best.COMMAND,
-    confirm.COMMAND,
-    predict.COMMAND,
-    evaluate.COMMAND,
-)
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what a command line says.
+def run_command_line(argv: Sequence[str], commands: Sequence[Command]) -> int:
+    """Run the command that a command line names.
 
     Args:
-        argv: The words after the program's name; those of this process if None.
+        argv: The arguments after the program's name.
+        commands: All commands.
 
     Returns:
         The exit code.
@@ -80,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: argparse.Namespace | None = None
     try:
         with stop_on_signals():
-            command, options = parse(sys.argv[1:] if argv is None else argv, COMMANDS)
+            command, options = parse(argv, commands)
             if problems := options.problems + command.problems(options):
                 return report_problems(problems, options)
             code = command.run(options)
@@ -96,7 +59,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NOBODY_LISTENS
     except Exception as error:
         return report_error(error, options)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from studies import OutputFolder
-from studies.status.status import disk_usage as disk_use
+from studies.status.disk_usage import disk_usage
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -30,14 +30,14 @@ def test_room_is_counted_by_what_it_is_taken_for(start: Start) -> None:
     fill(folder.path / "search_0001" / "tensorboard" / "steps" / "events", 60)
     fill(folder.path / "search_0001" / "logs" / "training.log", 9)
     fill(folder.path / "artifacts" / "checkpoints" / "a.png", 300)
-    before = disk_use(folder)
+    before = disk_usage(folder)
     assert (before.checkpoints, before.tensorboard, before.logs, before.artifacts) == (5700, 60, 9, 300)
     assert before.database == (folder.path / "study.db").stat().st_size
     assert before.used == size_of_all(folder.path)
     fill(folder.path / "search_0001" / "metrics.jsonl", 20)
     fill(folder.path / "checkpoints" / "my own notes", 1)  # of no trial
     fill(folder.path / "study.db-journal", 4)
-    after = disk_use(folder)
+    after = disk_usage(folder)
     assert (after.other - before.other, after.database - before.database) == (21, 4)
     assert after.used == size_of_all(folder.path)
 
@@ -47,14 +47,14 @@ def test_a_database_elsewhere_counts_and_what_links_lead_to_does_not(start: Star
     _, folder = start(path=tmp_path / "out", url=url)
     fill(tmp_path / "big" / "checkpoints" / "best.pt", 100_000)
     (folder.path / "linked").symlink_to(tmp_path / "big")
-    use = disk_use(folder)
+    use = disk_usage(folder)
     assert use.database == (tmp_path / "elsewhere.db").stat().st_size
     assert use.checkpoints == 0
     assert use.used - use.database == size_of_all(folder.path)
 
 
 def test_a_folder_that_is_not_there_yet_takes_nothing(tmp_path: Path) -> None:
-    use = disk_use(OutputFolder(tmp_path / "not" / "there"))
+    use = disk_usage(OutputFolder(tmp_path / "not" / "there"))
     assert use.used == 0
     assert use.free > 0
     assert not (tmp_path / "not").exists()
@@ -63,14 +63,14 @@ def test_a_folder_that_is_not_there_yet_takes_nothing(tmp_path: Path) -> None:
 def test_what_is_free_is_told_of_the_folders_disk(start: Start) -> None:
     _, folder = start()
     stat = os.statvfs(folder.path)
-    assert disk_use(folder).free == pytest.approx(stat.f_bavail * stat.f_frsize, rel=0.05)
+    assert disk_usage(folder).free == pytest.approx(stat.f_bavail * stat.f_frsize, rel=0.05)
 
 
 def test_a_folder_that_is_not_ours_to_read_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = start()
     (folder.path / "lost+found").mkdir()
     (folder.path / "lost+found" / "file").write_bytes(bytes(1000))
-    before, scandir = disk_use(folder), os.scandir
+    before, scandir = disk_usage(folder), os.scandir
 
     def refusing(path: str) -> Any:
         if path.endswith("lost+found"):
@@ -78,7 +78,7 @@ def test_a_folder_that_is_not_ours_to_read_does_not_count(start: Start, monkeypa
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert before.other - disk_use(folder).other == 1000
+    assert before.other - disk_usage(folder).other == 1000
 
 
 def test_files_that_go_away_meanwhile_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +96,4 @@ def test_files_that_go_away_meanwhile_do_not_matter(start: Start, monkeypatch: p
         return iter(entries)
 
     monkeypatch.setattr(os, "scandir", lose_one)
-    assert disk_use(folder).checkpoints == 7
+    assert disk_usage(folder).checkpoints == 7

@@ -223,8 +223,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, Output
 
 
 def tell(path: Path, *stories: str) -> tuple[optuna.Study, OutputFolder]:
-    command = [sys.executable, str(Path(__file__).with_name("light_worker.py")), "attempts", str(path), *stories]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(Path(__file__).parents[1] / "light_worker.py"), "attempts", str(path), *stories]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     return opened_for_work(path)

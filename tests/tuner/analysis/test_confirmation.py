@@ -14,10 +14,10 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import PrunerName, SearchRequest, ask_to_stop, load_study_for_changes
+from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import Contenders, find_contenders
 from tuner.analysis.confirmation import Confirmation, confirm
-from tuner.cli.main import main
 from tuner.display import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner
 from tuner.inference.reader import evaluate_split, load_reader

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner.cli.main import main
+from tuner.__main__ import main
 
 Cli = Callable[..., "Outcome"]
 

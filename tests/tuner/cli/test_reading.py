@@ -16,7 +16,7 @@ import pytest
 )
 def test_no_torch_is_loaded(argv, run_study):
     heavy = "{'torch', 'optuna', 'pydantic', 'rich', 'yaml'}" if "--help" in argv else "{'torch'}"
-    code = f"import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit({heavy} & set(sys.modules))"
+    code = f"import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit({heavy} & set(sys.modules))"
     words = [word.format(run_study.folder) for word in argv]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 1
@@ -27,7 +27,8 @@ def test_help_of_every_command_is_light():
     code = """
 import io, sys
 from contextlib import redirect_stdout
-from tuner.cli.main import COMMANDS, main
+from tuner.__main__ import main
+from tuner.cli.commands import COMMANDS
 for command in COMMANDS:
     with redirect_stdout(io.StringIO()) as told:
         assert main([command.name, "--help"]) == 0

@@ -77,7 +77,7 @@ def test_best_refuses_what_it_cannot_do(argv, told, cli, run_study, here, tree):
 
 
 def test_best_and_what_confirm_checks_need_no_torch(run_study):
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     for command in ("best", "confirm"):  # the study has one completed experiment: confirm refuses it
         argv = [sys.executable, "-c", code, command, "--output-dir", run_study.folder]
         assert subprocess.run(argv, capture_output=True).returncode == 0

@@ -14,7 +14,7 @@ import pytest
 
 from studies import SearchRequest, load_study, study_status
 from tuner import HyperparameterTuner
-from tuner.cli.main import main
+from tuner.__main__ import main
 from tuner.display import Display
 from tuner.signals import StopRequested, stop_on_signals
 

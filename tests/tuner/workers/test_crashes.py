@@ -24,7 +24,7 @@ from studies import (
     study_status,
 )
 from tuner import HyperparameterTuner
-from tuner.cli.main import main
+from tuner.__main__ import main
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]

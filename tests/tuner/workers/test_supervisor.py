@@ -19,7 +19,7 @@ import yaml
 
 from search_spaces import ConfigurationError, TrainingConfig, load_experiments
 from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
-from tuner.cli.main import main
+from tuner.__main__ import main
 from tuner.display import Display
 from tuner.session.location import StudyPlace
 from tuner.session.run_options import Limits, Scope

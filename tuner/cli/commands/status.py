@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Print the trials of the study and what it owes; it is only read."""
-    from studies import load_study
-    from studies.status.status import disk_usage as disk_use
+    from studies import disk_usage, load_study
     from tuner.display.look import look_at_study
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    status, disk = look_at_study(study, folder), disk_use(folder)
+    status, disk = look_at_study(study, folder), disk_usage(folder)
     if options.json:
         print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
     else:

@@ -57,7 +57,7 @@ def test_it_serves_the_study_until_a_signal_ends_it(run_study, tree, signum, cod
 
 
 def test_no_torch_is_loaded_and_debug_tells_of_requests(run_study):
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); print({'torch'} & set(sys.modules))"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); print({'torch'} & set(sys.modules))"
     with dashboard(run_study.folder, "--debug", code=code) as (process, url):
         get(url + "/api/studies/1?after=0")
         process.send_signal(signal.SIGINT)

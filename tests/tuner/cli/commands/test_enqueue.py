@@ -200,7 +200,7 @@ def test_a_dataset_elsewhere_must_be_the_same(cli, begun, tiny_dataset):
 
 def test_neither_torch_is_loaded_nor_anything_trained(begun, write_config):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["enqueue", "--config", str(more), "--trials", "1"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")

@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(cli, tmp_
 
 @pytest.mark.parametrize("form", ["csv", "epochs-csv"])
 def test_no_torch_is_loaded(run_study, form):
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["export", "--output-dir", str(run_study.folder), "--format", form, "--results-file", "-"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

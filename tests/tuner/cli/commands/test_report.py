@@ -79,7 +79,7 @@ def test_without_its_study_nothing_is_written(argv, cli, run_study):
 
 
 def test_no_torch_is_loaded(run_study, here):
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     words = ["report", "--output-dir", str(run_study.folder)]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0

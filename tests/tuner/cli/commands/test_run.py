@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studies import DEFAULT_STUDY_NAME
-from tuner.cli.main import main
+from tuner.__main__ import main
 
 
 def test_a_failed_experiment_gives_exit_code_1_and_the_next_one_runs(run_study):
@@ -96,7 +96,7 @@ def test_the_storage_variable_is_used_and_named_when_it_is_wrong(cli, write_conf
 
 @pytest.mark.parametrize("command", [["-m", "tuner", "run"], ["scripts/phase3_hyperparameter_tuning.py"]])
 def test_other_ways_to_the_same_command(command, run_study, tmp_path):
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     done = subprocess.run(
         [sys.executable, *command, *run_study.run_again[1:], "--dry-run"], capture_output=True, text=True, cwd=root
     )

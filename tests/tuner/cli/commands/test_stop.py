@@ -172,7 +172,7 @@ def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, w
 
 def test_no_torch_is_loaded_and_nothing_but_the_study_changes(run_study, copy_of_the_study, tree):
     before = tree(copy_of_the_study).keys()
-    code = "import sys; from tuner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["stop", "--output-dir", str(copy_of_the_study)]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

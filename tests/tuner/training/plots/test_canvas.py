@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from tuner.training.plots.canvas import Canvas
-from tuner.training.plots.learning_curves import nice_step
 
 from tuner.data.vocabulary import DIGITS
+from tuner.training.plots.canvas import Canvas
+from tuner.training.plots.learning_curves import nice_step
 
 
 def pixels(canvas: Canvas) -> npt.NDArray[np.uint8]:
