@@ -15,7 +15,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.yaml_reader.nodes import KeyPath, compose, plain_data
 from search_spaces.yaml_reader.text import read_source, syntax_text
 
-PACKAGE_FOLDER = Path(__file__).parent
+PACKAGE_FOLDER = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from studies import BegunAfter, OutputFolder, claim_next, enqueue_presets, is_co
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
-from studies.study.lifecycle import presets as presets_module
+from studies.study import presets as presets_module
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

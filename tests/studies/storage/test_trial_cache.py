@@ -21,10 +21,10 @@ from studies import (
     ask_for_search,
     claim_next,
     load_study,
-    trial_cache,
     unclaimed_trials,
 )
 from studies.sampling.pruning import value_to_keep_up_with
+from studies.storage import trial_cache
 from studies.storage.optuna_private import rdb_storage
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]

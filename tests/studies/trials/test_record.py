@@ -21,8 +21,8 @@ from studies import (
     read_record,
     record_outcome,
     retry_failed_presets,
-    trial_record,
 )
+from studies.trials import record as trial_record
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

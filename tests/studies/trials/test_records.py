@@ -18,12 +18,12 @@ from studies import (
     latest_records,
     own_records,
     records_not_kept,
-    study_records,
     study_status,
     top_up,
     trial_rows,
     unclaimed_trials,
 )
+from studies.trials import records as study_records
 from studies.trials.record import TrialRecord, read_record
 from studies.trials.records import own_trials, trials_and_records
 
