@@ -46,7 +46,7 @@ PARTS: dict[str, Any] = {
     "runners": runners,
     "cuda": cuda,
 }
-DONE, FAILED, BAD_INPUT = 0, 1, 2
+SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
   python scripts/benchmark.py                               all of it, in a quarter of an hour
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (ConfigurationError, DataLoaderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return INVALID_INPUT
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -145,7 +145,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
             console.print(table)
             console.print()
     console.print(f"all figures: {options.json}")
-    return FAILED if any("error" in figures for figures in report["parts"].values()) else DONE
+    return FAILED if any("error" in figures for figures in report["parts"].values()) else SUCCESS
 
 
 def _figures(name: str, plan: Plan) -> Figures:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from search_spaces.diagnostics.diagnostics import Findings, nearest
+from search_spaces.diagnostics.diagnostics import Diagnostics, nearest
 from search_spaces.diagnostics.diff import changes
 from search_spaces.diagnostics.validation import Section, validated
 from search_spaces.training_config import TrainingConfig
@@ -60,13 +60,13 @@ def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
         ConfigurationError: If it has another shape or its definitions are wrong; all problems at once.
     """
     document = load_yaml(resolve_config_path(path))
-    findings = Findings(document)
+    diagnostics = Diagnostics(document)
     definitions = {
         str(name): definition
-        for name, data in _entries(document, findings).items()
-        if (definition := _definition(name, data, findings)) is not None
+        for name, data in _entries(document, diagnostics).items()
+        if (definition := _definition(name, data, diagnostics)) is not None
     }
-    findings.raise_problems()
+    diagnostics.raise_problems()
     return definitions
 
 
@@ -106,16 +106,16 @@ def definitions_yaml(definitions: Mapping[str, ModelDefinition]) -> str:
     return f"# The networks of a study, as they were when it began.\n{yaml_text({'models': models})}"
 
 
-def _entries(document: YamlDocument, findings: Findings) -> dict[object, object]:
+def _entries(document: YamlDocument, diagnostics: Diagnostics) -> dict[object, object]:
     data = document.data
     expected = "a mapping of model names to definitions is expected"
     if "models" not in data:
-        findings.problem_text(*_no_models(data))
+        diagnostics.problem_text(*_no_models(data))
         return {}
     models = data["models"]
     if isinstance(models, dict) and models:
         return models
-    findings.problem(("models",), models, expected, f"write, for example, {_EXAMPLE}")
+    diagnostics.problem(("models",), models, expected, f"write, for example, {_EXAMPLE}")
     return {}
 
 
@@ -141,8 +141,8 @@ def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
     return ("models",), f"missing; a mapping of model names to definitions is expected; {remedy}"
 
 
-def _definition(name: object, data: object, findings: Findings) -> ModelDefinition | None:
+def _definition(name: object, data: object, diagnostics: Diagnostics) -> ModelDefinition | None:
     if not isinstance(name, str):
-        findings.problem_text(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
+        diagnostics.problem_text(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
         return None
-    return validated(ModelDefinition, data, ("models", name), findings)
+    return validated(ModelDefinition, data, ("models", name), diagnostics)

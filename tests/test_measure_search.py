@@ -24,7 +24,7 @@ def test_a_small_measurement_prints_its_tables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for pruner in ("none", "quantile"):
         status = study_status(*load_study(tmp_path / f"{pruner}_seed3"))
-        assert (status.counts["completed"], status.owed) == (4, 0)
+        assert (status.counts["completed"], status.pending) == (4, 0)
         assert re.search(rf"^ +3  {pruner} +2 ", done.stdout, re.MULTILINE)
     assert "saved" in done.stdout
     assert "gain char / seq" in done.stdout

@@ -23,9 +23,9 @@ from studies import (
     render_results,
 )
 from tuner.display import Display
-from tuner.session.location import StudyPlace
+from tuner.session.location import StudyLocation
 from tuner.session.output_paths import check_results_path, timestamp
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space, with_overrides
 from tuner.workers.auto_count import WorkerCount
@@ -180,7 +180,7 @@ class HyperparameterTuner:
         check_search(search)
         first = next(iter(experiments.values()))
         session = Session.open(
-            StudyPlace(self._output_dir, self._study_name, self._storage, first.device),
+            StudyLocation(self._output_dir, self._study_name, self._storage, first.device),
             experiments,
             file.targets,
             file_order=list(file.experiments),
@@ -190,8 +190,8 @@ class HyperparameterTuner:
             space=load_space(self._space_file, first),
             search=search,
         )
-        scope = Scope(frozenset(experiments), search=search.at_least > 0)
-        limits = Limits(until_targets=self._until_targets)
+        scope = TrialFilter(frozenset(experiments), search=search.at_least > 0)
+        limits = StopConditions(until_targets=self._until_targets)
         self._results = run_study(session, scope, limits, workers=self._workers, results_file=self._results_file)
-        self.stopped = session.stop_asked
+        self.stopped = session.stop_requested
         return self._results

@@ -23,7 +23,7 @@ _WAITING = 20
 
 PER_EPOCH = (
     Watched("report", ("optuna.trial.Trial.report",), opaque=True),
-    Watched("prune decision", ("studies.sampling.pruning.Pruning.is_hopeless",), opaque=True),
+    Watched("prune decision", ("studies.sampling.pruning.Pruning.should_prune",), opaque=True),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
@@ -32,7 +32,7 @@ PER_TRIAL = (
     Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
     Watched(
         "notes and artifacts",
-        tuple(f"tuner.session.dashboard_updates.TrialPage.{name}" for name in ("begin", "show", "end")),
+        tuple(f"tuner.session.dashboard_updates.DashboardUpdates.{name}" for name in ("begin", "show", "end")),
         opaque=True,
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
@@ -43,13 +43,16 @@ PER_TRIAL = (
     ),
     Watched(
         "look at the study",
-        ("tuner.session.status_poller.StudyFeed.tell_after_trial", "tuner.session.status_poller.StudyFeed.tell_if_due"),
+        (
+            "tuner.session.status_poller.StatusPoller.poll_after_trial",
+            "tuner.session.status_poller.StatusPoller.poll_if_due",
+        ),
         opaque=True,
     ),
 )
 # What a training needs before its first epoch and after its last, whoever keeps it.
 SET_UP = (
-    Watched("network and optimizer", ("tuner.training.training_state.Training.begin",), opaque=True),
+    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
     Watched(
         "open and close logs",
         tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),

@@ -53,7 +53,7 @@ WATCHED = (
         (
             "tuner.training.plots.illustrations.Illustrator.draw",
             "tuner.training.recorder.Recorder.pictures",
-            "tuner.session.dashboard_updates.TrialPage.show",
+            "tuner.session.dashboard_updates.DashboardUpdates.show",
         ),
         opaque=True,
     ),
@@ -61,9 +61,9 @@ WATCHED = (
         "study",
         (
             "optuna.trial.Trial.report",
-            "studies.sampling.pruning.Pruning.is_hopeless",
-            "tuner.session.dashboard_updates.TrialPage.epoch_ended",
-            "tuner.session.status_poller.StudyFeed.tell_if_due",
+            "studies.sampling.pruning.Pruning.should_prune",
+            "tuner.session.dashboard_updates.DashboardUpdates.epoch_ended",
+            "tuner.session.status_poller.StatusPoller.poll_if_due",
         ),
         opaque=True,
     ),

@@ -23,7 +23,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.device import amp_dtype
 from tuner.training.epoch import train_step
 from tuner.training.out_of_memory import keep_freed_memory
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 
 _WARM_UP_STEPS = 4
 _ROUNDS = 3
@@ -48,7 +48,7 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     device = torch.device(config.device)
     data = TrainingData.of(config, cache, device)
-    training = Training.begin(config, steps_per_epoch=len(data.train))
+    training = TrainingState.begin(config, steps_per_epoch=len(data.train))
     if device.type == "cpu":
         keep_freed_memory()
     training.model.train()
@@ -91,7 +91,7 @@ def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth
     }
 
 
-def _step_seconds(training: Training, batches: list[Any]) -> float:
+def _step_seconds(training: TrainingState, batches: list[Any]) -> float:
     wait = waiting_for(training.device)
     best = float("inf")
     for _ in range(_ROUNDS):
@@ -104,7 +104,7 @@ def _step_seconds(training: Training, batches: list[Any]) -> float:
     return best
 
 
-def _kernel_seconds(training: Training, batches: list[Any]) -> tuple[dict[str, float], float]:
+def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[str, float], float]:
     """Return seconds of each kind of kernel, what passes outside of them among it, and of all while profiling."""
     on_device = training.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
@@ -126,7 +126,7 @@ def _kernel_seconds(training: Training, batches: list[Any]) -> tuple[dict[str, f
     return {**seconds, OUTSIDE: wall - sum(seconds.values())}, wall
 
 
-def _operations(training: Training, batch: Any) -> tuple[Counter[str], Counter[str]]:
+def _operations(training: TrainingState, batch: Any) -> tuple[Counter[str], Counter[str]]:
     """Return the floating-point operations and the bytes read and written by each kind of kernel in a step."""
     with FlopCounterMode(display=False) as counted, _Traffic() as traffic:
         train_step(training, batch)

@@ -23,13 +23,13 @@ from studies import (
     OutputFolder,
     SamplerName,
     SearchRequest,
-    StudyTerms,
+    StudyInvariants,
     TrialKind,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
-    claim_of_budget,
+    claim_with_top_up,
     create_or_join_study,
     enqueue_presets,
     open_storage,
@@ -114,20 +114,20 @@ def _create(place: str, url: str, presets: int, searches: int) -> None:
         study, folder, {name: TrainingConfig(experiment_name=name, batch_size=16 + n) for n, name in enumerate(names)}
     )
     if searches:
-        ask_for_search(study, folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=searches))
+        add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=searches))
 
 
 def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
     folder = OutputFolder(place)
     models = load_model_definitions(TrainingConfig().model_config_path)
-    terms = StudyTerms(
+    invariants = StudyInvariants(
         monitor=TrainingConfig().early_stopping_monitor,
         mode=TrainingConfig().early_stopping_mode,
         seed=_SEED,
         dataset={"fingerprint": "none"},
         models={name: model.model_dump(mode="json") for name, model in models.items()},
     )
-    return create_or_join_study(open_storage(url), _NAME, folder, terms), folder
+    return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder
 
 
 def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[str, float]], object]) -> None:
@@ -137,7 +137,7 @@ def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[s
     ready.wait()
     trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
     with _counted() as counts:
-        while (claim := claim_of_budget(study, folder, partial(claim_next, study, folder))) is not None:
+        while (claim := claim_with_top_up(study, folder, partial(claim_next, study, folder))) is not None:
             _train(claim)
             trials, ended = trials + 1, time.monotonic()
     tell({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})

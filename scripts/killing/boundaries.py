@@ -181,7 +181,7 @@ BOUNDARIES = (
     _renaming("model_config.yaml", Phase.BEGIN),
     Boundary("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
     Boundary("search trial enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("search")),
-    Boundary("claim", Phase.WORK, "studies.trials.claims.begin_waiting"),
+    Boundary("claim", Phase.WORK, "studies.trials.claims.claim_waiting"),
     Boundary("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
     Boundary(TAKE_OVER, Phase.WORK, "studies.trials.claims.take_over_running"),
     Boundary(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),

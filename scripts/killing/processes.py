@@ -39,7 +39,7 @@ _POLL_S = 0.002
 _LAST_LINES = 12
 _COULD_NOT_START = 70
 
-_stop_asked = False
+_stop_requested = False
 
 # Exit codes of a harness: nothing differs, something does, it could not do its work, it was stopped.
 EQUAL, DIFFERENT, UNKNOWN, STOPPED = 0, 1, 2, 130
@@ -102,14 +102,14 @@ def run_harness(
 
 # `tuner.signals` has a thread for this, and a process that is forked from must have one alone: see `prepare`.
 def _stop(signum: int, frame: FrameType | None) -> None:
-    global _stop_asked
-    _stop_asked = True
+    global _stop_requested
+    _stop_requested = True
     raise KeyboardInterrupt
 
 
 def _raise_if_stop_asked() -> None:
     """Raise the interrupt once more: Python swallows what happens to be raised in a destructor or a hook of a fork."""
-    if _stop_asked:
+    if _stop_requested:
         raise KeyboardInterrupt
 
 

@@ -33,9 +33,9 @@ class Survey:
     @property
     def is_at_the_limit(self) -> bool:
         """Whether the program trains a trial in smaller passes, to other bits, if one more process dies at it."""
-        from studies import DEATHS_TO_BE_CAREFUL
+        from studies import CRASHES_BEFORE_SMALLER_PASSES
 
-        return self.deaths >= DEATHS_TO_BE_CAREFUL - 1
+        return self.deaths >= CRASHES_BEFORE_SMALLER_PASSES - 1
 
 
 def survey(folder: Path) -> Survey:
@@ -63,7 +63,7 @@ def _deaths(trial: Any) -> int:
 
     record = read_record(trial)
     got_on = record.attempts[-1].epochs != len(trial.intermediate_values)
-    return 1 if got_on else record.deaths_in_a_row + 1
+    return 1 if got_on else record.consecutive_crashes + 1
 
 
 def _is_trained(trial: Any) -> bool:

@@ -100,7 +100,7 @@ class Cycle:
             story.problems.append(f"still alive: {', '.join(map(str, left))}")
             kill_processes_in(self._folder)
         if is_complete:
-            story.problems += self._findings()
+            story.problems += self._diagnostics()
         story.seconds = time.monotonic() - begun_s
         if not story.problems:
             shutil.rmtree(self._folder)
@@ -170,14 +170,14 @@ class Cycle:
         if after.trials > self._small.trials:
             yield f"{name} left {after.trials} trials, more than the study is to have"
 
-    def _findings(self) -> Iterator[str]:
+    def _diagnostics(self) -> Iterator[str]:
         """Yield what is wrong with what the study has left behind."""
         story, folder = self._story, self._folder
         story.folder_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         try:
-            findings = in_fork(examine, self._small, folder)
-            story.trials, story.epochs, story.careful = findings.trials, findings.epochs, len(findings.careful)
-            yield from findings.problems
+            diagnostics = in_fork(examine, self._small, folder)
+            story.trials, story.epochs, story.careful = diagnostics.trials, diagnostics.epochs, len(diagnostics.careful)
+            yield from diagnostics.problems
             yield from results_problems(folder)
             for retrained in in_forks(train_again, [(folder, share, WORKERS) for share in range(WORKERS)]):
                 story.again += retrained.trials

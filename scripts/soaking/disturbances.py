@@ -89,11 +89,11 @@ class Disturber:
             self._do(kind)
 
     def _possible(self, state: Survey) -> Iterator[Kind]:
-        from studies import DEATHS_TO_BE_CAREFUL
+        from studies import CRASHES_BEFORE_SMALLER_PASSES
 
         has_workers = bool(self._training.workers())
         # What kills process after process in one epoch is trained to other bits, and given up in the end.
-        may_kill = state.deaths < DEATHS_TO_BE_CAREFUL
+        may_kill = state.deaths < CRASHES_BEFORE_SMALLER_PASSES
         is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
         listens = bool(self._training.said) and is_far_from_its_end
         conditions = {

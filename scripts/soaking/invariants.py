@@ -20,7 +20,7 @@ _FRESH = "fresh.json"
 
 
 @dataclass
-class Findings:
+class Diagnostics:
     """What a study has left behind.
 
     Attributes:
@@ -36,7 +36,7 @@ class Findings:
     careful: list[str] = field(default_factory=list)
 
 
-def examine(small: SmallStudy, folder: Path) -> Findings:
+def examine(small: SmallStudy, folder: Path) -> Diagnostics:
     """Look at a complete study; for a process of its own.
 
     Args:
@@ -47,17 +47,17 @@ def examine(small: SmallStudy, folder: Path) -> Findings:
 
     study, output = load_study(folder / OUTPUT)
     trials, records = study.get_trials(deepcopy=False), own_records(study)
-    findings = Findings(trials=len(trials))
-    findings.problems += _plan_problems(small, trials, records)
+    diagnostics = Diagnostics(trials=len(trials))
+    diagnostics.problems += _plan_problems(small, trials, records)
     for trial, record in zip(trials, records, strict=False):
         lines = _metrics(output.trial_dir(record.experiment_name))
-        findings.epochs += len(lines)
-        findings.problems += _end_problems(record)
-        findings.problems += _epoch_problems(trial, record, lines, study.direction.name)
-    findings.careful = [record.experiment_name for record in records if not can_be_trained_again(record)]
-    findings.problems += _file_problems(folder)
-    findings.problems += _told_problems(study, folder)
-    return findings
+        diagnostics.epochs += len(lines)
+        diagnostics.problems += _end_problems(record)
+        diagnostics.problems += _epoch_problems(trial, record, lines, study.direction.name)
+    diagnostics.careful = [record.experiment_name for record in records if not can_be_trained_again(record)]
+    diagnostics.problems += _file_problems(folder)
+    diagnostics.problems += _told_problems(study, folder)
+    return diagnostics
 
 
 def results_problems(folder: Path) -> Iterator[str]:
@@ -86,13 +86,13 @@ def _plan_problems(small: SmallStudy, trials: Sequence[Any], records: Sequence[A
 
 def _end_problems(record: Any) -> Iterator[str]:
     """Yield what is wrong with why a trial ended."""
-    from studies import MOST_DEATHS, WhyEnded
+    from studies import MAX_CRASHES, WhyEnded
 
     name, outcome = record.experiment_name, record.outcome
     if outcome is None:
         yield f"{name} has no outcome"
-    elif outcome.why_ended is WhyEnded.CRASHED and record.deaths_in_a_row < MOST_DEATHS:
-        yield f"{name} was given up after {record.deaths_in_a_row} deaths in a row: {record.attempts}"
+    elif outcome.why_ended is WhyEnded.CRASHED and record.consecutive_crashes < MAX_CRASHES:
+        yield f"{name} was given up after {record.consecutive_crashes} deaths in a row: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"
 

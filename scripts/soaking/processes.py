@@ -55,14 +55,14 @@ class Training:
         """What it has printed so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, is_over: Callable[[float], bool] = lambda seconds: False) -> None:
+    def wait(self, should_stop: Callable[[float], bool] = lambda seconds: False) -> None:
         """Wait until it has ended, or something else is over; one that hangs is killed.
 
         Args:
-            is_over: Asked again and again, with the seconds since the wait began.
+            should_stop: Asked again and again, with the seconds since the wait began.
         """
         begun_s = time.monotonic()
-        while self.code is None and not is_over(time.monotonic() - begun_s):
+        while self.code is None and not should_stop(time.monotonic() - begun_s):
             time.sleep(_POLL_S)
             self.hung = self.hung or time.monotonic() - self._started_s > LONGEST_LIFE_S
             if self.hung:

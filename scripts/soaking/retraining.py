@@ -52,7 +52,7 @@ def can_be_trained_again(record: Any) -> bool:
     from studies import WhyEnded
 
     outcome = record.outcome
-    return outcome is not None and outcome.images_at_once is None and outcome.why_ended is not WhyEnded.CRASHED
+    return outcome is not None and outcome.micro_batch_size is None and outcome.why_ended is not WhyEnded.CRASHED
 
 
 def _differences(record: Any, output: Any, place: Path) -> str:
@@ -78,7 +78,7 @@ def _differences(record: Any, output: Any, place: Path) -> str:
         config,
         TrainingData.of(config, cache, device),
         place / record.experiment_name,
-        is_hopeless=lambda epoch, early_stopping: is_pruned and epoch == outcome.total_epochs,
+        should_prune=lambda epoch, early_stopping: is_pruned and epoch == outcome.total_epochs,
     )
     known, found = (
         _without_times(epochs) for epochs in (read_metrics(output.trial_dir(config.experiment_name)), result.history)

@@ -38,7 +38,7 @@ _OTHER_WORDS = {
 _PLAIN_KEY = re.compile(r"[^\s./:'\"\\]+")
 
 
-class Findings:
+class Diagnostics:
     """The problems, warnings and notes of one configuration, gathered so that all can be told at once."""
 
     def __init__(self, document: YamlDocument) -> None:

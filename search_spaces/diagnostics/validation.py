@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from search_spaces.diagnostics.diagnostics import Findings, nearest, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Homes = Mapping[str, tuple[str, ...]]
@@ -29,7 +29,7 @@ def validated(
     model: type[_Model],
     data: object,
     path: Sequence[str | int],
-    findings: Findings,
+    diagnostics: Diagnostics,
     homes: _Homes | None = None,
 ) -> _Model | None:
     """Return the data as a model, and record every problem in it.
@@ -40,7 +40,7 @@ def validated(
         model: The keys, types and ranges that are expected.
         data: What was read.
         path: The keys that lead to the data.
-        findings: Where problems go.
+        diagnostics: Where problems go.
         homes: For misplaced keys: the full names of the places where a key is valid.
 
     Returns:
@@ -51,7 +51,7 @@ def validated(
     except ValidationError as error:
         details = error.errors(include_url=False)
     for detail in details:
-        _record(detail, model, path, findings, homes or {})
+        _record(detail, model, path, diagnostics, homes or {})
     bad = {_key_path(detail["loc"]) for detail in details if detail["type"] != "invalid_key"}
     try:
         return model.model_validate({} if () in bad else _without(data, bad))
@@ -59,7 +59,7 @@ def validated(
         return None
 
 
-def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], findings: Findings) -> Any:
+def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], diagnostics: Diagnostics) -> Any:
     """Return a value as the field of a section would hold it, or None after recording what is wrong."""
     kind: Any = field.annotation
     constrained: Any = Annotated[kind, *field.metadata] if field.metadata else kind
@@ -67,7 +67,7 @@ def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], 
     try:
         return adapter.validate_python(value)
     except ValidationError:
-        findings.problem(path, value, expected_text(field), value_remedy(value, field))
+        diagnostics.problem(path, value, expected_text(field), value_remedy(value, field))
         return None
 
 
@@ -80,25 +80,25 @@ def _record(
     detail: ErrorDetails,
     model: type[BaseModel],
     path: Sequence[str | int],
-    findings: Findings,
+    diagnostics: Diagnostics,
     homes: _Homes,
 ) -> None:
     loc, value = detail["loc"], detail["input"]
     if detail["type"] == "invalid_key" or loc[-1:] == ("[key]",):
         where = (*path, *(str(key) for key in loc if key != "[key]"))
-        findings.problem_text(where, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
+        diagnostics.problem_text(where, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
         return
     where = (*path, *loc)
     owner, field = _field_at(model, loc)
     if detail["type"] == "extra_forbidden":
         remedy = _key_remedy(str(loc[-1]), list(owner.model_fields), homes)
-        findings.problem_text(where, f"unknown key; {remedy}")
+        diagnostics.problem_text(where, f"unknown key; {remedy}")
     elif field is None:
-        findings.problem(where, value, "a mapping of keys is expected", _mapping_remedy(value))
+        diagnostics.problem(where, value, "a mapping of keys is expected", _mapping_remedy(value))
     elif detail["type"] == "missing":
-        findings.missing(where, expected_text(field), "add it")
+        diagnostics.missing(where, expected_text(field), "add it")
     else:
-        findings.problem(where, value, expected_text(field), value_remedy(value, field))
+        diagnostics.problem(where, value, expected_text(field), value_remedy(value, field))
 
 
 def value_remedy(value: object, field: FieldInfo) -> str:

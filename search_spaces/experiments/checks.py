@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from search_spaces.diagnostics.diagnostics import Findings, describe, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, describe, suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD, Experiment
 from search_spaces.experiments.warnings import ExperimentWarnings, learning_rate_of
@@ -23,39 +23,39 @@ class ModelFiles:
         """Begin with none read."""
         self._read: dict[str, dict[str, ModelDefinition] | None] = {}
 
-    def definitions(self, path: str, key: KeyPath, findings: Findings) -> dict[str, ModelDefinition] | None:
+    def definitions(self, path: str, key: KeyPath, diagnostics: Diagnostics) -> dict[str, ModelDefinition] | None:
         """Return the definitions in a file, or None after recording why there are none."""
         if path not in self._read:
-            self._read[path] = self._load(path, key, findings)
+            self._read[path] = self._load(path, key, diagnostics)
         return self._read[path]
 
-    def _load(self, path: str, key: KeyPath, findings: Findings) -> dict[str, ModelDefinition] | None:
+    def _load(self, path: str, key: KeyPath, diagnostics: Diagnostics) -> dict[str, ModelDefinition] | None:
         try:
             return load_model_definitions(path)
         except FileNotFoundError as error:
-            findings.broken(key, str(error))
+            diagnostics.broken(key, str(error))
         except yaml.YAMLError as error:
-            findings.adopt([str(error)])
+            diagnostics.adopt([str(error)])
         except ConfigurationError as error:
-            findings.adopt(error.problems)
+            diagnostics.adopt(error.problems)
         return None
 
 
 class ExperimentCheck:
     """The rules that join keys of one experiment; one is left out where a key of it is wrong by itself."""
 
-    def __init__(self, experiment: Experiment, path: KeyPath, findings: Findings, models: ModelFiles) -> None:
+    def __init__(self, experiment: Experiment, path: KeyPath, diagnostics: Diagnostics, models: ModelFiles) -> None:
         """Prepare to check one experiment.
 
         Args:
             experiment: The experiment, with defaults in place of wrong values.
             path: The keys that lead to it.
-            findings: Where problems and notes go.
+            diagnostics: Where problems and notes go.
             models: Where model definitions come from.
         """
         self._experiment = experiment
         self._path = path
-        self._findings = findings
+        self._diagnostics = diagnostics
         self._models = models
 
     def run(self) -> None:
@@ -63,25 +63,27 @@ class ExperimentCheck:
         self._splits_differ()
         self._model_exists_and_fits_the_loss()
         self._floor_is_below_the_rate()
-        ExperimentWarnings(self._experiment, self._path, self._findings).run()
+        ExperimentWarnings(self._experiment, self._path, self._diagnostics).run()
 
     def _splits_differ(self) -> None:
         data = self._experiment.data
         if self._sound("data.train_split", "data.val_split") and data.train_split == data.val_split:
             key = "val_split" if "val_split" in data.model_fields_set else "train_split"
             rule = "training and validation need two different splits"
-            self._findings.problem(self._at(f"data.{key}"), data.val_split, rule, "name another split of the dataset")
+            self._diagnostics.problem(
+                self._at(f"data.{key}"), data.val_split, rule, "name another split of the dataset"
+            )
 
     def _model_exists_and_fits_the_loss(self) -> None:
         model = self._experiment.model
         if not self._sound("model.config_path"):
             return
-        definitions = self._models.definitions(model.config_path, self._at("model.config_path"), self._findings)
+        definitions = self._models.definitions(model.config_path, self._at("model.config_path"), self._diagnostics)
         if definitions is None or not self._sound("model.name"):
             return
         if model.name not in definitions:
             rule = f"a model defined in {model.config_path} is expected"
-            self._findings.problem(self._at("model.name"), model.name, rule, suggest(model.name, definitions))
+            self._diagnostics.problem(self._at("model.name"), model.name, rule, suggest(model.name, definitions))
         elif self._sound("training.loss_type"):
             self._loss_fits(definitions)
 
@@ -96,7 +98,7 @@ class ExperimentCheck:
             rule = f"the model {name!r} is no CTC model; write loss_type: crossentropy or focal{choice}"
         else:
             return
-        self._findings.problem_text(self._at("training.loss_type"), f"found {loss!r}{given}; {rule}")
+        self._diagnostics.problem_text(self._at("training.loss_type"), f"found {loss!r}{given}; {rule}")
 
     def _floor_is_below_the_rate(self) -> None:
         floor = self._experiment.scheduler.min_lr
@@ -104,16 +106,16 @@ class ExperimentCheck:
         if self._sound("scheduler.min_lr", key) and floor > rate:
             rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
             remedy = f"write, for example, {rate / 1000:g}"
-            self._findings.problem(self._at("scheduler.min_lr"), floor, rule, remedy)
+            self._diagnostics.problem(self._at("scheduler.min_lr"), floor, rule, remedy)
 
     def _at(self, key: str) -> KeyPath:
         return (*self._path, *key.split("."))
 
     def _sound(self, *keys: str) -> bool:
-        return all(self._findings.is_sound(self._at(key)) for key in keys)
+        return all(self._diagnostics.is_sound(self._at(key)) for key in keys)
 
 
-def check_agreement(experiments: Mapping[str, Experiment], findings: Findings) -> None:
+def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnostics) -> None:
     """Record every experiment that differs from the others in what a study has one of.
 
     The experiments of a file become trials of one study: they compete on one dataset, for one metric.
@@ -123,9 +125,9 @@ def check_agreement(experiments: Mapping[str, Experiment], findings: Findings) -
         values = {
             name: getattr(getattr(experiment, section), key)
             for name, experiment in experiments.items()
-            if findings.is_sound(("experiments", name, section, key))
+            if diagnostics.is_sound(("experiments", name, section, key))
         }
-        _check_one_value(experiments, section, key, values, findings)
+        _check_one_value(experiments, section, key, values, diagnostics)
 
 
 def _check_one_value(
@@ -133,7 +135,7 @@ def _check_one_value(
     section: str,
     key: str,
     values: Mapping[str, object],
-    findings: Findings,
+    diagnostics: Diagnostics,
 ) -> None:
     if len(set(values.values())) < 2:
         return
@@ -145,7 +147,7 @@ def _check_one_value(
         if value != usual:
             given = "" if key in getattr(experiments[name], section).model_fields_set else " (the default)"
             path = ("experiments", name, section, key)
-            findings.problem_text(path, f"found {describe(value)}{given}; {rule}; {remedy}")
+            diagnostics.problem_text(path, f"found {describe(value)}{given}; {rule}; {remedy}")
 
 
 def _few(names: list[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.diagnostics import Findings, nearest, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
@@ -103,23 +103,23 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
     """
     if not isinstance(config, dict):
         raise ConfigurationError(f"a configuration is a mapping, not {type(config).__name__}; {_EXAMPLE}")
-    findings = Findings(document or YamlDocument(config))
-    _note_unused_keys(config, findings)
-    targets = validated(Targets, config.get("targets", {}), ("targets",), findings)
-    experiments = _experiments(config, findings)
+    diagnostics = Diagnostics(document or YamlDocument(config))
+    _note_unused_keys(config, diagnostics)
+    targets = validated(Targets, config.get("targets", {}), ("targets",), diagnostics)
+    experiments = _experiments(config, diagnostics)
     models = ModelFiles()
     for name, experiment in experiments.items():
-        ExperimentCheck(experiment, ("experiments", name), findings, models).run()
-    check_agreement(experiments, findings)
-    warn_of_targets(targets or Targets(), findings)
-    findings.raise_problems()
+        ExperimentCheck(experiment, ("experiments", name), diagnostics, models).run()
+    check_agreement(experiments, diagnostics)
+    warn_of_targets(targets or Targets(), diagnostics)
+    diagnostics.raise_problems()
     return ExperimentFile(
         path=document.path if document else None,
         config=config,
         experiments={name: _training_config(name, experiment) for name, experiment in experiments.items()},
         targets=targets or Targets(),
-        warnings=findings.warnings,
-        notes=findings.notes,
+        warnings=diagnostics.warnings,
+        notes=diagnostics.notes,
     )
 
 
@@ -139,44 +139,44 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
         >>> create_training_config({"training": {"batch_size": 64}, "model": {"name": "small"}}).batch_size
         64
     """
-    findings = Findings(YamlDocument({}))
-    experiment = validated(Experiment, experiment_config, (), findings, HOMES) or Experiment()
+    diagnostics = Diagnostics(YamlDocument({}))
+    experiment = validated(Experiment, experiment_config, (), diagnostics, HOMES) or Experiment()
     name = experiment.experiment_name
     problem = None if name is None else name_problem(name)
     if problem:
-        findings.problem_text(("experiment_name",), f"found {name!r}; {problem}")
-    ExperimentCheck(experiment, (), findings, ModelFiles()).run()
-    findings.raise_problems()
+        diagnostics.problem_text(("experiment_name",), f"found {name!r}; {problem}")
+    ExperimentCheck(experiment, (), diagnostics, ModelFiles()).run()
+    diagnostics.raise_problems()
     return _training_config(name or TrainingConfig.experiment_name, experiment)
 
 
-def _note_unused_keys(config: Mapping[Any, Any], findings: Findings) -> None:
+def _note_unused_keys(config: Mapping[Any, Any], diagnostics: Diagnostics) -> None:
     for key in config:
         if key not in _TOP_KEYS:
             near = nearest(key, _TOP_KEYS)
-            findings.note((str(key),), f"not used{f'; did you mean {near!r}?' if near else ''}")
+            diagnostics.note((str(key),), f"not used{f'; did you mean {near!r}?' if near else ''}")
 
 
 _EXAMPLE = "write 'experiments:', below it a name, below that its sections (model:, training:, ...)"
 
 
-def _experiments(config: Mapping[str, Any], findings: Findings) -> dict[str, Experiment]:
+def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Experiment]:
     """Return the experiments with sound names, each with defaults in place of wrong values."""
     rule = "a mapping of experiment names to their settings is expected"
     if "experiments" not in config:
-        findings.missing(("experiments",), rule, _missing_remedy(config))
+        diagnostics.missing(("experiments",), rule, _missing_remedy(config))
         return {}
     entries = config["experiments"]
     if not isinstance(entries, dict) or not entries:
-        findings.problem(("experiments",), entries, rule, _empty_remedy(config))
+        diagnostics.problem(("experiments",), entries, rule, _empty_remedy(config))
         return {}
     experiments = {}
     for name, data in entries.items():
-        experiment = validated(Experiment, data, ("experiments", str(name)), findings, HOMES)
-        _check_name(name, experiment, findings)
+        experiment = validated(Experiment, data, ("experiments", str(name)), diagnostics, HOMES)
+        _check_name(name, experiment, diagnostics)
         if experiment is not None:
             experiments[str(name)] = experiment
-    _check_clashes(experiments, findings)
+    _check_clashes(experiments, diagnostics)
     return experiments
 
 
@@ -197,25 +197,25 @@ def _empty_remedy(config: Mapping[str, Any]) -> str:
     return "write at least one name and, indented below it, settings"
 
 
-def _check_name(name: object, experiment: Experiment | None, findings: Findings) -> None:
+def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagnostics) -> None:
     path = ("experiments", str(name))
     problem = name_problem(name)
     if problem:
-        findings.problem_text(path, problem)
+        diagnostics.problem_text(path, problem)
     inner = experiment.experiment_name if experiment else None
     if inner is not None and inner != name:
         rule = f"the experiment's name is its key, {name!r}"
-        findings.problem((*path, "experiment_name"), inner, rule, f"write {name!r} or leave the line out")
+        diagnostics.problem((*path, "experiment_name"), inner, rule, f"write {name!r} or leave the line out")
 
 
-def _check_clashes(names: Mapping[str, object], findings: Findings) -> None:
+def _check_clashes(names: Mapping[str, object], diagnostics: Diagnostics) -> None:
     """Record names that are one folder where upper and lower case are the same (macOS)."""
     first_of: dict[str, str] = {}
     for name in names:
         first = first_of.setdefault(name.casefold(), name)
         if first != name:
             text = f"is {first!r} but for upper and lower case, so both may be one folder; write another name"
-            findings.problem_text(("experiments", name), text)
+            diagnostics.problem_text(("experiments", name), text)
 
 
 def _training_config(name: str, experiment: Experiment) -> TrainingConfig:

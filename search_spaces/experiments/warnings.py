@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.diagnostics.diagnostics import Findings
+from search_spaces.diagnostics.diagnostics import Diagnostics
 from search_spaces.diagnostics.validation import Section
 from search_spaces.experiments.schema import Experiment, Targets
 from search_spaces.yaml_reader.nodes import KeyPath
@@ -29,17 +29,17 @@ def usual_mode(monitor: str) -> str:
 class ExperimentWarnings:
     """Warns of senseless settings of one experiment; a rule is left out where a key of it is wrong by itself."""
 
-    def __init__(self, experiment: Experiment, path: KeyPath, findings: Findings) -> None:
+    def __init__(self, experiment: Experiment, path: KeyPath, diagnostics: Diagnostics) -> None:
         """Prepare to look at one experiment.
 
         Args:
             experiment: The experiment, with defaults in place of wrong values.
             path: The keys that lead to it.
-            findings: Where warnings go.
+            diagnostics: Where warnings go.
         """
         self._experiment = experiment
         self._path = path
-        self._findings = findings
+        self._diagnostics = diagnostics
 
     def run(self) -> None:
         """Apply all rules."""
@@ -137,10 +137,10 @@ class ExperimentWarnings:
         return bool(self._experiment.scheduler.model_fields_set & {"type", *keys})
 
     def _sound(self, *keys: str) -> bool:
-        return all(self._findings.is_sound((*self._path, *key.split("."))) for key in keys)
+        return all(self._diagnostics.is_sound((*self._path, *key.split("."))) for key in keys)
 
     def _warn(self, key: str, text: str) -> None:
-        self._findings.warning((*self._path, *key.split(".")), text)
+        self._diagnostics.warning((*self._path, *key.split(".")), text)
 
 
 def learning_rate_of(experiment: Experiment) -> tuple[str, float]:
@@ -150,9 +150,9 @@ def learning_rate_of(experiment: Experiment) -> tuple[str, float]:
     return "training.learning_rate", experiment.training.learning_rate
 
 
-def warn_of_targets(targets: Targets, findings: Findings) -> None:
+def warn_of_targets(targets: Targets, diagnostics: Diagnostics) -> None:
     """Warn of targets that can never be met."""
     accuracies = (targets.character_accuracy, targets.sequence_accuracy)
     if targets.convergence_epochs is not None and accuracies == (None, None):
         text = "can never be met without character_accuracy or sequence_accuracy, which say what to converge to"
-        findings.warning(("targets", "convergence_epochs"), text)
+        diagnostics.warning(("targets", "convergence_epochs"), text)

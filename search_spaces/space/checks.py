@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 
-from search_spaces.diagnostics.diagnostics import Findings
+from search_spaces.diagnostics.diagnostics import Diagnostics
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, FloatRange, Parameter, SearchSpace
 
 
-def check_space(space: SearchSpace, definitions: Mapping[str, ModelDefinition] | None, findings: Findings) -> None:
+def check_space(
+    space: SearchSpace, definitions: Mapping[str, ModelDefinition] | None, diagnostics: Diagnostics
+) -> None:
     """Record where settings of a space do not go together.
 
     Args:
         space: The space, without what is wrong by itself.
         definitions: The models that exist; None leaves models and losses unchecked.
-        findings: Where problems go.
+        diagnostics: Where problems go.
     """
-    _check_floor(space, findings)
+    _check_floor(space, diagnostics)
     if definitions is not None:
-        _LossCheck(space, definitions, findings).run()
+        _LossCheck(space, definitions, diagnostics).run()
 
 
-def _check_floor(space: SearchSpace, findings: Findings) -> None:
+def _check_floor(space: SearchSpace, diagnostics: Diagnostics) -> None:
     """Record that a trial could get a lowest learning rate above its initial one."""
     floor, rate = space.parameter("min_lr"), space.parameter("learning_rate")
     if not space.rates_fit:
@@ -33,21 +35,23 @@ def _check_floor(space: SearchSpace, findings: Findings) -> None:
         path = ["base" if rate is None else "space", "learning_rate"]
         path += ["low"] if rate is not None and isinstance(rate.domain, FloatRange) else []
         remedy = f"write {highest:g} or more, or a smaller min_lr"
-        findings.problem(path, min(space.given("learning_rate")), rule, remedy)
+        diagnostics.problem(path, min(space.given("learning_rate")), rule, remedy)
     elif floor is not None and (rate.when if rate is not None else "learning_rate" not in space.base):
         text = (
             "varies, so that it may be above a learning rate that the space does not give; "
             "write learning_rate as well, under base: or under space: without a condition"
         )
-        findings.problem_text(("space", "min_lr"), text)
+        diagnostics.problem_text(("space", "min_lr"), text)
 
 
 class _LossCheck:
     """CTC models learn with CTC loss only, the others with the other losses."""
 
-    def __init__(self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], findings: Findings) -> None:
+    def __init__(
+        self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], diagnostics: Diagnostics
+    ) -> None:
         self._space = space
-        self._findings = findings
+        self._diagnostics = diagnostics
         models = [name for name in space.given("model_name") if name in definitions]
         self._ctc = [name for name in models if definitions[name].is_ctc]
         self._others = [name for name in models if not definitions[name].is_ctc]
@@ -86,7 +90,7 @@ class _LossCheck:
     def _problem(self, models: Collection[str], losses: Collection[str], rule: str, remedy: str) -> None:
         who = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
         path = ("base" if self._loss is None else "space", "loss_type")
-        self._findings.problem_text(path, f"{who} would get {' or '.join(map(repr, losses))}; {rule}; {remedy}")
+        self._diagnostics.problem_text(path, f"{who} would get {' or '.join(map(repr, losses))}; {rule}; {remedy}")
 
     def _check_order(self) -> None:
         """Record conditions on the loss that are looked up before the model has decided on it."""
@@ -94,7 +98,7 @@ class _LossCheck:
             if "loss_type" in parameter.when:
                 path = ("space", parameter.name, "when", "loss_type")
                 text = f"the loss is not known before the model; move model_name above {parameter.name}"
-                self._findings.problem_text(path, text)
+                self._diagnostics.problem_text(path, text)
 
 
 def _can_count(parameter: Parameter, model: str, space: SearchSpace) -> bool:

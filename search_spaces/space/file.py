@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.diagnostics import Findings, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
@@ -52,18 +52,18 @@ def parse_search_space(
     """
     if not isinstance(data, dict):
         raise ConfigurationError(f"a search space is a mapping, not {type(data).__name__}; {EXAMPLE}")
-    findings = Findings(document or YamlDocument(data))
+    diagnostics = Diagnostics(document or YamlDocument(data))
     for key in data:
         if key not in ("base", "space"):
-            findings.problem_text((str(key),), f"unknown key; {_key_remedy(str(key))}")
-    reader = SpaceReader(findings, definitions)
+            diagnostics.problem_text((str(key),), f"unknown key; {_key_remedy(str(key))}")
+    reader = SpaceReader(diagnostics, definitions)
     base = reader.base(data.get("base", {}))
     parameters = reader.parameters(data, base)
     space = SearchSpace(tuple(parameters.values()), base)
-    check_space(space, definitions, findings)
-    warn_of_space(space, findings)
-    findings.raise_problems()
-    return replace(space, warnings=findings.warnings)
+    check_space(space, definitions, diagnostics)
+    warn_of_space(space, diagnostics)
+    diagnostics.raise_problems()
+    return replace(space, warnings=diagnostics.warnings)
 
 
 def _key_remedy(key: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_origin
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from search_spaces.diagnostics.diagnostics import Findings, describe, nearest, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, describe, nearest, suggest
 from search_spaces.diagnostics.validation import Section, expected_text, kind_of, validated, validated_value
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS
 from search_spaces.model_definitions import ModelDefinition
@@ -47,15 +47,17 @@ class _ChoicesKeys(Section):
 class SpaceReader:
     """Turns the data of a search space file into parameters, recording every problem."""
 
-    def __init__(self, findings: Findings, definitions: Mapping[str, ModelDefinition] | None) -> None:
+    def __init__(self, diagnostics: Diagnostics, definitions: Mapping[str, ModelDefinition] | None) -> None:
         """Prepare to read; `definitions` are the models that exist, or None to accept any name."""
-        self._findings = findings
+        self._diagnostics = diagnostics
         self._definitions = definitions
 
     def base(self, data: object) -> dict[str, Any]:
         """Return the fixed values, without the wrong ones."""
         if not isinstance(data, dict):
-            self._findings.problem(("base",), data, "a mapping of settings is expected", "write 'num_epochs: 30' there")
+            self._diagnostics.problem(
+                ("base",), data, "a mapping of settings is expected", "write 'num_epochs: 30' there"
+            )
             return {}
         values = {}
         for name, value in data.items():
@@ -70,9 +72,9 @@ class SpaceReader:
         if not isinstance(entries, dict) or not entries:
             rule = "a mapping from settings to ranges or choices is expected"
             if "space" in data:
-                self._findings.problem(("space",), entries, rule, EXAMPLE)
+                self._diagnostics.problem(("space",), entries, rule, EXAMPLE)
             else:
-                self._findings.missing(("space",), rule, EXAMPLE)
+                self._diagnostics.missing(("space",), rule, EXAMPLE)
             return {}
         parameters: dict[str, Parameter] = {}
         for name, entry in entries.items():
@@ -81,7 +83,7 @@ class SpaceReader:
             if field is None:
                 continue
             if name in base:
-                self._findings.problem_text(
+                self._diagnostics.problem_text(
                     path, "is under base: too; a setting is fixed or varies, not both; keep one"
                 )
             parameter = self._parameter(name, field, entry, path)
@@ -93,12 +95,12 @@ class SpaceReader:
     def _field(self, name: object, path: tuple[str, ...], refused: Mapping[str, str]) -> FieldInfo | None:
         """Return the documented field of a name, or None after recording why the name cannot stand here."""
         if isinstance(name, str) and name in refused:
-            self._findings.problem_text(path, f"cannot stand here; it {refused[name]}")
+            self._diagnostics.problem_text(path, f"cannot stand here; it {refused[name]}")
         elif isinstance(name, str) and name in KEY_OF_FIELD:
             section, key = KEY_OF_FIELD[name]
             return SECTIONS[section].model_fields[key]
         else:
-            self._findings.problem_text(path, f"unknown setting; {_name_remedy(str(name), refused)}")
+            self._diagnostics.problem_text(path, f"unknown setting; {_name_remedy(str(name), refused)}")
         return None
 
     def _parameter(self, name: str, field: FieldInfo, entry: object, path: tuple[str, ...]) -> Parameter | None:
@@ -106,7 +108,7 @@ class SpaceReader:
             entry = {"choices": entry}
         if not isinstance(entry, dict):
             fixed = "" if entry is None else f"; a fixed value goes under base: as {name}: {describe(entry)}"
-            self._findings.problem(path, entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
+            self._diagnostics.problem(path, entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
             return None
         if not self._has_shape(entry, path, field):
             return None
@@ -121,17 +123,17 @@ class SpaceReader:
         limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
         if limits and choices:
             text = f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two"
-            self._findings.broken(path, text)
+            self._diagnostics.broken(path, text)
         elif not limits and not choices:
             keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
             meant = [f"{near} for {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
             remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
             found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
-            self._findings.broken(path, f"found {found}; {_SHAPE}; {remedy}")
+            self._diagnostics.broken(path, f"found {found}; {_SHAPE}; {remedy}")
         return bool(limits) != choices
 
     def _choices(self, name: str, field: FieldInfo, entry: Mapping[str, Any], path: tuple[str, ...]) -> Domain | None:
-        keys = validated(_ChoicesKeys, entry, path, self._findings)
+        keys = validated(_ChoicesKeys, entry, path, self._diagnostics)
         if keys is None:
             return None
         values = [self._value(name, field, value, (*path, str(i))) for i, value in enumerate(keys.choices)]
@@ -139,18 +141,18 @@ class SpaceReader:
             return None
         if len(values) < 2 or len(set(values)) < len(values):
             remedy = "write each once, and a single fixed value under base:"
-            self._findings.problem(path, keys.choices, "two or more different choices are expected", remedy)
+            self._diagnostics.problem(path, keys.choices, "two or more different choices are expected", remedy)
             return None
         return Choices(tuple(values))
 
     def _range(self, name: str, field: FieldInfo, entry: Mapping[str, Any], path: tuple[str, ...]) -> Domain | None:
-        limits = validated(_RangeKeys, entry, path, self._findings)
+        limits = validated(_RangeKeys, entry, path, self._diagnostics)
         if limits is None:
             return None
         kind = kind_of(field)
         if kind not in (int, float):
             remedy = f"write, for example, {_example(field)}"
-            self._findings.problem_text(path, f"found a range; {expected_text(field)}, so no range; {remedy}")
+            self._diagnostics.problem_text(path, f"found a range; {expected_text(field)}, so no range; {remedy}")
             return None
         low = self._value(name, field, limits.low, (*path, "low"))
         high = self._value(name, field, limits.high, (*path, "high"))
@@ -158,7 +160,7 @@ class SpaceReader:
             return None
         problem = _limits_problem(low, high, limits, kind)
         if problem:
-            self._findings.problem_text(path, problem)
+            self._diagnostics.problem_text(path, problem)
             return None
         if kind is float:
             return FloatRange(low, high, limits.log, limits.step)
@@ -172,7 +174,7 @@ class SpaceReader:
                 wanted = values if isinstance(values, list) else [values]
                 if not wanted:
                     rule = "a value, or a list of some, is expected"
-                    self._findings.problem((*path, name), wanted, rule, "write one, or leave the condition out")
+                    self._diagnostics.problem((*path, name), wanted, rule, "write one, or leave the condition out")
                 read = (self._value(name, field, value, (*path, name)) for value in wanted)
                 conditions[name] = tuple(value for value in read if value is not None)
         return conditions
@@ -186,18 +188,18 @@ class SpaceReader:
             never = [value for value in values if always and not above[name].domain.holds(value)]
             if never:
                 rule = f"the space never gives {name} this value"
-                self._findings.problem(path, never[0], rule, "write one that it does give, or leave it out")
+                self._diagnostics.problem(path, never[0], rule, "write one that it does give, or leave it out")
             elif name == parameter.name:
-                self._findings.problem_text(path, "the condition is about the setting itself; leave it out")
+                self._diagnostics.problem_text(path, "the condition is about the setting itself; leave it out")
             elif name in order and order.index(name) > order.index(parameter.name):
                 text = f"the condition is about a setting further down; move {name} above {parameter.name}"
-                self._findings.problem_text(path, text)
+                self._diagnostics.problem_text(path, text)
 
     def _value(self, name: str, field: FieldInfo, value: object, path: tuple[str, ...]) -> Any:
         """Return a value as its field would hold it, or None after recording what is wrong."""
-        checked = validated_value(field, value, path, self._findings)
+        checked = validated_value(field, value, path, self._diagnostics)
         if name == "model_name" and self._definitions is not None and checked not in (None, *self._definitions):
-            self._findings.problem(path, checked, "a defined model is expected", suggest(checked, self._definitions))
+            self._diagnostics.problem(path, checked, "a defined model is expected", suggest(checked, self._definitions))
         return checked
 
 

@@ -83,7 +83,7 @@ def artifact_store(folder: OutputFolder) -> ArtifactFolder:
     return ArtifactFolder(folder.path / "artifacts")
 
 
-def keep_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes) -> None:
+def save_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes) -> None:
     """Put a file beside a running trial, or another content into the file that is there.
 
     Args:

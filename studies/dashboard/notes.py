@@ -11,7 +11,7 @@ from optuna.trial import Trial
 
 from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
 from studies.storage.output_folder import OutputFolder
-from studies.study.lifecycle import study_targets, study_terms
+from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import search_budget, search_settings
 from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts
@@ -76,8 +76,8 @@ def write_ended_note(
     if outcome.epoch_seconds_median is not None:
         rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
-    if outcome.images_at_once is not None:
-        rows.append(("images at once", f"{outcome.images_at_once}, since memory ran out for whole batches"))
+    if outcome.micro_batch_size is not None:
+        rows.append(("images at once", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     body = _body(
@@ -93,11 +93,11 @@ def write_ended_note(
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     """Say in the study's note what it is about, where that is not said yet."""
-    terms, search, targets = study_terms(study), search_settings(study), study_targets(study)
+    invariants, search, targets = study_invariants(study), search_settings(study), study_targets(study)
     rows = [
-        ("metric", f"{terms.monitor} ({terms.mode})"),
-        ("dataset", f"{_code(terms.dataset['metadata_path'])}, {terms.dataset['val_split']} split"),
-        ("seed", str(terms.seed)),
+        ("metric", f"{invariants.monitor} ({invariants.mode})"),
+        ("dataset", f"{_code(invariants.dataset['metadata_path'])}, {invariants.dataset['val_split']} split"),
+        ("seed", str(invariants.seed)),
     ]
     if search is not None:
         rows.append(("search", f"{search_budget(study)} trials, {search.sampler.value}, {search.pruning.pruner.value}"))

@@ -94,7 +94,7 @@ class AdvisoryLocks:
         self._one_at_a_time = threading.RLock()
         self._keeper: threading.Thread | None = None
 
-    def try_take(self, key: LockKey) -> bool:
+    def try_acquire(self, key: LockKey) -> bool:
         """Take a lock if it is free.
 
         Returns:
@@ -136,7 +136,7 @@ class AdvisoryLocks:
             SQLAlchemyError: The database cannot be reached.
         """
         deadline = time.monotonic() + timeout_s
-        while not self.try_take(key):
+        while not self.try_acquire(key):
             if time.monotonic() >= deadline:
                 raise ConfigurationError(
                     f"{what}: another process has held its lock in the database for {timeout_s:g} s; let it go on "

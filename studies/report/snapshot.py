@@ -19,8 +19,8 @@ from studies.status.reader import study_status
 from studies.status.status import StatusRow, StudyStatus
 from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
-from studies.study.invariants import StudyTerms
-from studies.study.lifecycle import study_terms
+from studies.study.invariants import StudyInvariants
+from studies.study.lifecycle import study_invariants
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
@@ -38,7 +38,7 @@ class Snapshot:
         status: How the study stands.
         trials: Its trials by number, also those that are not this program's.
         records: What is known of this program's trials, by number.
-        terms: What all of its trials agree on.
+        invariants: What all of its trials agree on.
         taken: When it was read, local time.
     """
 
@@ -48,13 +48,13 @@ class Snapshot:
     status: StudyStatus
     trials: tuple[FrozenTrial, ...]
     records: Mapping[int, TrialRecord]
-    terms: StudyTerms
+    invariants: StudyInvariants
     taken: datetime
 
     @property
     def metric(self) -> str:
         """Name of the metric that the study optimizes."""
-        return self.terms.monitor
+        return self.invariants.monitor
 
     @cached_property
     def rows(self) -> dict[int, StatusRow]:
@@ -82,7 +82,7 @@ class Snapshot:
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Return those of some trials that have a finite value, the best first, of equals the lower number."""
-        sign = -1.0 if self.terms.mode == "max" else 1.0
+        sign = -1.0 if self.invariants.mode == "max" else 1.0
         return sorted(filter(has_value, trials), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
     @cached_property
@@ -135,7 +135,7 @@ class Snapshot:
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
         """Return a study in memory that has such trials; they are numbered in their order."""
         shown = [_numbered(trial, number) for number, trial in enumerate(trials)]
-        return optuna.create_study(direction=self.terms.direction, storage=_Shown(shown))
+        return optuna.create_study(direction=self.invariants.direction, storage=_Shown(shown))
 
 
 class _Shown(InMemoryStorage):
@@ -162,7 +162,7 @@ def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         status=status,
         trials=tuple(trials),
         records={trial.number: read_record(trial) for trial in trials if is_own_trial(trial)},
-        terms=study_terms(study),
+        invariants=study_invariants(study),
         taken=datetime.now().astimezone(),
     )
 

@@ -15,7 +15,7 @@ from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState
 from studies.study.presets import study_space
 from studies.study.search_budget import SearchSettings, search_settings
-from studies.trials.record import Attempt, BegunAfter
+from studies.trials.record import Attempt, StartedAfter
 
 _NAMES_SHOWN = 3
 _MACHINES_SHOWN = 8
@@ -41,7 +41,7 @@ def state_text(snapshot: Snapshot) -> str:
     counts = snapshot.status.counts
     if counts[RowState.RUNNING]:
         return "running"
-    if snapshot.status.owed:
+    if snapshot.status.pending:
         return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not begun"
     return "finished" if snapshot.status.rows else "empty"
 
@@ -92,15 +92,15 @@ def _time(snapshot: Snapshot) -> Fact:
 
 def environment(snapshot: Snapshot) -> Iterator[Fact]:
     """Yield what one needs to know to repeat the study."""
-    terms, dataset = snapshot.terms, snapshot.terms.dataset
-    yield Fact("Metric", f"{terms.monitor} ({terms.mode})", "selects checkpoints, stops early and prunes")
-    yield Fact("Seed", str(terms.seed))
+    invariants, dataset = snapshot.invariants, snapshot.invariants.dataset
+    yield Fact("Metric", f"{invariants.monitor} ({invariants.mode})", "selects checkpoints, stops early and prunes")
+    yield Fact("Seed", str(invariants.seed))
     yield Fact("Dataset", str(dataset.get("metadata_path", NOTHING)))
     splits = [str(dataset.get(name, NOTHING)) for name in ("train_split", "val_split")]
     yield Fact("Splits", f"trained on {splits[0]}, validated on {splits[1]}")
     yield Fact("Dataset fingerprint", str(dataset.get("fingerprint", NOTHING)), "SHA-256 of its content")
     yield from _search_facts(search_settings(snapshot.study))
-    for library, version in terms.versions.items():
+    for library, version in invariants.versions.items():
         yield Fact(library, version)
     yield from _work_facts([attempt for record in snapshot.records.values() for attempt in record.attempts])
     if (owner := snapshot.folder.owner()) is not None:
@@ -127,8 +127,8 @@ def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
     processes = {attempt.worker for attempt in attempts}
     hosts = sorted({worker.rpartition(":")[0] for worker in processes})
     yield Fact("Worked on by", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
-    stops = sum(attempt.after is BegunAfter.STOP for attempt in attempts)
-    deaths = sum(attempt.after is BegunAfter.DEATH for attempt in attempts)
+    stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
+    deaths = sum(attempt.after is StartedAfter.DEATH for attempt in attempts)
     yield Fact("Interruptions", f"{stops} stopped, {deaths} died", "each trial went on after its last finished epoch")
 
 

@@ -190,7 +190,7 @@ def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
 
 def _commands(snapshot: Snapshot, output_dir: str) -> Iterator[tuple[str, str]]:
     where = "" if output_dir == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(output_dir)}"
-    metadata = shlex.quote(str(snapshot.terms.dataset.get("metadata_path", "generated_data/metadata.yaml")))
+    metadata = shlex.quote(str(snapshot.invariants.dataset.get("metadata_path", "generated_data/metadata.yaml")))
     yield "Read images with it", f"khmer-tuner predict image.png{where}"
     yield "Score it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"
     yield "Take its configuration away as a preset", f"khmer-tuner best --out winner.yaml{where}"

@@ -66,7 +66,7 @@ class Pruning:
         grace = min(self.grace_epochs(early_stopping_patience), num_epochs)
         return HyperbandPruner(min_resource=grace, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
 
-    def is_hopeless(self, trial: Trial, epoch: int, patience: int, is_worse_than: Callable[[float], bool]) -> bool:
+    def should_prune(self, trial: Trial, epoch: int, patience: int, is_worse_than: Callable[[float], bool]) -> bool:
         """Return whether a trial had better end.
 
         Args:

@@ -20,7 +20,7 @@ _OF_A_TRIAL = ("checkpoints", "tensorboard", "logs")
 
 
 @dataclass(frozen=True)
-class DiskUse:
+class DiskUsage:
     """Bytes on the disk.
 
     Attributes:
@@ -47,7 +47,7 @@ class DiskUse:
         return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
 
 
-def disk_usage(folder: OutputFolder) -> DiskUse:
+def disk_usage(folder: OutputFolder) -> DiskUsage:
     """Return how much room a study takes; what comes or goes meanwhile, or is not ours to read, may not count.
 
     Args:
@@ -58,7 +58,7 @@ def disk_usage(folder: OutputFolder) -> DiskUse:
     for path, inside, size in _files(str(folder.path)):
         bytes_of[_DATABASE if path in database else _kind(inside)] += size
     elsewhere = sum(_size(path) for path in database if not path.startswith(f"{folder.path}{os.sep}"))
-    return DiskUse(
+    return DiskUsage(
         database=bytes_of[_DATABASE] + elsewhere,
         artifacts=bytes_of[_ARTIFACTS],
         checkpoints=bytes_of["checkpoints"],

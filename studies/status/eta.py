@@ -16,7 +16,7 @@ from studies.trials.record import TrialKind
 _MOST_TRIALS = 20
 
 
-class TimeLeft(NamedTuple):
+class RemainingTime(NamedTuple):
     """How long something takes.
 
     Attributes:
@@ -28,7 +28,7 @@ class TimeLeft(NamedTuple):
     at_most: bool
 
 
-def seconds_left(row: StatusRow, epoch_share: float = 0.0) -> float | None:
+def remaining_seconds(row: StatusRow, epoch_share: float = 0.0) -> float | None:
     """Return how long a running trial takes at most, by its own median epoch; None before one was timed.
 
     Args:
@@ -40,7 +40,9 @@ def seconds_left(row: StatusRow, epoch_share: float = 0.0) -> float | None:
     return max(0.0, row.num_epochs - row.epochs - epoch_share) * row.epoch_seconds
 
 
-def time_left(status: StudyStatus, workers: int, epoch_shares: Mapping[int, float] | None = None) -> TimeLeft | None:
+def remaining_time(
+    status: StudyStatus, workers: int, epoch_shares: Mapping[int, float] | None = None
+) -> RemainingTime | None:
     """Return how long the whole study takes if no worker comes or goes; None while too little was timed.
 
     What is open is dealt out in its order to the worker that is free first. As long as every open trial has settings
@@ -66,7 +68,7 @@ def time_left(status: StudyStatus, workers: int, epoch_shares: Mapping[int, floa
     seconds = [cost.bound if at_most and cost.bound is not None else cost.expected for cost in known]
     busy = seconds[: len(running)]
     free = [0.0] * max(0 if busy else 1, workers - len(busy))
-    return TimeLeft(_makespan([*busy, *free], seconds[len(running) :]), at_most)
+    return RemainingTime(_makespan([*busy, *free], seconds[len(running) :]), at_most)
 
 
 class _Cost(NamedTuple):
@@ -119,7 +121,7 @@ class _Pace:
         epoch = self.epochs.get(row.model_name or "") if row.epoch_seconds is None else row.epoch_seconds
         if epoch is None or row.num_epochs is None:
             return self.of_search_trial() if row.kind is TrialKind.SEARCH else None
-        bound = seconds_left(replace(row, epoch_seconds=epoch), epoch_share)
+        bound = remaining_seconds(replace(row, epoch_seconds=epoch), epoch_share)
         known = row.epoch_seconds is not None or (row.kind is TrialKind.PRESET and row.model_name in self.sure)
         return _Cost(self._epochs_to_come(row, row.num_epochs, epoch_share) * epoch, bound if known else None)
 

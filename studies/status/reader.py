@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 
 from studies.status.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
-from studies.study.lifecycle import study_targets, study_terms
-from studies.study.search_budget import search_budget, search_settings, unenqueued_trials
+from studies.study.lifecycle import study_invariants, study_targets
+from studies.study.search_budget import count_unenqueued, search_budget, search_settings
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import trials_and_records, without_superseded
@@ -50,7 +50,7 @@ def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTi
     targets = study_targets(study)
     return StudyStatus(
         study=study.study_name,
-        monitor=study_terms(study).monitor,
+        monitor=study_invariants(study).monitor,
         mode="max" if maximize else "min",
         rows=tuple(rows),
         search=_search_status(study, latest),
@@ -69,7 +69,7 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
         pruner=settings.pruning.pruner.value,
         budget=search_budget(study),
         ended=len(ended),
-        unenqueued=unenqueued_trials(study, records),
+        unenqueued=count_unenqueued(study, records),
     )
 
 

@@ -151,7 +151,7 @@ class StudyStatus:
         return 0 if self.search is None else self.search.unenqueued
 
     @property
-    def owed(self) -> int:
+    def pending(self) -> int:
         """Trials that a `resume` would work on now: waiting and interrupted ones, and those not enqueued yet."""
         counts = self.counts
         return counts[RowState.WAITING] + counts[RowState.INTERRUPTED] + self.unenqueued
@@ -190,7 +190,7 @@ class StudyStatus:
             "monitor": self.monitor,
             "mode": self.mode,
             "counts": self.counts,
-            "owed": self.owed,
+            "pending": self.pending,
             "best": None if self.best is None else _plain(self.best),
             "search": None if self.search is None else asdict(self.search),
             "targets": self.targets.model_dump(mode="json", exclude_none=True),

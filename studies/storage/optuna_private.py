@@ -58,7 +58,7 @@ def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def begin_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
+def claim_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
     """Turn a waiting trial into a running one that carries an attribute, so that only one of many can succeed.
 
     Args:

@@ -75,7 +75,8 @@ class PostgresStorage(RDBStorage):
     Attributes:
         locks: This process's advisory locks.
         schema: The schema that Optuna's tables are in.
-        untold: Trials that this process has let go of and could not tell yet, with how many attempts they had.
+        unrecorded_releases: Trials that this process has released but not recorded as such yet, with their number of
+            attempts.
     """
 
     def __init__(self, url: str, *, patience_s: float, for_reading: bool = False) -> None:
@@ -92,7 +93,7 @@ class PostgresStorage(RDBStorage):
         place = sqlalchemy.make_url(url)
         self._patience_s = 0.0
         self._fences: dict[int, str] = {}
-        self.untold: dict[int, int] = {}
+        self.unrecorded_releases: dict[int, int] = {}
         self._connect = _connecting(place)
         alone, patient = (
             sqlalchemy.create_engine(place, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")

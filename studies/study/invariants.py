@@ -17,7 +17,7 @@ _DIGEST_CHARACTERS_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class StudyTerms:
+class StudyInvariants:
     """What all trials of a study must have in common to be comparable.
 
     Attributes:
@@ -54,7 +54,7 @@ class StudyTerms:
         """The definition of every model that the study knows."""
         return {name: ModelDefinition.model_validate(data) for name, data in self.models.items()}
 
-    def changes(self, now: StudyTerms) -> list[str]:
+    def changes(self, now: StudyInvariants) -> list[str]:
         """Say what other terms change about these; where the dataset is and the versions may differ."""
         old, new = self._compared(), now._compared()
         return [
@@ -63,7 +63,7 @@ class StudyTerms:
             if old.get(what) != new.get(what)
         ] + definition_changes(self.definitions, now.definitions)
 
-    def extended(self, now: StudyTerms) -> StudyTerms:
+    def extended(self, now: StudyInvariants) -> StudyInvariants:
         """Return these terms with the models that other terms add, and the dataset where those have found it."""
         place = {name: value for name, value in now.dataset.items() if name == _DATASET_PLACE}
         return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **place})

@@ -17,24 +17,26 @@ from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.trial_cache import TrialCache
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
-from studies.study.invariants import StudyTerms
+from studies.study.invariants import StudyInvariants
 from studies.trials.leases import study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
 
-_TERMS = "terms"
+_INVARIANTS = "invariants"
 _FOLDER = "folder"
 _TARGETS = "targets"
 
 
-def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, terms: StudyTerms) -> optuna.Study:
+def create_or_join_study(
+    storage: RDBStorage, name: str, folder: OutputFolder, invariants: StudyInvariants
+) -> optuna.Study:
     """Return the folder's study for work, created if missing; several processes may call it at once.
 
     Args:
         storage: From `open_storage`.
         name: The study's name.
         folder: The output folder; it becomes the study's own.
-        terms: What the run that calls this will train under; models that the study does not know yet join it.
+        invariants: What the run that calls this will train under; models that the study does not know yet join it.
 
     Returns:
         The study.
@@ -47,20 +49,20 @@ def create_or_join_study(storage: RDBStorage, name: str, folder: OutputFolder, t
     folder.check(name, storage.url)
     # Once before anything is created for a run that cannot be, and once when nobody else can change it any
     # more.
-    _refuse_misfit(_find_study(storage, name), folder, terms)
+    _refuse_misfit(_find_study(storage, name), folder, invariants)
     folder.claim(name, storage.url)
     with study_lock(storage, name, folder):
         study = _find_study(storage, name)
-        _refuse_misfit(study, folder, terms)
+        _refuse_misfit(study, folder, invariants)
         if study is None:
-            study = _create_study(storage, name, terms)
-        if _TERMS not in study.user_attrs:
+            study = _create_study(storage, name, invariants)
+        if _INVARIANTS not in study.user_attrs:
             # A kill between creating the study and this point leaves it without terms: they are completed
             # now.
-            study = _give_terms(study, storage, terms)
-        extended = study_terms(study).extended(terms).as_dict()
-        if extended != study.user_attrs[_TERMS]:
-            study.set_user_attr(_TERMS, extended)
+            study = _set_invariants(study, storage, invariants)
+        extended = study_invariants(study).extended(invariants).as_dict()
+        if extended != study.user_attrs[_INVARIANTS]:
+            study.set_user_attr(_INVARIANTS, extended)
         if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
             study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
@@ -84,7 +86,7 @@ def load_study(
     """
     owner, url = find_study(output_dir, storage_url=storage_url, name=name)
     study = _find_study(open_storage_for_reading(url), owner.study)
-    if study is None or _TERMS not in study.user_attrs:
+    if study is None or _INVARIANTS not in study.user_attrs:
         where = f"output folder {os.path.abspath(output_dir)}: its study"
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
@@ -147,23 +149,23 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
     return owner, url
 
 
-def study_terms(study: optuna.Study) -> StudyTerms:
+def study_invariants(study: optuna.Study) -> StudyInvariants:
     """Return the terms that the study was begun under."""
-    return StudyTerms(**study.user_attrs[_TERMS])
+    return StudyInvariants(**study.user_attrs[_INVARIANTS])
 
 
-def refuse_other_terms(study: optuna.Study, folder: OutputFolder, terms: StudyTerms) -> None:
+def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
     """Refuse terms that are not the study's; nothing is changed.
 
     Raises:
         ConfigurationError: If there is a difference; every one is told.
     """
-    changes = study_terms(study).changes(terms)
+    changes = study_invariants(study).changes(invariants)
     if changes:
         raise ConfigurationError([f"study {study.study_name!r}: {change}; {_remedy(folder)}" for change in changes])
 
 
-def keep_targets(study: optuna.Study, targets: Targets) -> None:
+def save_targets(study: optuna.Study, targets: Targets) -> None:
     """Let a study remember what its experiments should reach."""
     data = targets.model_dump(mode="json")
     if study.user_attrs.get(_TARGETS) != data:
@@ -175,12 +177,12 @@ def study_targets(study: optuna.Study) -> Targets:
     return Targets.model_validate(study.user_attrs.get(_TARGETS, {}))
 
 
-def version_notes(study: optuna.Study, terms: StudyTerms) -> tuple[str, ...]:
+def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
     """Return one line per library whose version is not the one that the study was begun with."""
-    begun = study_terms(study).versions
+    begun = study_invariants(study).versions
     return tuple(
         f"the study was begun with {library} {begun[library]}, this is {version}; results may differ slightly"
-        for library, version in terms.versions.items()
+        for library, version in invariants.versions.items()
         if begun.get(library, version) != version
     )
 
@@ -203,22 +205,22 @@ def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
         return None
 
 
-def _create_study(storage: RDBStorage, name: str, terms: StudyTerms) -> optuna.Study:
+def _create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -> optuna.Study:
     study = optuna.create_study(
-        study_name=name, storage=TrialCache(storage), direction=terms.direction, pruner=optuna.pruners.NopPruner()
+        study_name=name, storage=TrialCache(storage), direction=invariants.direction, pruner=optuna.pruners.NopPruner()
     )
     with warnings.catch_warnings():
         # It only labels the dashboard's axis; Optuna has called it experimental since 3.2.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([terms.monitor])
+        study.set_metric_names([invariants.monitor])
     return study
 
 
-def _give_terms(study: optuna.Study, storage: RDBStorage, terms: StudyTerms) -> optuna.Study:
-    if study.direction != terms.direction or study.metric_names != [terms.monitor]:
+def _set_invariants(study: optuna.Study, storage: RDBStorage, invariants: StudyInvariants) -> optuna.Study:
+    if study.direction != invariants.direction or study.metric_names != [invariants.monitor]:
         optuna.delete_study(study_name=study.study_name, storage=storage)
-        study = _create_study(storage, study.study_name, terms)
-    study.set_user_attr(_TERMS, terms.as_dict())
+        study = _create_study(storage, study.study_name, invariants)
+    study.set_user_attr(_INVARIANTS, invariants.as_dict())
     return study
 
 
@@ -227,23 +229,23 @@ def _folder_mark(folder: OutputFolder) -> dict[str, str]:
     return {"id": owner.folder_id if owner is not None else "", "path": os.path.realpath(folder.path)}
 
 
-def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, terms: StudyTerms) -> None:
+def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
     """Refuse to join a study that is another program's, another folder's, or of other terms."""
     if study is None:
         return
     name = study.study_name
-    if _TERMS not in study.user_attrs:
+    if _INVARIANTS not in study.user_attrs:
         # Another process may be completing it right now: it writes the terms before anything else.
         has_trials = bool(study.get_trials(deepcopy=False))
         attributes = study.user_attrs
-        if _TERMS not in attributes:
+        if _INVARIANTS not in attributes:
             if has_trials or attributes:
                 raise ConfigurationError(
                     f"study {name!r}: another program made it in this storage; choose another --study name"
                 )
             return
     _refuse_other_folder(study, folder)
-    refuse_other_terms(study, folder, terms)
+    refuse_other_invariants(study, folder, invariants)
 
 
 def _is_on_server(study: optuna.Study) -> bool:

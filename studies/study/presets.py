@@ -14,7 +14,7 @@ from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from studies.sampling.distributions import fixed_values
 from studies.storage.output_folder import OutputFolder
-from studies.study.lifecycle import study_terms
+from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
@@ -66,7 +66,7 @@ def enqueue_presets(
             added then.
     """
     with lock_of(study, folder):
-        refuse_changes(study, experiments, space)
+        refuse_changed_presets(study, experiments, space)
         known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
         space = _keep_space(study, space, experiments)
@@ -93,7 +93,9 @@ def study_space(study: optuna.Study) -> SearchSpace:
     return parse_search_space(study.user_attrs[_SPACE])
 
 
-def refuse_changes(study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> None:
+def refuse_changed_presets(
+    study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None
+) -> None:
     """Refuse presets and a search space that are not the study's; nothing is changed.
 
     Raises:
@@ -125,7 +127,7 @@ def _keep_space(
     kept = (
         study_space(study)
         if _SPACE in study.user_attrs
-        else space or default_search_space(study_terms(study).definitions)
+        else space or default_search_space(study_invariants(study).definitions)
     )
     widened = kept.widened(experiments.values())
     if widened.as_dict() != study.user_attrs.get(_SPACE):

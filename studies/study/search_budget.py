@@ -84,7 +84,7 @@ def check_search(request: SearchRequest) -> None:
         raise ConfigurationError(problems)
 
 
-def ask_for_search(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
+def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
     """Give a study more search trials; the first time this fixes how it searches.
 
     The budget is written before the trials are enqueued, so a kill in between leaves none out: `top_up` completes it.
@@ -113,7 +113,7 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     """Refuse to search in another way than the study does; nothing is changed.
 
     Raises:
-        ConfigurationError: As `ask_for_search`.
+        ConfigurationError: As `add_search_trials`.
     """
     known = study.user_attrs.get(_SEARCH)
     if known is None:
@@ -150,7 +150,7 @@ def search_budget(study: optuna.Study) -> int:
     return int(study.user_attrs.get(_BUDGET, 0))
 
 
-def unenqueued_trials(study: optuna.Study, records: Collection[TrialRecord]) -> int:
+def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
     """Return how many search trials of the budget are not among the study's trials, `records`, yet."""
     return max(0, search_budget(study) - sum(record.kind is TrialKind.SEARCH for record in records))
 
@@ -172,7 +172,7 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     return missing > 0
 
 
-def claim_of_budget(study: optuna.Study, folder: OutputFolder, claim: Callable[[], Claim | None]) -> Claim | None:
+def claim_with_top_up(study: optuna.Study, folder: OutputFolder, claim: Callable[[], Claim | None]) -> Claim | None:
     """Claim a trial; where none can be had, enqueue what the budget still has and try again.
 
     Others may be quicker at what was just enqueued, and may enqueue something just after nothing could be claimed. So

@@ -15,7 +15,7 @@ from studies.storage.optuna_private import study_attribute
 _STOP = "stop"
 
 
-def ask_to_stop(study: optuna.Study) -> None:
+def request_stop(study: optuna.Study) -> None:
     """Ask all processes that work on a study now to stop after their epoch.
 
     Args:

@@ -11,14 +11,14 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.storage.optuna_private import begin_waiting, continue_trial, take_over_running
+from studies.storage.optuna_private import claim_waiting, continue_trial, take_over_running
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
 from studies.trials.leases import Lease, leases_of, this_worker
 from studies.trials.record import (
     CONFIG,
     Attempt,
-    BegunAfter,
+    StartedAfter,
     TrialKind,
     TrialOutcome,
     TrialPhase,
@@ -30,8 +30,8 @@ from studies.trials.record import (
 from studies.trials.records import own_records
 
 # A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
-MOST_DEATHS = 3
-DEATHS_TO_BE_CAREFUL = 2
+MAX_CRASHES = 3
+CRASHES_BEFORE_SMALLER_PASSES = 2
 
 
 @dataclass
@@ -53,12 +53,12 @@ class Claim:
     @property
     def crashed(self) -> bool:
         """Whether it has killed so many processes that it is not begun once more."""
-        return self.record.deaths_in_a_row >= MOST_DEATHS
+        return self.record.consecutive_crashes >= MAX_CRASHES
 
     @property
-    def is_perhaps_too_large(self) -> bool:
+    def may_exceed_memory(self) -> bool:
         """Whether it has killed more than one process in an epoch, perhaps for want of memory."""
-        return self.record.deaths_in_a_row >= DEATHS_TO_BE_CAREFUL
+        return self.record.consecutive_crashes >= CRASHES_BEFORE_SMALLER_PASSES
 
     def record_config(self, config: TrainingConfig) -> None:
         """Write down what the trial trains, once all of it is suggested."""
@@ -96,7 +96,7 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
-        self._give_back(self._lease.let_go)
+        self._give_back(self._lease.release)
 
     def _give_back(self, how: Callable[[], None]) -> None:
         if not self._released:
@@ -129,13 +129,13 @@ def claim_next(
     """
     leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
-        lease = leases.try_take(record)
+        lease = leases.try_acquire(record)
         if lease is None:
             continue
         try:
             claim = _take(study, record, lease)
         except BaseException:
-            lease.let_go()  # an error of the database is no death
+            lease.release()  # an error of the database is no death
             raise
         if claim is not None:
             return claim
@@ -143,7 +143,7 @@ def claim_next(
     return None
 
 
-def unclaimed_trials(
+def count_unclaimed(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
     """Return how many trials `claim_next` could give out now; it is only read, and no lock is taken."""
@@ -178,13 +178,13 @@ def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
         return None
     record = read_record(trial)
     adopted = record.phase is TrialPhase.RUNNING
-    if adopted and seen.phase is TrialPhase.WAITING and not lease.is_abandoned(record):
+    if adopted and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
         return None  # begun since it was read, by somebody who may be about to take his lease back
-    after = BegunAfter.WAITING
+    after = StartedAfter.WAITING
     if adopted:
-        after = BegunAfter.STOP if lease.was_let_go(record) else BegunAfter.DEATH
+        after = StartedAfter.STOP if lease.was_released(record) else StartedAfter.DEATH
     record = _with_attempt(record, trial, after)
-    begin = take_over_running if adopted else begin_waiting
+    begin = take_over_running if adopted else claim_waiting
     lease.expect(record)
     if not begin(study, trial, ATTEMPTS, record.attempts_as_stored):
         return None
@@ -192,7 +192,7 @@ def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
     return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), adopted, lease)
 
 
-def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: BegunAfter) -> TrialRecord:
+def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: StartedAfter) -> TrialRecord:
     now = Attempt(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         worker=this_worker(),

@@ -30,9 +30,9 @@ from studies.storage.postgresql import LeaseLost, PostgresStorage
 from studies.trials.record import TrialPhase, TrialRecord
 
 # For so long a lease must be free before it is taken over: its live owner looks every second whether it has it still.
-SECONDS_TO_COME_BACK = 3.0
+LEASE_GRACE_S = 3.0
 # After a restart of the server all have lost theirs, and come back as they find it again.
-SECONDS_AFTER_RESTART = 15.0
+LEASE_GRACE_AFTER_RESTART_S = 15.0
 _POLL_S = 0.25
 _LET_GO = "let go"
 
@@ -40,10 +40,10 @@ _LET_GO = "let go"
 class Lease(Protocol):
     """A lease that this process holds."""
 
-    def was_let_go(self, record: TrialRecord) -> bool:
+    def was_released(self, record: TrialRecord) -> bool:
         """Return whether the process before this one let go of the trial, and did not die."""
 
-    def is_abandoned(self, record: TrialRecord) -> bool:
+    def is_expired(self, record: TrialRecord) -> bool:
         """Return whether a running trial whose lease was just found free is nobody's, for certain."""
 
     def expect(self, record: TrialRecord) -> None:
@@ -59,7 +59,7 @@ class Lease(Protocol):
             LeaseLost: Somebody has.
         """
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Free it, and tell whoever takes it next that its holder did not die."""
 
     def free(self) -> None:
@@ -69,7 +69,7 @@ class Lease(Protocol):
 class Leases(Protocol):
     """The leases of a study's trials."""
 
-    def try_take(self, record: TrialRecord) -> Lease | None:
+    def try_acquire(self, record: TrialRecord) -> Lease | None:
         """Take a trial's lease; None if another process, or another part of this one, works on it."""
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
@@ -103,7 +103,7 @@ def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager
 
 
 @contextlib.contextmanager
-def without_waiting(study: optuna.Study) -> Iterator[None]:
+def without_retries(study: optuna.Study) -> Iterator[None]:
     """Do not wait for a server that cannot be reached, in a ``with`` statement."""
     storage = rdb_storage(study)
     with storage.impatient() if isinstance(storage, PostgresStorage) else contextlib.nullcontext():
@@ -123,10 +123,10 @@ class _FileLease:
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
 
-    def was_let_go(self, record: TrialRecord) -> bool:
+    def was_released(self, record: TrialRecord) -> bool:
         return self._lock.note == _LET_GO
 
-    def is_abandoned(self, record: TrialRecord) -> bool:
+    def is_expired(self, record: TrialRecord) -> bool:
         return True
 
     def expect(self, record: TrialRecord) -> None:
@@ -139,7 +139,7 @@ class _FileLease:
     def check(self) -> None:
         """The kernel keeps it for us."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self in _ours:  # else the note is of the one before, who may have died
             self.note_stop()
         self.free()
@@ -160,7 +160,7 @@ class _FileLeases:
     def __init__(self, folder: OutputFolder) -> None:
         self._folder = folder
 
-    def try_take(self, record: TrialRecord) -> _FileLease | None:
+    def try_acquire(self, record: TrialRecord) -> _FileLease | None:
         lock = try_lock(self._folder.lease_path(record.number))
         return None if lock is None else _FileLease(lock)
 
@@ -176,12 +176,12 @@ class _AdvisoryLease:
         self._trial_id = trial_id
         self._attempts = 0
 
-    def was_let_go(self, record: TrialRecord) -> bool:
+    def was_released(self, record: TrialRecord) -> bool:
         return self._storage.get_trial_system_attrs(self._trial_id).get(_LET_GO) == len(record.attempts)
 
-    def is_abandoned(self, record: TrialRecord) -> bool:
+    def is_expired(self, record: TrialRecord) -> bool:
         # Only who waits while it is free can tell; the next look at all trials does.
-        return self.was_let_go(record)
+        return self.was_released(record)
 
     def expect(self, record: TrialRecord) -> None:
         # Already now: if the database goes away meanwhile, nobody knows which attempts it has.
@@ -194,12 +194,12 @@ class _AdvisoryLease:
     def check(self) -> None:
         self._storage.check_fence(self._trial_id)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self._attempts:
-            self._storage.untold[self._trial_id] = self._attempts
+            self._storage.unrecorded_releases[self._trial_id] = self._attempts
             # Until it can be told it looks like a death.
             with contextlib.suppress(StorageInternalError, SQLAlchemyError), self._storage.impatient():
-                tell_what_was_let_go(self._storage)
+                record_releases(self._storage)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
     def free(self) -> None:
@@ -207,19 +207,19 @@ class _AdvisoryLease:
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
 
-def tell_what_was_let_go(storage: PostgresStorage) -> None:
+def record_releases(storage: PostgresStorage) -> None:
     """Write down which trials this process has let go of, alive.
 
     Raises:
         StorageInternalError, SQLAlchemyError: The database cannot be reached; another call goes on.
     """
-    for trial_id, attempts in list(storage.untold.items()):
+    for trial_id, attempts in list(storage.unrecorded_releases.items()):
         # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended
         # takes no attributes.
         with contextlib.suppress(UpdateFinishedTrialError, LeaseLost):
             storage.set_trial_system_attr(trial_id, _LET_GO, attempts)
         storage.unfence(trial_id)
-        del storage.untold[trial_id]
+        del storage.unrecorded_releases[trial_id]
 
 
 class _AdvisoryLeases:
@@ -228,12 +228,12 @@ class _AdvisoryLeases:
         self._storage = storage
         self._held: set[int] | None = None
 
-    def try_take(self, record: TrialRecord) -> _AdvisoryLease | None:
-        tell_what_was_let_go(self._storage)
+    def try_acquire(self, record: TrialRecord) -> _AdvisoryLease | None:
+        record_releases(self._storage)
         trial_id = trial_id_of(self._study, record.number)
-        if record.phase is TrialPhase.RUNNING and not self._is_abandoned(record, trial_id):
+        if record.phase is TrialPhase.RUNNING and not self._is_expired(record, trial_id):
             return None
-        if not self._storage.locks.try_take(self._storage.lock_key("trial", trial_id)):
+        if not self._storage.locks.try_acquire(self._storage.lock_key("trial", trial_id)):
             return None
         return _AdvisoryLease(self._storage, trial_id)
 
@@ -244,16 +244,16 @@ class _AdvisoryLeases:
             for record in records
         }
 
-    def _is_abandoned(self, record: TrialRecord, trial_id: int) -> bool:
+    def _is_expired(self, record: TrialRecord, trial_id: int) -> bool:
         """Return whether nobody holds the lease of a running trial, and nobody is about to take it back."""
         # Asked once for all running trials; what is not held is looked at again below.
         if self._held is None:
             self._held = self._storage.held_numbers("trial")
         if trial_id in self._held:
             return False
-        if _AdvisoryLease(self._storage, trial_id).was_let_go(record):
+        if _AdvisoryLease(self._storage, trial_id).was_released(record):
             return True
-        wait_s = max(SECONDS_TO_COME_BACK, SECONDS_AFTER_RESTART - self._storage.seconds_up())
+        wait_s = max(LEASE_GRACE_S, LEASE_GRACE_AFTER_RESTART_S - self._storage.seconds_up())
         enough = time.monotonic() + wait_s
         while trial_id not in self._storage.held_numbers("trial"):
             if self._storage.get_trial(trial_id).state.is_finished():

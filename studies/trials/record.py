@@ -39,7 +39,7 @@ class TrialPhase(StrEnum):
     FAILED = "failed"
 
 
-class BegunAfter(StrEnum):
+class StartedAfter(StrEnum):
     """What came before an attempt at a trial."""
 
     WAITING = "waiting"
@@ -61,7 +61,7 @@ class Attempt:
     began: str
     worker: str
     epochs: int
-    after: BegunAfter
+    after: StartedAfter
 
 
 class WhyEnded(StrEnum):
@@ -95,7 +95,7 @@ class TrialOutcome:
         best_epoch: The epoch of the best checkpoint, counted from 1; None if no epoch finished.
         epoch_seconds_median: Median seconds of an epoch; None if none finished.
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
-        images_at_once: The most images in one pass, if memory ran out for whole batches; None if it did not.
+        micro_batch_size: The most images in one pass, if memory ran out for whole batches; None if it did not.
         error_type: Class name of the error; "" without one.
         error_message: What went wrong; "" without an error.
     """
@@ -109,7 +109,7 @@ class TrialOutcome:
     best_epoch: int | None
     epoch_seconds_median: float | None = None
     converged_epoch: int | None = None
-    images_at_once: int | None = None
+    micro_batch_size: int | None = None
     error_type: str = ""
     error_message: str = ""
 
@@ -146,7 +146,7 @@ class TrialRecord:
     outside_space: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def deaths_in_a_row(self) -> int:
+    def consecutive_crashes(self) -> int:
         """How many processes have died one after the other in the epoch that is next now; stops do not count.
 
         Where each machine has a folder of its own, a trial that is taken over begins anew: there they may have died in
@@ -156,7 +156,7 @@ class TrialRecord:
         for attempt in reversed(self.attempts):
             if attempt.epochs != self.attempts[-1].epochs:
                 break
-            deaths += attempt.after is BegunAfter.DEATH
+            deaths += attempt.after is StartedAfter.DEATH
         return deaths
 
     @property
@@ -194,7 +194,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         config=attributes.get(CONFIG, {}),
         config_digest=attributes.get(CONFIG_DIGEST, ""),
         attempts=tuple(
-            Attempt(**attempt | {"after": BegunAfter(attempt["after"])}) for attempt in attributes.get(ATTEMPTS, ())
+            Attempt(**attempt | {"after": StartedAfter(attempt["after"])}) for attempt in attributes.get(ATTEMPTS, ())
         ),
         outcome=outcome,
         outside_space=attributes.get(OUTSIDE_SPACE, {}),

@@ -120,11 +120,11 @@ def empty_an_index(study: Path) -> None:
 
 
 def test_a_study_that_nothing_befell_keeps_every_invariant(examine: Callable[[], Any]) -> None:
-    findings = examine()
-    assert findings.problems == []
-    assert findings.careful == []
-    assert findings.trials == SEARCH_TRIALS + 2
-    assert findings.epochs > findings.trials
+    diagnostics = examine()
+    assert diagnostics.problems == []
+    assert diagnostics.careful == []
+    assert diagnostics.trials == SEARCH_TRIALS + 2
+    assert diagnostics.epochs > diagnostics.trials
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_a_study_says_it_trained_is_what_comes_of_it_again(study: Path, tra
 def test_what_was_trained_in_smaller_passes_is_not_trained_again(
     study: Path, train_again: Any, examine: Callable[[], Any]
 ) -> None:
-    in_database("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'images_at_once', '4')")(
+    in_database("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'micro_batch_size', '4')")(
         study
     )
     assert examine().careful == ["plain"]

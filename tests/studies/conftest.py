@@ -21,7 +21,7 @@ import sqlalchemy
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
 from studies import (
     OutputFolder,
-    StudyTerms,
+    StudyInvariants,
     TrialOutcome,
     WhyEnded,
     create_or_join_study,
@@ -61,8 +61,8 @@ Child = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def terms() -> StudyTerms:
-    return StudyTerms(
+def invariants() -> StudyInvariants:
+    return StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
         seed=0,
@@ -167,7 +167,9 @@ def new_storage(request: pytest.FixtureRequest) -> NewStorage:
 
 
 @pytest.fixture
-def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None, new_storage: NewStorage) -> Start:
+def start(
+    tmp_path: Path, invariants: StudyInvariants, space: SearchSpace, fast_disk: None, new_storage: NewStorage
+) -> Start:
     """Begin or join a study as one run of the program does."""
     the_space = space
     urls: dict[Path, str] = {}
@@ -184,7 +186,7 @@ def start(tmp_path: Path, terms: StudyTerms, space: SearchSpace, fast_disk: None
         folder = OutputFolder(path)
         if url is None:
             url = urls[path] = urls.get(path) or new_storage(path)
-        study = create_or_join_study(open_storage(url), name, folder, replace(terms, **changes))
+        study = create_or_join_study(open_storage(url), name, folder, replace(invariants, **changes))
         enqueue_presets(study, folder, experiments or {}, space)
         return study, folder
 

@@ -46,13 +46,13 @@ from studies import (
     Claim,
     OutputFolder,
     SearchRequest,
-    StudyTerms,
+    StudyInvariants,
     TrialKind,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
-    claim_of_budget,
+    claim_with_top_up,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
@@ -76,7 +76,7 @@ SPACE = SearchSpace(
         Parameter("warmup_epochs", IntRange(0, 5), when={"scheduler_type": ("cosine",)}),
     )
 )
-TERMS = StudyTerms(
+TERMS = StudyInvariants(
     monitor="val_char_accuracy",
     mode="max",
     seed=0,
@@ -108,7 +108,7 @@ def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, Out
     experiments = {f"preset {n:02d}": TrainingConfig(learning_rate=0.001 + n / 10_000) for n in range(presets)}
     enqueue_presets(study, folder, experiments, SPACE)
     if searches:
-        ask_for_search(study, folder, SearchRequest(at_least=searches))
+        add_search_trials(study, folder, SearchRequest(at_least=searches))
         prepare_sampling(study, TERMS.seed)
     return study, folder
 
@@ -136,7 +136,7 @@ def train(claim: Claim, log: Path) -> None:
 
 
 def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
-    while (claim := claim_of_budget(study, folder, functools.partial(claim_next, study, folder))) is not None:
+    while (claim := claim_with_top_up(study, folder, functools.partial(claim_next, study, folder))) is not None:
         train(claim, log)
 
 
@@ -215,7 +215,7 @@ def owe_after_every_commit(path: Path, searches: int) -> None:
 def ask_and_die(path: Path, searches: int, point: int) -> None:
     study, folder = open_study(path)
     die_at_commit(point)
-    ask_for_search(study, folder, SearchRequest(more=searches))
+    add_search_trials(study, folder, SearchRequest(more=searches))
 
 
 def complete(path: Path, killed: bool) -> None:
@@ -334,7 +334,7 @@ def in_files() -> Iterator[None]:
 
 def nobody_comes_back() -> None:
     """Do not wait for the live workers that may have lost their locks: here all others are dead."""
-    leases.SECONDS_TO_COME_BACK, leases.SECONDS_AFTER_RESTART = 0.5, 0.0
+    leases.LEASE_GRACE_S, leases.LEASE_GRACE_AFTER_RESTART_S = 0.5, 0.0
 
 
 def wait_until_left() -> None:

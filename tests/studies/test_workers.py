@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from studies import RowState, load_study, render_results, study_status
-from studies.trials.leases import SECONDS_AFTER_RESTART, SECONDS_TO_COME_BACK
+from studies.trials.leases import LEASE_GRACE_AFTER_RESTART_S, LEASE_GRACE_S
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Variables = dict[str, str]
@@ -96,7 +96,7 @@ def check_that_each_was_trained_once(path: Path, presets: int, searches: int) ->
     assert [(row.number, row.name, row.state, row.attempts) for row in status.rows] == [
         (number, name, RowState.COMPLETED, 1) for number, name in enumerate(names)
     ]
-    assert status.owed == 0
+    assert status.pending == 0
     results = render_results(study, timestamp="x")["all_results"]
     assert [entry["experiment_name"] for entry in results] == names
     # Each search trial has settings of its own.
@@ -121,12 +121,12 @@ def test_a_killed_worker_s_trial_is_adopted_soon_under_its_number(
     holder.wait()
     # A server notices it a moment later.
     wait_until(lambda: study_status(study, folder).rows[0].state is RowState.INTERRUPTED)
-    assert study_status(study, folder).owed == 3
+    assert study_status(study, folder).pending == 3
 
     begun = time.monotonic()
     finish(child("work", path, 3, 0, **place))
     # On a server, those whose connections broke have some time to come back.
-    assert time.monotonic() - begun < 30 + (max(SECONDS_TO_COME_BACK, SECONDS_AFTER_RESTART) if place else 0)
+    assert time.monotonic() - begun < 30 + (max(LEASE_GRACE_S, LEASE_GRACE_AFTER_RESTART_S) if place else 0)
     assert trained(path) == Counter({"0 preset 00": 1, "1 preset 01": 1, "2 preset 02": 1})
     rows = study_status(study, folder).rows
     assert [(row.number, row.state, row.attempts) for row in rows] == [

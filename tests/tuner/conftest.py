@@ -50,7 +50,7 @@ class Watcher(Display):
     """Writes down what it hears; after an epoch, or in a batch, it once lets something happen.
 
     Attributes:
-        todo: Names of what the run began with.
+        planned_trials: Names of what the run began with.
         started: Name, number and whether it was adopted, of each trial that began.
         configs: What each trial trains, by name.
         epochs: Trial and epoch, for each epoch that ended.
@@ -77,7 +77,7 @@ class Watcher(Display):
             of_trial: Number of that trial; None for the first that gets so far.
             happens: What happens; an interruption if nothing is said.
         """
-        self.todo: list[str] = []
+        self.planned_trials: list[str] = []
         self.started: list[tuple[str, int, bool]] = []
         self.configs: dict[str, TrainingConfig] = {}
         self.epochs: list[tuple[int, int]] = []
@@ -97,8 +97,8 @@ class Watcher(Display):
     def dataset_progress(self, done: int, total: int) -> None:
         self.images.append((done, total))
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        self.todo = list(todo)
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        self.planned_trials = list(planned_trials)
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         self.started.append((name, number, adopted))
@@ -118,10 +118,10 @@ class Watcher(Display):
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record.experiment_name)
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         self.left.append(number)
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         self.lost.append(number)
 
 

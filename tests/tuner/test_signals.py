@@ -19,7 +19,7 @@ import pytest
 from studies import (
     OutputFolder,
     RowState,
-    StudyTerms,
+    StudyInvariants,
     claim_next,
     create_or_join_study,
     default_storage_url,
@@ -116,9 +116,9 @@ with stop_on_signals():
 def locked_study(tmp_path: Path) -> Iterator[Path]:
     """The output folder of a study whose database this process keeps locked."""
     folder = tmp_path / "training_output"
-    terms = StudyTerms("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+    invariants = StudyInvariants("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
     storage = open_storage(default_storage_url(folder))
-    create_or_join_study(storage, "khmer-ocr", OutputFolder(folder), terms)
+    create_or_join_study(storage, "khmer-ocr", OutputFolder(folder), invariants)
     storage.engine.dispose()
     with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as locker:
         locker.execute("BEGIN EXCLUSIVE")

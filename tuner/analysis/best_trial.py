@@ -8,15 +8,15 @@ from pathlib import Path
 from search_spaces import ConfigurationError, Targets
 from studies import (
     OutputFolder,
-    StudyTerms,
+    StudyInvariants,
     TrialOutcome,
     TrialRecord,
     best_records,
     ended_records,
     load_study,
+    study_invariants,
     study_status,
     study_targets,
-    study_terms,
 )
 from tuner.training.history import EpochMetrics, read_metrics
 
@@ -31,7 +31,7 @@ class Winner:
     Attributes:
         study: The study's name.
         folder: Its output folder.
-        terms: What all trials of the study have in common.
+        invariants: What all trials of the study have in common.
         targets: What they should reach.
         record: The trial.
         completed: How many trials it is the best of.
@@ -40,7 +40,7 @@ class Winner:
 
     study: str
     folder: OutputFolder
-    terms: StudyTerms
+    invariants: StudyInvariants
     targets: Targets
     record: TrialRecord
     completed: int
@@ -101,7 +101,7 @@ def find_winner(output_dir: Path, *, storage: str | None = None, study_name: str
     return Winner(
         study=study.study_name,
         folder=folder,
-        terms=study_terms(study),
+        invariants=study_invariants(study),
         targets=study_targets(study),
         record=first,
         completed=len(ranked),
@@ -141,13 +141,13 @@ def winner_lines(winner: Winner) -> list[str]:
         f"validation  {_figures(winner)}",
     ]
     if winner.leader is not None:
-        lines.append(f"            by {winner.terms.monitor}, which the study goes by, {winner.leader} is better")
+        lines.append(f"            by {winner.invariants.monitor}, which the study goes by, {winner.leader} is better")
     gone = "" if winner.checkpoint.is_file() else " (gone)"
     return [
         *lines,
         f"checkpoint  {winner.checkpoint}{gone}",
         f"study       {winner.study} in {winner.folder.path}",
-        f"versions    {', '.join(f'{name} {version}' for name, version in winner.terms.versions.items())}",
+        f"versions    {', '.join(f'{name} {version}' for name, version in winner.invariants.versions.items())}",
     ]
 
 

@@ -10,17 +10,17 @@ import optuna
 from search_spaces import ConfigurationError, DataLoaderError, Targets, config_digest
 from studies import (
     OutputFolder,
-    StudyTerms,
+    StudyInvariants,
     TrialRecord,
     best_records,
     ended_records,
     load_study,
-    refuse_other_terms,
+    refuse_other_invariants,
+    study_invariants,
     study_targets,
-    study_terms,
 )
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.session.study_setup import terms_now
+from tuner.session.study_setup import current_invariants
 
 TEST_SPLIT = "test"
 
@@ -33,13 +33,13 @@ class Contenders:
 
     Attributes:
         folder: The study's output folder.
-        terms: What its trials have in common.
+        invariants: What its trials have in common.
         targets: What they should reach.
         records: The best completed trials that differ in what they train, the best first.
     """
 
     folder: OutputFolder
-    terms: StudyTerms
+    invariants: StudyInvariants
     targets: Targets
     records: tuple[TrialRecord, ...]
 
@@ -51,7 +51,7 @@ class Contenders:
     @property
     def metadata_path(self) -> str:
         """The dataset, where the study has found it last."""
-        return str(self.terms.dataset["metadata_path"])
+        return str(self.invariants.dataset["metadata_path"])
 
     def seed_dir(self, seed: int) -> Path:
         """Return the output folder of the repetitions on a seed."""
@@ -59,7 +59,7 @@ class Contenders:
 
     def new_seeds(self, count: int) -> list[int]:
         """Return seeds that are not the study's own: the next ones, so that repeating the command finds its work."""
-        return [(self.terms.seed + step) % _SEEDS for step in range(1, count + 1)]
+        return [(self.invariants.seed + step) % _SEEDS for step in range(1, count + 1)]
 
 
 def find_contenders(
@@ -87,29 +87,29 @@ def find_contenders(
             f"output folder {folder.path}: {len(differing) or 'none'} of its configurations has completed, and two are "
             "needed to be compared; `khmer-tuner status` shows how far they are, `khmer-tuner search` adds some"
         )
-    contenders = Contenders(folder, study_terms(study), study_targets(study), tuple(differing.values())[:top])
-    _check_test_split(contenders)
-    _check_dataset(study, contenders)
-    return contenders
+    candidates = Contenders(folder, study_invariants(study), study_targets(study), tuple(differing.values())[:top])
+    _check_test_split(candidates)
+    _check_dataset(study, candidates)
+    return candidates
 
 
-def _check_test_split(contenders: Contenders) -> None:
-    dataset = contenders.terms.dataset
+def _check_test_split(candidates: Contenders) -> None:
+    dataset = candidates.invariants.dataset
     needed = f"the best configurations are compared on the split {TEST_SPLIT!r}, which none of them has seen"
     used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "chooses by it"}
     if TEST_SPLIT in used:
         raise ConfigurationError(
-            f"{contenders.metadata_path}: {needed}; this study {used[TEST_SPLIT]}: train on other splits"
+            f"{candidates.metadata_path}: {needed}; this study {used[TEST_SPLIT]}: train on other splits"
         )
     try:
-        open_pixel_cache(contenders.metadata_path, [TEST_SPLIT])
+        open_pixel_cache(candidates.metadata_path, [TEST_SPLIT])
     except DataLoaderError as error:
         first, *others = error.problems
         raise ConfigurationError([f"{first}; {needed}", *others]) from error
 
 
-def _check_dataset(study: optuna.Study, contenders: Contenders) -> None:
+def _check_dataset(study: optuna.Study, candidates: Contenders) -> None:
     """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
-    dataset = contenders.terms.dataset
-    cache = open_pixel_cache(contenders.metadata_path, [dataset["train_split"], dataset["val_split"]])
-    refuse_other_terms(study, contenders.folder, terms_now(contenders.terms, cache.fingerprint))
+    dataset = candidates.invariants.dataset
+    cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
+    refuse_other_invariants(study, candidates.folder, current_invariants(candidates.invariants, cache.fingerprint))

@@ -15,8 +15,8 @@ from tuner.analysis.paired_t_test import Comparison, compare
 from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
 from tuner.display import Display
 from tuner.inference.reader import evaluate_split, load_reader
-from tuner.session.location import StudyPlace
-from tuner.session.run_options import Limits, Scope
+from tuner.session.location import StudyLocation
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import with_overrides
 from tuner.training.checkpoints import load_checkpoint
@@ -52,7 +52,7 @@ FIGURES = ("val_char_accuracy", "val_seq_accuracy", "test_char_accuracy", "test_
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A configuration and its repetitions.
 
     Attributes:
@@ -88,22 +88,22 @@ class Confirmation:
     Attributes:
         seeds: The new seeds.
         folder: Where the repetitions are.
-        contenders: The configurations, in the order of the study.
+        candidates: The configurations, in the order of the study.
         comparisons: The study's winner with each of the others, by test character accuracy.
     """
 
     seeds: tuple[int, ...]
     folder: Path
-    contenders: tuple[Contender, ...]
+    candidates: tuple[Candidate, ...]
     comparisons: tuple[Comparison, ...]
 
     def count(self, state: str) -> int:
         """Return how many repetitions are in a state."""
-        return sum(repetition.state == state for item in self.contenders for repetition in item.repetitions)
+        return sum(repetition.state == state for item in self.candidates for repetition in item.repetitions)
 
 
 def confirm(
-    contenders: Contenders,
+    candidates: Contenders,
     seeds: Sequence[int],
     *,
     open_display: Callable[[], AbstractContextManager[Display]],
@@ -115,7 +115,7 @@ def confirm(
     Every seed is an ordinary study, in ``{output_dir}_confirm/seed_{seed}``, so it can be interrupted and repeated.
 
     Args:
-        contenders: What to train.
+        candidates: What to train.
         seeds: The new seeds.
         open_display: Opens who is told, for each seed anew.
         workers: Processes that train side by side; ``auto`` measures for each seed how many are fastest.
@@ -126,24 +126,26 @@ def confirm(
             device is not there.
         DataLoaderError: The dataset is missing or damaged.
     """
-    found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in contenders.records}
+    found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in candidates.records}
     for position, seed in enumerate(seeds, start=1):
         with open_display() as display:
-            display.note(f"seed {seed} ({position} of {len(seeds)}): {contenders.seed_dir(seed)}")
-            session = _session(contenders, seed, display, device)
-            results_file = str(contenders.seed_dir(seed) / "results.json")
-            names = frozenset(session.workplace.experiments)
-            run_study(session, Scope(names, search=False), Limits(), workers=workers, results_file=results_file)
-        for name, repetition in _repetitions(contenders, session, seed):
+            display.note(f"seed {seed} ({position} of {len(seeds)}): {candidates.seed_dir(seed)}")
+            session = _session(candidates, seed, display, device)
+            results_file = str(candidates.seed_dir(seed) / "results.json")
+            names = frozenset(session.context.experiments)
+            run_study(
+                session, TrialFilter(names, search=False), StopConditions(), workers=workers, results_file=results_file
+            )
+        for name, repetition in _repetitions(candidates, session, seed):
             found[name].append(repetition)
-        if session.stop_asked:
+        if session.stop_requested:
             break
-    return _confirmation(contenders, seeds, found)
+    return _confirmation(candidates, seeds, found)
 
 
-def _session(contenders: Contenders, seed: int, display: Display, device: str | None) -> Session:
-    experiments, folder = _experiments(contenders, seed, device), contenders.seed_dir(seed)
-    place = StudyPlace(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device)
+def _session(candidates: Contenders, seed: int, display: Display, device: str | None) -> Session:
+    experiments, folder = _experiments(candidates, seed, device), candidates.seed_dir(seed)
+    place = StudyLocation(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device)
     # What is wrong with these is not mended by training all again.
     for asked in {config.device for config in experiments.values()}:
         replace(place, device=asked).check()
@@ -151,7 +153,7 @@ def _session(contenders: Contenders, seed: int, display: Display, device: str | 
         return Session.open(
             place,
             experiments,
-            contenders.targets,
+            candidates.targets,
             file_order=list(experiments),
             may_generate=False,
             display=display,
@@ -161,13 +163,13 @@ def _session(contenders: Contenders, seed: int, display: Display, device: str | 
         if not folder.exists():
             raise
         # The usual remedies do not help here: nobody chose this folder.
-        remedy = f"{folder} was trained for the study as it was then: move {contenders.root} away to train all again"
+        remedy = f"{folder} was trained for the study as it was then: move {candidates.root} away to train all again"
         raise ConfigurationError([*error.problems, remedy]) from error
 
 
-def _experiments(contenders: Contenders, seed: int, device: str | None) -> dict[str, TrainingConfig]:
-    models, names = contenders.folder.model_definitions_path, {_name(record): record for record in contenders.records}
-    experiments = {name: preset_config(record, contenders.terms, name, models) for name, record in names.items()}
+def _experiments(candidates: Contenders, seed: int, device: str | None) -> dict[str, TrainingConfig]:
+    models, names = candidates.folder.model_definitions_path, {_name(record): record for record in candidates.records}
+    experiments = {name: preset_config(record, candidates.invariants, name, models) for name, record in names.items()}
     return with_overrides(experiments, seed=seed, device=device)
 
 
@@ -180,41 +182,41 @@ def _name(record: TrialRecord) -> str:
     return fitting_name(name, f"_{record.number}") if is_theirs else name
 
 
-def _repetitions(contenders: Contenders, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
+def _repetitions(candidates: Contenders, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
     ended = {record.experiment_name: record for record in ended_records(session.study)}
-    for contender in contenders.records:
-        record = ended.get(_name(contender))
-        yield contender.experiment_name, _repetition(contenders, session, seed, record)
+    for candidate in candidates.records:
+        record = ended.get(_name(candidate))
+        yield candidate.experiment_name, _repetition(candidates, session, seed, record)
 
 
-def _repetition(contenders: Contenders, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
+def _repetition(candidates: Contenders, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
     if record is None:
         return Repetition(seed, "unfinished")
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
-    checkpoint = session.workplace.folder.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
-    reader = load_reader(checkpoint, device=session.workplace.device or TrainingConfig.device)
-    test = evaluate_split(reader, contenders.metadata_path, TEST_SPLIT)
+    checkpoint = session.context.folder.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
+    reader = load_reader(checkpoint, device=session.context.device or TrainingConfig.device)
+    test = evaluate_split(reader, candidates.metadata_path, TEST_SPLIT)
     kept = load_checkpoint(checkpoint)["metrics"]
     val = (kept["val_char_accuracy"], kept["val_seq_accuracy"])
     return Repetition(seed, "completed", *val, test.char_accuracy, test.seq_accuracy)
 
 
 def _confirmation(
-    contenders: Contenders, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
+    candidates: Contenders, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
 ) -> Confirmation:
     items = []
-    for record in contenders.records:
+    for record in candidates.records:
         assert record.outcome is not None, "a completed trial has an outcome"
         missing = (Repetition(seed, "unfinished") for seed in seeds[len(found[record.experiment_name]) :])
         repetitions = (*found[record.experiment_name], *missing)
-        items.append(Contender(record.experiment_name, record.outcome.best_val_char_accuracy, repetitions))
+        items.append(Candidate(record.experiment_name, record.outcome.best_val_char_accuracy, repetitions))
     winner, *others = items
     comparisons = (compare(winner.name, other.name, _pairs(winner, other)) for other in others)
-    return Confirmation(tuple(seeds), contenders.root, tuple(items), tuple(comparisons))
+    return Confirmation(tuple(seeds), candidates.root, tuple(items), tuple(comparisons))
 
 
-def _pairs(winner: Contender, other: Contender) -> list[tuple[float, float]]:
+def _pairs(winner: Candidate, other: Candidate) -> list[tuple[float, float]]:
     pairs = zip(winner.repetitions, other.repetitions, strict=True)
     return [
         (one.test_char_accuracy, two.test_char_accuracy)

@@ -16,7 +16,7 @@ from search_spaces import (
     resolve_config_path,
 )
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
-from studies import StudyTerms, TrialRecord, write_text
+from studies import StudyInvariants, TrialRecord, write_text
 from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
 from tuner.session.output_paths import output_file_problem
@@ -56,7 +56,7 @@ def fitting_name(name: str, suffix: str = "") -> str:
     return f"{name}{suffix}"
 
 
-def preset_config(record: TrialRecord, terms: StudyTerms, name: str, models_path: Path) -> TrainingConfig:
+def preset_config(record: TrialRecord, invariants: StudyInvariants, name: str, models_path: Path) -> TrainingConfig:
     """Return what trains a trial of a study again, to the same bits on the same kind of machine.
 
     A training depends on its settings (the seed among them), the dataset and the networks alone; not on the trial's
@@ -64,14 +64,14 @@ def preset_config(record: TrialRecord, terms: StudyTerms, name: str, models_path
 
     Args:
         record: The trial.
-        terms: Of its study; they know where the dataset was found last.
+        invariants: Of its study; they know where the dataset was found last.
         name: The experiment's name.
         models_path: The file that defines its network.
     """
     return replace(
         record.training_config,
         experiment_name=name,
-        metadata_path=str(terms.dataset["metadata_path"]),
+        metadata_path=str(invariants.dataset["metadata_path"]),
         model_config_path=str(models_path),
     )
 
@@ -86,9 +86,9 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
     """
     name = preset_name("best", winner.name)
     models_path, needed = _models(winner, out)
-    config = preset_config(winner.record, winner.terms, name, models_path)
+    config = preset_config(winner.record, winner.invariants, name, models_path)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
-    return Preset(name, config, text, models_path if needed else None, definitions_yaml(winner.terms.definitions))
+    return Preset(name, config, text, models_path if needed else None, definitions_yaml(winner.invariants.definitions))
 
 
 def check_preset_path(out: Path) -> None:
@@ -136,7 +136,7 @@ def _is_shipped(winner: Winner) -> bool:
     default, name = Path(TrainingConfig.model_config_path), winner.record.training_config.model_name
     # One in the working directory would come first.
     is_packaged = resolve_config_path(default) == PACKAGE_FOLDER / default
-    return is_packaged and load_model_definitions(default).get(name) == winner.terms.definitions.get(name)
+    return is_packaged and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
 
 
 def _begins_with(path: Path, first_line: str) -> bool:
@@ -150,7 +150,7 @@ def _begins_with(path: Path, first_line: str) -> bool:
 def _head(winner: Winner, out: Path | None) -> str:
     """Return the comments at the beginning of the file."""
     file = shlex.quote(str(out or "FILE"))
-    dataset = str(winner.terms.dataset.get("fingerprint", ""))[:12]
+    dataset = str(winner.invariants.dataset.get("fingerprint", ""))[:12]
     lines = [
         f"{_FIRST_LINE} the best trial of a study. To train it again:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from tuner.cli.options import STORAGE_VARIABLE
 from tuner.cli.parser import UsageError
 
-DONE = 0
+SUCCESS = 0
 FAILED = 1
-BAD_INPUT = 2
-NOBODY_LISTENS = 141  # what shells report of a program whose output pipe was closed
+INVALID_INPUT = 2
+BROKEN_PIPE = 141  # what shells report of a program whose output pipe was closed
 
 
 def problems_of(error: BaseException, options: argparse.Namespace | None = None) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def report_problems(problems: Sequence[str], options: argparse.Namespace | None 
         tell(f"the storage URL comes from the environment variable {STORAGE_VARIABLE}")
     if hint:
         tell(f"see: {hint}")
-    return BAD_INPUT
+    return INVALID_INPUT
 
 
 def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:

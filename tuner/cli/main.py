@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from tuner.cli.errors import (
-    BAD_INPUT,
-    DONE,
-    NOBODY_LISTENS,
+    BROKEN_PIPE,
+    INVALID_INPUT,
+    SUCCESS,
     report_error,
     report_problems,
     resume_hint,
@@ -53,9 +53,9 @@ def run_command_line(argv: Sequence[str], commands: Sequence[Command]) -> int:
         tell(resume_hint(options))
         return stop.exit_code
     except SystemExit as end:  # argparse has printed help
-        return DONE if end.code in (None, 0) else BAD_INPUT
+        return SUCCESS if end.code in (None, 0) else INVALID_INPUT
     except BrokenPipeError:
         silence_stdout()
-        return NOBODY_LISTENS
+        return BROKEN_PIPE
     except Exception as error:
         return report_error(error, options)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tuner.cli.errors import DONE, report_error
+from tuner.cli.errors import SUCCESS, report_error
 from tuner.signals import StopRequested, raise_if_requested, stop_on_signals
 
 
@@ -38,7 +38,7 @@ def main() -> int:
                 _measure(orders, lines)
             place = argparse.Namespace(output_dir=orders["output_dir"], storage=orders["storage"], debug=True)
             _work(orders)
-            return DONE
+            return SUCCESS
     except StopRequested as stop:
         return stop.exit_code
     except Exception as error:
@@ -52,13 +52,13 @@ def _work(orders: dict[str, Any]) -> None:
     from tuner.cli.display_factory import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
-    from tuner.session.run_options import Limits, Scope
+    from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.session.session import Session
     from tuner.workers.loop import work_here
 
     torch.set_num_threads(orders["threads"])
     display = EventWriter(sys.stdout)
-    scope = Scope(None if orders["only"] is None else frozenset(orders["only"]), orders["search"])
+    scope = TrialFilter(None if orders["only"] is None else frozenset(orders["only"]), orders["search"])
     deadline = None if orders["seconds"] is None else time.monotonic() + orders["seconds"]
     with logged_as_notes(display, debug=False):
         session = Session.reopen(
@@ -70,8 +70,8 @@ def _work(orders: dict[str, Any]) -> None:
             experiments={name: TrainingConfig(**config) for name, config in orders["experiments"].items()},
             token=orders["stop_token"],
         )
-        session = replace(session, workplace=replace(session.workplace, display=display))
-        work_here(session, scope, Limits(deadline, orders["until_targets"]))
+        session = replace(session, context=replace(session.context, display=display))
+        work_here(session, scope, StopConditions(deadline, orders["until_targets"]))
 
 
 def _measure(orders: dict[str, Any], lines: queue.SimpleQueue[bytes]) -> NoReturn:

@@ -26,7 +26,7 @@ class RunSummary:
         targets: What they should reach.
         monitor: The metric that selects the best.
         leader: The experiment that is better by `monitor` than the results' best; None if none is.
-        owed: How many trials of the study are still to do.
+        pending: How many trials of the study are still to do.
     """
 
     results: Mapping[str, Any]
@@ -37,7 +37,7 @@ class RunSummary:
     targets: Targets
     monitor: str
     leader: str | None
-    owed: int = 0
+    pending: int = 0
 
 
 class Display:
@@ -52,12 +52,12 @@ class Display:
     def dataset_progress(self, done: int, total: int) -> None:
         """Images of a new dataset that are drawn so far."""
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """The run begins.
 
         Args:
-            todo: Every trial that this run is to work on or has finished, by name; None for a search trial whose
-                settings are not drawn yet.
+            planned_trials: Every trial of this run, finished or not, by name; None for a search trial whose settings
+                are not sampled yet.
             finished: Those of them that ended in an earlier run.
         """
 
@@ -73,13 +73,13 @@ class Display:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial is done, well or not."""
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         """A running trial was left after an epoch, to be gone on with another time."""
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         """The worker of a running trial died; another one takes the trial up, which then starts again as adopted."""
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         """The study was looked at: what other processes do in it and what was added to it is in there too."""
 
     def run_ended(self, summary: RunSummary) -> None:

@@ -56,9 +56,9 @@ class EventWriter(Display):
         """Write how far the dataset is."""
         self._write("dataset_progress", done=done, total=total)
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Write what there is to do."""
-        self._write("run_started", todo=todo, finished=finished)
+        self._write("run_started", planned_trials=planned_trials, finished=finished)
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         """Write which trial it is."""
@@ -81,17 +81,17 @@ class EventWriter(Display):
         self._next_batch.pop(record.number, None)
         self._write("trial_ended", record=record)
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         """Write which trial it is."""
-        self._write("trial_left", number=number)
+        self._write("trial_interrupted", number=number)
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         """Write which trial it is."""
-        self._write("trial_lost", number=number)
+        self._write("worker_lost", number=number)
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         """Write how the study stands."""
-        self._write("study_seen", status=status)
+        self._write("status_polled", status=status)
 
     def run_ended(self, summary: RunSummary) -> None:
         """Write the summary."""
@@ -115,8 +115,8 @@ def replay(line: str, display: Display) -> None:
             display.note(text)
         case {"event": "dataset_progress", "done": done, "total": total}:
             display.dataset_progress(done, total)
-        case {"event": "run_started", "todo": todo, "finished": finished}:
-            display.run_started(_PLANNED.validate_python(todo), _RECORDS.validate_python(finished))
+        case {"event": "run_started", "todo": planned_trials, "finished": finished}:
+            display.run_started(_PLANNED.validate_python(planned_trials), _RECORDS.validate_python(finished))
         case {"event": "trial_started", "number": number, "name": name, "config": config, "adopted": adopted}:
             display.trial_started(number, name, _CONFIG.validate_python(config), adopted=adopted)
         case {"event": "batch", "number": number, "done": done, "total": total}:
@@ -125,12 +125,12 @@ def replay(line: str, display: Display) -> None:
             display.epoch_ended(number, _METRICS.validate_python(metrics), _SIGNAL.validate_python(signal))
         case {"event": "trial_ended", "record": record}:
             display.trial_ended(_RECORD.validate_python(record))
-        case {"event": "trial_left", "number": number}:
-            display.trial_left(number)
-        case {"event": "trial_lost", "number": number}:
-            display.trial_lost(number)
-        case {"event": "study_seen", "status": status}:
-            display.study_seen(_STATUS.validate_python(status))
+        case {"event": "trial_interrupted", "number": number}:
+            display.trial_interrupted(number)
+        case {"event": "worker_lost", "number": number}:
+            display.worker_lost(number)
+        case {"event": "status_polled", "status": status}:
+            display.status_polled(_STATUS.validate_python(status))
         case {"event": "run_ended", "summary": summary}:
             display.run_ended(_SUMMARY.validate_python(summary))
         case _:

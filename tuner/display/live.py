@@ -55,13 +55,13 @@ class LiveDisplay(Display):
         self._images = (done, total)
         self._refresh()
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Print what is done already, and draw the rest."""
         self._images = (0, 0)
-        self._progress.run_started(todo, finished)
+        self._progress.run_started(planned_trials, finished)
         for line in finished_lines(finished):
             self.note(line)
-        if not self._progress.status.owed:
+        if not self._progress.status.pending:
             self.note("nothing is left to train")
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
@@ -87,21 +87,21 @@ class LiveDisplay(Display):
         self._progress.trial_ended(record)
         self._print_end(trial_line(record), completed=record.phase is TrialPhase.COMPLETED)
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         """Print that it is not at an end."""
-        if trial := self._progress.trial_lost(number):
+        if trial := self._progress.worker_lost(number):
             self.note(f"{title(number, trial.name)}: left for later")
         self._draw()
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         """Print that it goes on elsewhere."""
-        if trial := self._progress.trial_lost(number):
+        if trial := self._progress.worker_lost(number):
             self.note(f"{title(number, trial.name)}: its worker died; another one takes it up")
         self._draw()
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         """Draw what other processes do; print what they have ended and what was added."""
-        news = self._progress.study_seen(status)
+        news = self._progress.status_polled(status)
         for row in news.ended:
             self._print_end(row_line(row, status.monitor), completed=row.state is RowState.COMPLETED)
         if news.added:

@@ -10,7 +10,7 @@ from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
-from studies import StatusRow, StudyStatus, seconds_left
+from studies import StatusRow, StudyStatus, remaining_seconds
 from tuner.display.bar import Bar
 from tuner.display.lines import further_settings, settings, wrapped
 from tuner.display.progress import RunningTrial, RunProgress, clock
@@ -92,9 +92,9 @@ def _columns(width: int, progress: RunProgress | None) -> list[Column]:
     at_most = "left at most" if width >= _WIDE else "left <="
     if progress is None:
         process: Column = ("process", lambda row: str(row.worker_pid or "elsewhere"))
-        return [epochs, best, process, (at_most, lambda row: _clock(seconds_left(row)))]
+        return [epochs, best, process, (at_most, lambda row: _clock(remaining_seconds(row)))]
     now: Column = ("now", partial(_now, progress))
-    left: Column = (at_most, lambda row: _clock(progress.seconds_left(row)))
+    left: Column = (at_most, lambda row: _clock(progress.remaining_seconds(row)))
     return [epochs, best, now, left] if width >= _WIDE else [epochs, best, left]
 
 
@@ -116,12 +116,12 @@ def _whole(status: StudyStatus) -> tuple[str, int, int, str]:
 
 def _study_lines(progress: RunProgress, width: int, left: str | None = None) -> list[str | None]:
     """Return what is said of the whole study; `left` instead of how long all of it takes, if it is given."""
-    status, is_over = progress.status, not (progress.status.running or progress.status.owed)
+    status, should_stop = progress.status, not (progress.status.running or progress.status.pending)
     return [
         work_line(status, progress.workers),
         best_line(status, _named),
         ahead_line(status, _named),
-        None if is_over else left or left_line(status, progress.time_left),
+        None if should_stop else left or left_line(status, progress.remaining_time),
         last_line(status, _named, width),
     ]
 
@@ -161,10 +161,10 @@ def _figures(trial: RunningTrial, width: int) -> list[Text]:
 
 def _times(progress: RunProgress, row: StatusRow) -> str:
     """Say how long the one trial takes that is running, and how long the rest."""
-    status, whole, left = progress.status, progress.time_left, progress.seconds_left(row)
+    status, whole, left = progress.status, progress.remaining_time, progress.remaining_seconds(row)
     if left is None:
         return left_line(status, whole)
-    if not status.owed:
+    if not status.pending:
         return f"left: at most {clock(left)}"
     others = left_text(status, whole) or "the others are not timed yet"
     if whole is not None and whole.at_most:

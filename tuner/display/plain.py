@@ -61,15 +61,15 @@ class PlainDisplay(Display):
             self._drawn_tenths = tenths
             self._write(f"dataset: {done:,} of {total:,} images drawn")
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Say what is to be done, and what is done already."""
-        self._progress.run_started(todo, finished)
+        self._progress.run_started(planned_trials, finished)
         for line in finished_lines(finished):
             self._write(line)
         status = self._progress.status
-        waiting, total = status.owed, status.total
+        waiting, total = status.pending, status.total
         if waiting:
-            what = "trials" if any(map(is_search, todo)) else "experiments"
+            what = "trials" if any(map(is_search, planned_trials)) else "experiments"
             self._write(f"{waiting} of {total} {what} to train; a line for each epoch, on validation data:")
         else:
             self._write("nothing is left to train")
@@ -104,7 +104,7 @@ class PlainDisplay(Display):
         trial = self._progress.own.get(number)
         if trial is None or number in self._retelling:
             return
-        of, left = trial.config.num_epochs, self._progress.seconds_left(self._progress.row(trial.name))
+        of, left = trial.config.num_epochs, self._progress.remaining_seconds(self._progress.row(trial.name))
         self._write(
             f"{self._whose(trial)}  {metrics.epoch:>{len(str(of))}}/{of}  char {metrics.val_char_accuracy:.4f}"
             f"  seq {metrics.val_seq_accuracy:.4f}  loss {metrics.val_loss:.4f}  best {signal.best or 0:.4f}"
@@ -116,19 +116,19 @@ class PlainDisplay(Display):
         self._progress.trial_ended(record)
         self._write(trial_line(record))
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         """Say that it is not at an end."""
-        if trial := self._progress.trial_lost(number):
+        if trial := self._progress.worker_lost(number):
             self._write(f"{title(number, trial.name)}: left for later")
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         """Say that it goes on elsewhere."""
-        if trial := self._progress.trial_lost(number):
+        if trial := self._progress.worker_lost(number):
             self._write(f"{title(number, trial.name)}: its worker died; another one takes it up")
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         """Say what other processes have ended, and what was added."""
-        news = self._progress.study_seen(status)
+        news = self._progress.status_polled(status)
         for row in news.ended:
             self._write(row_line(row, status.monitor))
         if news.added:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
-from studies import RowState, StatusRow, StudyStatus, TimeLeft, TrialRecord, seconds_left, time_left
+from studies import RemainingTime, RowState, StatusRow, StudyStatus, TrialRecord, remaining_seconds, remaining_time
 from tuner.display.status_rows import ended_row, finite, is_search, planned_row
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -84,10 +84,10 @@ class RunProgress:
         return replace(self._start, rows=tuple(self._rows.values()))
 
     @cached_property
-    def time_left(self) -> TimeLeft | None:
+    def remaining_time(self) -> RemainingTime | None:
         """How long the rest of the study takes; None while too little was timed."""
         shares = {number: trial.epoch_share for number, trial in self.own.items()}
-        return time_left(self.status, self.workers, shares)
+        return remaining_time(self.status, self.workers, shares)
 
     @property
     def workers(self) -> int:
@@ -95,16 +95,16 @@ class RunProgress:
         status = self.status
         running = len(status.running)
         between_trials = max(self._at_work, default=0) - running
-        return running + max(0, min(between_trials, status.owed))
+        return running + max(0, min(between_trials, status.pending))
 
     def epoch_share(self, row: StatusRow) -> float:
         """Return the part of a trial's running epoch that is done, 0 to 1, as far as this run knows."""
         trial = self.own.get(row.number)
         return trial.epoch_share if trial else 0.0
 
-    def seconds_left(self, row: StatusRow) -> float | None:
+    def remaining_seconds(self, row: StatusRow) -> float | None:
         """Return how long a running trial takes at most, by its own epochs; None before one was timed."""
-        return seconds_left(row, self.epoch_share(row))
+        return remaining_seconds(row, self.epoch_share(row))
 
     def row(self, name: str) -> StatusRow:
         """Return a trial of the study."""
@@ -114,11 +114,11 @@ class RunProgress:
         """Return which trial of the study it is, in the order of their numbers, counted from 1."""
         return 1 + sum(0 <= row.number < number for row in self._rows.values())
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Take what the run has to do, and how long it took in earlier ones."""
-        for config in [*todo.values(), *(record.training_config for record in finished)]:
+        for config in [*planned_trials.values(), *(record.training_config for record in finished)]:
             self._learn_terms(config)
-        for name, config in todo.items():
+        for name, config in planned_trials.items():
             self._put(planned_row(name, config))
         for record in finished:
             self._end(record)
@@ -156,14 +156,14 @@ class RunProgress:
         self.own.pop(record.number, None)
         self._told.add(record.number)
 
-    def trial_lost(self, number: int) -> RunningTrial | None:
+    def worker_lost(self, number: int) -> RunningTrial | None:
         """Let a trial wait for a worker again; return it, or None if it was not running."""
         trial = self.own.pop(number, None)
         if trial is not None and not (row := self._rows[trial.name]).has_ended:
             self._put(replace(row, state=RowState.INTERRUPTED, worker_pid=None))
         return trial
 
-    def study_seen(self, status: StudyStatus) -> News:
+    def status_polled(self, status: StudyStatus) -> News:
         """Take how the study stands; return what is new in it."""
         before = self._seen
         self._at_work.append(len(self.status.running))
@@ -179,9 +179,9 @@ class RunProgress:
 
     def _ended_elsewhere(self, status: StudyStatus) -> tuple[StatusRow, ...]:
         """Return the trials whose end no event of this run has told between two looks: events may come late."""
-        untold = {row.number for row in status.rows if row.has_ended} - self._told - self.own.keys()
-        told_now = untold & self._to_be_told
-        self._to_be_told = untold - told_now
+        unrecorded_releases = {row.number for row in status.rows if row.has_ended} - self._told - self.own.keys()
+        told_now = unrecorded_releases & self._to_be_told
+        self._to_be_told = unrecorded_releases - told_now
         self._told |= told_now
         return tuple(row for row in status.rows if row.number in told_now)
 
@@ -191,7 +191,7 @@ class RunProgress:
 
     def _forget(self) -> None:
         """Let what follows from the trials be found anew when it is asked for."""
-        for name in ("status", "time_left"):
+        for name in ("status", "remaining_time"):
             self.__dict__.pop(name, None)
 
     def _further(self, seen: StatusRow) -> StatusRow:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.cells import cell_len
 
-from studies import DiskUse, RowState, StatusRow, StudyStatus, TimeLeft, WhyEnded
+from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus, WhyEnded
 from tuner.display.lines import reason
 from tuner.display.progress import clock
 from tuner.display.terminal import spare_cells
@@ -72,20 +72,20 @@ def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int
     return next((line for line in lines if cell_len(line) + spare_cells(line) <= width), lines[-1] if lines else None)
 
 
-def left_line(status: StudyStatus, left: TimeLeft | None) -> str:
+def left_line(status: StudyStatus, left: RemainingTime | None) -> str:
     """Say how long the rest takes."""
     return f"left: {left_text(status, left) or 'known when enough has been timed'}"
 
 
-def left_text(status: StudyStatus, left: TimeLeft | None) -> str:
+def left_text(status: StudyStatus, left: RemainingTime | None) -> str:
     """Return how long the rest takes, and how much of it nobody has begun; nothing if it is not known."""
     if left is None:
         return ""
-    waiting = f" with the {status.owed:,} waiting" if status.owed else ""
+    waiting = f" with the {status.pending:,} waiting" if status.pending else ""
     return f"{time_text(left)}{waiting}"
 
 
-def time_text(left: TimeLeft) -> str:
+def time_text(left: RemainingTime) -> str:
     """Return how long something takes, and whether that is a bound."""
     return f"{'at most' if left.at_most else 'about'} {clock(left.seconds)}"
 
@@ -107,23 +107,23 @@ def targets_line(status: StudyStatus) -> str | None:
     return f"targets ({', '.join(texts)}): {f'met by {met}' if met else 'not met yet'}"
 
 
-def owed_line(status: StudyStatus, left: TimeLeft | None) -> str | None:
+def pending_line(status: StudyStatus, left: RemainingTime | None) -> str | None:
     """Say what is still to do and how to go on; None if that is nothing, or somebody works on it.
 
     Args:
         status: The study.
         left: How long one worker takes for it; None if that is not known.
     """
-    if not status.owed or status.running:
+    if not status.pending or status.running:
         return None
     interrupted = status.counts[RowState.INTERRUPTED]
-    counts = {"interrupted": interrupted, "not begun": status.owed - interrupted}
+    counts = {"interrupted": interrupted, "not begun": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     parts += [f"{time_text(left)} for one worker"] if left is not None else []
     return f"owed: {', '.join(parts)}; `khmer-tuner resume` goes on"
 
 
-def disk_line(disk: DiskUse) -> str:
+def disk_line(disk: DiskUsage) -> str:
     """Say how much room the study takes, mostly what for, and how much is left."""
     sizes = {what: size for what, size in asdict(disk).items() if what != "free"}
     largest = sorted(sizes, key=lambda what: sizes[what], reverse=True)[:_KINDS_SHOWN]
@@ -142,7 +142,7 @@ def size_text(size: int) -> str:
 
 def _open(status: StudyStatus) -> list[str]:
     interrupted = status.counts[RowState.INTERRUPTED]
-    counts = {"waiting": status.owed - interrupted, "interrupted": interrupted}
+    counts = {"waiting": status.pending - interrupted, "interrupted": interrupted}
     return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 

@@ -70,7 +70,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print()
         console.print(targets)
     failures = _failure_lines(shown, summary.output_dir)
-    for line in ["", *_best_lines(summary), *failures, *_places(summary, shown), *_owed_lines(summary)]:
+    for line in ["", *_best_lines(summary), *failures, *_places(summary, shown), *_pending_lines(summary)]:
         console.print(line, soft_wrap=True)
 
 
@@ -189,12 +189,12 @@ def _places(summary: RunSummary, shown: _Selection) -> list[str]:
     return lines
 
 
-def _owed_lines(summary: RunSummary) -> list[str]:
-    if not summary.owed:
+def _pending_lines(summary: RunSummary) -> list[str]:
+    if not summary.pending:
         return []
-    are = "is" if summary.owed == 1 else "are"
+    are = "is" if summary.pending == 1 else "are"
     command = _command("resume", summary.output_dir)
-    return ["", f"{_count(summary.owed, 'trial')} {are} still to do: {command}"]
+    return ["", f"{_count(summary.pending, 'trial')} {are} still to do: {command}"]
 
 
 def _command(name: str, output_dir: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
-from tuner.inference.usual_looks import UsualLooks
+from tuner.inference.usual_looks import ImageStatisticsModel
 
 LEAST_IMAGES = 100  # fewer say nothing about one in a hundred
 # Shares of right validation readings that would be doubted: for their confidence, their looks, or both together.
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Familiar:
+class OODDetector:
     """What a model has been validated on, and so can be trusted with.
 
     Confidence alone finds only some pictures without text (Hendrycks and Gimpel 2017,
@@ -51,14 +51,14 @@ class Familiar:
 
     confidences: Floats
     distances: Floats
-    looks: UsualLooks
+    looks: ImageStatisticsModel
     least_confidence: float
     most_distance: float
     most_rarity: float
     aspect_ratios: tuple[float, float]
 
     @classmethod
-    def of(cls, validation: Mapping[str, Any]) -> Familiar:
+    def of(cls, validation: Mapping[str, Any]) -> OODDetector:
         """Draw the limits from what a checkpoint keeps of the validation images.
 
         With few images read right, a confidence below one half is doubtful, and looks are not judged.
@@ -69,7 +69,7 @@ class Familiar:
         """
         kept = {name: np.asarray(values) for name, values in validation.items()}
         right = (kept["rows"] == kept["labels"]).all(1)
-        usual = UsualLooks.of(kept["looks"])
+        usual = ImageStatisticsModel.of(kept["looks"])
         confidence, distance = kept["confidence"][right].astype(float), usual.distances(kept["looks"][right])
         confidences, distances = np.sort(confidence), np.sort(distance)
         rarity = _rarity(confidence, distance, confidences, distances)

@@ -24,7 +24,7 @@ from tuner.data.image_statistics import looks
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.user_images import Picture, load_pictures
 from tuner.data.vocabulary import decode_label
-from tuner.inference.out_of_distribution import Familiar
+from tuner.inference.out_of_distribution import OODDetector
 from tuner.models import DigitReader, build_model
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, digit_confusion
@@ -103,7 +103,7 @@ class Reader:
         config: TrainingConfig,
         definition: ModelDefinition,
         weights: Mapping[str, Tensor],
-        familiar: Familiar | None = None,
+        familiar: OODDetector | None = None,
     ) -> None:
         """Build the network with its weights.
 
@@ -229,10 +229,10 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
     )
 
 
-def _familiar(state: Mapping[str, Any]) -> Familiar | None:
+def _familiar(state: Mapping[str, Any]) -> OODDetector | None:
     validation = state.get("validation", {})
     # Earlier versions kept less.
-    return Familiar.of(validation) if "looks" in validation else None
+    return OODDetector.of(validation) if "looks" in validation else None
 
 
 def _load_state(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _RIDGE = 1e-3  # keeps the covariance of few pictures, or of pictures that are a
 
 
 @dataclass(frozen=True)
-class UsualLooks:
+class ImageStatisticsModel:
     """An ellipsoid around the looks of a set of pictures.
 
     Distances from it are Mahalanobis', as Lee et al. measure them in a network's features (2018,
@@ -30,7 +30,7 @@ class UsualLooks:
     precision: Looks
 
     @classmethod
-    def of(cls, looks: Looks) -> UsualLooks:
+    def of(cls, looks: Looks) -> ImageStatisticsModel:
         """Measure the looks ``(N, K)`` of a set of pictures."""
         away = looks - looks.mean(0)
         covariance = away.T @ away / len(looks)

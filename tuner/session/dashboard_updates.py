@@ -13,7 +13,7 @@ from studies import (
     OutputFolder,
     Progress,
     TrialOutcome,
-    keep_artifact,
+    save_artifact,
     write_ended_note,
     write_running_note,
 )
@@ -25,7 +25,7 @@ from tuner.training.recorder import CONFIG_FILE, config_yaml
 log = logging.getLogger(__name__)
 
 
-class TrialPage:
+class DashboardUpdates:
     """Keeps a trial's note, pictures and settings up to date; the last time before the study is told of its end."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
@@ -62,7 +62,7 @@ class TrialPage:
         self._not_kept |= files
         for name, content in list(self._not_kept.items()):
             try:
-                keep_artifact(self._claim.trial, self._folder, name, content)
+                save_artifact(self._claim.trial, self._folder, name, content)
             except OSError as error:
                 if is_for_want_of_room(error):
                     raise

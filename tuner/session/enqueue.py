@@ -14,22 +14,22 @@ from studies import (
     OutputFolder,
     PresetState,
     SearchRequest,
-    StudyTerms,
-    ask_for_search,
+    StudyInvariants,
+    add_search_trials,
     enqueue_presets,
     latest_records,
-    refuse_changes,
+    refuse_changed_presets,
+    refuse_other_invariants,
     refuse_other_search,
-    refuse_other_terms,
     search_budget,
-    study_terms,
+    study_invariants,
 )
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.session.study_setup import join_study, terms_of
+from tuner.session.study_setup import invariants_of, join_study
 
 
 @dataclass(frozen=True)
-class Addition:
+class EnqueueResult:
     """What was added to a study.
 
     Attributes:
@@ -44,7 +44,7 @@ class Addition:
 
 
 @dataclass(frozen=True)
-class AddedWork:
+class EnqueueRequest:
     """Work to be added to a study.
 
     Attributes:
@@ -74,10 +74,10 @@ class AddedWork:
             ConfigurationError: Something differs from what the study was begun with; every difference is told.
             DataLoaderError: The experiments' dataset is not where the study's was, and missing or damaged.
         """
-        terms = self._terms(study_terms(study))
+        invariants = self._invariants(study_invariants(study))
         checks: list[Callable[[], object]] = [
-            lambda: refuse_other_terms(study, folder, terms),
-            lambda: refuse_changes(study, self.experiments, self.space),
+            lambda: refuse_other_invariants(study, folder, invariants),
+            lambda: refuse_changed_presets(study, self.experiments, self.space),
             lambda: refuse_other_search(study, self.search),
         ]
         problems: list[str] = []
@@ -89,7 +89,7 @@ class AddedWork:
         if problems:
             raise ConfigurationError(problems)
 
-    def add(self, study: optuna.Study, folder: OutputFolder, storage_url: str) -> Addition:
+    def add(self, study: optuna.Study, folder: OutputFolder, storage_url: str) -> EnqueueResult:
         """Add it.
 
         Args:
@@ -102,21 +102,21 @@ class AddedWork:
         """
         self.check(study, folder)
         before = {record.experiment_name for record in latest_records(study)}
-        joined = join_study(storage_url, study.study_name, folder, self._terms(study_terms(study)))
+        joined = join_study(storage_url, study.study_name, folder, self._invariants(study_invariants(study)))
         states = enqueue_presets(joined, folder, self.experiments, self.space, file_order=self.file_order)
         if self.search.more:
-            ask_for_search(joined, folder, self.search)
-        return Addition(
+            add_search_trials(joined, folder, self.search)
+        return EnqueueResult(
             added={name: state for name, state in states.items() if name not in before},
             known={name: state for name, state in states.items() if name in before},
             search_trials=search_budget(joined),
         )
 
-    def _terms(self, begun: StudyTerms) -> StudyTerms:
+    def _invariants(self, begun: StudyInvariants) -> StudyInvariants:
         if not self.experiments:
             return begun
         first = next(iter(self.experiments.values()))
-        return terms_of(first, _fingerprint(first, begun.dataset))
+        return invariants_of(first, _fingerprint(first, begun.dataset))
 
 
 def _fingerprint(config: TrainingConfig, begun: Mapping[str, Any]) -> str:

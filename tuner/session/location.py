@@ -12,7 +12,7 @@ from tuner.training.device import setup_training_environment
 
 
 @dataclass(frozen=True)
-class StudyPlace:
+class StudyLocation:
     """Where a study is kept, and on what it trains.
 
     Attributes:

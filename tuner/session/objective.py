@@ -19,7 +19,7 @@ from search_spaces import ConfigurationError, ModelDefinition, Targets, Training
 from search_spaces.diagnostics.disk_errors import is_disk_error
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import (
-    MOST_DEATHS,
+    MAX_CRASHES,
     Claim,
     OutputFolder,
     TrialKind,
@@ -29,14 +29,14 @@ from studies import (
     records_not_kept,
     report_again,
     search_settings,
+    study_invariants,
     study_space,
-    study_terms,
     suggest_all,
 )
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
-from tuner.session.dashboard_updates import TrialPage
+from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.study_setup import keep_definitions
 from tuner.training.checkpoints import CheckpointFolder, has_state
 from tuner.training.device import setup_training_environment
@@ -52,12 +52,12 @@ log = logging.getLogger(__name__)
 DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
 
 
-class Paused(BaseException):
+class TrialInterrupted(BaseException):
     """The trial is left for later, after a finished epoch; like KeyboardInterrupt, it is no failure."""
 
 
 @dataclass(frozen=True)
-class Workplace:
+class RunContext:
     """What every trial of a run has in common.
 
     Attributes:
@@ -67,8 +67,8 @@ class Workplace:
         device: Where all trials train; None for where each configuration says.
         targets: What experiments should reach.
         display: Who is told.
-        is_over: Asked before each epoch whether the trial is to be left for later.
-        look_around: Called after each batch, for what else there is to do; it must not take long.
+        should_stop: Asked before each epoch whether the trial is to be left for later.
+        after_batch: Called after each batch, for what else there is to do; it must not take long.
         tidied: Numbers of the search trials whose checkpoints this process need not look for any more.
     """
 
@@ -78,8 +78,8 @@ class Workplace:
     device: str | None
     targets: Targets
     display: Display
-    is_over: Callable[[], bool] = lambda: False
-    look_around: Callable[[], object] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+    after_batch: Callable[[], object] = lambda: None
     tidied: set[int] = field(default_factory=set)
 
     def placed(self, config: TrainingConfig, name: str, models: Path) -> TrainingConfig:
@@ -92,21 +92,21 @@ class Workplace:
         return replace(config, **today | {"device": self.device or asked.device})
 
 
-def run_trial(claim: Claim, workplace: Workplace) -> None:
+def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and tell the study how it ended, whatever happens.
 
-    An interruption (KeyboardInterrupt, `Paused`) passes through, and so do a full disk, a database that cannot be
-    reached and a device that this machine lacks: the trial stays running in the study, and whoever claims it next goes
-    on after its last epoch. `LeaseLost` passes through as well: another worker goes on with it already.
+    Interruptions (KeyboardInterrupt, `TrialInterrupted`) pass through, and so do a full disk, a database that cannot be
+    reached and a device that this machine lacks: the trial stays running in the study, and the worker that claims it
+    next continues after its last epoch. `LeaseLost` passes through as well: another worker trains it already.
     """
-    folder = workplace.folder.trial_dir_for_work(claim.record.experiment_name)
-    page = TrialPage(claim, workplace.folder)
+    folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
+    page = DashboardUpdates(claim, context.folder)
     if claim.crashed and _may_kill_again(claim, read_metrics(folder)):
         _finish(claim, page, _crash(read_metrics(folder), reported=claim.record.attempts[-1].epochs))
     else:
-        _train_to_the_end(claim, workplace, folder, page)
+        _train_to_the_end(claim, context, folder, page)
     # Only now: a process that dies before telling leaves a trial that the next one can still finish.
-    tidy_checkpoints(claim.trial.study, workplace.folder, [claim.record], workplace.tidied)
+    tidy_checkpoints(claim.trial.study, context.folder, [claim.record], context.tidied)
 
 
 def _may_kill_again(claim: Claim, epochs: Sequence[EpochMetrics]) -> bool:
@@ -116,19 +116,19 @@ def _may_kill_again(claim: Claim, epochs: Sequence[EpochMetrics]) -> bool:
     for epoch in epochs:
         signal.update(epoch.epoch, epoch.value(config.early_stopping_monitor))
     over = len(epochs) >= config.num_epochs or (bool(epochs) and signal.should_stop)
-    return not over or claim.record.deaths_in_a_row >= 2 * MOST_DEATHS
+    return not over or claim.record.consecutive_crashes >= 2 * MAX_CRASHES
 
 
-def _finish(claim: Claim, page: TrialPage, outcome: TrialOutcome, value: float | None = None) -> None:
+def _finish(claim: Claim, page: DashboardUpdates, outcome: TrialOutcome, value: float | None = None) -> None:
     # What is said of the trial before it is told: its end is the last thing that a study takes of it.
     page.end(outcome, value)
     claim.finish(outcome, value)
 
 
-def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path, page: TrialPage) -> None:
+def _train_to_the_end(claim: Claim, context: RunContext, folder: Path, page: DashboardUpdates) -> None:
     epochs: list[EpochMetrics] = []
     try:
-        result = _train_logged(claim, workplace, folder, page, epochs)
+        result = _train_logged(claim, context, folder, page, epochs)
     except Exception as error:
         if _comes_from_outside(error):
             raise
@@ -136,27 +136,27 @@ def _train_to_the_end(claim: Claim, workplace: Workplace, folder: Path, page: Tr
     else:
         monitor = claim.record.training_config.early_stopping_monitor
         value = result.history[result.best_epoch - 1].value(monitor) if result.best_epoch else None
-        _finish(claim, page, _outcome(result, workplace.targets), value)
+        _finish(claim, page, _outcome(result, context.targets), value)
 
 
 def _train_logged(
-    claim: Claim, workplace: Workplace, folder: Path, page: TrialPage, epochs: list[EpochMetrics]
+    claim: Claim, context: RunContext, folder: Path, page: DashboardUpdates, epochs: list[EpochMetrics]
 ) -> TrainingResult:
     with log_file(folder):
         try:
-            return _train(claim, workplace, folder, page, epochs)
+            return _train(claim, context, folder, page, epochs)
         except Exception:
             log.exception("%s failed", claim.record.experiment_name)
             raise
 
 
 def _train(
-    claim: Claim, workplace: Workplace, folder: Path, page: TrialPage, epochs: list[EpochMetrics]
+    claim: Claim, context: RunContext, folder: Path, page: DashboardUpdates, epochs: list[EpochMetrics]
 ) -> TrainingResult:
     """Train a trial; `epochs` collects what it finished, also if it fails."""
-    trial, display, number = claim.trial, workplace.display, claim.record.number
-    keep_definitions(trial.study, workplace.folder)
-    config = workplace.placed(_settings(claim), claim.record.experiment_name, workplace.folder.model_definitions_path)
+    trial, display, number = claim.trial, context.display, claim.record.number
+    keep_definitions(trial.study, context.folder)
+    config = context.placed(_settings(claim), claim.record.experiment_name, context.folder.model_definitions_path)
     display.trial_started(number, claim.record.experiment_name, config, adopted=claim.adopted)
     page.begin(config)
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
@@ -176,23 +176,23 @@ def _train(
         display.epoch_ended(number, metrics, early_stopping)
 
     def on_batch(done: int, total: int) -> None:
-        if done == 0 and workplace.is_over():
-            raise Paused
+        if done == 0 and context.should_stop():
+            raise TrialInterrupted
         display.batch(number, done, total)
-        workplace.look_around()
+        context.after_batch()
 
     device, _ = setup_training_environment(config)
-    data = TrainingData.of(config, workplace.cache, device)
+    data = TrainingData.of(config, context.cache, device)
     return train(
         config,
         data,
         folder,
         on_epoch_end=on_epoch_end,
-        is_hopeless=_is_hopeless_rule(claim),
+        should_prune=_pruning_rule(claim),
         on_batch=on_batch,
         before_keeping=claim.check,
         on_pictures=page.show,
-        careful=claim.is_perhaps_too_large,
+        careful=claim.may_exceed_memory,
     )
 
 
@@ -204,7 +204,7 @@ def _settings(claim: Claim) -> TrainingConfig:
         return suggest_all(claim.trial, space, claim.record.training_config)
     search = search_settings(study)
     assert search is not None, "search trials are enqueued after the settings of the search"
-    definitions = study_terms(study).definitions
+    definitions = study_invariants(study).definitions
     settings = suggest_all(claim.trial, space, search.start, settle=partial(_settled, definitions=definitions))
     claim.record_config(settings)
     return settings
@@ -215,20 +215,20 @@ def _settled(config: TrainingConfig, definitions: Mapping[str, ModelDefinition])
     return fit_loss(replace(config, min_lr=min(config.min_lr, config.learning_rate)), definitions)
 
 
-def _is_hopeless_rule(claim: Claim) -> Callable[[int, EarlyStopping], bool]:
+def _pruning_rule(claim: Claim) -> Callable[[int, EarlyStopping], bool]:
     """Return who judges a trial by the others: nobody judges a preset."""
     search = search_settings(claim.trial.study)
     if claim.record.kind is TrialKind.PRESET or search is None:
         return lambda epoch, early_stopping: False
     pruning, patience = search.pruning, claim.record.training_config.early_stopping_patience
-    return lambda epoch, early_stopping: pruning.is_hopeless(claim.trial, epoch, patience, early_stopping.is_beaten_by)
+    return lambda epoch, early_stopping: pruning.should_prune(claim.trial, epoch, patience, early_stopping.is_beaten_by)
 
 
 def _outcome(result: TrainingResult, targets: Targets) -> TrialOutcome:
     diverged = result.why_ended == "nonfinite_loss"
     message = "the loss became infinite or not a number; try a lower learning_rate" if diverged else ""
     outcome = _summed_up(result.history, WhyEnded(result.why_ended), targets, error_message=message)
-    return replace(outcome, best_epoch=result.best_epoch or None, images_at_once=result.images_at_once)
+    return replace(outcome, best_epoch=result.best_epoch or None, micro_batch_size=result.micro_batch_size)
 
 
 def _failure(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
@@ -246,7 +246,7 @@ def _crash(epochs: Sequence[EpochMetrics], *, reported: int) -> TrialOutcome:
     """
     elsewhere = reported > len(epochs)
     where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
-    message = f"{MOST_DEATHS} processes died one after the other {where}, for example for want of memory"
+    message = f"{MAX_CRASHES} processes died one after the other {where}, for example for want of memory"
     if elsewhere:
         message += f"; the figures of {reported} epochs are in another machine's folder"
     outcome = _summed_up(epochs, WhyEnded.CRASHED, error_message=message)

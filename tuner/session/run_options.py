@@ -9,7 +9,7 @@ from studies import TrialKind, TrialRecord
 
 
 @dataclass(frozen=True)
-class Scope:
+class TrialFilter:
     """Which of a study's trials a command works on.
 
     Attributes:
@@ -21,7 +21,7 @@ class Scope:
     search: bool = True
 
     @property
-    def may_grow(self) -> bool:
+    def may_gain_trials(self) -> bool:
         """Whether trials that are added to the study later can be among them."""
         return self.search or self.experiments is None
 
@@ -33,7 +33,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Limits:
+class StopConditions:
     """What ends the work before nothing is left.
 
     Attributes:
@@ -45,6 +45,6 @@ class Limits:
     until_targets: bool = False
 
     @property
-    def time_is_up(self) -> bool:
+    def timed_out(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline

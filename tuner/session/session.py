@@ -18,26 +18,26 @@ from search_spaces import (
 from studies import (
     OutputFolder,
     SearchRequest,
-    StudyTerms,
-    ask_for_search,
+    StudyInvariants,
+    add_search_trials,
     enqueue_presets,
     find_study,
-    keep_targets,
     load_study,
     prepare_sampling,
-    refuse_changes,
+    refuse_changed_presets,
     refuse_other_search,
+    save_targets,
     stop_token,
+    study_invariants,
     study_targets,
-    study_terms,
     version_notes,
 )
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
-from tuner.session.location import StudyPlace
-from tuner.session.objective import Workplace
-from tuner.session.study_setup import join_study, terms_now, terms_of
+from tuner.session.location import StudyLocation
+from tuner.session.objective import RunContext
+from tuner.session.study_setup import current_invariants, invariants_of, join_study
 from tuner.training.device import setup_training_environment
 
 
@@ -47,25 +47,25 @@ class Session:
 
     Attributes:
         study: The study, with the sampler and pruner that it was begun with.
-        workplace: What its trials have in common here and now.
+        context: What its trials have in common here and now.
         storage_url: Where it is kept.
         stop_token: Of the latest request to stop that was there before; another one is meant for this session.
     """
 
     study: optuna.Study
-    workplace: Workplace
+    context: RunContext
     storage_url: str
     stop_token: str
 
     @property
-    def stop_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether somebody has asked those who work on the study to stop, since this session began."""
         return stop_token(self.study) != self.stop_token
 
     @classmethod
     def open(
         cls,
-        place: StudyPlace,
+        place: StudyLocation,
         experiments: Mapping[str, TrainingConfig],
         targets: Targets,
         *,
@@ -102,16 +102,16 @@ class Session:
         first = next(iter(experiments.values()))
         _ensure_dataset(Path(first.metadata_path), may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        study = _join(place, folder, terms_of(first, cache.fingerprint), display)
+        study = _join(place, folder, invariants_of(first, cache.fingerprint), display)
         # A study that is kept elsewhere may have been there without this folder.
         token = stop_token(study) if token is None else token
         enqueue_presets(study, folder, experiments, space, file_order=file_order)
-        keep_targets(study, targets)
+        save_targets(study, targets)
         if request.at_least or request.more:
-            ask_for_search(study, folder, request)
+            add_search_trials(study, folder, request)
         prepare_sampling(study, first.seed)
-        workplace = Workplace(folder, cache, experiments, device, targets, display)
-        return cls(study, workplace, place.storage_url, token)
+        context = RunContext(folder, cache, experiments, device, targets, display)
+        return cls(study, context, place.storage_url, token)
 
     @classmethod
     def reopen(
@@ -146,13 +146,13 @@ class Session:
         begun, folder = load_study(output_dir, storage_url=storage, name=study_name)
         token = stop_token(begun) if token is None else token
         _, url = find_study(output_dir, storage_url=storage)
-        terms = study_terms(begun)
-        cache = _cache_of(terms, folder, metadata)
-        place = StudyPlace(output_dir, begun.study_name, url, device or TrainingConfig.device)
-        study = _join(place, folder, terms_now(terms, cache.fingerprint), display)
-        prepare_sampling(study, terms.seed)
-        workplace = Workplace(folder, cache, experiments or {}, device, study_targets(study), display)
-        return cls(study, workplace, url, token)
+        invariants = study_invariants(begun)
+        cache = _cache_of(invariants, folder, metadata)
+        place = StudyLocation(output_dir, begun.study_name, url, device or TrainingConfig.device)
+        study = _join(place, folder, current_invariants(invariants, cache.fingerprint), display)
+        prepare_sampling(study, invariants.seed)
+        context = RunContext(folder, cache, experiments or {}, device, study_targets(study), display)
+        return cls(study, context, url, token)
 
     def search(self, request: SearchRequest) -> None:
         """Give the study more search trials.
@@ -160,12 +160,12 @@ class Session:
         Raises:
             ConfigurationError: The study searches in another way already.
         """
-        ask_for_search(self.study, self.workplace.folder, request)
-        prepare_sampling(self.study, study_terms(self.study).seed)
+        add_search_trials(self.study, self.context.folder, request)
+        prepare_sampling(self.study, study_invariants(self.study).seed)
 
 
 def _refuse_early(
-    place: StudyPlace, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
+    place: StudyLocation, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
 ) -> str | None:
     """Refuse what the folder's study cannot take before a dataset is drawn for it.
 
@@ -176,14 +176,14 @@ def _refuse_early(
         study, _ = load_study(place.output_dir, storage_url=place.storage, name=place.study_name)
     except ConfigurationError:  # there is none yet
         return None
-    refuse_changes(study, experiments, space)
+    refuse_changed_presets(study, experiments, space)
     refuse_other_search(study, request)
     return stop_token(study)
 
 
-def _join(place: StudyPlace, folder: OutputFolder, terms: StudyTerms, display: Display) -> optuna.Study:
-    study = join_study(place.storage_url, place.study_name, folder, terms)
-    for note in version_notes(study, terms):
+def _join(place: StudyLocation, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
+    study = join_study(place.storage_url, place.study_name, folder, invariants)
+    for note in version_notes(study, invariants):
         display.note(note)
     return study
 
@@ -195,11 +195,11 @@ def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -
     generate_dataset(metadata_path.parent, on_progress=display.dataset_progress)
 
 
-def _cache_of(terms: StudyTerms, folder: OutputFolder, metadata: str | None) -> PixelCache:
-    path = Path(metadata or terms.dataset["metadata_path"])
+def _cache_of(invariants: StudyInvariants, folder: OutputFolder, metadata: str | None) -> PixelCache:
+    path = Path(metadata or invariants.dataset["metadata_path"])
     if not path.exists() and metadata is None:
         raise DataLoaderError(
             f"{path}: the dataset of the study in {folder.path} is gone; put it back, say with --metadata where it is "
             "on this machine, or repeat `khmer-tuner run` with a --config that says where it is now"
         )
-    return open_pixel_cache(path, [terms.dataset["train_split"], terms.dataset["val_split"]])
+    return open_pixel_cache(path, [invariants.dataset["train_split"], invariants.dataset["val_split"]])

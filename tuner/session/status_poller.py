@@ -8,7 +8,7 @@ import time
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.trials.leases import without_waiting
+from studies.trials.leases import without_retries
 from tuner.display.look import look_at_study
 from tuner.session.session import Session
 
@@ -19,10 +19,10 @@ _QUICK_S = 0.05
 _LONGEST_PAUSE_S = 60.0
 # What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written, and
 # what cannot be understood (a name or a value that somebody changed by hand: ValueError) is nobody's who works.
-LOOK_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
+POLL_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
 
 
-class StudyFeed:
+class StatusPoller:
     """Reads the study's status and tells the session's display, seldom enough to slow nothing down."""
 
     def __init__(self, session: Session, *, every_s: float) -> None:
@@ -45,19 +45,19 @@ class StudyFeed:
     def tell(self) -> None:
         """Tell how the study stands now."""
         begun = time.monotonic()
-        with contextlib.suppress(*LOOK_ERRORS), without_waiting(self._session.study):
-            status = look_at_study(self._session.study, self._session.workplace.folder)
-            self._session.workplace.display.study_seen(status)
+        with contextlib.suppress(*POLL_ERRORS), without_retries(self._session.study):
+            status = look_at_study(self._session.study, self._session.context.folder)
+            self._session.context.display.status_polled(status)
         ended = time.monotonic()
         self._took = ended - begun
         self._next = ended + max(self._every_s, min(self._took / _MOST_SHARE, _LONGEST_PAUSE_S))
 
-    def tell_after_trial(self) -> None:
+    def poll_after_trial(self) -> None:
         """Tell how the study stands, now that a trial has ended, unless looking takes long."""
         if self.is_due or self._took < _QUICK_S:
             self.tell()
 
-    def tell_if_due(self) -> None:
+    def poll_if_due(self) -> None:
         """Tell how the study stands, if the last look is long enough ago."""
         if self.is_due:
             self.tell()

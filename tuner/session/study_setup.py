@@ -17,7 +17,15 @@ from search_spaces import (
     load_model_definitions,
     load_search_space,
 )
-from studies import OutputFolder, StudyTerms, create_or_join_study, lock_of, open_storage, study_terms, write_text
+from studies import (
+    OutputFolder,
+    StudyInvariants,
+    create_or_join_study,
+    lock_of,
+    open_storage,
+    study_invariants,
+    write_text,
+)
 
 
 def with_overrides(
@@ -43,7 +51,7 @@ def load_space(path: str | None, config: TrainingConfig) -> SearchSpace | None:
     return None if path is None else load_search_space(path, load_model_definitions(config.model_config_path))
 
 
-def terms_of(config: TrainingConfig, fingerprint: str) -> StudyTerms:
+def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
     """Return the terms that an experiment is trained under.
 
     Args:
@@ -54,7 +62,7 @@ def terms_of(config: TrainingConfig, fingerprint: str) -> StudyTerms:
         FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_model_definitions`.
     """
     definitions = load_model_definitions(config.model_config_path)
-    return StudyTerms(
+    return StudyInvariants(
         monitor=config.early_stopping_monitor,
         mode=config.early_stopping_mode,
         seed=config.seed,
@@ -69,34 +77,34 @@ def terms_of(config: TrainingConfig, fingerprint: str) -> StudyTerms:
     )
 
 
-def terms_now(begun: StudyTerms, fingerprint: str) -> StudyTerms:
+def current_invariants(begun: StudyInvariants, fingerprint: str) -> StudyInvariants:
     """Return a study's terms with what can have changed since: the dataset's content and the versions."""
     return replace(begun, dataset={**begun.dataset, "fingerprint": fingerprint}, versions=_versions())
 
 
-def join_study(storage_url: str, name: str, folder: OutputFolder, terms: StudyTerms) -> optuna.Study:
+def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
     """Return the folder's study for work, with the terms' models among its own; created if missing.
 
     Args:
         storage_url: Where it is kept.
         name: Its name.
         folder: Its folder.
-        terms: What is to be trained under.
+        invariants: What is to be trained under.
 
     Raises:
         ConfigurationError: As `create_or_join_study`.
     """
-    study = create_or_join_study(open_storage(storage_url), name, folder, terms)
+    study = create_or_join_study(open_storage(storage_url), name, folder, invariants)
     keep_definitions(study, folder)
     return study
 
 
 def keep_definitions(study: optuna.Study, folder: OutputFolder) -> None:
     """Keep a copy of the study's model definitions in a folder; another process, or machine, may have added some."""
-    text, path = definitions_yaml(study_terms(study).definitions), folder.model_definitions_path
+    text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with lock_of(study, folder):
-            write_text(path, definitions_yaml(study_terms(study).definitions))
+            write_text(path, definitions_yaml(study_invariants(study).definitions))
 
 
 def _versions() -> dict[str, str]:

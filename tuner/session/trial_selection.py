@@ -6,18 +6,18 @@ from studies import (
     Claim,
     TrialKind,
     claim_next,
-    claim_of_budget,
+    claim_with_top_up,
+    count_unclaimed,
+    count_unenqueued,
     ended_records,
     latest_records,
     note_stop,
     prepare_sampling,
     search_settings,
-    study_terms,
+    study_invariants,
     targets_met,
-    unclaimed_trials,
-    unenqueued_trials,
 )
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.signals import before_forced_end
 
@@ -25,46 +25,46 @@ from tuner.signals import before_forced_end
 before_forced_end.append(note_stop)
 
 
-def is_interrupted(session: Session, limits: Limits) -> bool:
+def is_interrupted(session: Session, limits: StopConditions) -> bool:
     """Return whether running trials are to be left after their epoch: the time is up, or somebody asked for it."""
-    return limits.time_is_up or session.stop_asked
+    return limits.timed_out or session.stop_requested
 
 
 def trial_that_met_targets(session: Session) -> str | None:
     """Return a trial that has met the study's targets, or None."""
-    targets = session.workplace.targets
+    targets = session.context.targets
     met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
     return next((record.experiment_name for record in met), None)
 
 
-def may_begin(session: Session, limits: Limits) -> bool:
+def may_start(session: Session, limits: StopConditions) -> bool:
     """Return whether a limit allows one more trial."""
     return not is_interrupted(session, limits) and not (
         limits.until_targets and trial_that_met_targets(session) is not None
     )
 
 
-def next_claim(session: Session, scope: Scope, limits: Limits) -> Claim | None:
+def next_claim(session: Session, scope: TrialFilter, limits: StopConditions) -> Claim | None:
     """Claim the next trial that a scope holds; None if a limit is reached or nothing is left."""
-    if not may_begin(session, limits):
+    if not may_start(session, limits):
         return None
     if not scope.search:
         return _claim(session, scope)
-    return claim_of_budget(session.study, session.workplace.folder, lambda: _claim(session, scope))
+    return claim_with_top_up(session.study, session.context.folder, lambda: _claim(session, scope))
 
 
-def trials_to_begin(session: Session, scope: Scope) -> int:
+def trials_to_start(session: Session, scope: TrialFilter) -> int:
     """Return how many trials that a scope holds nobody works on, those that are not enqueued yet among them."""
-    waiting = unclaimed_trials(session.study, session.workplace.folder, scope.holds)
-    return waiting + (unenqueued_trials(session.study, latest_records(session.study)) if scope.search else 0)
+    waiting = count_unclaimed(session.study, session.context.folder, scope.holds)
+    return waiting + (count_unenqueued(session.study, latest_records(session.study)) if scope.search else 0)
 
 
-def _claim(session: Session, scope: Scope) -> Claim | None:
+def _claim(session: Session, scope: TrialFilter) -> Claim | None:
     # A search may have begun since this process did, and its trials are drawn as it says from their claim on.
-    has_search = prepare_sampling(session.study, study_terms(session.study).seed)
+    has_search = prepare_sampling(session.study, study_invariants(session.study).seed)
     claim = claim_next(
         session.study,
-        session.workplace.folder,
+        session.context.folder,
         lambda record: scope.holds(record) and (has_search or record.kind is TrialKind.PRESET),
     )
     if claim is None and not has_search and search_settings(session.study) is not None:

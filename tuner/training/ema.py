@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tuner.models import DigitReader
-from tuner.training.flat_parameters import FlatWeights
+from tuner.training.flat_parameters import FlatParameters
 
 AVERAGED_EPOCHS = 4
 
 
-class WeightAverage(nn.Module):
+class WeightEMA(nn.Module):
     """A moving average of a model's weights and normalisation statistics, over about the last four epochs.
 
     A schedule that ends at a high rate leaves the weights wandering around a good place; their average is nearer to it
@@ -26,12 +26,12 @@ class WeightAverage(nn.Module):
 
     n_averaged: Tensor
 
-    def __init__(self, model: DigitReader, weights: FlatWeights, steps_per_epoch: int) -> None:
+    def __init__(self, model: DigitReader, weights: FlatParameters, steps_per_epoch: int) -> None:
         """Begin with a copy of a model and follow its weights, for epochs of so many optimizer steps."""
         super().__init__()
         self.module = deepcopy(model)
         self.register_buffer("n_averaged", torch.tensor(0))
-        self._followed, self._averaged = weights, FlatWeights(self.module)
+        self._followed, self._averaged = weights, FlatParameters(self.module)
         self._slowest = 1 / (AVERAGED_EPOCHS * steps_per_epoch)
 
     def follow(self) -> None:

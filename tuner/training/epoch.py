@@ -14,7 +14,7 @@ from tuner.training.history import EpochMetrics
 from tuner.training.metrics import Accuracy
 from tuner.training.out_of_memory import passes_of
 from tuner.training.recorder import Recorder
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore, score_split
 
 OnBatch = Callable[[int, int], None]
@@ -25,7 +25,7 @@ class NonFiniteLossError(Exception):
 
 
 def run_epoch(
-    training: Training, data: TrainingData, recorder: Recorder, on_batch: OnBatch
+    training: TrainingState, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
     """Train and validate the next epoch; return its figures, and what was read in the validation images.
 
@@ -40,7 +40,11 @@ def run_epoch(
         train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
     with passes_of(training.most_at_once(data.val)):
         score = score_split(
-            training.averaged_model, training.loss, data.val, training.autocast, images_at_once=training.images_at_once
+            training.averaged_model,
+            training.loss,
+            data.val,
+            training.autocast,
+            micro_batch_size=training.micro_batch_size,
         )
     if not math.isfinite(score.loss):
         raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
@@ -62,7 +66,7 @@ def run_epoch(
 
 
 def train_epoch(
-    training: Training, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
+    training: TrainingState, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
 ) -> tuple[float, Accuracy]:
     """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
     training.model.train()
@@ -90,7 +94,7 @@ def train_epoch(
 
 
 @contextmanager
-def _rising_rate(training: Training, epoch: int, share: float) -> Iterator[None]:
+def _rising_rate(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
     """Let the learning rate rise from nothing through the first epoch, unless the schedule has a warm-up of its own.
 
     Adam's first steps are as large as the later ones, on the evidence of a few gradients; at a high rate, trainings
@@ -112,7 +116,7 @@ def _rising_rate(training: Training, epoch: int, share: float) -> Iterator[None]
             group["lr"] = rate
 
 
-def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward, backward, clip, update; return the batch's loss and scores, detached.
 
     The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
@@ -120,7 +124,7 @@ def train_step(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Te
     """
     weight = training.loss.count(batch[1])
     losses, scores = [], []
-    for images, labels in pieces(batch, training.images_at_once):
+    for images, labels in pieces(batch, training.micro_batch_size):
         with training.autocast():
             scores.append(training.model(images))
             share = training.loss.count(labels) / weight

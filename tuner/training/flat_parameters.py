@@ -31,7 +31,7 @@ def by_size(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     )
 
 
-class FlatWeights:
+class FlatParameters:
     """Two parameters that hold all of a model's, which become views of them; likewise what else a model keeps.
 
     It takes a kernel some microseconds to start, on a CPU as on a GPU, and most weights here are so few that changing
@@ -72,7 +72,7 @@ class FlatWeights:
                 parameter.grad = None
 
     @torch.no_grad()
-    def approach(self, other: FlatWeights, share: float) -> None:
+    def approach(self, other: FlatParameters, share: float) -> None:
         """Go a share, 0 to 1, of the way to another model's weights and statistics; take over its counts."""
         for own, theirs in zip(self.values, other.values, strict=True):
             own.lerp_(theirs, share)

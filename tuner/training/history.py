@@ -68,14 +68,14 @@ class TrainingResult:
         history: Every finished epoch, those before an interruption included.
         best_epoch: Epoch with the best monitored metric; 0 if none finished.
         parameters: Trainable parameters of the model.
-        images_at_once: The most images in one pass, if memory ran out; None for whole batches.
+        micro_batch_size: The most images in one pass, if memory ran out; None for whole batches.
     """
 
     why_ended: str
     history: tuple[EpochMetrics, ...]
     best_epoch: int
     parameters: int
-    images_at_once: int | None = None
+    micro_batch_size: int | None = None
 
     @property
     def training_time_s(self) -> float:

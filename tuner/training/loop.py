@@ -23,13 +23,13 @@ from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.plots.illustrations import Illustrator, Pictures
 from tuner.training.recorder import Recorder, write_config
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore
 
 log = logging.getLogger(__name__)
 
 OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
-IsHopeless = Callable[[int, EarlyStopping], bool]
+ShouldPrune = Callable[[int, EarlyStopping], bool]
 OnPictures = Callable[[Pictures], None]
 
 
@@ -39,7 +39,7 @@ def train(
     folder: Path,
     *,
     on_epoch_end: OnEpochEnd = lambda metrics, early_stopping: None,
-    is_hopeless: IsHopeless = lambda epoch, early_stopping: False,
+    should_prune: ShouldPrune = lambda epoch, early_stopping: False,
     on_batch: OnBatch = lambda done, total: None,
     before_keeping: Callable[[], object] = lambda: None,
     on_pictures: OnPictures = lambda pictures: None,
@@ -52,7 +52,7 @@ def train(
         data: Batches on the configured device.
         folder: The experiment's folder; ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl`` go there.
         on_epoch_end: Told every epoch, after its checkpoint is on disk, those before an interruption included.
-        is_hopeless: Asked after an epoch that did not end the training by itself; training ends as ``pruned`` if it
+        should_prune: Asked after an epoch that did not end the training by itself; training ends as ``pruned`` if it
             returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
         before_keeping: Called when an epoch is over and nothing of it is on disk; what it raises passes through.
@@ -61,10 +61,10 @@ def train(
             want of memory.
 
     Raises:
-        ConfigurationError, ModelCreationError: As `Training.begin`.
+        ConfigurationError, ModelCreationError: As `TrainingState.begin`.
         MemoryExhaustedError: There is not even memory for one image at once.
     """
-    training = Training.begin(config, steps_per_epoch=len(data.train))
+    training = TrainingState.begin(config, steps_per_epoch=len(data.train))
     if training.device.type == "cpu":
         keep_freed_memory()
     checkpoints = CheckpointFolder(
@@ -74,7 +74,7 @@ def train(
     )
     _restore(training, checkpoints)
     if careful and _end(training, lambda epoch, early_stopping: False) is None:
-        _take_fewer_at_once(training, training.images_at_once or config.batch_size, "processes died in this epoch")
+        _take_fewer_at_once(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
     recorder = Recorder(
         folder,
@@ -89,7 +89,7 @@ def train(
         for finished in _retold(training):
             on_epoch_end(*finished)
         try:
-            while (why_ended := _end(training, is_hopeless)) is None:
+            while (why_ended := _end(training, should_prune)) is None:
                 metrics, score = _run_epoch_in_memory(training, checkpoints, data, recorder, on_batch)
                 before_keeping()
                 _keep(training, checkpoints, data.val.split, metrics, score)
@@ -114,11 +114,11 @@ def train(
         history=tuple(training.history),
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
-        images_at_once=training.images_at_once,
+        micro_batch_size=training.micro_batch_size,
     )
 
 
-def _retold(training: Training) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
+def _retold(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
     """Yield the epochs before an interruption again, each with what was best so far then."""
     signal = EarlyStopping.of(training.config)
     for metrics in training.history:
@@ -126,7 +126,7 @@ def _retold(training: Training) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
         yield metrics, signal
 
 
-def _end(training: Training, is_hopeless: IsHopeless) -> str | None:
+def _end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
     """Return why training ends after the epochs so far, or None if it goes on.
 
     An epoch's two questions look at one signal: has it stopped improving on itself, is it hopeless against others?
@@ -136,11 +136,11 @@ def _end(training: Training, is_hopeless: IsHopeless) -> str | None:
         return "early_stopped"
     if epochs >= training.config.num_epochs:
         return "max_epochs"
-    return "pruned" if epochs and is_hopeless(epochs, training.early_stopping) else None
+    return "pruned" if epochs and should_prune(epochs, training.early_stopping) else None
 
 
 def _run_epoch_in_memory(
-    training: Training, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
+    training: TrainingState, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
     """Train and validate the next epoch; when memory runs out, do so anew from its beginning with fewer images at once.
 
@@ -158,26 +158,29 @@ def _run_epoch_in_memory(
         # Not within the handler: the error holds the frames, and so the tensors, of the pass that failed.
         training.weights.forget_gradient()
         release_freed_memory()
-        state = checkpoints.load_last() or Training.begin(training.config, steps_per_epoch=len(data.train)).state_dict()
+        state = (
+            checkpoints.load_last()
+            or TrainingState.begin(training.config, steps_per_epoch=len(data.train)).state_dict()
+        )
         training.load_state_dict(state)
         recorder.epoch_given_up(training.history)
         _take_fewer_at_once(training, too_many, reason)
 
 
-def _take_fewer_at_once(training: Training, images: int, reason: str) -> None:
+def _take_fewer_at_once(training: TrainingState, images: int, reason: str) -> None:
     """Halve the number of images in a pass; a batch is still one optimizer step."""
-    training.images_at_once = max(1, images // 2)
+    training.micro_batch_size = max(1, images // 2)
     log.warning(
         "epoch %d: %s; training it with at most %d images at once, their gradients added up to batches of %d",
         len(training.history) + 1,
         reason,
-        training.images_at_once,
+        training.micro_batch_size,
         training.config.batch_size,
     )
 
 
 def _keep(
-    training: Training, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
+    training: TrainingState, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
 ) -> None:
     """Close an epoch: schedule, early stopping, history, then everything to disk."""
     monitored = metrics.value(training.config.early_stopping_monitor)
@@ -189,7 +192,7 @@ def _keep(
     checkpoints.save_epoch(metrics.epoch, training.state_dict())
 
 
-def best_state(training: Training, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
+def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
     """Return what reading with the best model needs: weights, and how to build the network they belong to.
 
     What it read in the validation images is there too: pictures are made of it, and other readings compared with it.
@@ -205,7 +208,7 @@ def best_state(training: Training, val: CachedSplit, metrics: EpochMetrics, scor
     }
 
 
-def _restore(training: Training, checkpoints: CheckpointFolder) -> None:
+def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     state = checkpoints.load_last()
     if state is not None and not training.is_of(state):
         log.warning("%s: the checkpoints there are of another training; beginning anew", checkpoints.path)
@@ -217,7 +220,7 @@ def _restore(training: Training, checkpoints: CheckpointFolder) -> None:
     log.info("going on after epoch %d", len(training.history))
 
 
-def _log_start(training: Training, data: TrainingData) -> None:
+def _log_start(training: TrainingState, data: TrainingData) -> None:
     config = training.config
     log.info(
         "training %s: model %s, %d parameters, on %s in %s, %d threads",
@@ -237,7 +240,7 @@ def _log_start(training: Training, data: TrainingData) -> None:
     )
 
 
-def _log_epoch(training: Training, metrics: EpochMetrics) -> None:
+def _log_epoch(training: TrainingState, metrics: EpochMetrics) -> None:
     log.info(
         "epoch %d/%d: loss %.4f/%.4f, char %.4f/%.4f, seq %.4f/%.4f (train/val), lr %.2e, %.1f s",
         metrics.epoch,

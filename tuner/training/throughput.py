@@ -14,7 +14,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.device import setup_training_environment
 from tuner.training.epoch import train_step
 from tuner.training.out_of_memory import keep_freed_memory
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 
 
 class TrainingSteps:
@@ -24,7 +24,7 @@ class TrainingSteps:
         """Open the dataset and build what is trained.
 
         Raises:
-            ConfigurationError, ModelCreationError: As `Training.begin`.
+            ConfigurationError, ModelCreationError: As `TrainingState.begin`.
             DataLoaderError: The dataset is missing or damaged.
         """
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
@@ -32,7 +32,7 @@ class TrainingSteps:
         if self._device.type == "cpu":
             keep_freed_memory()
         data = TrainingData.of(config, cache, self._device)
-        self._training = Training.begin(config, steps_per_epoch=len(data.train))
+        self._training = TrainingState.begin(config, steps_per_epoch=len(data.train))
         self._training.model.train()
         self._batches = _endless(data.train)
 

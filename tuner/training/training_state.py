@@ -16,15 +16,15 @@ from tuner.models import DigitReader, create_model_from_config
 from tuner.seeds import derived_seed
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
-from tuner.training.ema import WeightAverage
-from tuner.training.flat_parameters import FlatWeights
+from tuner.training.ema import WeightEMA
+from tuner.training.flat_parameters import FlatParameters
 from tuner.training.history import EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_of
 
 
 @dataclass
-class Training:
+class TrainingState:
     """Everything that changes while a model is trained, and that a checkpoint must hold.
 
     Attributes:
@@ -40,25 +40,25 @@ class Training:
         scaler: Keeps float16 gradients from vanishing; idle in other precisions.
         early_stopping: What is best so far, and how long ago.
         history: The finished epochs.
-        images_at_once: The most images in one pass, once memory has run out; None for whole batches.
+        micro_batch_size: The most images in one pass, once memory has run out; None for whole batches.
     """
 
     config: TrainingConfig
     device: torch.device
     use_amp: bool
     model: DigitReader
-    weights: FlatWeights
-    averaged: WeightAverage
+    weights: FlatParameters
+    averaged: WeightEMA
     loss: LabelLoss
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
     early_stopping: EarlyStopping
     history: list[EpochMetrics] = field(default_factory=list)
-    images_at_once: int | None = None
+    micro_batch_size: int | None = None
 
     @classmethod
-    def begin(cls, config: TrainingConfig, *, steps_per_epoch: int) -> Training:
+    def begin(cls, config: TrainingConfig, *, steps_per_epoch: int) -> TrainingState:
         """Build everything from a configuration, for epochs of so many optimizer steps.
 
         Raises:
@@ -69,7 +69,7 @@ class Training:
         model = create_model_from_config(config).to(device)
         # Nothing draws from the global sequence today; a layer that would (dropout) is to draw the same each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
-        weights = FlatWeights(model)
+        weights = FlatParameters(model)
         optimizer = optimizer_of(weights.sized, weights.sizeless, config)
         return cls(
             config=config,
@@ -77,7 +77,7 @@ class Training:
             use_amp=use_amp,
             model=model,
             weights=weights,
-            averaged=WeightAverage(model, weights, steps_per_epoch),
+            averaged=WeightEMA(model, weights, steps_per_epoch),
             loss=create_loss_function(config),
             optimizer=optimizer,
             scheduler=create_scheduler(optimizer, config),
@@ -97,7 +97,7 @@ class Training:
 
     def most_at_once(self, batches: SplitBatches) -> int:
         """Return the most images that one pass has of these batches."""
-        return min(self.images_at_once or batches.batch_size, batches.batch_size)
+        return min(self.micro_batch_size or batches.batch_size, batches.batch_size)
 
     def autocast(self) -> torch.autocast:
         """Return the precision context of forward passes."""
@@ -114,7 +114,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "early_stopping": asdict(self.early_stopping),
-            "images_at_once": self.images_at_once,
+            "micro_batch_size": self.micro_batch_size,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
@@ -138,7 +138,7 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.early_stopping = EarlyStopping(**state["early_stopping"])
-        self.images_at_once = state["images_at_once"]
+        self.micro_batch_size = state["micro_batch_size"]
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])

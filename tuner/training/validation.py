@@ -45,7 +45,7 @@ def score_split(
     batches: SplitBatches,
     autocast: Callable[[], torch.autocast],
     *,
-    images_at_once: int | None = None,
+    micro_batch_size: int | None = None,
 ) -> SplitScore:
     """Score a model over a split, in evaluation mode.
 
@@ -54,14 +54,14 @@ def score_split(
         loss: What is averaged.
         batches: What is read.
         autocast: The precision context of forward passes.
-        images_at_once: The most images in one pass; None for whole batches.
+        micro_batch_size: The most images in one pass; None for whole batches.
     """
     model.eval()
     accuracy = Accuracy()
     # In double precision, as many batches are added; on the device, which is waited for once, at the end.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
-    passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, images_at_once))
+    passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, micro_batch_size))
     for images, labels in passes:
         with autocast():
             scores = model(images)

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 
 from search_spaces import TrainingConfig, fit_loss
-from studies import search_settings, study_terms
-from tuner.session.run_options import Limits, Scope
+from studies import search_settings, study_invariants
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
-from tuner.session.trial_selection import may_begin, trials_to_begin
+from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.training.device import setup_training_environment
 from tuner.workers.process import shared_threads
-from tuner.workers.throughput_probe import MeasurementError, SideBySide
+from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe
 
 AUTO: Literal["auto"] = "auto"
 WorkerCount = int | Literal["auto"]
@@ -33,7 +33,7 @@ _SHARE_OF_TIME = 0.25
 
 
 def choose_worker_count(
-    session: Session, scope: Scope, limits: Limits, owed: Mapping[str, TrainingConfig | None]
+    session: Session, scope: TrialFilter, limits: StopConditions, pending: Mapping[str, TrainingConfig | None]
 ) -> int:
     """Choose how many workers train what a study owes, and tell the display why; one if nothing can be measured.
 
@@ -44,15 +44,15 @@ def choose_worker_count(
         session: The opened study.
         scope: Which trials.
         limits: What ends the work early.
-        owed: Those that have not ended, by name; None where the settings are not drawn yet.
+        pending: Those that have not ended, by name; None where the settings are not drawn yet.
     """
-    display = session.workplace.display
-    trials = trials_to_begin(session, scope) if owed and may_begin(session, limits) else 0
+    display = session.context.display
+    trials = trials_to_start(session, scope) if pending and may_start(session, limits) else 0
     if trials < 2:
         if trials:
             display.note("workers: 1, since one trial is to be trained")
         return 1
-    name, config = _measured(session, owed)
+    name, config = _measured(session, pending)
     threads = torch.get_num_threads()
     counts = candidates(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
     if len(counts) < 2:
@@ -69,15 +69,15 @@ def choose_worker_count(
     return chosen
 
 
-def candidates(threads: int, owed: int, *, on_gpu: bool) -> list[int]:
+def candidates(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
     """Return the numbers of workers that come into question: 1, 2, 4 and so on, and the most that make sense.
 
     Args:
         threads: PyTorch's threads here. On the CPU no more workers than that, on a GPU no more than eight.
-        owed: Trials that are to be trained; no more workers than that.
+        pending: Trials that are to be trained; no more workers than that.
         on_gpu: Whether they train on a GPU.
     """
-    most = min(_MOST_ON_A_GPU if on_gpu else threads, owed)
+    most = min(_MOST_ON_A_GPU if on_gpu else threads, pending)
     return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
 
 
@@ -112,7 +112,7 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
         them from being measured.
     """
     rates: dict[int, float] = {}
-    with SideBySide({"measure": asdict(config)}, threads=threads, seconds=seconds) as processes:
+    with ThroughputProbe({"measure": asdict(config)}, threads=threads, seconds=seconds) as processes:
         try:
             processes.begin(2)  # both at once are ready sooner than one after the other
             for count in counts:
@@ -128,15 +128,15 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
     return rates, ""
 
 
-def _measured(session: Session, owed: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
+def _measured(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
     """Return the name and the settings of what is measured: the first trial that is owed."""
-    name, config = next(iter(owed.items()))
-    told, workplace = name, session.workplace
+    name, config = next(iter(pending.items()))
+    told, context = name, session.context
     if config is None:
         search = search_settings(session.study)
         assert search is not None, "search trials are enqueued after the settings of the search"
-        told, config = "the search's base settings", fit_loss(search.start, study_terms(session.study).definitions)
-    return told, workplace.placed(config, name, workplace.folder.model_definitions_path)
+        told, config = "the search's base settings", fit_loss(search.start, study_invariants(session.study).definitions)
+    return told, context.placed(config, name, context.folder.model_definitions_path)
 
 
 def _why(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:

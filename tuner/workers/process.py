@@ -34,7 +34,7 @@ class WorkerProcess:
         threads: PyTorch's threads in it.
         process: The process.
         running: Number of the trial that it works on; None between two.
-        stillbirths: How many processes in its place died before they began a trial.
+        failed_starts: How many processes in its place died before they began a trial.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class WorkerProcess:
         lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]],
         *,
         threads: int,
-        stillbirths: int = 0,
+        failed_starts: int = 0,
     ) -> None:
         """Begin a process.
 
@@ -51,11 +51,11 @@ class WorkerProcess:
             orders: Its orders, plain data.
             lines: Gets each line that it writes to standard output, with itself, and None when there will be no more.
             threads: PyTorch's threads in it.
-            stillbirths: How many processes in its place died before they began a trial.
+            failed_starts: How many processes in its place died before they began a trial.
         """
         self.threads = threads
         self.running: int | None = None
-        self.stillbirths = stillbirths
+        self.failed_starts = failed_starts
         self._lines = lines
         self._errors: list[str] = []
         self.process = subprocess.Popen(
@@ -96,7 +96,7 @@ class WorkerProcess:
             self.process.stdin.write(json.dumps(orders) + "\n")
             self.process.stdin.flush()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Let it leave its trial for later and end."""
         _close(self.process.stdin)
 
@@ -119,7 +119,7 @@ class WorkerProcess:
 def end_processes(processes: Sequence[WorkerProcess]) -> None:
     """End processes: ask first, and kill after a while."""
     for process in processes:
-        process.ask_to_stop()
+        process.request_stop()
     deadline = time.monotonic() + _SECONDS_TO_STOP
     for process in processes:
         try:

@@ -12,22 +12,27 @@ from studies import (
     default_storage_url,
     mask_password,
     render_results,
+    study_invariants,
     study_status,
-    study_terms,
-    without_waiting,
+    without_retries,
     write_json,
 )
 from tuner.display import RunSummary
 from tuner.session.objective import DATABASE_ERRORS
 from tuner.session.output_paths import timestamp
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.workers.auto_count import WorkerCount
 from tuner.workers.loop import ended, work
 
 
 def run_study(
-    session: Session, scope: Scope, limits: Limits, *, workers: WorkerCount = 1, results_file: str | None = None
+    session: Session,
+    scope: TrialFilter,
+    limits: StopConditions,
+    *,
+    workers: WorkerCount = 1,
+    results_file: str | None = None,
 ) -> dict[str, Any]:
     """Train what a study owes, then write its results, also if this is interrupted, and tell the display.
 
@@ -48,7 +53,7 @@ def run_study(
         raise
     results = render_results(session.study, timestamp=timestamp())
     path = write_results(results, results_file)
-    session.workplace.display.run_ended(_summary(session, scope, results, path))
+    session.context.display.run_ended(_summary(session, scope, results, path))
     return results
 
 
@@ -56,12 +61,12 @@ def _write_what_there_is(session: Session, results_file: str | None) -> None:
     """Write the results of a study whose work has ended early; that this fails is not why it has."""
     try:
         # Who stops does not wait for a database that is away.
-        with without_waiting(session.study):
+        with without_retries(session.study):
             write_results(render_results(session.study, timestamp=timestamp()), results_file)
     except DATABASE_ERRORS:
         pass  # what is away or damaged is told already, or by whoever looks next
     except OSError as error:
-        session.workplace.display.note(f"the results were not written: {error}; `khmer-tuner export` writes them")
+        session.context.display.note(f"the results were not written: {error}; `khmer-tuner export` writes them")
 
 
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
@@ -71,8 +76,8 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     return path
 
 
-def _summary(session: Session, scope: Scope, results: Mapping[str, Any], path: Path) -> RunSummary:
-    folder = session.workplace.folder
+def _summary(session: Session, scope: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
+    folder = session.context.folder
     status = study_status(session.study, folder)
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
@@ -81,10 +86,10 @@ def _summary(session: Session, scope: Scope, results: Mapping[str, Any], path: P
         output_dir=folder.path,
         storage_url=None if in_folder else mask_password(session.storage_url),
         records=ended(session, scope),
-        targets=session.workplace.targets,
-        monitor=study_terms(session.study).monitor,
+        targets=session.context.targets,
+        monitor=study_invariants(session.study).monitor,
         leader=_leader(status, results),
-        owed=status.owed,
+        pending=status.pending,
     )
 
 

@@ -14,17 +14,17 @@ from search_spaces import ConfigurationError, TrainingConfig
 from studies import TrialRecord
 from tuner.display import Display
 from tuner.display.events import replay
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
-from tuner.session.status_poller import LOOK_ERRORS, StudyFeed
-from tuner.session.trial_selection import may_begin, trials_to_begin
+from tuner.session.status_poller import POLL_ERRORS, StatusPoller
+from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _SECONDS_BETWEEN_LOOKS = 2.0
 # A worker that dies before it has begun a trial, again and again, will not live the next time either.
-_MOST_STILLBIRTHS = 3
+_MAX_FAILED_STARTS = 3
 _MENDABLE = 2  # a worker's exit code if what it wrote to standard error are problems that a user can mend
 
 
@@ -37,17 +37,17 @@ class _Tracker(Display):
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
         self._worker.running = number
-        self._worker.stillbirths = 0
+        self._worker.failed_starts = 0
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._worker.running = None
         self.ended = True
 
-    def trial_left(self, number: int) -> None:
+    def trial_interrupted(self, number: int) -> None:
         self._worker.running = None
 
 
-def work_in_processes(session: Session, scope: Scope, limits: Limits, most: int, trials: int) -> None:
+def work_in_processes(session: Session, scope: TrialFilter, limits: StopConditions, most: int, trials: int) -> None:
     """Let worker processes train what the study owes; return when all have ended.
 
     A worker that dies is replaced; its trial is taken up by whoever comes first. When work is added that the scope
@@ -75,13 +75,13 @@ def work_in_processes(session: Session, scope: Scope, limits: Limits, most: int,
 
 
 class _Supervisor:
-    def __init__(self, session: Session, scope: Scope, limits: Limits, most: int) -> None:
+    def __init__(self, session: Session, scope: TrialFilter, limits: StopConditions, most: int) -> None:
         self._session = session
         self._scope = scope
         self._limits = limits
         self._most = most
-        self._display = session.workplace.display
-        self._feed = StudyFeed(session, every_s=_SECONDS_BETWEEN_LOOKS)
+        self._display = session.context.display
+        self._feed = StatusPoller(session, every_s=_SECONDS_BETWEEN_LOOKS)
         self._workers: list[WorkerProcess] = []
         self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
@@ -89,9 +89,9 @@ class _Supervisor:
         self._last_words: list[str] = []
         self._succeeded = False
 
-    def begin(self, threads: int, stillbirths: int = 0) -> None:
+    def begin(self, threads: int, failed_starts: int = 0) -> None:
         """Start a worker process."""
-        worker = WorkerProcess(self._orders(threads), self._lines, threads=threads, stillbirths=stillbirths)
+        worker = WorkerProcess(self._orders(threads), self._lines, threads=threads, failed_starts=failed_starts)
         self._workers.append(worker)
 
     def watch(self) -> None:
@@ -129,9 +129,9 @@ class _Supervisor:
 
     def _trials_left(self) -> int:
         """Return how many trials a worker may begin now."""
-        with contextlib.suppress(*LOOK_ERRORS):
-            if may_begin(self._session, self._limits):
-                return trials_to_begin(self._session, self._scope)
+        with contextlib.suppress(*POLL_ERRORS):
+            if may_start(self._session, self._limits):
+                return trials_to_start(self._session, self._scope)
         return 0
 
     def _show(self, worker: WorkerProcess, line: str) -> None:
@@ -140,7 +140,7 @@ class _Supervisor:
             replay(line, tracker)
             replay(line, self._display)
             if tracker.ended:
-                self._feed.tell_after_trial()
+                self._feed.poll_after_trial()
                 self._begin_if_needed()
 
     def _end(self, worker: WorkerProcess) -> None:
@@ -149,12 +149,12 @@ class _Supervisor:
         worker.put_away()
         self._workers.remove(worker)
         if worker.running is not None:
-            self._display.trial_lost(worker.running)
+            self._display.worker_lost(worker.running)
         if code == 0:
             self._succeeded = True
-        elif code < 0 and (worker.running is not None or worker.stillbirths < _MOST_STILLBIRTHS):
+        elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
-            self.begin(worker.threads, worker.stillbirths + (worker.running is None))
+            self.begin(worker.threads, worker.failed_starts + (worker.running is None))
         else:
             self._most -= 1  # nobody takes its place: another one would end like it
             self._tell_end(worker, code)
@@ -180,15 +180,15 @@ class _Supervisor:
         return error
 
     def _orders(self, threads: int) -> dict[str, Any]:
-        workplace = self._session.workplace
+        context = self._session.context
         deadline = self._limits.deadline
         names = self._scope.experiments
         return {
-            "output_dir": str(workplace.folder.path),
+            "output_dir": str(context.folder.path),
             "storage": self._session.storage_url,
-            "device": workplace.device,
-            "metadata": str(workplace.cache.metadata_path),
-            "experiments": {name: asdict(config) for name, config in workplace.experiments.items()},
+            "device": context.device,
+            "metadata": str(context.cache.metadata_path),
+            "experiments": {name: asdict(config) for name, config in context.experiments.items()},
             "only": None if names is None else sorted(names),
             "search": self._scope.search,
             "seconds": None if deadline is None else max(0.0, deadline - time.monotonic()),

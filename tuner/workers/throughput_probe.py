@@ -31,7 +31,7 @@ class MeasurementError(Exception):
     """So many processes could not be measured; the message says why."""
 
 
-class SideBySide:
+class ThroughputProbe:
     """Processes that are begun as they are needed, and take training steps when they are told to."""
 
     def __init__(self, orders: Mapping[str, Any], *, threads: int, seconds: float) -> None:
@@ -50,7 +50,7 @@ class SideBySide:
         self._seconds_per_step = 0.0
         self._device_bytes = self._device_free_bytes = 0
 
-    def __enter__(self) -> SideBySide:
+    def __enter__(self) -> ThroughputProbe:
         """Begin nothing yet."""
         return self
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import optuna
 import pytest
 
-from studies import OutputFolder, StudyTerms, create_or_join_study, default_storage_url, open_storage
+from studies import OutputFolder, StudyInvariants, create_or_join_study, default_storage_url, open_storage
 from studies.dashboard.artifacts import artifact_store
 
 HERE = Path(__file__).parent
@@ -146,10 +146,12 @@ def begin() -> Callable[..., optuna.Study]:
 
 
 def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, trials: int = 0) -> optuna.Study:
-    terms = StudyTerms(monitor="val_char_accuracy", mode="max", seed=0, dataset={"fingerprint": "f00d"}, models={})
+    invariants = StudyInvariants(
+        monitor="val_char_accuracy", mode="max", seed=0, dataset={"fingerprint": "f00d"}, models={}
+    )
     path.mkdir(parents=True, exist_ok=True)
     storage = open_storage(url or default_storage_url(path))
-    study = create_or_join_study(storage, name, OutputFolder(path), terms)
+    study = create_or_join_study(storage, name, OutputFolder(path), invariants)
     for number in range(trials):
         study.tell(study.ask(), number / 10)
     return study

@@ -16,8 +16,8 @@ from studies import (
     TrialOutcome,
     artifact_store,
     claim_next,
-    keep_artifact,
     load_study,
+    save_artifact,
     trial_artifacts,
 )
 
@@ -30,9 +30,9 @@ def test_optuna_finds_what_is_kept_beside_a_trial(start: Start, tmp_path: Path, 
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
-    keep_artifact(claim.trial, folder, "learning_curves.png", b"first")
-    keep_artifact(claim.trial, folder, "training_config.yaml", b"seed: 0")
-    keep_artifact(claim.trial, folder, "learning_curves.png", b"second")
+    save_artifact(claim.trial, folder, "learning_curves.png", b"first")
+    save_artifact(claim.trial, folder, "training_config.yaml", b"seed: 0")
+    save_artifact(claim.trial, folder, "learning_curves.png", b"second")
     claim.finish(outcome, 0.9)
     trial = study.get_trials()[0]
     meta = {item.filename: item for item in get_all_artifact_meta(study_or_trial=trial, storage=study._storage)}
@@ -52,7 +52,7 @@ def test_who_goes_on_with_a_trial_replaces_its_files(start: Start) -> None:
     for content in (b"before", b"after"):
         again, _ = load_study(folder.path)
         with claim_next(study if content == b"before" else start()[0], folder) or pytest.fail("nothing to do") as claim:
-            keep_artifact(claim.trial, folder, "worst_readings.png", content)
+            save_artifact(claim.trial, folder, "worst_readings.png", content)
         (path,) = trial_artifacts(again.get_trials()[0], folder).values()
         assert path.read_bytes() == content
     assert len(study.get_trials()[0].system_attrs) == 1 + len(_fixed(study))
@@ -67,7 +67,7 @@ def test_two_trials_keep_files_of_the_same_name_apart(start: Start) -> None:
     for content in (b"one", b"two"):
         claim = claim_next(study, folder)
         assert claim is not None
-        keep_artifact(claim.trial, folder, "worst_readings.png", content)
+        save_artifact(claim.trial, folder, "worst_readings.png", content)
     found = [trial_artifacts(trial, folder)["worst_readings.png"].read_bytes() for trial in study.get_trials()]
     assert found == [b"one", b"two"]
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_gone_is_no_artifact(start: Start) -> None:
     claim = claim_next(study, folder)
     assert claim is not None
     assert trial_artifacts(study.get_trials()[0], folder) == {}
-    keep_artifact(claim.trial, folder, "worst_readings.png", b"x")
+    save_artifact(claim.trial, folder, "worst_readings.png", b"x")
     trial_artifacts(study.get_trials()[0], folder)["worst_readings.png"].unlink()
     assert trial_artifacts(study.get_trials()[0], folder) == {}
 

@@ -15,7 +15,7 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     claim_next,
-    keep_targets,
+    save_targets,
     write_ended_note,
     write_running_note,
     write_study_note,
@@ -50,7 +50,7 @@ def test_an_ended_trials_note_says_why_and_what_it_reached(
     claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome
 ) -> None:
     claim, folder = claimed
-    keep_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
+    save_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
     ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0)
     write_ended_note(claim.trial, claim.record, ended, 0.9, folder)
     claim.finish(ended, 0.9)
@@ -111,7 +111,7 @@ def _version(claim: Claim) -> int:
 def test_the_studys_note_says_what_it_is_about_and_is_written_once(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     write_study_note(study, folder)
-    keep_targets(study, Targets(character_accuracy=0.85))
+    save_targets(study, Targets(character_accuracy=0.85))
     write_study_note(study, folder)
     note = get_note(study)
     assert "| metric | val_char_accuracy (max) |" in note

@@ -27,7 +27,7 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     check_storage_url,
     claim_next,
     csv_text,
@@ -155,7 +155,7 @@ def test_the_results_of_any_study_are_json_as_documented(
 ) -> None:
     place = tmp_path_factory.mktemp("study") / "out"
     study, folder = start({"ខ្មែរ": TrainingConfig()}, path=place)
-    ask_for_search(study, folder, SearchRequest(at_least=len(ends)))
+    add_search_trials(study, folder, SearchRequest(at_least=len(ends)))
     for end in ends:
         claim = claim_next(study, folder)
         assert claim is not None

@@ -18,7 +18,7 @@ from studies import (
     TrialKind,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     best_records,
     claim_next,
     default_results_name,
@@ -230,7 +230,7 @@ def test_search_trials_come_after_presets_by_number(
 ) -> None:
     first, *others = presets
     study, folder = start({first: presets[first]})
-    ask_for_search(study, folder, SearchRequest(at_least=3))
+    add_search_trials(study, folder, SearchRequest(at_least=3))
     start(presets)
     claims = [claim_next(study, folder) for _ in range(6)]
     for claim in reversed(claims):
@@ -264,7 +264,7 @@ def test_how_a_search_trial_ended_is_told_to_optuna_and_to_readers(
     tmp_path: Path,
 ) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     end(study, folder, replace(outcome, why_ended=why))
     results = rendered(folder, tmp_path)
     assert study.get_trials()[0].state == state
@@ -278,7 +278,7 @@ def test_only_the_ten_best_search_trials_keep_their_checkpoints(
     start: Start, presets: Presets, outcome: TrialOutcome
 ) -> None:
     study, folder = start(presets)
-    ask_for_search(study, folder, SearchRequest(at_least=15))
+    add_search_trials(study, folder, SearchRequest(at_least=15))
     for _ in presets:
         end(study, folder, accurate(outcome, 0.01, 0.0))
     accuracies = [0.5, 0.9, 0.8, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37, 0.3, 0.95]
@@ -299,7 +299,7 @@ def test_sequences_then_the_lower_number_decide_what_is_kept(
     seq: list[float], dropped: str, start: Start, outcome: TrialOutcome
 ) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=11))
+    add_search_trials(study, folder, SearchRequest(at_least=11))
     for accuracy in seq:
         end(study, folder, accurate(outcome, 0.5, accuracy))
     assert [record.experiment_name for record in records_not_kept(study)] == [dropped]
@@ -307,7 +307,7 @@ def test_sequences_then_the_lower_number_decide_what_is_kept(
 
 def test_the_best_by_the_monitored_metric_is_kept_however_bad_its_accuracy(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=12))
+    add_search_trials(study, folder, SearchRequest(at_least=12))
     for number in range(12):
         end(study, folder, accurate(outcome, 0.1 * (number > 1), 0.0), value=0.9 if number == 1 else 0.5)
     assert [record.experiment_name for record in records_not_kept(study)] == ["search_0000"]

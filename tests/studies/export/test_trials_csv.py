@@ -17,12 +17,12 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     csv_text,
-    keep_targets,
     load_study,
     retry_failed_presets,
+    save_targets,
     trial_rows,
 )
 
@@ -38,8 +38,8 @@ def read(text: str) -> list[dict[str, str]]:
 def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
     """A study with a trial in every state: a failed one tried again, one pruned, one running, one interrupted."""
     study, folder = start({"ខ្មែរ, ១": TrainingConfig(learning_rate=0.002), "-two": TrainingConfig(batch_size=48)})
-    keep_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
-    ask_for_search(study, folder, SearchRequest(at_least=4))
+    save_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
+    add_search_trials(study, folder, SearchRequest(at_least=4))
     done, failed, pruned, running, interrupted = (claim_next(study, folder) for _ in range(5))
     assert done
     assert failed

@@ -22,10 +22,10 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
-    keep_artifact,
-    keep_targets,
+    save_artifact,
+    save_targets,
 )
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -91,7 +91,7 @@ def test_a_report_says_what_is_missing(
     report: Report,
 ) -> None:
     study, folder = start(presets if kind in ("running", "waiting") else {})
-    keep_targets(study, Targets(character_accuracy=0.9))
+    save_targets(study, Targets(character_accuracy=0.9))
     claim = None
     if kind == "running":
         claim = claim_next(study, folder)
@@ -207,8 +207,8 @@ def test_the_winner_comes_with_its_curves_its_pictures_and_what_to_do_with_it(
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    keep_artifact(claim.trial, folder, "worst_readings.png", PNG)
-    keep_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>no picture</script>")
+    save_artifact(claim.trial, folder, "worst_readings.png", PNG)
+    save_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>no picture</script>")
     claim.finish(outcome, 0.9)
     names = ("train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy", "train_seq_accuracy")
     epochs = [dict.fromkeys((*names, "val_seq_accuracy"), 1 / epoch) | {"epoch": epoch} for epoch in (1, 2)]
@@ -228,7 +228,7 @@ def test_who_met_which_target_is_told(
     start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start()
-    keep_targets(study, Targets(character_accuracy=0.7, convergence_epochs=5))
+    save_targets(study, Targets(character_accuracy=0.7, convergence_epochs=5))
     add_trials(study, [0.5, 0.75, 0.8], converged_epoch=4)
     add_trials(study, [0.9], converged_epoch=9)
     page = report(folder)
@@ -244,7 +244,7 @@ def test_what_failed_or_was_enqueued_once_more_meets_no_target(
     start: Start, presets: Presets, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start(dict([next(iter(presets.items()))]))
-    keep_targets(study, Targets(character_accuracy=0.7))
+    save_targets(study, Targets(character_accuracy=0.7))
     again = study.get_trials()[0].user_attrs
     claim = claim_next(study, folder)
     assert claim is not None
@@ -260,7 +260,7 @@ def test_what_failed_or_was_enqueued_once_more_meets_no_target(
 
 def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=3, prune_share=0.7))
+    add_search_trials(study, folder, SearchRequest(at_least=3, prune_share=0.7))
     attempts = [
         {"began": "2026-11-24T20:00:00+00:00", "worker": f"host{number}:7", "epochs": 0, "after": after}
         for number, after in enumerate(("waiting", "stop", "death"))

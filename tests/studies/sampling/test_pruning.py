@@ -19,7 +19,7 @@ from studies import (
     Pruning,
     SearchRequest,
     TrialKind,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     default_storage_url,
     open_storage,
@@ -170,7 +170,7 @@ def test_a_trial_is_hopeless_once_its_grace_is_over_and_it_is_worse(
     add_ended(study, 0.1, 0.2, 0.3, 0.4, 0.5)
     with search_trial(study, folder) as claim:
         claim.trial.report(best, epoch)
-        assert pruning.is_hopeless(claim.trial, epoch, patience, best.__lt__) is hopeless
+        assert pruning.should_prune(claim.trial, epoch, patience, best.__lt__) is hopeless
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
@@ -190,11 +190,11 @@ def test_who_is_alone_is_never_hopeless(start: Start) -> None:
     study, folder = start()
     with search_trial(study, folder) as claim:
         claim.trial.report(0.0, 1)
-        assert not Pruning(grace=1).is_hopeless(claim.trial, 1, 1, lambda rival: True)
+        assert not Pruning(grace=1).should_prune(claim.trial, 1, 1, lambda rival: True)
 
 
 def search_trial(study: optuna.Study, folder: OutputFolder) -> Claim:
-    ask_for_search(study, folder, SearchRequest(more=1))
+    add_search_trials(study, folder, SearchRequest(more=1))
     claim = claim_next(study, folder)
     assert claim is not None
     return claim
@@ -224,7 +224,7 @@ def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -
             # From the third epoch on the best are the worst.
             rank = claim.record.number * 3 * (1 if epoch < 3 else -1) % 11
             claim.trial.report(0.1 * rank, epoch)
-            ends = HYPERBAND.is_hopeless(claim.trial, epoch, 99, lambda rival: False)
+            ends = HYPERBAND.should_prune(claim.trial, epoch, 99, lambda rival: False)
             if ends or (claim.record.number == 0 and epoch == 4):
                 break
             if epoch in restart_after:
@@ -243,6 +243,6 @@ HYPERBAND = Pruning(PrunerName.HYPERBAND, grace=1)
 
 def begin_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
-    ask_for_search(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=6))
+    add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=6))
     prepare_sampling(study, 0)
     return study, folder

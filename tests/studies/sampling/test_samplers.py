@@ -27,13 +27,13 @@ from studies import (
     TrialKind,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     enqueue_presets,
     prepare_sampling,
     search_settings,
+    study_invariants,
     study_space,
-    study_terms,
     suggest_all,
 )
 from studies.storage.optuna_private import stored_joint_draw
@@ -75,7 +75,7 @@ def presets(presets: Presets) -> Presets:
 
 
 def ask(study: optuna.Study, folder: OutputFolder, sampler: SamplerName, trials: int = SEARCHES) -> None:
-    ask_for_search(study, folder, SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), at_least=trials))
+    add_search_trials(study, folder, SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), at_least=trials))
 
 
 def prune_grace(sampler: SamplerName) -> int | None:
@@ -84,7 +84,7 @@ def prune_grace(sampler: SamplerName) -> int | None:
 
 def work_off(study: optuna.Study, folder: OutputFolder, *, most: int = 99, may_die: Die = lambda place: None) -> None:
     """Work as the program does; `may_die` is called wherever something was just written."""
-    prepare_sampling(study, study_terms(study).seed)
+    prepare_sampling(study, study_invariants(study).seed)
     for _ in range(most):
         may_die("between trials")
         claim = claim_next(study, folder)
@@ -106,7 +106,7 @@ def train(claim: Claim, may_die: Die = lambda place: None) -> None:
             may_die("reported")
         if claim.record.kind is TrialKind.SEARCH and search is not None:
             is_worse = value.__lt__
-            if search.pruning.is_hopeless(claim.trial, epoch, config.early_stopping_patience, is_worse):
+            if search.pruning.should_prune(claim.trial, epoch, config.early_stopping_patience, is_worse):
                 claim.finish(outcome(WhyEnded.PRUNED, value, epoch))
                 return
     claim.finish(outcome(WhyEnded.MAX_EPOCHS, value, EPOCHS), value)

@@ -12,7 +12,7 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     find_trial,
     load_study,
@@ -26,7 +26,7 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
     """Presets 0 to 2, of which one is called 0; search trial 3; the failed preset 0 again as 4."""
     study, folder = start({"baseline": TrainingConfig(), "0": TrainingConfig(seed=1), "one": TrainingConfig(seed=2)})
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))

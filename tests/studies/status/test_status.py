@@ -20,11 +20,11 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
-    keep_targets,
     load_study,
     retry_failed_presets,
+    save_targets,
     study_status,
 )
 from studies.status.status import SearchStatus
@@ -61,7 +61,7 @@ def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, ou
     assert status.rows[0].seconds == 12.5
     assert (status.rows[4].started, status.rows[4].seconds) == (None, None)
     assert status.counts == dict.fromkeys(map(str, RowState), 1)
-    assert status.owed == 2
+    assert status.pending == 2
     assert status.best == status.rows[0]
     running.release()
 
@@ -86,9 +86,9 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
     assert claim is not None
     claim.trial.report(float("inf"), 1)
     data = json.loads(json.dumps(study_status(study, folder).as_dict(), allow_nan=False))
-    keys = ["study", "monitor", "mode", "counts", "owed", "best", "search", "targets", "targets_met_by", "trials"]
+    keys = ["study", "monitor", "mode", "counts", "pending", "best", "search", "targets", "targets_met_by", "trials"]
     assert list(data) == keys
-    assert (data["owed"], data["search"], data["targets"], data["targets_met_by"]) == (2, None, {}, [])
+    assert (data["pending"], data["search"], data["targets"], data["targets_met_by"]) == (2, None, {}, [])
     assert data["trials"][0]["state"] == "running"
     assert data["trials"][0]["started"].startswith("20")
     claim.release()
@@ -97,7 +97,7 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
 def test_a_start_from_scratch_has_nothing_to_show(start: Start) -> None:
     study, folder = start()
     status = study_status(study, folder)
-    assert (status.rows, status.best, status.owed, status.search, status.met_by) == ((), None, 0, None, ())
+    assert (status.rows, status.best, status.pending, status.search, status.met_by) == ((), None, 0, None, ())
 
 
 def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
@@ -106,7 +106,7 @@ def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     study, folder = start(presets)
     request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, at_least=6)
-    ask_for_search(study, folder, request)
+    add_search_trials(study, folder, request)
     for _ in range(4):
         claim = claim_next(study, folder)
         assert claim is not None
@@ -116,9 +116,9 @@ def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
     status = study_status(load_study(folder.path)[0], folder)
     assert status.search == SearchStatus(sampler="random", pruner="none", budget=6, ended=1, unenqueued=4)
     # One of six has ended and another is being trained.
-    assert (len(status.rows), status.owed) == (5, 4)
+    assert (len(status.rows), status.pending) == (5, 4)
     running.release()
-    assert study_status(study, folder).owed == 5
+    assert study_status(study, folder).pending == 5
 
 
 def test_attempts_of_every_process_count(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
@@ -132,8 +132,8 @@ def test_attempts_of_every_process_count(start: Start, presets: Presets, outcome
 
 def test_who_met_the_targets_is_told(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
-    keep_targets(study, Targets(character_accuracy=0.9))
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    save_targets(study, Targets(character_accuracy=0.9))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     for accuracy in (0.95, 0.8, 0.9, 1.0):
         claim = claim_next(study, folder)
         assert claim is not None
@@ -157,13 +157,13 @@ def test_a_preset_that_is_tried_again_counts_once(start: Start, presets: Presets
         ("high_rate", False),
         ("conservative_small", False),
     ]
-    assert (status.total, status.ended, status.failed, status.owed) == (3, 0, 0, 3)
+    assert (status.total, status.ended, status.failed, status.pending) == (3, 0, 0, 3)
     assert status.counts["failed"] == 1
 
 
 def test_ended_trials_are_ranked_and_ordered_by_their_end(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=5))
+    add_search_trials(study, folder, SearchRequest(at_least=5))
     claims = [claim_next(study, folder) for _ in range(5)]
     ends = [(3, 0.5, WhyEnded.MAX_EPOCHS), (0, 0.5, WhyEnded.EARLY_STOPPED), (4, 0.9, WhyEnded.PRUNED)]
     ends += [(1, 0.7, WhyEnded.MAX_EPOCHS), (2, None, WhyEnded.CRASHED)]
@@ -180,7 +180,7 @@ def test_ended_trials_are_ranked_and_ordered_by_their_end(start: Start, outcome:
 
 def test_a_trial_says_what_time_it_takes(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     done, running = claim_next(study, folder), claim_next(study, folder)
     assert done is not None
     assert running is not None

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from search_spaces import TrainingConfig
 from studies import OutputFolder, load_study
 from studies.storage.optuna_private import (
-    begin_waiting,
+    claim_waiting,
     continue_trial,
     quiet_gaussian_process,
     rdb_storage,
@@ -36,8 +36,8 @@ def test_only_the_first_of_two_swaps_succeeds_and_optuna_sees_it(start: Start) -
     other, _ = load_study(folder.path)
     waiting = study.get_trials()[0]
     begun = datetime.now()
-    assert begin_waiting(study, waiting, "owner", '"first"')
-    assert not begin_waiting(study, waiting, "owner", '"second"')
+    assert claim_waiting(study, waiting, "owner", '"first"')
+    assert not claim_waiting(study, waiting, "owner", '"second"')
     for view in (study, other):
         trial = view.get_trials()[0]
         assert (trial.state, trial.user_attrs["owner"]) == (TrialState.RUNNING, "first")
@@ -47,7 +47,7 @@ def test_only_the_first_of_two_swaps_succeeds_and_optuna_sees_it(start: Start) -
 
 def test_only_the_first_of_two_takes_a_running_trial_over(start: Start) -> None:
     study, _ = start({"one": TrainingConfig()})
-    begin_waiting(study, study.get_trials()[0], "owner", json.dumps(["ខ្មែរ", {"pid": 1.5}]))
+    claim_waiting(study, study.get_trials()[0], "owner", json.dumps(["ខ្មែរ", {"pid": 1.5}]))
     trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
     running = study.get_trials()[0]
     assert not take_over_running(study, running, "another", '"first"')
@@ -61,7 +61,7 @@ def test_only_the_first_of_two_takes_a_running_trial_over(start: Start) -> None:
 
 def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
     study, _ = start({"one": TrainingConfig()})
-    begin_waiting(study, study.get_trials()[0], "begun", "true")
+    claim_waiting(study, study.get_trials()[0], "begun", "true")
     trial = continue_trial(study, study.get_trials()[0])
     trial.report(0.5, step=1)
     report_again(trial, 0.75, step=1)
@@ -72,7 +72,7 @@ def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
     study, folder = start()
     start(path=folder.path.with_name("other"), seed=7)
     reader, _ = load_study(folder.path)
-    assert study_attribute(reader, "terms") == study.user_attrs["terms"]
+    assert study_attribute(reader, "invariants") == study.user_attrs["invariants"]
     assert study_attribute(reader, "nothing") is None
     study.set_user_attr("nothing", ["ខ្មែរ", None])
     assert study_attribute(reader, "nothing") == ["ខ្មែរ", None]
@@ -80,7 +80,7 @@ def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
     study, _ = start({"one": TrainingConfig(), "two": TrainingConfig()})
-    begin_waiting(study, study.get_trials()[1], "begun", "true")
+    claim_waiting(study, study.get_trials()[1], "begun", "true")
     first = continue_trial(study, study.get_trials()[1])
     assert first.suggest_float("learning_rate", 1e-4, 1.0, log=True) == 0.001
     first.report(0.25, step=1)

@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
-    BegunAfter,
     Claim,
     LeaseLost,
     OutputFolder,
     RowState,
+    StartedAfter,
     TrialOutcome,
     claim_next,
     find_study,
@@ -34,7 +34,7 @@ from studies import (
 )
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
-from studies.trials.leases import SECONDS_TO_COME_BACK
+from studies.trials.leases import LEASE_GRACE_S
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -134,8 +134,8 @@ def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
 @pytest.fixture
 def nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no need to wait for who has been made to seem dead."""
-    monkeypatch.setattr("studies.trials.leases.SECONDS_TO_COME_BACK", 0.5)
-    monkeypatch.setattr("studies.trials.leases.SECONDS_AFTER_RESTART", 0.0)
+    monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_S", 0.5)
+    monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_AFTER_RESTART_S", 0.0)
 
 
 @pytest.mark.usefixtures("nobody_comes_back")
@@ -227,8 +227,8 @@ class TestLeases:
         claimed(*begun).release()
         began = time.monotonic()
         second = claimed(*start(presets, url=url))
-        assert time.monotonic() - began < SECONDS_TO_COME_BACK
-        assert [attempt.after for attempt in second.record.attempts] == [BegunAfter.WAITING, BegunAfter.STOP]
+        assert time.monotonic() - began < LEASE_GRACE_S
+        assert [attempt.after for attempt in second.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
 
     def test_a_trial_that_has_just_ended_is_not_waited_for(
         self,
@@ -251,7 +251,7 @@ class TestLeases:
         monkeypatch.setattr(storage, "held_numbers", look_when_it_has_ended)
         began = time.monotonic()
         assert claimed(*other).record.number == 1
-        assert time.monotonic() - began < SECONDS_TO_COME_BACK
+        assert time.monotonic() - began < LEASE_GRACE_S
 
     def test_who_lets_go_while_the_server_is_away_has_not_died(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
@@ -262,16 +262,16 @@ class TestLeases:
             claim.release()
             postgresql.start()
         claim = claimed(*begun)
-        assert [attempt.after for attempt in claim.record.attempts] == [BegunAfter.WAITING, *3 * [BegunAfter.STOP]]
+        assert [attempt.after for attempt in claim.record.attempts] == [StartedAfter.WAITING, *3 * [StartedAfter.STOP]]
         assert not claim.crashed
         claim.release()
-        assert claimed(*start(presets, url=url)).record.attempts[-1].after is BegunAfter.STOP
+        assert claimed(*start(presets, url=url)).record.attempts[-1].after is StartedAfter.STOP
 
     def test_a_death_is_a_death(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
         _, fresh = taken_over(begun, start, presets, url)
-        assert [attempt.after for attempt in fresh.record.attempts] == [BegunAfter.WAITING, BegunAfter.DEATH]
+        assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.DEATH]
 
     def test_a_live_worker_whose_connection_breaks_takes_its_lease_back(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server

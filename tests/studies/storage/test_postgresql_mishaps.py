@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import BegunAfter, OutputFolder, claim_next, enqueue_presets, is_connection_lost, open_storage
+from studies import OutputFolder, StartedAfter, claim_next, enqueue_presets, is_connection_lost, open_storage
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
@@ -134,7 +134,7 @@ def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
 ) -> None:
     other = start(presets, url=url)
     locks = storage_of(other[0]).locks
-    take = locks.try_take
+    take = locks.try_acquire
     claims = []
 
     def take_after_the_other_one(key: Any) -> bool:
@@ -143,12 +143,12 @@ def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
         end_sessions(postgresql, url, "advisory")
         return take(key)
 
-    monkeypatch.setattr(locks, "try_take", take_after_the_other_one)
+    monkeypatch.setattr(locks, "try_acquire", take_after_the_other_one)
     assert claim_next(*other, lambda record: record.number == 0) is None
     (claim,) = claims
     assert claim is not None
     claim.trial.report(0.5, step=1)
-    assert [attempt.after for attempt in claim.record.attempts] == [BegunAfter.WAITING]
+    assert [attempt.after for attempt in claim.record.attempts] == [StartedAfter.WAITING]
     claim.release()
 
 
@@ -156,7 +156,7 @@ def test_a_lock_is_waited_for_while_the_server_is_away(
     begun: tuple[optuna.Study, OutputFolder], postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locks = storage_of(begun[0]).locks
-    take, back = locks.try_take, threading.Timer(2.0, postgresql.start)
+    take, back = locks.try_acquire, threading.Timer(2.0, postgresql.start)
 
     def take_while_it_is_away(key: Any) -> bool:
         monkeypatch.undo()
@@ -164,7 +164,7 @@ def test_a_lock_is_waited_for_while_the_server_is_away(
         back.start()
         return take(key)
 
-    monkeypatch.setattr(locks, "try_take", take_while_it_is_away)
+    monkeypatch.setattr(locks, "try_acquire", take_while_it_is_away)
     claim = claim_next(*begun)
     back.join()
     assert claim is not None

@@ -18,10 +18,10 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
+    count_unclaimed,
     load_study,
-    unclaimed_trials,
 )
 from studies.sampling.pruning import value_to_keep_up_with
 from studies.storage import trial_cache
@@ -130,11 +130,11 @@ def test_every_change_by_another_process_is_seen(
         assert seen()[claim.record.number].intermediate_values == {step: 0.5}
         claim.finish(replace(outcome, why_ended=WhyEnded.PRUNED))
         assert seen()[claim.record.number].state == TrialState.PRUNED
-    ask_for_search(worker, folder, SearchRequest(at_least=2))
+    add_search_trials(worker, folder, SearchRequest(at_least=2))
     assert [trial.state.name for trial in seen()] == ["PRUNED", "WAITING", "PRUNED", "WAITING", "WAITING"]
     held = claim_next(worker, folder)
     assert held is not None
-    ask_for_search(worker, folder, SearchRequest(more=1))
+    add_search_trials(worker, folder, SearchRequest(more=1))
     assert [trial.state.name for trial in seen()] == ["PRUNED", "RUNNING", "PRUNED", "WAITING", "WAITING", "WAITING"]
     held.finish(outcome, 0.5)
     assert [trial.state.name for trial in seen()] == ["PRUNED", "COMPLETE", "PRUNED", "WAITING", "WAITING", "WAITING"]
@@ -187,7 +187,7 @@ def test_what_one_trial_takes_to_read_does_not_grow_with_those_that_wait(
     waiting: int, start: Start, outcome: TrialOutcome, reads: list[int]
 ) -> None:
     study, folder = start({f"preset {n}": TrainingConfig(seed=n) for n in range(waiting)})
-    assert unclaimed_trials(study, folder) == waiting
+    assert count_unclaimed(study, folder) == waiting
     del reads[:]
     claim = claim_next(study, folder)
     assert claim is not None
@@ -195,7 +195,7 @@ def test_what_one_trial_takes_to_read_does_not_grow_with_those_that_wait(
         claim.trial.report(0.5, epoch)
         value_to_keep_up_with(study, claim.record.number, epoch, 0.6)
     claim.finish(outcome, 0.5)
-    assert unclaimed_trials(study, folder) == waiting - 1
+    assert count_unclaimed(study, folder) == waiting - 1
     # The trial itself, while it runs.
     assert set(reads) == {claim.trial._trial_id}
     assert len(reads) <= 6

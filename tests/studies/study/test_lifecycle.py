@@ -16,11 +16,11 @@ from optuna.trial import FrozenTrial
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
     OutputFolder,
-    StudyTerms,
+    StudyInvariants,
     default_storage_url,
     load_study,
     open_storage,
-    study_terms,
+    study_invariants,
     version_notes,
 )
 
@@ -29,11 +29,11 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 SMALL: dict[str, Any] = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
 
 
-def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> None:
+def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvariants) -> None:
     first, _ = start()
     second, _ = start()
     assert (first.study_name, first._study_id) == (second.study_name, second._study_id)
-    assert study_terms(second) == terms
+    assert study_invariants(second) == invariants
     assert second.direction.name == "MAXIMIZE"
     assert second.metric_names == ["val_char_accuracy"]
 
@@ -63,7 +63,7 @@ def test_joining_again_finds_the_same_study(start: Start, terms: StudyTerms) -> 
     ],
 )
 def test_other_terms_are_refused_with_what_changed_and_the_remedy(
-    changes: dict[str, Any], told: str, start: Start, terms: StudyTerms
+    changes: dict[str, Any], told: str, start: Start, invariants: StudyInvariants
 ) -> None:
     study, _ = start()
     with pytest.raises(ConfigurationError) as caught:
@@ -71,7 +71,7 @@ def test_other_terms_are_refused_with_what_changed_and_the_remedy(
     assert told in str(caught.value)
     assert str(caught.value).startswith("study 'khmer-ocr': ")
     assert str(caught.value).endswith("change it back, or begin another study with another --output-dir")
-    assert study_terms(study) == terms
+    assert study_invariants(study) == invariants
 
 
 def test_every_difference_is_told_at_once(start: Start) -> None:
@@ -81,33 +81,33 @@ def test_every_difference_is_told_at_once(start: Start) -> None:
     assert len(caught.value.problems) == 5
 
 
-def test_models_that_the_study_does_not_know_join_it_and_stay(start: Start, terms: StudyTerms) -> None:
+def test_models_that_the_study_does_not_know_join_it_and_stay(start: Start, invariants: StudyInvariants) -> None:
     start()
     study, _ = start(models={"mine": SMALL})
-    assert study_terms(study).models == {"mine": SMALL, **terms.models}
+    assert study_invariants(study).models == {"mine": SMALL, **invariants.models}
     # What a later run leaves out is no change, and what an earlier one added is one.
     start(models={})
     with pytest.raises(ConfigurationError, match=r"model 'mine': width was 16 and is 8 now"):
         start(models={"mine": SMALL | {"width": 8}})
-    assert study_terms(study).definitions["mine"].width == 16
+    assert study_invariants(study).definitions["mine"].width == 16
 
 
-def test_a_definition_written_otherwise_is_no_change(start: Start, terms: StudyTerms) -> None:
+def test_a_definition_written_otherwise_is_no_change(start: Start, invariants: StudyInvariants) -> None:
     start()
     study, _ = start(models={"small": SMALL | {"blocks_per_stage": 1, "stem_channels": (4, 8)}})
-    assert study_terms(study).models == terms.models
+    assert study_invariants(study).models == invariants.models
 
 
-def test_a_dataset_may_move_and_versions_may_change(start: Start, terms: StudyTerms) -> None:
+def test_a_dataset_may_move_and_versions_may_change(start: Start, invariants: StudyInvariants) -> None:
     start()
-    moved = dict(terms.dataset) | {"metadata_path": "/elsewhere/metadata.yaml"}
+    moved = dict(invariants.dataset) | {"metadata_path": "/elsewhere/metadata.yaml"}
     newer = {"optuna": "5.0.0", "torch": "2.14.0"}
     study, folder = start(dataset=moved, versions=newer)
     # It is looked for where it was found last.
-    assert study_terms(study).dataset == moved
-    assert study_terms(load_study(folder.path)[0]).dataset == moved
-    assert version_notes(study, terms) == ()
-    assert version_notes(study, replace(terms, versions=newer)) == (
+    assert study_invariants(study).dataset == moved
+    assert study_invariants(load_study(folder.path)[0]).dataset == moved
+    assert version_notes(study, invariants) == ()
+    assert version_notes(study, replace(invariants, versions=newer)) == (
         "the study was begun with torch 2.13.0, this is 2.14.0; results may differ slightly",
     )
 
@@ -127,7 +127,7 @@ def test_a_study_left_without_terms_is_completed(tmp_path: Path, start: Start, d
     optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)), direction=direction)
     study, _ = start(path=path)
     assert study.direction.name == "MAXIMIZE"
-    assert study_terms(study).monitor == study.metric_names[0] if study.metric_names else False
+    assert study_invariants(study).monitor == study.metric_names[0] if study.metric_names else False
 
 
 @pytest.mark.sqlite

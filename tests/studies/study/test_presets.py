@@ -13,11 +13,11 @@ from search_spaces.space.default import default_search_space
 from studies import (
     OutputFolder,
     SearchRequest,
-    StudyTerms,
+    StudyInvariants,
     TrialOutcome,
     TrialPhase,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     create_or_join_study,
     default_storage_url,
@@ -26,7 +26,7 @@ from studies import (
     open_storage,
     preset_order,
     read_record,
-    refuse_changes,
+    refuse_changed_presets,
     retry_failed_presets,
     study_space,
     suggest_all,
@@ -153,7 +153,7 @@ def test_the_space_that_a_study_began_with_is_no_change_although_it_grew(
     for given in (space, None, space):
         enqueue_presets(study, folder, presets | wide, given)
     assert len(study.get_trials()) == 4
-    refuse_changes(study, presets, space)
+    refuse_changed_presets(study, presets, space)
 
 
 def test_another_space_is_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
@@ -169,17 +169,19 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
         for change in ("base num_epochs is new", "model_name is gone", "gamma is new")
     )
     with pytest.raises(ConfigurationError):
-        refuse_changes(study, {}, SearchSpace(others[:1]))
+        refuse_changed_presets(study, {}, SearchSpace(others[:1]))
     assert (names_by_number(study), study_space(study)) == (list(presets), space)
 
 
-def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(tmp_path: Path, terms: StudyTerms) -> None:
+def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(
+    tmp_path: Path, invariants: StudyInvariants
+) -> None:
     folder = OutputFolder(tmp_path)
-    study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, terms)
+    study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, invariants)
     with pytest.raises(ConfigurationError, match="study 'mine': it has no search space yet; begin with its presets"):
         study_space(study)
     enqueue_presets(study, folder, {"one": TrainingConfig()})
-    assert study_space(study) == default_search_space(terms.definitions)
+    assert study_space(study) == default_search_space(invariants.definitions)
     assert study_space(study).given("model_name") == ("small", "medium")
 
 
@@ -222,7 +224,7 @@ class TestRetryingFailed:
         self, start: Start, presets: Presets, outcome: TrialOutcome
     ) -> None:
         study, folder = start(presets)
-        ask_for_search(study, folder, SearchRequest(at_least=1))
+        add_search_trials(study, folder, SearchRequest(at_least=1))
         assert retry_failed_presets(study, folder) == []
         failed = replace(outcome, why_ended=WhyEnded.CRASHED, error_message="boom")
         for ending in (failed, outcome, failed, failed):

@@ -16,10 +16,11 @@ from studies import (
     SearchRequest,
     TrialKind,
     TrialOutcome,
-    ask_for_search,
+    add_search_trials,
     check_search,
     claim_next,
-    claim_of_budget,
+    claim_with_top_up,
+    count_unenqueued,
     enqueue_presets,
     load_study,
     load_study_for_changes,
@@ -29,7 +30,6 @@ from studies import (
     search_settings,
     study_status,
     top_up,
-    unenqueued_trials,
 )
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -72,10 +72,10 @@ class TestSettings:
         self, request_: SearchRequest, sampler: SamplerName, pruning: Pruning, start: Start, presets: Presets
     ) -> None:
         study, folder = start(presets)
-        ask_for_search(study, folder, request_)
-        ask_for_search(study, folder, SearchRequest(more=1))
+        add_search_trials(study, folder, request_)
+        add_search_trials(study, folder, SearchRequest(more=1))
         # What is asked for again is no difference.
-        ask_for_search(study, folder, request_)
+        add_search_trials(study, folder, request_)
         for view in (study, load_study(folder.path)[0]):
             settings = search_settings(view)
             assert settings is not None
@@ -85,10 +85,10 @@ class TestSettings:
         self, start: Start, presets: Presets
     ) -> None:
         study, folder = start(presets)
-        ask_for_search(study, folder, SearchRequest(at_least=2))
+        add_search_trials(study, folder, SearchRequest(at_least=2))
         different = SearchRequest(SamplerName.GP, PrunerName.NONE, prune_share=0.25, prune_grace=3, more=5)
         with pytest.raises(ConfigurationError) as caught:
-            ask_for_search(study, folder, different)
+            add_search_trials(study, folder, different)
         remedy = (
             "; all search trials are drawn and judged alike: leave the option out, "
             "or begin another study with another --output-dir"
@@ -111,7 +111,7 @@ class TestSettings:
             "two": replace(common, experiment_name="two", step_size=4),
         }
         study, folder = start(presets, space=SearchSpace(space.parameters, base={"weight_decay": 0.5}))
-        ask_for_search(study, folder, SearchRequest(at_least=1))
+        add_search_trials(study, folder, SearchRequest(at_least=1))
         later = {"late": replace(common, num_epochs=99)}
         enqueue_presets(study, folder, later)
         settings = search_settings(study)
@@ -123,7 +123,7 @@ class TestSettings:
 
     def test_without_presets_a_search_starts_from_the_base(self, start: Start, space: SearchSpace) -> None:
         study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}))
-        ask_for_search(study, folder, SearchRequest(at_least=1))
+        add_search_trials(study, folder, SearchRequest(at_least=1))
         settings = search_settings(study)
         assert settings is not None
         assert settings.start == TrainingConfig(num_epochs=5)
@@ -198,32 +198,32 @@ class TestBudget:
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 7)
         for numbers_asked in requests:
             study, folder = start(presets)
-            ask_for_search(study, folder, SearchRequest(**numbers_asked))
+            add_search_trials(study, folder, SearchRequest(**numbers_asked))
         assert search_budget(study) == budget
         waiting = min(budget, 7)
         assert numbers(study) == list(range(3, 3 + waiting))
         records = [read_record(trial) for trial in study.get_trials()]
-        assert unenqueued_trials(study, records) == budget - waiting
-        assert study_status(study, folder).owed == 3 + budget
+        assert count_unenqueued(study, records) == budget - waiting
+        assert study_status(study, folder).pending == 3 + budget
 
     def test_ended_trials_count(self, start: Start, outcome: TrialOutcome) -> None:
         study, folder = start()
-        ask_for_search(study, folder, SearchRequest(at_least=2))
+        add_search_trials(study, folder, SearchRequest(at_least=2))
         assert [end_next(study, folder, outcome) for _ in range(3)] == [0, 1, None]
-        ask_for_search(study, folder, SearchRequest(at_least=2))
-        assert (numbers(study), study_status(study, folder).owed) == ([0, 1], 0)
-        ask_for_search(study, folder, SearchRequest(more=2))
-        assert (numbers(study), study_status(study, folder).owed) == ([0, 1, 2, 3], 2)
+        add_search_trials(study, folder, SearchRequest(at_least=2))
+        assert (numbers(study), study_status(study, folder).pending) == ([0, 1], 0)
+        add_search_trials(study, folder, SearchRequest(more=2))
+        assert (numbers(study), study_status(study, folder).pending) == ([0, 1, 2, 3], 2)
 
     def test_a_large_budget_is_enqueued_piece_by_piece_as_others_end(
         self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 3)
         study, folder = start()
-        ask_for_search(study, folder, SearchRequest(at_least=7))
+        add_search_trials(study, folder, SearchRequest(at_least=7))
         seen = []
-        while study_status(study, folder).owed:
-            seen.append((len(numbers(study)), study_status(study, folder).owed))
+        while study_status(study, folder).pending:
+            seen.append((len(numbers(study)), study_status(study, folder).pending))
             assert not top_up(study, folder)
             end_next(study, folder, outcome)
             top_up(study, folder)
@@ -234,17 +234,17 @@ class TestBudget:
     def test_what_another_enqueues_after_nothing_could_be_claimed_is_claimed(self, start: Start) -> None:
         study, folder = start()
         other, _ = load_study_for_changes(folder.path)
-        ask_for_search(study, folder, SearchRequest(at_least=2))
+        add_search_trials(study, folder, SearchRequest(at_least=2))
         prepare_sampling(study, 0)
         held, found = [], []
 
         def claim() -> Claim | None:
             found.append(claim_next(study, folder))
             if len(found) == 3:  # it came too late for this look, and before the next `top_up`
-                ask_for_search(other, folder, SearchRequest(more=1))
+                add_search_trials(other, folder, SearchRequest(more=1))
             return found[-1]
 
-        while (claimed := claim_of_budget(study, folder, claim)) is not None:
+        while (claimed := claim_with_top_up(study, folder, claim)) is not None:
             held.append(claimed.record.number)
         assert held == [0, 1, 2]
         assert found[2] is None
@@ -253,7 +253,7 @@ class TestBudget:
 
     def test_presets_added_later_take_nothing_from_it(self, start: Start, presets: Presets) -> None:
         study, folder = start()
-        ask_for_search(study, folder, SearchRequest(at_least=2))
+        add_search_trials(study, folder, SearchRequest(at_least=2))
         enqueue_presets(study, folder, presets)
         assert not top_up(study, folder)
         assert (numbers(study), len(study.get_trials())) == ([0, 1], 5)

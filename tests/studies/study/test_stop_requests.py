@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from search_spaces import ConfigurationError
-from studies import OutputFolder, ask_to_stop, load_study, load_study_for_changes, stop_token
+from studies import OutputFolder, load_study, load_study_for_changes, request_stop, stop_token
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -19,7 +19,7 @@ def test_every_request_is_a_new_one_for_all_who_look(start: Start) -> None:
     assert stop_token(watching) == stop_token(study) == ""
     tokens = []
     for _ in range(2):
-        ask_to_stop(load_study_for_changes(folder.path)[0])
+        request_stop(load_study_for_changes(folder.path)[0])
         tokens.append(stop_token(watching))
         assert stop_token(study) == tokens[-1]
     assert len({"", *tokens}) == 3
@@ -29,7 +29,7 @@ def test_a_request_is_of_its_study_alone(start: Start, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
     one, _ = start(path=tmp_path / "one", name="one", url=url)
     two, _ = start(path=tmp_path / "two", name="two", url=url)
-    ask_to_stop(one)
+    request_stop(one)
     assert stop_token(one) != ""
     assert stop_token(two) == ""
 

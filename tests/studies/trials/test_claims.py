@@ -15,17 +15,18 @@ from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
 from studies import (
-    MOST_DEATHS,
-    BegunAfter,
+    MAX_CRASHES,
     OutputFolder,
     SearchRequest,
+    StartedAfter,
     TrialKind,
     TrialOutcome,
     TrialPhase,
     TrialRecord,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
+    count_unclaimed,
     final_state,
     find_study,
     load_study,
@@ -33,7 +34,6 @@ from studies import (
     read_record,
     record_outcome,
     study_status,
-    unclaimed_trials,
 )
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -66,8 +66,8 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
         assert adopted is not None
         assert (adopted.record.number, adopted.adopted) == (number, True)
         assert [(attempt.after, attempt.epochs) for attempt in adopted.record.attempts] == [
-            (BegunAfter.WAITING, 0),
-            (BegunAfter.STOP, 1 - number),
+            (StartedAfter.WAITING, 0),
+            (StartedAfter.STOP, 1 - number),
         ]
     third = claim_next(again, folder)
     assert third is not None
@@ -103,7 +103,7 @@ def test_only_wanted_trials_are_claimed(
     wanted: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
 ) -> None:
     study, folder = start(presets)
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     begun = claim_next(study, folder)
     assert begun is not None
     begun.release()
@@ -247,8 +247,8 @@ def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
         attempts = claim.record.attempts
         assert " ".join(attempt.after for attempt in attempts) == after
         assert claim.adopted
-        assert claim.record.deaths_in_a_row == deaths
-        assert claim.crashed == (deaths >= MOST_DEATHS)
+        assert claim.record.consecutive_crashes == deaths
+        assert claim.crashed == (deaths >= MAX_CRASHES)
         assert [attempt.epochs for attempt in attempts] == [story[:begun].count("e") for begun in range(len(attempts))]
         # Each was a process of its own, this one is the last, and all of it is in the study.
         workers = [attempt.worker for attempt in attempts]
@@ -296,7 +296,7 @@ def test_what_a_search_trial_trains_is_written_down_once(
     start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder = start()
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
     assert claim is not None
     assert claim.record.config == {}
@@ -334,12 +334,12 @@ def test_what_could_be_claimed_is_counted_without_taking_anything(
 ) -> None:
     study, folder = start(presets)
     reader, _ = load_study(folder.path)
-    assert unclaimed_trials(reader, folder) == 3
+    assert count_unclaimed(reader, folder) == 3
     held, done = claim_next(study, folder), claim_next(study, folder)
     assert held is not None
     assert done is not None
     done.finish(outcome, 0.5)
-    assert unclaimed_trials(reader, folder) == 1
+    assert count_unclaimed(reader, folder) == 1
     held.release()
-    assert unclaimed_trials(reader, folder) == 2
-    assert unclaimed_trials(reader, folder, lambda record: record.number == 0) == 1
+    assert count_unclaimed(reader, folder) == 2
+    assert count_unclaimed(reader, folder, lambda record: record.number == 0) == 1

@@ -15,12 +15,12 @@ from studies import (
     OutputFolder,
     SearchRequest,
     TrialOutcome,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     csv_text,
     load_study,
+    remaining_time,
     study_status,
-    time_left,
     trial_rows,
 )
 from studies.export.trials_csv import TRIAL_COLUMNS
@@ -49,7 +49,7 @@ def clocked(
 ) -> Iterator[tuple[optuna.Study, OutputFolder]]:
     """A study of an ended trial, a running, an interrupted and waiting ones, begun by another clock than ours."""
     study, folder = start(presets)
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     done, running, left = (claim_next(study, folder) for _ in range(3))
     assert done is not None
     assert running is not None
@@ -72,7 +72,7 @@ def test_no_trial_takes_less_than_no_time(clocked: tuple[optuna.Study, OutputFol
 
 def test_the_estimate_does_not_depend_on_it(clocked: tuple[optuna.Study, OutputFolder]) -> None:
     status = study_status(*clocked, lambda trial_dir: [2.0])
-    left = time_left(status, workers=1)
+    left = remaining_time(status, workers=1)
     assert left is not None
     # Two more presets of 3 epochs, as many as the ended one had, and a search trial that takes as long as it did.
     assert left.seconds == pytest.approx(2.0 * 3 * 2 + 12.5)

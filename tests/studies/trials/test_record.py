@@ -9,13 +9,13 @@ import pytest
 from search_spaces import TrainingConfig
 from studies import (
     Attempt,
-    BegunAfter,
     OutputFolder,
     SearchRequest,
+    StartedAfter,
     TrialKind,
     TrialOutcome,
     WhyEnded,
-    ask_for_search,
+    add_search_trials,
     claim_next,
     latest_records,
     read_record,
@@ -78,7 +78,7 @@ def test_writing_the_same_outcome_again_writes_nothing(
 
 def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(seed=2)})
-    ask_for_search(study, folder, SearchRequest(at_least=1))
+    add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
@@ -91,7 +91,7 @@ def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOu
     ]
 
 
-def attempts(*told: tuple[int, BegunAfter]) -> tuple[Attempt, ...]:
+def attempts(*told: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
     return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in told)
 
 
@@ -99,17 +99,17 @@ def attempts(*told: tuple[int, BegunAfter]) -> tuple[Attempt, ...]:
     ("told", "deaths"),
     [
         ((), 0),
-        (((0, BegunAfter.WAITING),), 0),
-        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (0, BegunAfter.DEATH)), 2),
+        (((0, StartedAfter.WAITING),), 0),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (0, StartedAfter.DEATH)), 2),
         # Stops of both sides, and what came before the last new epoch, do not count.
-        (((0, BegunAfter.WAITING), (0, BegunAfter.STOP), (0, BegunAfter.DEATH), (0, BegunAfter.STOP)), 1),
-        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.DEATH)), 1),
-        (((0, BegunAfter.WAITING), (0, BegunAfter.DEATH), (4, BegunAfter.STOP), (4, BegunAfter.DEATH)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.STOP), (0, StartedAfter.DEATH), (0, StartedAfter.STOP)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (4, StartedAfter.DEATH)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (4, StartedAfter.STOP), (4, StartedAfter.DEATH)), 1),
     ],
 )
 def test_deaths_in_a_row_are_those_in_the_same_epoch(
-    told: tuple[tuple[int, BegunAfter], ...], deaths: int, start: Start
+    told: tuple[tuple[int, StartedAfter], ...], deaths: int, start: Start
 ) -> None:
     study, _ = start({"one": TrainingConfig()})
     record = replace(read_record(study.get_trials()[0]), attempts=attempts(*told))
-    assert record.deaths_in_a_row == deaths
+    assert record.consecutive_crashes == deaths

@@ -14,6 +14,7 @@ from studies import (
     TrialOutcome,
     TrialPhase,
     claim_next,
+    count_unclaimed,
     ended_records,
     latest_records,
     own_records,
@@ -21,7 +22,6 @@ from studies import (
     study_status,
     top_up,
     trial_rows,
-    unclaimed_trials,
 )
 from studies.trials import records as study_records
 from studies.trials.record import TrialRecord, read_record
@@ -78,7 +78,7 @@ def test_what_a_trial_takes_does_not_grow_with_those_that_ended_or_wait(
     study, folder = start({f"preset {n}": TrainingConfig(seed=n) for n in range(trials)})
     for _ in range(trials // 2):
         end_next(study, folder, outcome)
-    unclaimed_trials(study, folder)
+    count_unclaimed(study, folder)
     del made[:]
     number = end_next(study, folder, outcome)
     for look in (latest_records, ended_records, records_not_kept):

@@ -12,8 +12,8 @@ from studies import (
     OutputFolder,
     TrialOutcome,
     WhyEnded,
-    keep_targets,
     load_study,
+    save_targets,
     study_targets,
     target_verdicts,
     targets_met,
@@ -74,5 +74,5 @@ def test_the_study_remembers_the_latest_targets(start: Start) -> None:
     study, folder = start()
     assert study_targets(study) == Targets()
     for targets in (ALL, Targets(sequence_accuracy=0.5)):
-        keep_targets(study, targets)
+        save_targets(study, targets)
         assert study_targets(load_study(folder.path)[0]) == targets

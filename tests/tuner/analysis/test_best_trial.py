@@ -11,7 +11,7 @@ import pytest
 from search_spaces import ConfigurationError, TrainingConfig, load_search_space
 from studies import (
     OutputFolder,
-    StudyTerms,
+    StudyInvariants,
     TrialOutcome,
     WhyEnded,
     claim_next,
@@ -24,7 +24,7 @@ from tuner.analysis.best_trial import best_checkpoint
 
 
 def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
-    terms = StudyTerms(
+    invariants = StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
         seed=0,
@@ -33,7 +33,7 @@ def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
         versions={},
     )
     folder = OutputFolder(path)
-    study = create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, terms)
+    study = create_or_join_study(open_storage(default_storage_url(path)), "khmer-ocr", folder, invariants)
     experiments = {name: TrainingConfig(experiment_name=name) for name in names}
     enqueue_presets(study, folder, experiments, load_search_space("config/search_space.yaml"))
     return study, folder

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from search_spaces import ConfigurationError
-from studies import PrunerName, SearchRequest, ask_to_stop, load_study_for_changes
+from studies import PrunerName, SearchRequest, load_study_for_changes, request_stop
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import Contenders, find_contenders
@@ -56,56 +56,56 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
-def confirmed(contenders: Contenders, count: int, display: Display | None = None, **more: Any) -> Confirmation:
+def confirmed(candidates: Contenders, count: int, display: Display | None = None, **more: Any) -> Confirmation:
     @contextmanager
     def opened() -> Iterator[Display]:
         yield display or Display()
 
-    return confirm(contenders, contenders.new_seeds(count), open_display=opened, **{"device": "cpu", **more})
+    return confirm(candidates, candidates.new_seeds(count), open_display=opened, **{"device": "cpu", **more})
 
 
-def trained(contenders: Contenders) -> dict[str, list[str]]:
+def trained(candidates: Contenders) -> dict[str, list[str]]:
     """Return the epochs that each repetition has, by its folder."""
-    files = sorted(contenders.root.rglob("metrics.jsonl"))
-    return {str(file.parent.relative_to(contenders.root)): file.read_text().splitlines() for file in files}
+    files = sorted(candidates.root.rglob("metrics.jsonl"))
+    return {str(file.parent.relative_to(candidates.root)): file.read_text().splitlines() for file in files}
 
 
 def test_contenders_are_the_best_that_differ(finished: Path) -> None:
-    contenders = find_contenders(finished, 10)
-    names = [record.experiment_name for record in contenders.records]
+    candidates = find_contenders(finished, 10)
+    names = [record.experiment_name for record in candidates.records]
     assert names[0] == find_winner(finished).name
     assert len(names) == 4  # of five trials two train the very same
     assert len({"one", "one again"} & set(names)) == 1
-    accuracies = [record.outcome.best_val_char_accuracy for record in contenders.records if record.outcome]
+    accuracies = [record.outcome.best_val_char_accuracy for record in candidates.records if record.outcome]
     assert accuracies == sorted(accuracies, reverse=True)
     assert [record.experiment_name for record in find_contenders(finished, 2).records] == names[:2]
 
 
 def test_seeds_are_new_and_always_the_same(finished: Path) -> None:
-    contenders = find_contenders(finished, 2)
-    assert contenders.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
+    candidates = find_contenders(finished, 2)
+    assert candidates.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
 
 
 def test_figures_are_those_of_the_repetitions(study: Path) -> None:
-    contenders = find_contenders(study, 2)
-    confirmation = confirmed(contenders, 2)
+    candidates = find_contenders(study, 2)
+    confirmation = confirmed(candidates, 2)
     assert confirmation.seeds == (SEED + 1, SEED + 2)
     assert confirmation.count("completed") == 4
-    for contender in confirmation.contenders:
-        for repetition in contender.repetitions:
-            name = contender.name if not contender.name.startswith("search_") else f"best_{contender.name}"
-            checkpoint = contenders.seed_dir(repetition.seed) / name / "checkpoints" / "best.pt"
+    for candidate in confirmation.candidates:
+        for repetition in candidate.repetitions:
+            name = candidate.name if not candidate.name.startswith("search_") else f"best_{candidate.name}"
+            checkpoint = candidates.seed_dir(repetition.seed) / name / "checkpoints" / "best.pt"
             reader = load_reader(checkpoint, device="cpu")
             assert reader.config.seed == repetition.seed
-            test = evaluate_split(reader, contenders.metadata_path, "test")
-            val = evaluate_split(reader, contenders.metadata_path, "val")
+            test = evaluate_split(reader, candidates.metadata_path, "test")
+            val = evaluate_split(reader, candidates.metadata_path, "val")
             assert (repetition.test_char_accuracy, repetition.test_seq_accuracy) == (
                 test.char_accuracy,
                 test.seq_accuracy,
             )
             assert repetition.val_char_accuracy == val.char_accuracy
-        assert contender.mean("test_char_accuracy") == pytest.approx(sum(contender.values("test_char_accuracy")) / 2)
-    winner, other = confirmation.contenders
+        assert candidate.mean("test_char_accuracy") == pytest.approx(sum(candidate.values("test_char_accuracy")) / 2)
+    winner, other = confirmation.candidates
     (comparison,) = confirmation.comparisons
     differences = [
         one - two
@@ -116,25 +116,25 @@ def test_figures_are_those_of_the_repetitions(study: Path) -> None:
 
 
 def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, make_watcher: MakeWatcher) -> None:
-    contenders = find_contenders(study, 2)
-    first = confirmed(contenders, 1)
-    before = trained(contenders)
+    candidates = find_contenders(study, 2)
+    first = confirmed(candidates, 1)
+    before = trained(candidates)
     again = make_watcher()
-    assert confirmed(contenders, 1, again) == first
+    assert confirmed(candidates, 1, again) == first
     assert again.started == []
-    assert trained(contenders) == before
+    assert trained(candidates) == before
     more = make_watcher()
-    assert confirmed(contenders, 2, more).contenders[0].repetitions[:1] == first.contenders[0].repetitions
+    assert confirmed(candidates, 2, more).candidates[0].repetitions[:1] == first.candidates[0].repetitions
     assert len(more.started) == 2
-    assert trained(contenders).items() > before.items()
+    assert trained(candidates).items() > before.items()
 
 
 def test_figures_stay_when_the_curves_of_a_repetition_are_gone(study: Path) -> None:
-    contenders = find_contenders(study, 2)
-    first = confirmed(contenders, 1)
-    for file in contenders.root.rglob("metrics.jsonl"):
+    candidates = find_contenders(study, 2)
+    first = confirmed(candidates, 1)
+    for file in candidates.root.rglob("metrics.jsonl"):
         file.unlink()
-    assert confirmed(contenders, 1) == first
+    assert confirmed(candidates, 1) == first
 
 
 def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained_too(
@@ -154,68 +154,68 @@ def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained
     assert confirmation.count("completed") == 3
     again = make_watcher()
     fewer = confirmed(find_contenders(tmp_path / "out", 2), 1, again)
-    assert (fewer.contenders, again.started) == (confirmation.contenders[:2], [])
+    assert (fewer.candidates, again.started) == (confirmation.candidates[:2], [])
 
 
 def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
     study: Path, tmp_path: Path, make_watcher: MakeWatcher
 ) -> None:
-    contenders = find_contenders(study, 2)
+    candidates = find_contenders(study, 2)
     with pytest.raises(KeyboardInterrupt):
-        confirmed(contenders, 1, make_watcher(after_epoch=1, of_trial=1))
+        confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1))
     going_on = make_watcher()
-    interrupted = confirmed(contenders, 1, going_on)
+    interrupted = confirmed(candidates, 1, going_on)
     assert [(number, adopted) for _, number, adopted in going_on.started] == [(1, True)]
     straight = confirmed(find_contenders(Path(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
-    assert interrupted.contenders == straight.contenders
+    assert interrupted.candidates == straight.candidates
 
 
 def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     study: Path, make_watcher: MakeWatcher
 ) -> None:
-    contenders = find_contenders(study, 2)
+    candidates = find_contenders(study, 2)
 
     def stop() -> None:
-        ask_to_stop(load_study_for_changes(contenders.seed_dir(SEED + 1))[0])
+        request_stop(load_study_for_changes(candidates.seed_dir(SEED + 1))[0])
 
-    stopped = confirmed(contenders, 2, make_watcher(after_epoch=1, of_trial=1, happens=stop))
+    stopped = confirmed(candidates, 2, make_watcher(after_epoch=1, of_trial=1, happens=stop))
     assert (stopped.count("completed"), stopped.count("unfinished")) == (1, 3)
-    assert not contenders.seed_dir(SEED + 2).exists()
-    assert confirmed(contenders, 2).count("completed") == 4
+    assert not candidates.seed_dir(SEED + 2).exists()
+    assert confirmed(candidates, 2).count("completed") == 4
 
 
 def test_a_repetition_that_fails_is_left_out(study: Path) -> None:
-    contenders = find_contenders(study, 2)
-    name = contenders.records[1].experiment_name
+    candidates = find_contenders(study, 2)
+    name = candidates.records[1].experiment_name
     name = name if not name.startswith("search_") else f"best_{name}"
-    blocked = contenders.seed_dir(SEED + 1) / name
+    blocked = candidates.seed_dir(SEED + 1) / name
     blocked.mkdir(parents=True)
     (blocked / "checkpoints").write_text("a file where a folder is to be")
-    confirmation = confirmed(contenders, 1)
+    confirmation = confirmed(candidates, 1)
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
-    assert confirmation.contenders[1].mean("test_char_accuracy") is None
+    assert confirmation.candidates[1].mean("test_char_accuracy") is None
     assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")
 
 
 def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -> None:
-    contenders = find_contenders(study, 2)
-    confirmed(contenders, 1)
-    before = trained(contenders)
-    first, *others = contenders.records
+    candidates = find_contenders(study, 2)
+    confirmed(candidates, 1)
+    before = trained(candidates)
+    first, *others = candidates.records
     changed = replace(first, config=first.config | {"weight_decay": 0.5})
     with pytest.raises(ConfigurationError, match=r"weight_decay was .* and is 0\.5 now(.|\n)*move .*out_confirm away"):
-        confirmed(replace(contenders, records=(changed, *others)), 1)
-    assert trained(contenders) == before
+        confirmed(replace(candidates, records=(changed, *others)), 1)
+    assert trained(candidates) == before
 
 
 def test_a_device_that_is_not_there_is_no_reason_to_train_all_again(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contenders = find_contenders(study, 2)
-    confirmed(contenders, 1)
+    candidates = find_contenders(study, 2)
+    confirmed(candidates, 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigurationError) as told:
-        confirmed(contenders, 1, device="cuda")
+        confirmed(candidates, 1, device="cuda")
     assert len(told.value.problems) == 1
     assert "no CUDA device" in told.value.problems[0]
 
@@ -224,9 +224,9 @@ def test_what_was_trained_elsewhere_is_repeated_on_the_device_that_is_asked_for(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    contenders = find_contenders(study, 2)
-    elsewhere = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in contenders.records)
-    assert confirmed(replace(contenders, records=elsewhere), 1).count("completed") == 2
+    candidates = find_contenders(study, 2)
+    elsewhere = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in candidates.records)
+    assert confirmed(replace(candidates, records=elsewhere), 1).count("completed") == 2
 
 
 def test_a_dataset_that_has_changed_since_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
@@ -258,8 +258,8 @@ def test_a_study_that_has_seen_the_test_split_is_refused(study: Path) -> None:
 
 def change_terms(output_dir: Path, **dataset: str) -> None:
     study, _ = load_study_for_changes(output_dir)
-    terms = study.user_attrs["terms"]
-    study.set_user_attr("terms", terms | {"dataset": terms["dataset"] | dataset})
+    invariants = study.user_attrs["invariants"]
+    study.set_user_attr("invariants", invariants | {"dataset": invariants["dataset"] | dataset})
 
 
 @pytest.mark.parametrize("as_json", [False, True])

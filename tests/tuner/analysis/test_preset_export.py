@@ -143,18 +143,18 @@ def test_networks_of_the_study_are_written_beside_the_preset(
     preset = best_preset(winner, Path("mine.yaml"))
     write_preset(preset, Path("mine.yaml"))
     assert preset.models_path == tmp_path / "mine_models.yaml"
-    assert load_model_definitions(tmp_path / "mine_models.yaml") == winner.terms.definitions
+    assert load_model_definitions(tmp_path / "mine_models.yaml") == winner.invariants.definitions
     assert preset.config.model_config_path == str(tmp_path / "mine_models.yaml")
     printed = best_preset(winner, None)
     assert printed.models_path is None
-    assert load_model_definitions(printed.config.model_config_path) == winner.terms.definitions
+    assert load_model_definitions(printed.config.model_config_path) == winner.invariants.definitions
 
 
 def with_shipped_models(winner: Winner) -> Winner:
     shipped = load_model_definitions(TrainingConfig.model_config_path)
     models = {name: definition.model_dump(mode="json") for name, definition in shipped.items()}
     record = replace(winner.record, config=winner.record.config | {"model_name": "medium"})
-    return replace(winner, record=record, terms=replace(winner.terms, models=models))
+    return replace(winner, record=record, invariants=replace(winner.invariants, models=models))
 
 
 def test_packaged_networks_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,8 @@ def test_packaged_networks_need_no_file(searched: Path, tmp_path: Path, monkeypa
 
 def test_a_changed_network_of_a_packaged_name_is_not_taken_for_it(searched: Path, tmp_path: Path) -> None:
     winner = with_shipped_models(chosen(searched, "preset"))
-    models = {name: definition | {"width": 8} for name, definition in winner.terms.models.items()}
-    changed = replace(winner, terms=replace(winner.terms, models=models))
+    models = {name: definition | {"width": 8} for name, definition in winner.invariants.models.items()}
+    changed = replace(winner, invariants=replace(winner.invariants, models=models))
     assert best_preset(changed, tmp_path / "best.yaml").models_path == tmp_path / "best_models.yaml"
 
 

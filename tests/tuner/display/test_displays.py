@@ -125,7 +125,7 @@ def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, co
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, adopted=False)
-    display.trial_lost(0)
+    display.worker_lost(0)
     display.trial_started(0, "a", config, adopted=True)
     display.close()
     assert "a (trial 0): its worker died; another one takes it up" in terminal.text
@@ -139,8 +139,8 @@ def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, m
     display = kind(terminal, None)
     display.run_started({"ក": config}, [])
     display.trial_started(0, "ក", config, adopted=False)
-    display.trial_left(0)
-    display.trial_left(7)  # which it never heard of
+    display.trial_interrupted(0)
+    display.trial_interrupted(7)  # which it never heard of
     display.close()
     assert terminal.text.count("ក (trial 0): left for later") == 1
     assert "died" not in terminal.text
@@ -152,7 +152,7 @@ def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make
     display = kind(terminal, None)
     display.batch(3, 1, 63)
     display.epoch_ended(3, make_metrics(1), make_signal())
-    display.trial_lost(3)
+    display.worker_lost(3)
     display.trial_ended(make_record("a", 3))
     display.close()
     assert "a: early stopped at 25, best char 0.9912, seq 0.6789" in terminal.text
@@ -165,7 +165,7 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, adopted=False)
     own, other = make_row(0, "running", "a"), make_row(1, "running")
-    display.study_seen(make_status(own, other, make_row(2, "running")))
+    display.status_polled(make_status(own, other, make_row(2, "running")))
     seen = make_status(
         own,
         make_row(1, "completed", best_value=0.875, why_ended="pruned", epochs=12),
@@ -173,7 +173,7 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
         unenqueued=3,
     )
     for _ in range(3):
-        display.study_seen(seen)
+        display.status_polled(seen)
     display.close()
     told = [line.strip() for line in terminal.lines if "another process" in line or "added" in line]
     assert told == [
@@ -187,7 +187,7 @@ def test_the_place_of_a_trial_counts_the_whole_study(stream, config, make_row, m
     display = PlainDisplay(stream, None)
     display.run_started({"b": config}, [])
     rows = [make_row(0, "completed", "a"), make_row(1, "running"), make_row(2, "waiting", "b"), make_row(3, "waiting")]
-    display.study_seen(make_status(*rows, unenqueued=2))
+    display.status_polled(make_status(*rows, unenqueued=2))
     display.trial_started(2, "b", config, adopted=False)
     assert "[3/6] b (trial 2): small, batch 32, lr 0.001, steplr, up to 30 epochs" in stream.lines
 
@@ -195,7 +195,7 @@ def test_the_place_of_a_trial_counts_the_whole_study(stream, config, make_row, m
 def test_the_live_picture_is_drawn_in_steps_that_end(terminal, tell_a_run, make_row, make_status):
     display = LiveDisplay(terminal, None)
     tell_a_run(display)
-    display.study_seen(make_status(make_row(0), make_row(1, "running", "new"), make_row(2, "running")))
+    display.status_polled(make_status(make_row(0), make_row(1, "running", "new"), make_row(2, "running")))
     display.close()
     steps = re.findall("\x1b\\[\\?2026([hl])", terminal.getvalue())
     assert "".join(steps) == "hl" * (len(steps) // 2)

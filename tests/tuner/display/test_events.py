@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search_spaces import Targets, TrainingConfig
-from studies.trials.record import Attempt, BegunAfter
+from studies.trials.record import Attempt, StartedAfter
 from tuner.display import Display
 from tuner.display.events import EventWriter, replay
 from tuner.display.plain import PlainDisplay
@@ -44,7 +44,7 @@ def calls(config, make_record, make_metrics, make_signal, make_summary, make_row
         ended,
         outcome=None,
         outside_space={"learning_rate": 0, "model_name": "ខ្មែរ"},
-        attempts=(Attempt("2026-01-02T03:04:05", "host:1", 3, BegunAfter.DEATH),),
+        attempts=(Attempt("2026-01-02T03:04:05", "host:1", 3, StartedAfter.DEATH),),
     )
     worst = replace(make_metrics(2), train_loss=math.inf, val_loss=-math.inf, learning_rate=math.nan)
     signal = make_signal(best=0.1 + 0.2)
@@ -62,11 +62,11 @@ def calls(config, make_record, make_metrics, make_signal, make_summary, make_row
         ("epoch_ended", (3, worst, fresh), {}),
         ("trial_ended", (ended,), {}),
         ("trial_ended", (broken,), {}),
-        ("trial_left", (3,), {}),
-        ("trial_lost", (3,), {}),
-        ("study_seen", (make_status(make_row(0, "failed", "ខ្មែរ"), make_row(1, "running"), targets=targets),), {}),
-        ("study_seen", (make_status(monitor="val_loss", search=None, mode="min", met_by=("a", "ខ្មែរ")),), {}),
-        ("run_ended", (make_summary(ended, broken, targets=targets, owed=3),), {}),
+        ("trial_interrupted", (3,), {}),
+        ("worker_lost", (3,), {}),
+        ("status_polled", (make_status(make_row(0, "failed", "ខ្មែរ"), make_row(1, "running"), targets=targets),), {}),
+        ("status_polled", (make_status(monitor="val_loss", search=None, mode="min", met_by=("a", "ខ្មែរ")),), {}),
+        ("run_ended", (make_summary(ended, broken, targets=targets, pending=3),), {}),
         ("run_ended", (make_summary(storage_url="postgresql://x/y", leader="ខ្មែរ"),), {}),
     ]
 

@@ -47,7 +47,7 @@ def eight_workers(make_row, make_status, make_metrics, make_signal, config):
     ended = [make_row(number, why_ended="pruned" if number % 2 else "max_epochs") for number in range(1, 9)]
     first = make_row(0, "completed", "conservative_small", best_value=0.9912)
     waiting = [make_row(number, "waiting") for number in range(17, 20)]
-    progress.study_seen(make_status(first, *ended, *running, *waiting, unenqueued=7))
+    progress.status_polled(make_status(first, *ended, *running, *waiting, unenqueued=7))
     for number in range(10, 15):
         progress.epoch_ended(number, make_metrics(number), make_signal(best=number / 100, epoch=number))
         progress.batch(number, 32, 64)
@@ -98,7 +98,9 @@ def test_khmer_names_fit_terminals_that_give_their_vowels_a_cell(width, make_row
     names = [f"{KHMER}_{number}" for number in range(8)]
     rows = [make_row(number, "running", name, best_value=0.5) for number, name in enumerate(names)]
     progress = RunProgress()
-    progress.study_seen(make_status(make_row(8, "completed", f"{KHMER}_8"), make_row(9, "failed", f"{KHMER}_9"), *rows))
+    progress.status_polled(
+        make_status(make_row(8, "completed", f"{KHMER}_8"), make_row(9, "failed", f"{KHMER}_9"), *rows)
+    )
     lines = shown(progress, width)
     assert len(lines) == 13
     console = Console(width=width)
@@ -152,7 +154,7 @@ def test_one_of_several_workers_is_not_shown_in_detail_while_the_other_one_is_be
     progress = RunProgress()
     progress.trial_started(0, "search_0000", config)
     progress.trial_started(1, "search_0001", config)
-    progress.study_seen(make_status(make_row(0, "running"), make_row(1, "running"), make_row(2, "waiting")))
+    progress.status_polled(make_status(make_row(0, "running"), make_row(1, "running"), make_row(2, "waiting")))
     progress.trial_ended(make_record("search_0001", 1))
     assert words(shown(progress))[0][-1] == "most"
     assert "work: 2 workers, 1 waiting" in shown(progress)

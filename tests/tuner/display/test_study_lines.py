@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from search_spaces import Targets
-from studies import DiskUse, TimeLeft
+from studies import DiskUsage, RemainingTime
 from studies.status.status import SearchStatus
 from tuner.display.study_lines import (
     ahead_line,
@@ -15,7 +15,7 @@ from tuner.display.study_lines import (
     disk_line,
     last_line,
     left_line,
-    owed_line,
+    pending_line,
     search_line,
     size_text,
     targets_line,
@@ -107,20 +107,20 @@ def test_the_last_ones_are_told_with_the_reason_as_they_ended(make_row, make_sta
 def test_the_time_left_says_whether_it_is_a_bound(make_row, make_status):
     alone, others = make_status(make_row(0, "running")), make_status(make_row(0, "running"), unenqueued=2)
     assert left_line(alone, None) == "left: known when enough has been timed"
-    assert left_line(alone, TimeLeft(61.0, at_most=True)) == "left: at most 1:01"
-    assert left_line(others, TimeLeft(3600.0, at_most=False)) == "left: about 1:00:00 with the 2 waiting"
+    assert left_line(alone, RemainingTime(61.0, at_most=True)) == "left: at most 1:01"
+    assert left_line(others, RemainingTime(3600.0, at_most=False)) == "left: about 1:00:00 with the 2 waiting"
 
 
 def test_what_is_owed_is_told_with_the_time_it_takes(make_row, make_status):
-    assert owed_line(make_status(make_row(0)), None) is None
+    assert pending_line(make_status(make_row(0)), None) is None
     rows = [make_row(0), make_row(1, "interrupted"), make_row(2, "waiting")]
-    status, left = make_status(*rows, unenqueued=11), TimeLeft(500.0, at_most=False)
-    assert owed_line(status, left) == (
+    status, left = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
+    assert pending_line(status, left) == (
         "owed: 1 interrupted, 12 not begun, about 8:20 for one worker; `khmer-tuner resume` goes on"
     )
-    assert owed_line(make_status(*rows[1:2]), None) == "owed: 1 interrupted; `khmer-tuner resume` goes on"
+    assert pending_line(make_status(*rows[1:2]), None) == "owed: 1 interrupted; `khmer-tuner resume` goes on"
     # As long as somebody works on it, it is owed by nobody else.
-    assert owed_line(make_status(*rows, make_row(3, "running")), left) is None
+    assert pending_line(make_status(*rows, make_row(3, "running")), left) is None
 
 
 def test_the_search_and_the_targets(make_status):
@@ -136,11 +136,11 @@ def test_the_search_and_the_targets(make_status):
 
 
 def test_disk_use_names_what_takes_most():
-    disk = DiskUse(
+    disk = DiskUsage(
         database=2_000_000, artifacts=98_000_000, checkpoints=1_100_000_000, tensorboard=0, logs=999, other=0, free=35e9
     )
     assert disk_line(disk) == "disk: 1.2 GB (checkpoints 1.1 GB, artifacts 98 MB, database 2.0 MB), 35 GB free"
-    empty = DiskUse(database=0, artifacts=0, checkpoints=0, tensorboard=0, logs=12, other=0, free=0)
+    empty = DiskUsage(database=0, artifacts=0, checkpoints=0, tensorboard=0, logs=12, other=0, free=0)
     assert disk_line(empty) == "disk: 12 B (logs 12 B), 0 B free"
 
 

@@ -105,13 +105,13 @@ def test_failed_search_trials_share_a_line_on_their_logs(lines_of, make_record):
 
 
 @pytest.mark.parametrize(
-    ("folder", "owed", "line"),
+    ("folder", "pending", "line"),
     [
         ("training_output", 12, "12 trials are still to do: khmer-tuner resume"),
         ("out", 1, "1 trial is still to do: khmer-tuner resume --output-dir out"),
         ("my out", 2, "2 trials are still to do: khmer-tuner resume --output-dir 'my out'"),
     ],
 )
-def test_what_is_owed_is_said_with_the_command_that_does_it(folder, owed, line, lines_of, make_record):
-    lines = lines_of(make_record("a"), output_dir=Path.cwd() / folder, owed=owed)
+def test_what_is_owed_is_said_with_the_command_that_does_it(folder, pending, line, lines_of, make_record):
+    lines = lines_of(make_record("a"), output_dir=Path.cwd() / folder, pending=pending)
     assert lines[-1] == line

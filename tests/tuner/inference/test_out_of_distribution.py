@@ -17,7 +17,7 @@ from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label, encode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.inference.out_of_distribution import LEAST_IMAGES, Familiar
+from tuner.inference.out_of_distribution import LEAST_IMAGES, OODDetector
 from tuner.inference.reader import Reader, load_reader
 
 Grey = npt.NDArray[np.float64]
@@ -43,17 +43,17 @@ def validation(count: int = 1000, *, right: float = 0.95, seed: int = 0, **chang
     return {name: torch.from_numpy(values) for name, values in (kept | changes).items()}
 
 
-def doubts(familiar: Familiar, **changes: Any) -> tuple[str, ...]:
+def doubts(familiar: OODDetector, **changes: Any) -> tuple[str, ...]:
     usual = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "look": np.full(3, 5.0)}
     return familiar.doubts(**usual | changes)
 
 
 @pytest.fixture(scope="module")
-def familiar() -> Familiar:
-    return Familiar.of(validation())
+def familiar() -> OODDetector:
+    return OODDetector.of(validation())
 
 
-def test_what_is_like_the_validation_images_is_not_doubted(familiar: Familiar) -> None:
+def test_what_is_like_the_validation_images_is_not_doubted(familiar: OODDetector) -> None:
     assert doubts(familiar) == ()
     fresh = {name: values.numpy() for name, values in validation(seed=1, right=1.0).items()}
     marked = [
@@ -83,28 +83,28 @@ def test_what_is_like_the_validation_images_is_not_doubted(familiar: Familiar) -
         ({"confidence": 0.0, "aspect_ratio": 9.0}, ["confidence is below 0.", "aspect ratio is 9.00"]),
     ],
 )
-def test_every_reason_is_told(changes: dict[str, Any], told: list[str], familiar: Familiar) -> None:
+def test_every_reason_is_told(changes: dict[str, Any], told: list[str], familiar: OODDetector) -> None:
     found = doubts(familiar, **changes)
     assert [reason.startswith(beginning) for reason, beginning in zip(found, told, strict=True)] == [True] * len(told)
 
 
 def test_the_limits_follow_the_validation_images() -> None:
     ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
-    familiar = Familiar.of(validation(aspect_ratios=ratios))
+    familiar = OODDetector.of(validation(aspect_ratios=ratios))
     assert familiar.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
-    certain, unsure = (Familiar.of(validation(confidence=np.linspace(low, 1, 1000))) for low in (0.9, 0.2))
+    certain, unsure = (OODDetector.of(validation(confidence=np.linspace(low, 1, 1000))) for low in (0.9, 0.2))
     assert certain.least_confidence > 0.9 > 0.25 > unsure.least_confidence
 
 
 @pytest.mark.parametrize(("count", "right"), [(LEAST_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
 def test_with_few_right_readings_a_reading_must_be_more_likely_right_than_wrong(count: int, right: float) -> None:
-    familiar = Familiar.of(validation(count, right=right))
+    familiar = OODDetector.of(validation(count, right=right))
     assert doubts(familiar, confidence=0.51, look=np.full(3, 99.0)) == ()
     assert doubts(familiar, confidence=0.49) == ("confidence is below 0.5000",)
 
 
 def test_images_that_are_all_alike_leave_room_for_rounding() -> None:
-    familiar = Familiar.of(validation(looks=np.full((1000, 3), 5.0)))
+    familiar = OODDetector.of(validation(looks=np.full((1000, 3), 5.0)))
     assert doubts(familiar) == ()
     assert doubts(familiar, look=np.full(3, 9.0)) == ("it looks like no validation image",)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from studies import BegunAfter, read_record
+from studies import StartedAfter, read_record
 
 # Of conftest.py, which cannot be imported.
 Job = Any
@@ -51,7 +51,7 @@ def test_restarts_of_the_server_are_ridden_out(
     again = [attempt.after for trial in trials for attempt in read_record(trial).attempts[1:]]
     print(f"{RESTARTS} restarts ridden out; trials that were begun again: {len(again)}")
     # A worker whose connection broke has let go of its trial; nobody died.
-    assert set(again) <= {BegunAfter.STOP}
+    assert set(again) <= {StartedAfter.STOP}
     assert [ended(trial, anna.folder / "restless") for trial in trials] == expected
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert len(trials) == len(PRESETS) + SEARCH_TRIALS

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from search_spaces import ConfigurationError
-from tuner.session.location import StudyPlace
+from tuner.session.location import StudyLocation
 
 OUT = Path("training_output")
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def place(**changes: Any) -> StudyPlace:
-    return StudyPlace(**{"output_dir": OUT, "study_name": "khmer-ocr", "storage": None, "device": "cpu"} | changes)
+def place(**changes: Any) -> StudyLocation:
+    return StudyLocation(**{"output_dir": OUT, "study_name": "khmer-ocr", "storage": None, "device": "cpu"} | changes)
 
 
 def test_a_place_that_can_be_used_is_checked_without_a_trace(tmp_path: Path) -> None:

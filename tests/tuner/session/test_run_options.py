@@ -5,7 +5,7 @@ import time
 import pytest
 
 from studies import TrialKind, TrialPhase, TrialRecord
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 
 
 def record(kind: TrialKind, name: str) -> TrialRecord:
@@ -15,14 +15,14 @@ def record(kind: TrialKind, name: str) -> TrialRecord:
 @pytest.mark.parametrize(
     ("scope", "held"),
     [
-        (Scope(), {"one", "two", "search_0002"}),
-        (Scope(search=False), {"one", "two"}),
-        (Scope(frozenset({"one"})), {"one", "search_0002"}),
-        (Scope(frozenset({"one", "other"}), search=False), {"one"}),
-        (Scope(frozenset()), {"search_0002"}),
+        (TrialFilter(), {"one", "two", "search_0002"}),
+        (TrialFilter(search=False), {"one", "two"}),
+        (TrialFilter(frozenset({"one"})), {"one", "search_0002"}),
+        (TrialFilter(frozenset({"one", "other"}), search=False), {"one"}),
+        (TrialFilter(frozenset()), {"search_0002"}),
     ],
 )
-def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: Scope, held: set[str]) -> None:
+def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: TrialFilter, held: set[str]) -> None:
     records = [
         record(TrialKind.PRESET, "one"),
         record(TrialKind.PRESET, "two"),
@@ -34,17 +34,17 @@ def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: Scope, 
 @pytest.mark.parametrize(
     ("scope", "grows"),
     [
-        (Scope(), True),
-        (Scope(frozenset({"one"})), True),
-        (Scope(search=False), True),
-        (Scope(frozenset({"one"}), search=False), False),
+        (TrialFilter(), True),
+        (TrialFilter(frozenset({"one"})), True),
+        (TrialFilter(search=False), True),
+        (TrialFilter(frozenset({"one"}), search=False), False),
     ],
 )
-def test_only_a_scope_of_named_experiments_cannot_grow(scope: Scope, grows: bool) -> None:
-    assert scope.may_grow == grows
+def test_only_a_scope_of_named_experiments_cannot_grow(scope: TrialFilter, grows: bool) -> None:
+    assert scope.may_gain_trials == grows
 
 
 def test_time_is_up_at_the_deadline_and_never_without_one() -> None:
-    assert not Limits().time_is_up
-    assert not Limits(deadline=time.monotonic() + 1000).time_is_up
-    assert Limits(deadline=time.monotonic()).time_is_up
+    assert not StopConditions().timed_out
+    assert not StopConditions(deadline=time.monotonic() + 1000).timed_out
+    assert StopConditions(deadline=time.monotonic()).timed_out

@@ -23,19 +23,19 @@ from studies import (
     SearchRequest,
     TrialKind,
     TrialPhase,
-    ask_to_stop,
     default_storage_url,
     latest_records,
     open_storage,
+    request_stop,
     search_budget,
     search_settings,
+    study_invariants,
     study_space,
-    study_terms,
 )
 from tuner.data.generation import generate_dataset
 from tuner.display import Display
-from tuner.session.location import StudyPlace
-from tuner.session.run_options import Limits, Scope
+from tuner.session.location import StudyLocation
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space
 from tuner.workers.loop import ended, work
@@ -53,12 +53,12 @@ def opened(
     *,
     may_generate: bool = False,
     space: Path | None = None,
-    place: StudyPlace | None = None,
+    place: StudyLocation | None = None,
     **more: Any,
 ) -> Session:
     file = load_experiments(config)
     return Session.open(
-        place or StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        place or StudyLocation(OUT, "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
@@ -93,24 +93,24 @@ class TestOpen:
         sessions = []
         for number, name in enumerate(("khmer-ocr", "second")):
             config = write_config({"one": {"training": {"num_epochs": 1 + number}}})
-            place = StudyPlace(Path(name), name, url, "cpu")
+            place = StudyLocation(Path(name), name, url, "cpu")
             request = SearchRequest(sampler=[SamplerName.RANDOM, SamplerName.TPE][number], at_least=1)
             sessions.append(opened(config, place=place, search=request))
             if number == 0:
-                ask_to_stop(sessions[0].study)
+                request_stop(sessions[0].study)
         first, second = sessions
-        assert first.stop_asked
-        assert not second.stop_asked
+        assert first.stop_requested
+        assert not second.stop_requested
         assert [record.training_config.num_epochs for record in latest_records(second.study)][:1] == [2]
         with pytest.raises(ConfigurationError, match="this study has it with other settings"):
-            opened(config, place=StudyPlace(Path("khmer-ocr"), "khmer-ocr", url, "cpu"))
+            opened(config, place=StudyLocation(Path("khmer-ocr"), "khmer-ocr", url, "cpu"))
 
     def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = write_config({"one": {}})
         study = opened(config).study
-        terms = study_terms(study).as_dict()
-        terms["versions"]["torch"] = "1.0"
-        study.set_user_attr("terms", terms)
+        invariants = study_invariants(study).as_dict()
+        invariants["versions"]["torch"] = "1.0"
+        study.set_user_attr("invariants", invariants)
         watcher = make_watcher()
         opened(config, watcher)
         (note,) = watcher.notes
@@ -122,15 +122,15 @@ class TestOpen:
         opened(write_config({"one": ONE_EPOCH}))
         (tmp_path / "moved").symlink_to(tiny_dataset.parent)
         session = opened(write_config({"one": ONE_EPOCH | {"data": {"metadata_path": "moved/metadata.yaml"}}}))
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         assert states(session) == ["COMPLETE"]
-        assert study_terms(session.study).dataset["metadata_path"] == str(tmp_path / "moved" / "metadata.yaml")
+        assert study_invariants(session.study).dataset["metadata_path"] == str(tmp_path / "moved" / "metadata.yaml")
 
     def test_targets_tell_when_an_experiment_converged(self, write_config: WriteConfig) -> None:
         session = opened(write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 1e-9}))
-        assert session.workplace.targets == Targets(character_accuracy=1e-9)
-        work(session, Scope(), Limits())
-        outcome = ended(session, Scope())[0].outcome
+        assert session.context.targets == Targets(character_accuracy=1e-9)
+        work(session, TrialFilter(), StopConditions())
+        outcome = ended(session, TrialFilter())[0].outcome
         assert outcome is not None
         assert outcome.converged_epoch == 1
 
@@ -164,7 +164,7 @@ class TestOpen:
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
     def test_the_study_can_be_opened_by_optuna_itself(self, write_config: WriteConfig) -> None:
-        work(opened(write_config({"one": ONE_EPOCH})), Scope(), Limits())
+        work(opened(write_config({"one": ONE_EPOCH})), TrialFilter(), StopConditions())
         study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(OUT)))
         assert study.best_trial.user_attrs["experiment_name"] == "one"
         assert study.best_trial.params["learning_rate"] == 0.001
@@ -176,7 +176,7 @@ class TestOpen:
         space = study_space(session.study)
         assert space.given("model_name") == ("tiny", "tiny_ctc")
         assert {"learning_rate", "warmup_epochs", "label_smoothing"} <= set(space.names)
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         (trial,) = session.study.get_trials()
         assert trial.params["model_name"] == "tiny"
         # Batches of eight are on no step of 16, 32, ...
@@ -206,7 +206,7 @@ class TestOpen:
             path.write_text(yaml.safe_dump({"models": {**models, **changes}}))
             return write_config({"new": {"model": {"name": "tiny", "config_path": str(path)}}}, file_name="new.yaml")
 
-        own = session.workplace.folder.model_definitions_path
+        own = session.context.folder.model_definitions_path
         before = own.read_text()
         with pytest.raises(ConfigurationError, match=r"model 'tiny': width was 16 and is 20 now") as caught:
             opened(with_models(tiny=models["tiny"] | {"width": 20}, wide=models["tiny"]))
@@ -214,7 +214,7 @@ class TestOpen:
         assert own.read_text() == before
         opened(with_models(wide=models["tiny"] | {"width": 20}))
         assert load_model_definitions(own)["wide"].width == 20
-        assert list(study_terms(reopened().study).definitions) == ["tiny", "tiny_ctc", "wide"]
+        assert list(study_invariants(reopened().study).definitions) == ["tiny", "tiny_ctc", "wide"]
 
 
 @pytest.mark.usefixtures("in_tmp")
@@ -227,8 +227,8 @@ class TestReopen:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         session = Session.reopen(tmp_path / OUT, display=Display())
-        assert session.workplace.targets == Targets(character_accuracy=0.5)
-        assert session.workplace.cache.metadata_path == begun.workplace.cache.metadata_path
+        assert session.context.targets == Targets(character_accuracy=0.5)
+        assert session.context.cache.metadata_path == begun.context.cache.metadata_path
         settings = search_settings(session.study)
         assert settings is not None
         assert (settings.sampler, settings.start.num_epochs) == (SamplerName.RANDOM, 2)
@@ -239,7 +239,7 @@ class TestReopen:
         opened(write_config({"one": ONE_EPOCH}))
         shutil.move(tmp_path / OUT, tmp_path / "moved")
         session = Session.reopen(Path("moved"), display=Display())
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         assert states(session) == ["COMPLETE"]
         assert not OUT.exists()
 
@@ -280,14 +280,14 @@ class TestReopen:
 
     def test_version_notes_come_here_too(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         study = opened(write_config({"one": {}})).study
-        terms = study_terms(study).as_dict()
-        study.set_user_attr("terms", terms | {"versions": terms["versions"] | {"optuna": "4.0"}})
+        invariants = study_invariants(study).as_dict()
+        study.set_user_attr("invariants", invariants | {"versions": invariants["versions"] | {"optuna": "4.0"}})
         watcher = make_watcher()
         reopened(watcher)
         assert [note.split(",")[0] for note in watcher.notes] == ["the study was begun with optuna 4.0"]
 
     def test_the_models_copy_of_the_folder_is_put_back(self, write_config: WriteConfig) -> None:
-        own = opened(write_config({"one": {}})).workplace.folder.model_definitions_path
+        own = opened(write_config({"one": {}})).context.folder.model_definitions_path
         before = own.read_text()
         own.write_text("models: {}")
         reopened()
@@ -356,7 +356,7 @@ def test_the_device_of_a_command_is_that_of_its_search_trials_too(
     begun.search(SearchRequest(at_least=1))
     watcher = make_watcher()
     session = opened(config, watcher, device="auto") if asked == "by the run" else reopened(watcher, device="auto")
-    work(session, Scope(), Limits())
+    work(session, TrialFilter(), StopConditions())
     assert {name: config.device for name, config in watcher.configs.items()} == {"one": "auto", "search_0001": "auto"}
 
 
@@ -371,9 +371,9 @@ def test_a_trial_that_this_machine_cannot_train_is_left_and_fails_nothing(
     config = trial.user_attrs["config"] | {"device": "cuda"}
     session.study._storage.set_trial_user_attr(trial._trial_id, "config", config)
     with pytest.raises(ConfigurationError, match="device: found 'cuda'"):
-        work(reopened(), Scope(), Limits())
+        work(reopened(), TrialFilter(), StopConditions())
     (record,) = latest_records(reopened().study)
     assert record.phase is TrialPhase.RUNNING
-    work(reopened(device="cpu"), Scope(), Limits())
+    work(reopened(device="cpu"), TrialFilter(), StopConditions())
     (record,) = latest_records(reopened().study)
     assert record.phase is TrialPhase.COMPLETED

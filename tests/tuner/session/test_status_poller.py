@@ -11,9 +11,9 @@ from optuna.exceptions import StorageInternalError
 from search_spaces import load_experiments
 from studies import RowState, StudyStatus
 from tuner.display import Display
-from tuner.session.location import StudyPlace
+from tuner.session.location import StudyLocation
 from tuner.session.session import Session
-from tuner.session.status_poller import StudyFeed
+from tuner.session.status_poller import StatusPoller
 
 WriteConfig = Callable[..., Path]
 
@@ -24,7 +24,7 @@ class Seen(Display):
     def __init__(self) -> None:
         self.studies: list[StudyStatus] = []
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         self.studies.append(status)
 
 
@@ -32,7 +32,7 @@ class Seen(Display):
 def session(write_config: WriteConfig, in_tmp: Path) -> Session:
     file = load_experiments(write_config({"one": {}, "two": {}}))
     return Session.open(
-        StudyPlace(Path("training_output"), "khmer-ocr", None, "cpu"),
+        StudyLocation(Path("training_output"), "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def seen(session: Session) -> list[StudyStatus]:
-    display = session.workplace.display
+    display = session.context.display
     assert isinstance(display, Seen)
     return display.studies
 
@@ -63,33 +63,33 @@ def test_a_look_that_fails_keeps_nobody_from_working(
         raise error
 
     monkeypatch.setattr("tuner.session.status_poller.look_at_study", fail)
-    StudyFeed(session, every_s=5).tell()
+    StatusPoller(session, every_s=5).tell()
     assert seen(session) == []
 
 
 def test_after_a_trial_the_study_is_looked_at_unless_that_takes_long(session: Session, clock: Any) -> None:
-    feed = StudyFeed(session, every_s=5)
+    feed = StatusPoller(session, every_s=5)
     feed.tell()
-    feed.tell_after_trial()
+    feed.poll_after_trial()
     assert len(seen(session)) == 2
     feed._took = 1.0
-    feed.tell_after_trial()
+    feed.poll_after_trial()
     assert len(seen(session)) == 2
     clock.now += 5
-    feed.tell_after_trial()
+    feed.poll_after_trial()
     assert len(seen(session)) == 3
 
 
 def test_the_display_is_told_how_the_study_stands(session: Session) -> None:
-    StudyFeed(session, every_s=5).tell()
+    StatusPoller(session, every_s=5).tell()
     (status,) = seen(session)
     assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
 
 
 def test_the_study_is_looked_at_every_few_seconds_and_not_more_often(session: Session, clock: Any) -> None:
-    feed = StudyFeed(session, every_s=5)
+    feed = StatusPoller(session, every_s=5)
     for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
-        feed.tell_if_due()
+        feed.poll_if_due()
     assert len(seen(session)) == 3
     clock.now = 1021.0
     feed.tell()  # what was asked for is not put off
@@ -104,10 +104,10 @@ def test_looks_that_take_long_are_far_between(session: Session, clock: Any, monk
         clock.now += 0.5
 
     monkeypatch.setattr("tuner.session.status_poller.look_at_study", slow)
-    monkeypatch.setattr(Seen, "study_seen", lambda self, status: None)
-    feed = StudyFeed(session, every_s=5)
+    monkeypatch.setattr(Seen, "status_polled", lambda self, status: None)
+    feed = StatusPoller(session, every_s=5)
     while clock.now < 2000:
-        feed.tell_if_due()
+        feed.poll_if_due()
         clock.now += 0.25
     # At most one per cent of the time.
     assert len(looks) * 0.5 <= 0.01 * 1000 + 0.5
@@ -122,7 +122,7 @@ def test_a_look_that_waited_for_long_does_not_put_off_the_next_for_hours(
         raise StorageInternalError("database is locked")
 
     monkeypatch.setattr("tuner.session.status_poller.look_at_study", wait)
-    feed = StudyFeed(session, every_s=5)
+    feed = StatusPoller(session, every_s=5)
     feed.tell()
     clock.now += 60
     assert feed.is_due
@@ -134,7 +134,7 @@ def test_a_database_that_cannot_be_read_just_now_stops_nobody(
     def locked(*arguments: object) -> None:
         raise StorageInternalError("database is locked")
 
-    feed = StudyFeed(session, every_s=5)
+    feed = StatusPoller(session, every_s=5)
     with monkeypatch.context() as patch:
         patch.setattr("tuner.session.status_poller.look_at_study", locked)
         feed.tell()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import ConfigurationError, SearchSpace, TrainingConfig, load_model_definitions
-from studies import OutputFolder, default_storage_url, study_terms
-from tuner.session.study_setup import join_study, load_space, terms_now, terms_of, with_overrides
+from studies import OutputFolder, default_storage_url, study_invariants
+from tuner.session.study_setup import current_invariants, invariants_of, join_study, load_space, with_overrides
 
 WriteSpace = Callable[..., Path]
 MakeConfig = Callable[..., TrainingConfig]
@@ -34,26 +34,26 @@ def test_a_space_is_checked_against_the_models_of_the_configuration(tiny_models:
 
 def test_a_study_is_joined_under_the_terms_of_a_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "out")
-    terms = terms_of(tiny_config(seed=3), "f00d")
-    study = join_study(default_storage_url(folder.path), "khmer-ocr", folder, terms)
-    begun = study_terms(study)
+    invariants = invariants_of(tiny_config(seed=3), "f00d")
+    study = join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants)
+    begun = study_invariants(study)
     assert (begun.seed, begun.monitor, begun.dataset["fingerprint"]) == (3, "val_char_accuracy", "f00d")
     assert list(load_model_definitions(folder.model_definitions_path)) == ["tiny", "tiny_ctc"]
     with pytest.raises(ConfigurationError, match=r"training\.seed was 3 .* and is 4 now"):
-        join_study(default_storage_url(folder.path), "khmer-ocr", folder, terms_of(tiny_config(seed=4), "f00d"))
+        join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants_of(tiny_config(seed=4), "f00d"))
 
 
 def test_models_that_join_a_study_join_its_own_file(tiny_config: MakeConfig, tmp_path: Path) -> None:
     folder, url = OutputFolder(tmp_path / "out"), default_storage_url(tmp_path / "out")
-    terms = terms_of(tiny_config(), "f00d")
-    join_study(url, "khmer-ocr", folder, replace(terms, models={"tiny": terms.models["tiny"]}))
+    invariants = invariants_of(tiny_config(), "f00d")
+    join_study(url, "khmer-ocr", folder, replace(invariants, models={"tiny": invariants.models["tiny"]}))
     assert list(load_model_definitions(folder.model_definitions_path)) == ["tiny"]
-    join_study(url, "khmer-ocr", folder, terms)
+    join_study(url, "khmer-ocr", folder, invariants)
     assert set(load_model_definitions(folder.model_definitions_path)) == {"tiny", "tiny_ctc"}
 
 
 def test_what_can_have_changed_since_is_the_dataset_and_the_versions(tiny_config: MakeConfig) -> None:
-    begun = replace(terms_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
-    now = terms_now(begun, "beef")
+    begun = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
+    now = current_invariants(begun, "beef")
     assert begun.changes(now) == ["the dataset's fingerprint was 'f00d' when it began and is 'beef' now"]
     assert now.versions["torch"] != "1.0"

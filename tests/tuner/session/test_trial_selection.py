@@ -12,19 +12,19 @@ from search_spaces import TrainingConfig, load_experiments
 from studies import (
     SamplerName,
     SearchRequest,
-    ask_for_search,
-    ask_to_stop,
+    add_search_trials,
     load_study_for_changes,
     prepare_sampling,
+    request_stop,
     study_space,
     suggest_all,
 )
 from tuner.display import Display
-from tuner.session.location import StudyPlace
-from tuner.session.run_options import Limits, Scope
+from tuner.session.location import StudyLocation
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space
-from tuner.session.trial_selection import is_interrupted, may_begin, next_claim, trials_to_begin
+from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trials_to_start
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -41,7 +41,7 @@ def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable
 
     def begin(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
         return Session.open(
-            StudyPlace(output_dir, "khmer-ocr", None, "cpu"),
+            StudyLocation(output_dir, "khmer-ocr", None, "cpu"),
             file.experiments,
             file.targets,
             file_order=list(file.experiments),
@@ -55,36 +55,36 @@ def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable
 
 
 def asked_to_stop() -> None:
-    ask_to_stop(load_study_for_changes(OUT)[0])
+    request_stop(load_study_for_changes(OUT)[0])
 
 
 def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..., Session]) -> None:
     early = open_session()
-    assert not is_interrupted(early, Limits())
+    assert not is_interrupted(early, StopConditions())
     asked_to_stop()
     late = open_session()
-    assert (is_interrupted(early, Limits()), is_interrupted(late, Limits())) == (True, False)
-    assert next_claim(early, Scope(), Limits()) is None
-    assert may_begin(late, Limits())
+    assert (is_interrupted(early, StopConditions()), is_interrupted(late, StopConditions())) == (True, False)
+    assert next_claim(early, TrialFilter(), StopConditions()) is None
+    assert may_start(late, StopConditions())
     asked_to_stop()
-    assert is_interrupted(late, Limits())
+    assert is_interrupted(late, StopConditions())
     # The child of a parent that was there began late, but is meant as well.
     child = Session.reopen(OUT, display=Display(), token=early.stop_token)
-    assert is_interrupted(child, Limits())
-    assert not is_interrupted(Session.reopen(OUT, display=Display()), Limits())
+    assert is_interrupted(child, StopConditions())
+    assert not is_interrupted(Session.reopen(OUT, display=Display()), StopConditions())
 
 
 def test_a_limit_lets_nothing_more_begin(open_session: Callable[..., Session]) -> None:
     session = open_session()
-    over = Limits(deadline=time.monotonic())
+    over = StopConditions(deadline=time.monotonic())
     assert is_interrupted(session, over)
-    assert next_claim(session, Scope(), over) is None
-    assert may_begin(session, Limits(until_targets=True))  # nobody has met any
+    assert next_claim(session, TrialFilter(), over) is None
+    assert may_start(session, StopConditions(until_targets=True))  # nobody has met any
 
 
 def drawn(session: Session) -> dict[str, Any]:
     """Claim the first search trial and return what is drawn for it."""
-    claim = next_claim(session, Scope(frozenset()), Limits())
+    claim = next_claim(session, TrialFilter(frozenset()), StopConditions())
     assert claim is not None
     with claim:
         suggest_all(claim.trial, study_space(session.study), TrainingConfig())
@@ -96,9 +96,9 @@ def test_a_search_that_begins_later_draws_what_it_would_have_drawn_from_the_star
 ) -> None:
     expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
     session = open_session()
-    assert next_claim(session, Scope(frozenset()), Limits()) is None
+    assert next_claim(session, TrialFilter(frozenset()), StopConditions()) is None
     study, folder = load_study_for_changes(OUT)
-    ask_for_search(study, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
+    add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
     assert drawn(session) == expected
     assert set(expected) >= {"learning_rate", "batch_size"}
 
@@ -113,7 +113,7 @@ def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
         monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", prepare_sampling)
         has_search = prepare_sampling(study, seed)
         writable, folder = load_study_for_changes(OUT)
-        ask_for_search(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
+        add_search_trials(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
         return has_search
 
     monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", then_a_search_begins)
@@ -125,12 +125,12 @@ def test_what_nobody_works_on_is_counted_within_the_scope(
 ) -> None:
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     session = open_session(SearchRequest(at_least=5))
-    assert trials_to_begin(session, Scope()) == 2 + 5
-    assert trials_to_begin(session, Scope(frozenset({"one"}), search=False)) == 1
-    first, second = (next_claim(session, Scope(), Limits()) for _ in range(2))
+    assert trials_to_start(session, TrialFilter()) == 2 + 5
+    assert trials_to_start(session, TrialFilter(frozenset({"one"}), search=False)) == 1
+    first, second = (next_claim(session, TrialFilter(), StopConditions()) for _ in range(2))
     assert first is not None
     assert second is not None
-    assert trials_to_begin(session, Scope()) == 5
+    assert trials_to_start(session, TrialFilter()) == 5
     first.release()
-    assert trials_to_begin(session, Scope()) == 1 + 5
+    assert trials_to_start(session, TrialFilter()) == 1 + 5
     second.release()

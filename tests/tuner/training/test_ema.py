@@ -7,15 +7,15 @@ import torch
 
 from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
-from tuner.training.ema import AVERAGED_EPOCHS, WeightAverage
-from tuner.training.flat_parameters import FlatWeights
+from tuner.training.ema import AVERAGED_EPOCHS, WeightEMA
+from tuner.training.flat_parameters import FlatParameters
 
 MakeConfig = Callable[..., TrainingConfig]
 
 
 def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = WeightAverage(model, FlatWeights(model), steps_per_epoch=100)
+    averaged = WeightEMA(model, FlatParameters(model), steps_per_epoch=100)
     ours, theirs = (next(iter(network.parameters())) for network in (averaged.module, model))
     with torch.no_grad():
         theirs.fill_(1.0)
@@ -32,7 +32,7 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
 
 def test_normalisation_statistics_are_averaged_too(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    averaged = WeightAverage(model, FlatWeights(model), steps_per_epoch=10)
+    averaged = WeightEMA(model, FlatParameters(model), steps_per_epoch=10)
     names = [name for name, _ in model.named_buffers() if name.endswith("running_mean")]
     assert names
     for _ in range(3):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from search_spaces import TrainingConfig
 from tuner.models import DigitReader, create_model_from_config
-from tuner.training.flat_parameters import FlatWeights, by_size
+from tuner.training.flat_parameters import FlatParameters, by_size
 from tuner.training.optimizers import create_optimizer, optimizer_of
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -27,7 +27,7 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
 def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReader) -> None:
     images = torch.rand(4, 1, 64, 128)
     before, scores = copies(model), model.eval()(images)
-    weights = FlatWeights(model)
+    weights = FlatParameters(model)
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -44,7 +44,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
     config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, whole = create_model_from_config(config), create_model_from_config(config)
-    weights = FlatWeights(whole)
+    weights = FlatParameters(whole)
     of_single, of_whole = create_optimizer(single, config), optimizer_of(weights.sized, weights.sizeless, config)
     for _ in range(4):
         single.zero_grad()
@@ -64,7 +64,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
 
 
 def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) -> None:
-    weights = FlatWeights(model)
+    weights = FlatParameters(model)
     first = by_size(model)[0][0]
     for factor in (1.0, 2.0):
         (first.sum() * factor + sum(parameter.sum() for parameter in model.parameters())).backward()
@@ -78,7 +78,7 @@ def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) 
 
 
 def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> None:
-    weights = FlatWeights(model)
+    weights = FlatParameters(model)
     content = io.BytesIO()
     torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
     content.seek(0)
@@ -91,7 +91,7 @@ def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> Non
 def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
     plain, flat = io.BytesIO(), io.BytesIO()
     torch.save(model.state_dict(), plain)
-    FlatWeights(model)
+    FlatParameters(model)
     torch.save(model.state_dict(), flat)
     assert len(flat.getvalue()) < len(plain.getvalue())
 

@@ -19,7 +19,7 @@ from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import train_step
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 from tuner.training.validation import score_split
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -161,11 +161,11 @@ def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, r
     [
         ({"num_epochs": 2}, {}, "max_epochs"),
         ({"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0}, {}, "early_stopped"),
-        ({"num_epochs": 5}, {"is_hopeless": lambda epoch, _: epoch == 2}, "pruned"),
-        ({"num_epochs": 2}, {"is_hopeless": lambda epoch, _: epoch == 2}, "max_epochs"),
+        ({"num_epochs": 5}, {"should_prune": lambda epoch, _: epoch == 2}, "pruned"),
+        ({"num_epochs": 2}, {"should_prune": lambda epoch, _: epoch == 2}, "max_epochs"),
         (
             {"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
-            {"is_hopeless": lambda epoch, _: epoch == 2},
+            {"should_prune": lambda epoch, _: epoch == 2},
             "early_stopped",
         ),
     ],
@@ -190,7 +190,7 @@ def test_hopeless_is_asked_once_after_each_epoch_that_another_one_follows(
         asked.append((epoch, early_stopping.best))
         return False
 
-    result = run(tiny_config(num_epochs=4), tmp_path, is_hopeless=ask)
+    result = run(tiny_config(num_epochs=4), tmp_path, should_prune=ask)
     curve = [epoch.val_char_accuracy for epoch in result.history]
     assert asked == [(epoch, max(curve[:epoch])) for epoch in (1, 2, 3)]
 
@@ -206,7 +206,7 @@ def test_hopeless_is_asked_after_the_epoch_was_kept_and_told(tiny_config: MakeCo
     def told(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         happened.append(f"told {metrics.epoch}")
 
-    run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=told, is_hopeless=ask)
+    run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=told, should_prune=ask)
     assert happened == ["told 1", "asked 1, 1 kept", "told 2", "asked 2, 2 kept"]
 
 
@@ -226,13 +226,13 @@ def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
         asked.append(epoch)
         return True
 
-    result = run(config, tmp_path, is_hopeless=ask)
+    result = run(config, tmp_path, should_prune=ask)
     assert (result.why_ended, len(result.history), asked) == ("pruned", 3, [3])
 
 
 def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(num_epochs=6)
-    pruned = run(config, tmp_path / "pruned", is_hopeless=lambda epoch, _: epoch == 3)
+    pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch, _: epoch == 3)
     whole = run(config, tmp_path / "whole")
     assert [epoch.val_loss for epoch in pruned.history] == [epoch.val_loss for epoch in whole.history[:3]]
     assert len((tmp_path / "pruned" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -243,7 +243,7 @@ def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, 
 
 
 def test_a_training_that_is_not_begun_is_not_judged(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    assert run(tiny_config(num_epochs=1), tmp_path, is_hopeless=lambda epoch, _: True).why_ended == "max_epochs"
+    assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch, _: True).why_ended == "max_epochs"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(
@@ -267,7 +267,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     config = tiny_config(num_epochs=3)
     result = run(config, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
-    training = Training.begin(config, steps_per_epoch=4)
+    training = TrainingState.begin(config, steps_per_epoch=4)
     model = build_model(ModelDefinition.model_validate(state["definition"]), TrainingConfig(**state["config"]))
     model.load_state_dict(state["model"])
     split = open_pixel_cache(tiny_dataset, ["val"])["val"]
@@ -279,7 +279,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
 
 
 def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
-    training = Training.begin(tiny_config(), steps_per_epoch=4)
+    training = TrainingState.begin(tiny_config(), steps_per_epoch=4)
     split = open_pixel_cache(tiny_dataset, ["train"])["train"]
     scores = []
     for size in (5, 32):
@@ -296,7 +296,7 @@ def test_gradients_are_clipped_to_the_norm(
     limit: float, norm: float | None, tiny_config: MakeConfig, tiny_dataset: Path
 ) -> None:
     config = tiny_config(gradient_clip_norm=limit)
-    training = Training.begin(config, steps_per_epoch=4)
+    training = TrainingState.begin(config, steps_per_epoch=4)
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
     train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
     gradients = [flat.grad for flat in training.weights.values if flat.grad is not None]

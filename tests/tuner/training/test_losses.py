@@ -50,8 +50,8 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
 
 def test_focal_loss_by_its_formula() -> None:
     logits = random_logits(2, 4)
-    terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
-    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
+    invariants = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
+    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(invariants) / COUNTED, rel=1e-5)
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:

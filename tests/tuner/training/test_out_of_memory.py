@@ -20,7 +20,7 @@ from tuner.training.checkpoints import load_checkpoint
 from tuner.training.epoch import train_step
 from tuner.training.history import TrainingResult
 from tuner.training.out_of_memory import MemoryExhaustedError, is_out_of_memory
-from tuner.training.training_state import Training
+from tuner.training.training_state import TrainingState
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
@@ -50,7 +50,7 @@ def limit(done, total):
     passes.append((done, total))
 
 result = train(config, TrainingData.of(config, cache, torch.device("cpu")), folder, on_batch=limit)
-print(json.dumps([result.why_ended, len(result.history), result.images_at_once]))
+print(json.dumps([result.why_ended, len(result.history), result.micro_batch_size]))
 """
 
 # Counts page faults of ten tensors of 48 MB, 11,718 pages, which the kernel clears anew each time by default.
@@ -81,27 +81,27 @@ def test_an_epoch_for_which_memory_runs_out_is_trained_in_smaller_passes(tmp_pat
     arguments = [str(tmp_path / "data" / "metadata.yaml"), str(tmp_path / "one"), str(500 << 20)]
     ended = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    why_ended, epochs, images_at_once = json.loads(ended.stdout)
+    why_ended, epochs, micro_batch_size = json.loads(ended.stdout)
     assert (why_ended, epochs) == ("max_epochs", 2)
-    assert images_at_once in (32, 64, 128, 256)
+    assert micro_batch_size in (32, 64, 128, 256)
     state = load_checkpoint(tmp_path / "one" / "checkpoints" / "last.pt")
-    assert state["images_at_once"] == images_at_once
+    assert state["micro_batch_size"] == micro_batch_size
     # As many optimizer steps as without a limit: two batches an epoch, whatever was begun and given up.
     assert {int(of["step"]) for of in state["optimizer"]["state"].values()} == {4}
 
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_ctc"])
-@pytest.mark.parametrize("images_at_once", [1, 3, 8])
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
 def test_passes_add_up_to_the_gradient_of_their_batch(
-    kind: str, images_at_once: int, tiny_config: MakeConfig, tiny_dataset: Path
+    kind: str, micro_batch_size: int, tiny_config: MakeConfig, tiny_dataset: Path
 ) -> None:
     config = tiny_config(model_name=kind, loss_type="ctc" if kind == "tiny_ctc" else "crossentropy")
     data = TrainingData.of(config, open_pixel_cache(tiny_dataset, ["train", "val"]), torch.device("cpu"))
     batch = next(data.train.epoch(1))
     gradients, losses, scores = [], [], []
-    for most in (None, images_at_once):
-        training = Training.begin(config, steps_per_epoch=4)
-        training.images_at_once = most
+    for most in (None, micro_batch_size):
+        training = TrainingState.begin(config, steps_per_epoch=4)
+        training.micro_batch_size = most
         training.model.eval()  # batch normalisation as it is in use; in training it sees a pass at a time
         loss, score = train_step(training, batch)
         losses.append(loss)
@@ -118,7 +118,7 @@ def test_careful_halves_the_passes_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, "tuner"):
         result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, careful=True)
-    assert result.images_at_once == 4
+    assert result.micro_batch_size == 4
     assert result.why_ended == "max_epochs"
     assert "epoch 1: processes died in this epoch; training it with at most 4 images at once" in caplog.text
     assert "added up to batches of 8" in caplog.text
@@ -134,7 +134,7 @@ def test_the_second_try_has_the_reserve_too(
         if len(reserved) == 2:
             raise MemoryError  # as Python and NumPy say it
 
-    assert run(tiny_config(num_epochs=1, batch_size=8), tmp_path, on_batch=fail_once).images_at_once == 4
+    assert run(tiny_config(num_epochs=1, batch_size=8), tmp_path, on_batch=fail_once).micro_batch_size == 4
     assert reserved[:2] == [True, True]
     assert not any(reserved[2:])
     assert "no memory for 8 images at once: MemoryError" in caplog.text
@@ -149,7 +149,7 @@ def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: R
         run(config, tmp_path, careful=True, on_epoch_end=stop)
     whole = run(config, tmp_path / "whole", careful=True)
     resumed = run(config, tmp_path)
-    assert resumed.images_at_once == 4
+    assert resumed.micro_batch_size == 4
     assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in whole.history]
 
 

@@ -204,7 +204,7 @@ def test_an_epoch_for_which_memory_ran_out_leaves_no_double(
             raise MemoryError
 
     config = tiny_config(use_tensorboard=True, num_epochs=3, log_every_n_steps=1)
-    assert run(config, tmp_path, on_batch=run_out_of_memory).images_at_once == config.batch_size // 2
+    assert run(config, tmp_path, on_batch=run_out_of_memory).micro_batch_size == config.batch_size // 2
     found = curves(tmp_path)
     assert list(found["model/parameters"]) == [0]
     assert list(found["loss/train_step"]) == list(range(3 * STEPS))

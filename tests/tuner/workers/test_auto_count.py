@@ -8,7 +8,7 @@ from tuner.workers.auto_count import candidates, fewest_of_the_fastest, is_worth
 
 
 @pytest.mark.parametrize(
-    ("threads", "owed", "on_gpu", "counts"),
+    ("threads", "pending", "on_gpu", "counts"),
     [
         (1, 9, False, [1]),
         (2, 9, False, [1, 2]),
@@ -22,8 +22,8 @@ from tuner.workers.auto_count import candidates, fewest_of_the_fastest, is_worth
         (64, 5, True, [1, 2, 4, 5]),
     ],
 )
-def test_the_numbers_that_come_into_question(threads: int, owed: int, on_gpu: bool, counts: list[int]) -> None:
-    assert candidates(threads, owed, on_gpu=on_gpu) == counts
+def test_the_numbers_that_come_into_question(threads: int, pending: int, on_gpu: bool, counts: list[int]) -> None:
+    assert candidates(threads, pending, on_gpu=on_gpu) == counts
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from studies import (
-    DEATHS_TO_BE_CAREFUL,
-    MOST_DEATHS,
-    BegunAfter,
+    CRASHES_BEFORE_SMALLER_PASSES,
+    MAX_CRASHES,
     RowState,
     SearchRequest,
+    StartedAfter,
     TrialRecord,
     latest_records,
     load_study,
@@ -52,9 +52,9 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     config = write_config({"deadly": {"training": {"num_epochs": 4}}, "other": {"training": {"num_epochs": 1}}})
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(config), display=make_watcher(after_epoch=2)).run_experiments()
-    die(config, "deadly", *[2] * MOST_DEATHS)
+    die(config, "deadly", *[2] * MAX_CRASHES)
     (row, _) = study_status(*load_study(OUT)).rows
-    assert (row.state, row.epochs, row.attempts) == (RowState.INTERRUPTED, 2, 1 + MOST_DEATHS)
+    assert (row.state, row.epochs, row.attempts) == (RowState.INTERRUPTED, 2, 1 + MAX_CRASHES)
     watcher = make_watcher()
     results = HyperparameterTuner(str(config), display=watcher, results_file="r.json").run_experiments()
     assert read_results(Path("r.json")) == results
@@ -73,14 +73,14 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     assert record.outcome is not None
     assert record.outcome.why_ended == "crashed"
     after = [(attempt.after, attempt.epochs) for attempt in record.attempts]
-    assert after == [(BegunAfter.WAITING, 0), (BegunAfter.STOP, 2), *[(BegunAfter.DEATH, 2)] * MOST_DEATHS]
+    assert after == [(StartedAfter.WAITING, 0), (StartedAfter.STOP, 2), *[(StartedAfter.DEATH, 2)] * MAX_CRASHES]
     # As of every failure, the best model stays and what a continuation needs does not.
     assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
 
 
 def test_where_its_figures_are_in_another_machine_s_folder_a_crash_says_so(write_config: WriteConfig) -> None:
     config = write_config({"deadly": {"training": {"num_epochs": 4}}})
-    die(config, "deadly", *[2] * MOST_DEATHS)
+    die(config, "deadly", *[2] * MAX_CRASHES)
     shutil.rmtree(OUT / "deadly")
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert deadly["error_message"] == (
@@ -92,23 +92,23 @@ def test_where_its_figures_are_in_another_machine_s_folder_a_crash_says_so(write
 
 def test_a_trial_with_no_epoch_left_is_finished_however_often_its_processes_died(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2}}})
-    die(config, "one", *[2] * MOST_DEATHS)
-    assert record_of("one").deaths_in_a_row == MOST_DEATHS - 1  # the next process notes the last of them
+    die(config, "one", *[2] * MAX_CRASHES)
+    assert record_of("one").consecutive_crashes == MAX_CRASHES - 1  # the next process notes the last of them
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
-    assert record_of("one").deaths_in_a_row == MOST_DEATHS
+    assert record_of("one").consecutive_crashes == MAX_CRASHES
 
 
 def test_what_killed_two_processes_in_one_epoch_is_trained_in_smaller_passes(
     write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
-    die(config, "large", *[1] * DEATHS_TO_BE_CAREFUL)
+    die(config, "large", *[1] * CRASHES_BEFORE_SMALLER_PASSES)
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 3)
     record = record_of("large")
     assert record.outcome is not None
-    assert record.outcome.images_at_once == 8
+    assert record.outcome.micro_batch_size == 8
     log = (OUT / "large" / "logs" / "training.log").read_text()
     assert "epoch 2: processes died in this epoch; training it with at most 8 images at once" in log
     assert main(["show", "large"]) == 0
@@ -128,7 +128,7 @@ def test_deaths_with_progress_between_them_are_forgiven(write_config: WriteConfi
 def test_a_search_trial_is_given_up_in_the_same_way(write_config: WriteConfig, write_space: WriteSpace) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1}}})
     HyperparameterTuner(str(config), space_file=str(write_space())).run_experiments()
-    die(config, "search_0001", *[0] * MOST_DEATHS)
+    die(config, "search_0001", *[0] * MAX_CRASHES)
     results = HyperparameterTuner(str(config), search=SearchRequest(at_least=2)).run_experiments()
     assert [entry["status"] for entry in results["all_results"]] == ["completed", "failed", "completed"]
     crashed = results["all_results"][1]

@@ -17,18 +17,18 @@ from studies import (
     StudyStatus,
     TrialPhase,
     TrialRecord,
-    ask_to_stop,
     claim_next,
     load_study,
     load_study_for_changes,
+    request_stop,
     study_status,
 )
 from tuner.display import Display
-from tuner.session.location import StudyPlace
-from tuner.session.run_options import Limits, Scope
+from tuner.session.location import StudyLocation
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import load_space
-from tuner.workers.loop import ended, todo, work
+from tuner.workers.loop import ended, planned_trials, work
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 def opened(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
     file = load_experiments(config)
     session = Session.open(
-        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        StudyLocation(OUT, "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
@@ -68,11 +68,11 @@ def test_everything_is_trained_and_what_fails_stops_nothing(
     (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
     watcher = make_watcher()
     session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
-    assert ended(session, Scope()) == []
-    work(session, Scope(), Limits())
-    ends = [(record.experiment_name, record.phase) for record in ended(session, Scope())]
+    assert ended(session, TrialFilter()) == []
+    work(session, TrialFilter(), StopConditions())
+    ends = [(record.experiment_name, record.phase) for record in ended(session, TrialFilter())]
     assert ends == [("one", TrialPhase.FAILED), ("two", TrialPhase.COMPLETED)]
-    assert (watcher.todo, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
+    assert (watcher.planned_trials, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
 
 
 def test_nothing_beyond_the_scope_is_trained(
@@ -81,16 +81,16 @@ def test_nothing_beyond_the_scope_is_trained(
     opened(write_config({"one": {}}), make_watcher(), space=write_space(), trials=1)
     watcher = make_watcher()
     session = opened(write_config({"two": ONE_EPOCH}), watcher)
-    scope = Scope(frozenset({"two"}), search=False)
-    assert list(todo(session, scope)) == ["two"]
-    work(session, scope, Limits())
+    scope = TrialFilter(frozenset({"two"}), search=False)
+    assert list(planned_trials(session, scope)) == ["two"]
+    work(session, scope, StopConditions())
     assert {name: row.state for name, row in rows().items()} == {
         "one": RowState.WAITING,
         "search_0001": RowState.WAITING,
         "two": RowState.COMPLETED,
     }
     assert [record.experiment_name for record in ended(session, scope)] == ["two"]
-    assert (watcher.todo, watcher.notes) == (["two"], [])
+    assert (watcher.planned_trials, watcher.notes) == (["two"], [])
 
 
 def test_what_another_process_trains_is_left_to_it_and_said(
@@ -101,9 +101,9 @@ def test_what_another_process_trains_is_left_to_it_and_said(
     held = claim_next(session.study, OutputFolder(OUT))
     assert held is not None
     with held:
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
     assert watcher.notes == ["one: not done here, another process is training it"]
-    assert [record.experiment_name for record in ended(session, Scope())] == ["two"]
+    assert [record.experiment_name for record in ended(session, TrialFilter())] == ["two"]
 
 
 def test_interrupted_trials_come_first_then_presets_then_the_search(
@@ -112,10 +112,10 @@ def test_interrupted_trials_come_first_then_presets_then_the_search(
     space = write_space(base={"num_epochs": 1})
     session = opened(write_config({"one": ONE_EPOCH}), make_watcher(in_batch=8), space=space, trials=1)
     with pytest.raises(KeyboardInterrupt):
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
     watcher = make_watcher()
     session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher, trials=2)
-    work(session, Scope(), Limits())
+    work(session, TrialFilter(), StopConditions())
     assert watcher.started == [
         ("search_0001", 1, True),
         ("two", 2, False),
@@ -130,10 +130,10 @@ def test_search_trials_that_a_kill_kept_from_being_enqueued_are_not_forgotten(
     session = opened(write_config({"one": ONE_EPOCH}), watcher, space=write_space(base={"num_epochs": 1}), trials=1)
     session.study.set_user_attr("search_trials", 3)  # the budget is written first
     names = ["one", "search_0001", "search_0002", "search_0003"]
-    assert list(todo(session, Scope())) == names
-    assert list(todo(session, Scope(search=False))) == ["one"]
-    work(session, Scope(), Limits())
-    assert watcher.todo == watcher.ended == names
+    assert list(planned_trials(session, TrialFilter())) == names
+    assert list(planned_trials(session, TrialFilter(search=False))) == ["one"]
+    work(session, TrialFilter(), StopConditions())
+    assert watcher.planned_trials == watcher.ended == names
 
 
 def test_settings_that_are_known_are_told_before_they_are_trained(
@@ -142,7 +142,7 @@ def test_settings_that_are_known_are_told_before_they_are_trained(
     session = opened(
         write_config({"one": {"training": {"log_every_n_steps": 3}}}), make_watcher(), space=write_space(), trials=1
     )
-    configs = todo(session, Scope())
+    configs = planned_trials(session, TrialFilter())
     assert configs["one"] is not None
     assert configs["one"].log_every_n_steps == 3
     assert configs["search_0001"] is None
@@ -165,7 +165,7 @@ class TestTime:
             )
 
         watcher = make_watcher(happens=hours_pass, **when)
-        work(opened(config, watcher), Scope(), Limits(deadline=time.monotonic() + 3600))
+        work(opened(config, watcher), TrialFilter(), StopConditions(deadline=time.monotonic() + 3600))
         assert watcher.notes == ["one, two: not done here, the time is up"]
         assert watcher.epochs == [(0, 1), (0, 2)]
         assert watcher.ended == []
@@ -173,16 +173,16 @@ class TestTime:
         assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
 
         again = make_watcher()
-        work(opened(config, again), Scope(), Limits())
+        work(opened(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
-        (one, _) = ended(opened(config, again), Scope())
+        (one, _) = ended(opened(config, again), TrialFilter())
         assert [attempt.after for attempt in one.attempts] == ["waiting", "stop"]
         assert one.outcome is not None
         assert one.outcome.total_epochs == 4
 
     def test_nothing_is_begun_when_it_is_up(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
-        work(opened(write_config({"one": {}}), watcher), Scope(), Limits(deadline=time.monotonic()))
+        work(opened(write_config({"one": {}}), watcher), TrialFilter(), StopConditions(deadline=time.monotonic()))
         assert watcher.started == []
         assert watcher.notes == ["one: not done here, the time is up"]
 
@@ -192,27 +192,27 @@ class TestStop:
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
-        watcher = make_watcher(in_batch=5 + 3, happens=lambda: ask_to_stop(load_study_for_changes(OUT)[0]))
+        watcher = make_watcher(in_batch=5 + 3, happens=lambda: request_stop(load_study_for_changes(OUT)[0]))
         session = opened(config, watcher)
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         assert watcher.epochs == [(0, 1), (0, 2)]
         assert (watcher.left, watcher.ended) == ([0], [])
         assert watcher.notes == ["one, two: not done here, stop was asked for"]
         one, two = rows().values()
         assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
         # The same request stops its session for good, and nobody else.
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         assert watcher.epochs == [(0, 1), (0, 2)]
         again = make_watcher()
-        work(opened(config, again), Scope(), Limits())
+        work(opened(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
         assert again.ended == ["one", "two"]
-        (one_record, _) = ended(opened(config, again), Scope())
+        (one_record, _) = ended(opened(config, again), TrialFilter())
         assert [attempt.after for attempt in one_record.attempts] == ["waiting", "stop"]
 
     def test_no_other_trial_is_begun(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
-        watcher = make_watcher(after_epoch=1, happens=lambda: ask_to_stop(load_study_for_changes(OUT)[0]))
-        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), Scope(), Limits())
+        watcher = make_watcher(after_epoch=1, happens=lambda: request_stop(load_study_for_changes(OUT)[0]))
+        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert (watcher.ended, watcher.left) == (["one"], [])
         assert watcher.notes == ["two: not done here, stop was asked for"]
 
@@ -224,20 +224,20 @@ class Seen(Display):
         self.studies: list[dict[str, RowState]] = []
         self.events: list[str] = []
 
-    def run_started(self, todo: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         self.events.append("started")
 
     def trial_ended(self, record: TrialRecord) -> None:
         self.events.append("ended")
 
-    def study_seen(self, status: StudyStatus) -> None:
+    def status_polled(self, status: StudyStatus) -> None:
         self.events.append("seen")
         self.studies.append({row.name: row.state for row in status.rows})
 
 
 def test_the_display_sees_the_study_at_the_start_and_after_every_end(write_config: WriteConfig) -> None:
     display = Seen()
-    work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), Scope(), Limits())
+    work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), TrialFilter(), StopConditions())
     assert display.events == ["started", "seen", "ended", "seen", "ended", "seen"]
     assert [list(study.values()) for study in display.studies] == [
         [RowState.WAITING, RowState.WAITING],
@@ -252,7 +252,7 @@ def test_the_display_sees_the_study_also_while_a_trial_is_trained(
     monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr("tuner.session.status_poller._MOST_SHARE", 1e9)
     display = Seen()
-    work(opened(write_config({"one": ONE_EPOCH}), display), Scope(), Limits())
+    work(opened(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
     assert {"one": RowState.RUNNING} in display.studies
 
 
@@ -263,15 +263,19 @@ class TestUntilTargets:
         watcher = make_watcher()
         config = write_config({"one": ONE_EPOCH, "two": {}, "three": {}}, targets=EASY)
         session = opened(config, watcher, space=write_space(), trials=2)
-        work(session, Scope(), Limits(until_targets=True))
+        work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.ended == ["one"]
         assert watcher.notes == ["search_0003, search_0004, three and 1 more: not done here, one has met the targets"]
-        work(session, Scope(), Limits(until_targets=True))
+        work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.ended == ["one"]
 
     def test_without_being_asked_all_are_trained(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
-        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY), watcher), Scope(), Limits())
+        work(
+            opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY), watcher),
+            TrialFilter(),
+            StopConditions(),
+        )
         assert watcher.ended == ["one", "two"]
 
     @pytest.mark.parametrize("targets", [{}, EASY | {"character_accuracy": 1.0}], ids=["none", "missed"])
@@ -280,5 +284,5 @@ class TestUntilTargets:
     ) -> None:
         watcher = make_watcher()
         session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=targets), watcher)
-        work(session, Scope(), Limits(until_targets=True))
+        work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.ended == ["one", "two"]

@@ -21,8 +21,8 @@ from search_spaces import ConfigurationError, TrainingConfig, load_experiments
 from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
 from tuner.__main__ import main
 from tuner.display import Display
-from tuner.session.location import StudyPlace
-from tuner.session.run_options import Limits, Scope
+from tuner.session.location import StudyLocation
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 def opened(config: Path, display: Any) -> Session:
     file = load_experiments(config)
     return Session.open(
-        StudyPlace(OUT, "khmer-ocr", None, "cpu"),
+        StudyLocation(OUT, "khmer-ocr", None, "cpu"),
         file.experiments,
         file.targets,
         file_order=list(file.experiments),
@@ -103,9 +103,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
     opened(write_config({"three": {}}, file_name="three.yaml"), make_watcher())
     # `one` has been interrupted, and its last checkpoint is damaged.
     first = opened(write_config({"one": LONG, "two": ONE_EPOCH}), make_watcher(of_trial=1, after_epoch=2))
-    scope = Scope(frozenset({"one", "two"}), search=False)
+    scope = TrialFilter(frozenset({"one", "two"}), search=False)
     with pytest.raises(KeyboardInterrupt):
-        work(first, scope, Limits())
+        work(first, scope, StopConditions())
     (OUT / "one" / "checkpoints" / "last.pt").write_bytes(b"damaged")
 
     def kill_its_worker() -> None:
@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
 
     watcher = make_watcher(of_trial=1, after_epoch=4, happens=kill_its_worker)
     quiet = {"training": LONG["training"] | {"log_every_n_steps": 7}, "early_stopping": LONG["early_stopping"]}
-    work(opened(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), scope, Limits(), workers=2)
+    work(opened(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), scope, StopConditions(), workers=2)
 
     assert watcher.lost == [1]
     assert "a worker was killed by signal 9; another one takes its place" in watcher.notes
@@ -155,7 +155,7 @@ class Adding(Display):
         self.ended.append(record.experiment_name)
         assert main(["stop", "--output-dir", str(OUT)]) == 0
 
-    def trial_lost(self, number: int) -> None:
+    def worker_lost(self, number: int) -> None:
         self.lost.append(number)
 
 
@@ -164,7 +164,7 @@ def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, mak
     opened(write_config({"one": endless}), make_watcher())
     more = write_config({"two": {"training": {"num_epochs": 3}}}, file_name="more.yaml")
     display = Adding(lambda: main(["enqueue", "--config", str(more), "--output-dir", str(OUT)]))
-    work(Session.reopen(OUT, display=display), Scope(), Limits(), workers=2)
+    work(Session.reopen(OUT, display=display), TrialFilter(), StopConditions(), workers=2)
     assert display.ended == ["two"]
     assert display.most_running == 2
     assert display.lost == []
@@ -186,7 +186,7 @@ def test_workers_that_are_asked_to_stop_are_not_replaced_and_leave_their_trials(
             child.send_signal(signal.SIGTERM)
 
     watcher = make_watcher(after_epoch=1, happens=stop_all)
-    work(opened(write_config({"one": LONG, "two": LONG}), watcher), Scope(), Limits(), workers=2)
+    work(opened(write_config({"one": LONG, "two": LONG}), watcher), TrialFilter(), StopConditions(), workers=2)
     assert watcher.notes.count("a worker was stopped by signal 15") == 2
     assert watcher.notes[-1] == ("one, two: not done here, no worker is left; `khmer-tuner resume` goes on with them")
     assert {row.state for row in rows().values()} <= {RowState.INTERRUPTED, RowState.WAITING}
@@ -267,7 +267,7 @@ class TestWorkersThatCannotWork:
         session = opened(write_config({"one": {}, "two": {}}), watcher)
         (OUT / "study.db").rename("elsewhere.db")
         with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
-            work(session, Scope(), Limits(), workers=2)
+            work(session, TrialFilter(), StopConditions(), workers=2)
         assert len(caught.value.problems) == 1
         assert watcher.notes == [f"a worker has ended: {caught.value}"] * 2
         assert watcher.started == []
@@ -313,12 +313,12 @@ class TestWorkersThatCannotWork:
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         session = opened(write_config({"one": {}, "two": {}}), make_watcher())
-        supervisor = _Supervisor(session, Scope(), Limits(), 2)
+        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2)
         # One has ended well, and another one for want of room.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):
             supervisor.watch()
-        work(session, Scope(), Limits())
+        work(session, TrialFilter(), StopConditions())
         supervisor.watch()
 
     def test_processes_that_are_killed_at_once_are_not_begun_for_ever(
@@ -328,7 +328,7 @@ class TestWorkersThatCannotWork:
         session = opened(write_config({"one": {}, "two": {}}), watcher)
         at_start(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
         with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they begin a trial"):
-            work(session, Scope(), Limits(), workers=2)
+            work(session, TrialFilter(), StopConditions(), workers=2)
         assert watcher.notes.count("a worker was killed by signal 9; another one takes its place") == 6
 
 
@@ -337,7 +337,7 @@ def test_workers_leave_their_trials_when_the_time_is_up(write_config: WriteConfi
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     watcher = make_watcher()
     session = opened(write_config({"one": endless, "two": endless}), watcher)
-    work(session, Scope(), Limits(deadline=time.monotonic() + 20), workers=2)
+    work(session, TrialFilter(), StopConditions(deadline=time.monotonic() + 20), workers=2)
     assert watcher.notes == ["one, two: not done here, the time is up"]
     assert {row.state for row in rows().values()} == {RowState.INTERRUPTED}
     assert all(row.epochs > 0 for row in rows().values())

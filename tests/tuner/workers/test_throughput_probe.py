@@ -11,7 +11,7 @@ import pytest
 
 from search_spaces import TrainingConfig
 from tuner.workers import throughput_probe as side_by_side
-from tuner.workers.throughput_probe import MeasurementError, SideBySide, free_memory
+from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe, free_memory
 
 MakeConfig = Callable[..., TrainingConfig]
 Begun = Callable[[], set[psutil.Process]]
@@ -35,7 +35,7 @@ class TestMeasuring:
     def test_processes_are_begun_once_and_measured_in_groups(
         self, begun: Begun, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with SideBySide({"measure": asdict(tiny_config())}, threads=2, seconds=LONG) as processes:
+        with ThroughputProbe({"measure": asdict(tiny_config())}, threads=2, seconds=LONG) as processes:
             processes.begin(2)
             both = begun()
             assert len(both) == 2
@@ -51,13 +51,13 @@ class TestMeasuring:
     @pytest.mark.usefixtures("begun")
     def test_a_process_that_cannot_train_says_why(self, tiny_config: MakeConfig) -> None:
         with (
-            SideBySide({"measure": asdict(tiny_config(model_name="none"))}, threads=1, seconds=LONG) as processes,
+            ThroughputProbe({"measure": asdict(tiny_config(model_name="none"))}, threads=1, seconds=LONG) as processes,
             pytest.raises(MeasurementError, match="'none'"),
         ):
             processes.begin(1)
 
     def test_a_process_that_is_killed_is_no_riddle(self, begun: Begun, tiny_config: MakeConfig) -> None:
-        with SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
+        with ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
             processes.begin(1)
             begun().pop().kill()
             with pytest.raises(MeasurementError, match="killed by signal 9"):
@@ -66,7 +66,7 @@ class TestMeasuring:
     @pytest.mark.usefixtures("begun")
     def test_it_takes_no_longer_than_it_may(self, tiny_config: MakeConfig) -> None:
         with (
-            SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=0.1) as processes,
+            ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=0.1) as processes,
             pytest.raises(MeasurementError, match="too long"),
         ):
             processes.begin(1)
@@ -74,7 +74,7 @@ class TestMeasuring:
     @pytest.mark.usefixtures("begun")
     def test_an_interruption_ends_all(self, tiny_config: MakeConfig) -> None:
         def measure() -> None:
-            with SideBySide({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
+            with ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
                 processes.begin(1)
                 raise KeyboardInterrupt
 

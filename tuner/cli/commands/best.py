@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE, gathered
+from tuner.cli.errors import SUCCESS, gathered
 from tuner.cli.options import Command, add_json_option, add_study_options, filled
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(preset.text)
     else:
         _print(winner, preset, out)
-    return DONE
+    return SUCCESS
 
 
 def _winner(options: argparse.Namespace) -> Winner:
@@ -79,7 +79,7 @@ def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
         "outcome": asdict(winner.outcome),
         "best_epoch": None if epoch is None else asdict(epoch),
         "checkpoint": str(winner.checkpoint) if winner.checkpoint.is_file() else None,
-        "versions": dict(winner.terms.versions),
+        "versions": dict(winner.invariants.versions),
         "preset": experiments_data({preset.name: preset.config}, winner.targets),
         "preset_file": None if out is None else str(out.absolute()),
     }

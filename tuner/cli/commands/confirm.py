@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE, FAILED, gathered
+from tuner.cli.errors import FAILED, SUCCESS, gathered
 from tuner.cli.options import (
     Command,
     add_device_option,
@@ -22,7 +22,7 @@ from tuner.cli.options import (
 
 if TYPE_CHECKING:
     from tuner.analysis.candidates import Contenders
-    from tuner.analysis.confirmation import Confirmation, Contender
+    from tuner.analysis.confirmation import Candidate, Confirmation
 
 _COMPARED = "test char"
 
@@ -59,10 +59,10 @@ def run(options: argparse.Namespace) -> int:
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import display_of_run
 
-    contenders = _contenders(options)
+    candidates = _contenders(options)
     confirmation = confirm(
-        contenders,
-        contenders.new_seeds(options.seeds),
+        candidates,
+        candidates.new_seeds(options.seeds),
         open_display=partial(display_of_run, with_summary=False, debug=options.debug),
         workers=options.workers,
         device=options.device,
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(_plain(confirmation), ensure_ascii=False, indent=2))
     else:
         _print(confirmation)
-    return FAILED if confirmation.count("failed") or not confirmation.count("completed") else DONE
+    return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS
 
 
 def _contenders(options: argparse.Namespace) -> Contenders:
@@ -90,7 +90,7 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
             asdict(item)
             | {"mean": {name: item.mean(name) for name in FIGURES}}
             | {"standard_deviation": {name: item.deviation(name) for name in FIGURES}}
-            for item in confirmation.contenders
+            for item in confirmation.candidates
         ],
         "comparisons": [
             asdict(comparison) | {"better": comparison.better, "sentence": comparison.sentence(_COMPARED)}
@@ -105,7 +105,7 @@ def _print(confirmation: Confirmation) -> None:
     console = console_on(sys.stdout)
     headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")
     table = plain_table(*headers, right=(1, 2, 3, 4))
-    for item in confirmation.contenders:
+    for item in confirmation.candidates:
         again = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
         table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *again)
     seeds = ", ".join(map(str, confirmation.seeds))
@@ -122,7 +122,7 @@ def _print(confirmation: Confirmation) -> None:
     console.print(f"repetitions: {shown_path(confirmation.folder)}", soft_wrap=True)
 
 
-def _cell(item: Contender, figure: str) -> str:
+def _cell(item: Candidate, figure: str) -> str:
     mean, deviation = item.mean(figure), item.deviation(figure)
     if mean is None:
         return "-"

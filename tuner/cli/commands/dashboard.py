@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.errors import SUCCESS, gathered, tell
 from tuner.cli.options import Command, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             tell(f"warning: there is no password; every machine that reaches {server.url} can see the study")
         print(f"{server.url}{page_path(study)} shows the study {study.study_name}; Ctrl-C ends it", flush=True)
         server.serve(app, debug=options.debug)
-    return DONE
+    return SUCCESS
 
 
 def _address(options: argparse.Namespace) -> Address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.cli.errors import DONE, tell
+from tuner.cli.errors import SUCCESS, tell
 from tuner.cli.options import LARGEST_SEED, Command, filled, one_of, whole_number
 
 _MOST_SAMPLES = 10_000_000
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         )
     tell("dataset drawn:" if drawn else "this dataset is there already:")
     print(path)
-    return DONE
+    return SUCCESS
 
 
 COMMAND = Command(

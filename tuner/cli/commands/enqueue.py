@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.errors import SUCCESS, gathered, tell
 from tuner.cli.options import (
     LARGEST_SEED,
     MOST_TRIALS,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
     from studies import PresetState, StudyStatus
-    from tuner.session.enqueue import AddedWork, Addition
+    from tuner.session.enqueue import EnqueueRequest, EnqueueResult
 
 _OF_EXPERIMENTS = ("experiments", "seed")
 _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
@@ -78,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
     addition = work.add(study, folder, url)
     status = study_status(study, folder)
     if options.json:
-        print(json.dumps(_as_dict(addition, options.trials or 0, status.owed), ensure_ascii=False, indent=2))
+        print(json.dumps(_as_dict(addition, options.trials or 0, status.pending), ensure_ascii=False, indent=2))
     else:
         for line in _lines(addition, options.trials or 0, status):
             print(line)
-    return DONE
+    return SUCCESS
 
 
 def _pointless(options: argparse.Namespace) -> list[str]:
@@ -98,21 +98,21 @@ def _pointless(options: argparse.Namespace) -> list[str]:
     return found
 
 
-def _work(options: argparse.Namespace, study: optuna.Study) -> AddedWork:
+def _work(options: argparse.Namespace, study: optuna.Study) -> EnqueueRequest:
     from search_spaces import load_experiments, load_search_space
-    from studies import study_terms
-    from tuner.session.enqueue import AddedWork
+    from studies import study_invariants
+    from tuner.session.enqueue import EnqueueRequest
     from tuner.session.study_setup import load_space, with_overrides
 
     request = search_request(options, more=options.trials or 0)
     if options.config is None:
-        definitions = study_terms(study).definitions
+        definitions = study_invariants(study).definitions
         space = None if options.space is None else load_search_space(options.space, definitions)
-        return AddedWork(space=space, search=request)
+        return EnqueueRequest(space=space, search=request)
     file = load_experiments(options.config)
     experiments = with_overrides(file.select(options.experiments), seed=options.seed, device=None)
     space = load_space(options.space, next(iter(experiments.values())))
-    return AddedWork(experiments, list(file.experiments), space, request, file.remarks)
+    return EnqueueRequest(experiments, list(file.experiments), space, request, file.remarks)
 
 
 def _check_work(options: argparse.Namespace) -> None:
@@ -122,19 +122,19 @@ def _check_work(options: argparse.Namespace) -> None:
     _work(options, study).check(study, folder)
 
 
-def _lines(addition: Addition, trials: int, status: StudyStatus) -> list[str]:
+def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
     lines = [f"added: {name} (trial {state.trial_number})" for name, state in addition.added.items()]
     lines += [_known_line(name, state) for name, state in addition.known.items()]
     if trials:
         lines.append(f"added: {_count(trials, 'search trial')}, {addition.search_trials:,} in all")
-    if status.owed:
+    if status.pending:
         at_work = any(row.state.value == "running" for row in status.rows)
         who = (
             "; who works on the whole study takes them up"
             if at_work
             else ": `khmer-tuner resume`, or a worker that waits"
         )
-        lines.append(f"{_count(status.owed, 'trial')} to begin{who}")
+        lines.append(f"{_count(status.pending, 'trial')} to begin{who}")
     return lines
 
 
@@ -143,7 +143,7 @@ def _known_line(name: str, state: PresetState) -> str:
     return f"{name} is there already: {state.state.value}{remedy}"
 
 
-def _as_dict(addition: Addition, trials: int, owed: int) -> dict[str, Any]:
+def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
     def plain(states: dict[str, PresetState]) -> list[dict[str, Any]]:
         return [
             {"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()
@@ -154,7 +154,7 @@ def _as_dict(addition: Addition, trials: int, owed: int) -> dict[str, Any]:
         "already_there": plain(dict(addition.known)),
         "search_trials_added": trials,
         "search_trials": addition.search_trials,
-        "owed": owed,
+        "pending": pending,
     }
 
 

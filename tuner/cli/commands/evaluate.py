@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import DONE, gathered
+from tuner.cli.errors import SUCCESS, gathered
 from tuner.cli.options import (
     Command,
     add_checkpoint_option,
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(_plain(checkpoint, options, evaluation), ensure_ascii=False, indent=2))
     else:
         _print(checkpoint, options, evaluation)
-    return DONE
+    return SUCCESS
 
 
 def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> dict[str, object]:

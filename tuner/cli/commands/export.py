@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tuner.cli.errors import DONE, gathered, tell
+from tuner.cli.errors import SUCCESS, gathered, tell
 from tuner.cli.options import Command, add_study_options, filled, one_of
 
 _STANDARD_OUTPUT = "-"
@@ -54,10 +54,10 @@ def run(options: argparse.Namespace) -> int:
     path = _path(options, now)
     if path is None:
         sys.stdout.write(text)
-        return DONE
+        return SUCCESS
     write_text(Path(path), text if options.format == "json" else _BYTE_ORDER_MARK + text)
     tell(f"{what} written to {path}")
-    return DONE
+    return SUCCESS
 
 
 def _path(options: argparse.Namespace, now: str) -> str | None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import BAD_INPUT, DONE, gathered, report_problems, tell
+from tuner.cli.errors import INVALID_INPUT, SUCCESS, gathered, report_problems, tell
 from tuner.cli.options import (
     Command,
     add_checkpoint_option,
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
         _print([reading for reading in readings if not reading.problem])
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     if not found:
-        return DONE
+        return SUCCESS
     report_problems(found)
-    return BAD_INPUT
+    return INVALID_INPUT
 
 
 def _plain(reading: Reading) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from tuner.cli.errors import DONE, tell
+from tuner.cli.errors import SUCCESS, tell
 from tuner.cli.options import Command, add_study_options, filled
 
 # A report may take the place of an older one, and of nothing else.
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     write_text(path, render_report(study, folder, read_epochs, output_dir=options.output_dir))
     tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
     print(path)
-    return DONE
+    return SUCCESS
 
 
 def _is_report(path: Path) -> bool:

@@ -40,14 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train interrupted trials from their last epoch, waiting presets and what is left of the search."""
     from studies import retry_failed_presets
-    from tuner.session.run_options import Limits
+    from tuner.session.run_options import StopConditions
 
     def retry(session: Session) -> None:
-        names = retry_failed_presets(session.study, session.workplace.folder) if options.retry_failed else []
+        names = retry_failed_presets(session.study, session.context.folder) if options.retry_failed else []
         if names:
-            session.workplace.display.note(f"once more: {', '.join(names)}")
+            session.context.display.note(f"once more: {', '.join(names)}")
 
-    return work_on(options, retry, Limits(until_targets=options.until_targets))
+    return work_on(options, retry, StopConditions(until_targets=options.until_targets))
 
 
 COMMAND = Command(

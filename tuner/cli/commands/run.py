@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE, FAILED, gathered
+from tuner.cli.errors import FAILED, SUCCESS, gathered
 from tuner.cli.options import (
     LARGEST_SEED,
     MOST_TRIALS,
@@ -75,12 +75,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the configuration, the dataset's place, the study's place and the results file."""
     from studies import check_search
-    from tuner.session.location import StudyPlace
+    from tuner.session.location import StudyLocation
     from tuner.session.output_paths import check_results_path
 
     def check_place() -> None:
         device = options.device or "auto"
-        StudyPlace(Path(options.output_dir), options.study, options.storage, device).check()
+        StudyLocation(Path(options.output_dir), options.study, options.storage, device).check()
 
     checks = [
         lambda: _check_file(options),
@@ -153,7 +153,7 @@ def _space_warnings(options: argparse.Namespace, experiments: Mapping[str, Train
 
 def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig], *, stopped: bool) -> int:
     ends = [entry["status"] for entry in results["all_results"] if entry["experiment_name"] in experiments]
-    return FAILED if "failed" in ends or not (ends or stopped) else DONE
+    return FAILED if "failed" in ends or not (ends or stopped) else SUCCESS
 
 
 def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], options: argparse.Namespace) -> int:
@@ -172,7 +172,7 @@ def _show_plan(file: ExperimentFile, experiments: Mapping[str, TrainingConfig], 
         print(warning)
     print(f"output:  {shown_path(options.output_dir)}")
     print("dry run: nothing was created")
-    return DONE
+    return SUCCESS
 
 
 def _search_line(options: argparse.Namespace, first: TrainingConfig) -> str:

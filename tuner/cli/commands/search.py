@@ -57,10 +57,10 @@ def problems(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Add search trials and train what the study owes."""
-    from tuner.session.run_options import Limits
+    from tuner.session.run_options import StopConditions
 
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    limits = Limits(deadline, options.until_targets)
+    limits = StopConditions(deadline, options.until_targets)
     request = search_request(options, more=options.trials)
     return work_on(options, lambda session: session.search(request), limits)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE
+from tuner.cli.errors import SUCCESS
 from tuner.cli.options import Command, add_json_option, add_study_options, filled
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         drawn = study_space(study).active(record.training_config)
         _print(record, row, _settings(record, [parameter.name for parameter in drawn]), epochs, log, trial_dir)
-    return DONE
+    return SUCCESS
 
 
 def _log_tail(trial_dir: Path) -> list[str]:
@@ -88,8 +88,8 @@ def _print(
 
     console = console_on(sys.stdout)
     console.print(_headline(record, row), soft_wrap=True)
-    if record.outcome is not None and record.outcome.images_at_once is not None:
-        console.print(f"images at once: {record.outcome.images_at_once}, since memory ran out for whole batches")
+    if record.outcome is not None and record.outcome.micro_batch_size is not None:
+        console.print(f"images at once: {record.outcome.micro_batch_size}, since memory ran out for whole batches")
     if record.outcome is not None and record.outcome.error_message:
         error = f"error: {record.outcome.error_type} {record.outcome.error_message}"
         console.print("\n".join(map(printable, error.splitlines())).strip(), soft_wrap=True)

@@ -7,11 +7,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import DONE
+from tuner.cli.errors import SUCCESS
 from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
-    from studies import DiskUse, StudyStatus
+    from studies import DiskUsage, StudyStatus
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,17 +25,17 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
     else:
         _print(status, disk, show_all=options.all)
-    return DONE
+    return SUCCESS
 
 
-def _as_dict(status: StudyStatus, disk: DiskUse) -> dict[str, Any]:
+def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
     """Return the status as plain data; nobody knows when it is done if nobody works on it."""
     from dataclasses import asdict
 
-    from studies import time_left
+    from studies import remaining_time
 
     workers = len(status.running)
-    left = time_left(status, workers) if workers else None
+    left = remaining_time(status, workers) if workers else None
     data = status.as_dict()
     trials = data.pop("trials")
     return data | {
@@ -47,7 +47,7 @@ def _as_dict(status: StudyStatus, disk: DiskUse) -> dict[str, Any]:
     }
 
 
-def _print(status: StudyStatus, disk: DiskUse, *, show_all: bool) -> None:
+def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
     from tuner.display.live_view import running_table
     from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
@@ -67,16 +67,16 @@ def _print(status: StudyStatus, disk: DiskUse, *, show_all: bool) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _lines(status: StudyStatus, disk: DiskUse, width: int) -> list[str]:
+def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
     """Return what a study comes to, and what it still owes."""
-    from studies import time_left
+    from studies import remaining_time
     from tuner.display.study_lines import (
         ahead_line,
         best_line,
         disk_line,
         last_line,
         left_line,
-        owed_line,
+        pending_line,
         search_line,
         targets_line,
         whole_line,
@@ -89,10 +89,10 @@ def _lines(status: StudyStatus, disk: DiskUse, width: int) -> list[str]:
         best_line(status),
         ahead_line(status),
         last_line(status, width=width),
-        left_line(status, time_left(status, workers)) if workers else None,
+        left_line(status, remaining_time(status, workers)) if workers else None,
         targets_line(status),
         disk_line(disk),
-        owed_line(status, time_left(status, 1)),
+        pending_line(status, remaining_time(status, 1)),
     ]
     return [line for line in lines if line is not None]
 

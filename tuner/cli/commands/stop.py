@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import DONE
+from tuner.cli.errors import SUCCESS
 from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Leave the request in the study, and say who will follow it."""
-    from studies import ask_to_stop, load_study_for_changes
+    from studies import load_study_for_changes, request_stop
 
     study, folder = load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
     asked = _running(study, folder)
     # Also if nothing is: a process may just be between two trials.
-    ask_to_stop(study)
+    request_stop(study)
     options.is_asked = True
     if not options.json:
         _tell(asked)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(told, ensure_ascii=False, indent=2))
     elif options.wait and asked:
         print("stopped; `khmer-tuner resume` goes on")
-    return DONE
+    return SUCCESS
 
 
 def _running(study: optuna.Study, folder: OutputFolder) -> list[StatusRow]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import DONE
+from tuner.cli.errors import SUCCESS
 from tuner.cli.options import Command, filled
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         _validate_space(document, options.model_config)
     else:
         _validate_experiments(document, options.model_config)
-    return DONE
+    return SUCCESS
 
 
 def _is_space(document: YamlDocument, model_config: str | None) -> bool:

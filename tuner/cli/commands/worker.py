@@ -24,14 +24,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train trials of the study until nothing is left that nobody works on, or until it is stopped."""
     from tuner.cli.display_factory import display_of_run
-    from tuner.cli.errors import DONE
+    from tuner.cli.errors import SUCCESS
     from tuner.cli.existing_study import open_session
-    from tuner.session.run_options import Limits, Scope
+    from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.workers.loop import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, display), Scope(), Limits(), stay=options.wait)
-    return DONE
+        work(open_session(options, display), TrialFilter(), StopConditions(), stay=options.wait)
+    return SUCCESS
 
 
 COMMAND = Command(

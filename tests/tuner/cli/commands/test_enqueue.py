@@ -18,7 +18,7 @@ from search_spaces import load_model_definitions
 from studies import StatusRow, load_study, search_settings, study_status, study_targets
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.session.run_options import Limits, Scope
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.workers.loop import work
 
@@ -60,7 +60,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
         ],
         "search_trials_added": 0,
         "search_trials": 0,
-        "owed": 3,
+        "pending": 3,
     }
     assert "ពីរ is there already: waiting" in cli("enqueue", "--config", more).out
     assert states() == {"one": "interrupted", "ពីរ": "waiting", "three": "waiting"}
@@ -94,7 +94,7 @@ def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_co
     watcher = make_watcher(
         after_epoch=1, happens=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
     )
-    work(Session.reopen(OUT, display=watcher), Scope(), Limits())
+    work(Session.reopen(OUT, display=watcher), TrialFilter(), StopConditions())
     assert [name for name, *_ in watcher.started] == ["one", "two", "search_0002"]
     assert set(states().values()) == {"completed"}
     (search,) = [record for record in load_study(OUT)[0].trials if record.number == 2]
@@ -111,7 +111,7 @@ def test_a_model_of_ones_own_comes_with_its_experiment(cli, begun, tiny_models, 
     Path("two.yaml").write_text(yaml.safe_dump(content))
     assert cli("enqueue", "--config", "two.yaml").code == 0
     assert "tiny_too" in load_model_definitions(OUT / ".study" / "model_config.yaml")
-    work(Session.reopen(OUT, display=Display()), Scope(), Limits())
+    work(Session.reopen(OUT, display=Display()), TrialFilter(), StopConditions())
     assert states() == {"one": "completed", "two": "completed"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import Claim, SearchRequest, ask_for_search, claim_next, load_study_for_changes
+from studies import Claim, SearchRequest, add_search_trials, claim_next, load_study_for_changes
 from tuner.training.history import EpochMetrics
 
 OUT = Path("training_output")
@@ -23,7 +23,7 @@ def at_work(here: Path, run_study) -> Iterator[Claim]:
     """A study of two ended experiments and 30 search trials, of which this process trains the first one."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)
-    ask_for_search(study, folder, SearchRequest(at_least=30))
+    add_search_trials(study, folder, SearchRequest(at_least=30))
     claim = claim_next(study, folder)
     assert claim is not None
     claim.record_config(TrainingConfig(model_name="tiny", num_epochs=10))
@@ -64,12 +64,12 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert summary["left"].endswith(" with the 29 waiting")
     assert "disk" in summary
     assert " free" in summary["disk"]
-    assert "owed" not in summary  # somebody works on it
+    assert "pending" not in summary  # somebody works on it
 
 
 def test_scripts_get_when_it_is_over_and_what_room_it_takes(cli, at_work):
     status = json.loads(cli("status", "--json").out)
-    assert (status["workers"], status["owed"], len(status["trials"])) == (1, 29, 22)
+    assert (status["workers"], status["pending"], len(status["trials"])) == (1, 29, 22)
     running = status["trials"][2]
     assert (running["num_epochs"], running["epoch_seconds"], running["worker_pid"]) == (10, 60.0, os.getpid())
     # Its own seven epochs, and the other trials on top.
@@ -85,9 +85,9 @@ def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
     told = cli("status").out
     assert "2 of 32 trials done (1 failed), 29 waiting, 1 interrupted\n" in told
     assert "left: " not in told
-    [owed] = [line for line in told.splitlines() if line.startswith("owed: ")]
-    assert owed.startswith("owed: 1 interrupted, 29 not begun, about ")
-    assert owed.endswith(" for one worker; `khmer-tuner resume` goes on")
+    [pending] = [line for line in told.splitlines() if line.startswith("owed: ")]
+    assert pending.startswith("owed: 1 interrupted, 29 not begun, about ")
+    assert pending.endswith(" for one worker; `khmer-tuner resume` goes on")
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
