@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarking import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
-from benchmarking.plan import Figures, Plan
-from benchmarking.processes import BenchmarkError
+from benchmark import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
+from benchmark.plan import Figures, Plan
+from benchmark.processes import BenchmarkError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from studies import write_json

@@ -18,13 +18,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from injecting.campaign import Campaign, Story
-from injecting.plan import Injection, plan
-from injecting.preload import begin_again_preloaded
-from injecting.summary import story_line, summary
-from killing.picture import Picture
-from killing.processes import DIFFERENT, EQUAL, in_fork, in_forks, prepare, run_harness
-from killing.small_study import SmallStudy
+from faults.campaign import Campaign, Story
+from faults.plan import Injection, plan
+from faults.preload import begin_again_preloaded
+from faults.summary import story_line, summary
+from harness.fixture_study import FixtureStudy
+from harness.processes import DIFFERENT, EQUAL, in_fork, in_forks, prepare, run_harness
+from harness.snapshot import Snapshot
 
 EXAMPLES = """\
 examples:
@@ -66,7 +66,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _inject(options: argparse.Namespace, folder: Path) -> int:
     begun_s = time.monotonic()
     prepare()
-    small = SmallStudy(folder, options.trials)
+    small = FixtureStudy(folder, options.trials)
     in_fork(small.write_inputs)
     campaign = Campaign(small)
     reference, calls = campaign.undisturbed()
@@ -80,7 +80,7 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
     return DIFFERENT if any(story.problems for story in stories) else EQUAL
 
 
-def _stories(campaign: Campaign, reference: Picture, numbered: Sequence[tuple[int, Injection]]) -> list[Story]:
+def _stories(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[Story]:
     stories = []
     for number, injection in numbered:
         stories.append(campaign.disturbed(f"study_{number:03d}", injection, reference))

@@ -17,13 +17,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from killing.boundaries import AFTER_TAKE_OVER, Boundary, boundaries_of, points
-from killing.campaign import Campaign, Reference, Story
-from killing.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
-from killing.processes import DIFFERENT, EQUAL, HarnessError, in_fork, prepare, run_harness
-from killing.schedule import Schedule
-from killing.small_study import SmallStudy
-from killing.summary import story_line, summary
+from harness.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
+from harness.fixture_study import FixtureStudy
+from harness.kill_points import AFTER_TAKE_OVER, KillPoint, kill_points_of, points
+from harness.processes import DIFFERENT, EQUAL, HarnessError, in_fork, prepare, run_harness
+from kills.campaign import Campaign, Reference, Story
+from kills.schedule import Schedule
+from kills.summary import story_line, summary
 
 EXAMPLES = """\
 examples:
@@ -89,24 +89,24 @@ def _kill(options: argparse.Namespace, folder: Path) -> int:
     begun_s = time.monotonic()
     prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
     with ServerDatabases() if options.postgresql else Databases() as databases:
-        boundaries = boundaries_of(options.sampler, databases.storage)
-        stories, schedule, told = _campaign(options, folder, databases, boundaries)
+        kill_points = kill_points_of(options.sampler, databases.storage)
+        stories, schedule, told = _campaign(options, folder, databases, kill_points)
     print("", told, sep="\n")
     found = passwords_found(folder, "\n".join([*map(story_line, stories), told])) if options.postgresql else 0
     if options.postgresql:
         print(f"password found: {found} times")
     print(f"{time.monotonic() - begun_s:.0f} s in all")
     if options.kills >= EVERY_BOUNDARY and not options.at:
-        _refuse_missed(schedule, boundaries)
+        _refuse_missed(schedule, kill_points)
     return DIFFERENT if found or any(story.problems for story in stories) else EQUAL
 
 
 def _campaign(
-    options: argparse.Namespace, folder: Path, databases: Databases, boundaries: Sequence[Boundary]
+    options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
 ) -> tuple[list[Story], Schedule, str]:
     """Return what happened to the studies, where their processes were killed, and the summary."""
     rng = random.Random(options.seed)
-    small = SmallStudy(folder, options.trials, options.sampler)
+    small = FixtureStudy(folder, options.trials, options.sampler)
     in_fork(small.write_inputs)
     campaign = Campaign(small, databases, rng, fresh=options.fresh)
     reference = campaign.undisturbed()
@@ -120,12 +120,12 @@ def _campaign(
         only=options.at,
     )
     stories = _stories(campaign, schedule, reference, options.kills)
-    return stories, schedule, summary(stories, schedule.kills, reference, boundaries)
+    return stories, schedule, summary(stories, schedule.kills, reference, kill_points)
 
 
-def _refuse_missed(schedule: Schedule, boundaries: Sequence[Boundary]) -> None:
+def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
     # Whether there is an occasion for this one is chance, however many are killed; it has a test of its own.
-    due = [point for boundary in boundaries for point in boundary.points if point != AFTER_TAKE_OVER]
+    due = [point for kill_point in kill_points for point in kill_point.points if point != AFTER_TAKE_OVER]
     if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
 

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from killing.processes import DIFFERENT, EQUAL, STOPPED, in_fork, prepare, run_harness
-from killing.small_study import SmallStudy
-from soaking.consistency import check_tools
-from soaking.cycle import Cycle, Story
-from soaking.summary import story_line, summary
+from harness.fixture_study import FixtureStudy
+from harness.processes import DIFFERENT, EQUAL, STOPPED, in_fork, prepare, run_harness
+from soak.consistency import check_tools
+from soak.cycle import Cycle, Story
+from soak.summary import story_line, summary
 
 EXAMPLES = """\
 examples:
@@ -64,7 +64,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _soak(options: argparse.Namespace, folder: Path) -> int:
     begun_s = time.monotonic()
     prepare()
-    small = SmallStudy(folder, SEARCH_TRIALS, samples=SAMPLES, epochs=EPOCHS)
+    small = FixtureStudy(folder, SEARCH_TRIALS, samples=SAMPLES, epochs=EPOCHS)
     in_fork(small.write_inputs)
     stories: list[Story] = []
     memory_bytes: list[int] = []

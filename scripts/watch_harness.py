@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from killing.picture import differences, take_picture
-from killing.small_study import OUTPUT, RESULTS
-from watching.commands import give, problem_of, words
-from watching.dashboard import Dashboard, DashboardError, ask_for_everything, try_to_change
-from watching.looks import Looks
+from harness.fixture_study import OUTPUT, RESULTS
+from harness.snapshot import differences, take_snapshot
+from observers.commands import give, problem_of, words
+from observers.dashboard import Dashboard, DashboardError, ask_for_everything, try_to_change
+from observers.looks import Looks
 
 SAMPLES = 400
 EXPERIMENTS = 4
@@ -175,14 +175,14 @@ def _processor_seconds(study: Path) -> list[float]:
 
 def _tell(folder: Path, watched: Looks, beside: Looks) -> int:
     studies = (folder / "watched", folder / "beside")
-    pictures = [_without_left_over(take_picture(study)) for study in studies]
-    changed = differences(*pictures)
+    snapshots = [_without_left_over(take_snapshot(study)) for study in studies]
+    changed = differences(*snapshots)
     problems = watched.problems + beside.problems
     for told in (*changed, *problems):
         print(told)
     print(", ".join(f"{count} x {name}" for name, count in sorted(watched.counts.items())))
     print(f"looks that failed: {len(problems)}")
-    print(f"items of the study that differ: {len(changed)} of {len(pictures[0])}")
+    print(f"items of the study that differ: {len(changed)} of {len(snapshots[0])}")
     print("an epoch, watched / not watched:")
     for name, seconds in (("time", _epoch_seconds), ("processor time", _processor_seconds)):
         one, other = (seconds(study) for study in studies)
@@ -191,11 +191,11 @@ def _tell(folder: Path, watched: Looks, beside: Looks) -> int:
     return 1 if problems or changed else 0
 
 
-def _without_left_over(picture: dict[str, str]) -> dict[str, str]:
+def _without_left_over(snapshot: dict[str, str]) -> dict[str, str]:
     """Leave out what the looking commands themselves wrote beside the study."""
     written = {"exported.json", "trials.csv", "report.html"}
-    files = [name for name in json.loads(picture["files"]) if name not in written]
-    return picture | {"files": json.dumps(files, ensure_ascii=False)}
+    files = [name for name in json.loads(snapshot["files"]) if name not in written]
+    return snapshot | {"files": json.dumps(files, ensure_ascii=False)}
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def shell(environment: dict[str, str]) -> Shell:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Any]:
-    """A real PostgreSQL server, a `killing.postgresql.PostgresServer`, from the first test that asks for it on."""
+    """A real PostgreSQL server, a `harness.postgresql.PostgresServer`, from the first test that asks for it on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "scripts")
-        server = importlib.import_module("killing.postgresql")
+        server = importlib.import_module("harness.postgresql")
         with server.PostgresServer() as running:
             # For URLs without it, as an output folder keeps them; to libpq, PostgreSQL's own client library.
             patch.setenv("PGPASSWORD", server.PASSWORD)

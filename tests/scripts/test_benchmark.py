@@ -139,12 +139,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_more_workers_that_bring_less_than_a_tenth_are_of_no_use(rates: dict[str, float], most: str | None) -> None:
-    assert importlib.import_module("benchmarking.runners").stops_scaling_after(rates) == most
+    assert importlib.import_module("benchmark.runners").stops_scaling_after(rates) == most
 
 
 @pytest.mark.usefixtures("importable")
 def test_without_a_server_only_files_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    runners = importlib.import_module("benchmarking.runners")
+    runners = importlib.import_module("benchmark.runners")
     point = {
         "trials_per_second": 2.0,
         "statements_per_trial": 90.0,
@@ -165,7 +165,7 @@ def test_without_a_server_only_files_are_measured(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def stopwatch(importable: None) -> Any:
-    return importlib.import_module("benchmarking.stopwatch")
+    return importlib.import_module("benchmark.stopwatch")
 
 
 class Clock:
@@ -211,7 +211,7 @@ def test_what_a_part_calls_counts_for_the_part_that_is_called(
 def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("benchmarking.plan")
+    module = importlib.import_module("benchmark.plan")
     shipped = load_model_definitions(TrainingConfig().model_config_path)["small"]
     models = {"models": {"my_model": shipped.model_dump(mode="json")}}
     (tmp_path / "models.yaml").write_text(json.dumps(models), encoding="utf-8")
@@ -227,8 +227,8 @@ def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
 
 
 def test_what_is_gone_or_no_longer_called_is_not_timed_in_silence(stopwatch: Any) -> None:
-    error = importlib.import_module("benchmarking.processes").BenchmarkError
-    with pytest.raises(error, match=r"tuner\.work\.gone is timed, and the program has no such function"):
+    error = importlib.import_module("benchmark.processes").BenchmarkError
+    with pytest.raises(error, match=r"tuner\.workers\.loop\.gone is timed, and the program has no such function"):
         stopwatch.Stopwatch().watch([stopwatch.Watched("work", ("tuner.workers.loop.gone",))])
     lap = stopwatch.Lap(1.0, {"data": 1.0}, {"data": 3})
     stopwatch.refuse_uncalled([lap], ["data"])

@@ -73,7 +73,7 @@ def test_more_calls_that_fail() -> None:
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "calls.txt").write_text(NOTES.format(study=tmp_path))
-    return module("injecting.calls", monkeypatch).read_calls(tmp_path)
+    return module("faults.calls", monkeypatch).read_calls(tmp_path)
 
 
 def test_calls_are_told_apart_by_what_they_are_for(calls: Any) -> None:
@@ -90,7 +90,7 @@ def test_calls_are_told_apart_by_what_they_are_for(calls: Any) -> None:
 
 
 def test_every_call_around_checkpoint_and_tell_fails_in_every_way(calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = module("injecting.plan", monkeypatch)
+    plan = module("faults.plan", monkeypatch)
     injections = plan.plan(calls, random.Random(1), 4, all_moments=True)
     # The second checkpoint does what the first did, and SQLite's third page is as good as its second.
     assert Counter(one.call.number for one in injections[:-4]) == dict.fromkeys((4, 5, 6, 8), 3)
@@ -112,8 +112,7 @@ def test_the_harness_notices_what_a_command_does_not_say(
     code: int, said: str, problem: str | None, calls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign, child, plan, processes = (
-        module(name, monkeypatch)
-        for name in ("injecting.campaign", "injecting.child", "injecting.plan", "killing.processes")
+        module(name, monkeypatch) for name in ("faults.campaign", "faults.child", "faults.plan", "harness.processes")
     )
     story = campaign.Story(plan.Injection(calls[4], child.Fault.FULL), said=said.format(study=tmp_path))
     found = list(campaign._fault_problems(story, processes.Ending(0.0, 1.0, code), tmp_path))

@@ -61,7 +61,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def password(monkeypatch: pytest.MonkeyPatch) -> str:
     """The password of the server that a harness starts."""
-    return str(module("killing.postgresql", monkeypatch).PASSWORD)
+    return str(module("harness.postgresql", monkeypatch).PASSWORD)
 
 
 @pytest.fixture(scope="module")
@@ -230,16 +230,16 @@ def test_the_harness_notices(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    picture = module("killing.picture", monkeypatch)
+    snapshot = module("harness.snapshot", monkeypatch)
     study = tmp_path / "study"
     shutil.copytree(killed[0], study)
-    before = picture.take_picture(study)
+    before = snapshot.take_snapshot(study)
     change(study)
-    assert [difference.item for difference in picture.differences(before, picture.take_picture(study))] == [item]
+    assert [difference.item for difference in snapshot.differences(before, snapshot.take_snapshot(study))] == [item]
 
 
 def test_the_harness_notices_a_password(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    databases = module("killing.databases", monkeypatch)
+    databases = module("harness.databases", monkeypatch)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "weights.pt").write_bytes(b"\0\xff" + 2 * f"u:{password}@".encode())
     assert databases.passwords_found(tmp_path, "nothing") == 2
@@ -247,5 +247,5 @@ def test_the_harness_notices_a_password(password: str, tmp_path: Path, monkeypat
 
 
 def test_every_boundary_is_a_call_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    for boundary in module("killing.boundaries", monkeypatch).BOUNDARIES:
-        assert callable(pkgutil.resolve_name(boundary.target)), boundary.name
+    for kill_point in module("harness.kill_points", monkeypatch).KILL_POINTS:
+        assert callable(pkgutil.resolve_name(kill_point.target)), kill_point.name

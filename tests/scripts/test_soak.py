@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("soak")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HARNESS.parent))
-        small = importlib.import_module("killing.small_study").SmallStudy(folder, SEARCH_TRIALS)
+        small = importlib.import_module("harness.fixture_study").FixtureStudy(folder, SEARCH_TRIALS)
         small.write_inputs()
     (folder / "study").mkdir()
     subprocess.run(
@@ -79,8 +79,8 @@ def study(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def examine(study: Path, module: Callable[[str], Any]) -> Callable[[], Any]:
-    small = module("killing.small_study").SmallStudy(study.parent, SEARCH_TRIALS)
-    return lambda: module("soaking.invariants").examine(small, study)
+    small = module("harness.fixture_study").FixtureStudy(study.parent, SEARCH_TRIALS)
+    return lambda: module("soak.invariants").examine(small, study)
 
 
 def in_database(statement: str) -> Callable[[Path], None]:
@@ -174,7 +174,7 @@ def test_a_broken_invariant_of_a_study_is_noticed(
 
 
 def test_results_that_an_export_would_not_give_are_noticed(study: Path, module: Callable[[str], Any]) -> None:
-    results_problems = module("soaking.invariants").results_problems
+    results_problems = module("soak.invariants").results_problems
     assert list(results_problems(study)) == []
     change_results(study)
     assert list(results_problems(study)) == ["results.json is not as a fresh export"]
@@ -191,7 +191,7 @@ def train_again(study: Path, module: Callable[[str], Any], monkeypatch: pytest.M
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.chdir(study)  # where it goes itself
-    yield lambda: module("soaking.retraining").train_again(study, 0, 1)
+    yield lambda: module("soak.retraining").train_again(study, 0, 1)
     torch.set_num_threads(threads)
 
 
@@ -265,7 +265,7 @@ def export(*entries: dict[str, Any], completed: int | None = None) -> str:
 def test_an_export_that_contradicts_the_one_before_is_noticed(
     second: str, says: str | None, module: Callable[[str], Any]
 ) -> None:
-    exports = module("soaking.consistency").Exports()
+    exports = module("soak.consistency").Exports()
     assert list(exports.problems(export(entry("a"), entry("b")))) == []
     problems = list(exports.problems(second))
     assert any(says in problem for problem in problems) if says else problems == []
@@ -289,7 +289,7 @@ def trial(number: int, state: str, *values: float) -> dict[str, Any]:
 def test_a_dashboard_that_contradicts_itself_is_noticed(
     second: list[dict[str, Any]], says: list[str], module: Callable[[str], Any]
 ) -> None:
-    details = module("soaking.consistency").Details()
+    details = module("soak.consistency").Details()
     assert list(details.problems({"trials": [trial(0, "Complete", 0.5), trial(1, "Running")]})) == []
     assert list(details.problems({})) == []  # no answer is a problem of its own
     problems = list(details.problems({"trials": second}))
@@ -304,7 +304,7 @@ def test_times_below_zero_are_noticed(
     seconds: float | None, eta: float | None, says: list[str], module: Callable[[str], Any]
 ) -> None:
     status = {"trials": [{"name": "a", "seconds": seconds}], "eta_seconds": eta}
-    assert list(module("soaking.consistency").status_problems(json.dumps(status))) == says
+    assert list(module("soak.consistency").status_problems(json.dumps(status))) == says
 
 
 @pytest.mark.parametrize(
@@ -318,13 +318,13 @@ def test_times_below_zero_are_noticed(
 def test_a_command_that_ends_otherwise_than_it_should_is_noticed(
     command: list[str], says: list[str], study: Path, module: Callable[[str], Any]
 ) -> None:
-    processes, cycle, survey = (module(name) for name in ("soaking.processes", "soaking.cycle", "killing.survey"))
-    small = module("killing.small_study").SmallStudy(study.parent, SEARCH_TRIALS)
+    processes, cycle, survey = (module(name) for name in ("soak.processes", "soak.cycle", "harness.survey"))
+    small = module("harness.fixture_study").FixtureStudy(study.parent, SEARCH_TRIALS)
     training = processes.Training(study, command, 1)
     training.wait()
     one = cycle.Cycle(small, "study", random.Random(1))
     one._story.commands = 1
-    disturber = module("soaking.disturbances").Disturber(study, training, small.trials, random.Random(1))
+    disturber = module("soak.disturbances").Disturber(study, training, small.trials, random.Random(1))
     ended = small.trials if not says else 0
     state = survey.Survey(small.trials, ended)
     problems = list(one._command_problems(training, disturber, survey.Survey(), state))
@@ -332,7 +332,7 @@ def test_a_command_that_ends_otherwise_than_it_should_is_noticed(
 
 
 def test_processes_that_are_left_in_a_folder_are_found_and_ended(tmp_path: Path, module: Callable[[str], Any]) -> None:
-    processes = module("soaking.processes")
+    processes = module("soak.processes")
     assert processes.processes_in(tmp_path) == []
     code = "import time; print(flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as sleeper:

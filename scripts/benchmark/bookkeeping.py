@@ -1,0 +1,154 @@
+"""What a study costs beside its epochs: claim, suggestion, reports, decisions, checkpoints, notes, tell."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmark.big_study import grow, train_small_study
+from benchmark.epochs import train_timed
+from benchmark.plan import Figures, Plan, without_end
+from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled, replace
+from tuner.display.terminal import plain_table
+
+_TRIALS = 5
+_WAITING = 20
+
+PER_EPOCH = (
+    Watched("report", ("optuna.trial.Trial.report",), opaque=True),
+    Watched("prune decision", ("studies.sampling.pruning.Pruning.should_prune",), opaque=True),
+    Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
+    Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
+)
+PER_TRIAL = (
+    Watched("claim", ("tuner.workers.loop.next_claim",), opaque=True),
+    Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
+    Watched(
+        "notes and artifacts",
+        tuple(f"tuner.session.dashboard_updates.DashboardUpdates.{name}" for name in ("begin", "show", "end")),
+        opaque=True,
+    ),
+    Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
+    Watched(
+        "tidy checkpoints",
+        ("tuner.workers.loop.tidy_checkpoints", "tuner.session.objective.tidy_checkpoints"),
+        opaque=True,
+    ),
+    Watched(
+        "look at the study",
+        (
+            "tuner.session.status_poller.StatusPoller.poll_after_trial",
+            "tuner.session.status_poller.StatusPoller.poll_if_due",
+        ),
+        opaque=True,
+    ),
+)
+# What a training needs before its first epoch and after its last, whoever keeps it.
+SET_UP = (
+    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
+    Watched(
+        "open and close logs",
+        tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),
+        opaque=True,
+    ),
+    Watched("last pictures", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
+)
+# Not opaque: the study is looked at during epochs too.
+_EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))
+_RARE = ("look at the study", "prune decision")
+
+
+def measure(plan: Plan) -> Figures:
+    """Go on with studies of several sizes for some trials, and compare with an epoch of a preset."""
+    small = train_small_study(plan)
+    trials = 3 if plan.quick else _TRIALS
+    figures: Figures = {"sizes": {}}
+    for size in (10, 50) if plan.quick else (20, 100, 1000):
+        plan.say(f"{size:,} trials")
+        place = plan.folder / f"study_{size}"
+        output = grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)
+        figures["sizes"][str(size)] = elsewhere(work_on, place, plan.threads, output=str(output), trials=trials)
+        shutil.rmtree(place)
+    config = plan.typical
+    plan.say(f"an epoch of {config.experiment_name}")
+    placed = asdict(without_end(config, 2, "cpu"))
+    epoch = elsewhere(
+        train_timed, plan.folder, plan.threads, config=placed, place=str(plan.folder / "one"), timed=False
+    )
+    figures["preset"] = {
+        "name": config.experiment_name,
+        "num_epochs": config.num_epochs,
+        "epoch_seconds": epoch["epoch_seconds"],
+    }
+    return figures
+
+
+def work_on(output: str, trials: int) -> Figures:
+    """Let the program train some of a study's trials, in this process; return medians over them."""
+    from tuner.__main__ import main
+
+    watch = Stopwatch()
+    claims = 0
+
+    def counted(next_claim: Callable[..., Any]) -> Callable[..., Any]:
+        def claim(*arguments: Any) -> Any:
+            nonlocal claims
+            claims += 1
+            return next_claim(*arguments) if claims <= trials else None
+
+        return claim
+
+    replace("tuner.workers.loop.next_claim", counted)
+    watch.watch((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
+    watch.lap_before("tuner.workers.loop.next_claim")
+    if code := main(["resume", "--output-dir", output, "--results-file", str(Path(output).parent / "results.json")]):
+        raise BenchmarkError(f"exit code {code} of khmer-tuner resume")
+    watched = (*PER_EPOCH, *PER_TRIAL, *SET_UP)
+    refuse_uncalled(watch.laps, [item.part for item in watched if item.part not in _RARE])
+    return {
+        "epoch": {item.part: _median(watch.laps, item.part, _epochs) for item in PER_EPOCH},
+        "trial": {item.part: _median(watch.laps, item.part) for item in PER_TRIAL},
+        "set_up": {item.part: _median(watch.laps, item.part) for item in SET_UP}
+        | {"rest": statistics.median(lap.seconds - sum(lap.parts.values()) for lap in watch.laps)},
+    }
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return milliseconds at each size, and what they are beside a preset's epochs."""
+    sizes = figures["sizes"]
+    table = plain_table(
+        "ms, at so many trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
+    )
+    for group, title in (("epoch", "each epoch"), ("trial", "each trial"), ("set_up", "each training")):
+        for part in next(iter(sizes.values()))[group]:
+            table.add_row(f"{title}: {part}", *(_ms(found[group][part]) for found in sizes.values()))
+        table.add_row(f"{title}: all of it", *(_ms(sum(found[group].values())) for found in sizes.values()))
+    preset = figures["preset"]
+    epoch, epochs = preset["epoch_seconds"], preset["num_epochs"]
+    shares = (
+        (f"of an epoch of {preset['name']}", "epoch", epoch),
+        (f"bookkeeping, of its {epochs} epochs", "trial", epoch * epochs),
+        (f"set-up, of its {epochs} epochs", "set_up", epoch * epochs),
+    )
+    for title, group, whole in shares:
+        table.add_row(title, *(f"{sum(found[group].values()) / whole:.2%}" for found in sizes.values()))
+    return [table]
+
+
+def _epochs(lap: Lap) -> int:
+    return lap.calls.get(_EPOCH.part, 0)
+
+
+def _median(laps: list[Lap], part: str, times: Callable[[Lap], int] = lambda lap: 1) -> float:
+    return statistics.median(lap.parts.get(part, 0.0) / max(1, times(lap)) for lap in laps)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"

@@ -1,0 +1,38 @@
+"""The same on a GPU: rates, epochs, and trials per hour with several workers on it."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from benchmark import epochs, machine, workers
+from benchmark.plan import Figures, Plan
+from benchmark.processes import elsewhere
+
+_WORKERS = (1, 2, 4, 8)
+
+
+def measure(plan: Plan) -> Figures:
+    """Measure, if this machine has a GPU that PyTorch can use."""
+    if not elsewhere(has_cuda, plan.folder, plan.threads):
+        return {"skipped": "no CUDA device"}
+    plan.say("matrices, convolutions, memory")
+    return {
+        "machine": elsewhere(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
+        "epochs": epochs.measure_on(plan, "cuda", epochs=1 if plan.quick else 4),
+        "workers": workers.measure_on(
+            plan, "cuda", _WORKERS[:2] if plan.quick else _WORKERS, epochs=2 if plan.quick else 10
+        ),
+    }
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return the tables of the three."""
+    parts = {"machine": machine, "epochs": epochs, "workers": workers}
+    return [table for name, part in parts.items() for table in part.tables(figures[name])]
+
+
+def has_cuda() -> bool:
+    """Return whether PyTorch finds a GPU."""
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,251 @@
+"""Seconds of an epoch, of what it consists, and the share of the machine's rate that training reaches."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmark.plan import Figures, Plan, without_end, write_experiments
+from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
+from search_spaces import TrainingConfig
+from tuner.display.terminal import plain_table
+
+# Seconds of an epoch of so many images, as the system that the presets were first published with took it on two cores
+# of an AMD EPYC with AVX-512.
+_PROTOTYPE, _PROTOTYPE_IMAGES, _PROTOTYPE_SECONDS = "baseline_optimized", 4000, 78.0
+
+WATCHED = (
+    Watched("data", ("tuner.data.batches.SplitBatches._gather",)),
+    Watched("augmentation", ("tuner.data.batches.augment", "tuner.data.batches.SplitBatches._distortions")),
+    Watched(
+        "forward",
+        (
+            "tuner.models.reader.DigitReader.forward",
+            *(f"tuner.training.losses.{loss}.forward" for loss in ("CrossEntropy", "FocalLoss", "CTCLoss")),
+        ),
+    ),
+    Watched("backward", ("torch.autograd.backward",)),
+    # What a step does besides forward and backward: clip, update, average.
+    Watched("optimizer", ("tuner.training.epoch.train_step",)),
+    # All of it: its batches are cut and what was right is counted here too.
+    Watched("validation", ("tuner.training.epoch.score_split",), opaque=True),
+    Watched("metrics", ("tuner.training.metrics.Accuracy.update", "tuner.models.reader.DigitReader.read")),
+    Watched(
+        "logging",
+        (
+            "tuner.training.recorder.Recorder.step",
+            "tuner.training.recorder.Recorder.epoch",
+            "tuner.training.recorder.Recorder.system_use",
+            "tuner.training.loop._log_epoch",
+            "tuner.display.plain.PlainDisplay.batch",
+            "tuner.display.plain.PlainDisplay.epoch_ended",
+        ),
+        opaque=True,
+    ),
+    Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
+    Watched(
+        "pictures",
+        (
+            "tuner.training.plots.illustrations.Illustrator.draw",
+            "tuner.training.recorder.Recorder.pictures",
+            "tuner.session.dashboard_updates.DashboardUpdates.show",
+        ),
+        opaque=True,
+    ),
+    Watched(
+        "study",
+        (
+            "optuna.trial.Trial.report",
+            "studies.sampling.pruning.Pruning.should_prune",
+            "tuner.session.dashboard_updates.DashboardUpdates.epoch_ended",
+            "tuner.session.status_poller.StatusPoller.poll_if_due",
+        ),
+        opaque=True,
+    ),
+)
+_ARITHMETIC = ("forward", "backward", "optimizer", "validation")
+_SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "pictures", "study", "rest")
+# Which an epoch may have none of.
+_RARE = ("pictures", "augmentation")
+
+_PROFILED_STEPS = 8
+
+
+def measure(plan: Plan) -> Figures:
+    """Train each preset and each model for some epochs on the processor."""
+    return measure_on(plan, "cpu", epochs=1 if plan.quick else 2)
+
+
+def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
+    """Train each preset and each model on a device, an epoch to warm up and then so many.
+
+    Where a device works on while the program does, looking at the clock has to wait for it and slows it down; seconds
+    of an epoch are then those of a training that nobody looks at.
+    """
+    figures: Figures = {}
+    for name, config in (plan.presets | plan.models).items():
+        plan.say(name)
+        placed = asdict(without_end(config, 1 + epochs, device))
+        place = plan.folder / f"{device} {name}"
+        place.mkdir()
+        looked_at = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
+        alone = looked_at
+        if device != "cpu":
+            alone = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False)
+        steps = 2 if plan.quick else _PROFILED_STEPS
+        kernels = elsewhere(profile, place, plan.threads, config=placed, steps=steps)
+        figures[name] = _summed_up(looked_at, alone, kernels)
+        if (device, name, looked_at["images"]) == ("cpu", _PROTOTYPE, _PROTOTYPE_IMAGES):
+            figures[name]["prototype_times"] = _PROTOTYPE_SECONDS / alone["epoch_seconds"]
+    return figures
+
+
+def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
+    """Train an experiment with the real command, in this process; the first epoch is not counted."""
+    from tuner.__main__ import main
+
+    settings = TrainingConfig(**config)
+    folder = Path(place)
+    folder.mkdir()
+    file = write_experiments(folder / "experiments.yaml", {settings.experiment_name: settings})
+    watch = Stopwatch(_waiting(settings.device) if timed else lambda: None)
+    watch.lap_before("tuner.training.loop._end")
+    if timed:
+        watch.watch(WATCHED)
+    words = ["run", "--config", str(file), "--output-dir", str(folder / "out")]
+    if code := main([*words, "--results-file", str(folder / "results.json")]):
+        raise BenchmarkError(f"exit code {code} of khmer-tuner {' '.join(words)}")
+    laps = watch.laps[1:]
+    if timed:
+        refuse_uncalled(laps, [item.part for item in WATCHED if item.part not in _RARE])
+    return {
+        "images": _training_images(settings),
+        "epoch_seconds": statistics.fmean(lap.seconds for lap in laps),
+        "parts": _parts(laps),
+    }
+
+
+def profile(config: dict[str, Any], steps: int) -> Figures:
+    """Look into training steps, in this process."""
+    from benchmark.kernels import profile_steps
+
+    return profile_steps(TrainingConfig(**config), steps)
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return epochs, what they consist of, rates and kernels as tables."""
+    return [_epoch_table(figures), _part_table(figures), _rate_table(figures), _kernel_table(figures)]
+
+
+def _waiting(device: str) -> Any:
+    import torch
+
+    from benchmark.machine import waiting_for
+
+    return waiting_for(torch.device(device))
+
+
+def _training_images(config: TrainingConfig) -> int:
+    from tuner.data.pixel_cache import open_pixel_cache
+
+    return len(open_pixel_cache(config.metadata_path, [config.train_split])[config.train_split])
+
+
+def _parts(laps: list[Lap]) -> dict[str, float]:
+    """Return the mean seconds of each part of an epoch."""
+    parts = {part: statistics.fmean(lap.parts.get(part, 0.0) for lap in laps) for part in _SHOWN}
+    parts["rest"] = statistics.fmean(lap.seconds for lap in laps) - sum(parts.values())
+    return parts
+
+
+def _summed_up(looked_at: Figures, alone: Figures, kernels: Figures) -> Figures:
+    parts, whole = looked_at["parts"], looked_at["epoch_seconds"]
+    beside = whole - sum(parts[part] for part in _ARITHMETIC)
+    step = sum(parts[part] for part in ("forward", "backward", "optimizer"))
+    gflops = kernels["gflop_per_image"] * looked_at["images"] / step
+    seconds = alone["epoch_seconds"]
+    return {
+        "epoch_seconds": seconds,
+        "images_per_s": alone["images"] / seconds,
+        "parts": parts,
+        "beside_arithmetic": beside / whole,
+        "beside_arithmetic_and_augmentation": (beside - parts["augmentation"]) / whole,
+        "gflops": gflops,
+        "share_of_rate": gflops / kernels["rate"]["gflops"],
+        "share_of_matrix_rate": gflops / kernels["rate"]["matrix_gflops"],
+        "kernels": kernels,
+    }
+
+
+def _epoch_table(figures: Figures) -> Table:
+    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation", "prototype")
+    table = plain_table(*headers, right=(1, 2, 3, 4, 5))
+    for name, figure in figures.items():
+        times = figure.get("prototype_times")
+        table.add_row(
+            name,
+            f"{figure['epoch_seconds']:.2f}",
+            f"{figure['images_per_s']:.0f}",
+            f"{figure['beside_arithmetic']:.1%}",
+            f"{figure['beside_arithmetic_and_augmentation']:.1%}",
+            f"{times:.1f} x as long" if times else "",
+        )
+    return table
+
+
+def _part_table(figures: Figures) -> Table:
+    table = plain_table("shares of an epoch", *_SHOWN, right=tuple(range(1, 1 + len(_SHOWN))))
+    for name, figure in figures.items():
+        whole = sum(figure["parts"].values())
+        table.add_row(name, *(f"{figure['parts'][part] / whole:.1%}" for part in _SHOWN))
+    return table
+
+
+def _rate_table(figures: Figures) -> Table:
+    headers = (
+        "training steps",
+        "GFLOP/s",
+        "of best rate",
+        "of torch.mm's",
+        "steps alone",
+        "best rate",
+        "limits here allow",
+    )
+    table = plain_table(*headers, right=(1, 2, 3, 4))
+    for name, figure in figures.items():
+        rate = figure["kernels"]["rate"]
+        table.add_row(
+            name,
+            f"{figure['gflops']:.0f}",
+            f"{figure['share_of_rate']:.1%}",
+            f"{figure['share_of_matrix_rate']:.1%}",
+            f"{figure['kernels']['share']:.1%}",
+            f"{rate['gflops']:.0f}, {rate['by']}, {figure['kernels']['precision']}",
+            f"{1 / figure['kernels']['bound_share']:.1f} x as fast",
+        )
+    return table
+
+
+def _kernel_table(figures: Figures) -> Table:
+    headers = ("kernels of a step", "", "share", "GFLOP/s", "GB/s", "limit", "reached of it")
+    table = plain_table(*headers, right=(2, 3, 4, 6))
+    for name, figure in figures.items():
+        kernels = figure["kernels"]
+        for kind, found in sorted(kernels["kinds"].items(), key=lambda item: -item[1]["seconds"]):
+            reached = found["bound_seconds"] / found["seconds"] if found["seconds"] else 0.0
+            table.add_row(
+                name,
+                kind,
+                f"{found['seconds'] / kernels['step_seconds']:.1%}",
+                f"{found['gflops']:.0f}",
+                f"{found['gb_s']:.1f}",
+                found["bound_by"],
+                f"{reached:.0%}" if found["bound_seconds"] else "",
+            )
+            name = ""
+    return table

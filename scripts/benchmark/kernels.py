@@ -1,0 +1,156 @@
+"""What the kernels of a training step reach of the machine's rates, and what keeps them from more."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.autograd.profiler_util import EventList
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.machine import matrix_rate, memory_rate, waiting_for
+from benchmark.plan import Figures
+from search_spaces import TrainingConfig
+from tuner.data.batches import TrainingData
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.training.device import amp_dtype
+from tuner.training.epoch import train_step
+from tuner.training.out_of_memory import keep_freed_memory
+from tuner.training.training_state import TrainingState
+
+_WARM_UP_STEPS = 4
+_ROUNDS = 3
+
+# The first pattern that an operation's name contains says its kind; all others that compute are element by element.
+_KINDS = {
+    "convolution": re.compile(r"conv"),
+    "matrix": re.compile(r"mm\b|_mm_|linear|matmul|einsum"),
+    "normalisation": re.compile(r"(batch|layer)_norm"),
+    "optimizer": re.compile(r"adam|foreach|lerp|_amp_|vector_norm"),
+}
+_ELEMENTWISE = "elementwise"
+OUTSIDE = "outside kernels"
+
+
+def profile_steps(config: TrainingConfig, steps: int) -> Figures:
+    """Return what training steps of a configuration reach, in this process.
+
+    Rates are measured before and after, and the better one counts. Memory traffic is what operations read and write
+    if nothing stays in a cache, so that a share of its rate may be above one.
+    """
+    cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
+    device = torch.device(config.device)
+    data = TrainingData.of(config, cache, device)
+    training = TrainingState.begin(config, steps_per_epoch=len(data.train))
+    if device.type == "cpu":
+        keep_freed_memory()
+    training.model.train()
+    batches = list(itertools.islice(data.train.epoch(1), steps))
+    dtype = amp_dtype(device) if training.use_amp else torch.float32
+    before = matrix_rate(device, dtype)
+    for batch in itertools.islice(itertools.cycle(batches), _WARM_UP_STEPS):
+        train_step(training, batch)
+    seconds = _step_seconds(training, batches)
+    times, wall = _kernel_seconds(training, batches)
+    flops, traffic = _operations(training, batches[0])
+    rate = max(before, matrix_rate(device, dtype), key=lambda rate: rate.gflops)
+    bandwidth = memory_rate(device)
+    kinds = {
+        kind: _kind(seconds * share / wall, flops[kind], traffic[kind], rate.gflops, bandwidth)
+        for kind, share in times.items()
+    }
+    return {
+        "precision": str(dtype).removeprefix("torch."),
+        "step_seconds": seconds,
+        "gflop_per_image": flops.total() / len(batches[0][0]) / 1e9,
+        "rate": vars(rate),
+        "memory_gb_s": bandwidth,
+        "share": flops.total() / seconds / 1e9 / rate.gflops,
+        "bound_share": sum(kind["bound_seconds"] for kind in kinds.values()) / seconds,
+        "kinds": kinds,
+    }
+
+
+def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth: float) -> Figures:
+    """Return the figures of a kind of kernel: what it reaches, and the least time that its work needs here."""
+    arithmetic, memory = flops / gflops / 1e9, traffic / bandwidth / 1e9
+    bound = max(arithmetic, memory)
+    return {
+        "seconds": seconds,
+        "gflops": flops / seconds / 1e9 if seconds else 0.0,
+        "gb_s": traffic / seconds / 1e9 if seconds else 0.0,
+        "bound_seconds": bound,
+        "bound_by": "-" if not bound else "arithmetic" if arithmetic > memory else "memory",
+    }
+
+
+def _step_seconds(training: TrainingState, batches: list[Any]) -> float:
+    wait = waiting_for(training.device)
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        wait()
+        begun = time.perf_counter()
+        for batch in batches:
+            train_step(training, batch)
+        wait()
+        best = min(best, (time.perf_counter() - begun) / len(batches))
+    return best
+
+
+def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[str, float], float]:
+    """Return seconds of each kind of kernel, what passes outside of them among it, and of all while profiling."""
+    on_device = training.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
+    wait = waiting_for(training.device)
+    wait()
+    with profile(activities=activities) as profiled:
+        begun = time.perf_counter()  # only now: the profiler itself takes long to begin
+        for batch in batches:
+            train_step(training, batch)
+        wait()
+        wall = time.perf_counter() - begun
+    seconds: Counter[str] = Counter()
+    events: EventList = profiled.key_averages()
+    for event in events:
+        if event.key.startswith("aten::"):
+            taken = event.self_device_time_total if on_device else event.self_cpu_time_total
+            seconds[_kind_of(event.key)] += taken / 1e6
+    wall = max(wall, sum(seconds.values()))
+    return {**seconds, OUTSIDE: wall - sum(seconds.values())}, wall
+
+
+def _operations(training: TrainingState, batch: Any) -> tuple[Counter[str], Counter[str]]:
+    """Return the floating-point operations and the bytes read and written by each kind of kernel in a step."""
+    with FlopCounterMode(display=False) as counted, _Traffic() as traffic:
+        train_step(training, batch)
+    flops: Counter[str] = Counter()
+    for operation, count in counted.get_flop_counts().get("Global", {}).items():
+        flops[_kind_of(str(operation))] += count
+    return flops, traffic.bytes
+
+
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes that operations read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if not func.is_view:
+            self.bytes[_kind_of(str(func))] += sum(tensor.nbytes for tensor in (*given, *made))
+        return result
+
+
+def _kind_of(operation: str) -> str:
+    return next((kind for kind, pattern in _KINDS.items() if pattern.search(operation)), _ELEMENTWISE)

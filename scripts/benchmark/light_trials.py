@@ -1,0 +1,212 @@
+"""Trials that take no time to train, so that only what the study does about them is left, worked off side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+import optuna
+import sqlalchemy
+
+from benchmark.plan import Figures
+from search_spaces import TrainingConfig, load_model_definitions
+from studies import (
+    Claim,
+    OutputFolder,
+    SamplerName,
+    SearchRequest,
+    StudyInvariants,
+    TrialKind,
+    TrialOutcome,
+    WhyEnded,
+    add_search_trials,
+    claim_next,
+    claim_with_top_up,
+    create_or_join_study,
+    enqueue_presets,
+    open_storage,
+    prepare_sampling,
+    search_settings,
+    study_space,
+    suggest_all,
+)
+from studies.storage.url import sqlite_path
+
+# So long a process may take to be ready; sixteen share few cores.
+_SECONDS_TO_BE_READY = 120.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+_NAME = "runners"
+_SEED = 0
+_PLAIN = multiprocessing.get_context("fork")
+
+
+def work_off(place: str, url: str, workers: int, presets: int, searches: int) -> Figures:
+    """Make a study and let processes work off what it owes, from the same moment on.
+
+    Args:
+        place: The study's output folder.
+        url: A database that nobody has used.
+        workers: How many processes.
+        presets: How many trials are enqueued before they begin.
+        searches: How many are added while they work, drawn at random.
+
+    Returns:
+        Seconds until the last trial had ended; statements, commits and processor seconds of all processes; connections
+        that one of them had at most, None where there is no server to ask.
+    """
+    # Whoever started this ends it with SIGTERM, and daemons end when this ends in order.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # A connection must not be taken into a fork, so this process makes none before them.
+    _checked([_begin(_create, place, url, presets, searches)])
+    ready = _PLAIN.Barrier(workers + 1, timeout=_SECONDS_TO_BE_READY)
+    told = _PLAIN.SimpleQueue()
+    running = [_begin(_work_when_ready, place, url, ready, told.put) for _ in range(workers)]
+    try:
+        ready.wait()
+    except threading.BrokenBarrierError:
+        raise RuntimeError(f"not all of {workers} processes were ready in {_SECONDS_TO_BE_READY:g} s") from None
+    begun = time.monotonic()
+    connections = _most_connections(url, running)
+    _checked(running)
+    found = [told.get() for _ in running]
+    trials = sum(worker["trials"] for worker in found)
+    if trials != presets + searches:
+        raise RuntimeError(f"{trials} of {presets + searches} trials were worked off")
+    return {
+        "trials": trials,
+        "seconds": max(worker["ended"] for worker in found) - begun,
+        **{what: sum(worker[what] for worker in found) for what in ("statements", "commits", "cpu_seconds")},
+        "connections": connections,
+    }
+
+
+def _begin(action: Callable[..., object], *arguments: object) -> ForkProcess:
+    process = _PLAIN.Process(target=_act, args=(action, *arguments), daemon=True)
+    process.start()
+    return process
+
+
+def _act(action: Callable[..., object], *arguments: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    action(*arguments)
+
+
+def _checked(processes: Sequence[ForkProcess]) -> None:
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a process that works on {_NAME} failed with exit code {process.exitcode}")
+
+
+def _create(place: str, url: str, presets: int, searches: int) -> None:
+    study, folder = _join(place, url)
+    width = len(str(presets))
+    names = [f"preset {number:0{width}d}" for number in range(presets)]
+    enqueue_presets(
+        study, folder, {name: TrainingConfig(experiment_name=name, batch_size=16 + n) for n, name in enumerate(names)}
+    )
+    if searches:
+        add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=searches))
+
+
+def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
+    folder = OutputFolder(place)
+    models = load_model_definitions(TrainingConfig().model_config_path)
+    invariants = StudyInvariants(
+        monitor=TrainingConfig().early_stopping_monitor,
+        mode=TrainingConfig().early_stopping_mode,
+        seed=_SEED,
+        dataset={"fingerprint": "none"},
+        models={name: model.model_dump(mode="json") for name, model in models.items()},
+    )
+    return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder
+
+
+def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[str, float]], object]) -> None:
+    study, folder = _join(place, url)
+    prepare_sampling(study, _SEED)
+    study.get_trials(deepcopy=False)
+    ready.wait()
+    trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
+    with _counted() as counts:
+        while (claim := claim_with_top_up(study, folder, partial(claim_next, study, folder))) is not None:
+            _train(claim)
+            trials, ended = trials + 1, time.monotonic()
+    tell({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
+
+
+def _train(claim: Claim) -> None:
+    """Claim, draw, report and tell a trial as `tuner.session.objective` does, but train nothing.
+
+    Notes and pictures are left out: a third of a trial's statements.
+    """
+    study = claim.trial.study
+    space, search = study_space(study), search_settings(study)
+    is_preset = claim.record.kind is TrialKind.PRESET
+    start = claim.record.training_config if is_preset or search is None else search.start
+    with claim:
+        config = suggest_all(claim.trial, space, start)
+        if not is_preset:
+            claim.record_config(config)
+        value = 0.5 + config.learning_rate
+        claim.check()
+        claim.trial.report(value, step=1)
+        claim.finish(
+            TrialOutcome(
+                why_ended=WhyEnded.MAX_EPOCHS,
+                training_time_s=1.0,
+                best_val_char_accuracy=value,
+                best_val_seq_accuracy=0.25,
+                final_train_loss=1.0,
+                total_epochs=1,
+                best_epoch=1,
+                epoch_seconds_median=1.0,
+            ),
+            value,
+        )
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[dict[str, int]]:
+    """Count the statements and commits of all databases in a ``with`` statement."""
+    counts = {"statements": 0, "commits": 0}
+
+    def statement(*arguments: object) -> None:
+        counts["statements"] += 1
+
+    def commit(*arguments: object) -> None:
+        counts["commits"] += 1
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", statement)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", commit)
+    yield counts
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", statement)
+    sqlalchemy.event.remove(sqlalchemy.Engine, "commit", commit)
+
+
+def _most_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
+    """Ask a server, while processes run, how many connections one of them has at most."""
+    if sqlite_path(url) is not None:
+        return None
+    import psycopg
+
+    # As the program calls its connections: by host and process.
+    counts = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name LIKE 'khmer-tuner %' GROUP BY application_name ORDER BY 1 DESC LIMIT 1"
+    )
+    most = 0
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        while any(process.is_alive() for process in running):
+            row = connection.execute(counts).fetchone()
+            most = max(most, row[0] if row else 0)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return most

@@ -1,0 +1,195 @@
+"""The machine: what it is, and the rates that it reaches at matrices, convolutions and memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from benchmark.plan import Figures, Plan
+from benchmark.processes import elsewhere
+from tuner.display.terminal import plain_table
+
+if TYPE_CHECKING:
+    import torch
+
+_REPEATS = 6
+_MATRIX = 2048
+_COPIED_BYTES = 256 * 2**20
+# Channels in and out, kernel; of 64 pictures of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
+_CONVOLUTIONS = ((128, 128, 3), (256, 256, 3), (512, 512, 1))
+_BATCH, _HEIGHT, _WIDTH = 64, 16, 32
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a device reaches in a precision.
+
+    Attributes:
+        gflops: Billion floating-point operations a second, the most of all that was tried.
+        by: What reached it.
+        matrix_gflops: What ``torch.mm`` reached.
+    """
+
+    gflops: float
+    by: str
+    matrix_gflops: float
+
+
+def facts(threads: int) -> Figures:
+    """Return what this machine is; nothing heavy is imported."""
+    import importlib.metadata
+
+    import psutil
+
+    return {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "optuna": importlib.metadata.version("optuna"),
+        "threads": threads,
+        "commit": _commit(),
+    }
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OtherLoad:
+    """Notices how much of the processor goes to what is not measured: figures are worth little beside much of it."""
+
+    def __init__(self) -> None:
+        """Begin to watch."""
+        self._begun = time.monotonic()
+        self._others = _others_seconds()
+
+    @property
+    def cores(self) -> float:
+        """How many cores others have kept busy so far, on average."""
+        return max(0.0, (_others_seconds() - self._others) / (time.monotonic() - self._begun))
+
+
+def _others_seconds() -> float:
+    """Return processor seconds of this machine that neither this process nor its ended children took."""
+    import psutil
+
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # What guests take is in user and nice already.
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return float(sum(times) - idle - guests - sum(use.ru_utime + use.ru_stime for use in own))
+
+
+def measure(plan: Plan) -> Figures:
+    """Measure the processor's rates in an interpreter of their own."""
+    plan.say("matrices, convolutions, memory")
+    figures: Figures = elsewhere(device_rates, plan.folder, plan.threads, device_name="cpu")
+    return figures
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return the rates as tables."""
+    table = plain_table("precision", "best GFLOP/s", "by", "torch.mm", right=(1, 3))
+    for precision, rate in figures["precisions"].items():
+        table.add_row(precision, f"{rate['gflops']:.0f}", rate["by"], f"{rate['matrix_gflops']:.0f}")
+    table.add_row("memory", f"{figures['memory_gb_s']:.1f} GB/s", "copying", "")
+    return [table]
+
+
+def device_rates(device_name: str) -> Figures:
+    """Return what this process reaches on a device in each precision that is native there."""
+    import torch
+
+    from search_spaces import TrainingConfig
+    from tuner.training.device import setup_training_environment
+
+    device = torch.device(device_name)
+    _, has_half = setup_training_environment(TrainingConfig(device=device_name, mixed_precision=True))
+    types = {"float32": torch.float32} | ({"bfloat16": torch.bfloat16} if has_half else {})
+    return {
+        "device": torch.cuda.get_device_name() if device_name == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "precisions": {name: vars(matrix_rate(device, dtype)) for name, dtype in types.items()},
+        "memory_gb_s": memory_rate(device),
+    }
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
+    """Return the highest rate of matrix products and convolutions."""
+    import torch
+
+    rates: dict[str, float] = {}
+    left, right = (torch.randn(_MATRIX, _MATRIX, device=device).to(dtype) for _ in range(2))
+    rates["torch.mm"] = 2 * _MATRIX**3 / _best_seconds(lambda: torch.mm(left, right), device) / 1e9
+    for inputs, outputs, kernel in _CONVOLUTIONS:
+        shapes = ((_BATCH, inputs, _HEIGHT, _WIDTH), (outputs, inputs, kernel, kernel))
+        images, weights = (
+            torch.randn(shape, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+            for shape in shapes
+        )
+        convolve = functools.partial(torch.nn.functional.conv2d, images, weights, padding=kernel // 2)
+        work = 2 * _BATCH * _HEIGHT * _WIDTH * inputs * outputs * kernel**2
+        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / _best_seconds(convolve, device) / 1e9
+    best = max(rates, key=lambda name: rates[name])
+    return Rate(rates[best], best, rates["torch.mm"])
+
+
+def memory_rate(device: torch.device) -> float:
+    """Return the GB/s, read and written, of copying what no cache holds."""
+    import torch
+
+    source = torch.ones(_COPIED_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device) / 1e9
+
+
+def waiting_for(device: torch.device) -> Callable[[], object]:
+    """Return what waits until a device has done all that it was given."""
+    import torch
+
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def _best_seconds(work: Callable[[], Any], device: torch.device) -> float:
+    wait = waiting_for(device)
+    work()
+    best = float("inf")
+    for _ in range(_REPEATS):
+        wait()
+        begun = time.perf_counter()
+        work()
+        wait()
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, with a plus sign if something differs from it; None if it is none."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True)
+    except OSError:  # no git here
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,136 @@
+"""Trials per second that take no time to train, with more and more workers, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.postgresql import PASSWORD, PostgresServer
+from rich.table import Table
+
+from benchmark.light_trials import work_off
+from benchmark.plan import Figures, Plan
+from benchmark.processes import elsewhere
+from studies import default_storage_url
+from studies.storage.url import without_password
+from tuner.display.terminal import plain_table
+
+COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
+# Of each kind: enqueued before, and added to a search meanwhile.
+_TRIALS, _QUICK_TRIALS = 60, 5
+# More workers that bring less than this are of no use.
+_LEAST_RISE = 1.1
+_PASSWORD_VARIABLE = "PGPASSWORD"
+
+
+def measure(plan: Plan) -> Figures:
+    """Let processes work off studies, a new one for each number of them, with databases that flush to the disk."""
+    figures: Figures = {"sqlite": _on_sqlite(plan)}
+    try:
+        server = PostgresServer(durable=True)
+    except (ImportError, RuntimeError) as error:
+        return figures | {"postgresql": {"skipped": f"no PostgreSQL server: {error}"}}
+    with server, _password_known():
+        return figures | {"postgresql": _on_postgresql(plan, server)}
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return the rates, and beside one worker; then how far they rise, and what a trial takes with the most workers."""
+    rates = plain_table(
+        "workers", "SQLite trials/s", "beside one", "PostgreSQL trials/s", "beside one", right=(0, 1, 2, 3, 4)
+    )
+    for count in figures["sqlite"]:
+        rates.add_row(count, *_cells(figures["sqlite"], count), *_cells(figures["postgresql"], count))
+    more = plain_table(
+        "database", "rate rises to", "CPU ms/trial", "SQL/trial", "commits/trial", "connections", right=(2, 3, 4, 5)
+    )
+    for title, found in (("SQLite", figures["sqlite"]), ("PostgreSQL", figures["postgresql"])):
+        more.add_row(title, *_facts(found))
+    return [rates, more]
+
+
+def stops_scaling_after(rates: dict[str, float]) -> str | None:
+    """Return the number of workers after which the rate rises by less than a tenth; None if it always rises more."""
+    counts = list(rates)
+    pairs = itertools.pairwise(counts)
+    return next((fewer for fewer, more in pairs if rates[more] < _LEAST_RISE * rates[fewer]), None)
+
+
+def _on_sqlite(plan: Plan) -> Figures:
+    figures = {}
+    for count in _counts(plan):
+        place = plan.folder / f"sqlite {count} runners"
+        figures[str(count)] = _worked_off(plan, count, place, default_storage_url(place))
+    return figures
+
+
+def _on_postgresql(plan: Plan, server: PostgresServer) -> Figures:
+    figures = {}
+    for count in _counts(plan):
+        place = plan.folder / f"postgresql {count} runners"
+        url = server.create_database(f"runners_{count}")
+        figures[str(count)] = _worked_off(plan, count, place, without_password(url))
+    return figures
+
+
+def _worked_off(plan: Plan, count: int, place: Path, url: str) -> Figures:
+    plan.say(place.name)
+    trials = _QUICK_TRIALS if plan.quick else _TRIALS
+    found = elsewhere(
+        work_off, plan.folder, plan.threads, place=str(place), url=url, workers=count, presets=trials, searches=trials
+    )
+    shutil.rmtree(place)
+    return {
+        "trials": found["trials"],
+        "seconds": found["seconds"],
+        "trials_per_second": found["trials"] / found["seconds"],
+        "statements_per_trial": found["statements"] / found["trials"],
+        "commits_per_trial": found["commits"] / found["trials"],
+        "cpu_seconds_per_trial": found["cpu_seconds"] / found["trials"],
+        "connections_per_worker_at_most": found["connections"],
+    }
+
+
+def _counts(plan: Plan) -> tuple[int, ...]:
+    return QUICK_COUNTS if plan.quick else COUNTS
+
+
+@contextlib.contextmanager
+def _password_known() -> Iterator[None]:
+    """Tell processes the server's password as a user does: not in a command line, which all others can see."""
+    before = os.environ.get(_PASSWORD_VARIABLE)
+    os.environ[_PASSWORD_VARIABLE] = PASSWORD
+    try:
+        yield
+    finally:
+        del os.environ[_PASSWORD_VARIABLE]
+        if before is not None:
+            os.environ[_PASSWORD_VARIABLE] = before
+
+
+def _cells(found: Figures, count: str) -> tuple[str, str]:
+    if "skipped" in found:
+        return "skipped", ""
+    one = next(iter(found.values()))["trials_per_second"]
+    rate = found[count]["trials_per_second"]
+    return f"{rate:.1f}", f"{rate / one:.2f}"
+
+
+def _facts(found: Figures) -> tuple[str, ...]:
+    if "skipped" in found:
+        return (found["skipped"],)
+    limit = stops_scaling_after({count: point["trials_per_second"] for count, point in found.items()})
+    *_, (most, last) = found.items()
+    rises = f"{limit} worker{'s' if limit != '1' else ''}" if limit else f"{most} workers at least"
+    connections = [point["connections_per_worker_at_most"] for point in found.values()]
+    return (
+        rises,
+        f"{1000 * last['cpu_seconds_per_trial']:.0f}",
+        f"{last['statements_per_trial']:.0f}",
+        f"{last['commits_per_trial']:.0f}",
+        "-" if None in connections else str(max(connections)),
+    )

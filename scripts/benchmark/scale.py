@@ -1,0 +1,120 @@
+"""What commands take on studies of many trials, beside Optuna's own first reading of them."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmark.big_study import OUTPUT, grow, train_small_study
+from benchmark.plan import Figures, Plan
+from benchmark.processes import BenchmarkError, command, seconds_of
+from benchmark.stopwatch import replace
+from tuner.display.terminal import plain_table
+
+_WAITING = 20
+_BASELINE = "Optuna's own first reading"
+_COMMANDS = {
+    "status": command("status", "--output-dir", OUTPUT),
+    "export, json": command("export", "--output-dir", OUTPUT, "--results-file", "results.json"),
+    "export, csv": command("export", "--format", "csv", "--output-dir", OUTPUT, "--results-file", "trials.csv"),
+    "export, epochs-csv": command(
+        "export", "--format", "epochs-csv", "--output-dir", OUTPUT, "--results-file", "epochs.csv"
+    ),
+}
+_WORKER = "worker to its first claim"
+_WORKER_BASELINE = "the same, with a worker's imports"
+
+
+def measure(plan: Plan) -> Figures:
+    """Time commands from their start to their end on studies of several sizes, each in a new process."""
+    small = train_small_study(plan)
+    figures: Figures = {}
+    for size in (20, 60) if plan.quick else (100, 1000, 10_000):
+        place = plan.folder / f"scale_{size}"
+        plan.say(f"{size:,} trials")
+        grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)
+        figures[str(size)] = _seconds(plan, place, again=size <= 1000 and not plan.quick)
+        _check_export(place / "trials.csv", size + _WAITING)
+        shutil.rmtree(place)
+    return figures
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return seconds from start to end at each size, and how they stand to reading alone."""
+    table = plain_table("seconds, beside reading alone", *(f"{int(size):,} trials" for size in figures))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in next(iter(figures.values())):
+        table.add_row(name, *(_cell(name, found) for found in figures.values()))
+    return [table]
+
+
+def _cell(name: str, found: dict[str, float]) -> str:
+    seconds = found[name]
+    if name in (_BASELINE, _WORKER_BASELINE):
+        return f"{seconds:.2f}"
+    alone = found[_WORKER_BASELINE if name == _WORKER else _BASELINE]
+    return f"{seconds:.2f} ({seconds - alone:+.2f}, {seconds / alone:.2f} x)"
+
+
+def _seconds(plan: Plan, place: Path, *, again: bool) -> dict[str, float]:
+    """Return seconds of each command; the better of two, where they are short."""
+    this = "benchmark.scale"
+    words = {
+        _BASELINE: ["-m", this, "read"],
+        _WORKER_BASELINE: ["-m", this, "import"],
+        **_COMMANDS,
+        _WORKER: ["-m", this, "claim"],
+    }
+    return {
+        name: min(seconds_of(word, place, plan.threads) for _ in range(2 if again else 1))
+        for name, word in words.items()
+    }
+
+
+def _check_export(path: Path, trials: int) -> None:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = sum(1 for _ in csv.DictReader(file))
+    if rows != trials:
+        raise BenchmarkError(f"{path.name} has {rows:,} of {trials:,} trials")
+
+
+def _read() -> None:
+    """Read the study as Optuna does by itself."""
+    import optuna
+
+    storage = optuna.storages.get_storage(f"sqlite:///{OUTPUT}/study.db")
+    optuna.load_study(study_name=None, storage=storage).get_trials(deepcopy=False)
+
+
+def _import() -> None:
+    """Import what a worker works with, then read the study."""
+    importlib.import_module("tuner.workers.run_study")
+    _read()
+
+
+def _claim() -> None:
+    """Be a worker that ends as soon as it has claimed a trial."""
+    from tuner.__main__ import main
+
+    def ending(next_claim: Callable[..., Any]) -> Callable[..., Any]:
+        def claim_and_end(*arguments: Any) -> Any:
+            claim = next_claim(*arguments)
+            os._exit(0 if claim is not None else 1)
+
+        return claim_and_end
+
+    replace("tuner.workers.loop.next_claim", ending)
+    sys.exit(main(["resume", "--output-dir", OUTPUT, "--results-file", "results.json"]) or 1)
+
+
+if __name__ == "__main__":
+    {"read": _read, "import": _import, "claim": _claim}[sys.argv[1]]()

@@ -1,0 +1,112 @@
+"""Seconds from the start of a command to the end of the epoch that meets both accuracy targets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmark.plan import Figures, Plan, write_experiments
+from benchmark.processes import BenchmarkError, command, failure, started
+from search_spaces import Targets, TrainingConfig
+from tuner.display.terminal import plain_table
+
+_POLL_S = 0.01
+_LONGEST_S = 300.0
+_CACHE = ".pixel_cache"
+# A few hundred images teach nothing in a few epochs, but where a label ends.
+_QUICK_TARGETS = Targets(character_accuracy=0.01)
+_QUICK_EPOCHS = 8
+
+
+def measure(plan: Plan) -> Figures:
+    """Run each preset with the pixel cache made and not made."""
+    targets = _QUICK_TARGETS if plan.quick else plan.targets
+    if targets.character_accuracy is None and targets.sequence_accuracy is None:
+        raise BenchmarkError(
+            f"{plan.config}: it has no targets for accuracy, so nothing can be timed until they are met"
+        )
+    figures: Figures = {
+        "character_accuracy": targets.character_accuracy,
+        "sequence_accuracy": targets.sequence_accuracy,
+        "presets": {},
+    }
+    for name, config in plan.presets.items():
+        asked = replace(config, num_epochs=_QUICK_EPOCHS) if plan.quick else config
+        figures["presets"][name] = {}
+        for start in ("cache made", "cache not made"):
+            plan.say(f"{name}, {start}")
+            place = plan.folder / f"{name} {start}"
+            place.mkdir()
+            fresh = start == "cache not made"
+            metadata = _without_cache(plan.metadata, place) if fresh else plan.metadata
+            placed = replace(asked, metadata_path=str(metadata))
+            figures["presets"][name][start] = _until_met(placed, targets, place, plan.threads)
+            shutil.rmtree(place)
+    return figures
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return the seconds as a table."""
+    wanted = f"char {figures['character_accuracy']}, seq {figures['sequence_accuracy']}".replace("None", "any")
+    table = plain_table(f"until {wanted}", "", "seconds", "epochs", "before the first epoch", right=(2, 3, 4))
+    for name, starts in figures["presets"].items():
+        for start, found in starts.items():
+            seconds = f"not in {found['seconds_in_all']:.1f}" if found["seconds"] is None else f"{found['seconds']:.1f}"
+            table.add_row(name, start, seconds, str(found["epochs"]), f"{found['start_up_seconds']:.1f}")
+    return [table]
+
+
+def _without_cache(metadata: Path, place: Path) -> Path:
+    """Copy a dataset without the pixels that were decoded of it; return the copy's metadata file."""
+    # Under the same name: images are looked up from the folder above it.
+    copied = shutil.copytree(metadata.parent, place / metadata.parent.name, ignore=shutil.ignore_patterns(_CACHE))
+    return copied / metadata.name
+
+
+def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: int) -> Figures:
+    """Run an experiment until an epoch has met the targets, then stop it."""
+    name = config.experiment_name
+    file = write_experiments(place / "experiments.yaml", {name: config}, targets)
+    words = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
+    metrics = place / "out" / name / "metrics.jsonl"
+    begun = time.perf_counter()
+    first_epoch_s, epochs, met = None, 0, False
+    with started(words, place, threads) as process:
+        running = True
+        while running and not met and time.perf_counter() - begun < _LONGEST_S:
+            time.sleep(_POLL_S)
+            running = process.poll() is None  # looked at before the file: what it wrote last is read too
+            for epoch in _epochs(metrics, after=epochs):
+                seconds = time.perf_counter() - begun
+                first_epoch_s = first_epoch_s or seconds - epoch["epoch_seconds"]
+                epochs += 1
+                met = met or _meets(epoch, targets)
+        if process.poll():
+            raise failure(words, place, process.returncode)
+    if not epochs:
+        raise BenchmarkError(f"{name}: no epoch ended in {_LONGEST_S:.0f} s")
+    return {
+        "seconds": seconds if met else None,
+        "seconds_in_all": seconds,
+        "epochs": epochs,
+        "start_up_seconds": first_epoch_s,
+    }
+
+
+def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
+    """Yield the epochs of a file that may still be written, beyond so many."""
+    if metrics.exists():
+        whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
+        yield from map(json.loads, whole.splitlines()[after:])
+
+
+def _meets(epoch: dict[str, float], targets: Targets) -> bool:
+    return epoch["val_char_accuracy"] >= (targets.character_accuracy or 0.0) and epoch["val_seq_accuracy"] >= (
+        targets.sequence_accuracy or 0.0
+    )

@@ -1,0 +1,79 @@
+"""Trials per hour with one worker and with several side by side, which share threads or a GPU."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.table import Table
+
+from benchmark.machine import usable_cores
+from benchmark.plan import Figures, Plan, without_end, write_experiments
+from benchmark.processes import command, seconds_of
+from studies import load_study
+from tuner.display.terminal import plain_table
+
+_TRIALS_A_WORKER = 2
+
+
+def measure(plan: Plan) -> Figures:
+    """Measure up to as many workers as there are cores."""
+    cores = usable_cores()
+    counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
+    return measure_on(plan, "cpu", [*counts, cores], epochs=1 if plan.quick else 2)
+
+
+def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> Figures:
+    """Let the real command train short trials of one preset on a device, with so many workers.
+
+    The rate is that from the beginning of the first trial to the end of the last: a search of hours begins once.
+    """
+    figures: Figures = {"preset": plan.typical.experiment_name, "epochs": epochs, "workers": {}}
+    for count in counts:
+        plan.say(f"{count} of {max(counts)} workers on {device}")
+        place = plan.folder / f"{device} {count} workers"
+        place.mkdir()
+        config = without_end(plan.typical, epochs, device)
+        trials = {
+            f"trial_{number}": replace(config, experiment_name=f"trial_{number}")
+            for number in range(_TRIALS_A_WORKER * count)
+        }
+        file = write_experiments(place / "experiments.yaml", trials)
+        words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
+        whole = seconds_of([*words, "--results-file", "results.json"], place, plan.threads)
+        ended = load_study(place / "out")[0].get_trials(deepcopy=False)
+        begun = min(trial.datetime_start for trial in ended if trial.datetime_start)
+        over = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
+        seconds = (over - begun).total_seconds()
+        figures["workers"][str(count)] = {
+            "trials": len(trials),
+            "trials_per_hour": 3600 * len(trials) / seconds,
+            "seconds_beside_trials": whole - seconds,
+            "epoch_seconds": statistics.median(trial.user_attrs["epoch_seconds_median"] for trial in ended),
+        }
+        shutil.rmtree(place)
+    return figures
+
+
+def tables(figures: Figures) -> list[Table]:
+    """Return trials per hour, and beside one worker."""
+    headers = (
+        f"workers ({figures['preset']}, {figures['epochs']} epochs)",
+        "trials/h",
+        "beside one",
+        "s/epoch",
+        "beside trials, s",
+    )
+    table = plain_table(*headers, right=(0, 1, 2, 3, 4))
+    one = next(iter(figures["workers"].values()))["trials_per_hour"]
+    for count, found in figures["workers"].items():
+        table.add_row(
+            count,
+            f"{found['trials_per_hour']:.0f}",
+            f"{found['trials_per_hour'] / one:.2f}",
+            f"{found['epoch_seconds']:.2f}",
+            f"{found['seconds_beside_trials']:.1f}",
+        )
+    return [table]

@@ -1,0 +1,249 @@
+"""The moments at which a run is killed by name, and how a process is made to notice that it passes one.
+
+Functions are replaced by ones that tell of themselves, in the process that is to die and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Told = Callable[..., object]
+Concerns = Callable[..., bool]
+
+
+# What a process passes only when it finds a trial that another one left running ends with this.
+TAKE_OVER = "take-over"
+# For this one, what it finds must lack nothing but its end: see `kills.schedule`.
+AFTER_TAKE_OVER = f"after {TAKE_OVER}"
+
+
+class Phase(StrEnum):
+    """Which part of a study a boundary belongs to."""
+
+    BEGIN = "begin"
+    WORK = "work"
+    END = "end"
+
+
+class Storage(StrEnum):
+    """What keeps a study."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """A call that changes what is on the disk; the moments before and after it are points to be killed at.
+
+    Attributes:
+        name: What is done.
+        phase: Which part of a study does it.
+        target: Dotted name of the function, where its caller looks it up.
+        concerns: Whether a call with these arguments is one.
+        sides: ``before``, ``after`` or both.
+        samplers: The samplers that do it.
+        storages: The storages with which it is done.
+    """
+
+    name: str
+    phase: Phase
+    target: str
+    concerns: Concerns = lambda *arguments, **named: True
+    sides: tuple[str, ...] = ("before", "after")
+    samplers: tuple[str, ...] = ("tpe", "random", "gp")
+    storages: tuple[Storage, ...] = tuple(Storage)
+
+    @property
+    def points(self) -> list[str]:
+        """The names of its moments."""
+        return [f"{side} {self.name}" for side in self.sides]
+
+
+def watch(target: str, *, before: Told = lambda *_, **__: None, after: Told = lambda *_, **__: None) -> None:
+    """Replace a function by one that tells of each call, with its arguments, before it begins and after it returned."""
+    owner_name, _, name = target.rpartition(".")
+    owner = pkgutil.resolve_name(owner_name)
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        before(*arguments, **named)
+        result = function(*arguments, **named)
+        after(*arguments, **named)
+        return result
+
+    setattr(owner, name, watched)
+
+
+def watch_boundaries(passed: Callable[[str], object]) -> None:
+    """Have `passed` told the name of every point that this process passes from now on."""
+    for kill_point in KILL_POINTS:
+        told = {side: _telling(kill_point, side, passed) for side in kill_point.sides}
+        watch(kill_point.target, **told)
+
+
+def points(phase: Phase | None = None) -> list[str]:
+    """Return the names of all points, or of those of a phase."""
+    return [point for kill_point in KILL_POINTS if phase in (None, kill_point.phase) for point in kill_point.points]
+
+
+def kill_points_of(sampler: str, storage: Storage) -> list[KillPoint]:
+    """Return all that a study of this sampler in this storage does."""
+    return [one for one in KILL_POINTS if sampler in one.samplers and storage in one.storages]
+
+
+def _telling(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Told:
+    def tell(*arguments: Any, **named: Any) -> None:
+        if kill_point.concerns(*arguments, **named):
+            passed(f"{side} {kill_point.name}")
+
+    return tell
+
+
+def _named(name: str) -> Concerns:
+    """Concern a file of this name (``*`` in front stands for any beginning), the first argument."""
+
+    def concerns(path: os.PathLike[str], *rest: Any) -> bool:
+        found = os.path.basename(path)
+        return found.endswith(name[1:]) if name.startswith("*") else found == name
+
+    return concerns
+
+
+def _renamed(old: str, new: str) -> Concerns:
+    """Concern the renaming of one file name to another."""
+
+    def concerns(source: os.PathLike[str], target: os.PathLike[str], **named: Any) -> bool:
+        return _named(old)(source) and _named(new)(target)
+
+    return concerns
+
+
+def _renaming(new: str, phase: Phase) -> KillPoint:
+    """Be killed when the temporary file is on the disk and has not taken its name."""
+    return KillPoint(f"renaming to {new}", phase, "os.replace", _renamed("*.tmp", new), sides=("before",))
+
+
+def _snapshot(path: os.PathLike[str], *rest: Any) -> bool:
+    return os.path.basename(path).startswith("epoch_")
+
+
+def _enqueues(kind: str) -> Concerns:
+    return lambda *arguments, user_attrs, **named: user_attrs["kind"] == kind
+
+
+def _sets(wanted: str) -> Concerns:
+    return lambda trial, key, value: key == wanted
+
+
+def _writes_attribute(wanted: str) -> Concerns:
+    return lambda storage, session, model, trial, key, value: key == wanted
+
+
+def _writes(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_dml", False)
+
+
+def _inserts_attempts(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_insert", False) and _is_about_attempts(statement)
+
+
+def _updates_attempts(connection: Any, statement: Any, *rest: Any, **named: Any) -> bool:
+    return getattr(statement, "is_update", False) and _is_about_attempts(statement)
+
+
+def _is_about_attempts(statement: Any) -> bool:
+    return statement.table.name == "trial_user_attributes" and "attempts" in statement.compile().params.values()
+
+
+KILL_POINTS = (
+    KillPoint("folder claimed", Phase.BEGIN, "studies.storage.output_folder.OutputFolder.claim"),
+    _renaming("owner.json", Phase.BEGIN),
+    KillPoint("database created", Phase.BEGIN, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
+    KillPoint(
+        "renaming to study.db",
+        Phase.BEGIN,
+        "os.replace",
+        _renamed("unfinished.db", "study.db"),
+        sides=("before",),
+        storages=(Storage.SQLITE,),
+    ),
+    KillPoint("tables created", Phase.BEGIN, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
+    KillPoint("study created", Phase.BEGIN, "studies.study.lifecycle._create_study"),
+    KillPoint("study attribute", Phase.BEGIN, "optuna.study.Study.set_user_attr"),
+    _renaming("model_config.yaml", Phase.BEGIN),
+    KillPoint("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
+    KillPoint("search trial enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("search")),
+    KillPoint("claim", Phase.WORK, "studies.trials.claims.claim_waiting"),
+    KillPoint("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
+    KillPoint(TAKE_OVER, Phase.WORK, "studies.trials.claims.take_over_running"),
+    KillPoint(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),
+    KillPoint("statement", Phase.WORK, "sqlalchemy.Connection.execute", _writes),
+    KillPoint(
+        "look at the fence",
+        Phase.WORK,
+        "studies.storage.postgresql.PostgresStorage._guard",
+        sides=("after",),
+        storages=(Storage.POSTGRESQL,),
+    ),
+    KillPoint("suggestion", Phase.WORK, "optuna.storages._CachedStorage.set_trial_param"),
+    KillPoint(
+        "joint draw noted",
+        Phase.WORK,
+        "optuna.storages._CachedStorage.set_trial_system_attr",
+        lambda storage, trial, key, value: not key.startswith("artifacts:"),
+        samplers=("tpe", "gp"),
+    ),
+    KillPoint("settings noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("config")),
+    KillPoint("settings file", Phase.WORK, "tuner.training.loop.write_config"),
+    KillPoint("artifact", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),
+    KillPoint("artifact noted", Phase.WORK, "studies.dashboard.artifacts.set_artifact_attribute"),
+    KillPoint("note", Phase.WORK, "studies.dashboard.notes.set_note"),
+    KillPoint("part of a note", Phase.WORK, "optuna.storages._CachedStorage.set_study_system_attr"),
+    KillPoint("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),
+    KillPoint("decision", Phase.WORK, "tuner.training.loop._end"),
+    KillPoint("epoch", Phase.WORK, "tuner.training.loop.run_epoch"),
+    KillPoint("training step", Phase.WORK, "tuner.training.epoch.train_step"),
+    KillPoint("best.pt", Phase.WORK, "tuner.training.loop.save_checkpoint"),
+    _renaming("best.pt", Phase.WORK),
+    KillPoint("last.pt to previous.pt", Phase.WORK, "os.replace", _renamed("last.pt", "previous.pt")),
+    KillPoint("last.pt", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _named("last.pt")),
+    _renaming("last.pt", Phase.WORK),
+    KillPoint("snapshot", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _snapshot),
+    KillPoint(
+        "renaming to snapshot",
+        Phase.WORK,
+        "os.replace",
+        lambda source, target, **named: _snapshot(target),
+        sides=("before",),
+    ),
+    KillPoint("last pictures", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
+    KillPoint("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
+    KillPoint("report", Phase.WORK, "optuna.trial.Trial.report"),
+    KillPoint("outcome", Phase.WORK, "studies.trials.claims.record_outcome"),
+    KillPoint(
+        "half of an outcome",
+        Phase.WORK,
+        "optuna.storages.RDBStorage._set_trial_attr_without_commit",
+        _writes_attribute("total_epochs"),
+        sides=("after",),
+    ),
+    KillPoint("tell", Phase.WORK, "optuna.study.Study.tell"),
+    KillPoint("lease released", Phase.WORK, "studies.trials.claims.Claim._give_back"),
+    KillPoint("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.end"),
+    KillPoint(
+        "worse trials' best.pt removed",
+        Phase.WORK,
+        "tuner.session.objective._remove_checkpoints",
+        lambda records, folder: bool(records),
+    ),
+    KillPoint("results", Phase.END, "tuner.workers.run_study.write_results"),
+    _renaming("results.json", Phase.END),
+)

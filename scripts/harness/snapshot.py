@@ -1,0 +1,229 @@
+"""Everything that a study left behind, as texts that are equal if and only if the study is the same, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from harness.fixture_study import RESULTS, open_study
+
+Snapshot = dict[str, str]
+Items = Iterator[tuple[str, object]]
+
+_TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
+# The global random state, which is another one in each process: whoever draws from it trains differently each time.
+_PROCESS_STATE = {"rng", "cuda_rng"}
+_TRIAL_TIMES = {"attempts", "training_time_s", "epoch_seconds_median"}
+_RESULT_TIMES = {"timestamp", "training_time"}
+_TIMED_LINES = ("| seconds per epoch", "| training time")
+_MISSING = "(missing)"
+_SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An item of a study that is not as in the reference."""
+
+    item: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """Return the item and its two values from shortly before they part, a line each."""
+        pairs = enumerate(zip(self.expected, self.found, strict=False))
+        parting = next((place for place, (one, other) in pairs if one != other), 0)
+        begin = max(0, parting - _SHOWN_BEFORE)
+        shown = [
+            ("... " if begin else "") + value[begin : parting + _SHOWN_AFTER] for value in (self.expected, self.found)
+        ]
+        return f"{self.item}\n    reference: {shown[0]}\n    found:     {shown[1]}"
+
+    @property
+    def whole(self) -> str:
+        """The item and its two values in full, a line each."""
+        return f"{self.item}\n{self.expected}\n{self.found}"
+
+
+def take_snapshot(folder: Path) -> Snapshot:
+    """Return a study's items by name; for a process of its own.
+
+    What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path.
+    """
+    study = open_study(folder)
+    trials = study.get_trials(deepcopy=False)
+    items = chain(
+        _study_items(study, trials),
+        _file_items(folder),
+        _note_items(study, trials),
+        *(_trial_items(trial) for trial in trials),
+    )
+    texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in items}
+    return {name: text.replace(str(folder), "{study}") for name, text in texts.items()}
+
+
+def differences(expected: Snapshot, found: Snapshot) -> list[Difference]:
+    """Return the items that differ, in the order of the reference."""
+    names = dict.fromkeys([*expected, *found])
+    pairs = [Difference(name, expected.get(name, _MISSING), found.get(name, _MISSING)) for name in names]
+    return [pair for pair in pairs if pair.expected != pair.found]
+
+
+def experiment_names(snapshot: Snapshot) -> list[str]:
+    """Return the names of a study's trials by number."""
+    names: list[str] = json.loads(snapshot["study: trials"])
+    return names
+
+
+def why_ended(snapshot: Snapshot) -> list[str]:
+    """Return why a study's trials ended."""
+    ends: list[str] = json.loads(snapshot["study: why trials ended"])
+    return ends
+
+
+def _note_items(study: Any, trials: list[Any]) -> Items:
+    """Yield what the dashboard says of each trial, without the times."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    for trial in trials:
+        note = attributes.get(f"dashboard:{trial._trial_id}:note_str:0", "")
+        lines = [line for line in note.splitlines() if not line.startswith(_TIMED_LINES)]
+        yield f"trial {trial.number}: note", lines
+
+
+def _study_items(study: Any, trials: list[Any]) -> Items:
+    from studies import read_record
+
+    records = [read_record(trial) for trial in trials]
+    yield "study: trials", [record.experiment_name for record in records]
+    yield "study: why trials ended", [trial.user_attrs.get("why_ended") for trial in trials]
+    yield "study: direction and metric", [study.direction.name, study.metric_names]
+    for name, value in study.user_attrs.items():
+        if name != "folder":
+            yield f"study: attribute {name}", value
+
+
+def _trial_items(trial: Any) -> Items:
+    from optuna.distributions import distribution_to_json
+
+    of = f"trial {trial.number}:"
+    yield f"{of} state", trial.state.name
+    yield f"{of} value", trial.values
+    yield f"{of} parameters", trial.params
+    yield f"{of} distributions", {name: distribution_to_json(item) for name, item in trial.distributions.items()}
+    yield f"{of} reports", list(trial.intermediate_values.items())
+    yield f"{of} system attributes", trial.system_attrs
+    for name, value in trial.user_attrs.items():
+        if name not in _TRIAL_TIMES:
+            yield f"{of} attribute {name}", value
+
+
+def _file_items(folder: Path) -> Items:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [str(path.relative_to(folder)) for path in files]
+    yield "files left over", [name for name in names if is_left_over(Path(name))]
+    lasting = [name for name in names if not name.endswith(".tmp") and not is_left_over(Path(name))]
+    yield "files", [name for name in lasting if "tfevents" not in name]
+    yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
+    for path, name in zip(files, names, strict=True):
+        if name not in lasting:
+            continue
+        for kind, content in _CONTENTS.items():
+            if path.match(kind):
+                yield name, content(path, folder)
+    for curves in sorted({path.parent for path in files if "tfevents" in path.name}):
+        yield f"{curves.relative_to(folder)} (TensorBoard)", _curves(curves)
+
+
+def is_left_over(path: Path) -> bool:
+    """Return whether a file should have gone: half-written ones, and what only an unfinished training needs.
+
+    Small text files are written under a hidden name that is new each time, since several processes may write one at
+    once. Such a name stays when its process is killed before the renaming, and means nothing to anybody.
+    """
+    if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+        return False
+    return path.suffix in (".tmp", ".unfinished") or path.name in ("last.pt", "previous.pt", "study.db-journal")
+
+
+def _text(path: Path, folder: Path) -> object:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _metrics(path: Path, folder: Path) -> object:
+    return [_without(json.loads(line), _TIMES) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _artifact(path: Path, folder: Path) -> object:
+    """Return the digest of a picture or of settings."""
+    return hashlib.sha256(path.read_bytes().replace(bytes(folder), b"{study}")).hexdigest()
+
+
+def _checkpoint(path: Path, folder: Path) -> object:
+    """Return the digest of each part of a checkpoint."""
+    from tuner.training.checkpoints import load_checkpoint
+
+    parts = _without(load_checkpoint(path), _TIMES | _PROCESS_STATE)
+    contents = {name: b"".join(_pieces(part)).replace(bytes(folder), b"{study}") for name, part in parts.items()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def _pieces(value: object) -> Iterator[bytes]:
+    """Yield what a state holds: its names, and every bit of every tensor and number."""
+    import torch
+
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield f"{name!r}:".encode()
+            yield from _pieces(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _pieces(inner)
+    elif isinstance(value, torch.Tensor):
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield value.contiguous().numpy().tobytes()
+    else:
+        yield repr(value).encode()
+
+
+def _curves(folder: Path) -> object:
+    """Return curves and images as TensorBoard shows them; a step that is there twice is in there twice."""
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        IMAGES,
+        SCALARS,
+        EventAccumulator,
+    )
+
+    # That it drops what was written beyond a kill is what is looked at here, and no news.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
+    events.Reload()
+    tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
+    points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    images = {tag: events.Images(tag) for tag in sorted(events.Tags()["images"])}
+    # When there are others before the last one is a matter of time.
+    last = {tag: [_image(image) for image in shown if image.step == shown[-1].step] for tag, shown in images.items()}
+    return points | last
+
+
+def _image(event: Any) -> tuple[int, str]:
+    return event.step, hashlib.sha256(event.encoded_image_string).hexdigest()
+
+
+def _without(data: Any, names: set[str]) -> Any:
+    if isinstance(data, dict):
+        return {name: _without(value, names) for name, value in data.items() if name not in names}
+    return [_without(value, names) for value in data] if isinstance(data, list) else data
+
+
+_CONTENTS: Mapping[str, Callable[[Path, Path], object]] = {
+    "metrics.jsonl": _metrics,
+    "*.pt": _checkpoint,
+    "*.yaml": _text,
+    "artifacts/*": _artifact,
+}

@@ -1,0 +1,100 @@
+"""The dashboard of a study in a process of its own, and what a browser asks it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.fixture_study import OUTPUT
+
+from observers.commands import words
+from observers.looks import Looks
+
+_TIMEOUT_S = 60
+_WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
+
+
+class DashboardError(Exception):
+    """The dashboard does not begin; the text is what it says."""
+
+
+class Dashboard:
+    """A dashboard that listens.
+
+    Attributes:
+        address: Host and port.
+    """
+
+    def __init__(self, study: Path) -> None:
+        """Begin to serve the study in a folder.
+
+        Raises:
+            DashboardError: It cannot be served.
+        """
+        command = words("dashboard", "--port", "0", "--output-dir", OUTPUT)
+        self._process = subprocess.Popen(
+            command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        )
+        assert self._process.stdout is not None
+        found = next(filter(None, (re.search(r"http://([^/\s]+)", line) for line in self._process.stdout)), None)
+        if found is None:
+            _, errors = self._process.communicate()
+            raise DashboardError(errors.strip())
+        self.address = found[1]
+
+    def end(self) -> str:
+        """Ask it to end; return what it complains of."""
+        self._process.terminate()
+        try:
+            _, errors = self._process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return f"did not end in {_TIMEOUT_S} s"
+        return "" if errors.strip() == "stopped" else errors.strip()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def ask_for_everything(address: str, looks: Looks) -> dict[str, Any]:
+    """Ask what a page with the study and its trials open asks; return what it says of the study."""
+    study = _get(address, "/api/studies", looks).get("study_summaries", [{}])[0].get("study_id", 1)
+    detail = _get(address, f"/api/studies/{study}", looks)
+    for trial in detail.get("trials", []):
+        for artifact in trial.get("artifacts", []):
+            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", looks)
+    return detail
+
+
+def try_to_change(address: str, looks: Looks) -> None:
+    """Try what the dashboard must refuse."""
+    for method, path in _WRITES:
+        status, _ = _ask(address, method, path)
+        looks.note("refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}")
+
+
+def _get(address: str, path: str, looks: Looks) -> dict[str, Any]:
+    status, body = _ask(address, "GET", path)
+    looks.note("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
+    try:
+        return json.loads(body) if path.startswith("/api/") else {}
+    except ValueError:
+        return {}
+
+
+def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
+    """Return status and body of an answer; if there is none, 0 and why."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:
+            connection.request(method, path, headers={"Accept-Encoding": "identity"})
+            response = connection.getresponse()
+            return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error).encode()

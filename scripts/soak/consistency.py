@@ -1,0 +1,115 @@
+"""What must hold of every look at a study, and between a look and the one before."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.processes import HarnessError
+
+_SCHEMA = Path(__file__).parents[2] / "tests" / "studies" / "export" / "results_schema.json"
+_ENDED = frozenset({"Complete", "Pruned", "Fail"})
+
+
+def check_tools() -> None:
+    """Make sure that there is what results are checked with.
+
+    Raises:
+        HarnessError: There is not.
+    """
+    if importlib.util.find_spec("jsonschema") is None:
+        raise HarnessError("results are checked with jsonschema; `pip install -e '.[dev]'` brings it")
+
+
+class Exports:
+    """The exports of one study, in order."""
+
+    def __init__(self) -> None:
+        """Begin before the first one."""
+        self._completed = 0
+        self._entries: dict[str, Any] = {}
+
+    def problems(self, text: str) -> Iterator[str]:
+        """Yield what is wrong with the next export.
+
+        Args:
+            text: The file's content.
+        """
+        import jsonschema
+
+        try:
+            results = json.loads(text, parse_constant=_refuse)
+            jsonschema.validate(results, json.loads(_SCHEMA.read_text(encoding="utf-8")))
+        except ValueError as error:
+            yield f"no valid JSON ({error}): {text[:200]!r}"
+            return
+        except jsonschema.ValidationError as error:
+            yield f"not as documented, at {error.json_path}: {error.message}"
+            return
+        if results["experiments_completed"] < self._completed:
+            yield f"experiments_completed fell from {self._completed} to {results['experiments_completed']}"
+        self._completed = results["experiments_completed"]
+        entries = {entry["experiment_name"]: entry for entry in results["all_results"]}
+        if len(entries) < len(results["all_results"]):
+            yield "an experiment is there twice"
+        yield from _changes(self._entries, entries)
+        self._entries = entries
+
+
+class Details:
+    """What a dashboard answered of one study, in order."""
+
+    def __init__(self) -> None:
+        """Begin before the first answer."""
+        self._trials = 0
+        self._ended: dict[str, Any] = {}
+
+    def problems(self, detail: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with the next answer.
+
+        Args:
+            detail: What ``/api/studies/ID`` gave; empty if it failed, which is told elsewhere.
+        """
+        trials = detail.get("trials")
+        if trials is None:
+            return
+        if len(trials) < self._trials:
+            yield f"the number of trials fell from {self._trials} to {len(trials)}"
+        self._trials = len(trials)
+        ended = {
+            f"trial {trial['number']}": {"state": trial["state"], "values": trial.get("values")}
+            for trial in trials
+            if trial["state"] in _ENDED
+        }
+        yield from _changes(self._ended, ended)
+        self._ended = ended
+
+
+def status_problems(text: str) -> Iterator[str]:
+    """Yield what is wrong with what ``status --json`` printed."""
+    try:
+        status = json.loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        yield f"no valid JSON ({error}): {text[:200]!r}"
+        return
+    for row in status["trials"]:
+        if (row["seconds"] or 0.0) < 0:
+            yield f"{row['name']} took {row['seconds']} s"
+    if (status["eta_seconds"] or 0.0) < 0:
+        yield f"the rest takes {status['eta_seconds']} s"
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was there once and is gone or another one."""
+    for name, known in before.items():
+        if name not in now:
+            yield f"{name} was there, and is gone"
+        elif now[name] != known:
+            yield f"{name} changed from {known} to {now[name]}"
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

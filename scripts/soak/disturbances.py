@@ -1,0 +1,141 @@
+"""What can befall a command that trains a study, and when it may."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+from harness.fixture_study import OUTPUT
+from harness.survey import Survey, survey
+from observers.commands import give, problem_of
+
+from soak.processes import Training
+
+# A worker that is killed again and again before it has begun a trial is not replaced any more.
+_MOST_WORKER_KILLS = 3
+# With fewer trials to go, or after a stop, a command may be so near its end that a signal finds no handler any more.
+_TRIALS_BEFORE_THE_END = 3
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
+
+
+class Kind(StrEnum):
+    """A way to disturb."""
+
+    KILL_WORKER = "worker killed"
+    KILL_COMMAND = "command killed"
+    KILL_ALL = "all killed at once"
+    INTERRUPT = "SIGINT"
+    TERMINATE = "SIGTERM"
+    PAUSE_WORKER = "worker paused"
+    PAUSE_COMMAND = "command paused"
+    STOP = "stop"
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of a command that it ends; None if the command goes on, or ends by itself."""
+        return _CODES.get(self)
+
+
+_CODES = {
+    Kind.KILL_COMMAND: -signal.SIGKILL,
+    Kind.KILL_ALL: -signal.SIGKILL,
+    Kind.INTERRUPT: 128 + signal.SIGINT,
+    Kind.TERMINATE: 128 + signal.SIGTERM,
+}
+_KILLS = frozenset({Kind.KILL_WORKER, Kind.KILL_COMMAND, Kind.KILL_ALL})
+
+
+class Disturber:
+    """Disturbs one command.
+
+    Attributes:
+        kinds: What it did, in order.
+        problems: What went wrong with it.
+    """
+
+    def __init__(self, folder: Path, training: Training, trials: int, rng: random.Random) -> None:
+        """Take a command that has begun.
+
+        Args:
+            folder: Its study's folder.
+            training: The command.
+            trials: How many trials the study has when it is complete.
+            rng: Where all chance comes from.
+        """
+        self.kinds: list[Kind] = []
+        self.problems: list[str] = []
+        self._folder = folder
+        self._training = training
+        self._trials = trials
+        self._rng = rng
+
+    @property
+    def code(self) -> int | None:
+        """The exit code that the last disturbance must give the command; None if it is to end by itself."""
+        return self.kinds[-1].code if self.kinds else None
+
+    def disturb(self) -> None:
+        """Disturb the command in one of the ways that are possible now, if there is one."""
+        possible = list(self._possible(survey(self._folder)))
+        if possible:
+            kind = self._rng.choice(possible)
+            self.kinds.append(kind)
+            self._do(kind)
+
+    def _possible(self, state: Survey) -> Iterator[Kind]:
+        from studies import CRASHES_BEFORE_SMALLER_PASSES
+
+        has_workers = bool(self._training.workers())
+        # What kills process after process in one epoch is trained to other bits, and given up in the end.
+        may_kill = state.deaths < CRASHES_BEFORE_SMALLER_PASSES
+        is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
+        listens = bool(self._training.said) and is_far_from_its_end
+        conditions = {
+            Kind.KILL_WORKER: may_kill and has_workers and self.kinds.count(Kind.KILL_WORKER) < _MOST_WORKER_KILLS,
+            Kind.KILL_COMMAND: may_kill,
+            Kind.KILL_ALL: may_kill,
+            Kind.INTERRUPT: listens,
+            Kind.TERMINATE: listens,
+            Kind.PAUSE_WORKER: has_workers,
+            Kind.PAUSE_COMMAND: True,
+            Kind.STOP: state.trials > 0,
+        }
+        return (kind for kind, is_possible in conditions.items() if is_possible)
+
+    def _do(self, kind: Kind) -> None:
+        training, workers = self._training, self._training.workers()
+        worker = self._rng.choice(workers) if workers else None
+        if kind is Kind.KILL_WORKER and worker is not None:
+            _signal(worker, signal.SIGKILL)
+        elif kind is Kind.KILL_COMMAND:
+            training.send(signal.SIGKILL)
+        elif kind is Kind.KILL_ALL:
+            training.kill_all()
+        elif kind is Kind.INTERRUPT:
+            training.send(signal.SIGINT)
+        elif kind is Kind.TERMINATE:
+            training.send(signal.SIGTERM)
+        elif kind is Kind.PAUSE_WORKER and worker is not None:
+            _signal(worker, signal.SIGSTOP)
+            self._pause()
+            _signal(worker, signal.SIGCONT)
+        elif kind is Kind.PAUSE_COMMAND:
+            training.send(signal.SIGSTOP)
+            self._pause()
+            training.send(signal.SIGCONT)
+        elif kind is Kind.STOP and (problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT))):
+            self.problems.append(f"stop: {problem}")
+
+    def _pause(self) -> None:
+        time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
+
+
+def _signal(process: psutil.Process, signum: int) -> None:
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        process.send_signal(signum)

@@ -1,0 +1,97 @@
+"""Training again what a study says it has trained, with nothing that disturbs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.fixture_study import OUTPUT
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What came of it.
+
+    Attributes:
+        trials: How many trials were trained again.
+        problems: One text for each that gave something else.
+    """
+
+    trials: int
+    problems: list[str]
+
+
+def train_again(folder: Path, share: int, shares: int) -> Retrained:
+    """Train a share of a study's trials again and compare every epoch, bit for bit; for a process of its own.
+
+    Left out are trials that were trained in smaller passes from some epoch on, or given up after several deaths.
+
+    Args:
+        folder: The study's folder.
+        share: Which share, counted from 0.
+        shares: How many there are.
+    """
+    from studies import load_study, own_records
+
+    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a rate may be so high that the log would say so
+    os.chdir(folder)
+    study, output = load_study(OUTPUT)
+    records = [record for record in own_records(study) if can_be_trained_again(record)][share::shares]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        problems = [_differences(record, output, Path(place)) for record in records]
+    return Retrained(len(records), [problem for problem in problems if problem])
+
+
+def can_be_trained_again(record: Any) -> bool:
+    """Return whether a trial, trained again, must give the same bits."""
+    from studies import WhyEnded
+
+    outcome = record.outcome
+    return outcome is not None and outcome.micro_batch_size is None and outcome.why_ended is not WhyEnded.CRASHED
+
+
+def _differences(record: Any, output: Any, place: Path) -> str:
+    from studies import WhyEnded
+    from tuner.data.batches import TrainingData
+    from tuner.data.pixel_cache import open_pixel_cache
+    from tuner.training.device import setup_training_environment
+    from tuner.training.history import read_metrics
+    from tuner.training.loop import train
+
+    outcome = record.outcome
+    config = replace(
+        record.training_config,
+        experiment_name=record.experiment_name,
+        model_config_path=str(output.model_definitions_path),
+        use_tensorboard=False,
+        device="cpu",
+    )
+    device, _ = setup_training_environment(config)
+    cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
+    is_pruned = outcome.why_ended is WhyEnded.PRUNED
+    result = train(
+        config,
+        TrainingData.of(config, cache, device),
+        place / record.experiment_name,
+        should_prune=lambda epoch, early_stopping: is_pruned and epoch == outcome.total_epochs,
+    )
+    known, found = (
+        _without_times(epochs) for epochs in (read_metrics(output.trial_dir(config.experiment_name)), result.history)
+    )
+    if (known, outcome.why_ended) == (found, result.why_ended):
+        return ""
+    epoch = next((number for number, (one, other) in enumerate(zip(known, found, strict=False), 1) if one != other), 0)
+    return (
+        f"{config.experiment_name}, trained again, is another one: {len(known)} epochs, {outcome.why_ended}, became "
+        f"{len(found)}, {result.why_ended}; the first that differs is {epoch or 'none'}"
+    )
+
+
+def _without_times(epochs: Sequence[Any]) -> list[str]:
+    """Return epochs as texts that are equal if and only if every bit is that does not depend on the moment."""
+    return [repr(replace(epoch, epoch_seconds=0.0, memory_mb=0.0, cpu_percent=0.0)) for epoch in epochs]
