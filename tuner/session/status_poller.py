@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
-
+from studies import DATABASE_ERRORS
 from studies.trials.leases import without_retries
 from tuner.display.look import look_at_study
 from tuner.session.session import Session
@@ -19,7 +17,7 @@ _QUICK_S = 0.05
 _LONGEST_PAUSE_S = 60.0
 # What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written, and
 # what cannot be understood (a name or a value that somebody changed by hand: ValueError) is nobody's who works.
-POLL_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
+POLL_ERRORS = (*DATABASE_ERRORS, OSError, ValueError)
 
 
 class StatusPoller:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from search_spaces.diagnostics.disk_errors import writing
+from tuner.training.checkpoint_paths import BEST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class CheckpointFolder:
     @property
     def best(self) -> Path:
         """Where the best epoch's model is."""
-        return self.path / "best.pt"
+        return self.path / BEST_CHECKPOINT
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
         """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from search_spaces import TrainingConfig
 from studies import (
+    DATABASE_ERRORS,
     Claim,
     LeaseLost,
     RowState,
@@ -24,7 +25,7 @@ from studies import (
     study_status,
     write_study_note,
 )
-from tuner.session.objective import DATABASE_ERRORS, RunContext, TrialInterrupted, run_trial, tidy_checkpoints
+from tuner.session.objective import RunContext, TrialInterrupted, run_trial, tidy_checkpoints
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
