@@ -20,21 +20,23 @@ def known_problems(error: Exception) -> Sequence[str]:
 class ProblemCollector:
     """Collects the problems of several checks, each problem once."""
 
-    def __init__(
-        self, problems: Iterable[str] = (), *, problems_of: Callable[[Exception], Sequence[str]] = known_problems
-    ) -> None:
-        """Start with problems that were found before.
+    def __init__(self, problems_of: Callable[[Exception], Sequence[str]] = known_problems) -> None:
+        """Start without problems.
 
         Args:
-            problems: These problems, one text each.
             problems_of: Returns the problems that an error reports; none if it is not to be collected.
         """
-        self._problems = dict.fromkeys(problems)
+        self._problems: dict[str, None] = {}
         self._problems_of = problems_of
         self._cause: Exception | None = None
 
     def __bool__(self) -> bool:
+        """Whether there is a problem."""
         return bool(self._problems)
+
+    def add(self, problems: Iterable[str]) -> None:
+        """Add problems that were found without an error, one text each."""
+        self._problems |= dict.fromkeys(problems)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -45,7 +47,7 @@ class ProblemCollector:
             found = self._problems_of(error)
             if not found:
                 raise
-            self._problems |= dict.fromkeys(found)
+            self.add(found)
             self._cause = self._cause or error
 
     def raise_all(self) -> None:

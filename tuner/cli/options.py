@@ -1,4 +1,4 @@
-"""What a command is, and the options that commands share. Nothing heavy is imported here."""
+"""What a command is, and the options that commands share; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from studies import SearchRequest
@@ -22,30 +21,33 @@ MOST_WORKERS = 256
 MOST_TRIALS = 1_000_000
 
 
+Prepared = TypeVar("Prepared")
+
+
 @dataclass(frozen=True)
-class Command:
-    """A word after ``khmer-tuner`` and what stands behind it.
+class Command(Generic[Prepared]):
+    """A command of ``khmer-tuner``.
 
     Attributes:
-        name: The word.
+        name: The word after ``khmer-tuner``.
         summary: What it does, in a line.
         examples: Command lines that run as they are, shown by ``--help``.
         add_options: Adds its options to its parser.
-        run: Does it; returns the exit code.
-        problems: Looks for all that is wrong before anything is begun; one text each.
+        prepare: Loads and checks all input; nothing is created. Its error reports all problems together.
+        run: Does the work with the options and what was prepared; returns the exit code.
     """
 
     name: str
     summary: str
     examples: str
     add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-    problems: Callable[[argparse.Namespace], list[str]] = lambda options: []
+    prepare: Callable[[argparse.Namespace], Prepared]
+    run: Callable[[argparse.Namespace, Prepared], int]
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """Stands for an option's value that cannot be used, so that all of them can be told at once."""
+    """Stands for an option's value that cannot be used, so that all problems are reported together."""
 
     problem: str
 
@@ -240,17 +242,3 @@ def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else to standard output")
-
-
-def checkpoint_path(options: argparse.Namespace) -> Path:
-    """Return the checkpoint that the options mean; the study's best one if they name none.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    from tuner.analysis.best_trial import best_checkpoint
-
-    if options.checkpoint is not None:
-        return Path(options.checkpoint)
-    path, _ = best_checkpoint(Path(options.output_dir), storage=options.storage, study_name=options.study)
-    return path

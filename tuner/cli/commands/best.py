@@ -6,12 +6,12 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import SUCCESS, gathered
+from tuner.cli.errors import SUCCESS, collector
+from tuner.cli.existing_study import load
 from tuner.cli.options import Command, add_json_option, add_study_options, filled
 
 if TYPE_CHECKING:
@@ -31,21 +31,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the winner from being found, or its configuration from being written."""
+def prepare(options: argparse.Namespace) -> Winner:
+    """Find the winner, and check the file that its configuration goes to."""
+    from tuner.analysis.best_trial import find_winner
     from tuner.analysis.preset_export import check_preset_path
 
-    checks: list[Callable[[], object]] = [lambda: _winner(options)]
+    problems = collector(options)
+    with problems.collect():
+        winner = find_winner(*load(options))
     if options.out is not None:
-        checks.append(lambda: check_preset_path(Path(options.out)))
-    return gathered(checks, options)
+        with problems.collect():
+            check_preset_path(Path(options.out))
+    problems.raise_all()
+    return winner
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the winner as an experiments file with comments, or write that file and say what is in it."""
+def run(options: argparse.Namespace, winner: Winner) -> int:
+    """Print the winner as an experiments file with comments, or write that file and describe it."""
     from tuner.analysis.preset_export import best_preset, write_preset
 
-    winner = _winner(options)
     out = None if options.out is None else Path(options.out)
     preset = best_preset(winner, out)
     if out is not None:
@@ -57,12 +61,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(winner, preset, out)
     return SUCCESS
-
-
-def _winner(options: argparse.Namespace) -> Winner:
-    from tuner.analysis.best_trial import find_winner
-
-    return find_winner(Path(options.output_dir), storage=options.storage, study_name=options.study)
 
 
 def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
@@ -115,6 +113,6 @@ COMMAND = Command(
 The configuration is named after the trial (best_search_0007) and has its seed, so that training it again in another
 --output-dir gives the same figures. If the study's networks are not the packaged ones, they are written beside it.""",
     add_options=add_options,
+    prepare=prepare,
     run=run,
-    problems=problems,
 )

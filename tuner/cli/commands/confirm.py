@@ -1,4 +1,4 @@
-"""``confirm``: train the best configurations again on new seeds; is the winner really better?"""
+"""``confirm``: retrain the best configurations on new seeds, to see whether the winner is really better."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import FAILED, SUCCESS, gathered
+from tuner.cli.errors import FAILED, SUCCESS
+from tuner.cli.existing_study import load
 from tuner.cli.options import (
     Command,
     add_device_option,
@@ -21,7 +21,7 @@ from tuner.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tuner.analysis.candidates import Contenders
+    from tuner.analysis.candidates import Candidates
     from tuner.analysis.confirmation import Candidate, Confirmation
 
 _COMPARED = "test char"
@@ -49,17 +49,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return why there is nothing to compare, or nothing to compare it on."""
-    return gathered([lambda: _contenders(options)], options)
+def prepare(options: argparse.Namespace) -> Candidates:
+    """Find the configurations to compare, and check the dataset to compare them on."""
+    from tuner.analysis.candidates import find_candidates
+
+    return find_candidates(*load(options), options.top)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train what is not trained yet, then print what that shows."""
+def run(options: argparse.Namespace, candidates: Candidates) -> int:
+    """Train what is not trained yet, then print the comparison."""
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import display_of_run
 
-    candidates = _contenders(options)
     confirmation = confirm(
         candidates,
         candidates.new_seeds(options.seeds),
@@ -72,12 +73,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(confirmation)
     return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS
-
-
-def _contenders(options: argparse.Namespace) -> Contenders:
-    from tuner.analysis.candidates import find_contenders
-
-    return find_contenders(Path(options.output_dir), options.top, storage=options.storage, study_name=options.study)
 
 
 def _plain(confirmation: Confirmation) -> dict[str, Any]:
@@ -150,9 +145,9 @@ COMMAND = Command(
   khmer-tuner confirm --top 2 --seeds 2
   khmer-tuner confirm --top 2 --seeds 2 --json
 
-What was found best by many trials looks better than it is. So the best configurations are trained again, each on the
-same new seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.""",
+The best of many trials is optimistically biased. So the best configurations are trained again, each on the same new
+seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.""",
     add_options=add_options,
+    prepare=prepare,
     run=run,
-    problems=problems,
 )

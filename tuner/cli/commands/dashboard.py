@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, gathered, tell
+from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
@@ -38,27 +39,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with the address and the study's folder; nothing listens yet."""
-    from studies import find_study
-
-    return gathered(
-        [
-            lambda: _address(options),
-            lambda: find_study(options.output_dir, storage_url=options.storage, name=options.study),
-        ],
-        options,
-    )
+def prepare(options: argparse.Namespace) -> tuple[Address, LoadedStudy]:
+    """Look up the address and load the study; nothing listens yet."""
+    problems = collector(options)
+    with problems.collect():
+        address = _address(options)
+    with problems.collect():
+        study = load(options)
+    problems.raise_all()
+    return address, study
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> int:
     """Serve the study until a signal ends the program; it is only read."""
-    from studies import load_study
     from studies.dashboard import DashboardServer, dashboard_app, page_path
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    # A name can mean something else by now than when it was checked.
-    address = _address(options)
+    address, (study, folder) = prepared
     with DashboardServer(address, options.port) as server:
         app = dashboard_app(study, folder, address, tell=tell, debug=options.debug)
         if options.public:
@@ -72,7 +68,7 @@ def _address(options: argparse.Namespace) -> Address:
     """Return where to listen.
 
     Raises:
-        ConfigurationError: It is no address, or others reach it and may not, or the other way round.
+        ConfigurationError: It is no address, or other machines reach it without --public, or --public is of no use.
     """
     from search_spaces import ConfigurationError
     from studies.dashboard import Address
@@ -103,6 +99,6 @@ COMMAND = Command(
 It only shows: what else optuna-dashboard offers, such as deleting, is refused.
 From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.""",
     add_options=add_options,
+    prepare=prepare,
     run=run,
-    problems=problems,
 )

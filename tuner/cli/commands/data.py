@@ -46,8 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fonts-dir", metavar="DIR", type=filled, help="a folder whose fonts are added")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Draw the dataset; its metadata file's path goes to standard output."""
+def run(options: argparse.Namespace, prepared: None) -> int:
+    """Generate the dataset; the path of its metadata file goes to standard output."""
     from tuner.cli.display_factory import display_of_run
     from tuner.data.generation import generate_dataset
 
@@ -83,5 +83,6 @@ COMMAND = Command(
 
 `--fonts system` draws with the Khmer fonts that are installed on this machine, if there are any.""",
     add_options=add_options,
+    prepare=lambda options: None,  # the generator checks its own input before it creates anything
     run=run,
 )

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, gathered
+from tuner.cli.errors import SUCCESS, collector
+from tuner.cli.existing_study import load_checkpoint_path
 from tuner.cli.options import (
     Command,
     add_checkpoint_option,
     add_device_option,
     add_json_option,
     add_study_options,
-    checkpoint_path,
     filled,
 )
 
@@ -38,21 +38,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with checkpoint and metadata before PyTorch is loaded."""
+def prepare(options: argparse.Namespace) -> Path:
+    """Find the checkpoint, and check that the metadata can be read, before PyTorch is imported."""
     from tuner.data.metadata import read_metadata_bytes
 
-    return gathered(
-        [lambda: checkpoint_path(options), lambda: options.metadata and read_metadata_bytes(Path(options.metadata))],
-        options,
-    )
+    problems = collector(options)
+    with problems.collect():
+        checkpoint = load_checkpoint_path(options)
+    if options.metadata is not None:
+        with problems.collect():
+            read_metadata_bytes(Path(options.metadata))
+    problems.raise_all()
+    return checkpoint
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print accuracies, in all, by number of digits and by font, and which digits are taken for which."""
+def run(options: argparse.Namespace, checkpoint: Path) -> int:
+    """Print accuracies: of all images, by number of digits and by font; and the digits that are confused."""
     from tuner.inference.reader import evaluate_split, load_reader
 
-    checkpoint = checkpoint_path(options)
     evaluation = evaluate_split(load_reader(checkpoint, device=options.device), options.metadata, options.split)
     if options.json:
         print(json.dumps(_plain(checkpoint, options, evaluation), ensure_ascii=False, indent=2))
@@ -129,6 +132,6 @@ COMMAND = Command(
 Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
 are read right, precision the share of its readings that are right.""",
     add_options=add_options,
+    prepare=prepare,
     run=run,
-    problems=problems,
 )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import INVALID_INPUT, SUCCESS, gathered, report_problems, tell
+from tuner.cli.errors import SUCCESS, report_problems, tell
+from tuner.cli.existing_study import load_checkpoint_path
 from tuner.cli.options import (
     Command,
     add_checkpoint_option,
     add_device_option,
     add_json_option,
     add_study_options,
-    checkpoint_path,
     filled,
 )
 
@@ -31,17 +32,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the checkpoint from being found, before PyTorch is loaded."""
-    return gathered([lambda: checkpoint_path(options)], options)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
+def run(options: argparse.Namespace, checkpoint: Path) -> int:
+    """Print the digits of each image; problems with images are reported at the end, with exit code 2."""
     from tuner.display.terminal import printable
     from tuner.inference.reader import load_reader
 
-    reader = load_reader(checkpoint_path(options), device=options.device)
+    reader = load_reader(checkpoint, device=options.device)
     if reader.familiar is None:
         tell("this checkpoint does not say what it was validated on: nothing can be marked as doubtful")
     readings = reader.read_files(options.images)
@@ -52,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     if not found:
         return SUCCESS
-    report_problems(found)
-    return INVALID_INPUT
+    return report_problems(found)
 
 
 def _plain(reading: Reading) -> dict[str, object]:
@@ -85,6 +80,6 @@ COMMAND = Command(
 Doubtful are readings that are less certain, and pictures of another shape or look, than nearly all of the images that
 the model was validated on.""",
     add_options=add_options,
+    prepare=load_checkpoint_path,
     run=run,
-    problems=problems,
 )

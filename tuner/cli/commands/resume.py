@@ -1,11 +1,11 @@
-"""``resume``: finish whatever a study owes."""
+"""``resume``: train the pending trials of a study."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.existing_study import reopened_problems, work_on
+from tuner.cli.existing_study import prepare_training, train_pending
 from tuner.cli.options import (
     Command,
     add_device_option,
@@ -19,6 +19,7 @@ from tuner.cli.options import (
 
 if TYPE_CHECKING:
     from tuner.session.session import Session
+    from tuner.session.study_setup import ExistingStudy
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train interrupted trials from their last epoch, waiting presets and what is left of the search."""
+def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
+    """Resume interrupted trials after their last epoch, and train pending presets and search trials."""
     from studies import retry_failed_presets
     from tuner.session.run_options import StopConditions
 
@@ -47,17 +48,17 @@ def run(options: argparse.Namespace) -> int:
         if names:
             session.context.display.note(f"once more: {', '.join(names)}")
 
-    return work_on(options, retry, StopConditions(until_targets=options.until_targets))
+    return train_pending(options, existing, retry, StopConditions(until_targets=options.until_targets))
 
 
 COMMAND = Command(
     name="resume",
-    summary="finish whatever a study owes: interrupted trials, waiting presets, search trials",
+    summary="train the pending trials of a study: interrupted ones, presets, search trials",
     examples="""\
   khmer-tuner resume
   khmer-tuner resume --output-dir training_output --workers auto
   khmer-tuner resume --retry-failed""",
     add_options=add_options,
+    prepare=prepare_training,
     run=run,
-    problems=reopened_problems,
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, add_json_option, add_study_options, filled
+from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,17 +31,17 @@ _AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``show``."""
-    parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
+    parser.add_argument("trial", metavar="TRIAL", help="its number, or its name")
     add_json_option(parser)
     add_study_options(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print all that is known of a trial; it is only read."""
-    from studies import find_trial, load_study, study_space
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Print everything about a trial; it is only read."""
+    from studies import find_trial, study_space
     from tuner.training.history import read_metrics
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    study, folder = loaded
     record, row = find_trial(study, folder, options.trial)
     trial_dir = folder.trial_dir(record.experiment_name)
     epochs, log = read_metrics(trial_dir), _log_tail(trial_dir)
@@ -185,5 +186,6 @@ COMMAND = Command(
   khmer-tuner show baseline_optimized
   khmer-tuner show baseline_optimized --output-dir training_output --json""",
     add_options=add_options,
+    prepare=load,
     run=run,
 )

@@ -1,4 +1,4 @@
-"""``status``: how a study stands."""
+"""``status``: the trials of a study, and what is pending."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
+from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
     from studies import DiskUsage, StudyStatus
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the trials of the study and what it owes; it is only read."""
-    from studies import disk_usage, load_study
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Print the trials of the study, and what is pending; it is only read."""
+    from studies import disk_usage
     from tuner.display.look import look_at_study
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    study, folder = loaded
     status, disk = look_at_study(study, folder), disk_usage(folder)
     if options.json:
         print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
-    """Return the status as plain data; nobody knows when it is done if nobody works on it."""
+    """Return the status as plain data; without a running worker there is no estimate of the time."""
     from dataclasses import asdict
 
     from studies import remaining_time
@@ -68,7 +69,7 @@ def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
 
 
 def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
-    """Return what a study comes to, and what it still owes."""
+    """Return the lines below the table of trials."""
     from studies import remaining_time
     from tuner.display.study_lines import (
         ahead_line,
@@ -106,11 +107,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 COMMAND = Command(
     name="status",
-    summary="show the trials of a study, how long the rest takes and what it still owes",
+    summary="show the trials of a study, what is pending and how long it takes",
     examples="""\
   khmer-tuner status
   khmer-tuner status --all
   khmer-tuner status --output-dir training_output --json""",
     add_options=add_options,
+    prepare=load,
     run=run,
 )

@@ -1,4 +1,4 @@
-"""``stop``: ask all processes that work on a study to end after their epoch."""
+"""``stop``: request that all workers of a study stop after their current epoch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
+from tuner.cli.existing_study import LoadedStudy
 from tuner.cli.options import Command, add_json_option, add_study_options
 
 if TYPE_CHECKING:
@@ -27,13 +28,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Leave the request in the study, and say who will follow it."""
-    from studies import load_study_for_changes, request_stop
+def prepare(options: argparse.Namespace) -> LoadedStudy:
+    """Open the study for writing the request into it."""
+    from studies import load_study_for_changes
 
-    study, folder = load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
+    return load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
+
+
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Write the request into the study, and print the trials that will stop."""
+    from studies import request_stop
+
+    study, folder = loaded
     asked = _running(study, folder)
-    # Also if nothing is: a process may just be between two trials.
+    # Also if none is running: a worker may be between two trials.
     request_stop(study)
     options.is_asked = True
     if not options.json:
@@ -49,16 +57,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _running(study: optuna.Study, folder: OutputFolder) -> list[StatusRow]:
-    """Return the trials that somebody works on."""
+    """Return the running trials."""
     from studies import RowState, study_status
 
     return [row for row in study_status(study, folder).rows if row.state is RowState.RUNNING]
 
 
 def _wait(study: optuna.Study, folder: OutputFolder, asked: Sequence[StatusRow]) -> None:
-    """Wait until nobody works on what was asked to stop; what is begun afterwards is not meant."""
+    """Wait until the trials that were running have stopped; trials that start later are not waited for."""
     time.sleep(_POLL_S)
-    # A process that was between two trials has taken its next one by now, and leaves it at once.
+    # A worker that was between two trials has claimed its next one by now, and stops it at once.
     meant = {_attempt(row) for row in (*asked, *_running(study, folder))}
     while meant & {_attempt(row) for row in _running(study, folder)}:
         time.sleep(_POLL_S)
@@ -83,13 +91,14 @@ def _plain(row: StatusRow) -> dict[str, object]:
 
 COMMAND = Command(
     name="stop",
-    summary="ask whoever works on a study to stop after the current epoch; `resume` goes on",
+    summary="request that all workers of a study stop after the current epoch; `resume` continues",
     examples="""\
   khmer-tuner stop
   khmer-tuner stop --wait
 
-Runs with several workers, workers in other terminals and on other machines stop alike. Results are written then. What
-is begun afterwards is not stopped.""",
+Workers in other terminals and on other machines stop too, and results are written. What is started later is not
+stopped.""",
     add_options=add_options,
+    prepare=prepare,
     run=run,
 )

@@ -1,11 +1,16 @@
-"""``worker``: join a study and work off what it owes."""
+"""``worker``: join a study and train its pending trials."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from tuner.cli.existing_study import reopened_problems
+from tuner.cli.errors import SUCCESS
+from tuner.cli.existing_study import open_session, prepare_training
 from tuner.cli.options import Command, add_device_option, add_metadata_option, add_study_options
+
+if TYPE_CHECKING:
+    from tuner.session.study_setup import ExistingStudy
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="stay when nothing is left, and take what `enqueue`, `run` or `search` add from anywhere, until "
+        help="wait for trials that `enqueue`, `run` or `search` add on any machine, until "
         "SIGTERM, Ctrl-C or `khmer-tuner stop`",
     )
     add_metadata_option(parser)
@@ -21,22 +26,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train trials of the study until nothing is left that nobody works on, or until it is stopped."""
+def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
+    """Train pending trials of the study until none is left, or until it is stopped."""
     from tuner.cli.display_factory import display_of_run
-    from tuner.cli.errors import SUCCESS
-    from tuner.cli.existing_study import open_session
     from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.workers.loop import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, display), TrialFilter(), StopConditions(), stay=options.wait)
+        work(open_session(options, existing, display), TrialFilter(), StopConditions(), stay=options.wait)
     return SUCCESS
 
 
 COMMAND = Command(
     name="worker",
-    summary="join a study that others may be working on, and work off what it owes",
+    summary="join a study as a worker and train its pending trials",
     examples="""\
   khmer-tuner worker
   khmer-tuner worker --output-dir training_output --device cpu
@@ -46,6 +49,6 @@ Any number of them may run at once; each trial is trained by one. Results are wr
 or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
 machines.""",
     add_options=add_options,
+    prepare=prepare_training,
     run=run,
-    problems=reopened_problems,
 )
