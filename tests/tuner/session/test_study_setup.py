@@ -23,13 +23,13 @@ def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
 
 
 def test_a_space_is_checked_against_the_models_of_the_configuration(tiny_models: Path, write_space: WriteSpace) -> None:
-    config = TrainingConfig(model_config_path=str(tiny_models))
-    assert load_space(None, config) is None
-    space = load_space(str(write_space()), config)
+    experiments = {"one": TrainingConfig(model_config_path=str(tiny_models))}
+    assert load_space(None, experiments) is None
+    space = load_space(str(write_space()), experiments)
     assert isinstance(space, SearchSpace)
     assert space.base == {"num_epochs": 2}
     with pytest.raises(ConfigurationError, match=r"'huge'; a defined model is expected"):
-        load_space(str(write_space(model_name=["tiny", "huge"])), config)
+        load_space(str(write_space(model_name=["tiny", "huge"])), experiments)
 
 
 def test_a_study_is_joined_under_the_terms_of_a_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
