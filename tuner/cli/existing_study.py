@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS, collector
+from tuner.cli.options import search_request
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +52,6 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         ConfigurationError: Something cannot be used; all problems are reported together.
     """
     from studies import check_search
-    from tuner.cli.options import search_request
     from tuner.session.output_paths import check_results_path
     from tuner.session.study_setup import ExistingStudy
 
@@ -92,13 +92,13 @@ def train_pending(
         results = run_study(
             session, TrialFilter(), stop_conditions, workers=options.workers, results_file=options.results_file
         )
-        code = _exit_code(session, stop_conditions)
+        code = exit_code(session, stop_conditions)
     if options.json:
-        print(json.dumps(results, ensure_ascii=False, indent=2))
+        print_json(results)
     return code
 
 
-def _exit_code(session: Session, stop_conditions: StopConditions) -> int:
+def exit_code(session: Session, stop_conditions: StopConditions) -> int:
     """Return 1 if a preset of the study failed or no trial succeeded, unless it was stopped before, else 0."""
     from studies import TrialKind, TrialPhase, ended_records
     from tuner.session.trial_selection import is_interrupted

@@ -69,8 +69,8 @@ def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser
     for command in commands:
         sub = subparsers.add_parser(
             command.name,
-            help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            help=f"{command.description[0].lower()}{command.description[1:-1]}",
+            description=command.description,
             epilog=f"examples:\n{command.examples}",
             formatter_class=raw,
             allow_abbrev=False,

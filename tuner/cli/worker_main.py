@@ -13,7 +13,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -54,14 +53,12 @@ def _work(orders: WorkerOrders) -> None:
     from tuner.cli.display_factory import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
-    from tuner.session.run_options import StopConditions
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
     from tuner.workers.loop import work_here
 
     torch.set_num_threads(orders.threads)
     display = EventWriter(sys.stdout)
-    deadline = None if orders.seconds is None else time.monotonic() + orders.seconds
     with logged_as_notes(display, debug=False):
         existing = ExistingStudy.load(orders.output_dir, storage=orders.storage)
         session = Session.reopen(
@@ -72,7 +69,7 @@ def _work(orders: WorkerOrders) -> None:
             experiments=orders.experiments,
         )
         session = replace(session, context=replace(session.context, display=display))
-        work_here(session, orders.trial_filter, StopConditions(deadline, orders.until_targets))
+        work_here(session, orders.trial_filter, orders.stop_conditions)
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:

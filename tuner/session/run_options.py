@@ -20,7 +20,6 @@ from studies import (
     default_storage_url,
 )
 from tuner.session.output_paths import check_results_path
-from tuner.training.device import setup_training_environment
 
 WorkerCount = int | Literal["auto"]
 
@@ -140,4 +139,6 @@ def check_device(device: str | None) -> None:
     Raises:
         ConfigurationError: PyTorch cannot use it on this machine.
     """
+    from tuner.training.device import setup_training_environment  # `enqueue` needs no PyTorch
+
     setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))

@@ -1,4 +1,4 @@
-"""What a command and its worker processes send each other: one JSON line a message."""
+"""What a command and its worker processes send each other: a line of JSON for each message."""
 
 from __future__ import annotations
 
@@ -9,48 +9,41 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from search_spaces import TrainingConfig
-from tuner.session.run_options import TrialFilter
+from tuner.session.run_options import StopConditions, TrialFilter
 
 Message = TypeVar("Message")
 
 
 @dataclass(frozen=True)
 class WorkerOrders:
-    """Train a study's pending trials.
+    """Train pending trials of a study.
 
     Attributes:
         output_dir: The study's output folder.
         storage: Its storage URL.
+        stop_token: The latest request to stop before the command started: a worker that starts late obeys a later one.
         device: Where all trials train; None for the device of each configuration.
         metadata: The dataset's metadata file.
         experiments: Experiments whose work-related settings are newer than those of the study.
         trial_filter: Which trials.
-        seconds: Time until the running trial stops after its epoch; None for never.
-        until_targets: Whether no further trial is started once one has met the study's targets.
-        stop_token: The latest request to stop before the command started: a worker that starts late obeys a later one.
+        stop_conditions: What ends the work early; all processes of a machine have the same clock.
         threads: PyTorch's threads.
     """
 
     output_dir: str
     storage: str
+    stop_token: str
     device: str | None
     metadata: str
     experiments: Mapping[str, TrainingConfig]
     trial_filter: TrialFilter
-    seconds: float | None
-    until_targets: bool
-    stop_token: str
+    stop_conditions: StopConditions
     threads: int
 
 
 @dataclass(frozen=True)
 class ProbeOrders:
-    """Take training steps to measure the throughput; answered by `ProbeReady`.
-
-    Attributes:
-        config: What is trained.
-        threads: PyTorch's threads.
-    """
+    """Take training steps of a configuration, to measure the throughput; answered by `ProbeReady`."""
 
     config: TrainingConfig
     threads: int
@@ -58,24 +51,14 @@ class ProbeOrders:
 
 @dataclass(frozen=True)
 class ProbeReady:
-    """The first steps are done.
-
-    Attributes:
-        seconds_per_step: How long a step takes.
-    """
+    """The answer to `ProbeOrders` after the first steps."""
 
     seconds_per_step: float
 
 
 @dataclass(frozen=True)
 class ProbeWindow:
-    """Measure for a while; answered by `ProbeRate`. The process then trains on until the next line arrives.
-
-    Attributes:
-        threads: PyTorch's threads.
-        start: On `time.monotonic`'s clock, which all processes of a machine share.
-        end: On the same clock.
-    """
+    """Measure from `start` to `end` on the clock of `time.monotonic`, then train on until the next line arrives."""
 
     threads: int
     start: float
@@ -84,13 +67,7 @@ class ProbeWindow:
 
 @dataclass(frozen=True)
 class ProbeRate:
-    """What was measured.
-
-    Attributes:
-        images_per_s: Images trained a second.
-        device_bytes: GPU memory in use by this process; 0 on the CPU.
-        device_free_bytes: GPU memory that is free; 0 on the CPU.
-    """
+    """The answer to `ProbeWindow`: images a second, and the GPU memory that is used and free (0 on the CPU)."""
 
     images_per_s: float
     device_bytes: int
@@ -112,7 +89,7 @@ def from_line(kind: type[Message], line: str | bytes) -> Message:
 
 
 def read_orders(line: bytes) -> WorkerOrders | ProbeOrders:
-    """Return the orders of a worker process's first line.
+    """Return the orders of a worker process, which are its first line.
 
     Raises:
         pydantic.ValidationError: They are no orders.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import time
 
 import torch
 
@@ -175,16 +174,15 @@ class _Supervisor:
         return error
 
     def _orders(self, threads: int) -> WorkerOrders:
-        context, deadline = self._session.context, self._stop_conditions.deadline
+        context = self._session.context
         return WorkerOrders(
             output_dir=str(context.folder.path),
             storage=self._session.storage_url,
+            stop_token=self._session.stop_token,
             device=context.device,
             metadata=str(context.cache.metadata_path),
             experiments=context.experiments,
             trial_filter=self._trial_filter,
-            seconds=None if deadline is None else max(0.0, deadline - time.monotonic()),
-            until_targets=self._stop_conditions.until_targets,
-            stop_token=self._session.stop_token,
+            stop_conditions=self._stop_conditions,
             threads=threads,
         )

@@ -4,25 +4,24 @@ import pydantic
 import pytest
 
 from search_spaces import TrainingConfig
-from tuner.session.run_options import TrialFilter
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.workers.orders import ProbeOrders, ProbeRate, ProbeWindow, WorkerOrders, from_line, read_orders, to_line
 
 CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, optimizer_betas=[0.8, 0.99])
 
 
 @pytest.mark.parametrize("trial_filter", [TrialFilter(), TrialFilter(frozenset({"ខ្មែរ", "two"}), search=False)])
-@pytest.mark.parametrize(("device", "seconds"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
-def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str | None, seconds: float | None) -> None:
+@pytest.mark.parametrize(("device", "deadline"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
+def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
     orders = WorkerOrders(
         output_dir="out",
         storage="sqlite:///out/study.db",
+        stop_token="token",
         device=device,
         metadata="data/metadata.yaml",
         experiments={"ខ្មែរ": CONFIG},
         trial_filter=trial_filter,
-        seconds=seconds,
-        until_targets=True,
-        stop_token="token",
+        stop_conditions=StopConditions(deadline, until_targets=True),
         threads=2,
     )
     line = to_line(orders)

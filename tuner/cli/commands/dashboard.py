@@ -1,4 +1,12 @@
-"""``dashboard``: the study in a browser."""
+"""Show a study in a browser, also while it runs.
+
+  khmer-tuner dashboard
+  khmer-tuner dashboard --port 0
+  khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
+
+It only shows: what else optuna-dashboard offers, such as deleting, is refused.
+From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_study_options, filled, whole_number
+from tuner.cli.options import Command, add_flag, add_option, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
     from studies.dashboard import Address
@@ -17,24 +25,13 @@ _LARGEST_PORT = 65535
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dashboard``."""
-    parser.add_argument(
-        "--port",
-        metavar="N",
-        type=whole_number(0, _LARGEST_PORT),
-        default=8080,
-        help="where it listens; 0 takes any that is free (default: %(default)s)",
+    add_option(
+        parser, "--port", "N", whole_number(0, _LARGEST_PORT), "the port; 0 takes any that is free", default=8080
     )
-    parser.add_argument(
-        "--host",
-        metavar="H",
-        type=filled,
-        default="127.0.0.1",
-        help="the address of this machine that it listens on (default: %(default)s, which only this machine reaches)",
-    )
-    parser.add_argument(
-        "--public",
-        action="store_true",
-        help="allow a --host that other machines reach: without a password, whoever reaches it sees the study",
+    host = "the address of this machine that it listens on (default: %(default)s, which only this machine reaches)"
+    add_option(parser, "--host", "H", filled, host, default="127.0.0.1")
+    add_flag(
+        parser, "--public", "allow a --host that other machines reach: there is no password, so they all see the study"
     )
     add_study_options(parser)
 
@@ -88,17 +85,4 @@ def _address(options: argparse.Namespace) -> Address:
     return address
 
 
-COMMAND = Command(
-    name="dashboard",
-    summary="show a study in a browser, also while it runs",
-    examples="""\
-  khmer-tuner dashboard
-  khmer-tuner dashboard --port 0
-  khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
-
-It only shows: what else optuna-dashboard offers, such as deleting, is refused.
-From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

@@ -1,49 +1,38 @@
-"""``data``: draw a dataset."""
+"""Draw a dataset of Khmer digits.
+
+  khmer-tuner data
+  khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
+
+`--fonts system` draws with the Khmer fonts that are installed on this machine, if there are any.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tuner.cli.errors import SUCCESS, tell
-from tuner.cli.options import LARGEST_SEED, Command, filled, one_of, whole_number
+from tuner.cli.options import LARGEST_SEED, Command, add_option, filled, one_of, whole_number
 
 _MOST_SAMPLES = 10_000_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``data``."""
-    parser.add_argument(
-        "--samples",
-        metavar="N",
-        type=whole_number(10, _MOST_SAMPLES),
-        default=5000,
-        help="images for training and, one in five, for validation (default: %(default)s)",
+    samples = "images for training and, one in five, for validation"
+    add_option(parser, "--samples", "N", whole_number(10, _MOST_SAMPLES), samples, default=5000)
+    test_samples = "images of the split that no training uses"
+    add_option(parser, "--test-samples", "N", whole_number(1, _MOST_SAMPLES), test_samples, default=1000)
+    add_option(parser, "--out", "DIR", filled, "folder to create", default="generated_data")
+    add_option(
+        parser, "--seed", "S", whole_number(0, LARGEST_SEED), "the same seed generates the same images", default=0
     )
-    parser.add_argument(
-        "--test-samples",
-        metavar="N",
-        type=whole_number(1, _MOST_SAMPLES),
-        default=1000,
-        help="images of the split that no training looks at (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", type=filled, default="generated_data", help="folder to make (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed",
-        metavar="S",
-        type=whole_number(0, LARGEST_SEED),
-        default=0,
-        help="the same seed draws the same images (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--fonts",
-        metavar="F",
-        type=one_of("pinned", "system"),
-        default="pinned",
-        help="pinned: the font of this package; system: also all installed Khmer fonts (default: %(default)s)",
-    )
-    parser.add_argument("--fonts-dir", metavar="DIR", type=filled, help="a folder whose fonts are added")
+    fonts = "pinned: the font of this package; system: also all installed Khmer fonts"
+    add_option(parser, "--fonts", "F", one_of("pinned", "system"), fonts, default="pinned")
+    add_option(parser, "--fonts-dir", "DIR", filled, "a folder whose fonts are added")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Prepare nothing: the generator checks its own input before it creates anything."""
 
 
 def run(options: argparse.Namespace, prepared: None) -> int:
@@ -74,15 +63,4 @@ def run(options: argparse.Namespace, prepared: None) -> int:
     return SUCCESS
 
 
-COMMAND = Command(
-    name="data",
-    summary="draw a dataset of Khmer digits",
-    examples="""\
-  khmer-tuner data
-  khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
-
-`--fonts system` draws with the Khmer fonts that are installed on this machine, if there are any.""",
-    add_options=add_options,
-    prepare=lambda options: None,  # the generator checks its own input before it creates anything
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

@@ -1,24 +1,31 @@
-"""``enqueue``: add trials to a study, for its workers."""
+"""Add trials to a study, also while workers train.
+
+  khmer-tuner enqueue --trials 2
+  khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
+
+Nothing is trained here, and existing trials stay as they are. A `run` trains search trials only with --trials.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import (
-    LARGEST_SEED,
     MOST_TRIALS,
     Command,
+    add_experiments_options,
     add_json_option,
+    add_option,
     add_search_options,
     add_study_options,
     filled,
     search_request,
     whole_number,
 )
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     import optuna
@@ -33,25 +40,9 @@ _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``enqueue``."""
-    parser.add_argument(
-        "--trials",
-        metavar="N",
-        type=whole_number(1, MOST_TRIALS),
-        help="number of search trials to add to the study",
-    )
-    parser.add_argument(
-        "--config", metavar="P", type=filled, help="experiments, looked up here, then in the installed package"
-    )
-    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
-    parser.add_argument(
-        "--seed",
-        metavar="S",
-        type=whole_number(0, LARGEST_SEED),
-        help="seed of the experiments, as `run` had it (default: as the configuration says)",
-    )
-    parser.add_argument(
-        "--space", metavar="P", type=filled, help="add nothing unless the study varies what this search space says"
-    )
+    add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), "number of search trials to add to the study")
+    add_experiments_options(parser)
+    add_option(parser, "--space", "P", filled, "add nothing unless the study varies what this search space says")
     add_json_option(parser)
     add_search_options(parser)
     add_study_options(parser)
@@ -86,7 +77,7 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
     addition = enqueue(request, study, folder, url)
     status = study_status(study, folder)
     if options.json:
-        print(json.dumps(_as_dict(addition, options.trials or 0, status.pending), ensure_ascii=False, indent=2))
+        print_json(_as_dict(addition, options.trials or 0, status.pending))
     else:
         for line in _lines(addition, options.trials or 0, status):
             print(line)
@@ -161,15 +152,4 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-COMMAND = Command(
-    name="enqueue",
-    summary="add trials to a study, also while workers train",
-    examples="""\
-  khmer-tuner enqueue --trials 2
-  khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
-
-Nothing is trained here, and existing trials stay as they are. A `run` trains search trials only with --trials.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

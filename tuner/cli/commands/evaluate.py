@@ -1,10 +1,16 @@
-"""``evaluate``: score a checkpoint on a dataset."""
+"""Score a checkpoint on any dataset.
+
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
+
+Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
+are read right, precision the share of its readings that are right.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +22,11 @@ from tuner.cli.options import (
     add_checkpoint_option,
     add_device_option,
     add_json_option,
+    add_option,
     add_study_options,
     filled,
 )
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,8 +38,8 @@ _MISTAKES_SHOWN = 4
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``evaluate``."""
-    parser.add_argument("--metadata", metavar="P", type=filled, required=True, help="the dataset's metadata.yaml")
-    parser.add_argument("--split", metavar="S", type=filled, default="test", help="which split (default: %(default)s)")
+    add_option(parser, "--metadata", "P", filled, "the dataset's metadata.yaml", required=True)
+    add_option(parser, "--split", "S", filled, "which split", default="test")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
     add_json_option(parser)
@@ -58,7 +66,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
 
     evaluation = evaluate_split(load_reader(checkpoint, device=options.device), options.metadata, options.split)
     if options.json:
-        print(json.dumps(_plain(checkpoint, options, evaluation), ensure_ascii=False, indent=2))
+        print_json(_plain(checkpoint, options, evaluation))
     else:
         _print(checkpoint, options, evaluation)
     return SUCCESS
@@ -74,23 +82,16 @@ def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation
 
 
 def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
-    from tuner.display.terminal import console_on, plain_table, shown_path
+    from tuner.display.terminal import plain_table, shown_path
 
-    console = console_on(sys.stdout)
-    console.print(f"checkpoint: {shown_path(checkpoint)}", soft_wrap=True)
-    console.print(f"dataset: {options.metadata}, split {options.split}", soft_wrap=True)
-    console.print()
+    heads = [f"checkpoint: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]
     table = plain_table("", "images", "char", "seq", right=(1, 2, 3))
     table.add_row(*_cells("all", evaluation))
     lengths = {f"{length} digit{'s' * (length > 1)}": part for length, part in evaluation.by_length.items()}
     fonts = {name or "(no font given)": part for name, part in evaluation.by_font.items()}
     for name, part in (lengths | fonts).items():
         table.add_row(*_cells(name, part))
-    console.print(table)
-    console.print()
-    console.print(_digits_table(evaluation))
-    console.print()
-    console.print(f"loss: {evaluation.loss:.4f}")
+    print_lines([*heads, "", table, "", _digits_table(evaluation), "", f"loss: {evaluation.loss:.4f}"])
 
 
 def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
@@ -121,17 +122,4 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-COMMAND = Command(
-    name="evaluate",
-    summary="score a checkpoint on any dataset",
-    examples="""\
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
-
-Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
-are read right, precision the share of its readings that are right.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

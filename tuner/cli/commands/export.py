@@ -1,4 +1,13 @@
-"""``export``: a study at any time, also while it runs, for programs and spreadsheets."""
+"""Write the results of a study, also while it runs.
+
+  khmer-tuner export --results-file results.json
+  khmer-tuner export --format csv
+  khmer-tuner export --format epochs-csv --results-file epochs.csv
+  khmer-tuner export --format csv --results-file -
+
+CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
+taken for a formula begins with an apostrophe.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_study_options, filled, one_of
+from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
 
 if TYPE_CHECKING:
     import optuna
@@ -25,21 +34,13 @@ _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``export``."""
-    parser.add_argument(
-        "--results-file",
-        metavar="P",
-        type=filled,
-        help="write it there, `-` for standard output (default: standard output for json, else "
-        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)",
+    results_file = (
+        "write it there, `-` for standard output (default: standard output for json, else "
+        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
     )
-    parser.add_argument(
-        "--format",
-        metavar="F",
-        type=one_of(*_DEFAULT_NAMES),
-        default="json",
-        help="json: the documented results of ended trials; csv: a row for each trial; "
-        "epochs-csv: a row for each epoch (default: %(default)s)",
-    )
+    add_option(parser, "--results-file", "P", filled, results_file)
+    form = "json: the documented results of ended trials; csv: a row for each trial; epochs-csv: a row for each epoch"
+    add_option(parser, "--format", "F", one_of(*_DEFAULT_NAMES), form, default="json")
     add_study_options(parser)
 
 
@@ -96,18 +97,4 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
     return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"
 
 
-COMMAND = Command(
-    name="export",
-    summary="write the results of a study, also while it runs",
-    examples="""\
-  khmer-tuner export --results-file results.json
-  khmer-tuner export --format csv
-  khmer-tuner export --format epochs-csv --results-file epochs.csv
-  khmer-tuner export --format csv --results-file -
-
-CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
-taken for a formula begins with an apostrophe.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

@@ -1,9 +1,16 @@
-"""``predict``: read images with a trained model."""
+"""Read images with the best model of a study, or with a given one.
+
+  khmer-tuner predict generated_data/test/test_000000.png
+  khmer-tuner predict --json generated_data/test
+  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
+
+Doubtful are readings that are less certain, and pictures of another shape or look, than nearly all of the images that
+the model was validated on.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +25,7 @@ from tuner.cli.options import (
     add_study_options,
     filled,
 )
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
@@ -42,7 +50,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
         tell("this checkpoint does not say what it was validated on: nothing can be marked as doubtful")
     readings = reader.read_files(options.images)
     if options.json:
-        print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
+        print_json([_plain(reading) for reading in readings])
     else:
         _print([reading for reading in readings if not reading.problem])
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
@@ -69,17 +77,4 @@ def _print(readings: Sequence[Reading]) -> None:
             print(f"{'':23}doubtful: {'; '.join(reading.doubts)}")
 
 
-COMMAND = Command(
-    name="predict",
-    summary="read images with the best model of a study, or with a given one",
-    examples="""\
-  khmer-tuner predict generated_data/test/test_000000.png
-  khmer-tuner predict --json generated_data/test
-  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
-
-Doubtful are readings that are less certain, and pictures of another shape or look, than nearly all of the images that
-the model was validated on.""",
-    add_options=add_options,
-    prepare=load_checkpoint_path,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, load_checkpoint_path, run)

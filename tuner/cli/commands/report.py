@@ -1,4 +1,8 @@
-"""``report``: a study as one HTML page that opens anywhere, also while the study runs."""
+"""Write a study as one HTML page with plots, tables and its winner.
+
+khmer-tuner report
+khmer-tuner report --output-dir training_output --out study_report.html
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_study_options, filled
+from tuner.cli.options import Command, add_option, add_study_options, filled
 
 # A report may overwrite an older report, and no other file.
 _OWN_MARK = b'<meta name="generator" content="khmer-ocr-tuner report">'
@@ -19,13 +23,7 @@ _MARK_WITHIN_BYTES = 1024
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``report``."""
-    parser.add_argument(
-        "--out",
-        metavar="P",
-        type=filled,
-        default="report.html",
-        help="write it there, over an older report (default: %(default)s)",
-    )
+    add_option(parser, "--out", "P", filled, "write it there, over an older report", default="report.html")
     add_study_options(parser)
 
 
@@ -79,13 +77,4 @@ def _is_report(path: Path) -> bool:
     return not beginning or _OWN_MARK in beginning
 
 
-COMMAND = Command(
-    name="report",
-    summary="write a study as one HTML page with plots, tables and its winner",
-    examples="""\
-  khmer-tuner report
-  khmer-tuner report --output-dir training_output --out study_report.html""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

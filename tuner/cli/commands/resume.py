@@ -1,4 +1,9 @@
-"""``resume``: train the pending trials of a study."""
+"""Train the pending trials of a study: interrupted ones, presets, search trials.
+
+khmer-tuner resume
+khmer-tuner resume --output-dir training_output --workers auto
+khmer-tuner resume --retry-failed
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tuner.cli.existing_study import prepare_training, train_pending
-from tuner.cli.options import (
-    Command,
-    add_device_option,
-    add_json_option,
-    add_metadata_option,
-    add_results_option,
-    add_study_options,
-    add_until_targets_option,
-    add_workers_option,
-)
+from tuner.cli.options import Command, add_flag, add_metadata_option, add_study_options, add_training_options
 
 if TYPE_CHECKING:
     from tuner.session.session import Session
@@ -24,17 +20,9 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``resume``."""
-    parser.add_argument(
-        "--retry-failed",
-        action="store_true",
-        help="train presets that failed once more; the new trial takes the place of the failed one",
-    )
-    add_until_targets_option(parser)
-    add_results_option(parser)
-    add_workers_option(parser)
+    add_flag(parser, "--retry-failed", "train failed presets again; the new trial replaces the failed one")
+    add_training_options(parser)
     add_metadata_option(parser)
-    add_device_option(parser)
-    add_json_option(parser)
     add_study_options(parser)
 
 
@@ -51,14 +39,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return train_pending(options, existing, retry, StopConditions(until_targets=options.until_targets))
 
 
-COMMAND = Command(
-    name="resume",
-    summary="train the pending trials of a study: interrupted ones, presets, search trials",
-    examples="""\
-  khmer-tuner resume
-  khmer-tuner resume --output-dir training_output --workers auto
-  khmer-tuner resume --retry-failed""",
-    add_options=add_options,
-    prepare=prepare_training,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)

@@ -1,9 +1,17 @@
-"""``run``: train the experiments of a configuration file."""
+"""Train the experiments of a configuration file, each exactly once in a study, then search on.
+
+  khmer-tuner run
+  khmer-tuner run --trials 2 --workers 2
+  khmer-tuner run --experiments conservative_small baseline_optimized
+  khmer-tuner run --config config/phase3_simple_configs.yaml --output-dir second_output
+  khmer-tuner run --dry-run
+
+The same command continues after an interruption; finished trials are not trained again.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,68 +19,40 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.errors import FAILED, SUCCESS, collector
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import (
-    LARGEST_SEED,
     MOST_TRIALS,
     Command,
-    add_device_option,
-    add_json_option,
-    add_results_option,
+    add_experiments_options,
+    add_flag,
+    add_option,
     add_search_options,
     add_study_options,
-    add_until_targets_option,
-    add_workers_option,
+    add_training_options,
     filled,
     search_request,
     whole_number,
 )
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
-_DEFAULT_CONFIG = "config/phase3_simple_configs.yaml"
-_DEFAULT_STUDY = "khmer-ocr"
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run``."""
-    parser.add_argument(
-        "--config",
-        metavar="P",
-        type=filled,
-        default=_DEFAULT_CONFIG,
-        help="the experiments, looked up here, then in the installed package (default: %(default)s)",
+    add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
+    trials = "number of search trials in the study, besides the experiments"
+    add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
+    space = (
+        "what the search may vary, fixed when the study starts (default: the study's, else the packaged "
+        "config/search_space.yaml)"
     )
-    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
-    parser.add_argument(
-        "--trials",
-        metavar="N",
-        type=whole_number(0, MOST_TRIALS),
-        default=0,
-        help="number of search trials in the study, besides the experiments (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--space",
-        metavar="P",
-        type=filled,
-        help="what the search may vary, fixed when the study begins (default: the study's, else the packaged "
-        "config/search_space.yaml)",
-    )
-    add_until_targets_option(parser)
-    add_results_option(parser)
-    add_workers_option(parser)
-    add_device_option(parser)
-    parser.add_argument(
-        "--seed",
-        metavar="S",
-        type=whole_number(0, LARGEST_SEED),
-        help="seed of all experiments (default: as the configuration says)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything and show the plan; create nothing")
-    add_json_option(parser)
+    add_option(parser, "--space", "P", filled, space)
+    add_training_options(parser)
+    add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
     add_search_options(parser)
-    add_study_options(parser, study_default=_DEFAULT_STUDY)
+    add_study_options(parser, study_default="khmer-ocr")
 
 
 def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
@@ -115,7 +95,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
         session = Session.open(request, display)
         results = run_request(session, request)
     if options.json:
-        print(json.dumps(results, ensure_ascii=False, indent=2))
+        print_json(results)
     return _exit_code(results, request.experiments, stopped=session.stop_requested)
 
 
@@ -197,18 +177,4 @@ def _states(experiments: Mapping[str, TrainingConfig], study: LoadedStudy | None
     }
 
 
-COMMAND = Command(
-    name="run",
-    summary="train the experiments of a configuration file, each exactly once in a study, then search on",
-    examples="""\
-  khmer-tuner run
-  khmer-tuner run --trials 2 --workers 2
-  khmer-tuner run --experiments conservative_small baseline_optimized
-  khmer-tuner run --config config/phase3_simple_configs.yaml --output-dir second_output
-  khmer-tuner run --dry-run
-
-The same command continues after an interruption; finished trials are not trained again.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

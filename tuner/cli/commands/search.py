@@ -1,4 +1,10 @@
-"""``search``: continue the open search of a study."""
+"""Add trials to the open search of a study and train them.
+
+  khmer-tuner search --trials 1
+  khmer-tuner search --trials 2 --workers 2 --timeout 3600
+
+It trains the pending trials of the study first, presets included.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +16,11 @@ from tuner.cli.existing_study import prepare_training, train_pending
 from tuner.cli.options import (
     MOST_TRIALS,
     Command,
-    add_device_option,
-    add_json_option,
     add_metadata_option,
-    add_results_option,
+    add_option,
     add_search_options,
     add_study_options,
-    add_until_targets_option,
-    add_workers_option,
+    add_training_options,
     search_request,
     seconds,
     whole_number,
@@ -29,25 +32,12 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``search``."""
-    parser.add_argument(
-        "--trials",
-        metavar="N",
-        type=whole_number(1, MOST_TRIALS),
-        required=True,
-        help="number of search trials to add to the study",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=seconds,
-        help="stop after this many seconds, at the end of the current epoch; the trials can be resumed",
-    )
-    add_until_targets_option(parser)
-    add_results_option(parser)
-    add_workers_option(parser)
+    trials = "number of search trials to add to the study"
+    add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
+    timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
+    add_option(parser, "--timeout", "S", seconds, timeout)
+    add_training_options(parser)
     add_metadata_option(parser)
-    add_device_option(parser)
-    add_json_option(parser)
     add_search_options(parser)
     add_study_options(parser)
 
@@ -62,15 +52,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return train_pending(options, existing, lambda session: session.search(request), stop_conditions)
 
 
-COMMAND = Command(
-    name="search",
-    summary="add trials to the open search of a study and train them",
-    examples="""\
-  khmer-tuner search --trials 1
-  khmer-tuner search --trials 2 --workers 2 --timeout 3600
-
-It trains the pending trials of the study first, presets included.""",
-    add_options=add_options,
-    prepare=prepare_training,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)

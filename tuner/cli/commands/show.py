@@ -1,9 +1,13 @@
-"""``show``: one trial, with its settings, its curve, who worked on it and the end of its log."""
+"""Show one trial: settings, curve, who worked on it, end of its log.
+
+khmer-tuner show 0
+khmer-tuner show baseline_optimized
+khmer-tuner show baseline_optimized --output-dir training_output --json
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -13,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_json_option, add_study_options
+from tuner.cli.options import Command, add_json_option, add_study_options, filled
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +36,7 @@ _AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``show``."""
-    parser.add_argument("trial", metavar="TRIAL", help="its number, or its name")
+    parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
     add_json_option(parser)
     add_study_options(parser)
 
@@ -46,7 +51,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     trial_dir = folder.trial_dir(record.experiment_name)
     epochs, log = read_metrics(trial_dir), _log_tail(trial_dir)
     if options.json:
-        print(json.dumps(_as_dict(record, row, epochs, log, trial_dir), ensure_ascii=False, indent=2))
+        print_json(_as_dict(record, row, epochs, log, trial_dir))
     else:
         drawn = study_space(study).active(record.training_config)
         _print(record, row, _settings(record, [parameter.name for parameter in drawn]), epochs, log, trial_dir)
@@ -178,14 +183,4 @@ def _attempts(attempts: Sequence[Attempt]) -> Table:
     return table
 
 
-COMMAND = Command(
-    name="show",
-    summary="show one trial: settings, curve, who worked on it, end of its log",
-    examples="""\
-  khmer-tuner show 0
-  khmer-tuner show baseline_optimized
-  khmer-tuner show baseline_optimized --output-dir training_output --json""",
-    add_options=add_options,
-    prepare=load,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, load, run)

@@ -1,15 +1,20 @@
-"""``status``: the trials of a study, and what is pending."""
+"""Show the trials of a study, what is pending and how long it takes.
+
+khmer-tuner status
+khmer-tuner status --all
+khmer-tuner status --output-dir training_output --json
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_json_option, add_study_options
+from tuner.cli.options import Command, add_flag, add_json_option, add_study_options
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from studies import DiskUsage, StudyStatus
@@ -23,7 +28,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     study, folder = loaded
     status, disk = look_at_study(study, folder), disk_usage(folder)
     if options.json:
-        print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
+        print_json(_as_dict(status, disk))
     else:
         _print(status, disk, show_all=options.all)
     return SUCCESS
@@ -100,19 +105,9 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``status``."""
-    parser.add_argument("--all", action="store_true", help="show every trial, however many there are")
+    add_flag(parser, "--all", "show every trial, however many there are")
     add_json_option(parser)
     add_study_options(parser)
 
 
-COMMAND = Command(
-    name="status",
-    summary="show the trials of a study, what is pending and how long it takes",
-    examples="""\
-  khmer-tuner status
-  khmer-tuner status --all
-  khmer-tuner status --output-dir training_output --json""",
-    add_options=add_options,
-    prepare=load,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, load, run)

@@ -1,16 +1,23 @@
-"""``stop``: request that all workers of a study stop after their current epoch."""
+"""Request that all workers of a study stop after the current epoch; `resume` continues.
+
+  khmer-tuner stop
+  khmer-tuner stop --wait
+
+Workers in other terminals and on other machines stop too, and results are written. What is started later is not
+stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy
-from tuner.cli.options import Command, add_json_option, add_study_options
+from tuner.cli.options import Command, add_flag, add_json_option, add_study_options
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     import optuna
@@ -22,7 +29,7 @@ _POLL_S = 0.5
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``stop``."""
-    parser.add_argument("--wait", action="store_true", help="return when the trials that were running have stopped")
+    add_flag(parser, "--wait", "return when the trials that were running have stopped")
     parser.set_defaults(is_asked=False)
     add_json_option(parser)
     add_study_options(parser)
@@ -50,7 +57,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
         _wait(study, folder, asked)
     if options.json:
         told = {"asked": [_plain(row) for row in asked], "stopped": options.wait}
-        print(json.dumps(told, ensure_ascii=False, indent=2))
+        print_json(told)
     elif options.wait and asked:
         print("stopped; `khmer-tuner resume` goes on")
     return SUCCESS
@@ -89,16 +96,4 @@ def _plain(row: StatusRow) -> dict[str, object]:
     return {"number": row.number, "name": row.name, "epochs": row.epochs, "worker_pid": row.worker_pid}
 
 
-COMMAND = Command(
-    name="stop",
-    summary="request that all workers of a study stop after the current epoch; `resume` continues",
-    examples="""\
-  khmer-tuner stop
-  khmer-tuner stop --wait
-
-Workers in other terminals and on other machines stop too, and results are written. What is started later is not
-stopped.""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

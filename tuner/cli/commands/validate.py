@@ -1,40 +1,38 @@
-"""``validate``: check an experiments file and the dataset it names, or a search space, without training."""
+"""Check an experiments file and its dataset, or a search space, and print it.
+
+khmer-tuner validate config/phase3_simple_configs.yaml
+khmer-tuner validate config/search_space.yaml
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, filled
+from tuner.cli.options import Command, add_option, filled
+from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, Parameter, SearchSpace, YamlDocument
-
-_MODEL_CONFIG = "config/model_config.yaml"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``validate``."""
     parser.add_argument("config", metavar="FILE", help="an experiments file or a search space")
-    parser.add_argument(
-        "--model-config",
-        metavar="P",
-        type=filled,
-        help=f"the models that a search space may name (default: {_MODEL_CONFIG})",
-    )
+    models = "the models that a search space may name (default: config/model_config.yaml)"
+    add_option(parser, "--model-config", "P", filled, models)
 
 
 def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, list[str]]:
     """Read and check an experiments file, or a search space and the description of its files."""
-    from search_spaces import load_model_definitions, load_yaml, parse_search_space, resolve_config_path
+    from search_spaces import TrainingConfig, load_model_definitions, load_yaml, parse_search_space, resolve_config_path
 
     document = load_yaml(resolve_config_path(options.config))
     if not _is_space(document, options.model_config):
         return _parse_experiments(document, options.model_config)
-    models = resolve_config_path(options.model_config or _MODEL_CONFIG)
+    models = resolve_config_path(options.model_config or TrainingConfig.model_config_path)
     definitions = load_model_definitions(models)
     space = parse_search_space(document.data, document, definitions)
     return space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"]
@@ -84,21 +82,14 @@ def _print_experiments(file: ExperimentFile) -> None:
 
 def _print_space(space: SearchSpace, heads: list[str]) -> None:
     from search_spaces.diagnostics.diff import as_written
-    from tuner.display.terminal import console_on, plain_table
+    from tuner.display.terminal import plain_table
 
     table = plain_table("setting", "values", "counts when")
     for parameter in space:
         table.add_row(parameter.name, str(parameter.domain), _condition_text(parameter))
     base = ", ".join(f"{name} {as_written(value)}" for name, value in space.base.items())
-    console = console_on(sys.stdout)
-    for line in [*heads, ""]:
-        console.print(line, soft_wrap=True)
-    console.print(table)
-    console.print()
-    console.print(f"base: {base or 'nothing'}", soft_wrap=True)
-    for warning in space.warnings:
-        print(f"warning: {warning}")
-    print("the search space is valid")
+    warnings = [f"warning: {warning}" for warning in space.warnings]
+    print_lines([*heads, "", table, "", f"base: {base or 'nothing'}", *warnings, "the search space is valid"])
 
 
 def _condition_text(parameter: Parameter) -> str:
@@ -107,13 +98,4 @@ def _condition_text(parameter: Parameter) -> str:
     return "; ".join(f"{name}: {Choices(values)}" for name, values in parameter.when.items())
 
 
-COMMAND = Command(
-    name="validate",
-    summary="check an experiments file and its dataset, or a search space, and print it",
-    examples="""\
-  khmer-tuner validate config/phase3_simple_configs.yaml
-  khmer-tuner validate config/search_space.yaml""",
-    add_options=add_options,
-    prepare=prepare,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare, run)

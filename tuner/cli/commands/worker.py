@@ -1,4 +1,13 @@
-"""``worker``: join a study and train its pending trials."""
+"""Join a study as a worker and train its pending trials.
+
+  khmer-tuner worker
+  khmer-tuner worker --output-dir training_output --device cpu
+  timeout 10 khmer-tuner worker --wait
+
+Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
+or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
+machines.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import open_session, prepare_training
-from tuner.cli.options import Command, add_device_option, add_metadata_option, add_study_options
+from tuner.cli.options import Command, add_device_option, add_flag, add_metadata_option, add_study_options
 
 if TYPE_CHECKING:
     from tuner.session.study_setup import ExistingStudy
@@ -15,12 +24,11 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``worker``."""
-    parser.add_argument(
-        "--wait",
-        action="store_true",
-        help="wait for trials that `enqueue`, `run` or `search` add on any machine, until "
-        "SIGTERM, Ctrl-C or `khmer-tuner stop`",
+    wait = (
+        "wait for trials that `enqueue`, `run` or `search` add on any machine, until SIGTERM, Ctrl-C or "
+        "`khmer-tuner stop`"
     )
+    add_flag(parser, "--wait", wait)
     add_metadata_option(parser)
     add_device_option(parser)
     add_study_options(parser)
@@ -37,18 +45,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return SUCCESS
 
 
-COMMAND = Command(
-    name="worker",
-    summary="join a study as a worker and train its pending trials",
-    examples="""\
-  khmer-tuner worker
-  khmer-tuner worker --output-dir training_output --device cpu
-  timeout 10 khmer-tuner worker --wait
-
-Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
-or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
-machines.""",
-    add_options=add_options,
-    prepare=prepare_training,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)
