@@ -56,7 +56,7 @@ class Command(Generic[Prepared]):
 
     @property
     def examples(self) -> str:
-        """Command lines that run as they are, and remarks."""
+        """Command lines that run as they are, below a heading, and remarks."""
         return (self.text or "").partition("\n\n")[2].rstrip()
 
 

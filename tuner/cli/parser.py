@@ -71,7 +71,7 @@ def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser
             command.name,
             help=f"{command.description[0].lower()}{command.description[1:-1]}",
             description=command.description,
-            epilog=f"examples:\n{command.examples}",
+            epilog=command.examples,
             formatter_class=raw,
             allow_abbrev=False,
         )

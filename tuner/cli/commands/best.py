@@ -1,5 +1,6 @@
 """Print or write the winning configuration, ready for `run --config`, and where its checkpoint is.
 
+Examples:
   khmer-tuner best
   khmer-tuner best --out best.yaml
   khmer-tuner best --json

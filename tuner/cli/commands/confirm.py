@@ -1,5 +1,6 @@
 """Train the best configurations again on new seeds, to see whether the winner is really better.
 
+Examples:
   khmer-tuner confirm --top 2 --seeds 2
   khmer-tuner confirm --top 2 --seeds 2 --json
 

@@ -1,5 +1,6 @@
 """Show a study in a browser, also while it runs.
 
+Examples:
   khmer-tuner dashboard
   khmer-tuner dashboard --port 0
   khmer-tuner dashboard --port 0 --host 0.0.0.0 --public

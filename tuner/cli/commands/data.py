@@ -1,9 +1,10 @@
-"""Draw a dataset of Khmer digits.
+"""Generate a dataset of Khmer digits.
 
+Examples:
   khmer-tuner data
   khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
 
-`--fonts system` draws with the Khmer fonts that are installed on this machine, if there are any.
+`--fonts system` uses the Khmer fonts that are installed on this machine, if there are any.
 """
 
 from __future__ import annotations
@@ -40,13 +41,12 @@ def run(options: argparse.Namespace, prepared: None) -> int:
     from tuner.cli.display_factory import display_of_run
     from tuner.data.generation import generate_dataset
 
-    drawn = False
-
+    generated = False
     with display_of_run(with_summary=False, debug=options.debug) as display:
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal drawn
-            drawn = True
+            nonlocal generated
+            generated = True
             display.dataset_progress(done, total)
 
         path = generate_dataset(
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, prepared: None) -> int:
             fonts_dir=options.fonts_dir,
             on_progress=on_progress,
         )
-    tell("dataset drawn:" if drawn else "this dataset is there already:")
+    tell("dataset generated:" if generated else "this dataset is there already:")
     print(path)
     return SUCCESS
 

@@ -1,5 +1,6 @@
 """Add trials to a study, also while workers train.
 
+Examples:
   khmer-tuner enqueue --trials 2
   khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
 

@@ -1,5 +1,6 @@
 """Score a checkpoint on any dataset.
 
+Examples:
   khmer-tuner evaluate --metadata generated_data/metadata.yaml
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output

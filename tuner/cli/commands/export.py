@@ -1,5 +1,6 @@
 """Write the results of a study, also while it runs.
 
+Examples:
   khmer-tuner export --results-file results.json
   khmer-tuner export --format csv
   khmer-tuner export --format epochs-csv --results-file epochs.csv

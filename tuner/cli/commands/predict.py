@@ -1,5 +1,6 @@
 """Read images with the best model of a study, or with a given one.
 
+Examples:
   khmer-tuner predict generated_data/test/test_000000.png
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test

@@ -1,7 +1,8 @@
 """Write a study as one HTML page with plots, tables and its winner.
 
-khmer-tuner report
-khmer-tuner report --output-dir training_output --out study_report.html
+Examples:
+  khmer-tuner report
+  khmer-tuner report --output-dir training_output --out study_report.html
 """
 
 from __future__ import annotations

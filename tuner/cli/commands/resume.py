@@ -1,8 +1,9 @@
 """Train the pending trials of a study: interrupted ones, presets, search trials.
 
-khmer-tuner resume
-khmer-tuner resume --output-dir training_output --workers auto
-khmer-tuner resume --retry-failed
+Examples:
+  khmer-tuner resume
+  khmer-tuner resume --output-dir training_output --workers auto
+  khmer-tuner resume --retry-failed
 """
 
 from __future__ import annotations

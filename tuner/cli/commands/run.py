@@ -1,5 +1,6 @@
 """Train the experiments of a configuration file, each exactly once in a study, then search on.
 
+Examples:
   khmer-tuner run
   khmer-tuner run --trials 2 --workers 2
   khmer-tuner run --experiments conservative_small baseline_optimized

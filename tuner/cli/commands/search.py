@@ -1,5 +1,6 @@
 """Add trials to the open search of a study and train them.
 
+Examples:
   khmer-tuner search --trials 1
   khmer-tuner search --trials 2 --workers 2 --timeout 3600
 

@@ -1,8 +1,9 @@
 """Show one trial: settings, curve, who worked on it, end of its log.
 
-khmer-tuner show 0
-khmer-tuner show baseline_optimized
-khmer-tuner show baseline_optimized --output-dir training_output --json
+Examples:
+  khmer-tuner show 0
+  khmer-tuner show baseline_optimized
+  khmer-tuner show baseline_optimized --output-dir training_output --json
 """
 
 from __future__ import annotations

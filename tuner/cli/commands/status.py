@@ -1,8 +1,9 @@
 """Show the trials of a study, what is pending and how long it takes.
 
-khmer-tuner status
-khmer-tuner status --all
-khmer-tuner status --output-dir training_output --json
+Examples:
+  khmer-tuner status
+  khmer-tuner status --all
+  khmer-tuner status --output-dir training_output --json
 """
 
 from __future__ import annotations

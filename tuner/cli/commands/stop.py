@@ -1,5 +1,6 @@
 """Request that all workers of a study stop after the current epoch; `resume` continues.
 
+Examples:
   khmer-tuner stop
   khmer-tuner stop --wait
 

@@ -1,7 +1,8 @@
 """Check an experiments file and its dataset, or a search space, and print it.
 
-khmer-tuner validate config/phase3_simple_configs.yaml
-khmer-tuner validate config/search_space.yaml
+Examples:
+  khmer-tuner validate config/phase3_simple_configs.yaml
+  khmer-tuner validate config/search_space.yaml
 """
 
 from __future__ import annotations

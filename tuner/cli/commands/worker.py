@@ -1,5 +1,6 @@
 """Join a study as a worker and train its pending trials.
 
+Examples:
   khmer-tuner worker
   khmer-tuner worker --output-dir training_output --device cpu
   timeout 10 khmer-tuner worker --wait
