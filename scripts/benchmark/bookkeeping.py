@@ -23,7 +23,7 @@ _WAITING = 20
 
 PER_EPOCH = (
     Watched("report", ("optuna.trial.Trial.report",), opaque=True),
-    Watched("prune decision", ("studies.sampling.pruning.Pruning.should_prune",), opaque=True),
+    Watched("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )

@@ -61,7 +61,7 @@ WATCHED = (
         "study",
         (
             "optuna.trial.Trial.report",
-            "studies.sampling.pruning.Pruning.should_prune",
+            "studies.sampling.pruning.QuantilePruner.prune",
             "tuner.session.dashboard_updates.DashboardUpdates.epoch_ended",
             "tuner.session.status_poller.StatusPoller.poll_if_due",
         ),
