@@ -10,7 +10,7 @@ from tuner.data.vocabulary import DIGITS
 from tuner.training.plots.figure import BLUE, FAINT, INK, RED, figure_png, new_figure
 
 _EMPTY = "#f1f5f9"
-# A share of a hundredth is to be seen already.
+# Exponent of the share of a confusion: makes one of a hundredth visible.
 _STRENGTH = 0.35
 
 
@@ -18,7 +18,8 @@ def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
     """Draw how often each digit was read as which.
 
     Args:
-        counts: ``(11, 11)``: rows are true digits, then none there; columns are read digits, then missed.
+        counts: ``(11, 11)``: rows are true digits, then none there; columns are read digits, then missed. The
+            last cell is 0, and is left empty.
 
     Returns:
         A PNG of 580 x 580 pixels. Colours go by the share of the row.
@@ -32,7 +33,7 @@ def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
     strength = np.where(is_right, shares, shares**_STRENGTH)
     colors = 1 - (1 - np.where(is_right[..., None], to_rgb(BLUE), to_rgb(RED))) * strength[..., None]
     colors[counts == 0] = to_rgb(_EMPTY)
-    colors[-1, -1] = 1.0  # nothing there and nothing read cannot be counted
+    colors[-1, -1] = 1.0
 
     figure = new_figure(580, 580)
     axes = figure.add_axes((0.14, 0.02, 0.84, 0.84))
