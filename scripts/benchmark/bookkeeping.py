@@ -58,7 +58,7 @@ SET_UP = (
         tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),
         opaque=True,
     ),
-    Watched("last pictures", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
+    Watched("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
 # Not opaque: the study is looked at during epochs too.
 _EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))

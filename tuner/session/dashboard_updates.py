@@ -19,14 +19,14 @@ from studies import (
 )
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import Plots
 from tuner.training.recorder import CONFIG_FILE, config_yaml
 
 log = logging.getLogger(__name__)
 
 
 class DashboardUpdates:
-    """Keeps a trial's note, pictures and settings up to date; the last time before the study is told of its end."""
+    """Keeps a trial's note, plots and settings up to date; the last time before the study is told of its end."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
         """Take the trial and the study's folder."""
@@ -47,9 +47,9 @@ class DashboardUpdates:
         self._epoch_seconds.append(metrics.epoch_seconds)
         self._signal = early_stopping
 
-    def show(self, pictures: Pictures) -> None:
-        """Show new pictures, and how far the trial is."""
-        self._keep(pictures)
+    def show(self, plots: Plots) -> None:
+        """Show new plots and the progress of the trial."""
+        self._keep(plots)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:

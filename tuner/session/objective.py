@@ -191,7 +191,7 @@ def _train(
         should_prune=_pruning_rule(claim, reported),
         on_batch=on_batch,
         before_keeping=claim.check,
-        on_pictures=page.show,
+        on_plots=page.show,
         careful=claim.may_exceed_memory,
     )
 

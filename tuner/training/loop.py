@@ -21,7 +21,8 @@ from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
-from tuner.training.plots.illustrations import Illustrator, Pictures
+from tuner.training.plot_updates import PlotUpdates
+from tuner.training.plots import Plots
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
 ShouldPrune = Callable[[int, EarlyStopping], bool]
-OnPictures = Callable[[Pictures], None]
+OnPlots = Callable[[Plots], None]
 
 
 def train(
@@ -42,7 +43,7 @@ def train(
     should_prune: ShouldPrune = lambda epoch, early_stopping: False,
     on_batch: OnBatch = lambda done, total: None,
     before_keeping: Callable[[], object] = lambda: None,
-    on_pictures: OnPictures = lambda pictures: None,
+    on_plots: OnPlots = lambda plots: None,
     careful: bool = False,
 ) -> TrainingResult:
     """Train one experiment to its end, from its last checkpoint if it has one.
@@ -56,7 +57,7 @@ def train(
             returns True. After an interruption the question about the last epoch is asked again.
         on_batch: Told the batches done and to do of an epoch: before the first and after each.
         before_keeping: Called when an epoch is over and nothing of it is on disk; what it raises passes through.
-        on_pictures: Given pictures of the training, now and then while it runs and once when it has ended.
+        on_plots: Given the plots of the training, from time to time while it runs and once when it has ended.
         careful: Whether to take half as many images at once as before: processes died in its next epoch, perhaps for
             want of memory.
 
@@ -83,7 +84,7 @@ def train(
         parameters=count_parameters(training.model),
         steps_per_epoch=len(data.train),
     )
-    illustrator = Illustrator(data.val.split, checkpoints.best)
+    plot_updates = PlotUpdates(data.val.split, checkpoints.best)
     _log_start(training, data)
     try:
         for finished in _retold(training):
@@ -96,16 +97,16 @@ def train(
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
                 on_epoch_end(metrics, training.early_stopping)
-                if illustrator.is_due:
-                    pictures = illustrator.draw(training.history)
-                    recorder.pictures(pictures, metrics.epoch)
-                    on_pictures(pictures)
+                if plot_updates.is_due:
+                    plots = plot_updates.draw(training.history)
+                    recorder.plots(plots, metrics.epoch)
+                    on_plots(plots)
         except NonFiniteLossError as error:
             log.warning("%s", error)
             why_ended = "nonfinite_loss"
-        pictures = illustrator.draw(training.history)
-        recorder.ended(pictures, len(training.history))
-        on_pictures(pictures)
+        plots = plot_updates.draw(training.history)
+        recorder.ended(plots, len(training.history))
+        on_plots(plots)
     finally:
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
@@ -195,7 +196,7 @@ def _keep(
 def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
     """Return what reading with the best model needs: weights, and how to build the network they belong to.
 
-    What it read in the validation images is there too: pictures are made of it, and other readings compared with it.
+    What it read in the validation images is there too: it is plotted, and other readings are compared with it.
     So is what these images are like, since the dataset may be gone by then.
     """
     images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "looks": val.looks}
