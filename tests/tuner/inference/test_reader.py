@@ -232,7 +232,7 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_doubts_nothing(
     checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
     state = load_checkpoint(checkpoints["ctc"])
-    for later in ("labels", "aspect_ratios", "looks"):
+    for later in ("labels", "aspect_ratios", "image_statistics"):
         del state["validation"][later]
     save_checkpoint(tmp_path / "earlier.pt", state)
     reader = load_reader(tmp_path / "earlier.pt", device="cpu")

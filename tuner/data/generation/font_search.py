@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import ImageFont
 
 from search_spaces.errors import ConfigurationError
-from tuner.data.rendering.fonts import KHMER_DIGITS, Font, pinned_font_file, pinned_fonts
+from tuner.data.rendering.fonts import Font, pinned_font_file, pinned_fonts
+from tuner.data.vocabulary import DIGITS
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
@@ -98,9 +99,9 @@ def _fonts_of_file(path: Path) -> Iterator[Font]:
 
 def _has_all_digits(face: ImageFont.FreeTypeFont) -> bool:
     """Return whether all digits have bitmaps of their own: not empty, and not the sign for a missing one."""
-    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in KHMER_DIGITS}
+    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in DIGITS}
     missing = bytes(face.getmask(_NO_CHARACTER, mode="L"))
-    return len(bitmaps) == len(KHMER_DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
+    return len(bitmaps) == len(DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
 
 
 def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
