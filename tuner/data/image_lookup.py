@@ -30,7 +30,7 @@ def find_images(
     paths: list[str] = []
     missing: dict[int, list[str]] = {}
     for number, name in enumerate(names):
-        candidates = image_candidates(name, metadata_path, split)
+        candidates = _candidates(name, metadata_path, split)
         found = _first_file(candidates[rule:] + candidates[:rule])
         if found is not None:
             paths.append(found)
@@ -47,10 +47,10 @@ def find_images(
 
 def find_image(name: ImageName, metadata_path: Path, split: str) -> str | None:
     """Return the absolute path of one image, or None if there is no such file."""
-    return _first_file(image_candidates(name, metadata_path, split))
+    return _first_file(_candidates(name, metadata_path, split))
 
 
-def image_candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:
+def _candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:
     """Return where the image may be, best first: absolute paths, empty text where a rule does not apply."""
     folder = str(metadata_path.parent)
     filename = name.filename or os.path.basename(name.path)
@@ -75,7 +75,7 @@ def states_digest(paths: Iterable[str]) -> str:
 
 def _first_rule(names: Iterable[ImageName], metadata_path: Path, split: str) -> int:
     for name in names:
-        candidates = image_candidates(name, metadata_path, split)
+        candidates = _candidates(name, metadata_path, split)
         if found := _first_file(candidates):
             return candidates.index(found)
     return 0

@@ -56,11 +56,6 @@ class CachedSplit:
         return len(self.labels)
 
     @cached_property
-    def fonts(self) -> list[str]:
-        """Name of each sample's font."""
-        return [self.font_names[number] for number in self.font_numbers]
-
-    @cached_property
     def aspect_ratios(self) -> npt.NDArray[np.float64]:
         """Width divided by height of each image before it was resized, `(N,)`."""
         ratios: npt.NDArray[np.float64] = self.sizes[:, 0] / self.sizes[:, 1]
@@ -80,7 +75,7 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class PixelCache:
-    """The splits of a dataset that were asked for.
+    """The requested splits of a dataset.
 
     Attributes:
         metadata_path: The metadata file, absolute.

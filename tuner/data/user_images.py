@@ -22,7 +22,7 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class UserImage:
-    """A file that was to be a picture.
+    """An image file that a user named.
 
     Attributes:
         path: The file.
@@ -82,7 +82,7 @@ def _load(picture: UserImage) -> UserImage:
 
 
 def _nearest_image(path: Path) -> str:
-    """Say which picture beside a missing one was probably meant."""
+    """Return a hint with the most similar name of an image beside a missing one."""
     try:
         names = [name for name in os.listdir(path.parent) if _names_an_image(name)]
     except (OSError, ValueError):

@@ -52,7 +52,7 @@ def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
         grey = Image.open(train.image_paths[number]).convert("L")
         assert np.array_equal(train.images[number], np.asarray(grey))
         assert train.lengths[number] == len(decode_label(train.labels[number]))
-        assert train.fonts[number].startswith("NotoSansKhmer-")
+        assert train.font_names[train.font_numbers[number]].startswith("NotoSansKhmer-")
 
 
 @pytest.mark.parametrize("size", [(256, 128), (10, 300), (3000, 1)])
@@ -109,7 +109,8 @@ def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
     cache = open_pixel_cache(foreign(), SPLITS)
     assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
     assert cache["train"].images[0, 0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
-    assert cache["train"].fonts == ["KhmerOS", "KhmerOS"]
+    assert cache["train"].font_names == ["KhmerOS"]
+    assert cache["train"].font_numbers.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
