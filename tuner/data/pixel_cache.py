@@ -199,11 +199,11 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
 
 
 def _cached_split(pixels: CachedPixels, metadata_path: Path) -> CachedSplit:
-    described, beside = pixels.description, metadata_path.parent
+    described, folder = pixels.description, str(metadata_path.parent)
     return CachedSplit(
         images=pixels.images,
         labels=np.array(described["labels"], np.uint8),
-        image_paths=[os.path.normpath(os.path.join(beside, path)) for path in described["image_paths"]],
+        image_paths=[os.path.normpath(os.path.join(folder, path)) for path in described["image_paths"]],
         font_names=described["font_names"],
         font_numbers=np.array(described["font_numbers"], np.uint32),
         sizes=np.array(described["sizes"], np.uint32),

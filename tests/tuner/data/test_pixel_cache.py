@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -316,6 +317,17 @@ def test_nowhere_to_write_is_told(generated: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
         open_pixel_cache(generated, SPLITS)
+
+
+def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(generated: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB there"):
+            open_pixel_cache(generated, SPLITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (generated.parent / ".pixel_cache").exists()
 
 
 def test_writing_to_the_arrays_changes_no_file(generated: Path) -> None:
