@@ -64,13 +64,13 @@ class OODDetector:
         With few images read right, a confidence below one half is doubtful, and looks are not judged.
 
         Args:
-            validation: ``rows`` and ``labels`` ``(N, L)``, ``confidence`` and ``aspect_ratios`` ``(N,)``, ``looks``
-                ``(N, K)``; tensors or arrays.
+            validation: ``rows`` and ``labels`` ``(N, L)``, ``confidence`` and ``aspect_ratios`` ``(N,)``,
+                ``image_statistics`` ``(N, K)``; tensors or arrays.
         """
         kept = {name: np.asarray(values) for name, values in validation.items()}
         right = (kept["rows"] == kept["labels"]).all(1)
-        usual = ImageStatisticsModel.of(kept["looks"])
-        confidence, distance = kept["confidence"][right].astype(float), usual.distances(kept["looks"][right])
+        usual = ImageStatisticsModel.of(kept["image_statistics"])
+        confidence, distance = kept["confidence"][right].astype(float), usual.distances(kept["image_statistics"][right])
         confidences, distances = np.sort(confidence), np.sort(distance)
         rarity = _rarity(confidence, distance, confidences, distances)
         low, high = np.quantile(kept["aspect_ratios"], [DOUBTED_ASPECT_RATIOS, 1 - DOUBTED_ASPECT_RATIOS])

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
-from tuner.data.image_statistics import looks
+from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
-from tuner.data.user_images import Picture, load_pictures
+from tuner.data.user_images import UserImage, load_user_images
 from tuner.data.vocabulary import decode_label
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.models import DigitReader, build_model
@@ -126,7 +126,7 @@ class Reader:
 
         A file that cannot be read has a `problem` and does not keep the others from being read.
         """
-        batches = load_pictures(paths, VALIDATION_BATCH_SIZE)
+        batches = load_user_images(paths, VALIDATION_BATCH_SIZE)
         return [reading for pictures in batches for reading in self._read_pictures(pictures)]
 
     def score(self, split: CachedSplit) -> SplitScore:
@@ -149,20 +149,21 @@ class Reader:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
 
-    def _read_pictures(self, pictures: list[Picture]) -> list[Reading]:
+    def _read_pictures(self, pictures: list[UserImage]) -> list[Reading]:
         found = self._found([picture for picture in pictures if not picture.problem])
         return [
             Reading(picture.path, "", 0.0, problem=picture.problem) if picture.problem else next(found)
             for picture in pictures
         ]
 
-    def _found(self, pictures: list[Picture]) -> Iterator[Reading]:
+    def _found(self, pictures: list[UserImage]) -> Iterator[Reading]:
         """Yield the readings of pictures without a problem."""
         if not pictures:
             return
         pixels = np.stack([picture.pixels for picture in pictures if picture.pixels is not None])
         rows, confidences = self.read_pixels(pixels)
-        for picture, row, confidence, look in zip(pictures, rows, confidences.tolist(), looks(pixels), strict=True):
+        statistics = image_statistics(pixels)
+        for picture, row, confidence, look in zip(pictures, rows, confidences.tolist(), statistics, strict=True):
             familiar = self.familiar
             doubts = familiar.doubts(row.numpy(), confidence, picture.aspect_ratio, look) if familiar else ()
             yield Reading(picture.path, decode_label(row.tolist()), confidence, doubts)
@@ -232,7 +233,7 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
 def _familiar(state: Mapping[str, Any]) -> OODDetector | None:
     validation = state.get("validation", {})
     # Earlier versions kept less.
-    return OODDetector.of(validation) if "looks" in validation else None
+    return OODDetector.of(validation) if "image_statistics" in validation else None
 
 
 def _load_state(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.data.image_statistics import Looks
+from tuner.data.image_statistics import ImageStatistics
 
 _RIDGE = 1e-3  # keeps the covariance of few pictures, or of pictures that are all alike, invertible
 
@@ -26,19 +26,19 @@ class ImageStatisticsModel:
         precision: The inverse of their covariance, ``(K, K)``.
     """
 
-    centre: Looks
-    precision: Looks
+    centre: ImageStatistics
+    precision: ImageStatistics
 
     @classmethod
-    def of(cls, looks: Looks) -> ImageStatisticsModel:
+    def of(cls, looks: ImageStatistics) -> ImageStatisticsModel:
         """Measure the looks ``(N, K)`` of a set of pictures."""
         away = looks - looks.mean(0)
         covariance = away.T @ away / len(looks)
         ridge = _RIDGE * (np.trace(covariance) / len(covariance) + _RIDGE)
         return cls(looks.mean(0), np.linalg.inv(covariance + ridge * np.eye(len(covariance))))
 
-    def distances(self, looks: Looks) -> Looks:
+    def distances(self, looks: ImageStatistics) -> ImageStatistics:
         """Return the squared distances ``(M,)`` of looks ``(M, K)``."""
         away = looks - self.centre
-        distances: Looks = np.einsum("mi,ij,mj->m", away, self.precision, away)
+        distances: ImageStatistics = np.einsum("mi,ij,mj->m", away, self.precision, away)
         return distances

@@ -199,7 +199,11 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
     What it read in the validation images is there too: it is plotted, and other readings are compared with it.
     So is what these images are like, since the dataset may be gone by then.
     """
-    images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "looks": val.looks}
+    images = {
+        "labels": val.labels,
+        "aspect_ratios": val.aspect_ratios,
+        "image_statistics": val.image_statistics,
+    }
     return {
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),

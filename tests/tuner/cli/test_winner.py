@@ -160,7 +160,7 @@ def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dat
     table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
     rows = [line.split() for line in table.splitlines() if re.match(f"[{DIGITS}] ", line)]
     assert [row[0] for row in rows] == list(DIGITS)
-    labels = re.findall(r"label: (.+)", tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
+    labels = re.findall(r'"label": "(.+?)"', tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
     for digit, row in zip(DIGITS, rows, strict=True):
         score = plain["by_digit"][digit]
         assert int(row[1]) == score["count"] == sum(label.count(digit) for label in labels[:10])
@@ -174,7 +174,7 @@ def test_a_checkpoint_from_before_says_that_nothing_can_be_doubted(cli, run_stud
     from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
-    del state["validation"]["looks"]
+    del state["validation"]["image_statistics"]
     save_checkpoint(tmp_path / "earlier.pt", state)
     read = cli("predict", next((tiny_dataset.parent / "test").glob("*.png")), "--checkpoint", tmp_path / "earlier.pt")
     assert read.code == 0

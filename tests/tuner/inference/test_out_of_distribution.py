@@ -38,7 +38,7 @@ def validation(count: int = 1000, *, right: float = 0.95, seed: int = 0, **chang
         "labels": labels,
         "confidence": confidence.astype(np.float32),
         "aspect_ratios": np.full(count, 2.0),
-        "looks": random.normal(0, [1, 2, 3], (count, 3)) + 5,
+        "image_statistics": random.normal(0, [1, 2, 3], (count, 3)) + 5,
     }
     return {name: torch.from_numpy(values) for name, values in (kept | changes).items()}
 
@@ -58,7 +58,7 @@ def test_what_is_like_the_validation_images_is_not_doubted(familiar: OODDetector
     fresh = {name: values.numpy() for name, values in validation(seed=1, right=1.0).items()}
     marked = [
         bool(doubts(familiar, confidence=float(confidence), look=look))
-        for confidence, look in zip(fresh["confidence"], fresh["looks"], strict=True)
+        for confidence, look in zip(fresh["confidence"], fresh["image_statistics"], strict=True)
     ]
     assert 0 < sum(marked) <= 30
 
