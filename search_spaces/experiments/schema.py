@@ -146,25 +146,10 @@ class Targets(Section):
     convergence_epochs: Count | None = None
 
 
-# Where a TrainingConfig field is not simply its section's key of the same name.
-_RENAMED = {
-    ("model", "name"): "model_name",
-    ("model", "config_path"): "model_config_path",
-    ("optimizer", "type"): "optimizer_type",
-    ("optimizer", "betas"): "optimizer_betas",
-    ("scheduler", "type"): "scheduler_type",
-    ("early_stopping", "patience"): "early_stopping_patience",
-    ("early_stopping", "min_delta"): "early_stopping_min_delta",
-    ("early_stopping", "monitor"): "early_stopping_monitor",
-    ("early_stopping", "mode"): "early_stopping_mode",
-}
 SECTIONS: dict[str, type[Section]] = {
-    "model": ModelSection,
-    "data": DataSection,
-    "training": TrainingSection,
-    "optimizer": OptimizerSection,
-    "scheduler": SchedulerSection,
-    "early_stopping": EarlyStoppingSection,
+    name: field.annotation
+    for name, field in Experiment.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 # Keys that only one type of scheduler or loss uses.
 ONLY_FOR = {
@@ -177,8 +162,9 @@ ONLY_FOR = {
     ("training", "focal_gamma"): ("training", "loss_type", "focal"),
     ("training", "label_smoothing"): ("training", "loss_type", "crossentropy"),
 }
+# A key sets the field ``section_key`` if there is one (``model_name``), else the field of its own name.
 FIELD_OF_KEY: dict[tuple[str, str], str] = {
-    (section, key): _RENAMED.get((section, key), key)
+    (section, key): field if (field := f"{section}_{key}") in TrainingConfig.__annotations__ else key
     for section, model in SECTIONS.items()
     for key in model.model_fields
 }

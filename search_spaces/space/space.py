@@ -174,29 +174,23 @@ class SearchSpace:
         """Return the parameters whose condition holds in a configuration, in order."""
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
-    def holds(self, name: str, value: object) -> bool:
-        """Return whether the space has a parameter of this name that may take this value."""
-        parameter = self.parameter(name)
-        return parameter is not None and parameter.domain.holds(value)
-
     @property
     def rates_fit(self) -> bool:
         """Whether no `min_lr` of the space is above a `learning_rate` of it."""
         return max(self.given("min_lr"), default=0) <= min(self.given("learning_rate"), default=math.inf)
 
     def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
-        """Return what a search trial starts from, before anything is suggested.
+        """Return the settings that a search trial starts from, before anything is sampled.
 
-        A field has the base's value; else what all presets have in common; else its default. The result can be
-        trained as it is, but for the loss (see `fit_loss`), so where the presets disagree there is more to it:
+        A field has the base's value; else the value that all presets share; else its default. The result can be trained
+        as it is, except for the loss (see `fit_loss`), so some fields have rules of their own:
 
         - The model is the default one if a preset uses it, else the first preset's: another may not be defined.
-        - What a study has one of (dataset, metric, seed) is the first preset's, however the others spell it.
-        - What every trial is given anew starts within its range.
-        - `min_lr` is lowered to the lowest learning rate that a trial can have.
+        - Settings of the whole study (dataset, metric, seed) are the first preset's.
+        - A setting that every trial samples starts within its range.
+        - `min_lr` is at most the lowest learning rate that a trial can have.
 
-        Which trial it is and where it lives (`experiment_name`, `output_dir`) is left at the defaults. Settings
-        that only make others senseless, such as a warm-up longer than `num_epochs`, are taken as they come.
+        `experiment_name` and `output_dir` keep their defaults.
 
         Args:
             presets: The experiments of the study; without any, the base and the defaults remain.
@@ -207,11 +201,11 @@ class SearchSpace:
         return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.given("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
-        """Return the space with its ranges grown just enough to hold what the configurations use.
+        """Return the space with its ranges grown just enough to hold the values of the configurations.
 
-        A value that a range can never hold (0 on a logarithmic scale, one between two steps, a name outside
-        the choices) leaves it as it is, and so does a configuration in which the condition does not hold.
-        Learning rates and `min_lr` stay as they are where a trial could get a floor above its rate otherwise.
+        A range stays as it is for a value that it can never hold (0 on a logarithmic scale, one between two steps) and
+        for a configuration in which its condition does not hold. The ranges of `learning_rate` and `min_lr` stay as
+        they are if a trial could get a floor above its rate otherwise.
         """
         configs = list(configs)
         wider = {parameter.name: _widened(parameter, configs) for parameter in self}
@@ -226,7 +220,7 @@ class SearchSpace:
         """
         return [
             *changes(self.base, other.base, "base "),
-            *changes(_entries(self), _entries(other), same=_same_entry),
+            *changes(_entries(self), _entries(other), same=_is_same_entry),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -246,10 +240,14 @@ def _widened(parameter: Parameter, configs: Iterable[TrainingConfig]) -> Paramet
 
 
 def _parameter_data(parameter: Parameter) -> dict[str, Any]:
-    data = _domain_data(parameter.domain)
-    if parameter.when:
-        data["when"] = {name: list(values) for name, values in parameter.when.items()}
-    return data
+    domain = parameter.domain
+    data: dict[str, Any]
+    if isinstance(domain, Choices):
+        data = {"choices": list(domain.values)}
+    else:
+        data = {"low": domain.low, "high": domain.high, **domain.spacing}
+    when = {name: list(values) for name, values in parameter.when.items()}
+    return data | ({"when": when} if when else {})
 
 
 def _entries(space: SearchSpace) -> dict[str, object]:
@@ -258,7 +256,7 @@ def _entries(space: SearchSpace) -> dict[str, object]:
     return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
 
 
-def _same_entry(one: object, other: object) -> bool:
+def _is_same_entry(one: object, other: object) -> bool:
     return _unordered(one) == _unordered(other)
 
 
@@ -273,12 +271,6 @@ def _within(domain: Domain, value: object) -> Any:
     if domain.holds(value):
         return value
     return domain.values[0] if isinstance(domain, Choices) else domain.low
-
-
-def _domain_data(domain: Domain) -> dict[str, Any]:
-    if isinstance(domain, Choices):
-        return {"choices": list(domain.values)}
-    return {"low": domain.low, "high": domain.high, **domain.spacing}
 
 
 def _is_int(value: object) -> TypeGuard[int]:
