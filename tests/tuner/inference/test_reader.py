@@ -228,7 +228,7 @@ def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], va
     assert texts == texts[: len(names)] * 30
 
 
-def test_a_checkpoint_of_an_earlier_version_reads_and_doubts_nothing(
+def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
     checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
     state = load_checkpoint(checkpoints["ctc"])
@@ -236,9 +236,9 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_doubts_nothing(
         del state["validation"][later]
     save_checkpoint(tmp_path / "earlier.pt", state)
     reader = load_reader(tmp_path / "earlier.pt", device="cpu")
-    assert reader.familiar is None
+    assert reader.ood_detector is None
     Image.new("L", (10, 300)).save(tmp_path / "narrow.png")
-    assert [reading.doubts for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
+    assert [reading.flags for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
 
 
 def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
@@ -251,8 +251,7 @@ def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
     Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
     readings = readers["attention"].read_files([tmp_path])
     told = {
-        reading.path.stem: [doubt for doubt in reading.doubts if doubt.startswith("aspect ratio")]
-        for reading in readings
+        reading.path.stem: [flag for flag in reading.flags if flag.startswith("aspect ratio")] for reading in readings
     }
     assert told == {
         "as usual": [],
