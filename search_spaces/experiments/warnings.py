@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from search_spaces.diagnostics.diagnostics import Diagnostics
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from search_spaces.diagnostics.diagnostics import Diagnostics, Location
 from search_spaces.experiments.schema import ONLY_FOR, Experiment, Targets
 
 _HIGH_LEARNING_RATE = 0.1
+
+_IsValid = Callable[..., bool]
+_Warnings = Iterator[tuple[Location, str]]
 
 
 def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None:
@@ -15,15 +21,9 @@ def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None
         experiment: The experiment, with defaults in place of wrong values.
         diagnostics: Where warnings go; paths start at the experiment.
     """
-    _warn_of_rate(experiment, diagnostics)
-    _warn_of_overrides(experiment, diagnostics)
-    _warn_of_unused_keys(experiment, diagnostics)
-    if diagnostics.is_valid("training.num_epochs"):
-        _warn_of_early_stopping(experiment, diagnostics)
-        _warn_of_schedule(experiment, diagnostics)
-        _warn_of_snapshots(experiment, diagnostics)
-    _warn_of_constant_rate(experiment, diagnostics)
-    _warn_of_mode(experiment, diagnostics)
+    rules = (_rate, _overrides, _unused_keys, _early_stopping, _schedule, _snapshots, _constant_rate, _mode)
+    for key, text in chain.from_iterable(rule(experiment, diagnostics.is_valid) for rule in rules):
+        diagnostics.warning(key, text)
 
 
 def warn_of_targets(targets: Targets, diagnostics: Diagnostics) -> None:
@@ -34,84 +34,81 @@ def warn_of_targets(targets: Targets, diagnostics: Diagnostics) -> None:
         diagnostics.warning("targets.convergence_epochs", text)
 
 
-def _warn_of_rate(experiment: Experiment, diagnostics: Diagnostics) -> None:
+def _rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     key, rate = experiment.learning_rate
-    if diagnostics.is_valid(key) and rate > _HIGH_LEARNING_RATE:
-        text = f"{rate} is far above usual rates (0.0001 to 0.01); training may not learn or diverge"
-        diagnostics.warning(key, text)
+    if is_valid(key) and rate > _HIGH_LEARNING_RATE:
+        yield key, f"{rate} is far above usual rates (0.0001 to 0.01); training may not learn or diverge"
 
 
-def _warn_of_overrides(experiment: Experiment, diagnostics: Diagnostics) -> None:
+def _overrides(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("learning_rate", "weight_decay"):
-        if all(experiment.gives(section, key) for section in ("training", "optimizer")):
-            ignored, used = getattr(experiment.training, key), getattr(experiment.optimizer, key)
-            if ignored != used:
-                text = f"{ignored} can never act: optimizer.{key}, {used}, wins over it"
-                diagnostics.warning(("training", key), text)
+        ignored, used = experiment.value("training", key), experiment.value("optimizer", key)
+        if experiment.gives("training", key) and experiment.gives("optimizer", key) and ignored != used:
+            yield ("training", key), f"{ignored} can never act: optimizer.{key}, {used}, wins over it"
 
 
-def _warn_of_unused_keys(experiment: Experiment, diagnostics: Diagnostics) -> None:
+def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for (section, key), (owner, kind, needed) in ONLY_FOR.items():
         actual = experiment.value(owner, kind)
         is_set = experiment.gives(section, key) and (key != "label_smoothing" or experiment.value(section, key) > 0)
-        if is_set and actual != needed and diagnostics.is_valid((owner, kind)):
-            diagnostics.warning((section, key), f"can never act with {owner}.{kind} {actual}, only with {needed}")
+        if is_set and actual != needed and is_valid((owner, kind)):
+            yield (section, key), f"can never act with {owner}.{kind} {actual}, only with {needed}"
 
 
-def _warn_of_early_stopping(experiment: Experiment, diagnostics: Diagnostics) -> None:
+def _early_stopping(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    if not is_valid("training.num_epochs"):
+        return
     epochs, stopping = experiment.training.num_epochs, experiment.early_stopping
     # The first epoch always counts as an improvement.
     if "patience" in stopping.model_fields_set and stopping.patience + 1 >= epochs:
-        text = f"{stopping.patience} of {epochs} epochs can never act: too long"
-        diagnostics.warning("early_stopping.patience", text)
+        yield "early_stopping.patience", f"{stopping.patience} of {epochs} epochs can never act: too long"
     if stopping.min_delta >= 1 and stopping.monitor.endswith("accuracy"):
         text = f"{stopping.min_delta} is more than an accuracy can ever gain: training always ends after"
-        diagnostics.warning("early_stopping.min_delta", f"{text} {min(epochs, stopping.patience + 1)} epochs")
+        yield "early_stopping.min_delta", f"{text} {min(epochs, stopping.patience + 1)} epochs"
 
 
-def _warn_of_schedule(experiment: Experiment, diagnostics: Diagnostics) -> None:
+def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    if not is_valid("training.num_epochs"):
+        return
     epochs, scheduler, stopping = experiment.training.num_epochs, experiment.scheduler, experiment.early_stopping
     if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
         text = f"{scheduler.warmup_epochs} of {epochs} epochs never ends, so the cosine can never act"
-        diagnostics.warning("scheduler.warmup_epochs", text)
+        yield "scheduler.warmup_epochs", text
     is_chosen = scheduler.model_fields_set & {"type", "step_size", "gamma"}
     if scheduler.type == "steplr" and scheduler.step_size >= epochs and is_chosen:
         text = f"{scheduler.step_size} of {epochs} epochs: the rate never drops, so gamma can never act"
-        diagnostics.warning("scheduler.step_size", text)
-    if scheduler.type != "plateau" or not diagnostics.is_valid("scheduler.patience", "early_stopping.patience"):
+        yield "scheduler.step_size", text
+    if scheduler.type != "plateau" or not is_valid("scheduler.patience", "early_stopping.patience"):
         return
     # It counts from the second epoch on, and drops the rate after one more than its patience, for the next epoch.
-    if scheduler.patience + 2 >= epochs:
-        text = f"{scheduler.patience} of {epochs} epochs: the rate never drops, so factor can never act"
-        diagnostics.warning("scheduler.patience", text)
-    elif scheduler.patience + 1 >= stopping.patience:
-        text = f"can never act: early_stopping.patience, {stopping.patience}, ends the training first"
-        diagnostics.warning("scheduler.patience", f"{scheduler.patience} {text}")
+    patience = scheduler.patience
+    if patience + 2 >= epochs:
+        yield "scheduler.patience", f"{patience} of {epochs} epochs: the rate never drops, so factor can never act"
+    elif patience + 1 >= stopping.patience:
+        text = f"{patience} can never act: early_stopping.patience, {stopping.patience}, ends the training first"
+        yield "scheduler.patience", text
 
 
-def _warn_of_constant_rate(experiment: Experiment, diagnostics: Diagnostics) -> None:
-    scheduler = experiment.scheduler
-    key, rate = experiment.learning_rate
-    if not diagnostics.is_valid("scheduler.min_lr", "scheduler.type", key):
+def _snapshots(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    epochs, every = experiment.training.num_epochs, experiment.training.save_every_n_epochs
+    if is_valid("training.num_epochs") and experiment.gives("training", "save_every_n_epochs") and every > epochs:
+        text = f"{every} of {epochs} epochs can never act: no numbered snapshot is written"
+        yield "training.save_every_n_epochs", text
+
+
+def _constant_rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    scheduler, (key, rate) = experiment.scheduler, experiment.learning_rate
+    if not is_valid("scheduler.min_lr", "scheduler.type", key):
         return
     if scheduler.min_lr == rate:
-        text = f"{scheduler.min_lr} is the initial rate ({key}), so the schedule can never act"
-        diagnostics.warning("scheduler.min_lr", text)
+        yield "scheduler.min_lr", f"{scheduler.min_lr} is the initial rate ({key}), so the schedule can never act"
     elif scheduler.type == "steplr" and scheduler.gamma == 1:
-        diagnostics.warning("scheduler.gamma", "1 never changes the rate, so the schedule can never act")
+        yield "scheduler.gamma", "1 never changes the rate, so the schedule can never act"
 
 
-def _warn_of_snapshots(experiment: Experiment, diagnostics: Diagnostics) -> None:
-    training = experiment.training
-    every = training.save_every_n_epochs
-    if "save_every_n_epochs" in training.model_fields_set and every > training.num_epochs:
-        text = f"{every} of {training.num_epochs} epochs can never act: no numbered snapshot is written"
-        diagnostics.warning("training.save_every_n_epochs", text)
-
-
-def _warn_of_mode(experiment: Experiment, diagnostics: Diagnostics) -> None:
-    stopping = experiment.early_stopping
-    usual, better = ("min", "lower") if stopping.monitor.endswith("loss") else ("max", "higher")
-    if diagnostics.is_valid("early_stopping.monitor", "early_stopping.mode") and stopping.mode != usual:
-        text = f"{stopping.mode}, but {better} {stopping.monitor} is better, and the worst epoch would be kept"
-        diagnostics.warning("early_stopping.mode", f"{text}; {usual}?")
+def _mode(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    mode, monitor = experiment.early_stopping.mode, experiment.early_stopping.monitor
+    usual, better = ("min", "lower") if monitor.endswith("loss") else ("max", "higher")
+    if is_valid("early_stopping.monitor", "early_stopping.mode") and mode != usual:
+        text = f"{mode}, but {better} {monitor} is better, and the worst epoch would be kept; {usual}?"
+        yield "early_stopping.mode", text

@@ -193,12 +193,13 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
     detector compares other images with them, and the dataset may be gone by then.
     """
     images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "looks": val.looks}
+    readings = {"rows": score.rows, "confidence": score.confidence}
     return {
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
         "model": training.averaged_model.state_dict(),
-        "validation": score.readings() | {name: torch.from_numpy(array) for name, array in images.items()},
+        "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},
     }
 
 
