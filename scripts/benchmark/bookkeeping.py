@@ -52,7 +52,7 @@ PER_TRIAL = (
 )
 # What a training needs before its first epoch and after its last, whoever keeps it.
 SET_UP = (
-    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
+    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
     Watched(
         "open and close logs",
         tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),

@@ -41,7 +41,7 @@ def print_plan(
         table.add_row(*cells, *([states[name]] if states else []))
     console.print(table)
     console.print()
-    for line in [*_target_lines(file.targets), *file.remarks]:
+    for line in [*_target_lines(file.targets), *file.messages]:
         console.print(line, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.disk_errors import is_for_want_of_room
+from search_spaces.diagnostics.disk_errors import is_full_or_read_only
 from studies import (
     Claim,
     OutputFolder,
@@ -64,7 +64,7 @@ class DashboardUpdates:
             try:
                 save_artifact(self._claim.trial, self._folder, name, content)
             except OSError as error:
-                if is_for_want_of_room(error):
+                if is_full_or_read_only(error):
                     raise
                 # What is only shown decides no trial's fate.
                 if name in files:

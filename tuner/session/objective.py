@@ -190,9 +190,9 @@ def _train(
         on_epoch_end=on_epoch_end,
         should_prune=_pruning_rule(claim, reported),
         on_batch=on_batch,
-        before_keeping=claim.check,
+        before_save=claim.check,
         on_plots=page.show,
-        careful=claim.may_exceed_memory,
+        halve_micro_batch=claim.may_exceed_memory,
     )
 
 
