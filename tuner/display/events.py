@@ -29,7 +29,7 @@ class EventWriter(Display):
     """Writes notes and the events of trials as lines of JSON, for `replay`; the other events occur in the parent."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Write to a stream; when nobody reads it any more, the training continues without output."""
+        """Write to a stream; when its reader is gone, the training continues without output."""
         self._stream = forgiving(stream)
         self._next_batch = 0.0
 

@@ -91,6 +91,7 @@ class LiveDisplay(ProgressDisplay):
     def _print(self, text: str, style: str = "") -> None:
         with drawn_at_once(self._console):
             self._console.print(Text(text, style=style), soft_wrap=bool(style))
+        self._draw()
 
     def _refresh(self) -> None:
         if time.monotonic() >= self._next_refresh:

@@ -1,4 +1,4 @@
-"""What a run says when it is over: experiments, targets, and where everything is."""
+"""The summary of a run: experiments, targets, and where the results are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAILED_SHOWN = 10
 _DEFAULT_FOLDER = "training_output"
 _ANY_SEARCH_TRIAL = "search_NNNN"
 
-# How each target's figure is written; None is what was never reached.
+# Formats the figure of each target; None if it was never reached.
 _FIGURES: Mapping[str, Callable[[float | None], str]] = {
     "character_accuracy": lambda share: f"{share:.4f}",
     "sequence_accuracy": lambda share: f"{share:.4f}",
@@ -32,13 +32,13 @@ _FIGURES: Mapping[str, Callable[[float | None], str]] = {
 
 @dataclass(frozen=True)
 class _Selection:
-    """What a summary shows of many trials.
+    """The trials that a summary shows.
 
     Attributes:
         presets: All presets, in the order of their file.
         best: The best search trials, the best first.
         failed: Search trials that failed, by number.
-        hidden: How many search trials are in neither.
+        hidden: The number of the other search trials.
     """
 
     presets: list[TrialRecord]
@@ -58,7 +58,7 @@ class _Selection:
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
-    """Print all that a run has to say at its end, readable at 80 columns."""
+    """Print the summary of a run, readable at 80 columns."""
     shown = _Selection.of(summary.records)
     console.print()
     console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
@@ -75,7 +75,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    """Return what orders completed trials as the results' best is chosen; the checkpoints of the first ones stay."""
+    """Return the sort key of completed trials: the best result of the results file, whose checkpoints stay, is last."""
     outcome = record.outcome
     char = outcome.best_val_char_accuracy if outcome else 0.0
     seq = outcome.best_val_seq_accuracy if outcome else 0.0
@@ -83,7 +83,7 @@ def _rank(record: TrialRecord) -> tuple[float, float, int]:
 
 
 def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
-    """Say of each failed trial why, and where to read more."""
+    """Return why each failed trial failed, and where its log is."""
     lines = []
     for record in shown.presets:
         if record.phase is TrialPhase.FAILED:
@@ -154,7 +154,7 @@ def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | 
 
 
 def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
-    """Return a cell for each target that is set: the figure reached, and whether it is enough."""
+    """Return a cell for each target that is set: the figure reached, and whether the target is met."""
     figures = target_figures(outcome)
     return [
         f"{_FIGURES[name](figures[name])} {'met' if met else 'MISSED'}"
@@ -198,7 +198,7 @@ def _pending_lines(summary: RunSummary) -> list[str]:
 
 
 def _command(name: str, output_dir: Path) -> str:
-    """Return a command on this study, as one types it."""
+    """Return a command on this study, to be copied into a shell."""
     folder = shown_path(output_dir)
     return f"khmer-tuner {name}" + ("" if folder == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(folder)}")
 

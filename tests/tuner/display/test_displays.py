@@ -1,4 +1,4 @@
-"""What both displays tell of one run, on a terminal and elsewhere."""
+"""What both displays show of a run, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -289,3 +289,11 @@ def test_settings_that_are_the_default_are_not_told(stream, config):
     display.run_started({}, [])
     display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), adopted=False)
     assert stream.lines[1:] == ["search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]
+
+
+def test_the_end_of_a_trial_is_in_the_live_view_at_once(terminal, tell_a_run, make_record):
+    display = LiveDisplay(terminal, None)
+    tell_a_run(display)
+    display.trial_ended(make_record("new", 1))
+    display.close()
+    assert "2/2 done" in terminal.text
