@@ -42,14 +42,6 @@ class LiveDisplay(ProgressDisplay):
         with drawn_at_once(self._console):
             self._live.start()
 
-    def note(self, text: str) -> None:
-        """Print a line above the live view."""
-        self._print(text)
-
-    def print_end(self, line: str, *, completed: bool) -> None:
-        """Print in colour how a trial ended."""
-        self._print(line, "green" if completed else "bold red")
-
     def dataset_progress(self, done: int, total: int) -> None:
         """Show the progress of the dataset, until the dataset is complete."""
         self._images = (0, 0) if done == total else (done, total)

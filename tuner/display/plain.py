@@ -36,11 +36,6 @@ class PlainDisplay(ProgressDisplay):
         self._repeating: set[int] = set()  # trials whose epochs before an interruption are being sent again
         self._several = False  # whether more than one trial has been running at a time
 
-    def note(self, text: str) -> None:
-        """Print a line."""
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
-
     def dataset_progress(self, done: int, total: int) -> None:
         """Print a line for every tenth of the dataset."""
         tenths = done * _DATASET_LINES // total
@@ -87,6 +82,10 @@ class PlainDisplay(ProgressDisplay):
             f"  char {metrics.val_char_accuracy:.4f}  seq {metrics.val_seq_accuracy:.4f}  loss {metrics.val_loss:.4f}"
             f"  best {signal.best or 0:.4f}  {metrics.epoch_seconds:.1f} s  <= {clock(remaining or 0)} left"
         )
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def _position(self, number: int) -> str:
         """Return a trial's position in the study, if a status has been read."""

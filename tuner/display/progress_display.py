@@ -16,9 +16,11 @@ from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
+_COMPLETED, _FAILED = "green", "bold red"
+
 
 class ProgressDisplay(Display):
-    """Keeps the progress of a run and prints its changes; a subclass decides where (`note` and `print_end`)."""
+    """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
         """Start without a status.
@@ -29,9 +31,13 @@ class ProgressDisplay(Display):
         self._progress = RunProgress()
         self._summary_console = summary_console
 
-    def print_end(self, line: str, *, completed: bool) -> None:
-        """Print how a trial ended."""
-        self.note(line)
+    def _print(self, text: str, style: str = "") -> None:
+        """Print a line, on a terminal in a style of Rich."""
+        raise NotImplementedError
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Print which trials are finished already."""
@@ -52,7 +58,7 @@ class ProgressDisplay(Display):
     def trial_ended(self, record: TrialRecord) -> None:
         """Print how the trial ended."""
         self._progress.trial_ended(record)
-        self.print_end(trial_line(record), completed=record.phase is TrialPhase.COMPLETED)
+        self._print(trial_line(record), _COMPLETED if record.phase is TrialPhase.COMPLETED else _FAILED)
 
     def trial_interrupted(self, number: int) -> None:
         """Print that the trial was interrupted."""
@@ -68,7 +74,7 @@ class ProgressDisplay(Display):
         """Print which trials other processes have ended, and how many were added."""
         news = self._progress.status_polled(status)
         for row in news.ended:
-            self.print_end(row_line(row, status.monitor), completed=row.state is RowState.COMPLETED)
+            self._print(row_line(row, status.monitor), _COMPLETED if row.state is RowState.COMPLETED else _FAILED)
         if news.added:
             self.note(added_line(news.added, status.total))
 

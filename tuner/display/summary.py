@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import Targets
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, target_figures, target_verdicts
+from studies import TrialKind, TrialPhase, TrialRecord, target_figures, target_verdicts
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.display.terminal import plain_table, shown_path
@@ -21,12 +21,12 @@ _FAILED_SHOWN = 10
 _DEFAULT_FOLDER = "training_output"
 _ANY_SEARCH_TRIAL = "search_NNNN"
 
-# Formats the figure of each target; None if it was never reached.
-_FIGURES: Mapping[str, Callable[[float | None], str]] = {
-    "character_accuracy": lambda share: f"{share:.4f}",
-    "sequence_accuracy": lambda share: f"{share:.4f}",
-    "training_time_per_epoch": lambda seconds: "-" if seconds is None else f"{seconds:.1f}",
-    "convergence_epochs": lambda epoch: "never" if epoch is None else f"{epoch}",
+# For each target: its column's header, and the format of a figure and of one that was never reached.
+_TARGETS: Mapping[str, tuple[str, str, str]] = {
+    "character_accuracy": ("char >= {:g}", "{:.4f}", "-"),
+    "sequence_accuracy": ("seq >= {:g}", "{:.4f}", "-"),
+    "training_time_per_epoch": ("s/epoch <= {:g}", "{:.1f}", "-"),
+    "convergence_epochs": ("converged <= {:g}", "{}", "never"),
 }
 
 
@@ -138,28 +138,20 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
 
 
 def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | None:
-    rules = {
-        "char >= {:g}": targets.character_accuracy,
-        "seq >= {:g}": targets.sequence_accuracy,
-        "s/epoch <= {:g}": targets.training_time_per_epoch,
-        "converged <= {:g}": targets.convergence_epochs,
-    }
-    headers = [text.format(value) for text, value in rules.items() if value is not None]
+    headers = [_TARGETS[name][0].format(value) for name, value in targets if value is not None]
     if not headers or not records:
         return None
     table = plain_table("targets", *headers)
     for record in records:
-        table.add_row(record.experiment_name, *_target_cells(record.outcome, targets))
+        figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
+        cells = [f"{_figure(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        table.add_row(record.experiment_name, *cells)
     return table
 
 
-def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
-    """Return a cell for each target that is set: the figure reached, and whether the target is met."""
-    figures = target_figures(outcome)
-    return [
-        f"{_FIGURES[name](figures[name])} {'met' if met else 'MISSED'}"
-        for name, met in target_verdicts(outcome, targets).items()
-    ]
+def _figure(name: str, value: float | None) -> str:
+    _, reached, missing = _TARGETS[name]
+    return missing if value is None else reached.format(value)
 
 
 def _best_lines(summary: RunSummary) -> list[str]:
