@@ -116,8 +116,12 @@ def disk_line(disk: DiskUsage) -> str:
     """Return the disk usage of the study, its three largest parts, and the free space."""
     sizes = {what: size for what, size in asdict(disk).items() if what != "free"}
     largest = sorted(sizes, key=lambda what: sizes[what], reverse=True)[:_KINDS_SHOWN]
-    kinds = ", ".join(f"{what} {decimal(sizes[what])}" for what in largest if sizes[what])
-    return f"disk: {decimal(disk.used)} ({kinds}), {decimal(disk.free)} free"
+    kinds = ", ".join(f"{what} {_size(sizes[what])}" for what in largest if sizes[what])
+    return f"disk: {_size(disk.used)} ({kinds}), {_size(disk.free)} free"
+
+
+def _size(size: int) -> str:
+    return decimal(size, precision=0)  # with a decimal the line does not fit 80 columns
 
 
 def _open(status: StudyStatus) -> list[str]:

@@ -144,6 +144,6 @@ def test_disk_use_names_what_takes_most():
         other=0,
         free=35_000_000_000,
     )
-    assert disk_line(disk) == "disk: 1.2 GB (checkpoints 1.1 GB, artifacts 98.0 MB, database 2.0 MB), 35.0 GB free"
+    assert disk_line(disk) == "disk: 1 GB (checkpoints 1 GB, artifacts 98 MB, database 2 MB), 35 GB free"
     empty = DiskUsage(database=0, artifacts=0, checkpoints=0, tensorboard=0, logs=12, other=0, free=0)
     assert disk_line(empty) == "disk: 12 bytes (logs 12 bytes), 0 bytes free"
