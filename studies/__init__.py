@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces.diagnostics.atomic_files import write_json, write_text
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store, save_artifact, trial_artifacts
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import (
@@ -21,12 +22,12 @@ from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.atomic_files import write_json, write_text
 from studies.storage.open import DATABASE_ERRORS, open_storage, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import LeaseLost, is_connection_lost
 from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.study.claiming import claim_next_trial, count_claimable, prepare_sampling
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
@@ -53,9 +54,7 @@ from studies.study.search_budget import (
     SearchSettings,
     add_search_trials,
     check_search,
-    claim_with_top_up,
     count_unenqueued,
-    prepare_sampling,
     refuse_other_search,
     search_budget,
     search_settings,
@@ -124,7 +123,8 @@ __all__ = [
     "check_search",
     "check_storage_url",
     "claim_next",
-    "claim_with_top_up",
+    "claim_next_trial",
+    "count_claimable",
     "count_unclaimed",
     "count_unenqueued",
     "create_or_join_study",

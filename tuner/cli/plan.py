@@ -37,7 +37,7 @@ def print_plan(
         cells = [name, config.model_name, f"{config.batch_size}", f"{config.learning_rate:g}"]
         cells += [config.optimizer_type, config.scheduler_type, f"{config.num_epochs}"]
         table.add_row(*cells, *([states[name]] if states else []))
-    print_lines([f"configuration: {file.path}", "", table, "", *_target_lines(file.targets), *file.remarks])
+    print_lines([f"configuration: {file.path}", "", table, "", *_target_lines(file.targets), *file.messages])
 
 
 def dataset_line(file: ExperimentFile, config: TrainingConfig) -> str:

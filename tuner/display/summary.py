@@ -1,9 +1,9 @@
-"""What a run says when it is over: experiments, targets, and where everything is."""
+"""The summary of a run: experiments, targets, and where the results are."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import Targets
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, target_figures, target_verdicts
+from studies import TrialKind, TrialPhase, TrialRecord, target_figures, target_verdicts
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.display.terminal import plain_table, shown_path
@@ -21,24 +21,24 @@ _FAILED_SHOWN = 10
 _DEFAULT_FOLDER = "training_output"
 _ANY_SEARCH_TRIAL = "search_NNNN"
 
-# How each target's figure is written; None is what was never reached.
-_FIGURES: Mapping[str, Callable[[float | None], str]] = {
-    "character_accuracy": lambda share: f"{share:.4f}",
-    "sequence_accuracy": lambda share: f"{share:.4f}",
-    "training_time_per_epoch": lambda seconds: "-" if seconds is None else f"{seconds:.1f}",
-    "convergence_epochs": lambda epoch: "never" if epoch is None else f"{epoch}",
+# For each target: its column's header, and the format of a figure and of one that was never reached.
+_TARGETS: Mapping[str, tuple[str, str, str]] = {
+    "character_accuracy": ("char >= {:g}", "{:.4f}", "-"),
+    "sequence_accuracy": ("seq >= {:g}", "{:.4f}", "-"),
+    "training_time_per_epoch": ("s/epoch <= {:g}", "{:.1f}", "-"),
+    "convergence_epochs": ("converged <= {:g}", "{}", "never"),
 }
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """What a summary shows of many trials.
+    """The trials that a summary shows.
 
     Attributes:
         presets: All presets, in the order of their file.
         best: The best search trials, the best first.
         failed: Search trials that failed, by number.
-        hidden: How many search trials are in neither.
+        hidden: The number of the other search trials.
     """
 
     presets: list[TrialRecord]
@@ -58,7 +58,7 @@ class _Selection:
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
-    """Print all that a run has to say at its end, readable at 80 columns."""
+    """Print the summary of a run, readable at 80 columns."""
     shown = _Selection.of(summary.records)
     console.print()
     console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
@@ -75,7 +75,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    """Return what orders completed trials as the results' best is chosen; the checkpoints of the first ones stay."""
+    """Return the sort key of completed trials: the best result of the results file, whose checkpoints stay, is last."""
     outcome = record.outcome
     char = outcome.best_val_char_accuracy if outcome else 0.0
     seq = outcome.best_val_seq_accuracy if outcome else 0.0
@@ -83,7 +83,7 @@ def _rank(record: TrialRecord) -> tuple[float, float, int]:
 
 
 def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
-    """Say of each failed trial why, and where to read more."""
+    """Return why each failed trial failed, and where its log is."""
     lines = []
     for record in shown.presets:
         if record.phase is TrialPhase.FAILED:
@@ -138,28 +138,20 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
 
 
 def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | None:
-    rules = {
-        "char >= {:g}": targets.character_accuracy,
-        "seq >= {:g}": targets.sequence_accuracy,
-        "s/epoch <= {:g}": targets.training_time_per_epoch,
-        "converged <= {:g}": targets.convergence_epochs,
-    }
-    headers = [text.format(value) for text, value in rules.items() if value is not None]
+    headers = [_TARGETS[name][0].format(value) for name, value in targets if value is not None]
     if not headers or not records:
         return None
     table = plain_table("targets", *headers)
     for record in records:
-        table.add_row(record.experiment_name, *_target_cells(record.outcome, targets))
+        figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
+        cells = [f"{_figure(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        table.add_row(record.experiment_name, *cells)
     return table
 
 
-def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
-    """Return a cell for each target that is set: the figure reached, and whether it is enough."""
-    figures = target_figures(outcome)
-    return [
-        f"{_FIGURES[name](figures[name])} {'met' if met else 'MISSED'}"
-        for name, met in target_verdicts(outcome, targets).items()
-    ]
+def _figure(name: str, value: float | None) -> str:
+    _, reached, missing = _TARGETS[name]
+    return missing if value is None else reached.format(value)
 
 
 def _best_lines(summary: RunSummary) -> list[str]:
@@ -198,7 +190,7 @@ def _pending_lines(summary: RunSummary) -> list[str]:
 
 
 def _command(name: str, output_dir: Path) -> str:
-    """Return a command on this study, as one types it."""
+    """Return a command on this study, to be copied into a shell."""
     folder = shown_path(output_dir)
     return f"khmer-tuner {name}" + ("" if folder == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(folder)}")
 

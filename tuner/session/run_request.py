@@ -22,7 +22,7 @@ class RunRequest:
         file_order: All names of the file that they come from.
         may_generate: Whether the default dataset is generated if it is missing.
         space: What a search may vary; None for that of the study, or the packaged one if the study has none yet.
-        file_remarks: Warnings and notes about the file of the experiments, a line each.
+        file_messages: Warnings and notes about the file of the experiments, a line each.
     """
 
     options: RunOptions
@@ -31,7 +31,7 @@ class RunRequest:
     file_order: Sequence[str] = ()
     may_generate: bool = False
     space: SearchSpace | None = None
-    file_remarks: tuple[str, ...] = ()
+    file_messages: tuple[str, ...] = ()
 
     @classmethod
     def from_file(
@@ -61,7 +61,7 @@ class RunRequest:
             file_order=list(file.experiments),
             may_generate=not file.names_dataset,
             space=space,
-            file_remarks=file.remarks,
+            file_messages=file.messages,
         )
 
     @property
@@ -70,10 +70,10 @@ class RunRequest:
         return next(iter(self.experiments.values()))
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def messages(self) -> tuple[str, ...]:
         """Warnings and notes about the files, a line each."""
         warnings = () if self.space is None else self.space.warnings
-        return (*self.file_remarks, *(f"warning: {text}" for text in warnings))
+        return (*self.file_messages, *(f"warning: {text}" for text in warnings))
 
     @property
     def trial_filter(self) -> TrialFilter:

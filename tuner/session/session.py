@@ -16,12 +16,10 @@ from studies import (
     add_search_trials,
     enqueue_presets,
     load_study,
-    prepare_sampling,
     refuse_changed_presets,
     refuse_other_search,
     save_targets,
     stop_token,
-    study_invariants,
     study_targets,
     version_notes,
 )
@@ -81,7 +79,6 @@ class Session:
         save_targets(study, request.targets)
         if options.search.at_least or options.search.more:
             add_search_trials(study, folder, options.search)
-        prepare_sampling(study, first.seed)
         context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
         return cls(study, context, options.storage_url, token)
 
@@ -112,7 +109,6 @@ class Session:
         cache = _cache_of(existing.invariants, existing.folder, metadata)
         invariants = current_invariants(existing.invariants, cache.fingerprint)
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
-        prepare_sampling(study, invariants.seed)
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
@@ -123,7 +119,6 @@ class Session:
             ConfigurationError: The study searches in another way already.
         """
         add_search_trials(self.study, self.context.folder, request)
-        prepare_sampling(self.study, study_invariants(self.study).seed)
 
 
 def _refuse_early(request: RunRequest) -> str | None:

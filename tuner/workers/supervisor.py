@@ -97,7 +97,7 @@ class _Supervisor:
         while self._workers:
             raise_if_requested()
             if self._poller.is_due:
-                self._poller.tell()
+                self._poller.poll()
                 self._start_if_needed()
             try:
                 worker, line = self._lines.get(timeout=_POLL_S)

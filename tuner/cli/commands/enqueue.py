@@ -72,8 +72,8 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
     from tuner.session.enqueue import enqueue
 
     request, (study, folder) = prepared
-    for remark in request.remarks:
-        tell(remark)
+    for message in request.messages:
+        tell(message)
     _, url = find_study(options.output_dir, storage_url=options.storage)
     addition = enqueue(request, study, folder, url)
     status = study_status(study, folder)

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
     if options.dry_run:
         return _show_plan(options, file, request)
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
-        for note in (f"configuration: {file.path}", *request.remarks):
+        for note in (f"configuration: {file.path}", *request.messages):
             display.note(note)
         session = Session.open(request, display)
         results = run_request(session, request)
