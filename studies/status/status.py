@@ -161,6 +161,11 @@ class StudyStatus:
         """The trial of the best value among those that completed and were not pruned; None if there is none."""
         return self.ranking[0] if self.ranking else None
 
+    def leader_over(self, name: str) -> str | None:
+        """Return the trial that is better than another one by the monitored metric; None if none is."""
+        value = next((row.best_value for row in self.current if row.name == name), None)
+        return self.best.name if self.best is not None and self.best.best_value != value else None
+
     @cached_property
     def ranking(self) -> list[StatusRow]:
         """The trials that completed and were not pruned, the best first, of equals the lower number."""

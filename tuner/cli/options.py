@@ -99,23 +99,21 @@ def one_of(*choices: str) -> Callable[[str], str | Unusable]:
 
 def share(text: str) -> float | Unusable:
     """Read an option that takes a number above 0 and below 1."""
-    number = _positive_number(text)
+    number = _number(text)
     return number if 0 < number < 1 else Unusable(f"found {text!r}; expected a number above 0 and below 1")
 
 
 def seconds(text: str) -> float | Unusable:
     """Read an option that takes a positive number of seconds."""
-    return _positive_number(text) or Unusable(f"found {text!r}; expected a number of seconds above 0")
+    number = _number(text)
+    return number if 0 < number < math.inf else Unusable(f"found {text!r}; expected a number of seconds above 0")
 
 
-def _positive_number(text: str) -> float:
-    """Return a finite number above 0; 0 if the text is none."""
+def _number(text: str) -> float:
     try:
-        # float() also takes other scripts' digits.
-        number = float(text) if text.isascii() else 0.0
+        return float(text) if text.isascii() else math.nan  # float() also takes other scripts' digits
     except ValueError:
-        return 0.0
-    return number if 0 < number < math.inf else 0.0
+        return math.nan
 
 
 def filled(text: str) -> str | Unusable:
@@ -154,8 +152,10 @@ def add_flag(parser: _Options, name: str, help: str) -> None:
     parser.add_argument(name, action="store_true", help=help)
 
 
-def add_study_options(parser: argparse.ArgumentParser, *, study_default: str | None = None) -> None:
-    """Add the options that name a study."""
+def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, study_default: str | None = None) -> None:
+    """Add the options that name a study, and ``--json`` if the command can print it."""
+    if json:
+        add_flag(parser, "--json", "print JSON and nothing else to standard output")
     group = parser.add_argument_group("the study")
     add_option(group, "--output-dir", "DIR", filled, "its output folder", default="training_output")
     name = "its name" if study_default else "its name (default: the folder's)"
@@ -216,7 +216,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--results-file", "P", filled, results_file)
     add_workers_option(parser)
     add_device_option(parser)
-    add_json_option(parser)
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -249,8 +248,3 @@ def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
         prune_grace=options.prune_grace,
         **trials,
     )
-
-
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
-    add_flag(parser, "--json", "print JSON and nothing else to standard output")

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from search_spaces import ConfigurationError, ExperimentFile, SearchSpace, Targets, TrainingConfig
+from search_spaces import (
+    ConfigurationError,
+    ExperimentFile,
+    SearchSpace,
+    Targets,
+    TrainingConfig,
+    load_model_definitions,
+    load_search_space,
+)
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
-from tuner.session.study_setup import load_space, with_overrides
+from tuner.session.study_setup import with_overrides
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,19 @@ class RunRequest:
 
         Raises:
             ConfigurationError: A name is unknown, no experiment is named, or the search space is wrong.
-            FileNotFoundError, yaml.YAMLError: As `load_space`.
+            FileNotFoundError, yaml.YAMLError: As `load_search_space`.
         """
         options = options or RunOptions()
         experiments = file.select(names)
         if not experiments:
             raise ConfigurationError("experiments: none chosen; name one or more, or leave the names out for all")
-        experiments = with_overrides(experiments, seed=options.seed, device=options.device)
-        space = load_space(options.space_file, experiments)
+        space = None
+        if options.space_file is not None:
+            first = next(iter(experiments.values()))
+            space = load_search_space(options.space_file, load_model_definitions(first.model_config_path))
         return cls(
             options,
-            experiments,
+            with_overrides(experiments, seed=options.seed, device=options.device),
             file.targets,
             file_order=list(file.experiments),
             may_generate=not file.names_dataset,

@@ -12,13 +12,7 @@ from typing import Any
 
 import optuna
 
-from search_spaces import (
-    SearchSpace,
-    TrainingConfig,
-    definitions_yaml,
-    load_model_definitions,
-    load_search_space,
-)
+from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -75,18 +69,6 @@ def with_overrides(
     given: dict[str, Any] = {"seed": seed, "device": device}
     overrides = {name: value for name, value in given.items() if value is not None}
     return {name: replace(config, **overrides) for name, config in experiments.items()}
-
-
-def load_space(path: str | None, experiments: Mapping[str, TrainingConfig]) -> SearchSpace | None:
-    """Return the search space of a file, checked against the experiments' model definitions; None for no file.
-
-    Raises:
-        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_search_space`.
-    """
-    if path is None:
-        return None
-    first = next(iter(experiments.values()))
-    return load_search_space(path, load_model_definitions(first.model_config_path))
 
 
 def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:

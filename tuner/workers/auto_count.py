@@ -73,12 +73,9 @@ def choose_worker_count(
 
 
 def candidates(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
-    """Return the numbers of workers that come into question: 1, 2, 4 and so on, and the most that make sense.
+    """Return the numbers of workers to measure: 1, 2, 4 and so on, and the largest that makes sense.
 
-    Args:
-        threads: PyTorch's threads here. On the CPU no more workers than that, on a GPU no more than eight.
-        pending: Trials that are to be trained; no more workers than that.
-        on_gpu: Whether they train on a GPU.
+    That is the number of pending trials, but on a GPU at most 8, and on the CPU at most the number of threads.
     """
     most = min(_MOST_ON_A_GPU if on_gpu else threads, pending)
     return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
@@ -102,17 +99,10 @@ def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
 
 
 def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
-    """Measure numbers of workers, fewest first, as long as more may be faster.
-
-    Args:
-        config: What is trained.
-        counts: The numbers.
-        threads: PyTorch's threads, which they share.
-        seconds: How long it may take.
+    """Measure numbers of workers, fewest first, as long as more may be faster and for at most some seconds.
 
     Returns:
-        Images a second that all of them take together, by number; and why there are no more, if something kept
-        them from being measured.
+        Images a second that all workers train together, by their number; and why not all numbers could be measured.
     """
     rates: dict[int, float] = {}
     with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:

@@ -45,13 +45,7 @@ class WorkerProcess:
         *,
         failed_starts: int = 0,
     ) -> None:
-        """Start a process.
-
-        Args:
-            orders: Its orders.
-            lines: Receives each line that it writes to standard output, with itself, and None at the end.
-            failed_starts: How many processes in its place were killed before they started a trial.
-        """
+        """Start a process with its orders; `lines` receives each line of its standard output, and None at the end."""
         self.threads = orders.threads
         self.running: int | None = None
         self.failed_starts = failed_starts

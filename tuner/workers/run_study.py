@@ -8,7 +8,6 @@ from typing import Any
 
 from studies import (
     DATABASE_ERRORS,
-    StudyStatus,
     default_results_name,
     default_storage_url,
     mask_password,
@@ -90,7 +89,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
     folder = session.context.folder
-    status = study_status(session.study, folder)
+    status, best = study_status(session.study, folder), results["best_result"]
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
         results=results,
@@ -100,15 +99,6 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         records=ended(session, trial_filter),
         targets=session.context.targets,
         monitor=study_invariants(session.study).monitor,
-        leader=_leader(status, results),
+        leader=None if best is None else status.leader_over(best["experiment_name"]),
         pending=status.pending,
     )
-
-
-def _leader(status: StudyStatus, results: Mapping[str, Any]) -> str | None:
-    """Return the experiment that the monitored metric puts before the results' best one, if there is one."""
-    best = results["best_result"]
-    if best is None or status.best is None or status.best.name == best["experiment_name"]:
-        return None
-    others = {row.name: row.best_value for row in status.rows}
-    return status.best.name if status.best.best_value != others[best["experiment_name"]] else None

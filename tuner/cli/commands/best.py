@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load
-from tuner.cli.options import Command, add_json_option, add_option, add_study_options, filled
+from tuner.cli.options import Command, add_option, add_study_options, filled
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from tuner.analysis.preset_export import Preset
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``best``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     out = "write the configuration there; a file that best itself wrote is replaced (default: standard output)"
     add_option(parser, "--out", "P", filled, out)
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Winner:
@@ -107,4 +105,4 @@ def _print(winner: Winner, preset: Preset, out: Path) -> None:
     )
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -20,7 +20,6 @@ from tuner.cli.existing_study import load
 from tuner.cli.options import (
     Command,
     add_device_option,
-    add_json_option,
     add_option,
     add_study_options,
     add_workers_option,
@@ -35,15 +34,13 @@ if TYPE_CHECKING:
 _COMPARED = "test char"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``confirm``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--top", "K", whole_number(2, 1000), "number of the best configurations", default=3)
     seeds = "number of new seeds for each configuration; more seeds show smaller differences"
     add_option(parser, "--seeds", "N", whole_number(1, 1000), seeds, default=3)
     add_workers_option(parser)
     add_device_option(parser)
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Candidates:
@@ -126,4 +123,4 @@ def _trainings(count: int) -> str:
     return "1 training is" if count == 1 else f"{count} trainings are"
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 _LARGEST_PORT = 65535
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``dashboard``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser, "--port", "N", whole_number(0, _LARGEST_PORT), "the port; 0 takes any that is free", default=8080
     )
@@ -86,4 +85,4 @@ def _address(options: argparse.Namespace) -> Address:
     return address
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -17,8 +17,7 @@ from tuner.cli.options import LARGEST_SEED, Command, add_option, filled, one_of,
 _MOST_SAMPLES = 10_000_000
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``data``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     samples = "images for training and, one in five, for validation"
     add_option(parser, "--samples", "N", whole_number(10, _MOST_SAMPLES), samples, default=5000)
     test_samples = "images of the split that no training uses"
@@ -63,4 +62,4 @@ def run(options: argparse.Namespace, prepared: None) -> int:
     return SUCCESS
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

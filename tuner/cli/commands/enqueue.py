@@ -18,7 +18,6 @@ from tuner.cli.options import (
     MOST_TRIALS,
     Command,
     add_experiments_options,
-    add_json_option,
     add_option,
     add_search_options,
     add_study_options,
@@ -39,14 +38,12 @@ _OF_EXPERIMENTS = ("experiments", "seed")
 _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``enqueue``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), "number of search trials to add to the study")
     add_experiments_options(parser)
     add_option(parser, "--space", "P", filled, "add nothing unless the study varies what this search space says")
-    add_json_option(parser)
     add_search_options(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
@@ -121,9 +118,7 @@ def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[st
     if status.pending:
         at_work = any(row.state.value == "running" for row in status.rows)
         who = (
-            "; the workers of the whole study train them"
-            if at_work
-            else ": `khmer-tuner resume`, or a worker that waits"
+            "; the workers of the whole study train them" if at_work else ": `khmer-tuner resume`, or a waiting worker"
         )
         lines.append(f"{_count(status.pending, 'trial')} to begin{who}")
     return lines
@@ -135,14 +130,13 @@ def _known_line(name: str, state: PresetState) -> str:
 
 
 def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
-    def plain(states: dict[str, PresetState]) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()
-        ]
-
+    added, known = (
+        [{"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()]
+        for states in (addition.added, addition.known)
+    )
     return {
-        "added": plain(dict(addition.added)),
-        "already_there": plain(dict(addition.known)),
+        "added": added,
+        "already_there": known,
         "search_trials_added": trials,
         "search_trials": addition.search_trials,
         "pending": pending,
@@ -153,4 +147,4 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -18,15 +18,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load_checkpoint_path
-from tuner.cli.options import (
-    Command,
-    add_checkpoint_option,
-    add_device_option,
-    add_json_option,
-    add_option,
-    add_study_options,
-    filled,
-)
+from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_option, add_study_options, filled
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
@@ -37,14 +29,12 @@ if TYPE_CHECKING:
 _MISTAKES_SHOWN = 4
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``evaluate``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--metadata", "P", filled, "the dataset's metadata.yaml", required=True)
     add_option(parser, "--split", "S", filled, "which split", default="test")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Path:
@@ -123,4 +113,4 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -33,8 +33,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``export``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
         "write it there, `-` for standard output (default: standard output for json, else "
         "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
@@ -98,4 +97,4 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
     return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -18,27 +18,18 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, report_problems, tell
 from tuner.cli.existing_study import load_checkpoint_path
-from tuner.cli.options import (
-    Command,
-    add_checkpoint_option,
-    add_device_option,
-    add_json_option,
-    add_study_options,
-    filled,
-)
+from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_study_options, filled
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``predict``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=filled, help="an image file, or a folder of them")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
@@ -78,4 +69,4 @@ def _print(readings: Sequence[Reading]) -> None:
             print(f"{'':23}flagged: {'; '.join(reading.flags)}")
 
 
-COMMAND = Command(__name__, __doc__, add_options, load_checkpoint_path, run)
+COMMAND = Command(__name__, __doc__, _add_options, load_checkpoint_path, run)

@@ -22,8 +22,7 @@ _OWN_MARK = b'<meta name="generator" content="khmer-ocr-tuner report">'
 _MARK_WITHIN_BYTES = 1024
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``report``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--out", "P", filled, "write it there, over an older report", default="report.html")
     add_study_options(parser)
 
@@ -78,4 +77,4 @@ def _is_report(path: Path) -> bool:
     return not beginning or _OWN_MARK in beginning
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from tuner.session.study_setup import ExistingStudy
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``resume``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--retry-failed", "train failed presets again; the new trial replaces the failed one")
     add_training_options(parser)
     add_metadata_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
@@ -40,4 +39,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return train_pending(options, existing, retry, StopConditions(until_targets=options.until_targets))
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from tuner.session.run_request import RunRequest
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``run``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
     trials = "number of search trials in the study, besides the experiments"
     add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
@@ -53,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
     add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
     add_search_options(parser)
-    add_study_options(parser, study_default="khmer-ocr")
+    add_study_options(parser, json=True, study_default="khmer-ocr")
 
 
 def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
@@ -178,4 +177,4 @@ def _states(experiments: Mapping[str, TrainingConfig], study: LoadedStudy | None
     }
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

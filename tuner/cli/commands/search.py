@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from tuner.session.study_setup import ExistingStudy
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``search``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     trials = "number of search trials to add to the study"
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
@@ -40,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
     add_metadata_option(parser)
     add_search_options(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
@@ -53,4 +52,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return train_pending(options, existing, lambda session: session.search(request), stop_conditions)
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_json_option, add_study_options, filled
+from tuner.cli.options import Command, add_study_options, filled
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -35,11 +35,9 @@ _BAR_CELLS = 20
 _AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": "the one before died"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``show``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
@@ -184,4 +182,4 @@ def _attempts(attempts: Sequence[Attempt]) -> Table:
     return table
 
 
-COMMAND = Command(__name__, __doc__, add_options, load, run)
+COMMAND = Command(__name__, __doc__, _add_options, load, run)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_flag, add_json_option, add_study_options
-from tuner.cli.output import print_json
+from tuner.cli.options import Command, add_flag, add_study_options
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from studies import DiskUsage, StudyStatus
@@ -59,19 +59,12 @@ def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
     from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
 
-    console = console_on(sys.stdout)
-    console.print(f"study {status.study}, by {status.monitor} ({status.mode})", soft_wrap=True)
-    console.print()
-    table, hidden = trial_table(status, console.width, show_all=show_all)
-    console.print(table)
-    if hidden:
-        console.print(f"{hidden:,} more trials: `khmer-tuner status --all` shows each", soft_wrap=True)
-    console.print()
-    if status.running:
-        console.print(running_table(status.running, console.width))
-        console.print()
-    for line in _lines(status, disk, console.width):
-        console.print(line, soft_wrap=True)
+    width = console_on(sys.stdout).width
+    table, hidden = trial_table(status, width, show_all=show_all)
+    more = [f"{hidden:,} more trials: `khmer-tuner status --all` shows each"] if hidden else []
+    running = [running_table(status.running, width), ""] if status.running else []
+    head = f"study {status.study}, by {status.monitor} ({status.mode})"
+    print_lines([head, "", table, *more, "", *running, *_lines(status, disk, width)])
 
 
 def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
@@ -104,11 +97,9 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
     return [line for line in lines if line is not None]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``status``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--all", "show every trial, however many there are")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-COMMAND = Command(__name__, __doc__, add_options, load, run)
+COMMAND = Command(__name__, __doc__, _add_options, load, run)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy
-from tuner.cli.options import Command, add_flag, add_json_option, add_study_options
+from tuner.cli.options import Command, add_flag, add_study_options
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``stop``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--wait", "return when the trials that were running have stopped")
     parser.set_defaults(is_asked=False)
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
@@ -57,8 +55,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.wait:
         _wait(study, folder, asked)
     if options.json:
-        told = {"asked": [_plain(row) for row in asked], "stopped": options.wait}
-        print_json(told)
+        print_json({"asked": [_plain(row) for row in asked], "stopped": options.wait})
     elif options.wait and asked:
         print("stopped; `khmer-tuner resume` goes on")
     return SUCCESS
@@ -97,4 +94,4 @@ def _plain(row: StatusRow) -> dict[str, object]:
     return {"number": row.number, "name": row.name, "epochs": row.epochs, "worker_pid": row.worker_pid}
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

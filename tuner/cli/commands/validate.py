@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from search_spaces import ExperimentFile, Parameter, SearchSpace, YamlDocument
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``validate``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="FILE", help="an experiments file or a search space")
     models = "the models that a search space may name (default: config/model_config.yaml)"
     add_option(parser, "--model-config", "P", filled, models)
@@ -99,4 +98,4 @@ def _condition_text(parameter: Parameter) -> str:
     return "; ".join(f"{name}: {Choices(values)}" for name, values in parameter.when.items())
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from tuner.session.study_setup import ExistingStudy
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``worker``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     wait = (
         "wait for trials that `enqueue`, `run` or `search` add on any machine, until SIGTERM, Ctrl-C or "
         "`khmer-tuner stop`"
@@ -46,4 +45,4 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     return SUCCESS
 
 
-COMMAND = Command(__name__, __doc__, add_options, prepare_training, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

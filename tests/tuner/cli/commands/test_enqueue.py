@@ -51,7 +51,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
     assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
-    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`, or a worker that waits"
+    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`, or a waiting worker"
     again = cli("enqueue", "--config", more, "--json")
     assert json.loads(again.out) == {
         "added": [{"name": "three", "number": 2, "state": "waiting"}],
