@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,15 +125,18 @@ def confirm(
         ConfigurationError: The folder of a seed belongs to another study or is damaged, or the device is missing.
         DataLoaderError: The dataset is missing or damaged.
     """
-    found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in candidates.records}
+    found: dict[int, dict[str, Repetition]] = {}
     for position, seed in enumerate(seeds, start=1):
         with open_display() as display:
             display.note(f"seed {seed} ({position} of {len(seeds)}): {candidates.seed_dir(seed)}")
             request = _request(candidates, seed, workers, device)
             session = _session(candidates, request, display)
             run_request(session, request)
-        for name, repetition in _repetitions(candidates, session, seed):
-            found[name].append(repetition)
+        ended = {record.experiment_name: record for record in ended_records(session.study)}
+        found[seed] = {
+            record.experiment_name: _repetition(candidates, session, seed, ended.get(_name(record)))
+            for record in candidates.records
+        }
         if session.stop_requested:
             break
     return _confirmation(candidates, seeds, found)
@@ -174,13 +177,6 @@ def _name(record: TrialRecord) -> str:
     return fitting_name(name, f"_{record.number}") if is_theirs else name
 
 
-def _repetitions(candidates: Candidates, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
-    ended = {record.experiment_name: record for record in ended_records(session.study)}
-    for candidate in candidates.records:
-        record = ended.get(_name(candidate))
-        yield candidate.experiment_name, _repetition(candidates, session, seed, record)
-
-
 def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
     if record is None:
         return Repetition(seed, "unfinished")
@@ -195,14 +191,14 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
 
 
 def _confirmation(
-    candidates: Candidates, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
+    candidates: Candidates, seeds: Sequence[int], found: Mapping[int, Mapping[str, Repetition]]
 ) -> Confirmation:
     items = []
     for record in candidates.records:
         assert record.outcome is not None, "a completed trial has an outcome"
-        missing = (Repetition(seed, "unfinished") for seed in seeds[len(found[record.experiment_name]) :])
-        repetitions = (*found[record.experiment_name], *missing)
-        items.append(Candidate(record.experiment_name, record.outcome.best_val_char_accuracy, repetitions))
+        name = record.experiment_name
+        repetitions = (found.get(seed, {}).get(name, Repetition(seed, "unfinished")) for seed in seeds)
+        items.append(Candidate(name, record.outcome.best_val_char_accuracy, tuple(repetitions)))
     winner, *others = items
     comparisons = (compare(winner.name, other.name, _pairs(winner, other)) for other in others)
     return Confirmation(tuple(seeds), candidates.root, tuple(items), tuple(comparisons))
