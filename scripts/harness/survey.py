@@ -70,4 +70,4 @@ def _is_trained(trial: Any) -> bool:
     """Return whether a running trial lacks nothing but being told; one that is pruned could be trained further."""
     from studies import WhyEnded
 
-    return trial.user_attrs.get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)
+    return trial.user_attrs.get("outcome", {}).get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)

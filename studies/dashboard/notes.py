@@ -1,4 +1,4 @@
-"""What the dashboard says in words of a study and of each trial, as Markdown."""
+"""The notes of a study and of its trials that the dashboard shows, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.trial import Trial
+from optuna_dashboard import get_note, save_note
 
-from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import search_budget, search_settings
@@ -41,21 +41,20 @@ class Progress:
 
 
 def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, folder: OutputFolder) -> None:
-    """Say in a trial's note how far it is."""
+    """Write the progress of a trial into its note."""
     config = record.training_config
     rows = [("epochs", f"{progress.epochs} of at most {config.num_epochs}")]
     if progress.best_value is not None:
         rows.append(_best_row(config.early_stopping_monitor, progress.best_value, progress.best_epoch))
     if progress.epoch_seconds is not None:
         rows.append(("seconds per epoch", f"{progress.epoch_seconds:.3g}"))
-    body = _body("running", rows, record, folder)
-    set_note(trial.study, trial, body, version=progress.epochs + 1)
+    save_note(trial, _body("running", rows, record, folder))
 
 
 def write_ended_note(
     trial: Trial, record: TrialRecord, outcome: TrialOutcome, value: float | None, folder: OutputFolder
 ) -> None:
-    """Say in a trial's note how it ended; to be called before the study is told.
+    """Write the outcome of a trial into its note; to be called before the result is reported to the study.
 
     Args:
         trial: The trial.
@@ -77,22 +76,15 @@ def write_ended_note(
         rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
     if outcome.micro_batch_size is not None:
-        rows.append(("images at once", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
+        rows.append(("micro-batch", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
-    body = _body(
-        outcome.why_ended.value.replace("_", " "),
-        rows,
-        record,
-        folder,
-        error=f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else "",
-    )
-    # Of all versions the last: one more than that of the last epoch.
-    set_note(trial.study, trial, body, version=outcome.total_epochs + 2)
+    error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
+    save_note(trial, _body(outcome.why_ended.value.replace("_", " "), rows, record, folder, error))
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
-    """Say in the study's note what it is about, where that is not said yet."""
+    """Write the study's metric, dataset and search into its note, if the note is not up to date."""
     invariants, search, targets = study_invariants(study), search_settings(study), study_targets(study)
     rows = [
         ("metric", f"{invariants.monitor} ({invariants.mode})"),
@@ -104,12 +96,10 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
     place = shlex.quote(str(folder.path))
     commands = [f"khmer-tuner {command} --output-dir {place}" for command in ("status", "resume", "report")]
-    text = "\n".join(
-        ["Hyperparameter search for a network that reads Khmer digits.", "", *_table(rows), "", *_block(commands)]
-    )[:NOTE_LENGTH]
-    known, version = study_note(study)
-    if known != text:
-        set_note(study, None, text, version=version + 1)
+    title = "Hyperparameter search for a network that reads Khmer digits."
+    text = "\n".join([title, "", *_table(rows), "", *_block(commands)])
+    if get_note(study) != text:
+        save_note(study, text)
 
 
 def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
@@ -128,7 +118,7 @@ def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, err
         f"- epochs: {_code(str(place / 'metrics.jsonl'))}",
         f"- TensorBoard: {_code(curves)}",
     ]
-    return "\n".join(parts)[:NOTE_LENGTH]
+    return "\n".join(parts)
 
 
 def _best_row(monitor: str, value: float, epoch: int | None) -> tuple[str, str]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import html
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 import optuna
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.export.results_json import best_record
 from studies.status.reader import study_status
 from studies.status.status import StatusRow, StudyStatus
-from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
@@ -97,7 +94,7 @@ class Snapshot:
 
     def _plotted(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.number not in self.records:
-            return _never_begun()
+            return _never_started()
         if self.records[trial.number].phase is TrialPhase.FAILED:
             return _bare(trial, TrialState.FAIL, None)
         return _bare(trial, trial.state, trial.value)
@@ -133,22 +130,15 @@ class Snapshot:
         return frozenset(trial.number for trial in pruned if trial.number in self.records)
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        """Return a study in memory that has such trials; they are numbered in their order."""
-        shown = [_numbered(trial, number) for number, trial in enumerate(trials)]
-        return optuna.create_study(direction=self.invariants.direction, storage=_Shown(shown))
-
-
-class _Shown(InMemoryStorage):
-    """Hands out the trials that it is given: plots only read them, and copies of thousands take longer than plots."""
-
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        super().__init__()
-        self._shown = trials
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._shown if states is None or trial.state in states]
+        """Return a study in memory that has these trials, numbered in their order."""
+        study = optuna.create_study(direction=self.invariants.direction)
+        for trial in trials:
+            try:
+                study.add_trial(trial)
+            except ValueError:
+                # Made by hand: a value outside its range, an end without a start.
+                study.add_trial(_never_started())
+        return study
 
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
@@ -188,16 +178,5 @@ def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenT
     )
 
 
-def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:
-    try:
-        check_trial(trial)
-    except ValueError:
-        # Values outside their ranges, or an end without a beginning: what people do by hand.
-        trial = _never_begun()
-    numbered = copy.copy(trial)
-    numbered.number = number
-    return numbered
-
-
-def _never_begun() -> FrozenTrial:
+def _never_started() -> FrozenTrial:
     return create_trial(state=TrialState.WAITING)

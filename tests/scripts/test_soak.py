@@ -146,13 +146,15 @@ def test_a_study_that_nothing_befell_keeps_every_invariant(examine: Callable[[],
         ),
         (
             in_database(
-                "UPDATE trial_user_attributes SET value_json = '\"crashed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+                "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'crashed') "
+                "WHERE trial_id = 2 AND key = 'outcome'"
             ),
             "plain was given up after 0 deaths in a row",
         ),
         (
             in_database(
-                "UPDATE trial_user_attributes SET value_json = '\"failed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+                "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'failed') "
+                "WHERE trial_id = 2 AND key = 'outcome'"
             ),
             "plain failed",
         ),

@@ -24,6 +24,7 @@ from studies import (
     WhyEnded,
     add_search_trials,
     claim_next,
+    record_outcome,
     save_artifact,
     save_targets,
 )
@@ -177,8 +178,7 @@ def test_a_pruned_trial_with_a_value_outside_its_range_does_no_harm(
     trial = study.ask()
     with pytest.warns(UserWarning, match="out of range"):
         assert trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True) == 7.0
-    for name, value in {**vars(outcome), "why_ended": "pruned"}.items():
-        trial.set_user_attr(name, value)
+    record_outcome(trial, replace(outcome, why_ended=WhyEnded.PRUNED))
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     add_trials(study, [0.5, 0.6])

@@ -23,7 +23,6 @@ from studies.storage.optuna_private import (
     rdb_storage,
     report_again,
     stored_joint_draw,
-    study_attribute,
     take_over_running,
     trials_of_this_draw,
 )
@@ -66,16 +65,6 @@ def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
     trial.report(0.5, step=1)
     report_again(trial, 0.75, step=1)
     assert study.get_trials()[0].intermediate_values == {1: 0.75}
-
-
-def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
-    study, folder = start()
-    start(path=folder.path.with_name("other"), seed=7)
-    reader, _ = load_study(folder.path)
-    assert study_attribute(reader, "invariants") == study.user_attrs["invariants"]
-    assert study_attribute(reader, "nothing") is None
-    study.set_user_attr("nothing", ["ខ្មែរ", None])
-    assert study_attribute(reader, "nothing") == ["ខ្មែរ", None]
 
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
