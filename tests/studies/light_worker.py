@@ -56,7 +56,6 @@ from studies import (
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
-    leases,
     load_study,
     open_storage,
     prepare_sampling,
@@ -67,6 +66,7 @@ from studies import (
 )
 from studies.locks.file_locks import try_lock
 from studies.storage.optuna_private import rdb_storage
+from studies.trials import leases
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 SPACE = SearchSpace(
