@@ -1,4 +1,4 @@
-"""Figures and names as the report writes them."""
+"""How the report formats numbers, times and settings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,8 @@ from search_spaces.diagnostics.diff import as_written
 NOTHING = "–"
 
 
-def counted(number: int, thing: str, things: str = "") -> str:
-    """Return ``1 trial``, ``2 trials``, ``2 processes``."""
-    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
-
-
-def listed(names: list[str], most: int) -> str:
-    """Return the first few names in a line, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
-
-
 def reason_text(why: str | None) -> str:
-    """Return why a trial ended, in words; "" if it has not."""
+    """Return the reason why a trial ended, readable; "" if it has not ended."""
     return (why or "").replace("_", " ")
 
 

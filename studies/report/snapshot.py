@@ -12,12 +12,12 @@ from functools import cached_property
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.export.results_json import best_record
 from studies.status.reader import study_status
 from studies.status.status import StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
+from studies.trials.ranking import best_records, by_value
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
@@ -75,12 +75,11 @@ class Snapshot:
     @cached_property
     def winner(self) -> TrialRecord | None:
         """The best completed trial, as the results file has it; None if there is none."""
-        return best_record(self.records.values())
+        return next(iter(best_records(self.records.values())), None)
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return those of some trials that have a finite value, the best first, of equals the lower number."""
-        sign = -1.0 if self.invariants.mode == "max" else 1.0
-        return sorted(filter(has_value, trials), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        """Return the trials that have a finite value, the best first, of equals the lower number."""
+        return by_value(filter(has_value, trials), lambda trial: trial.value, maximize=self.invariants.mode == "max")
 
     @cached_property
     def plot_trials(self) -> list[FrozenTrial]:

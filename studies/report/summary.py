@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from search_spaces.diagnostics.diff import as_written
+from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
-from studies.report.formatting import NOTHING, counted, duration_text, listed, share_text
+from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState

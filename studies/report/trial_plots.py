@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from optuna.trial import TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
 
-from studies.report.formatting import counted, reason_text
+from search_spaces.diagnostics.plural import counted
+from studies.report.formatting import reason_text
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
 from studies.report.snapshot import Snapshot
 from studies.status.status import RowState

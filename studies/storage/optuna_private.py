@@ -1,7 +1,8 @@
 """Every name of Optuna 5 that is not public and that this package needs, but for those in `trial_cache`.
 
 Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor resume a trial
-that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` and `test_trial_cache.py` fail if a new Optuna changes any of it.
+that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` and
+`test_trial_cache.py` fail if a new Optuna changes any of it.
 """
 
 from __future__ import annotations

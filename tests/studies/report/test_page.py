@@ -234,8 +234,8 @@ def test_who_met_which_target_is_told(
     page = report(folder)
     assert "2 trials met all of them: search_0001, search_0002." in page.texts["targets"]
     told = page.texts["targets"].split("\n")
-    assert "characters ≥ 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
-    assert "converged by epoch 53 of 4epoch 4, search_0000search_0000, search_0001, search_0002" in told
+    assert "char >= 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
+    assert "converged <= 53 of 44, search_0000search_0000, search_0001, search_0002" in told
     assert "met by 2 trials" in page.texts["summary"]
     assert page.html.count('<td class="number met">') == 6
 
@@ -253,7 +253,7 @@ def test_what_failed_or_was_enqueued_once_more_meets_no_target(
     add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
     add_trials(study, [0.75])
     page = report(folder)
-    assert "characters ≥ 0.71 of 20.7500, search_0003search_0003" in page.texts["targets"].split("\n")
+    assert "char >= 0.71 of 20.7500, search_0003search_0003" in page.texts["targets"].split("\n")
     # In the table of trials the superseded one keeps what it reached; the diverged one has reached nothing.
     assert page.html.count('<td class="number met">') == 2
 
