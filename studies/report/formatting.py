@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from search_spaces.diagnostics.diff import as_written
@@ -29,11 +29,6 @@ def seconds_text(seconds: float | None) -> str:
 def duration_text(seconds: float | None) -> str:
     """Return hours, minutes and seconds, and days where there are some."""
     return NOTHING if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def moment_text(moment: datetime | None) -> str:
-    """Return a local time."""
-    return NOTHING if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def setting_text(value: Any, digits: int = 4) -> str:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import plot_parallel_coordinate, plot_slice
 
 from search_spaces.diagnostics.plural import counted
-from studies.report.panels import BLUE, INK, Panel, styled
+from studies.report.panels import BLUE, INK, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 
 # Optuna's advice: five trials in the best tenth, which is what the importances are computed from.
@@ -60,20 +60,9 @@ def importances(snapshot: Snapshot) -> Panel:
         found = get_param_importances(snapshot.counted_study, evaluator=PedAnovaImportanceEvaluator())
     # Optuna leaves the order of equal ones to chance.
     ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    figure = go.Figure(
-        go.Bar(
-            x=[share for _, share in ranked],
-            y=[name for name, _ in ranked],
-            orientation="h",
-            marker_color=BLUE,
-            text=[f"{share:.2f}" for _, share in ranked],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
-    )
-    styled(figure, height=90 + 26 * len(ranked), xaxis_title="share of the difference that it makes")
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    names, shares = [name for name, _ in ranked], [share for _, share in ranked]
+    layout = {"height": 90 + 26 * len(ranked), "xaxis_title": "share of the difference that it makes"}
+    figure = bars(names, shares, [f"{share:.2f}" for share in shares], BLUE, **layout)
     cut_short = sum(trial.number in snapshot.cut_short for trial in trials)
     caption = (
         f"PED-ANOVA over {len(trials)} trials: how much a setting decides whether a trial is among the best tenth. "

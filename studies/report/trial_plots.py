@@ -10,7 +10,7 @@ from optuna.visualization import plot_intermediate_values, plot_optimization_his
 
 from search_spaces.diagnostics.plural import counted
 from studies.report.formatting import reason_text
-from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
+from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
 from studies.report.snapshot import Snapshot
 from studies.status.status import RowState
 from studies.trials.record import WhyEnded
@@ -117,19 +117,9 @@ def reasons(snapshot: Snapshot) -> Panel:
     counts = Counter(reason_text(row.why_ended) or "no reason given" for row in ended)
     colors = {reason_text(why): _REASON_COLORS.get(why, RED) for why in WhyEnded}
     ordered = [name for name in (*colors, "no reason given") if name in counts]
-    figure = go.Figure(
-        go.Bar(
-            x=[counts[name] for name in ordered],
-            y=ordered,
-            orientation="h",
-            marker_color=[colors.get(name, GREY) for name in ordered],
-            text=[str(counts[name]) for name in ordered],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
-    )
-    styled(figure, height=90 + 34 * len(ordered), xaxis_title="trials")
-    figure.update_xaxes(rangemode="tozero", tickformat="d", nticks=min(max(counts.values()) + 1, 10))
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    values = [counts[name] for name in ordered]
+    shown = [colors.get(name, GREY) for name in ordered]
+    layout = {"height": 90 + 34 * len(ordered), "xaxis_title": "trials"}
+    figure = bars(ordered, values, [str(value) for value in values], shown, **layout)
+    figure.update_xaxes(rangemode="tozero", tickformat="d", nticks=min(max(values) + 1, 10))
     return Panel(anchor, title, figures=(figure,))
