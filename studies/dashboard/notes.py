@@ -19,18 +19,18 @@ from studies.trials.targets import target_verdicts
 Rows = Iterable[tuple[str, str]]
 
 _MOST_ERROR_CHARACTERS = 600
-# What a trial's line of settings says; the whole configuration is among its files.
+# The settings that a note shows; the whole configuration is an artifact of the trial.
 _SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running trial is.
+    """The progress of a running trial.
 
     Attributes:
-        epochs: Epochs finished.
+        epochs: Number of finished epochs.
         best_value: The best value of the monitored metric; None before the first epoch.
-        best_epoch: When that was, counted from 1; None before the first epoch.
+        best_epoch: The epoch of that value, counted from 1; None before the first epoch.
         epoch_seconds: Median seconds of an epoch; None before the first one.
     """
 
@@ -42,12 +42,9 @@ class Progress:
 
 def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, folder: OutputFolder) -> None:
     """Write the progress of a trial into its note."""
-    config = record.training_config
-    rows = [("epochs", f"{progress.epochs} of at most {config.num_epochs}")]
-    if progress.best_value is not None:
-        rows.append(_best_row(config.early_stopping_monitor, progress.best_value, progress.best_epoch))
-    if progress.epoch_seconds is not None:
-        rows.append(("seconds per epoch", f"{progress.epoch_seconds:.3g}"))
+    rows = [("epochs", f"{progress.epochs} of at most {record.training_config.num_epochs}")]
+    rows += _best_rows(record, progress.best_value, progress.best_epoch)
+    rows += _seconds_rows(progress.epoch_seconds)
     save_note(trial, _body("running", rows, record, folder))
 
 
@@ -58,22 +55,18 @@ def write_ended_note(
 
     Args:
         trial: The trial.
-        record: What was known of it when it was claimed, with its settings.
+        record: Its record, with its settings.
         outcome: How it ended.
         value: Its best value of the monitored metric; None if it has none.
         folder: The study's folder.
     """
-    config = record.training_config
-    rows = []
-    if value is not None:
-        rows.append(_best_row(config.early_stopping_monitor, value, outcome.best_epoch))
+    rows = _best_rows(record, value, outcome.best_epoch)
     rows.append(("best character accuracy", f"{outcome.best_val_char_accuracy:.4f}"))
     rows.append(("best sequence accuracy", f"{outcome.best_val_seq_accuracy:.4f}"))
     if outcome.final_train_loss is not None:
         rows.append(("final training loss", f"{outcome.final_train_loss:.4f}"))
-    rows.append(("epochs", f"{outcome.total_epochs} of at most {config.num_epochs}"))
-    if outcome.epoch_seconds_median is not None:
-        rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
+    rows.append(("epochs", f"{outcome.total_epochs} of at most {record.training_config.num_epochs}"))
+    rows += _seconds_rows(outcome.epoch_seconds_median)
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
     if outcome.micro_batch_size is not None:
         rows.append(("micro-batch", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
@@ -121,8 +114,15 @@ def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, err
     return "\n".join(parts)
 
 
-def _best_row(monitor: str, value: float, epoch: int | None) -> tuple[str, str]:
-    return f"best {monitor}", f"**{value:.4f}**" + (f" in epoch {epoch}" if epoch else "")
+def _best_rows(record: TrialRecord, value: float | None, epoch: int | None) -> list[tuple[str, str]]:
+    if value is None:
+        return []
+    in_epoch = f" in epoch {epoch}" if epoch else ""
+    return [(f"best {record.training_config.early_stopping_monitor}", f"**{value:.4f}**{in_epoch}")]
+
+
+def _seconds_rows(seconds: float | None) -> list[tuple[str, str]]:
+    return [] if seconds is None else [("seconds per epoch", f"{seconds:.3g}")]
 
 
 def _table(rows: Rows) -> list[str]:
@@ -130,7 +130,7 @@ def _table(rows: Rows) -> list[str]:
 
 
 def _block(lines: Iterable[str]) -> list[str]:
-    """Return lines as a block that Markdown leaves alone; no line of theirs can end it."""
+    """Return lines as a literal block of Markdown, which none of the lines can end."""
     return ["```text", *(line.replace("```", "'''") for line in lines), "```"]
 
 

@@ -1,7 +1,8 @@
-"""What a report is made from: a study at one moment, and copies of it in memory for Optuna's plots."""
+"""The content of a report: a study at one moment, and copies of it in memory for Optuna's plots."""
 
 from __future__ import annotations
 
+import copy
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,11 +84,11 @@ class Snapshot:
 
     @cached_property
     def plot_trials(self) -> list[FrozenTrial]:
-        """The trials as plots take them: numbers as they are, nothing in them but figures.
+        """The trials for plots, with their numbers and without attributes.
 
-        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial that is not this
-        program's becomes one that never began, so that the numbers of the others stay. One that diverged was told as
-        pruned for the sampler's sake; here it has failed, as everywhere else.
+        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial of another program
+        becomes one that never started, so that the other trials keep their numbers. A diverged trial, which Optuna
+        knows as pruned for the sampler's sake, is a failed one here as everywhere else.
         """
         return [self._plotted(trial) for trial in self.trials]
 
@@ -110,10 +111,9 @@ class Snapshot:
 
     @cached_property
     def counted_study(self) -> optuna.Study:
-        """A copy in which a trial that was cut short is a completed one with the best value that it had reached.
+        """A copy in which trials that were pruned or diverged are completed ones with their best value.
 
-        What is pruned or diverges are the bad trials, so completed ones alone look as if what makes a trial bad did
-        not matter.
+        Bad trials are the ones that are pruned, so completed ones alone would hide which settings make a trial bad.
         """
         return self.study_of(
             [
@@ -162,19 +162,10 @@ def has_value(trial: FrozenTrial) -> bool:
 
 
 def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
-    return FrozenTrial(
-        number=trial.number,
-        state=state,
-        value=value,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={},
-        system_attrs={},
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial.number,
-    )
+    bare = copy.copy(trial)
+    bare.state, bare.value = state, value
+    bare.user_attrs, bare.system_attrs = {}, {}
+    return bare
 
 
 def _never_started() -> FrozenTrial:
