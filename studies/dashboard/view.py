@@ -27,9 +27,9 @@ _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
-_NOBODY = -1  # the number of no study and no trial
+_NO_ID = -1  # no study and no trial has it
 
-# Else the longest attribute of a trial makes its page several screens wide.
+# Without this, a long attribute of a trial makes its page several screens wide.
 _LAYOUT = b"<style>main { min-width: 0 }</style>"
 
 
@@ -47,7 +47,7 @@ class StudyView:
             url: The study's storage URL.
             study_name: Its name.
             artifacts: Its artifacts.
-            patience_s: Seconds that a request waits for a database that another process holds.
+            patience_s: Seconds that a request waits for a locked database.
 
         Raises:
             ConfigurationError: If the database cannot be read.
@@ -88,18 +88,18 @@ class StudyView:
         look_up_quickly()
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
-        # A trial that has ended is read only once; without a cache every look at the page would read them all.
+        # Ended trials are read only once; without a cache every poll would read them all.
         self._app = wsgi(TrialCache(self._storage), self._artifacts)
-        # Errors are answered here, not with a traceback.
+        # Errors are handled here, not shown as a traceback.
         self._app.catchall = False
         self._file = file
 
     def _gone(self, path: str) -> Response | None:
-        """Look up what is asked for: optuna-dashboard itself has no clear answer if it is gone or cannot be read.
+        """Refuse a request for a study or trial that does not exist, for which optuna-dashboard has no clear error.
 
         Raises:
-            ConfigurationError: If the database is gone.
-            StorageInternalError, sqlalchemy.exc.SQLAlchemyError: If it cannot be read.
+            ConfigurationError: If the database does not exist.
+            StorageInternalError, sqlalchemy.exc.SQLAlchemyError: If the database cannot be read.
         """
         match = _READS_DATABASE.match(path)
         if match is None:
@@ -124,7 +124,7 @@ class StudyView:
         try:
             number = self._storage.get_trial_number_from_id(trial_id)
             return self._storage.get_trial_id_from_study_id_trial_number(study_id, number) == trial_id
-        except (KeyError, OverflowError):  # the latter: nobody counts so far
+        except (KeyError, OverflowError):  # the latter: too large for the database
             return False
 
     def _hide_other_studies(self, response: Response) -> None:
@@ -134,10 +134,10 @@ class StudyView:
         response.data = json.dumps(listed).encode()
 
     def _follow_file(self) -> None:
-        """Open the database anew if its file is another one.
+        """Open the database anew if another file has taken its place.
 
         Raises:
-            ConfigurationError: If there is none now, or it cannot be read.
+            ConfigurationError: If the file does not exist, or cannot be read.
         """
         with self._lock:
             if _file_identity(self._url) != self._file:
@@ -149,12 +149,12 @@ class StudyView:
 def _number(digits: str) -> int:
     try:
         return int(digits)
-    except ValueError:  # Python reads so many digits only
-        return _NOBODY
+    except ValueError:  # more digits than Python converts
+        return _NO_ID
 
 
 def _file_identity(url: str) -> tuple[int, int] | None:
-    """Return what tells a database file from another one at the same path; None if there is none."""
+    """Return device and inode of a database file; None if there is none."""
     path = sqlite_path(url)
     try:
         found = os.stat(path) if path is not None else None

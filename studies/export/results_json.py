@@ -1,4 +1,4 @@
-"""The results file of the API reference: its keys in its order, and nothing else."""
+"""The results file of the API reference: exactly its keys, in its order."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
-    """Return the file name that the reference's loader looks for."""
+    """Return the file name that the reference's loader expects."""
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
 def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
-    """Return a study's results as the API reference documents them; at any time, also while it runs.
+    """Return a study's results as the API reference documents them, at any time, also while it runs.
 
-    Waiting and running trials are left out; of a preset that was tried again only the latest trial counts. A
-    pruned trial is a completed one. No number is NaN or infinite.
+    Waiting and running trials are left out; of a preset that was retried only the latest trial counts. Pruned trials
+    count as completed. No number is NaN or infinite.
 
     Args:
         study: The study; it is only read.

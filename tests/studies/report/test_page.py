@@ -270,7 +270,7 @@ def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, rep
     for words in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
         assert words in text
     assert "3 processes host0, host1, host2" in text
-    assert "1 stopped, 1 died" in text
+    assert "1 stopped, 1 crashed" in text
     assert "0.0001 to 0.01, log scale" in text
     assert "scheduler_type is cosine" in text
     assert "0 of 3 trials" in report(folder).texts["summary"] or "1 of 3 trials" in report(folder).texts["summary"]
