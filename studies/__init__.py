@@ -25,6 +25,7 @@ from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import LeaseLost, is_connection_lost
 from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.study.claiming import claim_next_trial, count_claimable, prepare_sampling
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
@@ -51,9 +52,7 @@ from studies.study.search_budget import (
     SearchSettings,
     add_search_trials,
     check_search,
-    claim_with_top_up,
     count_unenqueued,
-    prepare_sampling,
     refuse_other_search,
     search_budget,
     search_settings,
@@ -122,7 +121,8 @@ __all__ = [
     "check_search",
     "check_storage_url",
     "claim_next",
-    "claim_with_top_up",
+    "claim_next_trial",
+    "count_claimable",
     "count_unclaimed",
     "count_unenqueued",
     "create_or_join_study",

@@ -23,7 +23,7 @@ _WAITING = 20
 
 PER_EPOCH = (
     Watched("report", ("optuna.trial.Trial.report",), opaque=True),
-    Watched("prune decision", ("studies.sampling.pruning.Pruning.should_prune",), opaque=True),
+    Watched("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
@@ -52,13 +52,13 @@ PER_TRIAL = (
 )
 # What a training needs before its first epoch and after its last, whoever keeps it.
 SET_UP = (
-    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
+    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
     Watched(
         "open and close logs",
         tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),
         opaque=True,
     ),
-    Watched("last pictures", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
+    Watched("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
 # Not opaque: the study is looked at during epochs too.
 _EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))

@@ -49,10 +49,10 @@ WATCHED = (
     ),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched(
-        "pictures",
+        "plots",
         (
-            "tuner.training.plots.illustrations.Illustrator.draw",
-            "tuner.training.recorder.Recorder.pictures",
+            "tuner.training.plot_updates.PlotUpdates.draw",
+            "tuner.training.recorder.Recorder.plots",
             "tuner.session.dashboard_updates.DashboardUpdates.show",
         ),
         opaque=True,
@@ -61,7 +61,7 @@ WATCHED = (
         "study",
         (
             "optuna.trial.Trial.report",
-            "studies.sampling.pruning.Pruning.should_prune",
+            "studies.sampling.pruning.QuantilePruner.prune",
             "tuner.session.dashboard_updates.DashboardUpdates.epoch_ended",
             "tuner.session.status_poller.StatusPoller.poll_if_due",
         ),
@@ -69,9 +69,9 @@ WATCHED = (
     ),
 )
 _ARITHMETIC = ("forward", "backward", "optimizer", "validation")
-_SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "pictures", "study", "rest")
+_SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "plots", "study", "rest")
 # Which an epoch may have none of.
-_RARE = ("pictures", "augmentation")
+_RARE = ("plots", "augmentation")
 
 _PROFILED_STEPS = 8
 

@@ -86,7 +86,7 @@ class FixtureStudy:
         """Draw the dataset and write the three files that the commands read; for a process of its own."""
         from tuner.data.generation import generate_dataset
 
-        generate_dataset(self.folder / "data", samples=self.samples, test_samples=10, processes=1)
+        generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
         models = {"tiny": _NETWORK, "tiny_ctc": _NETWORK | {"decoder": "ctc"}}
         self._write("models.yaml", {"models": models})
         self._write("experiments.yaml", {"experiments": _presets(self.epochs)})

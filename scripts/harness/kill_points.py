@@ -224,7 +224,7 @@ KILL_POINTS = (
         lambda source, target, **named: _snapshot(target),
         sides=("before",),
     ),
-    KillPoint("last pictures", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
+    KillPoint("last plots", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
     KillPoint("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     KillPoint("report", Phase.WORK, "optuna.trial.Trial.report"),
     KillPoint("outcome", Phase.WORK, "studies.trials.claims.record_outcome"),

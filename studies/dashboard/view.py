@@ -20,7 +20,7 @@ from studies.dashboard.artifacts import ArtifactFolder
 from studies.dashboard.quick_lookup import look_up_quickly
 from studies.dashboard.response import refusal, requested_path
 from studies.storage.open import open_storage_for_reading, storage_error_text
-from studies.storage.trial_cache import TrialCache
+from studies.storage.optuna_private import cached_storage
 from studies.storage.url import sqlite_path
 
 _READS_DATABASE = re.compile(
@@ -89,7 +89,7 @@ class StudyView:
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
         # Ended trials are read only once; without a cache every poll would read them all.
-        self._app = wsgi(TrialCache(self._storage), self._artifacts)
+        self._app = wsgi(cached_storage(self._storage), self._artifacts)
         # Errors are handled here, not shown as a traceback.
         self._app.catchall = False
         self._file = file

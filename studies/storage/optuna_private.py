@@ -1,8 +1,8 @@
-"""Every name of Optuna 5 that is not public and that this package needs, but for those in `trial_cache`.
+"""Every name of Optuna 5 that is not public and that this package needs, but for those of `PostgresStorage`.
 
 Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor resume a trial
-that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` and
-`test_trial_cache.py` fail if a new Optuna changes any of it.
+that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` fails if a new Optuna
+changes any of it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.artifacts import ArtifactMeta
-from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 _TRIALS = sqlalchemy.table(
@@ -31,7 +30,6 @@ _TRIAL_ATTRIBUTES = sqlalchemy.table(
     sqlalchemy.column("key", sqlalchemy.String),
     sqlalchemy.column("value_json", sqlalchemy.Text),
 )
-_JOINT_DRAW = ":relative_params:"
 ARTIFACT_ATTRIBUTE = "artifacts:"
 
 
@@ -40,8 +38,6 @@ def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
 
     `study.get_trials` must have seen the trial before: Optuna's cache refuses to store parameters of others.
     """
-    # Samplers remember the history that they first saw; only `ask`, which is not used here, makes them look again.
-    study._thread_local.cached_all_trials = None
     return Trial(study, trial._trial_id)
 
 
@@ -109,21 +105,7 @@ def trial_id_of(study: optuna.Study, number: int) -> int:
 def report_again(trial: Trial, value: float, step: int) -> None:
     """Report a value in place of the one that an earlier attempt reported, as `Trial.report` never does."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-
-
-def trials_of_this_draw(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials as they were when the running trial was claimed, which is what samplers go by."""
-    return study._get_trials(deepcopy=False, use_cache=True)
-
-
-def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that a sampler drew together for a trial and stored on it; empty if none did."""
-    parts = {name: text for name, text in trial.system_attrs.items() if _JOINT_DRAW in name}
-    text = "".join(parts[name] for name in sorted(parts, key=lambda name: int(name.rpartition(":")[2])))
-    try:
-        return dict(json.loads(text)) if text else {}
-    except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
-        return {}
+    trial._cached_frozen_trial.intermediate_values[step] = value  # what a pruner is shown
 
 
 def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
@@ -138,6 +120,11 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
 def quiet_gaussian_process() -> None:
     """Keep from users what the Gaussian process notes on its way: how it could be faster, where a step came to rest."""
     logging.getLogger("optuna._gp").setLevel(logging.ERROR)
+
+
+def cached_storage(storage: RDBStorage) -> BaseStorage:
+    """Return a storage with Optuna's own cache of finished trials in front of it."""
+    return _CachedStorage(storage)
 
 
 def rdb_storage(study: optuna.Study) -> RDBStorage:

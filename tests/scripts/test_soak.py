@@ -208,9 +208,10 @@ def test_what_a_study_says_it_trained_is_what_comes_of_it_again(study: Path, tra
 def test_what_was_trained_in_smaller_passes_is_not_trained_again(
     study: Path, train_again: Any, examine: Callable[[], Any]
 ) -> None:
-    in_database("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'micro_batch_size', '4')")(
-        study
-    )
+    in_database(
+        "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.micro_batch_size', 4) "
+        "WHERE trial_id = 2 AND key = 'outcome'"
+    )(study)
     assert examine().careful == ["plain"]
     assert train_again().trials == SEARCH_TRIALS + 1
 

@@ -35,7 +35,7 @@ def print_plan(
     console.print(table)
     console.print()
     goals = ", ".join(file.targets.goals().values())
-    for line in [*([f"targets: {goals}"] if goals else []), *file.remarks]:
+    for line in [*([f"targets: {goals}"] if goals else []), *file.messages]:
         console.print(line, soft_wrap=True)
 
 

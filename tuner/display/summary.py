@@ -1,4 +1,4 @@
-"""What a run says when it is over: experiments, targets, and where everything is."""
+"""The summary of a run: experiments, targets, and where the results are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from search_spaces import Targets, TrainingConfig
 from search_spaces.diagnostics.plural import counted
 from studies import (
     TrialKind,
-    TrialOutcome,
     TrialPhase,
     TrialRecord,
     by_accuracy,
@@ -33,13 +32,13 @@ _ANY_SEARCH_TRIAL = "search_NNNN"
 
 @dataclass(frozen=True)
 class _Selection:
-    """What a summary shows of many trials.
+    """The trials that a summary shows.
 
     Attributes:
         presets: All presets, in the order of their file.
         best: The best search trials, the best first.
         failed: Search trials that failed, by number.
-        hidden: How many search trials are in neither.
+        hidden: The number of the other search trials.
     """
 
     presets: list[TrialRecord]
@@ -58,7 +57,7 @@ class _Selection:
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
-    """Print all that a run has to say at its end, readable at 80 columns."""
+    """Print the summary of a run, readable at 80 columns."""
     shown = _Selection.of(summary.records)
     console.print()
     console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
@@ -75,7 +74,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
-    """Say of each failed trial why, and where to read more."""
+    """Return why each failed trial failed, and where its log is."""
     lines = []
     for record in shown.presets:
         if record.phase is TrialPhase.FAILED:
@@ -135,17 +134,10 @@ def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | 
         return None
     table = plain_table("targets", *headers)
     for record in records:
-        table.add_row(record.experiment_name, *_target_cells(record.outcome, targets))
+        figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
+        cells = [f"{figure_text(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        table.add_row(record.experiment_name, *cells)
     return table
-
-
-def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
-    """Return a cell for each target that is set: the figure reached, and whether it is enough."""
-    figures = target_figures(outcome)
-    return [
-        f"{figure_text(name, figures[name])} {'met' if met else 'MISSED'}"
-        for name, met in target_verdicts(outcome, targets).items()
-    ]
 
 
 def _best_lines(summary: RunSummary) -> list[str]:
@@ -184,7 +176,7 @@ def _pending_lines(summary: RunSummary) -> list[str]:
 
 
 def _command(name: str, output_dir: Path) -> str:
-    """Return a command on this study, as one types it."""
+    """Return a command on this study, to be copied into a shell."""
     folder = shown_path(output_dir)
     return f"khmer-tuner {name}" + (
         "" if folder == TrainingConfig.output_dir else f" --output-dir {shlex.quote(folder)}"

@@ -135,7 +135,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     with caplog.at_level(logging.INFO, "tuner"):
         run(tiny_config(), tmp_path / "broken")
     run(tiny_config(), tmp_path / "straight")
-    assert "of another training; beginning anew" in caplog.text
+    assert "of another training; starting from scratch" in caplog.text
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 
@@ -267,7 +267,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     config = tiny_config(num_epochs=3)
     result = run(config, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
-    training = TrainingState.begin(config, steps_per_epoch=4)
+    training = TrainingState.create(config, steps_per_epoch=4)
     model = build_model(ModelDefinition.model_validate(state["definition"]), TrainingConfig(**state["config"]))
     model.load_state_dict(state["model"])
     split = open_pixel_cache(tiny_dataset, ["val"])["val"]
@@ -279,7 +279,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
 
 
 def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
-    training = TrainingState.begin(tiny_config(), steps_per_epoch=4)
+    training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     split = open_pixel_cache(tiny_dataset, ["train"])["train"]
     scores = []
     for size in (5, 32):
@@ -296,7 +296,7 @@ def test_gradients_are_clipped_to_the_norm(
     limit: float, norm: float | None, tiny_config: MakeConfig, tiny_dataset: Path
 ) -> None:
     config = tiny_config(gradient_clip_norm=limit)
-    training = TrainingState.begin(config, steps_per_epoch=4)
+    training = TrainingState.create(config, steps_per_epoch=4)
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
     train_step(training, next(TrainingData.of(config, cache, torch.device("cpu")).train.epoch(1)))
     gradients = [flat.grad for flat in training.weights.values if flat.grad is not None]

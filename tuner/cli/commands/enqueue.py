@@ -112,7 +112,7 @@ def _work(options: argparse.Namespace, study: optuna.Study) -> EnqueueRequest:
     file = load_experiments(options.config)
     experiments = with_overrides(file.select(options.experiments), seed=options.seed, device=None)
     space = load_space(options.space, next(iter(experiments.values())))
-    return EnqueueRequest(experiments, list(file.experiments), space, request, file.remarks)
+    return EnqueueRequest(experiments, list(file.experiments), space, request, file.messages)
 
 
 def _check_work(options: argparse.Namespace) -> None:
