@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces.diagnostics.atomic_files import write_json, write_text
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store, save_artifact, trial_artifacts
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import (
@@ -19,7 +20,6 @@ from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.atomic_files import write_json, write_text
 from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder, Owner

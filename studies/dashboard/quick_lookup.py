@@ -15,6 +15,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna_dashboard import _serializer
 
+from studies.storage.optuna_private import database_id
+
 _OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
 
 _seen = threading.local()
@@ -30,7 +32,7 @@ def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping
     """Return the same as the function of optuna-dashboard that this replaces."""
     if getattr(_seen, "attributes", None) is not study_attributes:
         _seen.attributes, _seen.by_trial = study_attributes, _by_trial(study_attributes)
-    serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(trial._trial_id, {}))
+    serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(database_id(trial), {}))
     return serialized
 
 

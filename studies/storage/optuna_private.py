@@ -97,6 +97,11 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
         return changed and is_running
 
 
+def database_id(trial: FrozenTrial) -> int:
+    """Return the identifier of a trial in its database, which optuna-dashboard uses."""
+    return trial._trial_id
+
+
 def trial_id_of(study: optuna.Study, number: int) -> int:
     """Return the place in the database of a trial that has been read."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)

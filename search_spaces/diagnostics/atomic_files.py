@@ -20,22 +20,26 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
     """Write a file atomically: a hidden temporary file beside it is flushed to disk and renamed.
 
     Args:
         path: The file; its folder must exist.
         content: The new content.
+        temporary: The temporary file, which is overwritten if a killed process left it; None for a random name, so that
+            several processes may write the file at once.
 
     Raises:
         OSError: If the disk is full or the folder is read-only; the old file is unchanged.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    if temporary is None:
+        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    else:
+        temporary.unlink(missing_ok=True)
     with writing(path, len(content)):
-        # O_EXCL and this mode: the file gets the permissions that the user's umask allows, unlike with mkstemp.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            # Created anew, so that no link that was put there is followed; the user's umask gives its rights.
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -44,8 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):  # the first error says more
                 temporary.unlink()
             raise
-        # The new name itself has to survive a power cut.
-        flush_to_disk(path.parent)
+        flush_to_disk(path.parent)  # the new name itself has to survive a power cut
 
 
 def write_json(path: Path, data: Any) -> None:
