@@ -79,7 +79,6 @@ from studies.trials.record import (
     WhyEnded,
     read_record,
     record_outcome,
-    search_trial_name,
 )
 from studies.trials.records import latest_records, own_records
 from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
@@ -164,7 +163,6 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
-    "search_trial_name",
     "stop_token",
     "storage_error_text",
     "study_invariants",

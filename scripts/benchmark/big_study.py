@@ -18,7 +18,8 @@ import yaml
 
 from benchmark.plan import Plan
 from benchmark.processes import BenchmarkError, command, seconds_of
-from studies import OutputFolder, search_trial_name
+from search_spaces.diagnostics.names import search_trial_name
+from studies import OutputFolder
 
 OUTPUT = "out"
 _SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 3

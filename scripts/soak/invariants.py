@@ -71,7 +71,7 @@ def results_problems(folder: Path) -> Iterator[str]:
 
 def _plan_problems(small: FixtureStudy, trials: Sequence[Any], records: Sequence[Any]) -> Iterator[str]:
     """Yield in what the trials are not those that were planned, each once."""
-    from studies import search_trial_name
+    from search_spaces.diagnostics.names import search_trial_name
 
     if [trial.number for trial in trials] != list(range(small.trials)):
         yield f"{small.trials} trials were planned, these are there: {[trial.number for trial in trials]}"

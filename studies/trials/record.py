@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.training_config import TrainingConfig
 from studies.storage.postgresql import ATTEMPTS
 
@@ -198,11 +199,6 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         outcome=outcome,
         outside_space=attributes.get(OUTSIDE_SPACE, {}),
     )
-
-
-def search_trial_name(number: int) -> str:
-    """Return the name of a search trial, also its folder's."""
-    return f"search_{number:04d}"
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:

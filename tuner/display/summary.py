@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import Targets, TrainingConfig
+from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
 from studies import (
     TrialKind,
@@ -27,7 +28,6 @@ from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
-_ANY_SEARCH_TRIAL = "search_NNNN"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
             lines += [_failure_line(record), _log_line(output_dir, record.experiment_name), ""]
     lines += [_failure_line(record) for record in shown.failed]
     if shown.failed:
-        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else _ANY_SEARCH_TRIAL
+        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else ANY_SEARCH_TRIAL
         lines += [_log_line(output_dir, name), ""]
     return lines
 
@@ -155,7 +155,7 @@ def _places(summary: RunSummary, shown: _Selection) -> list[str]:
     folder = shown_path(summary.output_dir)
     names = [record.experiment_name for record in shown.presets]
     if shown.best or shown.failed:
-        names.append(_ANY_SEARCH_TRIAL)
+        names.append(ANY_SEARCH_TRIAL)
     lines = [
         f"results      {shown_path(summary.results_path)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
