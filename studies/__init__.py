@@ -20,7 +20,7 @@ from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
+from studies.storage.open import DATABASE_ERRORS, open_storage, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import LeaseLost, is_connection_lost
@@ -85,6 +85,7 @@ from studies.trials.targets import figure_text, target_figures, target_verdicts,
 
 __all__ = [
     "CRASHES_BEFORE_SMALLER_PASSES",
+    "DATABASE_ERRORS",
     "DEFAULT_STUDY_NAME",
     "MAX_CRASHES",
     "TRIAL_COLUMNS",

@@ -144,7 +144,7 @@ def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, st
 
 
 def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
-    leader = snapshot.status.leader_over(record.number)
+    leader = snapshot.status.leader_over(record.experiment_name)
     if leader is None:
         return ""
     return (

@@ -166,9 +166,9 @@ class StudyStatus:
             row for row in self.rows if row.state is RowState.COMPLETED and row.why_ended != WhyEnded.PRUNED
         )
 
-    def leader_over(self, number: int) -> StatusRow | None:
-        """Return the trial that is better than trial `number` by the monitored metric and leads; None if none is."""
-        value = next((row.best_value for row in self.rows if row.number == number), None)
+    def leader_over(self, name: str) -> StatusRow | None:
+        """Return the best trial by the monitored metric if its value is not that of the trial `name`, else None."""
+        value = next((row.best_value for row in self.current if row.name == name), None)
         return self.best if self.best is not None and value not in (None, self.best.best_value) else None
 
     @cached_property

@@ -24,6 +24,8 @@ from studies.locks.file_locks import wait_for_lock
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.url import complete_url, mask_password, sqlite_path, sqlite_url
 
+# What Optuna and SQLAlchemy raise when the database cannot be used; `storage_error_text` explains it.
+DATABASE_ERRORS = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 BUSY_TIMEOUT_S = 300.0
 INTERNAL_FOLDER = ".study"
 
@@ -170,7 +172,7 @@ def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return connect()
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(storage_error_text(error, url)) from error
     except RuntimeError as error:
         # The only one that Optuna raises here; its text names the command that upgrades the tables.

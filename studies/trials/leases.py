@@ -18,12 +18,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
 
 from studies.locks.file_locks import FileLock, holder_pid, try_lock
-from studies.storage.open import BUSY_TIMEOUT_S
+from studies.storage.open import BUSY_TIMEOUT_S, DATABASE_ERRORS
 from studies.storage.optuna_private import rdb_storage, trial_id_of
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, PostgresStorage
@@ -198,7 +197,7 @@ class _AdvisoryLease:
         if self._attempts:
             self._storage.unrecorded_releases[self._trial_id] = self._attempts
             # Until it can be told it looks like a death.
-            with contextlib.suppress(StorageInternalError, SQLAlchemyError), self._storage.impatient():
+            with contextlib.suppress(*DATABASE_ERRORS), self._storage.impatient():
                 record_releases(self._storage)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
@@ -211,7 +210,7 @@ def record_releases(storage: PostgresStorage) -> None:
     """Write down which trials this process has let go of, alive.
 
     Raises:
-        StorageInternalError, SQLAlchemyError: The database cannot be reached; another call goes on.
+        DATABASE_ERRORS: The database cannot be reached; another call goes on.
     """
     for trial_id, attempts in list(storage.unrecorded_releases.items()):
         # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended

@@ -23,6 +23,7 @@ from studies import (
 )
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
+from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint
 
 WriteConfig = Callable[..., Path]
@@ -124,7 +125,7 @@ class TestRunExperiments:
         (OUT / blocked).parent.mkdir(parents=True)
         (OUT / blocked).write_text("a file where a folder should be")
         config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
-        results = HyperparameterTuner(config, results_file="results.json").run_experiments()
+        results = HyperparameterTuner(config, options=RunOptions(results_file="results.json")).run_experiments()
         assert read_results(Path("results.json")) == results
         first, second = results["all_results"]
         assert first["status"] == "failed"
@@ -151,7 +152,9 @@ class TestRunExperiments:
             "training": {"num_epochs": 30, "learning_rate": 10.0, "weight_decay": decay},
             "optimizer": {"type": "adamw"},
         }
-        results = HyperparameterTuner(str(write_config({"wild": wild})), results_file="r.json").run_experiments()
+        results = HyperparameterTuner(
+            str(write_config({"wild": wild})), options=RunOptions(results_file="r.json")
+        ).run_experiments()
         (entry,) = read_results(Path("r.json"))["all_results"]
         assert entry["status"] == "failed"
         assert "lower learning_rate" in entry["error_message"]
@@ -190,7 +193,7 @@ class TestRunExperiments:
     def test_device_and_seed_of_the_command_win(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "num_epochs": 1}}})
-        HyperparameterTuner(str(config), device="cpu", seed=5, display=watcher).run_experiments()
+        HyperparameterTuner(str(config), options=RunOptions(device="cpu", seed=5), display=watcher).run_experiments()
         assert (watcher.configs["one"].device, watcher.configs["one"].seed) == ("cpu", 5)
 
 
@@ -202,7 +205,7 @@ class TestInterruption:
         config = str(write_config({"one": {}}))
         watcher = make_watcher(in_batch=3)
         Path("results").mkdir()
-        tuner = HyperparameterTuner(config, display=watcher, results_file="results/r.json")
+        tuner = HyperparameterTuner(config, options=RunOptions(results_file="results/r.json"), display=watcher)
         watcher.trial_started = lambda *arguments, **named: Path("results").rmdir()
         with pytest.raises(KeyboardInterrupt):
             tuner.run_experiments()
@@ -224,9 +227,11 @@ class TestInterruption:
         make_watcher: MakeWatcher,
     ) -> None:
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
-        straight = HyperparameterTuner(config, output_dir="straight").run_experiments()
+        straight = HyperparameterTuner(config, options=RunOptions(output_dir="straight")).run_experiments()
         with pytest.raises(KeyboardInterrupt):
-            HyperparameterTuner(config, display=make_watcher(in_batch=at), results_file="broken.json").run_experiments()
+            HyperparameterTuner(
+                config, options=RunOptions(results_file="broken.json"), display=make_watcher(in_batch=at)
+            ).run_experiments()
         ended = read_results(Path("broken.json"))["all_results"]
         assert [entry["experiment_name"] for entry in ended] == finished
         name = "two" if finished else "one"
@@ -337,16 +342,16 @@ class TestRefusals:
 
     def test_another_study_name_is_refused_in_its_folder(self, begun: Path) -> None:
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
-            HyperparameterTuner(str(begun), study_name="mine").run_experiments()
+            HyperparameterTuner(str(begun), options=RunOptions(study_name="mine")).run_experiments()
 
     def test_a_study_refused_by_its_storage_leaves_the_new_folder_uncreated(
         self, write_config: WriteConfig, tmp_path: Path
     ) -> None:
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
-        HyperparameterTuner(config, output_dir="a", storage=shared).run_experiments()
+        HyperparameterTuner(config, options=RunOptions(output_dir="a", storage=shared)).run_experiments()
         with pytest.raises(ConfigurationError, match="belongs to the output folder"):
-            HyperparameterTuner(config, output_dir="b", storage=shared).run_experiments()
+            HyperparameterTuner(config, options=RunOptions(output_dir="b", storage=shared)).run_experiments()
         assert not Path("b").exists()
 
     @pytest.mark.parametrize(
@@ -366,13 +371,15 @@ class TestRefusals:
     def test_bad_arguments_create_nothing(
         self, arguments: dict[str, Any], message: str, write_config: WriteConfig, tmp_path: Path
     ) -> None:
-        tuner = HyperparameterTuner(str(write_config({"one": {}})), **arguments)
+        tuner = HyperparameterTuner(str(write_config({"one": {}})), options=RunOptions(**arguments))
         with pytest.raises(ConfigurationError, match=message):
             tuner.run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
 
     def test_all_problems_with_the_place_are_told_at_once(self, write_config: WriteConfig) -> None:
-        tuner = HyperparameterTuner(str(write_config({"one": {}})), storage="sqlite://", study_name="..", device="gpu")
+        tuner = HyperparameterTuner(
+            str(write_config({"one": {}})), options=RunOptions(storage="sqlite://", study_name="..", device="gpu")
+        )
         with pytest.raises(ConfigurationError) as caught:
             tuner.run_experiments()
         assert len(caught.value.problems) == 3
@@ -477,7 +484,7 @@ class TestConfiguration:
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
         with pytest.raises(ConfigurationError, match="begin one with `khmer-tuner run`"):
             HyperparameterTuner(config).save_results()
-        results = HyperparameterTuner(config, results_file="first.json").run_experiments()
-        path = HyperparameterTuner(config, results_file="later.json").save_results()
+        results = HyperparameterTuner(config, options=RunOptions(results_file="first.json")).run_experiments()
+        path = HyperparameterTuner(config, options=RunOptions(results_file="later.json")).save_results()
         assert path == "later.json"
         assert read_results(Path(path)) | {"timestamp": ""} == results | {"timestamp": ""}

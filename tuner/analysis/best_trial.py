@@ -1,9 +1,11 @@
-"""The winner of a study; no PyTorch is needed to find it."""
+"""The best trial of a study, found without importing PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import optuna
 
 from search_spaces import ConfigurationError, Targets
 from studies import (
@@ -13,11 +15,11 @@ from studies import (
     TrialRecord,
     best_records,
     ended_records,
-    load_study,
     study_invariants,
     study_status,
     study_targets,
 )
+from tuner.training.checkpoint_paths import best_checkpoint_path
 from tuner.training.history import EpochMetrics, read_metrics
 
 
@@ -31,11 +33,11 @@ class Winner:
     Attributes:
         study: The study's name.
         folder: Its output folder.
-        invariants: What all trials of the study have in common.
-        targets: What they should reach.
+        invariants: The fixed settings of the study.
+        targets: The study's targets.
         record: The trial.
-        completed: How many trials it is the best of.
-        leader: Another trial, which is better by the metric that the study goes by; None if none is.
+        completed: The number of completed trials.
+        leader: Another trial, which is better by the study's monitored metric; None if there is none.
     """
 
     study: str
@@ -59,42 +61,36 @@ class Winner:
 
     @property
     def checkpoint(self) -> Path:
-        """Its checkpoint; the file may be gone."""
-        return self.folder.trial_dir(self.name) / "checkpoints" / "best.pt"
+        """Its checkpoint; the file may be missing."""
+        return best_checkpoint_path(self.folder.trial_dir(self.name))
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
-        """The figures of the epoch that the checkpoint is of; None if the trial's files are gone."""
+        """The metrics of the epoch of the checkpoint; None if the trial's files are missing."""
         epochs = read_metrics(self.folder.trial_dir(self.name))
         return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
 
     @property
     def why(self) -> str:
-        """What makes it the winner, in words."""
+        """Why it is the winner, in words."""
         if self.completed == 1:
             return "the only trial that has completed"
         return f"the highest validation character accuracy of {self.completed} completed trials"
 
 
-def find_winner(output_dir: Path, *, storage: str | None = None, study_name: str | None = None) -> Winner:
+def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
     """Return the best completed trial of a study.
 
-    Args:
-        output_dir: The study's output folder; it is only read.
-        storage: The study's storage URL, needed only to add a password.
-        study_name: The study's name, needed only to make sure.
-
     Raises:
-        ConfigurationError: There is no study, or no trial of it has completed.
+        ConfigurationError: No trial of the study has completed.
     """
-    study, folder = load_study(output_dir, storage_url=storage, name=study_name)
     ranked = best_records(ended_records(study))
     if not ranked:
         raise ConfigurationError(
             f"output folder {folder.path}: no trial of its study has completed yet, so there is no best one; "
             "`khmer-tuner status` shows how far they are"
         )
-    leader = study_status(study, folder).leader_over(ranked[0].number)
+    leader = study_status(study, folder).leader_over(ranked[0].experiment_name)
     return Winner(
         study=study.study_name,
         folder=folder,
@@ -106,30 +102,23 @@ def find_winner(output_dir: Path, *, storage: str | None = None, study_name: str
     )
 
 
-def best_checkpoint(
-    output_dir: Path, *, storage: str | None = None, study_name: str | None = None
-) -> tuple[Path, TrialRecord]:
-    """Return the checkpoint of a study's best completed trial, and what the study knows of that trial.
-
-    Args:
-        output_dir: As `find_winner`.
-        storage: As `find_winner`.
-        study_name: As `find_winner`.
+def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
+    """Return the checkpoint of a study's best completed trial.
 
     Raises:
-        ConfigurationError: As `find_winner`, or the checkpoint is gone.
+        ConfigurationError: As `find_winner`, or the checkpoint is missing.
     """
-    winner = find_winner(output_dir, storage=storage, study_name=study_name)
+    winner = find_winner(study, folder)
     if not winner.checkpoint.is_file():
         raise ConfigurationError(
             f"checkpoint {winner.checkpoint}: the file of the best trial, {winner.name!r} "
             f"(number {winner.record.number}), is gone; put it back, or name the checkpoint of another trial"
         )
-    return winner.checkpoint, winner.record
+    return winner.checkpoint
 
 
 def winner_lines(winner: Winner) -> list[str]:
-    """Return what there is to say of a winner, a line for each thing."""
+    """Describe a winner, a line for each property."""
     outcome, config = winner.outcome, winner.record.training_config
     ended = f"{outcome.why_ended.value.replace('_', ' ')} after {outcome.total_epochs} of {config.num_epochs} epochs"
     lines = [
@@ -149,7 +138,7 @@ def winner_lines(winner: Winner) -> list[str]:
 
 
 def _figures(winner: Winner) -> str:
-    """Return the figures of the winner's checkpoint; the best ones of all epochs if its files are gone."""
+    """Return the metrics of the winner's checkpoint; the best of all epochs if its files are missing."""
     epoch = winner.best_epoch
     if epoch is None:
         return f"char {winner.outcome.best_val_char_accuracy:.4f}, seq {winner.outcome.best_val_seq_accuracy:.4f}"

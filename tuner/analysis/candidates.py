@@ -1,4 +1,4 @@
-"""The best configurations of a study that are to be trained again; no PyTorch is needed to find them."""
+"""The best configurations of a study, to be trained again; found without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from studies import (
     TrialRecord,
     best_records,
     ended_records,
-    load_study,
     refuse_other_invariants,
     study_invariants,
     study_targets,
@@ -28,13 +27,13 @@ _SEEDS = 2**32
 
 
 @dataclass(frozen=True)
-class Contenders:
+class Candidates:
     """The best configurations of a study.
 
     Attributes:
         folder: The study's output folder.
-        invariants: What its trials have in common.
-        targets: What they should reach.
+        invariants: The fixed settings of the study.
+        targets: The study's targets.
         records: The best completed trials that differ in what they train, the best first.
     """
 
@@ -62,23 +61,14 @@ class Contenders:
         return [(self.invariants.seed + step) % _SEEDS for step in range(1, count + 1)]
 
 
-def find_contenders(
-    output_dir: Path, top: int, *, storage: str | None = None, study_name: str | None = None
-) -> Contenders:
-    """Return the best configurations of a study, at most `top`, and make sure that they can be tested.
-
-    Args:
-        output_dir: The study's output folder; it is only read.
-        top: How many, 2 or more.
-        storage: The study's storage URL, needed only to add a password.
-        study_name: The study's name, needed only to make sure.
+def find_candidates(study: optuna.Study, folder: OutputFolder, top: int) -> Candidates:
+    """Return the best configurations of a study, at most `top` (2 or more), and check that they can be tested.
 
     Raises:
-        ConfigurationError: There is no study, fewer than two configurations have completed, or its dataset has no
-            split for testing or is another one by now.
-        DataLoaderError: What the study trained on is missing or damaged.
+        ConfigurationError: Fewer than two configurations have completed, or the study's dataset has no split for
+            testing or has changed.
+        DataLoaderError: The study's dataset is missing or damaged.
     """
-    study, folder = load_study(output_dir, storage_url=storage, name=study_name)
     differing: dict[str, TrialRecord] = {}
     for record in best_records(ended_records(study)):
         differing.setdefault(config_digest(record.training_config), record)
@@ -87,13 +77,13 @@ def find_contenders(
             f"output folder {folder.path}: {len(differing) or 'none'} of its configurations has completed, and two are "
             "needed to be compared; `khmer-tuner status` shows how far they are, `khmer-tuner search` adds some"
         )
-    candidates = Contenders(folder, study_invariants(study), study_targets(study), tuple(differing.values())[:top])
+    candidates = Candidates(folder, study_invariants(study), study_targets(study), tuple(differing.values())[:top])
     _check_test_split(candidates)
     _check_dataset(study, candidates)
     return candidates
 
 
-def _check_test_split(candidates: Contenders) -> None:
+def _check_test_split(candidates: Candidates) -> None:
     dataset = candidates.invariants.dataset
     needed = f"the best configurations are compared on the split {TEST_SPLIT!r}, which none of them has seen"
     used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "chooses by it"}
@@ -108,7 +98,7 @@ def _check_test_split(candidates: Contenders) -> None:
         raise ConfigurationError([f"{first}; {needed}", *others]) from error
 
 
-def _check_dataset(study: optuna.Study, candidates: Contenders) -> None:
+def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
     """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])

@@ -1,27 +1,27 @@
-"""Training the best configurations of a study again on new seeds, to see which of them are better than others."""
+"""Retraining the best configurations of a study on new seeds, to see which of them are better than others."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import DEFAULT_STUDY_NAME, TrialKind, TrialPhase, TrialRecord, ended_records
-from tuner.analysis.candidates import TEST_SPLIT, Contenders
+from studies import TrialKind, TrialPhase, TrialRecord, ended_records
+from tuner.analysis.candidates import TEST_SPLIT, Candidates
 from tuner.analysis.paired_t_test import Comparison, compare
 from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
 from tuner.display import Display
 from tuner.inference.reader import evaluate_split, load_reader
-from tuner.session.location import StudyLocation
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, WorkerCount
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import with_overrides
+from tuner.training.checkpoint_paths import best_checkpoint_path
 from tuner.training.checkpoints import load_checkpoint
-from tuner.workers.auto_count import WorkerCount
-from tuner.workers.run_study import run_study
+from tuner.workers.run_study import run_request
 
 # What names of repetitions of search trials begin with.
 _SEARCHED = "best_search_"
@@ -29,14 +29,14 @@ _SEARCHED = "best_search_"
 
 @dataclass(frozen=True)
 class Repetition:
-    """One configuration trained on one new seed.
+    """One configuration, trained on one new seed.
 
     Attributes:
         seed: The seed.
-        state: ``completed``, ``failed``, or ``unfinished`` if it was left for later.
-        val_char_accuracy: Of the epoch that was kept, 0 to 1; None if it has not completed.
+        state: ``completed``, ``failed`` or ``unfinished``.
+        val_char_accuracy: Of the best epoch, 0 to 1; None if it has not completed.
         val_seq_accuracy: The same.
-        test_char_accuracy: The same, on the images that neither training nor the choice of an epoch has seen.
+        test_char_accuracy: The same, on images that neither training nor the choice of an epoch has seen.
         test_seq_accuracy: The same.
     """
 
@@ -56,8 +56,8 @@ class Candidate:
     """A configuration and its repetitions.
 
     Attributes:
-        name: Of its trial in the study.
-        first_val_char_accuracy: What the study chose it for, 0 to 1. Being chosen makes it look better than it is.
+        name: The name of its trial in the study.
+        first_val_char_accuracy: That of the trial, 0 to 1; optimistically biased, since the study chose the best.
         repetitions: One for each seed.
     """
 
@@ -83,11 +83,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What training the best configurations again has shown.
+    """The results of retraining the best configurations.
 
     Attributes:
         seeds: The new seeds.
-        folder: Where the repetitions are.
+        folder: The folder of the repetitions.
         candidates: The configurations, in the order of the study.
         comparisons: The study's winner with each of the others, by test character accuracy.
     """
@@ -103,39 +103,35 @@ class Confirmation:
 
 
 def confirm(
-    candidates: Contenders,
+    candidates: Candidates,
     seeds: Sequence[int],
     *,
     open_display: Callable[[], AbstractContextManager[Display]],
     workers: WorkerCount = 1,
     device: str | None = None,
 ) -> Confirmation:
-    """Train configurations on new seeds and score them on the test split; what is trained already stays as it is.
+    """Train configurations on new seeds and score them on the test split; finished trainings are not repeated.
 
-    Every seed is an ordinary study, in ``{output_dir}_confirm/seed_{seed}``, so it can be interrupted and repeated.
+    Every seed is an ordinary study, in ``{output_dir}_confirm/seed_{seed}``, so it can be interrupted and resumed.
 
     Args:
         candidates: What to train.
         seeds: The new seeds.
-        open_display: Opens who is told, for each seed anew.
-        workers: Processes that train side by side; ``auto`` measures for each seed how many are fastest.
-        device: Where all train; None for where each configuration says.
+        open_display: Opens the display of a seed.
+        workers: Processes that train in parallel; ``auto`` measures for each seed how many are fastest.
+        device: Where all train; None for the device of each configuration.
 
     Raises:
-        ConfigurationError: What was trained there before is of another study, or cannot be read any more, or the
-            device is not there.
+        ConfigurationError: The folder of a seed belongs to another study or is damaged, or the device is missing.
         DataLoaderError: The dataset is missing or damaged.
     """
     found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in candidates.records}
     for position, seed in enumerate(seeds, start=1):
         with open_display() as display:
             display.note(f"seed {seed} ({position} of {len(seeds)}): {candidates.seed_dir(seed)}")
-            session = _session(candidates, seed, display, device)
-            results_file = str(candidates.seed_dir(seed) / "results.json")
-            names = frozenset(session.context.experiments)
-            run_study(
-                session, TrialFilter(names, search=False), StopConditions(), workers=workers, results_file=results_file
-            )
+            request = _request(candidates, seed, workers, device)
+            session = _session(candidates, request, display)
+            run_request(session, request)
         for name, repetition in _repetitions(candidates, session, seed):
             found[name].append(repetition)
         if session.stop_requested:
@@ -143,34 +139,30 @@ def confirm(
     return _confirmation(candidates, seeds, found)
 
 
-def _session(candidates: Contenders, seed: int, display: Display, device: str | None) -> Session:
-    experiments, folder = _experiments(candidates, seed, device), candidates.seed_dir(seed)
-    place = StudyLocation(folder, DEFAULT_STUDY_NAME, None, device or TrainingConfig.device)
-    # What is wrong with these is not mended by training all again.
-    for asked in {config.device for config in experiments.values()}:
-        replace(place, device=asked).check()
+def _request(candidates: Candidates, seed: int, workers: WorkerCount, device: str | None) -> RunRequest:
+    folder = candidates.seed_dir(seed)
+    models, names = candidates.folder.model_definitions_path, {_name(record): record for record in candidates.records}
+    experiments = {name: preset_config(record, candidates.invariants, name, models) for name, record in names.items()}
+    return RunRequest(
+        RunOptions(folder, device=device, workers=workers, results_file=f"{folder}/results.json"),
+        with_overrides(experiments, seed=seed, device=device),
+        candidates.targets,
+        file_order=list(experiments),
+    )
+
+
+def _session(candidates: Candidates, request: RunRequest, display: Display) -> Session:
+    # Retraining everything does not fix these problems.
+    request.check()
+    folder = Path(request.options.output_dir)
     try:
-        return Session.open(
-            place,
-            experiments,
-            candidates.targets,
-            file_order=list(experiments),
-            may_generate=False,
-            display=display,
-            device=device,
-        )
+        return Session.open(request, display)
     except ConfigurationError as error:
         if not folder.exists():
             raise
-        # The usual remedies do not help here: nobody chose this folder.
+        # The usual remedies do not help here: the user did not choose this folder.
         remedy = f"{folder} was trained for the study as it was then: move {candidates.root} away to train all again"
         raise ConfigurationError([*error.problems, remedy]) from error
-
-
-def _experiments(candidates: Contenders, seed: int, device: str | None) -> dict[str, TrainingConfig]:
-    models, names = candidates.folder.model_definitions_path, {_name(record): record for record in candidates.records}
-    experiments = {name: preset_config(record, candidates.invariants, name, models) for name, record in names.items()}
-    return with_overrides(experiments, seed=seed, device=device)
 
 
 def _name(record: TrialRecord) -> str:
@@ -182,19 +174,19 @@ def _name(record: TrialRecord) -> str:
     return fitting_name(name, f"_{record.number}") if is_theirs else name
 
 
-def _repetitions(candidates: Contenders, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
+def _repetitions(candidates: Candidates, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
     ended = {record.experiment_name: record for record in ended_records(session.study)}
     for candidate in candidates.records:
         record = ended.get(_name(candidate))
         yield candidate.experiment_name, _repetition(candidates, session, seed, record)
 
 
-def _repetition(candidates: Contenders, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
+def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
     if record is None:
         return Repetition(seed, "unfinished")
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
-    checkpoint = session.context.folder.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
+    checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
     reader = load_reader(checkpoint, device=session.context.device or TrainingConfig.device)
     test = evaluate_split(reader, candidates.metadata_path, TEST_SPLIT)
     kept = load_checkpoint(checkpoint)["metrics"]
@@ -203,7 +195,7 @@ def _repetition(candidates: Contenders, session: Session, seed: int, record: Tri
 
 
 def _confirmation(
-    candidates: Contenders, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
+    candidates: Candidates, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
 ) -> Confirmation:
     items = []
     for record in candidates.records:

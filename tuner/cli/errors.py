@@ -7,10 +7,14 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tuner.cli.options import STORAGE_VARIABLE
 from tuner.cli.parser import UsageError
+
+if TYPE_CHECKING:
+    from search_spaces.diagnostics.problem_collector import ProblemCollector
 
 SUCCESS = 0
 FAILED = 1
@@ -18,40 +22,35 @@ INVALID_INPUT = 2
 BROKEN_PIPE = 141  # what shells report of a program whose output pipe was closed
 
 
-def problems_of(error: BaseException, options: argparse.Namespace | None = None) -> tuple[str, ...]:
-    """Return what a known error says, one text per problem; nothing if it is not one that a user can mend.
+def problems_of(error: Exception, options: argparse.Namespace | None = None) -> Sequence[str]:
+    """Return the problems that an error reports, one text each; none if it is not one that a user can fix.
 
     Args:
         error: Any error.
-        options: The command's options; they tell where the study is kept.
+        options: The command's options; they tell where the study is.
     """
+    from search_spaces.diagnostics.problem_collector import known_problems
+
     if isinstance(error, UsageError):
         return error.problems
-    return _configuration_problems(error) or _disk_problems(error, options) or _storage_problems(error, options)
+    return known_problems(error) or _disk_problems(error, options) or _storage_problems(error, options)
 
 
-def gathered(checks: Sequence[Callable[[], object]], options: argparse.Namespace) -> list[str]:
-    """Run checks that raise known errors; return all that is wrong, each thing once."""
-    problems: dict[str, None] = {}
-    for check in checks:
-        try:
-            check()
-        except Exception as error:
-            found = problems_of(error, options)
-            if not found:
-                raise
-            problems |= dict.fromkeys(found)
-    return list(problems)
+def collector(options: argparse.Namespace) -> ProblemCollector:
+    """Return a collector that also knows the errors of disks and storages."""
+    from search_spaces.diagnostics.problem_collector import ProblemCollector
+
+    return ProblemCollector(lambda error: problems_of(error, options))
 
 
 def tell(text: str) -> None:
-    """Write a line to standard error, if anybody still reads it."""
+    """Write a line to standard error; a closed pipe is ignored."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
-    """Tell problems on standard error; return the exit code for bad input."""
+    """Write problems to standard error; return the exit code for bad input."""
     for problem in problems:
         tell(f"error: {_one_line(problem)}")
     if len(problems) > 1:
@@ -64,7 +63,7 @@ def report_problems(problems: Sequence[str], options: argparse.Namespace | None 
 
 
 def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:
-    """Tell an error on standard error; return the exit code: 2 if a user can mend it, else 1."""
+    """Write an error to standard error; return the exit code: 2 if a user can fix it, else 1."""
     debug = options is not None and options.debug
     if debug:
         tell("".join(traceback.format_exception(error)).rstrip())
@@ -78,12 +77,12 @@ def report_error(error: Exception, options: argparse.Namespace | None = None) ->
 
 
 def silence_stdout() -> None:
-    """Let go of an output that nobody reads any more, so that Python's last flush does not complain."""
+    """Replace a closed standard output, so that Python's flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def resume_hint(options: argparse.Namespace | None) -> str:
-    """Say how to go on after an interruption."""
+    """Return how to continue after an interruption."""
     command = None if options is None else options.command
     if command in ("run", "resume", "worker", "confirm"):
         return "stopped; the same command goes on where it left"
@@ -96,25 +95,13 @@ def resume_hint(options: argparse.Namespace | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text that a terminal shows and does not obey: it may quote files and names that nobody has checked."""
+    """Return a text without control characters on one line; it may quote files and names that were not checked."""
     from tuner.display.terminal import printable
 
     return printable(" ".join(line.strip() for line in text.splitlines()))
 
 
-def _configuration_problems(error: BaseException) -> tuple[str, ...]:
-    import yaml
-
-    from search_spaces import ConfigurationError, DataLoaderError, ModelCreationError
-
-    if isinstance(error, ConfigurationError | DataLoaderError | ModelCreationError):
-        return error.problems
-    if isinstance(error, FileNotFoundError | yaml.YAMLError):
-        return (str(error),)
-    return ()
-
-
-def _disk_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
+def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
     from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error
 
     if not isinstance(error, OSError) or not is_disk_error(error):
@@ -124,29 +111,26 @@ def _disk_problems(error: BaseException, options: argparse.Namespace | None) -> 
     return (f"{disk_error_text(error, where)}, then repeat the command",)
 
 
-def _storage_problems(error: BaseException, options: argparse.Namespace | None) -> tuple[str, ...]:
+def _storage_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
     import sqlite3
 
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError
 
-    from studies import storage_error_text
+    from studies import DATABASE_ERRORS, storage_error_text
 
-    if isinstance(error, ArgumentError) or not isinstance(
-        error, StorageInternalError | SQLAlchemyError | sqlite3.Error
-    ):
+    if isinstance(error, ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
         return ()
     return (storage_error_text(error, _storage_of(options)),)
 
 
 def _storage_of(options: argparse.Namespace | None) -> str:
-    """Return the storage that a command used: the given one, or that of the folder's study."""
+    """Return the storage of a command: the given one, or that of the folder's study."""
     from search_spaces import ConfigurationError
     from studies import OutputFolder, default_storage_url
 
     output_dir = getattr(options, "output_dir", ".")
     used = getattr(options, "storage", None)
-    with contextlib.suppress(ConfigurationError):  # what the folder says of its study cannot be read
+    with contextlib.suppress(ConfigurationError):  # the owner file cannot be read
         folder = OutputFolder(output_dir)
         if used is None and (owner := folder.owner()) is not None:
             used = folder.storage_url(owner)

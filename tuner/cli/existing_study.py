@@ -1,70 +1,110 @@
-"""What the commands have in common that work on a study which has begun."""
+"""What commands have in common that work on a study that has started."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import FAILED, SUCCESS, gathered
+from tuner.cli.errors import FAILED, SUCCESS, collector
+from tuner.cli.options import search_request
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
+    import optuna
+
+    from studies import OutputFolder
     from tuner.display import Display
     from tuner.session.run_options import StopConditions
     from tuner.session.session import Session
+    from tuner.session.study_setup import ExistingStudy
+
+LoadedStudy = tuple["optuna.Study", "OutputFolder"]
 
 
-def reopened_problems(options: argparse.Namespace, *checks: Callable[[], object]) -> list[str]:
-    """Return what is wrong with the study, the results file and whatever else is checked."""
+def load(options: argparse.Namespace) -> LoadedStudy:
+    """Return the study that the options name, for reading, and its output folder.
+
+    Raises:
+        ConfigurationError: There is no study, or another one.
+    """
     from studies import load_study
+
+    return load_study(options.output_dir, storage_url=options.storage, name=options.study)
+
+
+def load_checkpoint_path(options: argparse.Namespace) -> Path:
+    """Return the checkpoint that the options name; by default that of the study's best trial.
+
+    Raises:
+        ConfigurationError: There is no study, or it has no such checkpoint.
+    """
+    from tuner.analysis.best_trial import best_checkpoint
+
+    return best_checkpoint(*load(options)) if options.checkpoint is None else Path(options.checkpoint)
+
+
+def prepare_training(options: argparse.Namespace) -> ExistingStudy:
+    """Load what is needed to join the study; check the options of its results file and of a search, if there are any.
+
+    Raises:
+        ConfigurationError: Something cannot be used; all problems are reported together.
+    """
+    from studies import check_search
     from tuner.session.output_paths import check_results_path
+    from tuner.session.study_setup import ExistingStudy
 
-    def check_study() -> None:
-        load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    problems = collector(options)
+    with problems.collect():
+        existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
+    if "results_file" in options:
+        with problems.collect():
+            check_results_path(options.results_file)
+    if "sampler" in options:
+        with problems.collect():
+            check_search(search_request(options))
+    problems.raise_all()
+    return existing
 
-    results_file = getattr(options, "results_file", None)
-    return gathered([check_study, lambda: check_results_path(results_file), *checks], options)
 
-
-def open_session(options: argparse.Namespace, display: Display) -> Session:
-    """Open the study that the options name, for work."""
+def open_session(options: argparse.Namespace, existing: ExistingStudy, display: Display) -> Session:
+    """Open a study for work, on the device and with the dataset that the options name."""
     from tuner.session.session import Session
 
-    return Session.reopen(
-        Path(options.output_dir),
-        display=display,
-        storage=options.storage,
-        study_name=options.study,
-        device=options.device,
-        metadata=options.metadata,
-    )
+    return Session.reopen(existing, display, device=options.device, metadata=options.metadata)
 
 
-def work_on(options: argparse.Namespace, prepare: Callable[[Session], object], limits: StopConditions) -> int:
-    """Open the study, prepare it, train what it owes and write its results; return the exit code."""
+def train_pending(
+    options: argparse.Namespace,
+    existing: ExistingStudy,
+    change: Callable[[Session], object],
+    stop_conditions: StopConditions,
+) -> int:
+    """Open a study, change it, train its pending trials and write its results; return the exit code."""
     from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import TrialFilter
     from tuner.workers.run_study import run_study
 
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
-        session = open_session(options, display)
-        prepare(session)
-        results = run_study(session, TrialFilter(), limits, workers=options.workers, results_file=options.results_file)
-        code = exit_code(session, limits)
+        session = open_session(options, existing, display)
+        change(session)
+        results = run_study(
+            session, TrialFilter(), stop_conditions, workers=options.workers, results_file=options.results_file
+        )
+        code = exit_code(session, stop_conditions)
     if options.json:
-        print(json.dumps(results, ensure_ascii=False, indent=2))
+        print_json(results)
     return code
 
 
-def exit_code(session: Session, limits: StopConditions) -> int:
-    """Return 1 if a preset of the study failed or nothing succeeded, unless it was stopped before, else 0."""
+def exit_code(session: Session, stop_conditions: StopConditions) -> int:
+    """Return 1 if a preset of the study failed or no trial succeeded, unless it was stopped before, else 0."""
     from studies import TrialKind, TrialPhase, ended_records
     from tuner.session.trial_selection import is_interrupted
 
     records = ended_records(session.study)
     if not records:
-        return SUCCESS if is_interrupted(session, limits) else FAILED
+        return SUCCESS if is_interrupted(session, stop_conditions) else FAILED
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
     return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in records) else SUCCESS

@@ -1,7 +1,7 @@
-"""``khmer-tuner``: from words to a command to an exit code.
+"""``khmer-tuner``: runs the command of a command line and returns its exit code.
 
 Exit codes: 0 done; 1 an experiment failed or nothing succeeded; 2 bad input, found before anything was created;
-130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP, to be gone on with by the same command.
+130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP; the same command continues.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tuner.cli.errors import (
     BROKEN_PIPE,
     INVALID_INPUT,
     SUCCESS,
+    collector,
     report_error,
-    report_problems,
     resume_hint,
     silence_stdout,
     tell,
@@ -26,7 +27,7 @@ from tuner.cli.parser import parse
 from tuner.signals import StopRequested, stop_on_signals
 
 
-def run_command_line(argv: Sequence[str], commands: Sequence[Command]) -> int:
+def run_command_line(argv: Sequence[str], commands: Sequence[Command[Any]]) -> int:
     """Run the command that a command line names.
 
     Args:
@@ -38,16 +39,15 @@ def run_command_line(argv: Sequence[str], commands: Sequence[Command]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Khmer on a terminal that has no Unicode, and file names that are none: shown escaped.
+            # Khmer on a terminal without Unicode, and undecodable file names, are shown escaped.
             stream.reconfigure(errors="backslashreplace")
     options: argparse.Namespace | None = None
     try:
         with stop_on_signals():
             command, options = parse(argv, commands)
-            if problems := options.problems + command.problems(options):
-                return report_problems(problems, options)
-            code = command.run(options)
-            sys.stdout.flush()  # here, where a closed pipe is still an error and not a complaint at exit
+            prepared = _prepared(command, options)
+            code = command.run(options, prepared)
+            sys.stdout.flush()  # here, where a closed pipe is still an error that can be handled
             return code
     except StopRequested as stop:
         tell(resume_hint(options))
@@ -59,3 +59,13 @@ def run_command_line(argv: Sequence[str], commands: Sequence[Command]) -> int:
         return BROKEN_PIPE
     except Exception as error:
         return report_error(error, options)
+
+
+def _prepared(command: Command[Any], options: argparse.Namespace) -> Any:
+    """Return what a command prepares; problems of option values and of its input are raised together."""
+    problems = collector(options)
+    problems.add(options.problems)
+    with problems.collect():
+        prepared = command.prepare(options)
+    problems.raise_all()
+    return prepared

@@ -1,4 +1,4 @@
-"""What a command is, and the options that commands share. Nothing heavy is imported here."""
+"""What a command is, and the options that commands share; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from studies import SearchRequest
+
+    _Options = argparse._ActionsContainer
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 DEVICES = ("auto", "cpu", "cuda")
@@ -22,30 +23,46 @@ MOST_WORKERS = 256
 MOST_TRIALS = 1_000_000
 
 
+Prepared = TypeVar("Prepared")
+
+
 @dataclass(frozen=True)
-class Command:
-    """A word after ``khmer-tuner`` and what stands behind it.
+class Command(Generic[Prepared]):
+    """A command of ``khmer-tuner``, which is a module of ``tuner.cli.commands``.
 
     Attributes:
-        name: The word.
-        summary: What it does, in a line.
-        examples: Command lines that run as they are, shown by ``--help``.
+        module: The module's name; its last part is the word after ``khmer-tuner``.
+        text: The module's docstring: what the command does, in a line; then examples, shown by ``--help``.
         add_options: Adds its options to its parser.
-        run: Does it; returns the exit code.
-        problems: Looks for all that is wrong before anything is begun; one text each.
+        prepare: Loads and checks all input; nothing is created. Its error reports all problems together.
+        run: Does the work with the options and what was prepared; returns the exit code.
     """
 
-    name: str
-    summary: str
-    examples: str
+    module: str
+    text: str | None
     add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-    problems: Callable[[argparse.Namespace], list[str]] = lambda options: []
+    prepare: Callable[[argparse.Namespace], Prepared]
+    run: Callable[[argparse.Namespace, Prepared], int]
+
+    @property
+    def name(self) -> str:
+        """The word after ``khmer-tuner``."""
+        return self.module.rpartition(".")[2]
+
+    @property
+    def description(self) -> str:
+        """What it does, in a sentence."""
+        return (self.text or "").partition("\n\n")[0]
+
+    @property
+    def examples(self) -> str:
+        """Command lines that run as they are, below a heading, and remarks."""
+        return (self.text or "").partition("\n\n")[2].rstrip()
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """Stands for an option's value that cannot be used, so that all of them can be told at once."""
+    """Stands for an option's value that cannot be used, so that all problems are reported together."""
 
     problem: str
 
@@ -82,23 +99,21 @@ def one_of(*choices: str) -> Callable[[str], str | Unusable]:
 
 def share(text: str) -> float | Unusable:
     """Read an option that takes a number above 0 and below 1."""
-    number = _positive_number(text)
+    number = _number(text)
     return number if 0 < number < 1 else Unusable(f"found {text!r}; expected a number above 0 and below 1")
 
 
 def seconds(text: str) -> float | Unusable:
     """Read an option that takes a positive number of seconds."""
-    return _positive_number(text) or Unusable(f"found {text!r}; expected a number of seconds above 0")
+    number = _number(text)
+    return number if 0 < number < math.inf else Unusable(f"found {text!r}; expected a number of seconds above 0")
 
 
-def _positive_number(text: str) -> float:
-    """Return a finite number above 0; 0 if the text is none."""
+def _number(text: str) -> float:
     try:
-        # float() also takes other scripts' digits.
-        number = float(text) if text.isascii() else 0.0
+        return float(text) if text.isascii() else math.nan  # float() also takes other scripts' digits
     except ValueError:
-        return 0.0
-    return number if 0 < number < math.inf else 0.0
+        return math.nan
 
 
 def filled(text: str) -> str | Unusable:
@@ -116,112 +131,110 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {near!r}?" if near else f"choose from {', '.join(choices)}"
 
 
-def add_study_options(parser: argparse.ArgumentParser, *, study_default: str | None = None) -> None:
-    """Add what says which study is meant."""
+def add_option(
+    parser: _Options,
+    name: str,
+    metavar: str,
+    read: Callable[[str], object],
+    help: str,
+    *,
+    default: object = None,
+    required: bool = False,
+) -> None:
+    """Add an option that takes a value; its help shows the default, unless it describes the default itself."""
+    if default is not None and "(default: " not in help:
+        help = f"{help} (default: %(default)s)"
+    parser.add_argument(name, metavar=metavar, type=read, default=default, required=required, help=help)
+
+
+def add_flag(parser: _Options, name: str, help: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action="store_true", help=help)
+
+
+def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, study_default: str | None = None) -> None:
+    """Add the options that name a study, and ``--json`` if the command can print it."""
+    if json:
+        add_flag(parser, "--json", "print JSON and nothing else to standard output")
     group = parser.add_argument_group("the study")
-    group.add_argument(
-        "--output-dir",
-        metavar="DIR",
-        type=filled,
-        default="training_output",
-        help="its folder (default: %(default)s)",
+    add_option(group, "--output-dir", "DIR", filled, "its output folder", default="training_output")
+    name = "its name" if study_default else "its name (default: the folder's)"
+    add_option(group, "--study", "NAME", filled, name, default=study_default)
+    storage = (
+        f"its storage (default: ${STORAGE_VARIABLE}, which hides a password from other users, else study.db in its "
+        "folder)"
     )
-    told = f" (default: {study_default})" if study_default else " (default: the folder's)"
-    group.add_argument("--study", metavar="NAME", type=filled, default=study_default, help=f"its name{told}")
-    group.add_argument(
-        "--storage",
-        metavar="URL",
-        type=filled,
-        default=os.environ.get(STORAGE_VARIABLE) or None,
-        help=f"where it is kept (default: ${STORAGE_VARIABLE}, which hides a password from other users, "
-        "else study.db in its folder)",
-    )
+    add_option(group, "--storage", "URL", filled, storage, default=os.environ.get(STORAGE_VARIABLE) or None)
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add ``--device``; without a default it overrides the configuration."""
-    told = f"default: {default}" if default else "default: as the configuration says"
-    parser.add_argument(
-        "--device", metavar="D", type=one_of(*DEVICES), default=default, help=f"auto, cpu or cuda ({told})"
-    )
+    shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: as the configuration says)"
+    add_option(parser, "--device", "D", one_of(*DEVICES), shown, default=default)
 
 
 def add_metadata_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--metadata`` of the commands that train what a study owes."""
-    parser.add_argument(
-        "--metadata",
-        metavar="P",
-        type=filled,
-        help="the dataset's metadata.yaml on this machine (default: where the study says)",
+    """Add ``--metadata`` of the commands that train the pending trials of a study."""
+    add_option(
+        parser, "--metadata", "P", filled, "the dataset's metadata.yaml on this machine (default: where the study says)"
     )
 
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint``."""
-    parser.add_argument(
-        "--checkpoint",
-        metavar="P",
-        type=filled,
-        help="the model (default: the best of the study in --output-dir)",
+    add_option(parser, "--checkpoint", "P", filled, "the model (default: the best of the study in --output-dir)")
+
+
+def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | None = None) -> None:
+    """Add the options that name experiments, with a default for their file."""
+    add_option(
+        parser,
+        "--config",
+        "P",
+        filled,
+        "the experiments, looked up here, then in the installed package",
+        default=config,
     )
+    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
+    seed = "seed of the experiments (default: as the configuration says)"
+    add_option(parser, "--seed", "S", whole_number(0, LARGEST_SEED), seed)
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=worker_count,
-        default=1,
-        help="processes that train side by side on this machine; auto measures for some seconds how many are fastest "
-        "(default: %(default)s, whose results repeat to the same bits)",
+    workers = (
+        "processes that train in parallel on this machine; auto measures for some seconds how many are fastest "
+        "(default: %(default)s, whose results repeat to the same bits)"
     )
+    add_option(parser, "--workers", "N", worker_count, workers, default=1)
 
 
-def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--results-file`` of the commands that train."""
-    parser.add_argument(
-        "--results-file",
-        metavar="P",
-        type=filled,
-        help="where results go (default: hyperparameter_tuning_results_{timestamp}.json here)",
-    )
-
-
-def add_until_targets_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--until-targets``."""
-    parser.add_argument(
-        "--until-targets",
-        action="store_true",
-        help="begin no further trial once one has met all targets of the configuration",
-    )
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the commands have in common that train a study."""
+    add_flag(parser, "--until-targets", "start no further trial once one has met all targets of the configuration")
+    results_file = "the results file (default: hyperparameter_tuning_results_{timestamp}.json here)"
+    add_option(parser, "--results-file", "P", filled, results_file)
+    add_workers_option(parser)
+    add_device_option(parser)
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how a study searches; the choice is fixed when its search begins."""
-    group = parser.add_argument_group("the open search (fixed when a study's search begins)")
-    group.add_argument(
-        "--sampler", metavar="S", type=one_of(*SAMPLERS), help="tpe, random or gp (default: the study's, else tpe)"
+    """Add how a study searches, which is fixed when its search starts."""
+    group = parser.add_argument_group("the open search (fixed when a study's search starts)")
+    sampler = "tpe, random or gp (default: the study's, else tpe)"
+    add_option(group, "--sampler", "S", one_of(*SAMPLERS), sampler)
+    pruner = (
+        "quantile, hyperband or none: the rule that prunes unpromising trials (default: the study's, else quantile; "
+        "none with gp)"
     )
-    group.add_argument(
-        "--pruner",
-        metavar="P",
-        type=one_of(*PRUNERS),
-        help="quantile, hyperband or none: what ends hopeless trials "
-        "(default: the study's, else quantile; none with gp)",
+    add_option(group, "--pruner", "P", one_of(*PRUNERS), pruner)
+    prune_share = (
+        "for quantile: the share of the other trials that a trial must not be worse than when its grace period ends "
+        "(default: 0.6)"
     )
-    group.add_argument(
-        "--prune-share",
-        metavar="X",
-        type=share,
-        help="for quantile: the share of the others that a trial must keep up with when its grace ends (default: 0.6)",
-    )
-    group.add_argument(
-        "--prune-grace",
-        metavar="N",
-        type=whole_number(1, 100_000),
-        help="epochs before a trial is first compared (default: its early_stopping_patience)",
-    )
+    add_option(group, "--prune-share", "X", share, prune_share)
+    prune_grace = "epochs before a trial is first compared (default: its early_stopping_patience)"
+    add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
 def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
@@ -235,22 +248,3 @@ def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
         prune_grace=options.prune_grace,
         **trials,
     )
-
-
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else to standard output")
-
-
-def checkpoint_path(options: argparse.Namespace) -> Path:
-    """Return the checkpoint that the options mean; the study's best one if they name none.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    from tuner.analysis.best_trial import best_checkpoint
-
-    if options.checkpoint is not None:
-        return Path(options.checkpoint)
-    path, _ = best_checkpoint(Path(options.output_dir), storage=options.storage, study_name=options.study)
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tuner.cli.options import Command, Unusable, suggestion
 
@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError([_with_remedy(message)], f"{self.prog} --help")
 
 
-def parse(argv: Sequence[str], commands: Sequence[Command]) -> tuple[Command, argparse.Namespace]:
+def parse(argv: Sequence[str], commands: Sequence[Command[Any]]) -> tuple[Command[Any], argparse.Namespace]:
     """Read a command line.
 
     Returns:
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str], commands: Sequence[Command]) -> tuple[Command, ar
     return next(command for command in commands if command.name == options.command), options
 
 
-def _build(commands: Sequence[Command]) -> tuple[_Parser, dict[str, _Parser]]:
+def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser]]:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
@@ -69,9 +69,9 @@ def _build(commands: Sequence[Command]) -> tuple[_Parser, dict[str, _Parser]]:
     for command in commands:
         sub = subparsers.add_parser(
             command.name,
-            help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=f"examples:\n{command.examples}",
+            help=f"{command.description[0].lower()}{command.description[1:-1]}",
+            description=command.description,
+            epilog=command.examples,
             formatter_class=raw,
             allow_abbrev=False,
         )

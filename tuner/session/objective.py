@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from search_spaces import ConfigurationError, ModelDefinition, Targets, TrainingConfig, fit_loss
 from search_spaces.diagnostics.disk_errors import is_disk_error
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import (
+    DATABASE_ERRORS,
     MAX_CRASHES,
     Claim,
     OutputFolder,
@@ -38,6 +37,7 @@ from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
 from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.study_setup import keep_definitions
+from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import CheckpointFolder, has_state
 from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
@@ -47,9 +47,6 @@ from tuner.training.out_of_memory import is_out_of_memory
 from tuner.training.recorder import log_file
 
 log = logging.getLogger(__name__)
-
-
-DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
 
 
 class TrialInterrupted(BaseException):
@@ -160,7 +157,7 @@ def _train(
     display.trial_started(number, claim.record.experiment_name, config, adopted=claim.adopted)
     page.begin(config)
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
-    if reported and not has_state(folder / "checkpoints"):
+    if reported and not has_state(checkpoint_dir(folder)):
         display.note(
             f"{claim.record.experiment_name}: its checkpoints are not in {folder}; it begins with epoch 1 again"
         )
@@ -325,7 +322,7 @@ def _remove_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) ->
 
 def _checkpoints_left(record: TrialRecord, folder: OutputFolder) -> CheckpointFolder | None:
     """Return a trial's checkpoints; None if there are none, as for most trials of a big study."""
-    path = folder.trial_dir(record.experiment_name) / "checkpoints"
+    path = checkpoint_dir(folder.trial_dir(record.experiment_name))
     try:
         with os.scandir(path) as files:
             if next(files, None) is None:

@@ -1,16 +1,99 @@
-"""Which trials a command works on, and what ends its work early."""
+"""The options of a run: where its study is, which trials are trained, and what ends the work early."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from studies import TrialKind, TrialRecord
+from search_spaces import TrainingConfig
+from search_spaces.diagnostics.problem_collector import ProblemCollector
+from studies import (
+    DEFAULT_STUDY_NAME,
+    OutputFolder,
+    SearchRequest,
+    TrialKind,
+    TrialRecord,
+    check_search,
+    check_storage_url,
+    default_storage_url,
+)
+from tuner.session.output_paths import check_results_path
+
+WorkerCount = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the experiments of a file are trained.
+
+    Attributes:
+        output_dir: The study's output folder.
+        study_name: The study's name.
+        storage: The study's storage URL; None for the SQLite file in the output folder.
+        device: ``auto``, ``cpu`` or ``cuda`` for all trials; None for the device of each configuration.
+        seed: The seed of all experiments; None for the seed of each configuration.
+        results_file: The results file; None for a name with the time, in the working directory.
+        space_file: The search space; None for that of the study, or the packaged one if the study has none yet.
+        search: The search after the experiments; its `at_least` is the number of search trials in the study.
+        until_targets: Whether no further trial is started once one has met the targets.
+        workers: Processes that train in parallel; ``auto`` measures how many are fastest.
+    """
+
+    output_dir: str | Path = TrainingConfig.output_dir
+    study_name: str = DEFAULT_STUDY_NAME
+    storage: str | None = None
+    device: str | None = None
+    seed: int | None = None
+    results_file: str | None = None
+    space_file: str | None = None
+    search: SearchRequest = field(default_factory=SearchRequest)
+    until_targets: bool = False
+    workers: WorkerCount = 1
+
+    @property
+    def storage_url(self) -> str:
+        """The storage URL, the default filled in."""
+        return self.storage or default_storage_url(self.output_dir)
+
+    def check(self) -> None:
+        """Check all options but the search space; nothing is created.
+
+        Raises:
+            ConfigurationError: An option cannot be used; all problems are reported together.
+        """
+        problems = ProblemCollector()
+        with problems.collect():
+            self.check_location()
+        with problems.collect():
+            check_results_path(self.results_file)
+        with problems.collect():
+            check_search(self.search)
+        problems.raise_all()
+
+    def check_location(self) -> None:
+        """Check the study's folder, name and storage, and the device; nothing is created.
+
+        Raises:
+            ConfigurationError: Something cannot be used; all problems are reported together.
+        """
+        problems = ProblemCollector()
+        url = self.storage_url
+        with problems.collect():
+            check_storage_url(url, output_dir=self.output_dir)
+        if problems:  # the folder's study cannot be compared with this URL
+            url = default_storage_url(self.output_dir)
+        with problems.collect():
+            OutputFolder(self.output_dir).check(self.study_name, url)
+        with problems.collect():
+            check_device(self.device)
+        problems.raise_all()
 
 
 @dataclass(frozen=True)
 class TrialFilter:
-    """Which of a study's trials a command works on.
+    """Which of a study's trials a command trains.
 
     Attributes:
         experiments: Names of presets; None for all that the study has.
@@ -34,11 +117,11 @@ class TrialFilter:
 
 @dataclass(frozen=True)
 class StopConditions:
-    """What ends the work before nothing is left.
+    """What ends the work while trials are pending.
 
     Attributes:
-        deadline: When, on `time.monotonic`'s clock, the running trial is left after its epoch; None for never.
-        until_targets: Whether no further trial is begun once one has met the study's targets.
+        deadline: When, on `time.monotonic`'s clock, the running trial stops after its epoch; None for never.
+        until_targets: Whether no further trial is started once one has met the study's targets.
     """
 
     deadline: float | None = None
@@ -48,3 +131,14 @@ class StopConditions:
     def timed_out(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that is not there; None is the default device.
+
+    Raises:
+        ConfigurationError: PyTorch cannot use it on this machine.
+    """
+    from tuner.training.device import setup_training_environment  # `enqueue` needs no PyTorch
+
+    setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 
-from search_spaces import (
-    ConfigurationError,
-    DataLoaderError,
-    SearchSpace,
-    Targets,
-    TrainingConfig,
-)
+from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from studies import (
     OutputFolder,
     SearchRequest,
     StudyInvariants,
     add_search_trials,
     enqueue_presets,
-    find_study,
     load_study,
     refuse_changed_presets,
     refuse_other_search,
     save_targets,
     stop_token,
-    study_invariants,
     study_targets,
     version_notes,
 )
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
-from tuner.session.location import StudyLocation
 from tuner.session.objective import RunContext
-from tuner.session.study_setup import current_invariants, invariants_of, join_study
-from tuner.training.device import setup_training_environment
+from tuner.session.run_options import check_device
+from tuner.session.run_request import RunRequest
+from tuner.session.study_setup import ExistingStudy, current_invariants, invariants_of, join_study
 
 
 @dataclass(frozen=True)
@@ -45,10 +37,10 @@ class Session:
     """A study opened for work.
 
     Attributes:
-        study: The study, with the sampler and pruner that it was begun with.
-        context: What its trials have in common here and now.
-        storage_url: Where it is kept.
-        stop_token: Of the latest request to stop that was there before; another one is meant for this session.
+        study: The study, with its own sampler and pruner.
+        context: What its trials have in common in this process.
+        storage_url: Its storage URL.
+        stop_token: The latest request to stop before this session; a later one is meant for this session.
     """
 
     study: optuna.Study
@@ -58,98 +50,67 @@ class Session:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody has asked those who work on the study to stop, since this session began."""
+        """Whether a stop of the study was requested after this session started."""
         return stop_token(self.study) != self.stop_token
 
     @classmethod
-    def open(
-        cls,
-        place: StudyLocation,
-        experiments: Mapping[str, TrainingConfig],
-        targets: Targets,
-        *,
-        file_order: Sequence[str],
-        may_generate: bool,
-        display: Display,
-        device: str | None = None,
-        space: SearchSpace | None = None,
-        search: SearchRequest | None = None,
-    ) -> Session:
+    def open(cls, request: RunRequest, display: Display) -> Session:
         """Check everything, then open the dataset and the study, and enqueue the experiments it does not have yet.
 
         Args:
-            place: Where the study is kept.
-            experiments: What to train; they agree in dataset, splits, monitor, mode, model definitions and seed.
-            targets: What they should reach.
-            file_order: All names of the file that they come from.
-            may_generate: Whether the default dataset is made if it is missing.
-            display: Who is told.
-            device: Where all trials train; None for where each configuration says.
-            space: What a search may vary; None for what the study has, or the shipped one if it has none yet.
-            search: Search trials that the study is to have, and how they are to be drawn and judged.
+            request: What to train, and where.
+            display: Shows notes and the progress of generating a dataset.
 
         Raises:
             ConfigurationError: Something cannot be used, or does not fit the study. Nothing was created.
             DataLoaderError: The dataset is missing or damaged.
         """
-        place.check()
-        for asked in {config.device for config in experiments.values()}:
-            setup_training_environment(TrainingConfig(device=asked))
-        folder = OutputFolder(place.output_dir)
-        request = search or SearchRequest()
-        token = _refuse_early(place, experiments, space, request)
-        first = next(iter(experiments.values()))
-        _ensure_dataset(Path(first.metadata_path), may_generate, display)
+        request.check()
+        options, first = request.options, request.first
+        folder = OutputFolder(options.output_dir)
+        token = _refuse_early(request)
+        _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        study = _join(place, folder, invariants_of(first, cache.fingerprint), display)
-        # A study that is kept elsewhere may have been there without this folder.
+        invariants = invariants_of(first, cache.fingerprint)
+        study = _join(options.storage_url, options.study_name, folder, invariants, display)
+        # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
-        enqueue_presets(study, folder, experiments, space, file_order=file_order)
-        save_targets(study, targets)
-        if request.at_least or request.more:
-            add_search_trials(study, folder, request)
-        context = RunContext(folder, cache, experiments, device, targets, display)
-        return cls(study, context, place.storage_url, token)
+        enqueue_presets(study, folder, request.experiments, request.space, file_order=request.file_order)
+        save_targets(study, request.targets)
+        if options.search.at_least or options.search.more:
+            add_search_trials(study, folder, options.search)
+        context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
+        return cls(study, context, options.storage_url, token)
 
     @classmethod
     def reopen(
         cls,
-        output_dir: Path,
-        *,
+        existing: ExistingStudy,
         display: Display,
-        storage: str | None = None,
-        study_name: str | None = None,
+        *,
         device: str | None = None,
         metadata: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
-        token: str | None = None,
     ) -> Session:
-        """Open a study that has begun, with nothing but what its folder and the study itself remember.
+        """Open a study that has started, with nothing but what its folder and the study itself know.
 
         Args:
-            output_dir: The study's folder.
-            display: Who is told.
-            storage: Its storage URL, needed only to add a password.
-            study_name: Its name, needed only to make sure.
-            device: Where all trials train; None for where each configuration says.
-            metadata: The dataset's metadata file on this machine; None for where the study says.
-            experiments: Experiments whose work-related settings are newer than those that the study has.
-            token: See `stop_token`, if it was looked at before; None to look at it here.
+            existing: The study.
+            display: Shows notes.
+            device: Where all trials train; None for the device of each configuration.
+            metadata: The dataset's metadata file on this machine; None for that of the study.
+            experiments: Experiments whose work-related settings are newer than those of the study.
 
         Raises:
-            ConfigurationError: The folder holds no study, or something has changed that may not change.
+            ConfigurationError: The device cannot be used, or something has changed that may not change.
             DataLoaderError: The dataset is missing or damaged.
         """
-        setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))
-        begun, folder = load_study(output_dir, storage_url=storage, name=study_name)
-        token = stop_token(begun) if token is None else token
-        _, url = find_study(output_dir, storage_url=storage)
-        invariants = study_invariants(begun)
-        cache = _cache_of(invariants, folder, metadata)
-        place = StudyLocation(output_dir, begun.study_name, url, device or TrainingConfig.device)
-        study = _join(place, folder, current_invariants(invariants, cache.fingerprint), display)
-        context = RunContext(folder, cache, experiments or {}, device, study_targets(study), display)
-        return cls(study, context, url, token)
+        check_device(device)
+        cache = _cache_of(existing.invariants, existing.folder, metadata)
+        invariants = current_invariants(existing.invariants, cache.fingerprint)
+        study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
+        context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
+        return cls(study, context, existing.storage_url, existing.stop_token)
 
     def search(self, request: SearchRequest) -> None:
         """Give the study more search trials.
@@ -160,25 +121,24 @@ class Session:
         add_search_trials(self.study, self.context.folder, request)
 
 
-def _refuse_early(
-    place: StudyLocation, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None, request: SearchRequest
-) -> str | None:
-    """Refuse what the folder's study cannot take before a dataset is drawn for it.
+def _refuse_early(request: RunRequest) -> str | None:
+    """Refuse what the folder's study cannot take before a dataset is generated for it.
 
     Returns:
-        The token of the study's latest stop; None if the folder has none yet.
+        The token of the study's latest stop; None if the folder has no study yet.
     """
+    options = request.options
     try:
-        study, _ = load_study(place.output_dir, storage_url=place.storage, name=place.study_name)
+        study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     except ConfigurationError:  # there is none yet
         return None
-    refuse_changed_presets(study, experiments, space)
-    refuse_other_search(study, request)
+    refuse_changed_presets(study, request.experiments, request.space)
+    refuse_other_search(study, options.search)
     return stop_token(study)
 
 
-def _join(place: StudyLocation, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
-    study = join_study(place.storage_url, place.study_name, folder, invariants)
+def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
+    study = join_study(url, name, folder, invariants)
     for note in version_notes(study, invariants):
         display.note(note)
     return study

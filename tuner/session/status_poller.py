@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
-from studies import OutputFolder, StudyStatus, study_status
+from studies import DATABASE_ERRORS, OutputFolder, StudyStatus, study_status
 from studies.trials.leases import without_retries
 from tuner.training.history import read_metrics
 
@@ -24,7 +22,7 @@ _LONGEST_PAUSE_S = 60.0
 _QUICK_S = 0.05
 # A failed poll must not end the training: a broken database or folder raises again where it is written, and a value
 # that was changed by hand and cannot be read (ValueError) does not concern the workers.
-POLL_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
+POLL_ERRORS = (*DATABASE_ERRORS, OSError, ValueError)
 
 
 def read_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:

@@ -1,4 +1,4 @@
-"""What a configuration asks of a study, and joining the study under these terms; nothing here needs PyTorch."""
+"""Invariants of a study, and joining it with them; nothing here needs PyTorch."""
 
 from __future__ import annotations
 
@@ -6,53 +6,73 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import optuna
 
-from search_spaces import (
-    SearchSpace,
-    TrainingConfig,
-    definitions_yaml,
-    load_model_definitions,
-    load_search_space,
-)
+from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
 from studies import (
     OutputFolder,
     StudyInvariants,
     create_or_join_study,
+    find_study,
+    load_study,
     lock_of,
     open_storage,
+    stop_token,
     study_invariants,
     write_text,
 )
+
+
+@dataclass(frozen=True)
+class ExistingStudy:
+    """What is needed to join a study that has started.
+
+    Attributes:
+        name: The study's name.
+        folder: Its output folder.
+        storage_url: Its storage URL.
+        invariants: Its fixed settings.
+        stop_token: The latest request to stop, which is not for processes that join later.
+    """
+
+    name: str
+    folder: OutputFolder
+    storage_url: str
+    invariants: StudyInvariants
+    stop_token: str
+
+    @classmethod
+    def load(cls, output_dir: str | Path, *, storage: str | None = None, name: str | None = None) -> ExistingStudy:
+        """Read them from an output folder and its study; nothing is created or written.
+
+        Args:
+            output_dir: The study's output folder.
+            storage: Its storage URL, needed only to add a password.
+            name: Its name, needed only to make sure.
+
+        Raises:
+            ConfigurationError: As `load_study`.
+        """
+        study, folder = load_study(output_dir, storage_url=storage, name=name)
+        _, url = find_study(output_dir, storage_url=storage)
+        return cls(study.study_name, folder, url, study_invariants(study), stop_token(study))
 
 
 def with_overrides(
     experiments: Mapping[str, TrainingConfig], *, seed: int | None, device: str | None
 ) -> dict[str, TrainingConfig]:
     """Return experiments with the command's seed and device, where it gives them."""
-    return {
-        name: replace(
-            config,
-            seed=config.seed if seed is None else seed,
-            device=config.device if device is None else device,
-        )
-        for name, config in experiments.items()
-    }
-
-
-def load_space(path: str | None, config: TrainingConfig) -> SearchSpace | None:
-    """Return the search space of a file, checked against the models that a configuration goes by; None for no file.
-
-    Raises:
-        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_search_space`.
-    """
-    return None if path is None else load_search_space(path, load_model_definitions(config.model_config_path))
+    given: dict[str, Any] = {"seed": seed, "device": device}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return {name: replace(config, **overrides) for name, config in experiments.items()}
 
 
 def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
-    """Return the terms that an experiment is trained under.
+    """Return the invariants of a study that trains an experiment.
 
     Args:
         config: The experiment's configuration.
@@ -78,18 +98,18 @@ def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
 
 
 def current_invariants(begun: StudyInvariants, fingerprint: str) -> StudyInvariants:
-    """Return a study's terms with what can have changed since: the dataset's content and the versions."""
+    """Return a study's invariants with what can have changed since: the dataset's content and the versions."""
     return replace(begun, dataset={**begun.dataset, "fingerprint": fingerprint}, versions=_versions())
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
-    """Return the folder's study for work, with the terms' models among its own; created if missing.
+    """Return the folder's study for work, with all models of the invariants; created if missing.
 
     Args:
-        storage_url: Where it is kept.
+        storage_url: Its storage URL.
         name: Its name.
         folder: Its folder.
-        invariants: What is to be trained under.
+        invariants: Its fixed settings, or those of new work for it.
 
     Raises:
         ConfigurationError: As `create_or_join_study`.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from search_spaces.diagnostics.atomic_files import write_bytes
+from tuner.training.checkpoint_paths import BEST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class CheckpointFolder:
     @property
     def best(self) -> Path:
         """Where the best epoch's model is."""
-        return self.path / "best.pt"
+        return self.path / BEST_CHECKPOINT
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
         """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""

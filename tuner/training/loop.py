@@ -14,6 +14,7 @@ from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
+from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
@@ -69,7 +70,7 @@ def train(
     if training.device.type == "cpu":
         keep_freed_memory()
     checkpoints = CheckpointFolder(
-        folder / "checkpoints",
+        checkpoint_dir(folder),
         save_every_n_epochs=config.save_every_n_epochs,
         keep_n_checkpoints=config.keep_n_checkpoints,
     )

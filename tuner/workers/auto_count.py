@@ -1,11 +1,10 @@
-"""``--workers auto``: how many workers side by side give the most trials an hour, found by measuring it."""
+"""``--workers auto``: measuring how many workers in parallel train the most trials an hour."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -20,7 +19,6 @@ from tuner.workers.process import shared_threads
 from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe
 
 AUTO: Literal["auto"] = "auto"
-WorkerCount = int | Literal["auto"]
 
 # More workers need more memory, and one alone repeats to the same bits: a difference like that does not count.
 _TIE = 0.03
@@ -33,21 +31,24 @@ _SHARE_OF_TIME = 0.25
 
 
 def choose_worker_count(
-    session: Session, scope: TrialFilter, limits: StopConditions, pending: Mapping[str, TrainingConfig | None]
+    session: Session,
+    trial_filter: TrialFilter,
+    stop_conditions: StopConditions,
+    pending: Mapping[str, TrainingConfig | None],
 ) -> int:
-    """Choose how many workers train what a study owes, and tell the display why; one if nothing can be measured.
+    """Choose how many workers train the pending trials, and show why; one if nothing can be measured.
 
-    Processes take training steps of the first trial that is owed, one alone, then two side by side and so on, until
-    more are clearly worse; of those that are about as fast as the fastest, the fewest are chosen.
+    Processes take training steps of the first pending trial, one process alone, then two in parallel and so on, until
+    more are clearly worse. Of the numbers that are about as fast as the fastest, the smallest is chosen.
 
     Args:
         session: The opened study.
-        scope: Which trials.
-        limits: What ends the work early.
-        pending: Those that have not ended, by name; None where the settings are not drawn yet.
+        trial_filter: Which trials.
+        stop_conditions: What ends the work early.
+        pending: The pending trials by name; None where the settings are not sampled yet.
     """
     display = session.context.display
-    trials = trials_to_start(session, scope) if pending and may_start(session, limits) else 0
+    trials = trials_to_start(session, trial_filter) if pending and may_start(session, stop_conditions) else 0
     if trials < 2:
         if trials:
             display.note("workers: 1, since one trial is to be trained")
@@ -59,23 +60,22 @@ def choose_worker_count(
         display.note("workers: 1, since PyTorch has one thread here")
         return 1
     display.note(f"workers: measuring how many side by side are fastest, on {name}")
-    begun = time.monotonic()
+    started = time.monotonic()
     seconds = _SECONDS_TO_BEGIN + _SECONDS_EACH * len(counts)
-    if limits.deadline is not None:
-        seconds = min(seconds, _SHARE_OF_TIME * (limits.deadline - begun))
+    if stop_conditions.deadline is not None:
+        seconds = min(seconds, _SHARE_OF_TIME * (stop_conditions.deadline - started))
     rates, problem = measure(config, counts, threads, seconds)
     chosen = fewest_of_the_fastest(rates)
-    display.note(f"workers: {_why(rates, chosen, problem, f'measured on {name} in {time.monotonic() - begun:.0f} s')}")
+    display.note(
+        f"workers: {_why(rates, chosen, problem, f'measured on {name} in {time.monotonic() - started:.0f} s')}"
+    )
     return chosen
 
 
 def candidates(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
-    """Return the numbers of workers that come into question: 1, 2, 4 and so on, and the most that make sense.
+    """Return the numbers of workers to measure: 1, 2, 4 and so on, and the largest that makes sense.
 
-    Args:
-        threads: PyTorch's threads here. On the CPU no more workers than that, on a GPU no more than eight.
-        pending: Trials that are to be trained; no more workers than that.
-        on_gpu: Whether they train on a GPU.
+    That is the number of pending trials, but on a GPU at most 8, and on the CPU at most the number of threads.
     """
     most = min(_MOST_ON_A_GPU if on_gpu else threads, pending)
     return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
@@ -99,22 +99,15 @@ def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
 
 
 def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
-    """Measure numbers of workers, fewest first, as long as more may be faster.
-
-    Args:
-        config: What is trained.
-        counts: The numbers.
-        threads: PyTorch's threads, which they share.
-        seconds: How long it may take.
+    """Measure numbers of workers, fewest first, as long as more may be faster and for at most some seconds.
 
     Returns:
-        Images a second that all of them take together, by number; and why there are no more, if something kept
-        them from being measured.
+        Images a second that all workers train together, by their number; and why not all numbers could be measured.
     """
     rates: dict[int, float] = {}
-    with ThroughputProbe({"measure": asdict(config)}, threads=threads, seconds=seconds) as processes:
+    with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:
         try:
-            processes.begin(2)  # both at once are ready sooner than one after the other
+            processes.start(2)  # both at once are ready sooner than one after the other
             for count in counts:
                 rates[count] = processes.images_per_s(shared_threads(threads, count))
                 if not is_worth_climbing(rates):
@@ -129,7 +122,7 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
 
 
 def _measured(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
-    """Return the name and the settings of what is measured: the first trial that is owed."""
+    """Return the name and the settings of what is measured: the first pending trial."""
     name, config = next(iter(pending.items()))
     told, context = name, session.context
     if config is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import search_trial_name
 from studies import (
+    DATABASE_ERRORS,
     Claim,
     LeaseLost,
     RowState,
@@ -24,12 +25,12 @@ from studies import (
     study_status,
     write_study_note,
 )
-from tuner.session.objective import DATABASE_ERRORS, RunContext, TrialInterrupted, run_trial, tidy_checkpoints
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.objective import RunContext, TrialInterrupted, run_trial, tidy_checkpoints
+from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets, trials_to_start
-from tuner.workers.auto_count import AUTO, WorkerCount, choose_worker_count
+from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
 # A look reads the database, which takes the training some milliseconds.

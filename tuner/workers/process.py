@@ -1,29 +1,30 @@
-"""A worker process as its parent sees it: begun with its orders, listened to, asked to stop, put away.
+"""A worker process as its parent sees it: started with orders, read, asked to stop, closed.
 
-A worker's orders are lines of its standard input; it stops when that closes, which the kernel does for us
-however this process ends. What it does comes back as events on its standard output. Workers are in process groups of
-their own, so that Ctrl-C reaches their parent alone, and them only through it.
+The parent writes orders to the worker's standard input. The worker stops when that closes, which the kernel does
+however the parent ends. The worker writes events to its standard output. Workers are in process groups of their own, so
+that Ctrl-C reaches the parent alone, which stops them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterable, Sequence
+from typing import IO
 
-CHILD = "tuner.cli.worker_main"
+from tuner.workers.orders import ProbeOrders, WorkerOrders, to_line
+
+WORKER_MODULE = "tuner.cli.worker_main"
 _SECONDS_TO_STOP = 8.0
 
 
 def shared_threads(threads: int, workers: int) -> list[int]:
-    """Divide threads among workers as evenly as they go, one at least for each."""
+    """Divide threads among workers as evenly as possible, at least one for each."""
     return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
 
 
@@ -33,41 +34,33 @@ class WorkerProcess:
     Attributes:
         threads: PyTorch's threads in it.
         process: The process.
-        running: Number of the trial that it works on; None between two.
-        failed_starts: How many processes in its place died before they began a trial.
+        running: Number of the trial that it trains; None between two trials.
+        failed_starts: How many processes in its place were killed before they started a trial.
     """
 
     def __init__(
         self,
-        orders: Mapping[str, Any],
+        orders: WorkerOrders | ProbeOrders,
         lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]],
         *,
-        threads: int,
         failed_starts: int = 0,
     ) -> None:
-        """Begin a process.
-
-        Args:
-            orders: Its orders, plain data.
-            lines: Gets each line that it writes to standard output, with itself, and None when there will be no more.
-            threads: PyTorch's threads in it.
-            failed_starts: How many processes in its place died before they began a trial.
-        """
-        self.threads = threads
+        """Start a process with its orders; `lines` receives each line of its standard output, and None at the end."""
+        self.threads = orders.threads
         self.running: int | None = None
         self.failed_starts = failed_starts
         self._lines = lines
         self._errors: list[str] = []
         self.process = subprocess.Popen(
             # What this process imports, and no file of the working directory that happens to have the same name.
-            [sys.executable, "-P", "-m", CHILD],
+            [sys.executable, "-P", "-m", WORKER_MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()},
+            env=os.environ | {"OMP_NUM_THREADS": str(orders.threads), "PYTHONPATH": _import_path()},
             process_group=0,
         )
         self._listeners = [
@@ -76,7 +69,7 @@ class WorkerProcess:
         ]
         for listener in self._listeners:
             listener.start()
-        self.tell(orders)
+        self.send(orders)
 
     @property
     def problems(self) -> list[str]:
@@ -85,23 +78,23 @@ class WorkerProcess:
         return problems or [line for line in self._errors if line][-1:]
 
     @property
-    def last_words(self) -> str:
+    def stderr_text(self) -> str:
         """All that it wrote to standard error."""
         return "\n".join(self._errors)
 
-    def tell(self, orders: Mapping[str, Any]) -> None:
-        """Give it orders: those it begins with, or further ones if it waits for some."""
+    def send(self, message: object) -> None:
+        """Write a message of `orders` to its standard input."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code tells
-            self.process.stdin.write(json.dumps(orders) + "\n")
+        with contextlib.suppress(BrokenPipeError):  # the process has exited; its exit code tells why
+            self.process.stdin.write(to_line(message) + "\n")
             self.process.stdin.flush()
 
     def request_stop(self) -> None:
-        """Let it leave its trial for later and end."""
+        """Close its standard input, so that it interrupts its trial and exits."""
         _close(self.process.stdin)
 
-    def put_away(self) -> None:
-        """Let go of a process that has ended; what it wrote has all been read then."""
+    def close(self) -> None:
+        """Read the rest of the output of a process that has exited, and close its pipes."""
         for listener in self._listeners:
             listener.join()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -117,7 +110,7 @@ class WorkerProcess:
 
 
 def end_processes(processes: Sequence[WorkerProcess]) -> None:
-    """End processes: ask first, and kill after a while."""
+    """Stop processes; kill those that have not exited after some seconds."""
     for process in processes:
         process.request_stop()
     deadline = time.monotonic() + _SECONDS_TO_STOP
@@ -127,7 +120,7 @@ def end_processes(processes: Sequence[WorkerProcess]) -> None:
         except subprocess.TimeoutExpired:
             process.process.kill()
             process.process.wait()
-        process.put_away()
+        process.close()
 
 
 def _import_path() -> str:

@@ -1,4 +1,4 @@
-"""A command's work on a study from the first trial to the results file, whatever interrupts it."""
+"""Training a study's pending trials and writing its results, also after an interruption."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import (
-    StudyStatus,
+    DATABASE_ERRORS,
     default_results_name,
     default_storage_url,
     mask_password,
@@ -18,53 +18,64 @@ from studies import (
     write_json,
 )
 from tuner.display import RunSummary
-from tuner.session.objective import DATABASE_ERRORS
 from tuner.session.output_paths import timestamp
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.auto_count import WorkerCount
 from tuner.workers.loop import ended, work
+
+
+def run_request(session: Session, request: RunRequest) -> dict[str, Any]:
+    """Train what a request asks for in the session that was opened for it; otherwise as `run_study`."""
+    options = request.options
+    return run_study(
+        session,
+        request.trial_filter,
+        StopConditions(until_targets=options.until_targets),
+        workers=options.workers,
+        results_file=options.results_file,
+    )
 
 
 def run_study(
     session: Session,
-    scope: TrialFilter,
-    limits: StopConditions,
+    trial_filter: TrialFilter,
+    stop_conditions: StopConditions,
     *,
     workers: WorkerCount = 1,
     results_file: str | None = None,
 ) -> dict[str, Any]:
-    """Train what a study owes, then write its results, also if this is interrupted, and tell the display.
+    """Train a study's pending trials, then write its results, also if this is interrupted, and show the summary.
 
     Args:
         session: The opened study.
-        scope: Which trials.
-        limits: What ends the work early.
-        workers: Processes that work side by side; ``auto`` for as many as are fastest.
-        results_file: Where results go; None for a name after the time, in the working directory.
+        trial_filter: Which trials.
+        stop_conditions: What ends the work early.
+        workers: Processes that train in parallel; ``auto`` measures how many are fastest.
+        results_file: The results file; None for a name with the time, in the working directory.
 
     Returns:
         The documented results, of the whole study.
     """
     try:
-        work(session, scope, limits, workers)
+        work(session, trial_filter, stop_conditions, workers)
     except BaseException:
-        _write_what_there_is(session, results_file)
+        _write_partial_results(session, results_file)
         raise
     results = render_results(session.study, timestamp=timestamp())
     path = write_results(results, results_file)
-    session.context.display.run_ended(_summary(session, scope, results, path))
+    session.context.display.run_ended(_summary(session, trial_filter, results, path))
     return results
 
 
-def _write_what_there_is(session: Session, results_file: str | None) -> None:
-    """Write the results of a study whose work has ended early; that this fails is not why it has."""
+def _write_partial_results(session: Session, results_file: str | None) -> None:
+    """Write the results after an interruption; a failure here must not hide its cause."""
     try:
-        # Who stops does not wait for a database that is away.
+        # A process that stops does not wait for a lost connection.
         with without_retries(session.study):
             write_results(render_results(session.study, timestamp=timestamp()), results_file)
     except DATABASE_ERRORS:
-        pass  # what is away or damaged is told already, or by whoever looks next
+        pass  # the cause of the interruption is reported already
     except OSError as error:
         session.context.display.note(f"the results were not written: {error}; `khmer-tuner export` writes them")
 
@@ -76,27 +87,19 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     return path
 
 
-def _summary(session: Session, scope: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
+def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
     folder = session.context.folder
-    status = study_status(session.study, folder)
+    status, best = study_status(session.study, folder), results["best_result"]
+    leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
         results=results,
         results_path=path,
         output_dir=folder.path,
         storage_url=None if in_folder else mask_password(session.storage_url),
-        records=ended(session, scope),
+        records=ended(session, trial_filter),
         targets=session.context.targets,
         monitor=study_invariants(session.study).monitor,
-        leader=_leader(status, results),
+        leader=None if leader is None else leader.name,
         pending=status.pending,
     )
-
-
-def _leader(status: StudyStatus, results: Mapping[str, Any]) -> str | None:
-    """Return the experiment that the monitored metric puts before the results' best one, if there is one."""
-    best = results["best_result"]
-    if best is None or status.best is None or status.best.name == best["experiment_name"]:
-        return None
-    others = {row.name: row.best_value for row in status.rows}
-    return status.best.name if status.best.best_value != others[best["experiment_name"]] else None

@@ -1,12 +1,9 @@
-"""Several worker processes for one command: begun, watched, shown, replaced when they die, ended with this process."""
+"""Several worker processes of one command: started, watched, replaced when they are killed, stopped at the end."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
-import time
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -19,17 +16,18 @@ from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested
+from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
-_SECONDS_BETWEEN_LOOKS = 2.0
-# A worker that dies before it has begun a trial, again and again, will not live the next time either.
+_SECONDS_BETWEEN_POLLS = 2.0
+# Workers that are killed this often before they start a trial are not replaced any more.
 _MAX_FAILED_STARTS = 3
-_MENDABLE = 2  # a worker's exit code if what it wrote to standard error are problems that a user can mend
+_INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
 
 
 class _Tracker(Display):
-    """Notes which trial a worker is at, and whether it has just ended one."""
+    """Tracks which trial a worker trains, and whether it has just finished one."""
 
     def __init__(self, worker: WorkerProcess) -> None:
         self._worker = worker
@@ -47,59 +45,60 @@ class _Tracker(Display):
         self._worker.running = None
 
 
-def work_in_processes(session: Session, scope: TrialFilter, limits: StopConditions, most: int, trials: int) -> None:
-    """Let worker processes train what the study owes; return when all have ended.
+def work_in_processes(
+    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, most: int, trials: int
+) -> None:
+    """Let worker processes train the study's pending trials; return when all have exited.
 
-    A worker that dies is replaced; its trial is taken up by whoever comes first. When work is added that the scope
-    holds, further workers begin.
+    A worker that is killed is replaced; another worker takes over its trial. More workers start when trials are added
+    that the filter holds.
 
     Args:
         session: The opened study; its display shows what the workers do.
-        scope: Which trials.
-        limits: What ends the work early.
-        most: Worker processes at a time.
-        trials: Trials that are left; no more workers than those begin, and share this process's PyTorch threads.
+        trial_filter: Which trials.
+        stop_conditions: What ends the work early.
+        most: The largest number of worker processes.
+        trials: Pending trials; no more workers than that start, and they share this process's PyTorch threads.
 
     Raises:
-        ConfigurationError: Workers have ended because of problems that a user can mend, and trials are left that
-            nobody trains.
-        RuntimeError: The same, and not all problems are such.
+        ConfigurationError: Workers have exited because of problems that the user can fix, and trials are pending.
+        RuntimeError: The same, but not all problems can be fixed by the user.
     """
-    supervisor = _Supervisor(session, scope, limits, most)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, most)
     try:
         for threads in shared_threads(torch.get_num_threads(), min(most, trials)):
-            supervisor.begin(threads)
+            supervisor.start(threads)
         supervisor.watch()
     finally:
         supervisor.stop()
 
 
 class _Supervisor:
-    def __init__(self, session: Session, scope: TrialFilter, limits: StopConditions, most: int) -> None:
+    def __init__(self, session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, most: int) -> None:
         self._session = session
-        self._scope = scope
-        self._limits = limits
+        self._trial_filter = trial_filter
+        self._stop_conditions = stop_conditions
         self._most = most
         self._display = session.context.display
-        self._feed = StatusPoller(session, every_s=_SECONDS_BETWEEN_LOOKS)
+        self._poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
         self._workers: list[WorkerProcess] = []
         self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
-        self._mendable = True
-        self._last_words: list[str] = []
+        self._user_can_fix = True
+        self._stderr_texts: list[str] = []
         self._succeeded = False
 
-    def begin(self, threads: int, failed_starts: int = 0) -> None:
+    def start(self, threads: int, failed_starts: int = 0) -> None:
         """Start a worker process."""
-        worker = WorkerProcess(self._orders(threads), self._lines, threads=threads, failed_starts=failed_starts)
-        self._workers.append(worker)
+        self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> None:
-        """Show what workers do, and how the study stands, until all have ended."""
+        """Show the workers' events, and the status of the study, until all have exited."""
         while self._workers:
             raise_if_requested()
-            if self._feed.is_due:
-                self._look()
+            if self._poller.is_due:
+                self._poller.poll()
+                self._start_if_needed()
             try:
                 worker, line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
@@ -112,41 +111,36 @@ class _Supervisor:
             raise self._error()
 
     def stop(self) -> None:
-        """End all workers: ask first, and kill after a while."""
+        """Stop all workers; kill those that have not exited after some seconds."""
         end_processes(self._workers)
 
-    def _look(self) -> None:
-        """Tell how the study stands, and begin a worker if there is work for one more."""
-        self._feed.poll()
-        self._begin_if_needed()
-
-    def _begin_if_needed(self) -> None:
-        # Those that are between two trials, or just beginning, will take one each.
+    def _start_if_needed(self) -> None:
+        # Workers that are between two trials, or just starting, claim one each.
         idle = sum(worker.running is None for worker in self._workers)
         if len(self._workers) < self._most and self._trials_left() > idle:
-            # The others keep the threads that they have, so this one gets no more than its share.
-            self.begin(shared_threads(torch.get_num_threads(), self._most)[-1])
+            # The others keep their threads, so this one gets no more than its share.
+            self.start(shared_threads(torch.get_num_threads(), self._most)[-1])
 
     def _trials_left(self) -> int:
-        """Return how many trials a worker may begin now."""
+        """Return how many trials a worker may start now."""
         with contextlib.suppress(*POLL_ERRORS):
-            if may_start(self._session, self._limits):
-                return trials_to_start(self._session, self._scope)
+            if may_start(self._session, self._stop_conditions):
+                return trials_to_start(self._session, self._trial_filter)
         return 0
 
     def _show(self, worker: WorkerProcess, line: str) -> None:
-        with contextlib.suppress(ValueError):  # the last line of a process that was killed may be half of one
+        with contextlib.suppress(ValueError):  # a process may be killed while it writes a line
             tracker = _Tracker(worker)
             replay(line, tracker)
             replay(line, self._display)
             if tracker.ended:
-                self._feed.poll_after_trial()
-                self._begin_if_needed()
+                self._poller.poll_after_trial()
+                self._start_if_needed()
 
     def _end(self, worker: WorkerProcess) -> None:
-        """Take leave of a worker whose output has ended; another one takes the place of one that was killed."""
+        """Close a worker whose output has ended; replace it if it was killed."""
         code = worker.process.wait()
-        worker.put_away()
+        worker.close()
         self._workers.remove(worker)
         if worker.running is not None:
             self._display.worker_lost(worker.running)
@@ -154,13 +148,13 @@ class _Supervisor:
             self._succeeded = True
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
-            self.begin(worker.threads, worker.failed_starts + (worker.running is None))
+            self.start(worker.threads, worker.failed_starts + (worker.running is None))
         else:
-            self._most -= 1  # nobody takes its place: another one would end like it
-            self._tell_end(worker, code)
+            self._most -= 1  # another worker would end like it
+            self._report_end(worker, code)
 
-    def _tell_end(self, worker: WorkerProcess, code: int) -> None:
-        """Tell why a worker ended that nobody replaces."""
+    def _report_end(self, worker: WorkerProcess, code: int) -> None:
+        """Report why a worker ended that is not replaced."""
         if code < 0:
             self._problems.append(f"worker processes are killed (signal {-code}) before they begin a trial")
         elif code > 128:
@@ -168,32 +162,27 @@ class _Supervisor:
         else:
             problems = worker.problems or [f"a worker process ended with exit code {code}"]
             self._problems += problems
-            self._mendable &= code == _MENDABLE
-            self._last_words.append(worker.last_words)
+            self._user_can_fix &= code == _INVALID_INPUT
+            self._stderr_texts.append(worker.stderr_text)
             self._display.note(f"a worker has ended: {problems[0]}")
 
     def _error(self) -> Exception:
         problems = list(dict.fromkeys(self._problems))
-        error = ConfigurationError(problems) if self._mendable else RuntimeError("; ".join(problems))
-        for words in dict.fromkeys(self._last_words):  # tracebacks among them, for --debug
-            error.add_note(f"in a worker process:\n{words}")
+        error = ConfigurationError(problems) if self._user_can_fix else RuntimeError("; ".join(problems))
+        for text in dict.fromkeys(self._stderr_texts):  # tracebacks among them, for --debug
+            error.add_note(f"in a worker process:\n{text}")
         return error
 
-    def _orders(self, threads: int) -> dict[str, Any]:
+    def _orders(self, threads: int) -> WorkerOrders:
         context = self._session.context
-        deadline = self._limits.deadline
-        names = self._scope.experiments
-        return {
-            "output_dir": str(context.folder.path),
-            "storage": self._session.storage_url,
-            "device": context.device,
-            "metadata": str(context.cache.metadata_path),
-            "experiments": {name: asdict(config) for name, config in context.experiments.items()},
-            "only": None if names is None else sorted(names),
-            "search": self._scope.search,
-            "seconds": None if deadline is None else max(0.0, deadline - time.monotonic()),
-            "until_targets": self._limits.until_targets,
-            # A worker that begins late stops as well when this process is asked to.
-            "stop_token": self._session.stop_token,
-            "threads": threads,
-        }
+        return WorkerOrders(
+            output_dir=str(context.folder.path),
+            storage=self._session.storage_url,
+            stop_token=self._session.stop_token,
+            device=context.device,
+            metadata=str(context.cache.metadata_path),
+            experiments=context.experiments,
+            trial_filter=self._trial_filter,
+            stop_conditions=self._stop_conditions,
+            threads=threads,
+        )

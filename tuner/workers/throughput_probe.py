@@ -1,48 +1,48 @@
-"""Processes that train side by side for a moment, to see how many images a second they take together."""
+"""Processes that train in parallel for some seconds, to measure how many images a second they train together."""
 
 from __future__ import annotations
 
-import json
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import psutil
 
+from search_spaces import TrainingConfig
 from tuner.signals import raise_if_requested
+from tuner.workers.orders import Message, ProbeOrders, ProbeRate, ProbeReady, ProbeWindow, from_line
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
 _WINDOW_S = 1.0
-# A window holds so many of the first process's steps, as far as that takes no longer than the other number says.
+# Steps of the slowest process in a window, unless that takes longer than the longest window.
 _STEPS = 8
 _LONGEST_WINDOW_S = 4.0
-# What a training takes beyond some first steps of it: validation in larger batches, logs, the study.
+# A whole training needs more than its first steps: validation in larger batches, logs, the study.
 _MEMORY_MARGIN = 1.25
 _DEVICE_CONTEXT_BYTES = 2**30  # CUDA's own part of the device's memory, for each process
 _GB = 1e9
 
 
 class MeasurementError(Exception):
-    """So many processes could not be measured; the message says why."""
+    """This number of processes could not be measured; the message says why."""
 
 
 class ThroughputProbe:
-    """Processes that are begun as they are needed, and take training steps when they are told to."""
+    """Processes that are started as needed, and take training steps on request."""
 
-    def __init__(self, orders: Mapping[str, Any], *, threads: int, seconds: float) -> None:
-        """Begin none yet.
+    def __init__(self, config: TrainingConfig, *, threads: int, seconds: float) -> None:
+        """Start no process yet.
 
         Args:
-            orders: What each process trains, plain data.
+            config: What each process trains.
             threads: PyTorch's threads, which they share.
-            seconds: How long it may take from now on, beginning the processes included.
+            seconds: How long it may take from now on, starting the processes included.
         """
-        self._orders = dict(orders)
+        self._config = config
         self._threads = threads
         self._deadline = time.monotonic() + seconds
         self._processes: list[WorkerProcess] = []
@@ -51,52 +51,51 @@ class ThroughputProbe:
         self._device_bytes = self._device_free_bytes = 0
 
     def __enter__(self) -> ThroughputProbe:
-        """Begin nothing yet."""
+        """Start nothing yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all processes."""
+        """Stop all processes."""
         end_processes(self._processes)
 
-    def begin(self, count: int) -> None:
-        """Begin processes until there are so many, and wait until all are ready to train.
+    def start(self, count: int) -> None:
+        """Start processes until there are `count`, and wait until all are ready to train.
 
         Raises:
-            MeasurementError: There is not enough memory for them, one of them ended, or it takes too long.
+            MeasurementError: There is not enough memory for them, one of them exited, or it takes too long.
         """
         more = count - len(self._processes)
         if more <= 0:
             return
         if self._processes:
             self._check_room(more)
-        # None of them will ever have more threads than its share now, but for the first.
+        # But for the first process, none ever gets more threads than its share now.
         share = max(shared_threads(self._threads, count))
         for _ in range(more):
-            self._processes.append(WorkerProcess(self._orders | {"threads": share}, self._lines, threads=share))
-        answers = self._answers(self._processes[-more:])
-        self._seconds_per_step = max(answer["seconds_per_step"] for answer in answers)
+            self._processes.append(WorkerProcess(ProbeOrders(self._config, share), self._lines))
+        answers = self._answers(self._processes[-more:], ProbeReady)
+        self._seconds_per_step = max(answer.seconds_per_step for answer in answers)
 
     def images_per_s(self, threads: Sequence[int]) -> float:
-        """Return what as many processes as `threads` has numbers take together, each with so many threads.
+        """Return the throughput of `len(threads)` processes together, each with its number of threads.
 
         Raises:
-            MeasurementError: As `begin`.
+            MeasurementError: As `start`.
         """
-        self.begin(len(threads))
+        self.start(len(threads))
         chosen = self._processes[: len(threads)]
         window = min(max(_WINDOW_S, _STEPS * self._seconds_per_step), _LONGEST_WINDOW_S)
-        # One clock for all processes of a machine. They go on until the slowest has measured.
-        begin = time.monotonic() + _WARM_UP_S
+        start = time.monotonic() + _WARM_UP_S
         for process, share in zip(chosen, threads, strict=True):
-            process.tell({"threads": share, "begin": begin, "end": begin + window})
-        answers = self._answers(chosen)
-        for process in chosen:
-            process.tell({})
-        self._device_bytes = max(answer["device_bytes"] for answer in answers) + _DEVICE_CONTEXT_BYTES
-        self._device_free_bytes = min(answer["device_free_bytes"] for answer in answers)
-        return sum(float(answer["images_per_s"]) for answer in answers)
+            process.send(ProbeWindow(share, start, start + window))
+        answers = self._answers(chosen, ProbeRate)
+        for process in chosen:  # all train until the slowest has measured
+            process.send(None)
+        self._device_bytes = max(answer.device_bytes for answer in answers) + _DEVICE_CONTEXT_BYTES
+        self._device_free_bytes = min(answer.device_free_bytes for answer in answers)
+        return sum(answer.images_per_s for answer in answers)
 
     def _check_room(self, more: int) -> None:
         """Refuse processes that would not find enough memory."""
@@ -108,9 +107,9 @@ class ThroughputProbe:
             if needed > free:
                 raise MeasurementError(f"{more} more need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} are free")
 
-    def _answers(self, processes: Sequence[WorkerProcess]) -> list[dict[str, Any]]:
-        """Wait for an answer of each of some processes."""
-        answers: dict[int, dict[str, Any]] = {}
+    def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
+        """Wait for an answer from each process."""
+        answers: dict[int, Message] = {}
         while len(answers) < len(processes):
             raise_if_requested()
             if time.monotonic() > self._deadline:
@@ -121,28 +120,28 @@ class ThroughputProbe:
                 continue
             if line is None:
                 raise MeasurementError(_end_of(process))
-            answers[id(process)] = json.loads(line)
+            answers[id(process)] = from_line(kind, line)
         return [answers[id(process)] for process in processes]
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of memory that this machine, or the container that this is, still has to give."""
+    """Return the free memory of this machine, or of the container that this process runs in, in bytes."""
     free = psutil.virtual_memory().available
     try:
         most, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
         statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return min(free, most - used + int(statistics["file"]))  # cached files go when memory is wanted
+        return min(free, most - used + int(statistics["file"]))  # cached files make room when memory is needed
     except (OSError, ValueError, KeyError):  # there is no such limit
         return free
 
 
 def _memory_of(process: WorkerProcess) -> int:
-    """Return the bytes of memory that a process needs; what several share is counted once altogether."""
+    """Return the memory that a process needs, in bytes; its part of what it shares with others."""
     try:
         measured = psutil.Process(process.process.pid)
         try:
             used = measured.memory_full_info()
-        except psutil.AccessDenied:  # macOS shows so much to administrators alone
+        except psutil.AccessDenied:  # macOS shows it to administrators alone
             return int(measured.memory_info().rss)
     except psutil.Error as error:
         raise MeasurementError("a process of the measurement died") from error
@@ -151,7 +150,7 @@ def _memory_of(process: WorkerProcess) -> int:
 
 def _end_of(process: WorkerProcess) -> str:
     code = process.process.wait()
-    process.put_away()
+    process.close()
     if code < 0:
         return f"a process of the measurement was killed by signal {-code}"
     return next(iter(process.problems), f"a process of the measurement ended with exit code {code}")

@@ -18,9 +18,10 @@ from studies import (
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
+    load_study,
     open_storage,
 )
-from tuner.analysis.best_trial import best_checkpoint
+from tuner.analysis.best_trial import best_checkpoint, find_winner
 
 
 def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
@@ -72,42 +73,28 @@ def ended(ended_once: Path, tmp_path: Path) -> Path:
 
 def test_it_is_that_of_the_best_trial_wherever_the_folder_is(ended_once: Path, ended: Path) -> None:
     for path in (ended_once, ended):
-        checkpoint, record = best_checkpoint(path)
-        assert checkpoint == path / "better" / "checkpoints" / "best.pt"
-        assert (record.experiment_name, record.number) == ("better", 1)
-
-
-def test_a_folder_without_a_study_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no such folder; name the --output-dir of a study"):
-        best_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(ConfigurationError, match=r"it holds no study"):
-        best_checkpoint(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_study_is_refused(ended_once: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'other'"):
-        best_checkpoint(ended_once, study_name="other")
+        assert best_checkpoint(*load_study(path)) == path / "better" / "checkpoints" / "best.pt"
+        winner = find_winner(*load_study(path))
+        assert (winner.name, winner.record.number) == ("better", 1)
 
 
 def test_a_study_without_a_completed_trial_is_told(tmp_path: Path) -> None:
-    begin(tmp_path, "waiting")
     with pytest.raises(ConfigurationError, match=r"no trial of its study has completed yet"):
-        best_checkpoint(tmp_path)
+        best_checkpoint(*begin(tmp_path, "waiting"))
 
 
 def test_a_checkpoint_that_is_gone_is_named(ended: Path) -> None:
-    checkpoint, _ = best_checkpoint(ended)
+    checkpoint = best_checkpoint(*load_study(ended))
     checkpoint.unlink()
     with pytest.raises(ConfigurationError, match=r"best trial, 'better' \(number 1\), is gone") as caught:
-        best_checkpoint(ended)
+        best_checkpoint(*load_study(ended))
     assert str(checkpoint) in str(caught.value)
 
 
 def test_finding_it_needs_no_torch(ended_once: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tuner.analysis.best_trial import best_checkpoint\n"
-        "print(best_checkpoint(Path(sys.argv[1]))[0].name, 'torch' in sys.modules)"
+        "import sys; from studies import load_study; from tuner.analysis.best_trial import best_checkpoint\n"
+        "print(best_checkpoint(*load_study(sys.argv[1])).name, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", program, str(ended_once)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["best.pt", "False"]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from search_spaces import ConfigurationError
-from studies import PrunerName, SearchRequest, load_study_for_changes, request_stop
+from studies import PrunerName, SearchRequest, load_study, load_study_for_changes, request_stop
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
-from tuner.analysis.candidates import Contenders, find_contenders
+from tuner.analysis.candidates import Candidates, find_candidates
 from tuner.analysis.confirmation import Confirmation, confirm
 from tuner.display import Display
-from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.reader import evaluate_split, load_reader
 
 MakeWatcher = Callable[..., Any]
@@ -42,10 +42,12 @@ def finished(
     )
     HyperparameterTuner(
         str(config),
-        output_dir=str(folder / "out"),
-        results_file=str(folder / "results.json"),
-        space_file=str(spaces_in(folder)()),
-        search=SearchRequest(pruner=PrunerName.NONE, at_least=2),
+        options=RunOptions(
+            output_dir=str(folder / "out"),
+            results_file=str(folder / "results.json"),
+            space_file=str(spaces_in(folder)()),
+            search=SearchRequest(pruner=PrunerName.NONE, at_least=2),
+        ),
     ).run_experiments()
     return folder / "out"
 
@@ -56,7 +58,7 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
-def confirmed(candidates: Contenders, count: int, display: Display | None = None, **more: Any) -> Confirmation:
+def confirmed(candidates: Candidates, count: int, display: Display | None = None, **more: Any) -> Confirmation:
     @contextmanager
     def opened() -> Iterator[Display]:
         yield display or Display()
@@ -64,30 +66,30 @@ def confirmed(candidates: Contenders, count: int, display: Display | None = None
     return confirm(candidates, candidates.new_seeds(count), open_display=opened, **{"device": "cpu", **more})
 
 
-def trained(candidates: Contenders) -> dict[str, list[str]]:
+def trained(candidates: Candidates) -> dict[str, list[str]]:
     """Return the epochs that each repetition has, by its folder."""
     files = sorted(candidates.root.rglob("metrics.jsonl"))
     return {str(file.parent.relative_to(candidates.root)): file.read_text().splitlines() for file in files}
 
 
 def test_contenders_are_the_best_that_differ(finished: Path) -> None:
-    candidates = find_contenders(finished, 10)
+    candidates = find_candidates(*load_study(finished), 10)
     names = [record.experiment_name for record in candidates.records]
-    assert names[0] == find_winner(finished).name
+    assert names[0] == find_winner(*load_study(finished)).name
     assert len(names) == 4  # of five trials two train the very same
     assert len({"one", "one again"} & set(names)) == 1
     accuracies = [record.outcome.best_val_char_accuracy for record in candidates.records if record.outcome]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert [record.experiment_name for record in find_contenders(finished, 2).records] == names[:2]
+    assert [record.experiment_name for record in find_candidates(*load_study(finished), 2).records] == names[:2]
 
 
 def test_seeds_are_new_and_always_the_same(finished: Path) -> None:
-    candidates = find_contenders(finished, 2)
+    candidates = find_candidates(*load_study(finished), 2)
     assert candidates.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
 
 
 def test_figures_are_those_of_the_repetitions(study: Path) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     confirmation = confirmed(candidates, 2)
     assert confirmation.seeds == (SEED + 1, SEED + 2)
     assert confirmation.count("completed") == 4
@@ -116,7 +118,7 @@ def test_figures_are_those_of_the_repetitions(study: Path) -> None:
 
 
 def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, make_watcher: MakeWatcher) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     before = trained(candidates)
     again = make_watcher()
@@ -130,7 +132,7 @@ def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, m
 
 
 def test_figures_stay_when_the_curves_of_a_repetition_are_gone(study: Path) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     for file in candidates.root.rglob("metrics.jsonl"):
         file.unlink()
@@ -143,37 +145,39 @@ def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained
     long = "best_search_0002_".ljust(64, "x")
     HyperparameterTuner(
         str(write_config({"best_search_0002": {}, long: {"training": {"num_epochs": 1}}})),
-        output_dir=str(tmp_path / "out"),
-        results_file=str(tmp_path / "results.json"),
-        space_file=str(write_space()),
-        search=SearchRequest(pruner=PrunerName.NONE, at_least=1),
+        options=RunOptions(
+            output_dir=str(tmp_path / "out"),
+            results_file=str(tmp_path / "results.json"),
+            space_file=str(write_space()),
+            search=SearchRequest(pruner=PrunerName.NONE, at_least=1),
+        ),
     ).run_experiments()
     watcher = make_watcher()
-    confirmation = confirmed(find_contenders(tmp_path / "out", 3), 1, watcher)
+    confirmation = confirmed(find_candidates(*load_study(tmp_path / "out"), 3), 1, watcher)
     assert {name for name, _, _ in watcher.started} == {"best_search_0002", "best_search_0002_0", f"{long[:62]}_1"}
     assert confirmation.count("completed") == 3
     again = make_watcher()
-    fewer = confirmed(find_contenders(tmp_path / "out", 2), 1, again)
+    fewer = confirmed(find_candidates(*load_study(tmp_path / "out"), 2), 1, again)
     assert (fewer.candidates, again.started) == (confirmation.candidates[:2], [])
 
 
 def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
     study: Path, tmp_path: Path, make_watcher: MakeWatcher
 ) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     with pytest.raises(KeyboardInterrupt):
         confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1))
     going_on = make_watcher()
     interrupted = confirmed(candidates, 1, going_on)
     assert [(number, adopted) for _, number, adopted in going_on.started] == [(1, True)]
-    straight = confirmed(find_contenders(Path(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
+    straight = confirmed(find_candidates(*load_study(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
     assert interrupted.candidates == straight.candidates
 
 
 def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     study: Path, make_watcher: MakeWatcher
 ) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
 
     def stop() -> None:
         request_stop(load_study_for_changes(candidates.seed_dir(SEED + 1))[0])
@@ -185,7 +189,7 @@ def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
 
 
 def test_a_repetition_that_fails_is_left_out(study: Path) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     name = candidates.records[1].experiment_name
     name = name if not name.startswith("search_") else f"best_{name}"
     blocked = candidates.seed_dir(SEED + 1) / name
@@ -198,7 +202,7 @@ def test_a_repetition_that_fails_is_left_out(study: Path) -> None:
 
 
 def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     before = trained(candidates)
     first, *others = candidates.records
@@ -211,7 +215,7 @@ def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -
 def test_a_device_that_is_not_there_is_no_reason_to_train_all_again(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigurationError) as told:
@@ -224,7 +228,7 @@ def test_what_was_trained_elsewhere_is_repeated_on_the_device_that_is_asked_for(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    candidates = find_contenders(study, 2)
+    candidates = find_candidates(*load_study(study), 2)
     elsewhere = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in candidates.records)
     assert confirmed(replace(candidates, records=elsewhere), 1).count("completed") == 2
 
@@ -232,11 +236,11 @@ def test_what_was_trained_elsewhere_is_repeated_on_the_device_that_is_asked_for(
 def test_a_dataset_that_has_changed_since_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
     copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data"))
     change_terms(study, metadata_path=str(copy / "metadata.yaml"))
-    assert len(find_contenders(study, 2).records) == 2  # it may move
+    assert len(find_candidates(*load_study(study), 2).records) == 2  # it may move
     one, other, *_ = sorted((copy / "train").glob("*.png"))
     shutil.copy(one, other)
     with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was '\w+' when it .*; change it back, or"):
-        find_contenders(study, 2)
+        find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
 
@@ -246,14 +250,14 @@ def test_a_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, 
     copy.write_text(text.replace("\ntest:\n", "\nheld_out:\n"), encoding="utf-8")
     change_terms(study, metadata_path=str(copy))
     with pytest.raises(ConfigurationError, match=r"has no split 'test'.*compared on the split 'test'"):
-        find_contenders(study, 2)
+        find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
 
 def test_a_study_that_has_seen_the_test_split_is_refused(study: Path) -> None:
     change_terms(study, val_split="test")
     with pytest.raises(ConfigurationError, match="this study chooses by it"):
-        find_contenders(study, 2)
+        find_candidates(*load_study(study), 2)
 
 
 def change_terms(output_dir: Path, **dataset: str) -> None:
@@ -270,7 +274,7 @@ def test_the_command_says_it(
     argv = ["confirm", "--output-dir", str(study), "--top", "2", "--seeds", "2", "--device", "cpu"]
     assert main([*argv, *(["--json"] if as_json else [])]) == 0
     out, err = capsys.readouterr()
-    names = [record.experiment_name for record in find_contenders(study, 2).records]
+    names = [record.experiment_name for record in find_candidates(*load_study(study), 2).records]
     if as_json:
         plain = json.loads(out)
         assert [item["name"] for item in plain["configurations"]] == names
@@ -289,7 +293,7 @@ def test_one_completed_configuration_is_not_enough(
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1}}})
     HyperparameterTuner(
-        str(config), output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json")
+        str(config), options=RunOptions(output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json"))
     ).run_experiments()
     assert main(["confirm", "--output-dir", str(tmp_path / "out")]) == 2
     assert "two are needed" in capsys.readouterr().err

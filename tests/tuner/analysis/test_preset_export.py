@@ -22,7 +22,7 @@ from search_spaces import (
 from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, TrialRecord, ended_records, load_study
 from tuner.analysis.best_trial import Winner, find_winner, winner_lines
 from tuner.analysis.preset_export import best_preset, check_preset_path, preset_name, write_preset
-from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
 KINDS = ("preset", "search attention", "search ctc")
@@ -38,10 +38,12 @@ def searched(
     space = spaces_in(folder)(base={"num_epochs": 3, "early_stopping_patience": 2})
     HyperparameterTuner(
         str(config),
-        output_dir=str(folder / "out"),
-        results_file=str(folder / "results.json"),
-        space_file=str(space),
-        search=SearchRequest(pruner=PrunerName.NONE, at_least=5),
+        options=RunOptions(
+            output_dir=str(folder / "out"),
+            results_file=str(folder / "results.json"),
+            space_file=str(space),
+            search=SearchRequest(pruner=PrunerName.NONE, at_least=5),
+        ),
     ).run_experiments()
     return folder / "out"
 
@@ -53,7 +55,7 @@ def chosen(output_dir: Path, kind: str) -> Winner:
     """Return a trial of a kind as if it was the winner."""
     study, _ = load_study(output_dir)
     record = next(record for record in ended_records(study) if kind == kind_of(record))
-    return replace(find_winner(output_dir), record=record)
+    return replace(find_winner(*load_study(output_dir)), record=record)
 
 
 def kind_of(record: TrialRecord) -> str:
@@ -77,7 +79,7 @@ def test_training_the_preset_again_gives_the_same_bits(
     preset = best_preset(winner, tmp_path / "taken" / "best.yaml")
     write_preset(preset, tmp_path / "taken" / "best.yaml")
     monkeypatch.chdir(tmp_path)
-    tuner = HyperparameterTuner("taken/best.yaml", output_dir="again", results_file="again.json")
+    tuner = HyperparameterTuner("taken/best.yaml", options=RunOptions(output_dir="again", results_file="again.json"))
     tuner.run_experiments()
     assert epochs(tmp_path / "again" / preset.name) == epochs(searched / winner.name)
     assert preset.name == f"best_{winner.name}"
@@ -193,7 +195,7 @@ def test_names_are_allowed_ones(experiment: str, name: str) -> None:
 
 def test_a_file_of_somebody_else_is_not_overwritten(searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "best.yaml"
-    preset = best_preset(find_winner(searched), out)
+    preset = best_preset(find_winner(*load_study(searched)), out)
     for _ in range(2):  # its own files it replaces
         write_preset(preset, out)
     for path in (out, tmp_path / "best_models.yaml"):
@@ -216,7 +218,7 @@ def test_places_that_cannot_be_written_are_refused(
 
 
 def test_odd_names_of_folders_cannot_break_out_of_the_comments(searched: Path, tmp_path: Path) -> None:
-    winner = replace(find_winner(searched), folder=OutputFolder(tmp_path / "a\nexperiments: {}\n# \udcff"))
+    winner = replace(find_winner(*load_study(searched)), folder=OutputFolder(tmp_path / "a\nexperiments: {}\n# \udcff"))
     preset = best_preset(winner, tmp_path / "best.yaml")
     assert list(yaml.safe_load(preset.text)["experiments"]) == [preset.name]
     preset.text.encode("utf-8")

@@ -12,6 +12,7 @@ import pytest
 
 from studies import RowState, load_study, study_status
 from tuner import HyperparameterTuner
+from tuner.session.run_options import RunOptions
 
 Cli = Callable[..., Any]
 Experiments = Callable[..., Path]
@@ -43,7 +44,9 @@ def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
     def begin(**options: Any) -> None:
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
-                str(config), output_dir="out", results_file="begun.json", display=make_watcher(after_epoch=1), **options
+                str(config),
+                options=RunOptions(output_dir="out", results_file="begun.json", **options),
+                display=make_watcher(after_epoch=1),
             ).run_experiments()
 
     return begin

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label, encode_label
-from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
 from tuner.inference.reader import Reader, load_reader
 
@@ -177,7 +177,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     config = folder / "experiments.yaml"
     config.write_text(yaml.safe_dump({"experiments": {"one": experiment}}))
     HyperparameterTuner(
-        str(config), output_dir=str(folder / "out"), results_file=str(folder / "results.json")
+        str(config), options=RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
     ).run_experiments()
     return load_reader(folder / "out" / "one" / "checkpoints" / "best.pt", device="cpu"), metadata
 

@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 
 from search_spaces import ConfigurationError, DataLoaderError
-from tuner.analysis.best_trial import best_checkpoint
+from studies import load_study
+from tuner.analysis.best_trial import best_checkpoint, find_winner
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
-from tuner.hyperparameter_tuner import HyperparameterTuner
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.reader import Reader, evaluate_split, load_reader
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
@@ -43,7 +44,9 @@ def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.T
     config = folder / "experiments.yaml"
     config.write_text(yaml.safe_dump({"experiments": experiments}))
     output_dir, results = folder / "training_output", folder / "results.json"
-    HyperparameterTuner(str(config), output_dir=str(output_dir), results_file=str(results)).run_experiments()
+    HyperparameterTuner(
+        str(config), options=RunOptions(output_dir=str(output_dir), results_file=str(results))
+    ).run_experiments()
     return output_dir
 
 
@@ -77,11 +80,12 @@ def test_evaluating_gives_the_very_figures_of_the_best_epoch(
 
 
 def test_the_best_checkpoint_of_a_study_reads(output_dir: Path, val: CachedSplit) -> None:
-    checkpoint, record = best_checkpoint(output_dir)
+    study = load_study(output_dir)
+    name = find_winner(*study).name
     results = json.loads((output_dir.parent / "results.json").read_text())
-    assert record.experiment_name == results["best_result"]["experiment_name"]
-    reader = load_reader(checkpoint, device="cpu")
-    assert reader.config.experiment_name == record.experiment_name
+    assert name == results["best_result"]["experiment_name"]
+    reader = load_reader(best_checkpoint(*study), device="cpu")
+    assert reader.config.experiment_name == name
     assert reader.read_files(val.image_paths[:1])[0].problem == ""
 
 

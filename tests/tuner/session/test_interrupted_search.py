@@ -16,6 +16,7 @@ from studies import SearchRequest, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
 from tuner.display import Display
+from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
 
 WriteConfig = Callable[..., Path]
@@ -54,10 +55,12 @@ def trained(config: Path, space: Path, folder: str, display: Display | None = No
     # Six search trials: the last one is drawn by what was learned, not at random.
     HyperparameterTuner(
         str(config),
-        output_dir=folder,
-        space_file=str(space),
-        search=SearchRequest(at_least=6, prune_grace=1),
-        results_file=f"{folder}.json",
+        options=RunOptions(
+            output_dir=folder,
+            space_file=str(space),
+            search=SearchRequest(at_least=6, prune_grace=1),
+            results_file=f"{folder}.json",
+        ),
         display=display,
     ).run_experiments()
 

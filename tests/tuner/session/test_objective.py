@@ -35,6 +35,7 @@ from studies import (
 from tuner import HyperparameterTuner
 from tuner.display import Display
 from tuner.session.objective import _converged_epoch, tidy_checkpoints
+from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
 
@@ -173,7 +174,9 @@ def search(config: Path, space: Path, trials: int, display: Display | None = Non
     """Train a file's experiments, then search trials."""
     request = SearchRequest(at_least=trials, **asked)
     return HyperparameterTuner(
-        str(config), space_file=str(space), search=request, display=display, results_file="results.json"
+        str(config),
+        options=RunOptions(space_file=str(space), search=request, results_file="results.json"),
+        display=display,
     ).run_experiments()
 
 
@@ -250,10 +253,12 @@ def searched(
     for experiments, trials in (({"one": one}, 1), ({"two": two}, 11)):
         HyperparameterTuner(
             str(configs_in(folder)(experiments)),
-            output_dir=str(folder / OUT),
-            results_file=str(folder / "results.json"),
-            space_file=str(space) if trials == 1 else None,
-            search=SearchRequest(SamplerName.RANDOM, at_least=trials),
+            options=RunOptions(
+                output_dir=str(folder / OUT),
+                results_file=str(folder / "results.json"),
+                space_file=str(space) if trials == 1 else None,
+                search=SearchRequest(SamplerName.RANDOM, at_least=trials),
+            ),
         ).run_experiments()
     return folder
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from studies import TrialKind, TrialPhase, TrialRecord
-from tuner.session.run_options import StopConditions, TrialFilter
+from search_spaces import ConfigurationError
+from studies import PrunerName, SamplerName, SearchRequest, TrialKind, TrialPhase, TrialRecord
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+
+OUT = Path("training_output")
 
 
 def record(kind: TrialKind, name: str) -> TrialRecord:
@@ -48,3 +53,36 @@ def test_time_is_up_at_the_deadline_and_never_without_one() -> None:
     assert not StopConditions().timed_out
     assert not StopConditions(deadline=time.monotonic() + 1000).timed_out
     assert StopConditions(deadline=time.monotonic()).timed_out
+
+
+@pytest.mark.usefixtures("in_tmp")
+class TestCheck:
+    @pytest.mark.parametrize("options", [{}, {"storage": "sqlite:///training_output/other.db"}])
+    def test_usable_options_are_checked_without_a_trace(self, options: dict[str, Any], tmp_path: Path) -> None:
+        RunOptions(**options).check()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_study_is_in_its_folder_unless_another_storage_is_named(self) -> None:
+        assert RunOptions().storage_url == f"sqlite:///{OUT.absolute()}/study.db"
+        assert RunOptions(storage="sqlite:////elsewhere/x.db").storage_url == "sqlite:////elsewhere/x.db"
+
+    def test_the_database_in_the_folder_is_checked_too(self) -> None:
+        OUT.mkdir()
+        (OUT / "study.db").write_text("no database, but long enough to be taken for one" * 100)
+        with pytest.raises(ConfigurationError, match=r"study\.db is not a SQLite database"):
+            RunOptions().check()
+
+    def test_all_problems_are_reported_together(self) -> None:
+        search = SearchRequest(SamplerName.GP, PrunerName.QUANTILE)
+        options = RunOptions(OUT, "a/b", "sqlite://", device="tpu", results_file="no/r.json", search=search)
+        with pytest.raises(ConfigurationError) as caught:
+            options.check()
+        places = [problem.split(":")[0] for problem in caught.value.problems]
+        assert places == ["storage URL", "study name", "device", "results file no/r.json", "--pruner"]
+
+    def test_a_folder_that_is_a_file_is_reported_also_where_the_storage_is_wrong(self) -> None:
+        OUT.write_text("a file where a folder should be")
+        with pytest.raises(ConfigurationError) as caught:
+            RunOptions(storage="sqlite://").check()
+        assert len(caught.value.problems) == 2
+        assert "is a file" in caught.value.problems[1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from studies import (
 )
 from tuner.data.generation import generate_dataset
 from tuner.display import Display
-from tuner.session.location import StudyLocation
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.session.study_setup import load_space
+from tuner.session.study_setup import ExistingStudy
 from tuner.workers.loop import ended, work
 
 WriteConfig = Callable[..., Path]
@@ -53,24 +54,17 @@ def opened(
     *,
     may_generate: bool = False,
     space: Path | None = None,
-    place: StudyLocation | None = None,
-    **more: Any,
+    **options: Any,
 ) -> Session:
-    file = load_experiments(config)
-    return Session.open(
-        place or StudyLocation(OUT, "khmer-ocr", None, "cpu"),
-        file.experiments,
-        file.targets,
-        file_order=list(file.experiments),
-        may_generate=may_generate,
-        display=display or Display(),
-        space=load_space(None if space is None else str(space), next(iter(file.experiments.values()))),
-        **more,
-    )
+    run_options = RunOptions(space_file=None if space is None else str(space), **options)
+    request = RunRequest.from_file(load_experiments(config), options=run_options)
+    return Session.open(replace(request, may_generate=may_generate), display or Display())
 
 
-def reopened(display: Display | None = None, **more: Any) -> Session:
-    return Session.reopen(OUT, display=display or Display(), **more)
+def reopened(
+    display: Display | None = None, *, output_dir: Path = OUT, name: str | None = None, **more: Any
+) -> Session:
+    return Session.reopen(ExistingStudy.load(output_dir, name=name), display or Display(), **more)
 
 
 def states(session: Session) -> list[str]:
@@ -93,9 +87,8 @@ class TestOpen:
         sessions = []
         for number, name in enumerate(("khmer-ocr", "second")):
             config = write_config({"one": {"training": {"num_epochs": 1 + number}}})
-            place = StudyLocation(Path(name), name, url, "cpu")
             request = SearchRequest(sampler=[SamplerName.RANDOM, SamplerName.TPE][number], at_least=1)
-            sessions.append(opened(config, place=place, search=request))
+            sessions.append(opened(config, output_dir=name, study_name=name, storage=url, search=request))
             if number == 0:
                 request_stop(sessions[0].study)
         first, second = sessions
@@ -103,7 +96,7 @@ class TestOpen:
         assert not second.stop_requested
         assert [record.training_config.num_epochs for record in latest_records(second.study)][:1] == [2]
         with pytest.raises(ConfigurationError, match="this study has it with other settings"):
-            opened(config, place=StudyLocation(Path("khmer-ocr"), "khmer-ocr", url, "cpu"))
+            opened(config, output_dir="khmer-ocr", storage=url)
 
     def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = write_config({"one": {}})
@@ -226,7 +219,7 @@ class TestReopen:
         begun.search(SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        session = Session.reopen(tmp_path / OUT, display=Display())
+        session = reopened(output_dir=tmp_path / OUT)
         assert session.context.targets == Targets(character_accuracy=0.5)
         assert session.context.cache.metadata_path == begun.context.cache.metadata_path
         settings = search_settings(session.study)
@@ -238,28 +231,27 @@ class TestReopen:
     def test_a_folder_may_have_moved(self, write_config: WriteConfig, tmp_path: Path) -> None:
         opened(write_config({"one": ONE_EPOCH}))
         shutil.move(tmp_path / OUT, tmp_path / "moved")
-        session = Session.reopen(Path("moved"), display=Display())
+        session = reopened(output_dir=Path("moved"))
         work(session, TrialFilter(), StopConditions())
         assert states(session) == ["COMPLETE"]
         assert not OUT.exists()
 
-    @pytest.mark.parametrize(
-        ("arguments", "says"),
-        [
-            ({}, "no such folder; name the --output-dir of a study, or begin one with `khmer-tuner run`"),
-            ({"device": "gpu"}, "device: found 'gpu'"),
-        ],
-    )
-    def test_where_no_study_is_nothing_is_created(self, arguments: dict[str, str], says: str, tmp_path: Path) -> None:
+    def test_without_a_study_nothing_is_created(self, tmp_path: Path) -> None:
+        says = "no such folder; name the --output-dir of a study, or begin one with `khmer-tuner run`"
         with pytest.raises(ConfigurationError, match=says):
-            reopened(**arguments)
+            reopened()
         assert list(tmp_path.iterdir()) == []
+
+    def test_an_unknown_device_is_refused(self, write_config: WriteConfig) -> None:
+        opened(write_config({"one": {}}))
+        with pytest.raises(ConfigurationError, match="device: found 'gpu'"):
+            reopened(device="gpu")
 
     def test_another_study_is_refused(self, write_config: WriteConfig) -> None:
         opened(write_config({"one": {}}))
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
-            reopened(study_name="mine")
-        assert reopened(study_name="khmer-ocr").study.study_name == "khmer-ocr"
+            reopened(name="mine")
+        assert reopened(name="khmer-ocr").study.study_name == "khmer-ocr"
 
     def test_a_dataset_that_is_gone_is_named_with_the_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from search_spaces import load_experiments
 from studies import RowState, StudyStatus
 from tuner.display import Display
-from tuner.session.location import StudyLocation
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.status_poller import StatusPoller
 
@@ -30,15 +30,7 @@ class Seen(Display):
 
 @pytest.fixture
 def session(write_config: WriteConfig, in_tmp: Path) -> Session:
-    file = load_experiments(write_config({"one": {}, "two": {}}))
-    return Session.open(
-        StudyLocation(Path("training_output"), "khmer-ocr", None, "cpu"),
-        file.experiments,
-        file.targets,
-        file_order=list(file.experiments),
-        may_generate=False,
-        display=Seen(),
-    )
+    return Session.open(RunRequest.from_file(load_experiments(write_config({"one": {}, "two": {}}))), Seen())
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import ConfigurationError, SearchSpace, TrainingConfig, load_model_definitions
+from search_spaces import ConfigurationError, TrainingConfig, load_model_definitions
 from studies import OutputFolder, default_storage_url, study_invariants
-from tuner.session.study_setup import current_invariants, invariants_of, join_study, load_space, with_overrides
+from tuner.session.study_setup import current_invariants, invariants_of, join_study, with_overrides
 
-WriteSpace = Callable[..., Path]
 MakeConfig = Callable[..., TrainingConfig]
 
 
@@ -20,16 +19,6 @@ def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
     changed = with_overrides(experiments, seed=0, device="cuda")
     assert [(config.seed, config.device) for config in changed.values()] == [(0, "cuda")] * 2
     assert experiments["one"].seed == 3
-
-
-def test_a_space_is_checked_against_the_models_of_the_configuration(tiny_models: Path, write_space: WriteSpace) -> None:
-    config = TrainingConfig(model_config_path=str(tiny_models))
-    assert load_space(None, config) is None
-    space = load_space(str(write_space()), config)
-    assert isinstance(space, SearchSpace)
-    assert space.base == {"num_epochs": 2}
-    with pytest.raises(ConfigurationError, match=r"'huge'; a defined model is expected"):
-        load_space(str(write_space(model_name=["tiny", "huge"])), config)
 
 
 def test_a_study_is_joined_under_the_terms_of_a_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from studies import (
 )
 from studies.study.claiming import prepare_sampling
 from tuner.display import Display
-from tuner.session.location import StudyLocation
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.session.study_setup import load_space
+from tuner.session.study_setup import ExistingStudy
 from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trials_to_start
 
 WriteConfig = Callable[..., Path]
@@ -37,19 +38,11 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable[..., Session]:
     """Open the study, with the presets `one` and `two`."""
     file = load_experiments(write_config({"one": {}, "two": {}}))
-    space = load_space(str(write_space()), file.experiments["one"])
+    space = str(write_space())
 
     def begin(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
-        return Session.open(
-            StudyLocation(output_dir, "khmer-ocr", None, "cpu"),
-            file.experiments,
-            file.targets,
-            file_order=list(file.experiments),
-            may_generate=False,
-            display=Display(),
-            space=space,
-            search=search,
-        )
+        options = RunOptions(output_dir, space_file=space, search=search or SearchRequest())
+        return Session.open(RunRequest.from_file(file, options=options), Display())
 
     return begin
 
@@ -69,9 +62,10 @@ def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..
     asked_to_stop()
     assert is_interrupted(late, StopConditions())
     # The child of a parent that was there began late, but is meant as well.
-    child = Session.reopen(OUT, display=Display(), token=early.stop_token)
+    existing = ExistingStudy.load(OUT)
+    child = Session.reopen(replace(existing, stop_token=early.stop_token), Display())
     assert is_interrupted(child, StopConditions())
-    assert not is_interrupted(Session.reopen(OUT, display=Display()), StopConditions())
+    assert not is_interrupted(Session.reopen(existing, Display()), StopConditions())
 
 
 def test_a_limit_lets_nothing_more_begin(open_session: Callable[..., Session]) -> None:

@@ -13,6 +13,7 @@ import psutil
 from studies import SearchRequest, TrialRecord
 from tuner import HyperparameterTuner
 from tuner.display import Display
+from tuner.session.run_options import RunOptions
 
 
 class Memory(Display):
@@ -27,9 +28,7 @@ class Memory(Display):
 def main(config: str, space: str, folder: str, trials: int) -> None:
     HyperparameterTuner(
         config,
-        output_dir=folder,
-        space_file=space,
-        search=SearchRequest(at_least=trials),
+        options=RunOptions(output_dir=folder, space_file=space, search=SearchRequest(at_least=trials)),
         display=Memory(),
     ).run_experiments()
 

@@ -14,6 +14,7 @@ from search_spaces import TrainingConfig
 from studies import SearchRequest
 from tuner import HyperparameterTuner
 from tuner.display import Display
+from tuner.session.run_options import RunOptions
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
@@ -48,7 +49,9 @@ def main(config: str, folder: str, name: str, *epochs: int) -> None:
         if pid == 0:
             search = SearchRequest(at_least=1 if name.startswith("search_") else 0)
             display = Mortal(name, finished)
-            HyperparameterTuner(config, output_dir=folder, search=search, display=display).run_experiments()
+            HyperparameterTuner(
+                config, options=RunOptions(output_dir=folder, search=search), display=display
+            ).run_experiments()
             os._exit(0)
         print(os.waitpid(pid, 0)[1], flush=True)
 

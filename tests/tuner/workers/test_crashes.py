@@ -25,6 +25,7 @@ from studies import (
 )
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
+from tuner.session.run_options import RunOptions
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -56,7 +57,9 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     (row, _) = study_status(*load_study(OUT)).rows
     assert (row.state, row.epochs, row.attempts) == (RowState.INTERRUPTED, 2, 1 + MAX_CRASHES)
     watcher = make_watcher()
-    results = HyperparameterTuner(str(config), display=watcher, results_file="r.json").run_experiments()
+    results = HyperparameterTuner(
+        str(config), options=RunOptions(results_file="r.json"), display=watcher
+    ).run_experiments()
     assert read_results(Path("r.json")) == results
     deadly, other = results["all_results"]
     assert deadly["status"] == "failed"
@@ -127,9 +130,9 @@ def test_deaths_with_progress_between_them_are_forgiven(write_config: WriteConfi
 @pytest.mark.slow
 def test_a_search_trial_is_given_up_in_the_same_way(write_config: WriteConfig, write_space: WriteSpace) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1}}})
-    HyperparameterTuner(str(config), space_file=str(write_space())).run_experiments()
+    HyperparameterTuner(str(config), options=RunOptions(space_file=str(write_space()))).run_experiments()
     die(config, "search_0001", *[0] * MAX_CRASHES)
-    results = HyperparameterTuner(str(config), search=SearchRequest(at_least=2)).run_experiments()
+    results = HyperparameterTuner(str(config), options=RunOptions(search=SearchRequest(at_least=2))).run_experiments()
     assert [entry["status"] for entry in results["all_results"]] == ["completed", "failed", "completed"]
     crashed = results["all_results"][1]
     assert (crashed["experiment_name"], crashed["total_epochs"]) == ("search_0001", 0)

@@ -24,10 +24,9 @@ from studies import (
     study_status,
 )
 from tuner.display import Display
-from tuner.session.location import StudyLocation
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.session.study_setup import load_space
 from tuner.workers.loop import ended, planned_trials, work
 
 WriteConfig = Callable[..., Path]
@@ -42,16 +41,8 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def opened(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
-    file = load_experiments(config)
-    session = Session.open(
-        StudyLocation(OUT, "khmer-ocr", None, "cpu"),
-        file.experiments,
-        file.targets,
-        file_order=list(file.experiments),
-        may_generate=False,
-        display=display,
-        space=load_space(None if space is None else str(space), next(iter(file.experiments.values()))),
-    )
+    options = RunOptions(space_file=None if space is None else str(space))
+    session = Session.open(RunRequest.from_file(load_experiments(config), options=options), display)
     if trials:
         session.search(SearchRequest(at_least=trials))
     return session

@@ -21,9 +21,10 @@ from search_spaces import ConfigurationError, TrainingConfig, load_experiments
 from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
 from tuner.__main__ import main
 from tuner.display import Display
-from tuner.session.location import StudyLocation
 from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
+from tuner.session.study_setup import ExistingStudy
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.workers.loop import work
@@ -44,15 +45,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def opened(config: Path, display: Any) -> Session:
-    file = load_experiments(config)
-    return Session.open(
-        StudyLocation(OUT, "khmer-ocr", None, "cpu"),
-        file.experiments,
-        file.targets,
-        file_order=list(file.experiments),
-        may_generate=False,
-        display=display,
-    )
+    return Session.open(RunRequest.from_file(load_experiments(config)), display)
 
 
 def rows() -> dict[str, StatusRow]:
@@ -164,7 +157,7 @@ def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, mak
     opened(write_config({"one": endless}), make_watcher())
     more = write_config({"two": {"training": {"num_epochs": 3}}}, file_name="more.yaml")
     display = Adding(lambda: main(["enqueue", "--config", str(more), "--output-dir", str(OUT)]))
-    work(Session.reopen(OUT, display=display), TrialFilter(), StopConditions(), workers=2)
+    work(Session.reopen(ExistingStudy.load(OUT), display), TrialFilter(), StopConditions(), workers=2)
     assert display.ended == ["two"]
     assert display.most_running == 2
     assert display.lost == []
@@ -273,12 +266,12 @@ class TestWorkersThatCannotWork:
         assert watcher.started == []
 
     @pytest.mark.parametrize(
-        ("last_words", "told"),
+        ("stderr_text", "told"),
         [(b"no room\nin the ark\n", "in the ark"), (b"", "a worker process ended with exit code 3")],
     )
     def test_a_process_that_does_not_get_as_far_as_ours_is_an_error_of_the_command(
         self,
-        last_words: bytes,
+        stderr_text: bytes,
         told: str,
         write_config: WriteConfig,
         tmp_path: Path,
@@ -286,7 +279,7 @@ class TestWorkersThatCannotWork:
         capfd: pytest.CaptureFixture[str],
     ) -> None:
         config = str(write_config({"one": {}, "two": {}}))
-        at_start(tmp_path, monkeypatch, f"os.write(2, {last_words!r}); os._exit(3)")
+        at_start(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
         assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
         lines = capfd.readouterr().err.splitlines()
         assert lines.count(f"a worker has ended: {told}") == 2
@@ -307,7 +300,7 @@ class TestWorkersThatCannotWork:
         told = capfd.readouterr().err
         assert "a worker has ended: unexpected ModuleNotFoundError: import of torch halted" in told
         assert "in a worker process:\nTraceback (most recent call last):" in told
-        assert "in _work" in told
+        assert "worker_main.py" in told
 
     def test_what_one_of_them_could_not_do_is_told_if_nobody_else_has_done_it(
         self, write_config: WriteConfig, make_watcher: MakeWatcher

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
 from search_spaces import TrainingConfig
-from tuner.workers import throughput_probe as side_by_side
+from tuner.workers import throughput_probe
 from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe, free_memory
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -35,15 +34,15 @@ class TestMeasuring:
     def test_processes_are_begun_once_and_measured_in_groups(
         self, begun: Begun, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with ThroughputProbe({"measure": asdict(tiny_config())}, threads=2, seconds=LONG) as processes:
-            processes.begin(2)
+        with ThroughputProbe(tiny_config(), threads=2, seconds=LONG) as processes:
+            processes.start(2)
             both = begun()
             assert len(both) == 2
             rates = [processes.images_per_s(shares) for shares in ([2], [1, 1], [1])]
             assert min(rates) > 0
             assert begun() == both
             # On a machine whose memory is used up.
-            monkeypatch.setattr(side_by_side, "free_memory", lambda: 10**6)
+            monkeypatch.setattr(throughput_probe, "free_memory", lambda: 10**6)
             with pytest.raises(MeasurementError, match=r"^2 more need \d+\.\d GB of memory, 0\.0 are free$"):
                 processes.images_per_s([1, 1, 1, 1])
             assert begun() == both
@@ -51,14 +50,14 @@ class TestMeasuring:
     @pytest.mark.usefixtures("begun")
     def test_a_process_that_cannot_train_says_why(self, tiny_config: MakeConfig) -> None:
         with (
-            ThroughputProbe({"measure": asdict(tiny_config(model_name="none"))}, threads=1, seconds=LONG) as processes,
+            ThroughputProbe(tiny_config(model_name="none"), threads=1, seconds=LONG) as processes,
             pytest.raises(MeasurementError, match="'none'"),
         ):
-            processes.begin(1)
+            processes.start(1)
 
     def test_a_process_that_is_killed_is_no_riddle(self, begun: Begun, tiny_config: MakeConfig) -> None:
-        with ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
-            processes.begin(1)
+        with ThroughputProbe(tiny_config(), threads=1, seconds=LONG) as processes:
+            processes.start(1)
             begun().pop().kill()
             with pytest.raises(MeasurementError, match="killed by signal 9"):
                 processes.images_per_s([1])
@@ -66,16 +65,16 @@ class TestMeasuring:
     @pytest.mark.usefixtures("begun")
     def test_it_takes_no_longer_than_it_may(self, tiny_config: MakeConfig) -> None:
         with (
-            ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=0.1) as processes,
+            ThroughputProbe(tiny_config(), threads=1, seconds=0.1) as processes,
             pytest.raises(MeasurementError, match="too long"),
         ):
-            processes.begin(1)
+            processes.start(1)
 
     @pytest.mark.usefixtures("begun")
     def test_an_interruption_ends_all(self, tiny_config: MakeConfig) -> None:
         def measure() -> None:
-            with ThroughputProbe({"measure": asdict(tiny_config())}, threads=1, seconds=LONG) as processes:
-                processes.begin(1)
+            with ThroughputProbe(tiny_config(), threads=1, seconds=LONG) as processes:
+                processes.start(1)
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

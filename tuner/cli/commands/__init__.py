@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tuner.cli.commands import (
     best,
     confirm,
@@ -21,23 +23,9 @@ from tuner.cli.commands import (
     validate,
     worker,
 )
+from tuner.cli.options import Command
 
-COMMANDS = (
-    run.COMMAND,
-    search.COMMAND,
-    resume.COMMAND,
-    worker.COMMAND,
-    enqueue.COMMAND,
-    stop.COMMAND,
-    data.COMMAND,
-    validate.COMMAND,
-    status.COMMAND,
-    show.COMMAND,
-    export.COMMAND,
-    report.COMMAND,
-    dashboard.COMMAND,
-    best.COMMAND,
-    confirm.COMMAND,
-    predict.COMMAND,
-    evaluate.COMMAND,
-)
+_TRAINING = (run, search, resume, worker, enqueue, stop)
+_STUDY = (data, validate, status, show, export, report, dashboard, best, confirm, predict, evaluate)
+
+COMMANDS: tuple[Command[Any], ...] = tuple(module.COMMAND for module in (*_TRAINING, *_STUDY))

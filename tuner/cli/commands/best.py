@@ -1,68 +1,69 @@
-"""``best``: the winner of a study, as a configuration to train again and a checkpoint to read with."""
+"""Print or write the winning configuration, ready for `run --config`, and where its checkpoint is.
+
+Examples:
+  khmer-tuner best
+  khmer-tuner best --out best.yaml
+  khmer-tuner best --json
+
+The configuration is named after the trial (best_search_0007) and has its seed, so that training it again in another
+--output-dir gives the same figures. If the study's networks are not the packaged ones, they are written beside it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import SUCCESS, gathered
-from tuner.cli.options import Command, add_json_option, add_study_options, filled
+from tuner.cli.errors import SUCCESS, collector
+from tuner.cli.existing_study import load
+from tuner.cli.options import Command, add_option, add_study_options, filled
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from tuner.analysis.best_trial import Winner
     from tuner.analysis.preset_export import Preset
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``best``."""
-    parser.add_argument(
-        "--out",
-        metavar="P",
-        type=filled,
-        help="write the configuration there; a file that best itself wrote is replaced (default: standard output)",
-    )
-    add_json_option(parser)
-    add_study_options(parser)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    out = "write the configuration there; a file that best itself wrote is replaced (default: standard output)"
+    add_option(parser, "--out", "P", filled, out)
+    add_study_options(parser, json=True)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the winner from being found, or its configuration from being written."""
+def prepare(options: argparse.Namespace) -> Winner:
+    """Find the winner, and check the file that its configuration goes to."""
+    from tuner.analysis.best_trial import find_winner
     from tuner.analysis.preset_export import check_preset_path
 
-    checks: list[Callable[[], object]] = [lambda: _winner(options)]
+    problems = collector(options)
+    with problems.collect():
+        winner = find_winner(*load(options))
     if options.out is not None:
-        checks.append(lambda: check_preset_path(Path(options.out)))
-    return gathered(checks, options)
+        with problems.collect():
+            check_preset_path(Path(options.out))
+    problems.raise_all()
+    return winner
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the winner as an experiments file with comments, or write that file and say what is in it."""
+def run(options: argparse.Namespace, winner: Winner) -> int:
+    """Print the winner as an experiments file with comments, or write that file and describe it."""
     from tuner.analysis.preset_export import best_preset, write_preset
 
-    winner = _winner(options)
     out = None if options.out is None else Path(options.out)
     preset = best_preset(winner, out)
     if out is not None:
         write_preset(preset, out)
     if options.json:
-        print(json.dumps(_plain(winner, preset, out), ensure_ascii=False, indent=2))
+        print_json(_plain(winner, preset, out))
     elif out is None:
         sys.stdout.write(preset.text)
     else:
         _print(winner, preset, out)
     return SUCCESS
-
-
-def _winner(options: argparse.Namespace) -> Winner:
-    from tuner.analysis.best_trial import find_winner
-
-    return find_winner(Path(options.output_dir), storage=options.storage, study_name=options.study)
 
 
 def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
@@ -87,34 +88,21 @@ def _plain(winner: Winner, preset: Preset, out: Path | None) -> dict[str, Any]:
 
 def _print(winner: Winner, preset: Preset, out: Path) -> None:
     from tuner.analysis.best_trial import winner_lines
-    from tuner.display.terminal import console_on, shown_path
+    from tuner.display.terminal import shown_path
 
-    console = console_on(sys.stdout)
     written = [shown_path(out), *([shown_path(preset.models_path)] if preset.models_path else [])]
     quoted = shlex.quote(shown_path(out))
     metadata, checkpoint = shlex.quote(preset.config.metadata_path), shlex.quote(shown_path(winner.checkpoint))
-    for line in [
-        *winner_lines(winner),
-        f"written     {' and '.join(written)}",
-        "",
-        f"again       khmer-tuner run --config {quoted} --output-dir ANOTHER_FOLDER",
-        f"test        khmer-tuner evaluate --metadata {metadata} --checkpoint {checkpoint}",
-        f"confirm     khmer-tuner confirm --output-dir {shlex.quote(shown_path(winner.folder.path))}",
-    ]:
-        console.print(line, soft_wrap=True)
+    print_lines(
+        [
+            *winner_lines(winner),
+            f"written     {' and '.join(written)}",
+            "",
+            f"again       khmer-tuner run --config {quoted} --output-dir ANOTHER_FOLDER",
+            f"test        khmer-tuner evaluate --metadata {metadata} --checkpoint {checkpoint}",
+            f"confirm     khmer-tuner confirm --output-dir {shlex.quote(shown_path(winner.folder.path))}",
+        ]
+    )
 
 
-COMMAND = Command(
-    name="best",
-    summary="print or write the winning configuration, ready for `run --config`, and where its checkpoint is",
-    examples="""\
-  khmer-tuner best
-  khmer-tuner best --out best.yaml
-  khmer-tuner best --json
-
-The configuration is named after the trial (best_search_0007) and has its seed, so that training it again in another
---output-dir gives the same figures. If the study's networks are not the packaged ones, they are written beside it.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,65 +1,60 @@
-"""``confirm``: train the best configurations again on new seeds; is the winner really better?"""
+"""Train the best configurations again on new seeds, to see whether the winner is really better.
+
+Examples:
+  khmer-tuner confirm --top 2 --seeds 2
+  khmer-tuner confirm --top 2 --seeds 2 --json
+
+The best of many trials is optimistically biased. So the best configurations are trained again, each on the same new
+seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import FAILED, SUCCESS, gathered
+from tuner.cli.errors import FAILED, SUCCESS
+from tuner.cli.existing_study import load
 from tuner.cli.options import (
     Command,
     add_device_option,
-    add_json_option,
+    add_option,
     add_study_options,
     add_workers_option,
     whole_number,
 )
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
-    from tuner.analysis.candidates import Contenders
+    from tuner.analysis.candidates import Candidates
     from tuner.analysis.confirmation import Candidate, Confirmation
 
 _COMPARED = "test char"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``confirm``."""
-    parser.add_argument(
-        "--top",
-        metavar="K",
-        type=whole_number(2, 1000),
-        default=3,
-        help="how many of the best configurations (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seeds",
-        metavar="N",
-        type=whole_number(1, 1000),
-        default=3,
-        help="on how many new seeds each is trained; more of them show smaller differences (default: %(default)s)",
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_option(parser, "--top", "K", whole_number(2, 1000), "number of the best configurations", default=3)
+    seeds = "number of new seeds for each configuration; more seeds show smaller differences"
+    add_option(parser, "--seeds", "N", whole_number(1, 1000), seeds, default=3)
     add_workers_option(parser)
     add_device_option(parser)
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return why there is nothing to compare, or nothing to compare it on."""
-    return gathered([lambda: _contenders(options)], options)
+def prepare(options: argparse.Namespace) -> Candidates:
+    """Find the configurations to compare, and check the dataset to compare them on."""
+    from tuner.analysis.candidates import find_candidates
+
+    return find_candidates(*load(options), options.top)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train what is not trained yet, then print what that shows."""
+def run(options: argparse.Namespace, candidates: Candidates) -> int:
+    """Train what is not trained yet, then print the comparison."""
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import display_of_run
 
-    candidates = _contenders(options)
     confirmation = confirm(
         candidates,
         candidates.new_seeds(options.seeds),
@@ -68,16 +63,10 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
     )
     if options.json:
-        print(json.dumps(_plain(confirmation), ensure_ascii=False, indent=2))
+        print_json(_plain(confirmation))
     else:
         _print(confirmation)
     return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS
-
-
-def _contenders(options: argparse.Namespace) -> Contenders:
-    from tuner.analysis.candidates import find_contenders
-
-    return find_contenders(Path(options.output_dir), options.top, storage=options.storage, study_name=options.study)
 
 
 def _plain(confirmation: Confirmation) -> dict[str, Any]:
@@ -100,26 +89,17 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
 
 
 def _print(confirmation: Confirmation) -> None:
-    from tuner.display.terminal import console_on, plain_table, shown_path
+    from tuner.display.terminal import plain_table, shown_path
 
-    console = console_on(sys.stdout)
     headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for item in confirmation.candidates:
         again = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
         table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *again)
     seeds = ", ".join(map(str, confirmation.seeds))
-    console.print(f"mean +- standard deviation over seeds {seeds}", soft_wrap=True)
-    console.print()
-    console.print(table)
-    console.print()
-    for comparison in confirmation.comparisons:
-        # A sentence of two lines: broken between words on a terminal, and whole for programs.
-        console.print(comparison.sentence(_COMPARED), soft_wrap=not console.is_terminal)
-    for line in _not_completed(confirmation):
-        console.print(line, soft_wrap=True)
-    console.print()
-    console.print(f"repetitions: {shown_path(confirmation.folder)}", soft_wrap=True)
+    print_lines([f"mean +- standard deviation over seeds {seeds}", "", table, ""])
+    print_lines([comparison.sentence(_COMPARED) for comparison in confirmation.comparisons], wrap_words=True)
+    print_lines([*_not_completed(confirmation), "", f"repetitions: {shown_path(confirmation.folder)}"])
 
 
 def _cell(item: Candidate, figure: str) -> str:
@@ -143,16 +123,4 @@ def _trainings(count: int) -> str:
     return "1 training is" if count == 1 else f"{count} trainings are"
 
 
-COMMAND = Command(
-    name="confirm",
-    summary="train the best configurations again on new seeds, to see whether the winner is really better",
-    examples="""\
-  khmer-tuner confirm --top 2 --seeds 2
-  khmer-tuner confirm --top 2 --seeds 2 --json
-
-What was found best by many trials looks better than it is. So the best configurations are trained again, each on the
-same new seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,12 +1,22 @@
-"""``dashboard``: the study in a browser."""
+"""Show a study in a browser, also while it runs.
+
+Examples:
+  khmer-tuner dashboard
+  khmer-tuner dashboard --port 0
+  khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
+
+It only shows: what else optuna-dashboard offers, such as deleting, is refused.
+From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, gathered, tell
-from tuner.cli.options import Command, add_study_options, filled, whole_number
+from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.options import Command, add_flag, add_option, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
     from studies.dashboard import Address
@@ -14,51 +24,34 @@ if TYPE_CHECKING:
 _LARGEST_PORT = 65535
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``dashboard``."""
-    parser.add_argument(
-        "--port",
-        metavar="N",
-        type=whole_number(0, _LARGEST_PORT),
-        default=8080,
-        help="where it listens; 0 takes any that is free (default: %(default)s)",
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_option(
+        parser, "--port", "N", whole_number(0, _LARGEST_PORT), "the port; 0 takes any that is free", default=8080
     )
-    parser.add_argument(
-        "--host",
-        metavar="H",
-        type=filled,
-        default="127.0.0.1",
-        help="the address of this machine that it listens on (default: %(default)s, which only this machine reaches)",
-    )
-    parser.add_argument(
-        "--public",
-        action="store_true",
-        help="allow a --host that other machines reach: without a password, whoever reaches it sees the study",
+    host = "the address of this machine that it listens on (default: %(default)s, which only this machine reaches)"
+    add_option(parser, "--host", "H", filled, host, default="127.0.0.1")
+    add_flag(
+        parser, "--public", "allow a --host that other machines reach: there is no password, so they all see the study"
     )
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with the address and the study's folder; nothing listens yet."""
-    from studies import find_study
-
-    return gathered(
-        [
-            lambda: _address(options),
-            lambda: find_study(options.output_dir, storage_url=options.storage, name=options.study),
-        ],
-        options,
-    )
+def prepare(options: argparse.Namespace) -> tuple[Address, LoadedStudy]:
+    """Look up the address and load the study; nothing listens yet."""
+    problems = collector(options)
+    with problems.collect():
+        address = _address(options)
+    with problems.collect():
+        study = load(options)
+    problems.raise_all()
+    return address, study
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> int:
     """Serve the study until a signal ends the program; it is only read."""
-    from studies import load_study
     from studies.dashboard import DashboardServer, dashboard_app, page_path
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    # A name can mean something else by now than when it was checked.
-    address = _address(options)
+    address, (study, folder) = prepared
     with DashboardServer(address, options.port) as server:
         app = dashboard_app(study, folder, address, tell=tell, debug=options.debug)
         if options.public:
@@ -72,7 +65,7 @@ def _address(options: argparse.Namespace) -> Address:
     """Return where to listen.
 
     Raises:
-        ConfigurationError: It is no address, or others reach it and may not, or the other way round.
+        ConfigurationError: It is no address, or other machines reach it without --public, or --public is of no use.
     """
     from search_spaces import ConfigurationError
     from studies.dashboard import Address
@@ -92,17 +85,4 @@ def _address(options: argparse.Namespace) -> Address:
     return address
 
 
-COMMAND = Command(
-    name="dashboard",
-    summary="show a study in a browser, also while it runs",
-    examples="""\
-  khmer-tuner dashboard
-  khmer-tuner dashboard --port 0
-  khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
-
-It only shows: what else optuna-dashboard offers, such as deleting, is refused.
-From another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

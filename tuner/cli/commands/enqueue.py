@@ -1,84 +1,81 @@
-"""``enqueue``: add work to a study that has begun, for whoever works on it."""
+"""Add trials to a study, also while workers train.
+
+Examples:
+  khmer-tuner enqueue --trials 2
+  khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
+
+Nothing is trained here, and existing trials stay as they are. A `run` trains search trials only with --trials.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import SUCCESS, gathered, tell
+from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import (
-    LARGEST_SEED,
     MOST_TRIALS,
     Command,
-    add_json_option,
+    add_experiments_options,
+    add_option,
     add_search_options,
     add_study_options,
     filled,
     search_request,
     whole_number,
 )
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     import optuna
 
     from studies import PresetState, StudyStatus
-    from tuner.session.enqueue import EnqueueRequest, EnqueueResult
+    from tuner.session.enqueue import EnqueueResult
+    from tuner.session.run_request import RunRequest
 
 _OF_EXPERIMENTS = ("experiments", "seed")
 _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``enqueue``."""
-    parser.add_argument(
-        "--trials",
-        metavar="N",
-        type=whole_number(1, MOST_TRIALS),
-        help="search trials on top of those that the study has",
-    )
-    parser.add_argument(
-        "--config", metavar="P", type=filled, help="experiments, looked up here, then in the installed package"
-    )
-    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
-    parser.add_argument(
-        "--seed",
-        metavar="S",
-        type=whole_number(0, LARGEST_SEED),
-        help="seed of the experiments, as `run` had it (default: as the configuration says)",
-    )
-    parser.add_argument(
-        "--space", metavar="P", type=filled, help="add nothing unless the study varies what this search space says"
-    )
-    add_json_option(parser)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), "number of search trials to add to the study")
+    add_experiments_options(parser)
+    add_option(parser, "--space", "P", filled, "add nothing unless the study varies what this search space says")
     add_search_options(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with the options and the files, and what the study cannot take."""
-    from studies import check_search, load_study
+def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
+    """Load the study and the files, and check that the study can take the work."""
+    from studies import check_search
+    from tuner.session.enqueue import check_enqueue
 
-    def check_study() -> None:
-        load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    problems = collector(options)
+    problems.add(_pointless(options))
+    with problems.collect():
+        study, folder = load(options)
+    with problems.collect():
+        check_search(search_request(options))
+    problems.raise_all()
+    request = _request(options, study)
+    check_enqueue(request, study, folder)
+    return request, (study, folder)
 
-    found = _pointless(options) + gathered([check_study, lambda: check_search(search_request(options))], options)
-    return found or gathered([lambda: _check_work(options)], options)
 
+def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -> int:
+    """Enqueue the work; the workers of the whole study train it."""
+    from studies import find_study, study_status
+    from tuner.session.enqueue import enqueue
 
-def run(options: argparse.Namespace) -> int:
-    """Add the work; whoever works on the whole study takes it up."""
-    from studies import find_study, load_study, study_status
-
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    request, (study, folder) = prepared
+    for message in request.messages:
+        tell(message)
     _, url = find_study(options.output_dir, storage_url=options.storage)
-    work = _work(options, study)
-    for remark in work.remarks:
-        tell(remark)
-    addition = work.add(study, folder, url)
+    addition = enqueue(request, study, folder, url)
     status = study_status(study, folder)
     if options.json:
-        print(json.dumps(_as_dict(addition, options.trials or 0, status.pending), ensure_ascii=False, indent=2))
+        print_json(_as_dict(addition, options.trials or 0, status.pending))
     else:
         for line in _lines(addition, options.trials or 0, status):
             print(line)
@@ -86,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pointless(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with which options are given."""
+    """Return the problems of the combination of options."""
     found = []
     if options.trials is None and options.config is None:
         found.append("nothing to add; give --trials for search trials, or --config for experiments")
@@ -98,28 +95,19 @@ def _pointless(options: argparse.Namespace) -> list[str]:
     return found
 
 
-def _work(options: argparse.Namespace, study: optuna.Study) -> EnqueueRequest:
+def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
     from search_spaces import load_experiments, load_search_space
     from studies import study_invariants
-    from tuner.session.enqueue import EnqueueRequest
-    from tuner.session.study_setup import load_space, with_overrides
+    from tuner.session.run_options import RunOptions
+    from tuner.session.run_request import RunRequest
 
-    request = search_request(options, more=options.trials or 0)
-    if options.config is None:
-        definitions = study_invariants(study).definitions
-        space = None if options.space is None else load_search_space(options.space, definitions)
-        return EnqueueRequest(space=space, search=request)
-    file = load_experiments(options.config)
-    experiments = with_overrides(file.select(options.experiments), seed=options.seed, device=None)
-    space = load_space(options.space, next(iter(experiments.values())))
-    return EnqueueRequest(experiments, list(file.experiments), space, request, file.messages)
-
-
-def _check_work(options: argparse.Namespace) -> None:
-    from studies import load_study
-
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    _work(options, study).check(study, folder)
+    search = search_request(options, more=options.trials or 0)
+    run_options = RunOptions(options.output_dir, seed=options.seed, space_file=options.space, search=search)
+    if options.config is not None:
+        return RunRequest.from_file(load_experiments(options.config), options.experiments, run_options)
+    if options.space is None:
+        return RunRequest(run_options)
+    return RunRequest(run_options, space=load_search_space(options.space, study_invariants(study).definitions))
 
 
 def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
@@ -132,9 +120,7 @@ def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[st
     if status.pending:
         at_work = any(row.state.value == "running" for row in status.rows)
         who = (
-            "; who works on the whole study takes them up"
-            if at_work
-            else ": `khmer-tuner resume`, or a worker that waits"
+            "; the workers of the whole study train them" if at_work else ": `khmer-tuner resume`, or a waiting worker"
         )
         lines.append(f"{counted(status.pending, 'trial')} to begin{who}")
     return lines
@@ -146,29 +132,17 @@ def _known_line(name: str, state: PresetState) -> str:
 
 
 def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
-    def plain(states: dict[str, PresetState]) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()
-        ]
-
+    added, known = (
+        [{"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()]
+        for states in (addition.added, addition.known)
+    )
     return {
-        "added": plain(dict(addition.added)),
-        "already_there": plain(dict(addition.known)),
+        "added": added,
+        "already_there": known,
         "search_trials_added": trials,
         "search_trials": addition.search_trials,
         "pending": pending,
     }
 
 
-COMMAND = Command(
-    name="enqueue",
-    summary="add work to a study that has begun, also while others work on it",
-    examples="""\
-  khmer-tuner enqueue --trials 2
-  khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
-
-Nothing is trained here. What a study has already stays as it is. A `run` takes up search trials if it has --trials.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,24 +1,25 @@
-"""``evaluate``: score a checkpoint on a dataset."""
+"""Score a checkpoint on any dataset.
+
+Examples:
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
+  khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
+
+Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
+are read right, precision the share of its readings that are right.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, gathered
-from tuner.cli.options import (
-    Command,
-    add_checkpoint_option,
-    add_device_option,
-    add_json_option,
-    add_study_options,
-    checkpoint_path,
-    filled,
-)
+from tuner.cli.errors import SUCCESS, collector
+from tuner.cli.existing_study import load_checkpoint_path
+from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_option, add_study_options, filled
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,34 +29,35 @@ if TYPE_CHECKING:
 _MISTAKES_SHOWN = 4
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``evaluate``."""
-    parser.add_argument("--metadata", metavar="P", type=filled, required=True, help="the dataset's metadata.yaml")
-    parser.add_argument("--split", metavar="S", type=filled, default="test", help="which split (default: %(default)s)")
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_option(parser, "--metadata", "P", filled, "the dataset's metadata.yaml", required=True)
+    add_option(parser, "--split", "S", filled, "which split", default="test")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what is wrong with checkpoint and metadata before PyTorch is loaded."""
+def prepare(options: argparse.Namespace) -> Path:
+    """Find the checkpoint, and check that the metadata can be read, before PyTorch is imported."""
     from tuner.data.metadata import read_metadata_bytes
 
-    return gathered(
-        [lambda: checkpoint_path(options), lambda: options.metadata and read_metadata_bytes(Path(options.metadata))],
-        options,
-    )
+    problems = collector(options)
+    with problems.collect():
+        checkpoint = load_checkpoint_path(options)
+    if options.metadata is not None:
+        with problems.collect():
+            read_metadata_bytes(Path(options.metadata))
+    problems.raise_all()
+    return checkpoint
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print accuracies, in all, by number of digits and by font, and which digits are taken for which."""
+def run(options: argparse.Namespace, checkpoint: Path) -> int:
+    """Print accuracies: of all images, by number of digits and by font; and the digits that are confused."""
     from tuner.inference.reader import evaluate_split, load_reader
 
-    checkpoint = checkpoint_path(options)
     evaluation = evaluate_split(load_reader(checkpoint, device=options.device), options.metadata, options.split)
     if options.json:
-        print(json.dumps(_plain(checkpoint, options, evaluation), ensure_ascii=False, indent=2))
+        print_json(_plain(checkpoint, options, evaluation))
     else:
         _print(checkpoint, options, evaluation)
     return SUCCESS
@@ -71,23 +73,16 @@ def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation
 
 
 def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
-    from tuner.display.terminal import console_on, plain_table, shown_path
+    from tuner.display.terminal import plain_table, shown_path
 
-    console = console_on(sys.stdout)
-    console.print(f"checkpoint: {shown_path(checkpoint)}", soft_wrap=True)
-    console.print(f"dataset: {options.metadata}, split {options.split}", soft_wrap=True)
-    console.print()
+    heads = [f"checkpoint: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]
     table = plain_table("", "images", "char", "seq", right=(1, 2, 3))
     table.add_row(*_cells("all", evaluation))
     lengths = {f"{length} digit{'s' * (length > 1)}": part for length, part in evaluation.by_length.items()}
     fonts = {name or "(no font given)": part for name, part in evaluation.by_font.items()}
     for name, part in (lengths | fonts).items():
         table.add_row(*_cells(name, part))
-    console.print(table)
-    console.print()
-    console.print(_digits_table(evaluation))
-    console.print()
-    console.print(f"loss: {evaluation.loss:.4f}")
+    print_lines([*heads, "", table, "", _digits_table(evaluation), "", f"loss: {evaluation.loss:.4f}"])
 
 
 def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
@@ -118,17 +113,4 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-COMMAND = Command(
-    name="evaluate",
-    summary="score a checkpoint on any dataset",
-    examples="""\
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
-  khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
-
-Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
-are read right, precision the share of its readings that are right.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

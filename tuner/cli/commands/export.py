@@ -1,4 +1,14 @@
-"""``export``: a study at any time, also while it runs, for programs and spreadsheets."""
+"""Write the results of a study, also while it runs.
+
+Examples:
+  khmer-tuner export --results-file results.json
+  khmer-tuner export --format csv
+  khmer-tuner export --format epochs-csv --results-file epochs.csv
+  khmer-tuner export --format csv --results-file -
+
+CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
+taken for a formula begins with an apostrophe.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +16,55 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, gathered, tell
-from tuner.cli.options import Command, add_study_options, filled, one_of
+from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
+
+if TYPE_CHECKING:
+    import optuna
+
+    from studies import OutputFolder
 
 _STANDARD_OUTPUT = "-"
-# Spreadsheets take UTF-8 that does not begin with it for another encoding, and Khmer for noise.
+# Without it spreadsheets do not read the file as UTF-8.
 _BYTE_ORDER_MARK = "\ufeff"
 _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``export``."""
-    parser.add_argument(
-        "--results-file",
-        metavar="P",
-        type=filled,
-        help="write it there, `-` for standard output (default: standard output for json, else "
-        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)",
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    results_file = (
+        "write it there, `-` for standard output (default: standard output for json, else "
+        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
     )
-    parser.add_argument(
-        "--format",
-        metavar="F",
-        type=one_of(*_DEFAULT_NAMES),
-        default="json",
-        help="json: the documented results of ended trials; csv: a row for each trial; "
-        "epochs-csv: a row for each epoch (default: %(default)s)",
-    )
+    add_option(parser, "--results-file", "P", filled, results_file)
+    form = "json: the documented results of ended trials; csv: a row for each trial; epochs-csv: a row for each epoch"
+    add_option(parser, "--format", "F", one_of(*_DEFAULT_NAMES), form, default="json")
     add_study_options(parser)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the file from being written."""
+def prepare(options: argparse.Namespace) -> LoadedStudy:
+    """Load the study, and check that the file can be written."""
     from tuner.session.output_paths import check_results_path
 
-    path = _path(options, "")
-    return [] if path is None else gathered([lambda: check_results_path(path)], options)
+    problems = collector(options)
+    if (path := _path(options, "")) is not None:
+        with problems.collect():
+            check_results_path(path)
+    with problems.collect():
+        study = load(options)
+    problems.raise_all()
+    return study
 
 
-def run(options: argparse.Namespace) -> int:
-    """Render the study; it is only read."""
+def run(options: argparse.Namespace, study: LoadedStudy) -> int:
+    """Export the study; it is only read."""
     from studies import write_text
     from tuner.session.output_paths import timestamp
 
     now = timestamp()
-    text, what = _rendered(options, now)
+    text, what = _rendered(options.format, *study, now)
     path = _path(options, now)
     if path is None:
         sys.stdout.write(text)
@@ -61,21 +75,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _path(options: argparse.Namespace, now: str) -> str | None:
-    """Return the file that is meant, None for standard output."""
+    """Return the path of the file; None for standard output."""
     default = _DEFAULT_NAMES[options.format]
     path: str | None = options.results_file or (None if default is None else default.format(now))
     return None if path == _STANDARD_OUTPUT else path
 
 
-def _rendered(options: argparse.Namespace, now: str) -> tuple[str, str]:
-    """Return what was asked for as text, and how much of what it is."""
-    from studies import TRIAL_COLUMNS, csv_text, load_study, render_results, trial_rows
+def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
+    """Return the study in a format, and the number of results, trials or epochs in words."""
+    from studies import TRIAL_COLUMNS, csv_text, render_results, trial_rows
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    if options.format == "json":
+    if form == "json":
         results = render_results(study, timestamp=now)
         return json.dumps(results, ensure_ascii=False, indent=2) + "\n", f"{len(results['all_results'])} results"
-    if options.format == "csv":
+    if form == "csv":
         rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
         return csv_text(columns, rows), f"{len(rows)} trials"
     from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
@@ -84,18 +97,4 @@ def _rendered(options: argparse.Namespace, now: str) -> tuple[str, str]:
     return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"
 
 
-COMMAND = Command(
-    name="export",
-    summary="write the results of a study, also while it runs",
-    examples="""\
-  khmer-tuner export --results-file results.json
-  khmer-tuner export --format csv
-  khmer-tuner export --format epochs-csv --results-file epochs.csv
-  khmer-tuner export --format csv --results-file -
-
-CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
-taken for a formula begins with an apostrophe.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,59 +1,54 @@
-"""``predict``: read images with a trained model."""
+"""Read images with the best model of a study, or with a given one.
+
+Examples:
+  khmer-tuner predict generated_data/test/test_000000.png
+  khmer-tuner predict --json generated_data/test
+  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
+
+A reading is flagged if it is less certain, or its picture of another shape or look, than nearly all of the images
+that the model was validated on.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import INVALID_INPUT, SUCCESS, gathered, report_problems, tell
-from tuner.cli.options import (
-    Command,
-    add_checkpoint_option,
-    add_device_option,
-    add_json_option,
-    add_study_options,
-    checkpoint_path,
-    filled,
-)
+from tuner.cli.errors import SUCCESS, report_problems, tell
+from tuner.cli.existing_study import load_checkpoint_path
+from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_study_options, filled
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``predict``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=filled, help="an image file, or a folder of them")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def problems(options: argparse.Namespace) -> list[str]:
-    """Return what keeps the checkpoint from being found, before PyTorch is loaded."""
-    return gathered([lambda: checkpoint_path(options)], options)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print what each image says; those that cannot be read are told at the end, and the exit code is 2."""
+def run(options: argparse.Namespace, checkpoint: Path) -> int:
+    """Print the digits of each image; problems with images are reported at the end, with exit code 2."""
     from tuner.display.terminal import printable
     from tuner.inference.reader import load_reader
 
-    reader = load_reader(checkpoint_path(options), device=options.device)
+    reader = load_reader(checkpoint, device=options.device)
     if reader.ood_detector is None:
         tell("this checkpoint does not say what it was validated on: no reading can be flagged")
     readings = reader.read_files(options.images)
     if options.json:
-        print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
+        print_json([_plain(reading) for reading in readings])
     else:
         _print([reading for reading in readings if not reading.problem])
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     if not found:
         return SUCCESS
-    report_problems(found)
-    return INVALID_INPUT
+    return report_problems(found)
 
 
 def _plain(reading: Reading) -> dict[str, object]:
@@ -74,17 +69,4 @@ def _print(readings: Sequence[Reading]) -> None:
             print(f"{'':23}flagged: {'; '.join(reading.flags)}")
 
 
-COMMAND = Command(
-    name="predict",
-    summary="read images with the best model of a study, or with a given one",
-    examples="""\
-  khmer-tuner predict generated_data/test/test_000000.png
-  khmer-tuner predict --json generated_data/test
-  khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
-
-A reading is flagged if it is less certain, or its picture of another shape or look, than nearly all of the images
-that the model was validated on.""",
-    add_options=add_options,
-    run=run,
-    problems=problems,
-)
+COMMAND = Command(__name__, __doc__, _add_options, load_checkpoint_path, run)

@@ -1,9 +1,14 @@
-"""``show``: one trial, with its settings, its curve, who worked on it and the end of its log."""
+"""Show one trial: settings, curve, who worked on it, end of its log.
+
+Examples:
+  khmer-tuner show 0
+  khmer-tuner show baseline_optimized
+  khmer-tuner show baseline_optimized --output-dir training_output --json
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -12,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, add_json_option, add_study_options, filled
+from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.options import Command, add_study_options, filled
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,24 +35,22 @@ _BAR_CELLS = 20
 _AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": "the one before died"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``show``."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print all that is known of a trial; it is only read."""
-    from studies import find_trial, load_study, study_space
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Print everything about a trial; it is only read."""
+    from studies import find_trial, study_space
     from tuner.training.history import read_metrics
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    study, folder = loaded
     record, row = find_trial(study, folder, options.trial)
     trial_dir = folder.trial_dir(record.experiment_name)
     epochs, log = read_metrics(trial_dir), _log_tail(trial_dir)
     if options.json:
-        print(json.dumps(_as_dict(record, row, epochs, log, trial_dir), ensure_ascii=False, indent=2))
+        print_json(_as_dict(record, row, epochs, log, trial_dir))
     else:
         drawn = study_space(study).active(record.training_config)
         _print(record, row, _settings(record, [parameter.name for parameter in drawn]), epochs, log, trial_dir)
@@ -177,13 +182,4 @@ def _attempts(attempts: Sequence[Attempt]) -> Table:
     return table
 
 
-COMMAND = Command(
-    name="show",
-    summary="show one trial: settings, curve, who worked on it, end of its log",
-    examples="""\
-  khmer-tuner show 0
-  khmer-tuner show baseline_optimized
-  khmer-tuner show baseline_optimized --output-dir training_output --json""",
-    add_options=add_options,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, _add_options, load, run)

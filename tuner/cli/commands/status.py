@@ -1,35 +1,42 @@
-"""``status``: how a study stands."""
+"""Show the trials of a study, what is pending and how long it takes.
+
+Examples:
+  khmer-tuner status
+  khmer-tuner status --all
+  khmer-tuner status --output-dir training_output --json
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, add_json_option, add_study_options
+from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.options import Command, add_flag, add_study_options
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from studies import DiskUsage, StudyStatus
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the trials of the study and what it owes; it is only read."""
-    from studies import disk_usage, load_study
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Print the trials of the study, and what is pending; it is only read."""
+    from studies import disk_usage
     from tuner.session.status_poller import read_status
 
-    study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    study, folder = loaded
     status, disk = read_status(study, folder), disk_usage(folder)
     if options.json:
-        print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
+        print_json(_as_dict(status, disk))
     else:
         _print(status, disk, show_all=options.all)
     return SUCCESS
 
 
 def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
-    """Return the status as plain data; nobody knows when it is done if nobody works on it."""
+    """Return the status as plain data; without a running worker there is no estimate of the time."""
     from dataclasses import asdict
 
     from studies import remaining_time
@@ -52,23 +59,16 @@ def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
     from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
 
-    console = console_on(sys.stdout)
-    console.print(f"study {status.study}, by {status.monitor} ({status.mode})", soft_wrap=True)
-    console.print()
-    table, hidden = trial_table(status, console.width, show_all=show_all)
-    console.print(table)
-    if hidden:
-        console.print(f"{hidden:,} more trials: `khmer-tuner status --all` shows each", soft_wrap=True)
-    console.print()
-    if status.running:
-        console.print(running_table(status.running, console.width))
-        console.print()
-    for line in _lines(status, disk, console.width):
-        console.print(line, soft_wrap=True)
+    width = console_on(sys.stdout).width
+    table, hidden = trial_table(status, width, show_all=show_all)
+    more = [f"{hidden:,} more trials: `khmer-tuner status --all` shows each"] if hidden else []
+    running = [running_table(status.running, width), ""] if status.running else []
+    head = f"study {status.study}, by {status.monitor} ({status.mode})"
+    print_lines([head, "", table, *more, "", *running, *_lines(status, disk, width)])
 
 
 def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
-    """Return what a study comes to, and what it still owes."""
+    """Return the lines below the table of trials."""
     from studies import remaining_time
     from tuner.display.study_lines import (
         ahead_line,
@@ -97,20 +97,9 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
     return [line for line in lines if line is not None]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``status``."""
-    parser.add_argument("--all", action="store_true", help="show every trial, however many there are")
-    add_json_option(parser)
-    add_study_options(parser)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_flag(parser, "--all", "show every trial, however many there are")
+    add_study_options(parser, json=True)
 
 
-COMMAND = Command(
-    name="status",
-    summary="show the trials of a study, how long the rest takes and what it still owes",
-    examples="""\
-  khmer-tuner status
-  khmer-tuner status --all
-  khmer-tuner status --output-dir training_output --json""",
-    add_options=add_options,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, _add_options, load, run)

@@ -1,15 +1,24 @@
-"""``stop``: ask all processes that work on a study to end after their epoch."""
+"""Request that all workers of a study stop after the current epoch; `resume` continues.
+
+Examples:
+  khmer-tuner stop
+  khmer-tuner stop --wait
+
+Workers in other terminals and on other machines stop too, and results are written. What is started later is not
+stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, add_json_option, add_study_options
+from tuner.cli.existing_study import LoadedStudy
+from tuner.cli.options import Command, add_flag, add_study_options
+from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     import optuna
@@ -19,21 +28,26 @@ if TYPE_CHECKING:
 _POLL_S = 0.5
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``stop``."""
-    parser.add_argument("--wait", action="store_true", help="return when the trials that were running have stopped")
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_flag(parser, "--wait", "return when the trials that were running have stopped")
     parser.set_defaults(is_asked=False)
-    add_json_option(parser)
-    add_study_options(parser)
+    add_study_options(parser, json=True)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Leave the request in the study, and say who will follow it."""
-    from studies import load_study_for_changes, request_stop
+def prepare(options: argparse.Namespace) -> LoadedStudy:
+    """Open the study for writing the request into it."""
+    from studies import load_study_for_changes
 
-    study, folder = load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
+    return load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
+
+
+def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
+    """Write the request into the study, and print the trials that will stop."""
+    from studies import request_stop
+
+    study, folder = loaded
     asked = _running(study, folder)
-    # Also if nothing is: a process may just be between two trials.
+    # Also if none is running: a worker may be between two trials.
     request_stop(study)
     options.is_asked = True
     if not options.json:
@@ -41,24 +55,23 @@ def run(options: argparse.Namespace) -> int:
     if options.wait:
         _wait(study, folder, asked)
     if options.json:
-        told = {"asked": [_plain(row) for row in asked], "stopped": options.wait}
-        print(json.dumps(told, ensure_ascii=False, indent=2))
+        print_json({"asked": [_plain(row) for row in asked], "stopped": options.wait})
     elif options.wait and asked:
         print("stopped; `khmer-tuner resume` goes on")
     return SUCCESS
 
 
 def _running(study: optuna.Study, folder: OutputFolder) -> list[StatusRow]:
-    """Return the trials that somebody works on."""
+    """Return the running trials."""
     from studies import RowState, study_status
 
     return [row for row in study_status(study, folder).rows if row.state is RowState.RUNNING]
 
 
 def _wait(study: optuna.Study, folder: OutputFolder, asked: Sequence[StatusRow]) -> None:
-    """Wait until nobody works on what was asked to stop; what is begun afterwards is not meant."""
+    """Wait until the trials that were running have stopped; trials that start later are not waited for."""
     time.sleep(_POLL_S)
-    # A process that was between two trials has taken its next one by now, and leaves it at once.
+    # A worker that was between two trials has claimed its next one by now, and stops it at once.
     meant = {_attempt(row) for row in (*asked, *_running(study, folder))}
     while meant & {_attempt(row) for row in _running(study, folder)}:
         time.sleep(_POLL_S)
@@ -81,15 +94,4 @@ def _plain(row: StatusRow) -> dict[str, object]:
     return {"number": row.number, "name": row.name, "epochs": row.epochs, "worker_pid": row.worker_pid}
 
 
-COMMAND = Command(
-    name="stop",
-    summary="ask whoever works on a study to stop after the current epoch; `resume` goes on",
-    examples="""\
-  khmer-tuner stop
-  khmer-tuner stop --wait
-
-Runs with several workers, workers in other terminals and on other machines stop alike. Results are written then. What
-is begun afterwards is not stopped.""",
-    add_options=add_options,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

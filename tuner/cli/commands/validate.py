@@ -1,46 +1,54 @@
-"""``validate``: check an experiments file and the dataset it names, or a search space, without training."""
+"""Check an experiments file and its dataset, or a search space, and print it.
+
+Examples:
+  khmer-tuner validate config/phase3_simple_configs.yaml
+  khmer-tuner validate config/search_space.yaml
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, filled
+from tuner.cli.options import Command, add_option, filled
+from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
-    from search_spaces import Parameter, SearchSpace, YamlDocument
-
-_MODEL_CONFIG = "config/model_config.yaml"
+    from search_spaces import ExperimentFile, Parameter, SearchSpace, YamlDocument
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``validate``."""
-    parser.add_argument("config", metavar="FILE", type=filled, help="an experiments file or a search space")
-    parser.add_argument(
-        "--model-config",
-        metavar="P",
-        type=filled,
-        help=f"the models that a search space may name (default: {_MODEL_CONFIG})",
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="FILE", help="an experiments file or a search space")
+    models = "the models that a search space may name (default: config/model_config.yaml)"
+    add_option(parser, "--model-config", "P", filled, models)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print what the file says; of an experiments file, read every image if the dataset is there."""
-    from search_spaces import load_yaml, resolve_config_path
+def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, list[str]]:
+    """Read and check an experiments file, or a search space and the description of its files."""
+    from search_spaces import TrainingConfig, load_model_definitions, load_yaml, parse_search_space, resolve_config_path
 
     document = load_yaml(resolve_config_path(options.config))
-    if _is_space(document, options.model_config):
-        _validate_space(document, options.model_config)
+    if not _is_space(document, options.model_config):
+        return _parse_experiments(document, options.model_config)
+    models = resolve_config_path(options.model_config or TrainingConfig.model_config_path)
+    definitions = load_model_definitions(models)
+    space = parse_search_space(document.data, document, definitions)
+    return space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"]
+
+
+def run(options: argparse.Namespace, prepared: ExperimentFile | tuple[SearchSpace, list[str]]) -> int:
+    """Print the content of the file; for an experiments file, read every image if the dataset is there."""
+    if isinstance(prepared, tuple):
+        _print_space(*prepared)
     else:
-        _validate_experiments(document, options.model_config)
+        _print_experiments(prepared)
     return SUCCESS
 
 
 def _is_space(document: YamlDocument, model_config: str | None) -> bool:
-    """Return whether a file is, or was meant to be, a search space: only that goes with a model definitions file."""
+    """Return whether a file is, or was meant to be, a search space; only that needs a model definitions file."""
     from search_spaces.diagnostics.diagnostics import nearest
 
     keys = [key for key in document.data if isinstance(key, str)]
@@ -48,17 +56,21 @@ def _is_space(document: YamlDocument, model_config: str | None) -> bool:
     return "experiments" not in keys and ("space" in meant or ("experiments" not in meant and model_config is not None))
 
 
-def _validate_experiments(document: YamlDocument, model_config: str | None) -> None:
+def _parse_experiments(document: YamlDocument, model_config: str | None) -> ExperimentFile:
     from search_spaces import ConfigurationError, parse_experiments
-    from tuner.cli.plan import dataset_line, print_plan
-    from tuner.data.pixel_cache import open_pixel_cache
 
     if model_config is not None:
         raise ConfigurationError(
             "--model-config: goes with a search space; experiments name their own under model: config_path:, "
             "so leave the option out"
         )
-    file = parse_experiments(document.data, document)
+    return parse_experiments(document.data, document)
+
+
+def _print_experiments(file: ExperimentFile) -> None:
+    from tuner.cli.plan import dataset_line, print_plan
+    from tuner.data.pixel_cache import open_pixel_cache
+
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
     print(dataset_line(file, config), flush=True)
@@ -68,32 +80,16 @@ def _validate_experiments(document: YamlDocument, model_config: str | None) -> N
     print("the configuration is valid")
 
 
-def _validate_space(document: YamlDocument, model_config: str | None) -> None:
-    from search_spaces import load_model_definitions, parse_search_space, resolve_config_path
-
-    models = resolve_config_path(model_config or _MODEL_CONFIG)
-    definitions = load_model_definitions(models)
-    space = parse_search_space(document.data, document, definitions)
-    _print_space(space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"])
-    for warning in space.warnings:
-        print(f"warning: {warning}")
-    print("the search space is valid")
-
-
 def _print_space(space: SearchSpace, heads: list[str]) -> None:
     from search_spaces.diagnostics.diff import as_written
-    from tuner.display.terminal import console_on, plain_table
+    from tuner.display.terminal import plain_table
 
     table = plain_table("setting", "values", "counts when")
     for parameter in space:
         table.add_row(parameter.name, str(parameter.domain), _condition_text(parameter))
     base = ", ".join(f"{name} {as_written(value)}" for name, value in space.base.items())
-    console = console_on(sys.stdout)
-    for line in [*heads, ""]:
-        console.print(line, soft_wrap=True)
-    console.print(table)
-    console.print()
-    console.print(f"base: {base or 'nothing'}", soft_wrap=True)
+    warnings = [f"warning: {warning}" for warning in space.warnings]
+    print_lines([*heads, "", table, "", f"base: {base or 'nothing'}", *warnings, "the search space is valid"])
 
 
 def _condition_text(parameter: Parameter) -> str:
@@ -102,12 +98,4 @@ def _condition_text(parameter: Parameter) -> str:
     return "; ".join(f"{name}: {Choices(values)}" for name, values in parameter.when.items())
 
 
-COMMAND = Command(
-    name="validate",
-    summary="check an experiments file and its dataset, or a search space; print what it says",
-    examples="""\
-  khmer-tuner validate config/phase3_simple_configs.yaml
-  khmer-tuner validate config/search_space.yaml""",
-    add_options=add_options,
-    run=run,
-)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,51 +1,48 @@
-"""``worker``: join a study and work off what it owes."""
+"""Join a study as a worker and train its pending trials.
 
-from __future__ import annotations
-
-import argparse
-
-from tuner.cli.existing_study import reopened_problems
-from tuner.cli.options import Command, add_device_option, add_metadata_option, add_study_options
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``worker``."""
-    parser.add_argument(
-        "--wait",
-        action="store_true",
-        help="stay when nothing is left, and take what `enqueue`, `run` or `search` add from anywhere, until "
-        "SIGTERM, Ctrl-C or `khmer-tuner stop`",
-    )
-    add_metadata_option(parser)
-    add_device_option(parser)
-    add_study_options(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Train trials of the study until nothing is left that nobody works on, or until it is stopped."""
-    from tuner.cli.display_factory import display_of_run
-    from tuner.cli.errors import SUCCESS
-    from tuner.cli.existing_study import open_session
-    from tuner.session.run_options import StopConditions, TrialFilter
-    from tuner.workers.loop import work
-
-    with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, display), TrialFilter(), StopConditions(), stay=options.wait)
-    return SUCCESS
-
-
-COMMAND = Command(
-    name="worker",
-    summary="join a study that others may be working on, and work off what it owes",
-    examples="""\
+Examples:
   khmer-tuner worker
   khmer-tuner worker --output-dir training_output --device cpu
   timeout 10 khmer-tuner worker --wait
 
 Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
 or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
-machines.""",
-    add_options=add_options,
-    run=run,
-    problems=reopened_problems,
-)
+machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tuner.cli.errors import SUCCESS
+from tuner.cli.existing_study import open_session, prepare_training
+from tuner.cli.options import Command, add_device_option, add_flag, add_metadata_option, add_study_options
+
+if TYPE_CHECKING:
+    from tuner.session.study_setup import ExistingStudy
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    wait = (
+        "wait for trials that `enqueue`, `run` or `search` add on any machine, until SIGTERM, Ctrl-C or "
+        "`khmer-tuner stop`"
+    )
+    add_flag(parser, "--wait", wait)
+    add_metadata_option(parser)
+    add_device_option(parser)
+    add_study_options(parser)
+
+
+def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
+    """Train pending trials of the study until none is left, or until it is stopped."""
+    from tuner.cli.display_factory import display_of_run
+    from tuner.session.run_options import StopConditions, TrialFilter
+    from tuner.workers.loop import work
+
+    with display_of_run(with_summary=False, debug=options.debug) as display:
+        work(open_session(options, existing, display), TrialFilter(), StopConditions(), stay=options.wait)
+    return SUCCESS
+
+
+COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import ConfigurationError
 from tuner.cli.commands import dashboard as dashboard_command
 
 LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows the study khmer-ocr; Ctrl-C ends it\n")
@@ -108,19 +107,21 @@ def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, 
     ("host", "public", "told"),
     [("0.0.0.0", False, "other machines reach it"), ("127.0.0.1", True, "which only this machine reaches")],
 )
-def test_what_a_name_means_when_it_listens_is_what_counts(run_study, host, public, told):
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        options = argparse.Namespace(
-            host=host,
-            port=taken.getsockname()[1],
-            public=public,
-            output_dir=str(run_study.folder),
-            storage=None,
-            study=None,
-            debug=False,
-        )
-        with pytest.raises(ConfigurationError, match=told):
-            dashboard_command.run(options)
+def test_an_address_that_others_reach_needs_public(cli, run_study, host, public, told):
+    outcome = cli("dashboard", "--output-dir", run_study.folder, "--host", host, *(["--public"] if public else []))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert told in outcome.err
+
+
+def test_what_a_name_meant_when_it_was_checked_is_where_it_listens(run_study, monkeypatch):
+    meanings = iter(["127.0.0.1", "0.0.0.0"])
+    looked_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **more: looked_up(next(meanings), *args, **more))
+    options = argparse.Namespace(
+        host="here", public=False, output_dir=str(run_study.folder), storage=None, study=None, problems=[]
+    )
+    address, _ = dashboard_command.prepare(options)
+    assert (address.host, address.ip) == ("here", "127.0.0.1")  # the server listens on this IP
 
 
 def test_a_busy_port_is_told(cli, run_study):

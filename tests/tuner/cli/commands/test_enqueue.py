@@ -18,8 +18,9 @@ from search_spaces import load_model_definitions
 from studies import StatusRow, load_study, search_settings, study_status, study_targets
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.session import Session
+from tuner.session.study_setup import ExistingStudy
 from tuner.workers.loop import work
 
 OUT = Path("training_output")
@@ -40,7 +41,7 @@ def begun(here: Path, write_config: Callable[..., Path], make_watcher: Callable[
     config = write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 0.99})
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(
-            str(config), display=make_watcher(in_batch=1), results_file="interrupted.json"
+            str(config), options=RunOptions(results_file="interrupted.json"), display=make_watcher(in_batch=1)
         ).run_experiments()
     return config
 
@@ -50,7 +51,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
     assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
-    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`, or a worker that waits"
+    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`, or a waiting worker"
     again = cli("enqueue", "--config", more, "--json")
     assert json.loads(again.out) == {
         "added": [{"name": "three", "number": 2, "state": "waiting"}],
@@ -94,7 +95,7 @@ def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_co
     watcher = make_watcher(
         after_epoch=1, happens=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
     )
-    work(Session.reopen(OUT, display=watcher), TrialFilter(), StopConditions())
+    work(Session.reopen(ExistingStudy.load(OUT), watcher), TrialFilter(), StopConditions())
     assert [name for name, *_ in watcher.started] == ["one", "two", "search_0002"]
     assert set(states().values()) == {"completed"}
     (search,) = [record for record in load_study(OUT)[0].trials if record.number == 2]
@@ -111,7 +112,7 @@ def test_a_model_of_ones_own_comes_with_its_experiment(cli, begun, tiny_models, 
     Path("two.yaml").write_text(yaml.safe_dump(content))
     assert cli("enqueue", "--config", "two.yaml").code == 0
     assert "tiny_too" in load_model_definitions(OUT / ".study" / "model_config.yaml")
-    work(Session.reopen(OUT, display=Display()), TrialFilter(), StopConditions())
+    work(Session.reopen(ExistingStudy.load(OUT), Display()), TrialFilter(), StopConditions())
     assert states() == {"one": "completed", "two": "completed"}
 
 

@@ -106,11 +106,11 @@ def test_epochs_of_a_preset_that_waits_for_another_try_are_those_of_the_last_one
 @pytest.mark.parametrize(
     ("place", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; name a file")]
 )
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(cli, tmp_path, form, place, problem):
+def test_a_file_that_cannot_be_written_is_reported_with_a_missing_study(cli, tmp_path, form, place, problem):
     refused = cli("export", "--format", form, "--results-file", place, "--output-dir", tmp_path / "no study")
     assert refused.code == 2
     assert problem in refused.err
-    assert refused.err.count("error: ") == 1
+    assert refused.err.count("error: ") == 2
 
 
 @pytest.mark.parametrize("form", ["csv", "epochs-csv"])

@@ -17,6 +17,7 @@ import yaml
 from search_spaces import load_model_definitions
 from studies import Pruning, RowState, SearchRequest, StatusRow, load_study, study_status
 from tuner import HyperparameterTuner
+from tuner.session.run_options import RunOptions
 
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
@@ -46,9 +47,9 @@ def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callab
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(
             "config.yaml",
-            space_file="space.yaml",
-            search=SearchRequest(at_least=1),
-            results_file="interrupted.json",
+            options=RunOptions(
+                space_file="space.yaml", search=SearchRequest(at_least=1), results_file="interrupted.json"
+            ),
             display=make_watcher(after_epoch=1),
         ).run_experiments()
     assert states() == {"one": "interrupted", "two": "waiting", "search_0002": "waiting"}

@@ -22,8 +22,9 @@ from tuner.cli.commands import stop
 from tuner.cli.errors import resume_hint
 from tuner.cli.existing_study import exit_code
 from tuner.display import Display
-from tuner.session.run_options import StopConditions
+from tuner.session.run_options import RunOptions, StopConditions
 from tuner.session.session import Session
+from tuner.session.study_setup import ExistingStudy
 
 OUT = Path("training_output")
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
@@ -148,14 +149,14 @@ def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_st
 def test_programs_are_told_too(cli, write_config, make_watcher):
     config = write_config({"one": LONG, "two": LONG})
     watcher = make_watcher(after_epoch=1, happens=lambda: cli("stop"))
-    tuner = HyperparameterTuner(str(config), display=watcher, results_file="r.json")
+    tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=watcher)
     results = tuner.run_experiments()
     assert tuner.stopped
     assert results["all_results"] == []
     assert watcher.notes == ["one, two: not done here, stop was asked for"]
     assert watcher.left == [0]
     again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
-    tuner = HyperparameterTuner(str(config), display=again, results_file="r.json")
+    tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=again)
     with pytest.raises(ExperimentFailedError, match="'one': stop was asked for; the same call goes on"):
         tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
     assert again.epochs == [(0, 1), (0, 2), (0, 3)]
@@ -164,7 +165,7 @@ def test_programs_are_told_too(cli, write_config, make_watcher):
 def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, write_config, make_watcher):
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": LONG})), display=make_watcher(in_batch=1)).run_experiments()
-    session = Session.reopen(OUT, display=Display())
+    session = Session.reopen(ExistingStudy.load(OUT), Display())
     assert exit_code(session, StopConditions()) == 1
     assert cli("stop").code == 0
     assert exit_code(session, StopConditions()) == 0

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from search_spaces import ConfigurationError, DataLoaderError
+from search_spaces.diagnostics.problem_collector import ProblemCollector
+
+
+def test_the_problems_of_all_checks_are_raised_together_each_once() -> None:
+    problems = ProblemCollector()
+    assert not problems
+    problems.add(["an option"])
+    for error in (
+        ConfigurationError(["one", "two"]),
+        DataLoaderError("two"),
+        FileNotFoundError("a file"),
+        yaml.YAMLError("a text"),
+    ):
+        with problems.collect():
+            raise error
+    assert problems
+    with pytest.raises(ConfigurationError) as caught:
+        problems.raise_all()
+    assert caught.value.problems == ("an option", "one", "two", "a file", "a text")
+    assert str(caught.value.__cause__) == "one\ntwo"
+
+
+def test_without_a_problem_nothing_is_raised() -> None:
+    problems = ProblemCollector()
+    with problems.collect():
+        pass
+    problems.raise_all()
+
+
+def test_an_error_that_reports_no_problem_is_raised_at_once() -> None:
+    problems = ProblemCollector(lambda error: [str(error)] if isinstance(error, OSError) else [])
+    with problems.collect():
+        raise OSError("the disk")
+    with pytest.raises(ZeroDivisionError), problems.collect():
+        raise ZeroDivisionError
+    with pytest.raises(ConfigurationError, match="the disk"):
+        problems.raise_all()

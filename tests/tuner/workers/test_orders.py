@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pydantic
+import pytest
+
+from search_spaces import TrainingConfig
+from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.workers.orders import ProbeOrders, ProbeRate, ProbeWindow, WorkerOrders, from_line, read_orders, to_line
+
+CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, optimizer_betas=[0.8, 0.99])
+
+
+@pytest.mark.parametrize("trial_filter", [TrialFilter(), TrialFilter(frozenset({"ខ្មែរ", "two"}), search=False)])
+@pytest.mark.parametrize(("device", "deadline"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
+def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
+    orders = WorkerOrders(
+        output_dir="out",
+        storage="sqlite:///out/study.db",
+        stop_token="token",
+        device=device,
+        metadata="data/metadata.yaml",
+        experiments={"ខ្មែរ": CONFIG},
+        trial_filter=trial_filter,
+        stop_conditions=StopConditions(deadline, until_targets=True),
+        threads=2,
+    )
+    line = to_line(orders)
+    assert "\n" not in line
+    assert read_orders(line.encode()) == orders
+
+
+def test_the_orders_of_a_probe_are_told_from_those_of_a_worker() -> None:
+    orders = ProbeOrders(CONFIG, threads=1)
+    assert read_orders(to_line(orders).encode()) == orders
+
+
+def test_the_messages_of_a_measurement_arrive_as_they_were_sent() -> None:
+    for message in (ProbeWindow(2, 1.25, 3.5), ProbeRate(812.5, 0, 2**40)):
+        assert from_line(type(message), to_line(message)) == message
+
+
+def test_other_lines_are_no_orders() -> None:
+    for line in (b"", b"{}", b"null", to_line(ProbeWindow(2, 1.0, 2.0)).encode()):
+        with pytest.raises(pydantic.ValidationError):
+            read_orders(line)

@@ -1,0 +1,105 @@
+"""What a run asks for, loaded and ready to be opened as a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from search_spaces import (
+    ConfigurationError,
+    ExperimentFile,
+    SearchSpace,
+    Targets,
+    TrainingConfig,
+    load_model_definitions,
+    load_search_space,
+)
+from search_spaces.diagnostics.problem_collector import ProblemCollector
+from tuner.session.run_options import RunOptions, TrialFilter, check_device
+from tuner.session.study_setup import with_overrides
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Experiments to train in a study, and the search after them.
+
+    Attributes:
+        options: Where the study is and how it is trained.
+        experiments: What to train, by name; all agree in dataset, splits, monitor, mode, model definitions and seed.
+        targets: What the experiments should reach.
+        file_order: All names of the file that they come from.
+        may_generate: Whether the default dataset is generated if it is missing.
+        space: What a search may vary; None for that of the study, or the packaged one if the study has none yet.
+        file_messages: Warnings and notes about the file of the experiments, a line each.
+    """
+
+    options: RunOptions
+    experiments: Mapping[str, TrainingConfig] = field(default_factory=dict)
+    targets: Targets = field(default_factory=Targets)
+    file_order: Sequence[str] = ()
+    may_generate: bool = False
+    space: SearchSpace | None = None
+    file_messages: tuple[str, ...] = ()
+
+    @classmethod
+    def from_file(
+        cls, file: ExperimentFile, names: Sequence[str] | None = None, options: RunOptions | None = None
+    ) -> RunRequest:
+        """Take experiments of a file and load the search space.
+
+        Args:
+            file: The checked file.
+            names: Which experiments; None for all.
+            options: How they are trained; by default as `RunOptions` says.
+
+        Raises:
+            ConfigurationError: A name is unknown, no experiment is named, or the search space is wrong.
+            FileNotFoundError, yaml.YAMLError: As `load_search_space`.
+        """
+        options = options or RunOptions()
+        experiments = file.select(names)
+        if not experiments:
+            raise ConfigurationError("experiments: none chosen; name one or more, or leave the names out for all")
+        space = None
+        if options.space_file is not None:
+            first = next(iter(experiments.values()))
+            space = load_search_space(options.space_file, load_model_definitions(first.model_config_path))
+        return cls(
+            options,
+            with_overrides(experiments, seed=options.seed, device=options.device),
+            file.targets,
+            file_order=list(file.experiments),
+            may_generate=not file.names_dataset,
+            space=space,
+            file_messages=file.messages,
+        )
+
+    @property
+    def first(self) -> TrainingConfig:
+        """The first experiment, which stands for all where they agree."""
+        return next(iter(self.experiments.values()))
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Warnings and notes about the files, a line each."""
+        warnings = () if self.space is None else self.space.warnings
+        return (*self.file_messages, *(f"warning: {text}" for text in warnings))
+
+    @property
+    def trial_filter(self) -> TrialFilter:
+        """The trials that are trained: the experiments, and search trials if the search has some."""
+        return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
+
+    def check(self) -> None:
+        """Check where the study is, and the devices of the experiments; nothing is created.
+
+        Raises:
+            ConfigurationError: Something cannot be used; all problems are reported together.
+        """
+        problems = ProblemCollector()
+        with problems.collect():
+            self.options.check_location()
+        for device in {config.device for config in self.experiments.values()}:
+            with problems.collect():
+                check_device(device)
+        problems.raise_all()
