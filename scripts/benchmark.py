@@ -26,7 +26,8 @@ from typing import Any
 
 from benchmark import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
 from benchmark.plan import Figures, Plan
-from benchmark.processes import BenchmarkError
+from harness.fixture_study import STORAGE_VARIABLE
+from harness.run import HarnessError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from studies import write_json
@@ -67,6 +68,7 @@ _QUIET_CORES = 0.1
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
+    os.environ.pop(STORAGE_VARIABLE, None)
     try:
         with stop_on_signals(), tempfile.TemporaryDirectory(prefix="khmer_benchmark_") as folder:
             return _measure(options, Path(folder).resolve())
@@ -151,7 +153,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
 def _figures(name: str, plan: Plan) -> Figures:
     try:
         figures: Figures = PARTS[name].measure(plan)
-    except (BenchmarkError, ConfigurationError, DataLoaderError, OSError) as error:
+    except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
         return {"error": str(error)}
     return figures
 

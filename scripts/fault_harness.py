@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let the disk fail under a study, and show that nothing is lost and that it is said what is wrong.
+"""Let the disk fail under a study, and show that nothing is lost and that the error message is right.
 
 A small but real study (two presets and an open search on the CPU) is run once undisturbed, and every call is counted
 that creates, writes, flushes, renames or removes one of its files, SQLite's own among them. Then one of these calls
@@ -18,12 +18,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from faults.campaign import Campaign, Story
+from faults.campaign import Campaign, FaultyStudy
 from faults.plan import Injection, plan
-from faults.preload import begin_again_preloaded
-from faults.summary import story_line, summary
+from faults.preload import restart_preloaded
+from faults.summary import summary
 from harness.fixture_study import FixtureStudy
-from harness.processes import DIFFERENT, EQUAL, in_fork, in_forks, prepare, run_harness
+from harness.forks import in_fork, in_forks, prepare
+from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
 from harness.snapshot import Snapshot
 
 EXAMPLES = """\
@@ -37,29 +38,23 @@ exit code: 0 all is as it should be, 1 something is not (its folders are kept), 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
-    options = _options(argv)
-    return run_harness(
-        options.folder, "fault_harness_", options.seed, lambda folder: _inject(options, folder), begin_again_preloaded
-    )
+    """Run the command line; return the exit code."""
+    return run_harness(_options(argv), "fault_harness_", _inject, prepare=restart_preloaded)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        "--faults", metavar="N", type=int, default=200, help="so many anywhere, by chance (default: %(default)s)"
+        "--faults", metavar="N", type=int, default=200, help="number of random faults (default: %(default)s)"
     )
     parser.add_argument(
         "--only-sampled", action="store_true", help="leave out those around checkpoint and tell, which are all tried"
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     parser.add_argument(
         "--trials", metavar="N", type=int, default=2, help="search trials of the study (default: %(default)s)"
     )
-    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies side by side (default: %(default)s)")
-    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
+    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -75,17 +70,17 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
     print(f"undisturbed: {small.trials} trials, {len(calls)} calls; {len(injections)} faults to inject", flush=True)
     numbered = list(enumerate(injections, start=1))
     shares = [(campaign, reference, numbered[job :: options.jobs]) for job in range(options.jobs)]
-    stories = [story for told in in_forks(_stories, shares) for story in told]
-    print("", summary(stories, calls, reference), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
-    return DIFFERENT if any(story.problems for story in stories) else EQUAL
+    studies = [study for done in in_forks(_disturb, shares) for study in done]
+    print("", *summary(studies, calls, reference), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
+    return DIFFERENT if any(study.problems for study in studies) else EQUAL
 
 
-def _stories(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[Story]:
-    stories = []
+def _disturb(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[FaultyStudy]:
+    studies = []
     for number, injection in numbered:
-        stories.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
-        print(story_line(number, stories[-1]), flush=True)
-    return stories
+        studies.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
+        print(studies[-1].line(f"{injection}: {studies[-1].exit}"), flush=True)
+    return studies
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from harness.processes import command, seconds_of
+from harness.run import HarnessError
 
 from benchmark.plan import Plan
-from benchmark.processes import BenchmarkError, command, seconds_of
 from studies import OutputFolder, search_trial_name
 
 OUTPUT = "out"
@@ -77,7 +78,7 @@ def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) ->
         database.execute("PRAGMA synchronous = OFF")  # nobody needs it before it is complete
         have: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
         if ended < have:
-            raise BenchmarkError(f"a study of {ended} trials cannot be grown from one of {have}")
+            raise HarnessError(f"a study of {ended} trials cannot be grown from one of {have}")
         _copy_trials(database, OutputFolder(output), have, ended - have)
     # What waits is enqueued as the program does it; how many at a time is its own affair.
     seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), place, threads)

@@ -6,16 +6,16 @@ import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from harness.processes import elsewhere
+from harness.replacement import replace
 from rich.table import Table
 
 from benchmark.big_study import grow, train_small_study
 from benchmark.epochs import train_timed
-from benchmark.plan import Figures, Plan, without_end
-from benchmark.processes import BenchmarkError, elsewhere
-from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled, replace
+from benchmark.plan import Figures, Plan, run_here, without_end
+from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from tuner.display.terminal import plain_table
 
 _TRIALS = 5
@@ -32,7 +32,11 @@ PER_TRIAL = (
     Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
     Watched(
         "notes and artifacts",
-        tuple(f"tuner.session.dashboard_updates.DashboardUpdates.{name}" for name in ("begin", "show", "end")),
+        (
+            "tuner.session.dashboard_updates.DashboardUpdates.begin",
+            "tuner.session.dashboard_updates.DashboardUpdates.show",
+            "tuner.session.dashboard_updates.DashboardUpdates.end",
+        ),
         opaque=True,
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
@@ -55,7 +59,11 @@ SET_UP = (
     Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
     Watched(
         "open and close logs",
-        tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),
+        (
+            "tuner.training.recorder.Recorder.__init__",
+            "tuner.training.recorder.Recorder.ended",
+            "tuner.training.recorder.Recorder.close",
+        ),
         opaque=True,
     ),
     Watched("last pictures", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
@@ -92,8 +100,6 @@ def measure(plan: Plan) -> Figures:
 
 def work_on(output: str, trials: int) -> Figures:
     """Let the program train some of a study's trials, in this process; return medians over them."""
-    from tuner.__main__ import main
-
     watch = Stopwatch()
     claims = 0
 
@@ -106,10 +112,9 @@ def work_on(output: str, trials: int) -> Figures:
         return claim
 
     replace("tuner.workers.loop.next_claim", counted)
-    watch.watch((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
+    watch.time((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
     watch.lap_before("tuner.workers.loop.next_claim")
-    if code := main(["resume", "--output-dir", output, "--results-file", str(Path(output).parent / "results.json")]):
-        raise BenchmarkError(f"exit code {code} of khmer-tuner resume")
+    run_here("resume", "--output-dir", output)
     watched = (*PER_EPOCH, *PER_TRIAL, *SET_UP)
     refuse_uncalled(watch.laps, [item.part for item in watched if item.part not in _RARE])
     return {

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.processes import elsewhere
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.plan import Figures, Plan, train_here, without_end
 from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.display.terminal import plain_table
@@ -26,7 +26,9 @@ WATCHED = (
         "forward",
         (
             "tuner.models.reader.DigitReader.forward",
-            *(f"tuner.training.losses.{loss}.forward" for loss in ("CrossEntropy", "FocalLoss", "CTCLoss")),
+            "tuner.training.losses.CrossEntropy.forward",
+            "tuner.training.losses.FocalLoss.forward",
+            "tuner.training.losses.CTCLoss.forward",
         ),
     ),
     Watched("backward", ("torch.autograd.backward",)),
@@ -107,19 +109,12 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
 
 def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
     """Train an experiment with the real command, in this process; the first epoch is not counted."""
-    from tuner.__main__ import main
-
     settings = TrainingConfig(**config)
-    folder = Path(place)
-    folder.mkdir()
-    file = write_experiments(folder / "experiments.yaml", {settings.experiment_name: settings})
     watch = Stopwatch(_waiting(settings.device) if timed else lambda: None)
     watch.lap_before("tuner.training.loop._end")
     if timed:
-        watch.watch(WATCHED)
-    words = ["run", "--config", str(file), "--output-dir", str(folder / "out")]
-    if code := main([*words, "--results-file", str(folder / "results.json")]):
-        raise BenchmarkError(f"exit code {code} of khmer-tuner {' '.join(words)}")
+        watch.time(WATCHED)
+    train_here(settings, Path(place))
     laps = watch.laps[1:]
     if timed:
         refuse_uncalled(laps, [item.part for item in WATCHED if item.part not in _RARE])

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from harness.processes import elsewhere
+from harness.replacement import replace
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.plan import Figures, Plan, train_here, without_end
 from benchmark.stopwatch import Stopwatch, Watched, refuse_uncalled
-from benchmark.stopwatch import replace as replace_function
 from search_spaces import TrainingConfig
 from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
@@ -90,24 +90,18 @@ def seconds_to_open(metadata: str, splits: list[str]) -> float:
 
 def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
     """Train epochs that end after so many batches, in this process; the last one counts for time, all for memory."""
-    from tuner.__main__ import main
-
     settings = TrainingConfig(**config)
-    folder = Path(place)
-    file = write_experiments(folder / "experiments.yaml", {settings.experiment_name: settings})
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         # Validation is not counted in epochs, so that it is whole.
         return lambda batches_of, epoch: itertools.islice(epochs(batches_of, epoch), batches if epoch else None)
 
-    replace_function("tuner.data.batches.SplitBatches.epoch", cut_short)
+    replace("tuner.data.batches.SplitBatches.epoch", cut_short)
     watch = Stopwatch()
-    watch.watch((_TRAINING, _VALIDATING))
+    watch.time((_TRAINING, _VALIDATING))
     watch.lap_before("tuner.training.loop._end")
     with _memory_watched() as memory:
-        words = ["run", "--config", str(file), "--output-dir", str(folder / "out")]
-        if code := main([*words, "--results-file", str(folder / "results.json")]):
-            raise BenchmarkError(f"exit code {code} of khmer-tuner run")
+        train_here(settings, Path(place))
     refuse_uncalled(watch.laps, [_TRAINING.part, _VALIDATING.part])
     cache = open_pixel_cache(settings.metadata_path, [settings.train_split, settings.val_split])
     last = watch.laps[-1].parts

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan
-from benchmark.processes import elsewhere
 from tuner.display.terminal import plain_table
 
 if TYPE_CHECKING:

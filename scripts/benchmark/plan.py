@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.run import HarnessError
+
 from search_spaces import (
     Targets,
     TrainingConfig,
@@ -91,3 +93,27 @@ def write_experiments(path: Path, configs: Mapping[str, TrainingConfig], targets
     """Write configurations as an experiments file; return its path."""
     path.write_text(experiments_yaml(configs, targets or Targets()), encoding="utf-8")
     return path
+
+
+def train_here(config: TrainingConfig, folder: Path) -> None:
+    """Train an experiment in a folder with the real command, in this process.
+
+    Raises:
+        HarnessError: The command failed.
+    """
+    folder.mkdir(exist_ok=True)
+    file = write_experiments(folder / "experiments.yaml", {config.experiment_name: config})
+    run_here("run", "--config", str(file), "--output-dir", str(folder / "out"))
+
+
+def run_here(*words: str) -> None:
+    """Run a command that writes ``results.json`` beside its output folder, the last word, in this process.
+
+    Raises:
+        HarnessError: The command failed.
+    """
+    from tuner.__main__ import main
+
+    results = Path(words[-1]).parent / "results.json"
+    if code := main([*words, "--results-file", str(results)]):
+        raise HarnessError(f"exit code {code} of khmer-tuner {' '.join(words)}")

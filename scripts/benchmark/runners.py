@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.postgresql import PASSWORD, PostgresServer
+from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark.light_trials import work_off
 from benchmark.plan import Figures, Plan
-from benchmark.processes import elsewhere
 from studies import default_storage_url
 from studies.storage.url import without_password
 from tuner.display.terminal import plain_table

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.processes import command, seconds_of
 from rich.table import Table
 
 from benchmark.machine import usable_cores
 from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import command, seconds_of
 from studies import load_study
 from tuner.display.terminal import plain_table
 

@@ -1,4 +1,4 @@
-"""The calls of a run that change its disk, by number, and what each of them is for."""
+"""The calls of a run that change its disk, by number, and the purpose of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 FILE_NAME = "calls.txt"
 
-# What differs from trial to trial, or from run to run, in the path of a file that means the same.
+# Parts of a path that differ between trials, or between runs, for files of the same kind.
 _ALIKE = (
     (r"^/out/(with_curves|plain|search_\d+)(?=/|$)", "/out/TRIAL"),
     (r"/\.[0-9a-f]{16}\.tmp$", "/.*.tmp"),
@@ -23,7 +23,7 @@ _ALIKE = (
 
 
 class Moment(StrEnum):
-    """What a run is doing that no fault may disturb, whichever of its calls it hits."""
+    """Work of a run in which every call is made to fail."""
 
     CHECKPOINT = "checkpoint"
     TELL = "tell"
@@ -31,12 +31,12 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """A call.
+    """A call that changes the disk.
 
     Attributes:
         number: Its number among all of its process, from 1.
         kind: What it does, to what kind of file.
-        moment: Which of the moments it belongs to, and which one of these, from 1; None if to none.
+        moment: Which of the moments it belongs to, and the number of that one, from 1; None if to none.
     """
 
     number: int
@@ -44,20 +44,20 @@ class Call:
     moment: tuple[Moment, int] | None
 
 
-class Notes:
-    """The notes of one process: its calls, and the moments between them."""
+class CallLog:
+    """The log of one process: its calls, and the moments between them."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin the notes of a process in its study's folder."""
+        """Start the log of a process in its study's folder."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self.descriptor = os.open(folder / FILE_NAME, flags, 0o666)
 
-    def begins(self, moment: Moment) -> None:
-        """Note that a moment begins."""
+    def started(self, moment: Moment) -> None:
+        """Log that a moment starts."""
         os.write(self.descriptor, f"+ {moment}\n".encode())
 
-    def ends(self) -> None:
-        """Note that it is over."""
+    def ended(self) -> None:
+        """Log that it has ended."""
         os.write(self.descriptor, b"-\n")
 
 

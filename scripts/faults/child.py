@@ -1,4 +1,4 @@
-"""The process under which the disk fails: a command of the program, and nothing else."""
+"""The process in which the disk fails: a command of the program, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.kill_points import watch
+from harness.replacement import watch
 
-from faults.calls import Moment, Notes
-from faults.preload import begin_faults
+from faults.calls import CallLog, Moment
+from faults.preload import start_faults
 
 
 class Fault(StrEnum):
@@ -30,24 +30,24 @@ _MOMENTS = {"tuner.training.loop._keep": Moment.CHECKPOINT, "optuna.study.Study.
 
 
 def run_command(command: list[str], call: int, fault: Fault) -> int:
-    """Give a command in the working directory, and let one of its calls fail.
+    """Run a command in the working directory, and let one of its calls fail.
 
     Args:
         command: The words after ``khmer-tuner``.
         call: Number of the call; 0 for none.
-        fault: What happens to it; a full disk stays full, other errors are over with the call.
+        fault: What happens to it; a full disk stays full, other errors occur once.
 
     Returns:
         The command's exit code.
     """
     from tuner.__main__ import main
 
-    notes = Notes(Path())
+    log = CallLog(Path())
     for target, moment in _MOMENTS.items():
-        watch(target, before=_telling(notes, moment), after=lambda *arguments, **named: notes.ends())
-    begin_faults(Path.cwd(), notes.descriptor, call, fault.error, lasts=fault is Fault.FULL)
+        watch(target, before=_starting(log, moment), after=lambda *arguments, **named: log.ended())
+    start_faults(Path.cwd(), log.descriptor, call, fault.error, lasts=fault is Fault.FULL)
     return main(command)
 
 
-def _telling(notes: Notes, moment: Moment) -> Any:
-    return lambda *arguments, **named: notes.begins(moment)
+def _starting(log: CallLog, moment: Moment) -> Any:
+    return lambda *arguments, **named: log.started(moment)

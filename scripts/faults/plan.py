@@ -19,19 +19,19 @@ class Injection:
     fault: Fault
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return it in a line."""
         moment = "" if self.call.moment is None else f", {self.call.moment[0]} {self.call.moment[1]}"
         return f"{self.fault} at call {self.call.number}, {self.call.kind}{moment}"
 
 
 def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments: bool) -> list[Injection]:
-    """Return what is to be injected, each into a study of its own.
+    """Return the faults to inject, each into a study of its own.
 
     Args:
         calls: All calls of an undisturbed run.
-        rng: Where all chance comes from.
-        sampled: How many are drawn by chance.
-        all_moments: Whether each call around checkpoints and tells fails in every way besides.
+        rng: The source of all randomness.
+        sampled: How many are drawn at random.
+        all_moments: Whether, in addition, each call around checkpoints and tells fails in every way.
     """
     chosen = [Injection(call, fault) for call in moments(calls) for fault in Fault] if all_moments else []
     taken = set(chosen)
@@ -40,13 +40,13 @@ def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments
         kinds[call.kind] += [one for fault in Fault if (one := Injection(call, fault)) not in taken]
     for injections in kinds.values():
         rng.shuffle(injections)
-    # Each kind has its turn, so that what is rare is not passed over for what is frequent.
+    # By turns, so that a rare kind of call is drawn as often as a frequent one.
     turns = [one for rank in range(len(calls)) for one in _nth(kinds.values(), rank, rng)]
     return chosen + turns[:sampled]
 
 
 def moments(calls: Iterable[Call]) -> list[Call]:
-    """Return every call of checkpoints and tells; of those that do the same as earlier ones, none."""
+    """Return the calls of checkpoints and tells, without those that repeat earlier ones."""
     made: dict[tuple[Moment, int], list[Call]] = defaultdict(list)
     for call in calls:
         if call.moment is not None:

@@ -10,20 +10,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.processes import HarnessError
+from harness.run import HarnessError
 
 _SOURCE = Path(__file__).with_name("faults.c")
 _VARIABLE = "LD_PRELOAD"
 
 
-def begin_again_preloaded() -> None:
-    """Become a process whose disk can be made to fail, unless this is one: the same command, begun again.
+def restart_preloaded() -> None:
+    """Start this command again as a process whose disk can be made to fail, unless it is one.
 
     Raises:
         HarnessError: This machine cannot do it.
     """
     if hasattr(ctypes.CDLL(None), "faults_begin"):
-        # It is in memory now, and no process of another program is to have it.
+        # It is loaded, and no other program may load it.
         shutil.rmtree(Path(os.environ.pop(_VARIABLE)).parent)
         return
     compiler = shutil.which("cc")
@@ -35,14 +35,14 @@ def begin_again_preloaded() -> None:
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {_VARIABLE: str(library)})
 
 
-def begin_faults(folder: Path, notes: int, call: int, error: int, *, lasts: bool) -> None:
+def start_faults(folder: Path, log: int, call: int, error: int, *, lasts: bool) -> None:
     """Count this process's calls that change something in a folder from now on, and let one of them fail.
 
     Args:
         folder: The folder, absolute.
-        notes: Descriptor of a file that each call is noted down in.
+        log: Descriptor of a file that each call is logged to.
         call: Number of the call that fails; 0 for none.
         error: The error's number; 0 to kill the process.
         lasts: Whether all later calls that take room fail as well.
     """
-    ctypes.CDLL(None).faults_begin(os.fsencode(folder), notes, ctypes.c_long(call), error, int(lasts))
+    ctypes.CDLL(None).faults_begin(os.fsencode(folder), log, ctypes.c_long(call), error, int(lasts))

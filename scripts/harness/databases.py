@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.fixture_study import STORAGE_VARIABLE
+from harness.forks import in_fork
 from harness.kill_points import Storage
 from harness.postgresql import PASSWORD, PostgresServer
-from harness.processes import HarnessError, in_fork
+from harness.run import HarnessError
 
 POSTGRESQL_DRIVERS = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 _DUMP = "study.sql"

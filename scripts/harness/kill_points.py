@@ -5,15 +5,14 @@ Functions are replaced by ones that tell of themselves, in the process that is t
 
 from __future__ import annotations
 
-import functools
 import os
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-Told = Callable[..., object]
+from harness.replacement import Callback, watch
+
 Concerns = Callable[..., bool]
 
 
@@ -66,22 +65,6 @@ class KillPoint:
         return [f"{side} {self.name}" for side in self.sides]
 
 
-def watch(target: str, *, before: Told = lambda *_, **__: None, after: Told = lambda *_, **__: None) -> None:
-    """Replace a function by one that tells of each call, with its arguments, before it begins and after it returned."""
-    owner_name, _, name = target.rpartition(".")
-    owner = pkgutil.resolve_name(owner_name)
-    function = getattr(owner, name)
-
-    @functools.wraps(function)
-    def watched(*arguments: Any, **named: Any) -> Any:
-        before(*arguments, **named)
-        result = function(*arguments, **named)
-        after(*arguments, **named)
-        return result
-
-    setattr(owner, name, watched)
-
-
 def watch_boundaries(passed: Callable[[str], object]) -> None:
     """Have `passed` told the name of every point that this process passes from now on."""
     for kill_point in KILL_POINTS:
@@ -99,7 +82,7 @@ def kill_points_of(sampler: str, storage: Storage) -> list[KillPoint]:
     return [one for one in KILL_POINTS if sampler in one.samplers and storage in one.storages]
 
 
-def _telling(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Told:
+def _telling(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Callback:
     def tell(*arguments: Any, **named: Any) -> None:
         if kill_point.concerns(*arguments, **named):
             passed(f"{side} {kill_point.name}")

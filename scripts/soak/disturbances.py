@@ -1,4 +1,4 @@
-"""What can befall a command that trains a study, and when it may."""
+"""Ways to disturb a command that trains a study, and when each is possible."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import psutil
 from harness.fixture_study import OUTPUT
+from harness.processes import give, problem_of
 from harness.survey import Survey, survey
-from observers.commands import give, problem_of
 
-from soak.processes import Training
+from soak.training import Training
 
-# A worker that is killed again and again before it has begun a trial is not replaced any more.
+# A worker that is killed again and again before it has claimed a trial is not replaced any more.
 _MOST_WORKER_KILLS = 3
-# With fewer trials to go, or after a stop, a command may be so near its end that a signal finds no handler any more.
+# With fewer pending trials, or after a stop, a command may be so near its end that no handler is left for a signal.
 _TRIALS_BEFORE_THE_END = 3
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
 
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
     @property
     def code(self) -> int | None:
-        """The exit code of a command that it ends; None if the command goes on, or ends by itself."""
+        """The exit code of a command that it ends; None if the command continues, or ends by itself."""
         return _CODES.get(self)
 
 
@@ -60,13 +60,13 @@ class Disturber:
     """
 
     def __init__(self, folder: Path, training: Training, trials: int, rng: random.Random) -> None:
-        """Take a command that has begun.
+        """Disturb a command that has been started.
 
         Args:
             folder: Its study's folder.
             training: The command.
             trials: How many trials the study has when it is complete.
-            rng: Where all chance comes from.
+            rng: The source of all randomness.
         """
         self.kinds: list[Kind] = []
         self.problems: list[str] = []
@@ -92,16 +92,16 @@ class Disturber:
         from studies import CRASHES_BEFORE_SMALLER_PASSES
 
         has_workers = bool(self._training.workers())
-        # What kills process after process in one epoch is trained to other bits, and given up in the end.
+        # A trial that kills several processes in a row is trained in smaller passes, to other bits, and fails later.
         may_kill = state.deaths < CRASHES_BEFORE_SMALLER_PASSES
         is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
-        listens = bool(self._training.said) and is_far_from_its_end
+        has_handlers = bool(self._training.output) and is_far_from_its_end
         conditions = {
             Kind.KILL_WORKER: may_kill and has_workers and self.kinds.count(Kind.KILL_WORKER) < _MOST_WORKER_KILLS,
             Kind.KILL_COMMAND: may_kill,
             Kind.KILL_ALL: may_kill,
-            Kind.INTERRUPT: listens,
-            Kind.TERMINATE: listens,
+            Kind.INTERRUPT: has_handlers,
+            Kind.TERMINATE: has_handlers,
             Kind.PAUSE_WORKER: has_workers,
             Kind.PAUSE_COMMAND: True,
             Kind.STOP: state.trials > 0,
@@ -137,5 +137,5 @@ class Disturber:
 
 
 def _signal(process: psutil.Process, signum: int) -> None:
-    with contextlib.suppress(psutil.Error):  # it has just ended
+    with contextlib.suppress(psutil.Error):  # it has just exited
         process.send_signal(signum)

@@ -1,4 +1,4 @@
-"""Training again what a study says it has trained, with nothing that disturbs."""
+"""Training the trials of a study again, undisturbed, to compare their epochs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.fixture_study import OUTPUT
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of it.
+    """What came of training trials again.
 
     Attributes:
         trials: How many trials were trained again.
-        problems: One text for each that gave something else.
+        problems: One text for each whose epochs differ.
     """
 
     trials: int
@@ -29,7 +29,7 @@ class Retrained:
 def train_again(folder: Path, share: int, shares: int) -> Retrained:
     """Train a share of a study's trials again and compare every epoch, bit for bit; for a process of its own.
 
-    Left out are trials that were trained in smaller passes from some epoch on, or given up after several deaths.
+    Left out are trials that were trained in smaller passes from some epoch on, or failed after several deaths.
 
     Args:
         folder: The study's folder.
@@ -38,7 +38,7 @@ def train_again(folder: Path, share: int, shares: int) -> Retrained:
     """
     from studies import load_study, own_records
 
-    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a rate may be so high that the log would say so
+    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a high learning rate may be logged
     os.chdir(folder)
     study, output = load_study(OUTPUT)
     records = [record for record in own_records(study) if can_be_trained_again(record)][share::shares]

@@ -5,54 +5,46 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from soak.cycle import Story
+from soak.cycle import SoakedStudy
 
 _MIB = 2**20
 
 
-def story_line(story: Story) -> str:
-    """Return how a study fared, in a line; if it broke invariants, with each of them and its folder."""
-    how = "all invariants hold" if not story.problems else f"{len(story.problems)} INVARIANTS BROKEN"
-    kinds = _listed(story.kinds) or "nothing befell it"
-    line = f"{story.name}: {kinds}; {story.commands} commands, {story.seconds:.0f} s: {how}"
-    return "\n".join([line, *(f"  {story.name}: {problem}" for problem in story.problems)])
+def study_line(study: SoakedStudy) -> str:
+    """Return what came of a study in a line, and each of its problems in another one."""
+    kinds = _listed(study.kinds) or "not disturbed"
+    return study.line(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
 
 
-def summary(stories: Sequence[Story], memory_bytes: Sequence[int]) -> str:
-    """Return the summary block.
+def summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of the summary.
 
     Args:
-        stories: All studies.
-        memory_bytes: What this process held after each of them.
+        studies: All studies.
+        memory_bytes: Memory of this process after each of them.
     """
-    return "\n".join(_lines(stories, memory_bytes))
-
-
-def _lines(stories: Sequence[Story], memory_bytes: Sequence[int]) -> Iterator[str]:
-    kinds, looks = Counter[str](), Counter[str]()
-    for story in stories:
-        kinds += story.kinds
-        looks += story.looks.counts
-    again, equal, careful = (sum(getattr(story, name) for story in stories) for name in ("again", "equal", "careful"))
-    yield (
-        f"{len(stories)} cycles, {sum(story.commands for story in stories)} commands, "
-        f"{sum(story.trials for story in stories)} trials, {sum(story.epochs for story in stories)} epochs"
-    )
+    kinds, polls = Counter[str](), Counter[str]()
+    for study in studies:
+        kinds += study.kinds
+        polls += study.polls.counts
+    names = ("commands", "trials", "epochs", "retrained", "equal", "not_retrained")
+    total = {name: sum(getattr(study, name) for study in studies) for name in names}
+    yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
     yield f"disturbances: {_listed(kinds)}"
-    yield f"looks: {_listed(looks)}"
-    yield f"trials trained again and equal: {equal} of {again}"
-    if careful:
-        yield f"  not trained again, since deaths had changed how they were trained: {careful}"
+    yield f"polls: {_listed(polls)}"
+    yield f"trials trained again and equal: {total['equal']} of {total['retrained']}"
+    if total["not_retrained"]:
+        yield f"  not trained again, since deaths had changed how they were trained: {total['not_retrained']}"
     if memory_bytes:
-        folders = [story.folder_bytes / _MIB for story in stories]
-        held = [size / _MIB for size in memory_bytes]
-        yield f"MiB of a study's folder: {_course(folders)}; of this process's memory: {_course(held)}"
-    yield f"broken invariants: {sum(len(story.problems) for story in stories)}"
+        folders = _course([study.folder_bytes for study in studies])
+        yield f"MiB of a study's folder: {folders}; of this process's memory: {_course(memory_bytes)}"
+    yield f"broken invariants: {sum(len(study.problems) for study in studies)}"
 
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()) if count)
 
 
-def _course(values: Sequence[float]) -> str:
-    return f"{values[0]:.1f} at first, {max(values):.1f} at most, {values[-1]:.1f} at last"
+def _course(sizes: Sequence[int]) -> str:
+    first, most, last = (size / _MIB for size in (sizes[0], max(sizes), sizes[-1]))
+    return f"{first:.1f} at first, {most:.1f} at most, {last:.1f} at last"

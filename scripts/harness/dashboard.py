@@ -1,4 +1,4 @@
-"""The dashboard of a study in a process of its own, and what a browser asks it."""
+"""The dashboard of a study in a process of its own, and what a browser requests from it."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from pathlib import Path
 from typing import Any
 
 from harness.fixture_study import OUTPUT
-
-from observers.commands import words
-from observers.looks import Looks
+from harness.polls import Polls
+from harness.processes import command, environment, python
 
 _TIMEOUT_S = 60
 _WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
 
 
 class DashboardError(Exception):
-    """The dashboard does not begin; the text is what it says."""
+    """The dashboard does not start; the text is its error message."""
 
 
 class Dashboard:
-    """A dashboard that listens.
+    """A running dashboard.
 
     Attributes:
         address: Host and port.
     """
 
     def __init__(self, study: Path) -> None:
-        """Begin to serve the study in a folder.
+        """Start to serve the study in a folder.
 
         Raises:
             DashboardError: It cannot be served.
         """
-        command = words("dashboard", "--port", "0", "--output-dir", OUTPUT)
         self._process = subprocess.Popen(
-            command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+            python(command("dashboard", "--port", "0", "--output-dir", OUTPUT)),
+            cwd=study,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
         )
         assert self._process.stdout is not None
         found = next(filter(None, (re.search(r"http://([^/\s]+)", line) for line in self._process.stdout)), None)
@@ -48,7 +52,7 @@ class Dashboard:
         self.address = found[1]
 
     def end(self) -> str:
-        """Ask it to end; return what it complains of."""
+        """Stop it; return its error messages."""
         self._process.terminate()
         try:
             _, errors = self._process.communicate(timeout=_TIMEOUT_S)
@@ -63,26 +67,28 @@ class Dashboard:
         self._process.communicate()
 
 
-def ask_for_everything(address: str, looks: Looks) -> dict[str, Any]:
-    """Ask what a page with the study and its trials open asks; return what it says of the study."""
-    study = _get(address, "/api/studies", looks).get("study_summaries", [{}])[0].get("study_id", 1)
-    detail = _get(address, f"/api/studies/{study}", looks)
+def request_everything(address: str, polls: Polls) -> dict[str, Any]:
+    """Request what a page with the study and its trials requests; return the study's details."""
+    study = _get(address, "/api/studies", polls).get("study_summaries", [{}])[0].get("study_id", 1)
+    detail = _get(address, f"/api/studies/{study}", polls)
     for trial in detail.get("trials", []):
         for artifact in trial.get("artifacts", []):
-            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", looks)
+            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", polls)
     return detail
 
 
-def try_to_change(address: str, looks: Looks) -> None:
-    """Try what the dashboard must refuse."""
+def try_to_change(address: str, polls: Polls) -> None:
+    """Send the requests that the dashboard must refuse."""
     for method, path in _WRITES:
         status, _ = _ask(address, method, path)
-        looks.note("refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}")
+        polls.record(
+            "refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}"
+        )
 
 
-def _get(address: str, path: str, looks: Looks) -> dict[str, Any]:
+def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
     status, body = _ask(address, "GET", path)
-    looks.note("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
+    polls.record("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
     try:
         return json.loads(body) if path.startswith("/api/") else {}
     except ValueError:
@@ -90,7 +96,7 @@ def _get(address: str, path: str, looks: Looks) -> dict[str, Any]:
 
 
 def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
-    """Return status and body of an answer; if there is none, 0 and why."""
+    """Return status and body of the response; if there is none, 0 and the reason."""
     try:
         with contextlib.closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:
             connection.request(method, path, headers={"Accept-Encoding": "identity"})
