@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from faults.calls import Call, Moment
 from faults.campaign import Campaign, FaultyStudy
+from faults.child import Fault, restart_preloaded
 from faults.plan import Injection, plan
-from faults.preload import restart_preloaded
-from faults.summary import summary
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, in_forks, prepare
 from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
@@ -50,7 +50,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only-sampled", action="store_true", help="leave out those around checkpoint and tell, which are all tried"
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     parser.add_argument(
         "--trials", metavar="N", type=int, default=2, help="search trials of the study (default: %(default)s)"
     )
@@ -59,7 +58,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _inject(options: argparse.Namespace, folder: Path) -> int:
-    begun_s = time.monotonic()
     prepare()
     small = FixtureStudy(folder, options.trials)
     in_fork(small.write_inputs)
@@ -71,7 +69,7 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
     numbered = list(enumerate(injections, start=1))
     shares = [(campaign, reference, numbered[job :: options.jobs]) for job in range(options.jobs)]
     studies = [study for done in in_forks(_disturb, shares) for study in done]
-    print("", *summary(studies, calls, reference), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
+    print("", *_summary(studies, calls, reference), sep="\n")
     return DIFFERENT if any(study.problems for study in studies) else EQUAL
 
 
@@ -81,6 +79,26 @@ def _disturb(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[i
         studies.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
         print(studies[-1].line(f"{injection}: {studies[-1].exit}"), flush=True)
     return studies
+
+
+def _summary(studies: Sequence[FaultyStudy], calls: Sequence[Call], reference: Snapshot) -> Iterator[str]:
+    """Yield the lines of the summary, one of them for each kind of call."""
+    injections = [study.injection for study in studies]
+    injected = Counter((injection.call.kind, injection.fault) for injection in injections)
+    kinds = Counter(call.kind for call in calls)
+    width = max(len(kind) for kind in kinds)
+    yield " ".join([f"{'calls':{width}}", "   made", *(f"{fault:>9}" for fault in Fault)])
+    for kind in sorted(kinds, key=lambda kind: (kind.split(" ")[1:], kind)):
+        counts = (f"{injected[kind, fault] or '':>9}" for fault in Fault)
+        yield " ".join([f"{kind:{width}}", f"{kinds[kind]:7}", *counts])
+    yield ""
+    around = Counter(injection.call.moment[0] for injection in injections if injection.call.moment is not None)
+    yield from (f"faults around {moment}: {around[moment]}" for moment in Moment)
+    exits = Counter(study.exit for study in studies)
+    yield f"{len(studies)} faults: {', '.join(f'{name} {count}' for name, count in sorted(exits.items()))}"
+    complete = sum(not study.problems for study in studies)
+    yield f"studies complete and equal afterwards: {complete} of {len(studies)}"
+    yield f"  compared bit for bit: {len(reference)} items of a study"
 
 
 if __name__ == "__main__":

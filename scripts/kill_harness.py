@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from harness.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, prepare
-from harness.kill_points import AFTER_TAKE_OVER, KillPoint, kill_points_of, points
+from harness.kill_points import AFTER_TAKE_OVER, KILL_POINTS, KillPoint, kill_points_of, points
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from kills.campaign import Campaign, KilledStudy
-from kills.schedule import Schedule
-from kills.summary import summary
+from kills.schedule import RANDOM_MOMENT, Reference, Schedule
 
 EXAMPLES = """\
 examples:
@@ -41,6 +41,7 @@ exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the har
 """
 # Enough kills for each boundary to have its turn; then each must have had it.
 EVERY_BOUNDARY = 200
+_NAME_WIDTH = max(len(kill_point.name) for kill_point in KILL_POINTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument("--kills", metavar="K", type=int, default=200, help="kills in all (default: %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     parser.add_argument(
         "--trials", metavar="N", type=int, default=12, help="search trials of the study (default: %(default)s)"
     )
@@ -82,16 +82,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:
-    begun_s = time.monotonic()
     prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
-    with ServerDatabases() if options.postgresql else Databases() as databases:
+    with closing(ServerDatabases() if options.postgresql else Databases()) as databases:
         kill_points = kill_points_of(options.sampler, databases.storage)
         studies, schedule, shown = _campaign(options, folder, databases, kill_points)
     print("", shown, sep="\n")
     found = passwords_found(folder, "\n".join([*map(str, studies), shown])) if options.postgresql else 0
     if options.postgresql:
         print(f"password found: {found} times")
-    print(f"{time.monotonic() - begun_s:.0f} s in all")
     if options.kills >= EVERY_BOUNDARY and not options.at:
         _refuse_missed(schedule, kill_points)
     return DIFFERENT if found or any(study.problems for study in studies) else EQUAL
@@ -114,7 +112,7 @@ def _campaign(
         print(studies[-1], flush=True)
         if not studies[-1].kills:
             raise HarnessError("a whole study passed without a kill")
-    return studies, schedule, "\n".join(summary(studies, schedule.kills, reference, kill_points))
+    return studies, schedule, "\n".join(_summary(studies, schedule.kills, reference, kill_points))
 
 
 def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
@@ -122,6 +120,46 @@ def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None
     due = [point for kill_point in kill_points for point in kill_point.points if point != AFTER_TAKE_OVER]
     if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
+
+
+def _summary(
+    studies: Sequence[KilledStudy], kills: Mapping[str, int], reference: Reference, kill_points: Sequence[KillPoint]
+) -> Iterator[str]:
+    """Yield the lines of the summary, one of them for each of the boundaries that the studies pass."""
+    yield f"{'kills at':{_NAME_WIDTH}} before after"
+    for kill_point in kill_points:
+        cells = [
+            f"{kills[f'{side} {kill_point.name}']:>{len(side)}}" if side in kill_point.sides else " " * len(side)
+            for side in ("before", "after")
+        ]
+        yield " ".join([f"{kill_point.name:{_NAME_WIDTH}}", *cells]).rstrip()
+    yield f"{RANDOM_MOMENT + 's':{_NAME_WIDTH}} {kills[RANDOM_MOMENT]:>6}"
+    yield ""
+    yield from _result_lines(studies, reference)
+
+
+def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Iterator[str]:
+    total = {
+        name: sum(getattr(study, name) for study in studies)
+        for name in ("starts", "lost", "doubled", "epochs_started", "trained_again")
+    }
+    different = sum(bool(study.problems) for study in studies)
+    first = [reference.first_epoch_s, *(wait for study in studies for wait in study.first_epoch_s)]
+    resumed = [wait for study in studies for wait in study.resumed_epoch_s]
+    yield f"{sum(len(study.kills) for study in studies)} kills, {total['starts']} processes, {len(studies)} studies"
+    yield f"trials lost: {total['lost']}, doubled: {total['doubled']}; studies that differ: {different}"
+    yield f"  compared bit for bit: {len(reference.snapshot)} items of a study"
+    yield f"epochs trained again beyond the one in flight: {total['trained_again']}"
+    yield f"  started: {total['epochs_started']}, needed: {reference.epochs * len(studies)}"
+    yield "seconds from the start of a process to its first epoch"
+    yield f"  new study:    {_spread(first)}"
+    yield f"  after a kill: {_spread(resumed)}"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "none"
+    return f"median {statistics.median(seconds):.2f}, most {max(seconds):.2f} ({len(seconds)} starts)"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,6 @@ from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, prepare
 from harness.run import DIFFERENT, EQUAL, STOPPED, option_parser, run_harness
 from soak.cycle import Cycle, SoakedStudy
-from soak.summary import study_line, summary
 
 EXAMPLES = """\
 examples:
@@ -37,6 +37,7 @@ exit code: 0 all invariants hold, 1 one is broken (the folder of its study is ke
 SEARCH_TRIALS = 12
 # Enough for a trial to be disturbed in the middle.
 SAMPLES, EPOCHS = 600, 12
+_MIB = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default=30.0,
         help="start no further study after this many; at least one is started (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -69,12 +69,52 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
         while not studies or time.monotonic() - begun_s < options.minutes * 60:
             studies.append(Cycle(small, f"cycle_{len(studies) + 1:03d}", rng).run())
             memory_bytes.append(psutil.Process().memory_info().rss)
-            print(study_line(studies[-1]), flush=True)
+            print(_study_line(studies[-1]), flush=True)
     except KeyboardInterrupt:
         print("stopped; so far:")
         done = STOPPED
-    print("", *summary(studies, memory_bytes), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
+    print("", *_summary(studies, memory_bytes), sep="\n")
     return DIFFERENT if any(study.problems for study in studies) else done
+
+
+def _study_line(study: SoakedStudy) -> str:
+    """Return what came of a study in a line, and each of its problems in another one."""
+    kinds = _listed(study.kinds) or "not disturbed"
+    return study.line(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
+
+
+def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of the summary.
+
+    Args:
+        studies: All studies.
+        memory_bytes: Memory of this process after each of them.
+    """
+    kinds, polls = Counter[str](), Counter[str]()
+    for study in studies:
+        kinds += study.kinds
+        polls += study.polls.counts
+    names = ("commands", "trials", "epochs", "retrained", "equal", "not_retrained")
+    total = {name: sum(getattr(study, name) for study in studies) for name in names}
+    yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
+    yield f"disturbances: {_listed(kinds)}"
+    yield f"polls: {_listed(polls)}"
+    yield f"trials trained again and equal: {total['equal']} of {total['retrained']}"
+    if total["not_retrained"]:
+        yield f"  not trained again, since deaths had changed how they were trained: {total['not_retrained']}"
+    if memory_bytes:
+        folders = _course([study.folder_bytes for study in studies])
+        yield f"MiB of a study's folder: {folders}; of this process's memory: {_course(memory_bytes)}"
+    yield f"broken invariants: {sum(len(study.problems) for study in studies)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()) if count)
+
+
+def _course(sizes: Sequence[int]) -> str:
+    first, most, last = (size / _MIB for size in (sizes[0], max(sizes), sizes[-1]))
+    return f"{first:.1f} at first, {most:.1f} at most, {last:.1f} at last"
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.fixture_study import STORAGE_VARIABLE
-from harness.polls import Polls
+from harness.polling import Polls
+from harness.processes import command, seconds_of
 from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
 from harness.snapshot import Snapshot, differences, take_snapshot
-from observers.polling import WRITTEN, poll_during
-from observers.training import EXPERIMENTS, WORKERS, epochs_of, generate_data, training, write_experiments
+from observers.study import EXPERIMENTS, WORKERS, WRITTEN, epochs_of, poll_during, training, write_experiments
 
+SAMPLES = 400
 TRIAL_EPOCHS = 6
 
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _watch(options: argparse.Namespace, folder: Path) -> int:
-    generate_data(folder)
+    size = ["--samples", str(SAMPLES), "--test-samples", "10"]
+    seconds_of(command("data", *size, "--seed", str(options.seed), "--out", "data"), folder, threads=1)
     seconds = _seconds_per_epoch(folder)
     epochs = max(2, round(options.minutes * 60 * WORKERS / EXPERIMENTS / seconds))
     print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s each, {WORKERS} workers", flush=True)

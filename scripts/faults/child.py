@@ -1,16 +1,22 @@
-"""The process in which the disk fails: a command of the program, and nothing else."""
+"""The process in which the disk fails: a command of the program under `faults.c`, which is compiled and preloaded."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from harness.replacement import watch
+from harness.run import HarnessError
 
 from faults.calls import CallLog, Moment
-from faults.preload import start_faults
 
 
 class Fault(StrEnum):
@@ -26,7 +32,28 @@ class Fault(StrEnum):
         return {Fault.FULL: errno.ENOSPC, Fault.ERROR: errno.EIO, Fault.KILL: 0}[self]
 
 
+_SOURCE = Path(__file__).with_name("faults.c")
+_VARIABLE = "LD_PRELOAD"
 _MOMENTS = {"tuner.training.loop._keep": Moment.CHECKPOINT, "optuna.study.Study.tell": Moment.TELL}
+
+
+def restart_preloaded() -> None:
+    """Start this command again as a process whose disk can be made to fail, unless it is one.
+
+    Raises:
+        HarnessError: This machine cannot do it.
+    """
+    if hasattr(ctypes.CDLL(None), "faults_begin"):
+        # It is loaded, and no other program may load it.
+        shutil.rmtree(Path(os.environ.pop(_VARIABLE)).parent)
+        return
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        raise HarnessError("this needs Linux and a C compiler, cc")
+    library = Path(tempfile.mkdtemp(prefix="faults_")) / "faults.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {_VARIABLE: str(library)})
 
 
 def run_command(command: list[str], call: int, fault: Fault) -> int:
@@ -45,7 +72,8 @@ def run_command(command: list[str], call: int, fault: Fault) -> int:
     log = CallLog(Path())
     for target, moment in _MOMENTS.items():
         watch(target, before=_starting(log, moment), after=lambda *arguments, **named: log.ended())
-    start_faults(Path.cwd(), log.descriptor, call, fault.error, lasts=fault is Fault.FULL)
+    start = ctypes.CDLL(None).faults_begin
+    start(os.fsencode(Path.cwd()), log.descriptor, ctypes.c_long(call), fault.error, int(fault is Fault.FULL))
     return main(command)
 
 

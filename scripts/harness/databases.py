@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from harness.fixture_study import STORAGE_VARIABLE
 from harness.forks import in_fork
@@ -21,7 +20,7 @@ _DUMP = "study.sql"
 
 
 class Databases:
-    """SQLite databases, each in its study's folder: there is nothing to do for them. Use it in a ``with`` statement.
+    """SQLite databases, each in its study's folder: there is nothing to do for them.
 
     Attributes:
         storage: What they are.
@@ -42,14 +41,8 @@ class Databases:
         """Yield what is in a folder and must not be."""
         return iter(())
 
-    def __enter__(self) -> Databases:
-        """Return the databases themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave nothing running."""
+    def close(self) -> None:
+        """Stop what serves them."""
 
 
 class ServerDatabases(Databases):
@@ -87,11 +80,9 @@ class ServerDatabases(Databases):
         """Yield which files in a folder tell the server's password."""
         return (f"the password is in {path}" for path in files_below(folder) if passwords_in(path))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Stop the server."""
-        self._server.__exit__(kind, error, trace)
+        self._server.close()
 
 
 def passwords_found(folder: Path, said: str) -> int:

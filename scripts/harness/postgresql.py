@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 PASSWORD = "s3cret-canary"
 _USER = "postgres"
@@ -47,7 +46,7 @@ class PostgresServer:
             self.start()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it may not have come to run
-                self._end()
+                self.close()
             raise
 
     def url(self, database: str = "postgres", *, host: str = "127.0.0.1") -> str:
@@ -106,11 +105,16 @@ class PostgresServer:
         """Return the server itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it for good."""
-        self._end()
+    def __exit__(self, *error: object) -> None:
+        """Stop it and remove its data."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)
 
     @property
     def _data(self) -> Path:
@@ -128,12 +132,6 @@ class PostgresServer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-
-    def _end(self) -> None:
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self._folder)
 
     def _leave_it_to_an_account(self) -> None:
         """The server refuses to run as root."""

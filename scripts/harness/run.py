@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -24,10 +25,11 @@ class HarnessError(Exception):
 
 
 def option_parser(description: str | None, examples: str = "") -> argparse.ArgumentParser:
-    """Return a parser with the option that all harnesses share, ``--folder``."""
+    """Return a parser with the options that all harnesses share, ``--seed`` and ``--folder``."""
     parser = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
     return parser
 
@@ -59,9 +61,10 @@ def run_harness(
     try:
         prepare()
         folder = _work_folder(options.folder, prefix, in_memory=in_memory)
-        seed = f"seed {options.seed}, " if "seed" in options else ""
-        print(f"{seed}in {folder}", flush=True)
+        print(f"seed {options.seed}, in {folder}", flush=True)
+        begun_s = time.monotonic()
         code = work(options, folder)
+        print(f"{time.monotonic() - begun_s:.0f} s in all")
     except HarnessError as error:
         print(f"error: {error}")
         return UNKNOWN

@@ -109,7 +109,7 @@ class Campaign:
                 break
         else:
             study.problems.append(f"{_MOST_STARTS} processes did not complete it")
-        self._compare(study, folder, state, reference)
+        self._compare(study, folder, reference)
         self.databases.end(folder)
         study.problems += self.databases.leaks(folder)
         study.seconds = time.monotonic() - begun_s
@@ -131,7 +131,6 @@ class Campaign:
             schedule.killed_at(point)
             study.kills.append(point)
         after = survey(folder)
-        study.lost += max(0, before.trials - after.trials)
         problems = self._process_problems(ending, task, before, after, folder)
         study.problems += [f"process {study.starts} {problem}" for problem in problems]
         waits = study.resumed_epoch_s if before.is_running else [] if before.trials else study.first_epoch_s
@@ -174,10 +173,9 @@ class Campaign:
         )
         yield from after.problems_after(before, self.small.trials)
 
-    def _compare(self, study: KilledStudy, folder: Path, state: Survey, reference: Reference) -> None:
+    def _compare(self, study: KilledStudy, folder: Path, reference: Reference) -> None:
         events = read_events(folder)
         study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
-        study.doubled = max(0, state.trials - self.small.trials)
         if again := list(_trained_again(events)):
             study.trained_again = len(again)
             study.problems.append(f"epochs started again although their checkpoint was written: {first_of(again)}")

@@ -81,12 +81,12 @@ class _Watcher:
 
     def epoch_started(self, training: Any, *rest: Any) -> None:
         self._epoch = len(training.history) + 1
-        self._log.append(EventKind.EPOCH_STARTED, training.config.experiment_name, self._epoch)
+        self._log.append(EventKind.EPOCH_STARTED, trial=training.config.experiment_name, epoch=self._epoch)
 
     def file_renamed(self, source: os.PathLike[str], target: os.PathLike[str], **named: Any) -> None:
         path = Path(target)
         if path.name == "last.pt":
-            self._log.append(EventKind.EPOCH_SAVED, path.parent.parent.name, self._epoch)
+            self._log.append(EventKind.EPOCH_SAVED, trial=path.parent.parent.name, epoch=self._epoch)
 
     def progressed(self, *arguments: Any, **named: Any) -> None:
         if self._awaits_progress:

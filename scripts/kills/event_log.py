@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 FILE_NAME = "events.jsonl"
 
@@ -53,11 +54,9 @@ class EventLog:
         self._start = start
         self._descriptor = os.open(folder / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
-    def append(
-        self, kind: EventKind, trial: str = "", epoch: int = 0, point: str = "", passages: dict[str, int] | None = None
-    ) -> None:
-        """Append an event."""
-        event = Event(self._start, time.monotonic(), kind, trial, epoch, point, passages)
+    def append(self, kind: EventKind, **fields: Any) -> None:
+        """Append an event with further fields of `Event`."""
+        event = Event(self._start, time.monotonic(), kind, **fields)
         os.write(self._descriptor, (json.dumps(asdict(event)) + "\n").encode())
 
 

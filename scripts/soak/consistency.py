@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,13 +12,12 @@ _SCHEMA = Path(__file__).parents[2] / "tests" / "studies" / "export" / "results_
 _ENDED = frozenset({"Complete", "Pruned", "Fail"})
 
 
+@dataclass
 class Exports:
     """The exports of one study, in order."""
 
-    def __init__(self) -> None:
-        """Start before the first one."""
-        self._completed = 0
-        self._entries: dict[str, Any] = {}
+    _completed: int = 0
+    _entries: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, text: str) -> Iterator[str]:
         """Yield what is wrong with the next export.
@@ -46,13 +46,12 @@ class Exports:
         self._entries = entries
 
 
+@dataclass
 class Details:
     """The responses of a dashboard about one study, in order."""
 
-    def __init__(self) -> None:
-        """Start before the first response."""
-        self._trials = 0
-        self._ended: dict[str, Any] = {}
+    _trials: int = 0
+    _ended: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, detail: Mapping[str, Any]) -> Iterator[str]:
         """Yield what is wrong with the next response.

@@ -15,7 +15,7 @@ from operator import le
 from harness.comparison import StudyOutcome
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, in_forks
-from harness.polls import Polls
+from harness.polling import Polls
 from harness.run import HarnessError
 from harness.survey import REFUSALS, Survey, exit_problems, survey
 

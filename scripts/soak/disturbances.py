@@ -48,7 +48,14 @@ _CODES = {
     Kind.INTERRUPT: 128 + signal.SIGINT,
     Kind.TERMINATE: 128 + signal.SIGTERM,
 }
-_KILLS = frozenset({Kind.KILL_WORKER, Kind.KILL_COMMAND, Kind.KILL_ALL})
+_SIGNALS = {
+    Kind.KILL_WORKER: signal.SIGKILL,
+    Kind.KILL_COMMAND: signal.SIGKILL,
+    Kind.INTERRUPT: signal.SIGINT,
+    Kind.TERMINATE: signal.SIGTERM,
+    Kind.PAUSE_WORKER: signal.SIGSTOP,
+    Kind.PAUSE_COMMAND: signal.SIGSTOP,
+}
 
 
 class Disturber:
@@ -111,31 +118,14 @@ class Disturber:
     def _do(self, kind: Kind) -> None:
         training, workers = self._training, self._training.workers()
         worker = self._rng.choice(workers) if workers else None
-        if kind is Kind.KILL_WORKER and worker is not None:
-            _signal(worker, signal.SIGKILL)
-        elif kind is Kind.KILL_COMMAND:
-            training.send(signal.SIGKILL)
+        if kind is Kind.STOP:
+            if problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT)):
+                self.problems.append(f"stop: {problem}")
         elif kind is Kind.KILL_ALL:
             training.kill_all()
-        elif kind is Kind.INTERRUPT:
-            training.send(signal.SIGINT)
-        elif kind is Kind.TERMINATE:
-            training.send(signal.SIGTERM)
-        elif kind is Kind.PAUSE_WORKER and worker is not None:
-            _signal(worker, signal.SIGSTOP)
-            self._pause()
-            _signal(worker, signal.SIGCONT)
-        elif kind is Kind.PAUSE_COMMAND:
-            training.send(signal.SIGSTOP)
-            self._pause()
-            training.send(signal.SIGCONT)
-        elif kind is Kind.STOP and (problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT))):
-            self.problems.append(f"stop: {problem}")
-
-    def _pause(self) -> None:
-        time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
-
-
-def _signal(process: psutil.Process, signum: int) -> None:
-    with contextlib.suppress(psutil.Error):  # it has just exited
-        process.send_signal(signum)
+        elif target := worker if kind in (Kind.KILL_WORKER, Kind.PAUSE_WORKER) else training:
+            with contextlib.suppress(psutil.Error):  # the worker has just exited
+                target.send_signal(_SIGNALS[kind])
+                if _SIGNALS[kind] == signal.SIGSTOP:
+                    time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
+                    target.send_signal(signal.SIGCONT)

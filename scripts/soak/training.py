@@ -58,7 +58,7 @@ class Training:
                 self._process.kill()
             self.code = self._process.poll()
 
-    def send(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
         """Send it a signal."""
         self._process.send_signal(signum)
 

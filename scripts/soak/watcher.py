@@ -11,9 +11,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from harness.dashboard import Dashboard, DashboardError, request_everything, try_to_change
 from harness.fixture_study import OUTPUT
-from harness.polls import Polls
+from harness.polling import Dashboard, DashboardError, Polls, request_everything, try_to_change
 from harness.processes import give, problem_of
 from harness.run import HarnessError
 

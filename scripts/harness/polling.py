@@ -1,4 +1,4 @@
-"""The dashboard of a study in a process of its own, and what a browser requests from it."""
+"""Polling a study while it trains, as its users do: through commands and through a dashboard."""
 
 from __future__ import annotations
 
@@ -7,15 +7,34 @@ import http.client
 import json
 import re
 import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.fixture_study import OUTPUT
-from harness.polls import Polls
 from harness.processes import command, environment, python
 
 _TIMEOUT_S = 60
 _WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
+
+
+@dataclass
+class Polls:
+    """What polling a study came to.
+
+    Attributes:
+        counts: How often each kind of poll was done.
+        problems: One text for each that failed.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def record(self, name: str, *problems: str) -> None:
+        """Count a poll, and keep its problems; an empty text is none."""
+        self.counts[name] += 1
+        self.problems += [f"{name}: {problem}" for problem in problems if problem]
 
 
 class DashboardError(Exception):
