@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from harness.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
+from harness.databases import POSTGRESQL_DRIVERS, Databases, passwords_found
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, prepare
-from harness.kill_points import AFTER_TAKE_OVER, KILL_POINTS, KillPoint, kill_points_of, points
+from harness.kill_points import AFTER_TAKE_OVER, KILL_POINTS, KillPoint, Storage, kill_points_of, points
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from kills.campaign import Campaign, KilledStudy
 from kills.schedule import RANDOM_MOMENT, Reference, Schedule
@@ -83,8 +83,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:
     prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
-    with closing(ServerDatabases() if options.postgresql else Databases()) as databases:
-        kill_points = kill_points_of(options.sampler, databases.storage)
+    storage = Storage.POSTGRESQL if options.postgresql else Storage.SQLITE
+    kill_points = kill_points_of(options.sampler, storage)
+    with closing(Databases(storage)) as databases:
         studies, schedule, shown = _campaign(options, folder, databases, kill_points)
     print("", shown, sep="\n")
     found = passwords_found(folder, "\n".join([*map(str, studies), shown])) if options.postgresql else 0

@@ -17,11 +17,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.processes import command, environment, python
 
+from search_spaces import Targets, TrainingConfig, experiments_yaml, load_experiments
 from studies import TrialKind, ended_records, load_study, read_record
 from tuner.data.generation import generate_dataset
 
@@ -33,33 +34,7 @@ models:
   large: {decoder: attention, stem_channels: [4, 16], stage_channels: [32, 32], blocks_per_stage: 0, width: 96}
   ctc: {decoder: ctc, stem_channels: [4, 16], stage_channels: [32], blocks_per_stage: 0, width: 64}
 """
-# The documented presets on narrower networks, for as many epochs as all trials.
-EXPERIMENTS = """\
-common: &common
-  data: {metadata_path: data/metadata.yaml, augmentation: false}
-  early_stopping: {patience: 8, min_delta: 0.001}
-experiments:
-  conservative_small:
-    <<: *common
-    model: {name: small, config_path: models.yaml}
-    training: {batch_size: 32, learning_rate: 0.001, num_epochs: 24, device: cpu, use_tensorboard: false}
-    optimizer: {type: adam}
-    scheduler: {type: plateau, patience: 5}
-  baseline_optimized:
-    <<: *common
-    model: {name: medium, config_path: models.yaml}
-    training: {batch_size: 64, learning_rate: 0.002, num_epochs: 24, device: cpu, use_tensorboard: false}
-    optimizer: {type: adamw}
-    scheduler: {type: cosine, warmup_epochs: 3}
-  high_learning_rate:
-    <<: *common
-    model: {name: medium, config_path: models.yaml}
-    training: {batch_size: 96, learning_rate: 0.003, num_epochs: 24, device: cpu, use_tensorboard: false}
-    optimizer: {type: adam}
-    scheduler: {type: steplr, step_size: 8}
-"""
 SPACE = """\
-base: {num_epochs: 24}
 space:
   model_name: [small, medium, large, ctc]
   batch_size: {low: 8, high: 64, step: 8}
@@ -131,10 +106,28 @@ def parsed() -> argparse.Namespace:
 
 def prepare(epochs: int) -> None:
     """Write the configuration, and generate the dataset if it is missing."""
-    for name, text in (("models.yaml", MODELS), ("experiments.yaml", EXPERIMENTS), ("space.yaml", SPACE)):
-        Path(name).write_text(text.replace("num_epochs: 24", f"num_epochs: {epochs}"))
+    presets = load_experiments("config/phase3_simple_configs.yaml").experiments
+    experiments = {name: on_narrow_network(preset, epochs) for name, preset in presets.items()}
+    Path("models.yaml").write_text(MODELS)
+    Path("experiments.yaml").write_text(experiments_yaml(experiments, Targets()))
+    Path("space.yaml").write_text(f"base: {{num_epochs: {epochs}}}\n{SPACE}")
     if not Path("data/metadata.yaml").exists():
         generate_dataset(Path("data"), samples=SAMPLES, test_samples=TEST_SAMPLES)
+
+
+def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
+    """Return a documented preset on a narrower network, with as many epochs as all trials."""
+    return replace(
+        preset,
+        model_config_path="models.yaml",
+        metadata_path="data/metadata.yaml",
+        augmentation=False,
+        num_epochs=epochs,
+        device="cpu",
+        use_tensorboard=False,
+        early_stopping_patience=8,
+        early_stopping_min_delta=0.001,
+    )
 
 
 def khmer_tuner(*words: str) -> str:
@@ -164,14 +157,15 @@ def read(seed: int, pruner: str) -> Study:
     study, output = load_study(folder(seed, pruner))
     trials = study.get_trials(deepcopy=False)
     searched = [trial for trial in trials if read_record(trial).kind is not TrialKind.PRESET]
-    whole = [record for record in ended_records(study) if record.outcome and record.outcome.why_ended != "pruned"]
+    ended = [(record, record.outcome) for record in ended_records(study)]
+    whole = [(record, outcome) for record, outcome in ended if outcome and outcome.why_ended != "pruned"]
 
     def best_of(kind: TrialKind | None) -> tuple[float, float]:
-        record = max(
-            (record for record in whole if kind in (None, record.kind)),
-            key=lambda record: (record.outcome.best_val_char_accuracy, record.outcome.best_val_seq_accuracy),
+        best, _ = max(
+            (pair for pair in whole if kind in (None, pair[0].kind)),
+            key=lambda pair: (pair[1].best_val_char_accuracy, pair[1].best_val_seq_accuracy),
         )
-        checkpoint = output.trial_dir(record.experiment_name) / "checkpoints" / "best.pt"
+        checkpoint = output.trial_dir(best.experiment_name) / "checkpoints" / "best.pt"
         words = ["evaluate", "--metadata", "data/metadata.yaml", "--split", "test", "--checkpoint", str(checkpoint)]
         scores = json.loads(khmer_tuner(*words, "--json"))
         return scores["char_accuracy"], scores["seq_accuracy"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -88,11 +87,7 @@ def _others_seconds() -> float:
     import psutil
 
     times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    # What guests take is in user and nice already.
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return float(sum(times) - idle - guests - sum(use.ru_utime + use.ru_stime for use in own))
+    return times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4])
 
 
 def measure(plan: Plan) -> Figures:
@@ -135,7 +130,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
 
     rates: dict[str, float] = {}
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device).to(dtype) for _ in range(2))
-    rates["torch.mm"] = 2 * _MATRIX**3 / _best_seconds(lambda: torch.mm(left, right), device) / 1e9
+    rates["torch.mm"] = 2 * _MATRIX**3 / best_seconds(lambda: torch.mm(left, right), device) / 1e9
     for inputs, outputs, kernel in _CONVOLUTIONS:
         shapes = ((_BATCH, inputs, _HEIGHT, _WIDTH), (outputs, inputs, kernel, kernel))
         images, weights = (
@@ -144,7 +139,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
         )
         convolve = functools.partial(torch.nn.functional.conv2d, images, weights, padding=kernel // 2)
         work = 2 * _BATCH * _HEIGHT * _WIDTH * inputs * outputs * kernel**2
-        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / _best_seconds(convolve, device) / 1e9
+        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / best_seconds(convolve, device) / 1e9
     best = max(rates, key=lambda name: rates[name])
     return Rate(rates[best], best, rates["torch.mm"])
 
@@ -155,7 +150,7 @@ def memory_rate(device: torch.device) -> float:
 
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device) / 1e9
+    return 2 * _COPIED_BYTES / best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
 def waiting_for(device: torch.device) -> Callable[[], object]:
@@ -165,7 +160,8 @@ def waiting_for(device: torch.device) -> Callable[[], object]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-def _best_seconds(work: Callable[[], Any], device: torch.device) -> float:
+def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the shortest time that some work takes on a device, of several times after a first one."""
     wait = waiting_for(device)
     work()
     best = float("inf")

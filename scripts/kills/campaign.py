@@ -82,7 +82,7 @@ class Campaign:
         folder = self._new_study("reference")
         ending = self._run_process(folder, Task(self.small.run, 1), Plan())
         snapshot = reference_snapshot(self.small, folder, ending)
-        self.databases.end(folder)
+        list(self.databases.end_study(folder))  # the password is looked for in all files at the end
         events = read_events(folder)
         return Reference(
             snapshot=snapshot,
@@ -110,8 +110,7 @@ class Campaign:
         else:
             study.problems.append(f"{_MOST_STARTS} processes did not complete it")
         self._compare(study, folder, reference)
-        self.databases.end(folder)
-        study.problems += self.databases.leaks(folder)
+        study.problems += self.databases.end_study(folder)
         study.seconds = time.monotonic() - begun_s
         if not study.problems:
             shutil.rmtree(folder)
@@ -142,7 +141,7 @@ class Campaign:
         started_s = time.monotonic()
         act = partial(perform, task) if hash_seed is None else partial(perform_in_new_interpreter, task, hash_seed)
         ending = self._wait(start(act, folder), started_s, plan, folder, task)
-        self.databases.settle()
+        self.databases.wait_until_left()
         return ending
 
     def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, task: Task) -> Ending:
@@ -193,7 +192,7 @@ class Campaign:
     def _new_study(self, name: str) -> Path:
         folder = self.small.folder / name
         folder.mkdir()
-        self.databases.begin(name)
+        self.databases.start_study(name)
         return folder
 
 

@@ -1,19 +1,19 @@
-"""Polling a study all the time, from a process of its own, so that the one that disturbs the study may fork."""
+"""Polling a study all the time, from a process of its own, so that the harness stays without threads and may fork."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import json
 import random
-import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.fixture_study import OUTPUT
 from harness.polling import Dashboard, DashboardError, Polls, request_everything, try_to_change
-from harness.processes import give, problem_of
+from harness.processes import environment, give, problem_of, python
 from harness.run import HarnessError
 
 from soak.consistency import Details, Exports, status_problems
@@ -22,11 +22,10 @@ EXPORTED = "exported.json"
 _PAUSE_S = 1.0
 _STATUS_SHARE = 0.2
 _KILL_SHARE = 0.04
-_FORK = multiprocessing.get_context("fork")
 
 
 class Watcher:
-    """Polls the study of a folder from now on, until `end` is called."""
+    """Polls the study of a folder from now on, until `end` is called or this process has died."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         """Start to poll.
@@ -35,10 +34,14 @@ class Watcher:
             folder: The study's folder.
             seed: Of randomness: when a status is read, and when the dashboard is killed.
         """
-        self._connection, theirs = _FORK.Pipe()
-        self._process = _FORK.Process(target=_watch, args=(folder, seed, theirs, self._connection))
-        self._process.start()
-        theirs.close()
+        self._process = subprocess.Popen(
+            python(["-m", "soak.watcher", str(folder), str(seed)]),
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
 
     def end(self) -> Polls:
         """Stop polling; return what it came to.
@@ -46,48 +49,27 @@ class Watcher:
         Raises:
             HarnessError: The process that polls has died.
         """
-        try:
-            self._connection.send(None)
-            polls: Polls = self._connection.recv()
-        except (OSError, EOFError) as error:
-            raise HarnessError("the process that polls a study died") from error
-        finally:
-            self._process.join()
-            self._connection.close()
-        return polls
+        output, _ = self._process.communicate()
+        if self._process.returncode:
+            raise HarnessError(f"the process that polls a study ended with {self._process.returncode}")
+        found = json.loads(output)
+        return Polls(Counter(found["counts"]), found["problems"])
 
 
-def _watch(folder: Path, seed: int, connection: Connection, theirs: Connection) -> None:
-    os.setpgrp()  # Ctrl-C interrupts only the parent, which then ends this process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    theirs.close()
+def _watch(folder: Path, seed: int) -> None:
+    """Poll until there is no more input; then print what it came to."""
     polls, over = Polls(), threading.Event()
-    loops = [
-        threading.Thread(target=_recorded, args=(loop, folder, random.Random(seed + number), polls, over))
-        for number, loop in enumerate((_export_in_a_loop, _poll_dashboards))
-    ]
-    for loop in loops:
-        loop.start()
-    try:
-        connection.recv()
-    except EOFError:  # the parent has died
-        return
-    finally:
+    with ThreadPoolExecutor() as pool:
+        running = [
+            pool.submit(loop, folder, random.Random(seed + number), polls, over)
+            for number, loop in enumerate((_export_in_a_loop, _poll_dashboards))
+        ]
+        sys.stdin.read()
         over.set()
-        for loop in loops:
-            loop.join()
-    connection.send(polls)
-
-
-Loop = Callable[[Path, random.Random, Polls, threading.Event], None]
-
-
-def _recorded(loop: Loop, folder: Path, rng: random.Random, polls: Polls, over: threading.Event) -> None:
-    """Run a loop; that it cannot continue is a problem like others."""
-    try:
-        loop(folder, rng, polls, over)
-    except Exception as error:
-        polls.record("polling", f"ended early: {error!r}")
+    for loop in running:
+        if error := loop.exception():
+            polls.record("polling", f"ended early: {error!r}")
+    print(json.dumps(vars(polls)))
 
 
 def _export_in_a_loop(folder: Path, rng: random.Random, polls: Polls, over: threading.Event) -> None:
@@ -130,3 +112,7 @@ def _poll(dashboard: Dashboard, details: Details, rng: random.Random, polls: Pol
             return
     if complaint := dashboard.end():
         polls.record("dashboard", complaint)
+
+
+if __name__ == "__main__":
+    _watch(Path(sys.argv[1]), int(sys.argv[2]))
