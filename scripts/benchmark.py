@@ -50,8 +50,8 @@ PARTS: dict[str, Any] = {
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               all of it, in a quarter of an hour
-  python scripts/benchmark.py --quick                       does it run? two minutes; its figures say little
+  python scripts/benchmark.py                               everything, in a quarter of an hour
+  python scripts/benchmark.py --quick                       does it run? two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json
 
@@ -93,7 +93,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         metavar="METADATA",
         type=Path,
-        help="the dataset's metadata.yaml (default: the default dataset, drawn anew)",
+        help="the dataset's metadata.yaml (default: the default dataset, generated)",
     )
     parser.add_argument(
         "--config",
@@ -133,7 +133,10 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     for name in options.parts or PARTS:
         print(name, file=sys.stderr, flush=True)
         begun, others = time.monotonic(), machine.OtherLoad()
-        figures = _figures(name, plan)
+        try:
+            figures: Figures = PARTS[name].measure(plan)
+        except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
+            figures = {"error": str(error)}
         report["seconds"][name] = round(time.monotonic() - begun, 1)
         report["busy_elsewhere"][name] = round(others.cores, 2)
         report["parts"][name] = figures
@@ -150,18 +153,10 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     return FAILED if any("error" in figures for figures in report["parts"].values()) else SUCCESS
 
 
-def _figures(name: str, plan: Plan) -> Figures:
-    try:
-        figures: Figures = PARTS[name].measure(plan)
-    except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
-        return {"error": str(error)}
-    return figures
-
-
 def _dataset(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the metadata of the dataset, drawn if none is given, with its pixels decoded."""
+    """Return the metadata of the dataset, generated if none is given, with its pixels cached."""
     if options.data is None:
-        print("drawing the dataset", file=sys.stderr, flush=True)
+        print("generating the dataset", file=sys.stderr, flush=True)
         samples = _QUICK_SAMPLES if options.quick else _SAMPLES
         metadata = generate_dataset(folder / "generated_data", samples=samples, test_samples=_TEST_SAMPLES)
     else:

@@ -107,11 +107,7 @@ def _claim() -> None:
     from tuner.__main__ import main
 
     def ending(next_claim: Callable[..., Any]) -> Callable[..., Any]:
-        def claim_and_end(*arguments: Any) -> Any:
-            claim = next_claim(*arguments)
-            os._exit(0 if claim is not None else 1)
-
-        return claim_and_end
+        return lambda *arguments: os._exit(0 if next_claim(*arguments) is not None else 1)
 
     replace("tuner.workers.loop.next_claim", ending)
     sys.exit(main(["resume", "--output-dir", OUTPUT, "--results-file", "results.json"]) or 1)

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.fixture_study import OUTPUT
 from harness.processes import command, environment, python
+from harness.run import HarnessError
 
 _TIMEOUT_S = 60
 _WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
@@ -37,7 +38,7 @@ class Polls:
         self.problems += [f"{name}: {problem}" for problem in problems if problem]
 
 
-class DashboardError(Exception):
+class DashboardError(HarnessError):
     """The dashboard does not start; the text is its error message."""
 
 
@@ -70,6 +71,22 @@ class Dashboard:
             raise DashboardError(errors.strip())
         self.address = found[1]
 
+    def poll(self, polls: Polls) -> dict[str, Any]:
+        """Request what a page with the study and its trials requests; return the study's details.
+
+        Requests that would change the study are sent, too: the dashboard must refuse them.
+        """
+        study = _get(self.address, "/api/studies", polls).get("study_summaries", [{}])[0].get("study_id", 1)
+        detail = _get(self.address, f"/api/studies/{study}", polls)
+        for trial in detail.get("trials", []):
+            for artifact in trial.get("artifacts", []):
+                _get(self.address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", polls)
+        for method, path in _WRITES:
+            status, _ = _ask(self.address, method, path)
+            refused = status == http.HTTPStatus.METHOD_NOT_ALLOWED
+            polls.record("refused", "" if refused else f"{method} {path} gave {status}")
+        return detail
+
     def end(self) -> str:
         """Stop it; return its error messages."""
         self._process.terminate()
@@ -84,25 +101,6 @@ class Dashboard:
         """Kill it."""
         self._process.kill()
         self._process.communicate()
-
-
-def request_everything(address: str, polls: Polls) -> dict[str, Any]:
-    """Request what a page with the study and its trials requests; return the study's details."""
-    study = _get(address, "/api/studies", polls).get("study_summaries", [{}])[0].get("study_id", 1)
-    detail = _get(address, f"/api/studies/{study}", polls)
-    for trial in detail.get("trials", []):
-        for artifact in trial.get("artifacts", []):
-            _get(address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", polls)
-    return detail
-
-
-def try_to_change(address: str, polls: Polls) -> None:
-    """Send the requests that the dashboard must refuse."""
-    for method, path in _WRITES:
-        status, _ = _ask(address, method, path)
-        polls.record(
-            "refused", "" if status == http.HTTPStatus.METHOD_NOT_ALLOWED else f"{method} {path} gave {status}"
-        )
 
 
 def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:

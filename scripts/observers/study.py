@@ -8,14 +8,14 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 from harness.fixture_study import OUTPUT, RESULTS
-from harness.polling import Dashboard, DashboardError, Polls, request_everything, try_to_change
+from harness.polling import Dashboard, Polls
 from harness.processes import command, failure, give, problem_of, started
-from harness.run import HarnessError
 
 EXPERIMENTS = 4
 WORKERS = 2
@@ -76,44 +76,25 @@ def poll_during(training: subprocess.Popen[bytes], study: Path) -> Polls:
     """
     while not (study / OUTPUT / "study.db").exists() and training.poll() is None:
         time.sleep(0.1)
-    polls, over = Polls(), threading.Event()
-    with _dashboard(study, polls) as address:
-        loops = [lambda: _poll_dashboard(address, polls), *(_polling(study, polls, *words) for words in _COMMANDS)]
-        threads = [threading.Thread(target=_repeat, args=(loop, over)) for loop in loops]
-        for thread in threads:
-            thread.start()
+    polls, over, dashboard = Polls(), threading.Event(), Dashboard(study)
+    with ThreadPoolExecutor(1 + len(_COMMANDS)) as pool:
+        loops = [pool.submit(_repeat, over, dashboard.poll, polls)]
+        loops += [pool.submit(_repeat, over, _poll_by_command, study, polls, words) for words in _COMMANDS]
         try:
             training.wait()
         finally:
             over.set()
-            for thread in threads:
-                thread.join()
+    for loop in loops:
+        loop.result()
+    if complaint := dashboard.end():
+        polls.record("dashboard", complaint)
     return polls
 
 
-def _repeat(poll: Callable[[], None], over: threading.Event) -> None:
+def _repeat(over: threading.Event, poll: Callable[..., object], *arguments: object) -> None:
     while not over.wait(_PAUSE_S):
-        poll()
+        poll(*arguments)
 
 
-def _polling(study: Path, polls: Polls, *words: str) -> Callable[[], None]:
-    return lambda: polls.record(words[0], problem_of(give(study, *words, "--output-dir", OUTPUT)))
-
-
-@contextlib.contextmanager
-def _dashboard(study: Path, polls: Polls) -> Iterator[str]:
-    """Serve a study's dashboard; yield host and port."""
-    try:
-        dashboard = Dashboard(study)
-    except DashboardError as error:
-        raise HarnessError(f"the dashboard does not start: {error}") from error
-    try:
-        yield dashboard.address
-    finally:
-        if complaint := dashboard.end():
-            polls.record("dashboard", complaint)
-
-
-def _poll_dashboard(address: str, polls: Polls) -> None:
-    request_everything(address, polls)
-    try_to_change(address, polls)
+def _poll_by_command(study: Path, polls: Polls, words: Sequence[str]) -> None:
+    polls.record(words[0], problem_of(give(study, *words, "--output-dir", OUTPUT)))

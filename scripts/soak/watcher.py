@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.fixture_study import OUTPUT
-from harness.polling import Dashboard, DashboardError, Polls, request_everything, try_to_change
+from harness.polling import Dashboard, DashboardError, Polls
 from harness.processes import environment, give, problem_of, python
 from harness.run import HarnessError
 
@@ -104,8 +104,7 @@ def _poll_dashboards(folder: Path, rng: random.Random, polls: Polls, over: threa
 
 def _poll(dashboard: Dashboard, details: Details, rng: random.Random, polls: Polls, over: threading.Event) -> None:
     while not over.wait(_PAUSE_S):
-        polls.record("study page", *details.problems(request_everything(dashboard.address, polls)))
-        try_to_change(dashboard.address, polls)
+        polls.record("study page", *details.problems(dashboard.poll(polls)))
         if rng.random() < _KILL_SHARE:
             dashboard.kill()
             polls.record("dashboard killed")
