@@ -36,17 +36,8 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
-PARTS: dict[str, Any] = {
-    "machine": machine,
-    "epochs": epochs,
-    "targets": targets,
-    "bookkeeping": bookkeeping,
-    "scale": scale,
-    "images": images,
-    "workers": workers,
-    "runners": runners,
-    "cuda": cuda,
-}
+_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, runners, cuda)
+PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
@@ -132,17 +123,19 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     report: Figures = {"facts": facts, "quick": options.quick, "seconds": {}, "busy_elsewhere": {}, "parts": {}}
     for name in options.parts or PARTS:
         print(name, file=sys.stderr, flush=True)
-        begun, others = time.monotonic(), machine.OtherLoad()
+        begun, others = time.monotonic(), machine.others_seconds()
         try:
             figures: Figures = PARTS[name].measure(plan)
         except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
             figures = {"error": str(error)}
-        report["seconds"][name] = round(time.monotonic() - begun, 1)
-        report["busy_elsewhere"][name] = round(others.cores, 2)
+        seconds = time.monotonic() - begun
+        busy_cores = max(0.0, machine.others_seconds() - others) / seconds
+        report["seconds"][name] = round(seconds, 1)
+        report["busy_elsewhere"][name] = round(busy_cores, 2)
         report["parts"][name] = figures
-        write_json(options.json, report)  # what is measured stays, whatever comes
-        busy = f"; others kept {others.cores:.1f} cores busy" if others.cores > _QUIET_CORES else ""
-        console.print(f"\n{name}, measured in {report['seconds'][name]:.0f} s{busy}")
+        write_json(options.json, report)  # so that it is kept if a later part fails
+        busy = f"; other processes kept {busy_cores:.1f} cores busy" if busy_cores > _QUIET_CORES else ""
+        console.print(f"\n{name}, measured in {seconds:.0f} s{busy}")
         if text := figures.get("skipped") or figures.get("error"):
             console.print(f"{'error' if 'error' in figures else 'skipped'}: {text}")
             continue

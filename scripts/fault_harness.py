@@ -18,10 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from faults.calls import Call, Moment
+from faults.calls import Call, Fault, Injection, Moment, plan
 from faults.campaign import Campaign, FaultyStudy
-from faults.child import Fault, restart_preloaded
-from faults.plan import Injection, plan
+from faults.child import restart_preloaded
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, in_forks, prepare
 from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
@@ -31,9 +30,6 @@ EXAMPLES = """\
 examples:
   python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
   python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  for a quick look
-
-exit code: 0 all is as it should be, 1 something is not (its folders are kept), 2 the harness could not do its work,
-130 it was stopped
 """
 
 

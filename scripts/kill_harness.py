@@ -35,9 +35,6 @@ examples:
   python scripts/kill_harness.py --kills 10 --at "after tell"   nowhere else
 
 The seed decides which process dies where, and after how many seconds; its progress by then depends on the machine.
-
-exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work,
-130 it was stopped
 """
 # Enough kills for each boundary to have its turn; then each must have had it.
 EVERY_BOUNDARY = 200

@@ -206,8 +206,8 @@ def print_gain(studies: Sequence[Study]) -> None:
     for pruner, pairs in gains.items():
         means = [statistics.mean(pair[part] for pair in pairs) for part in (0, 1)]
         spreads = [statistics.stdev(pair[part] for pair in pairs) if len(pairs) > 1 else 0.0 for part in (0, 1)]
-        told = " / ".join(f"{mean:+.4f} (sd {spread:.4f})" for mean, spread in zip(means, spreads, strict=True))
-        print(f"mean  {pruner:9} {told}")
+        shown = " / ".join(f"{mean:+.4f} (sd {spread:.4f})" for mean, spread in zip(means, spreads, strict=True))
+        print(f"mean  {pruner:9} {shown}")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,6 @@ examples:
   python scripts/soak.py --minutes 0.5 --seed 7   a single study
 
 The seed decides how a study is disturbed, and after how many seconds; its progress by then depends on the machine.
-
-exit code: 0 all invariants hold, 1 one is broken (the folder of its study is kept), 2 the soak could not do its work,
-130 it was stopped
 """
 SEARCH_TRIALS = 12
 # Enough for a trial to be disturbed in the middle.

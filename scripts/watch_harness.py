@@ -12,7 +12,6 @@ Example: python scripts/watch_harness.py --minutes 5
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -23,8 +22,8 @@ from harness.fixture_study import STORAGE_VARIABLE
 from harness.polling import Polls
 from harness.processes import command, seconds_of
 from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
-from harness.snapshot import Snapshot, differences, take_snapshot
-from observers.study import EXPERIMENTS, WORKERS, WRITTEN, epochs_of, poll_during, training, write_experiments
+from harness.snapshot import differences, take_snapshot
+from observers.study import EXPERIMENTS, WORKERS, epochs_of, poll_during, training, write_experiments
 
 SAMPLES = 400
 TRIAL_EPOCHS = 6
@@ -70,7 +69,7 @@ def _seconds_per_epoch(folder: Path) -> float:
 
 def _report(watched: Path, alone: Path, polls: Sequence[Polls]) -> int:
     """Print what differs; return the exit code."""
-    snapshots = [_without_polls(take_snapshot(study)) for study in (watched, alone)]
+    snapshots = [take_snapshot(study) for study in (watched, alone)]
     changed = differences(*snapshots)
     problems = [problem for one in polls for problem in one.problems]
     print(*changed, *problems, sep="\n")
@@ -93,12 +92,6 @@ def _seconds(epoch: Mapping[str, float]) -> float:
 def _processor_seconds(epoch: Mapping[str, float]) -> float:
     """Return an epoch's processor time, which does not depend on other processes."""
     return epoch["epoch_seconds"] * epoch["cpu_percent"] / 100
-
-
-def _without_polls(snapshot: Snapshot) -> Snapshot:
-    """Leave out the files that the polling commands wrote beside the study."""
-    files = [name for name in json.loads(snapshot["files"]) if name not in WRITTEN]
-    return snapshot | {"files": json.dumps(files, ensure_ascii=False)}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ PER_TRIAL = (
         opaque=True,
     ),
     Watched(
-        "look at the study",
+        "poll the study",
         (
             "tuner.session.status_poller.StatusPoller.poll_after_trial",
             "tuner.session.status_poller.StatusPoller.poll_if_due",
@@ -54,7 +54,7 @@ PER_TRIAL = (
         opaque=True,
     ),
 )
-# What a training needs before its first epoch and after its last, whoever keeps it.
+# What a training needs before its first epoch and after its last.
 SET_UP = (
     Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
     Watched(
@@ -66,15 +66,15 @@ SET_UP = (
         ),
         opaque=True,
     ),
-    Watched("last pictures", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
+    Watched("last plots", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
 )
-# Not opaque: the study is looked at during epochs too.
+# Not opaque: the study is polled during epochs too.
 _EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))
-_RARE = ("look at the study", "prune decision")
+_RARE = ("poll the study", "prune decision")
 
 
 def measure(plan: Plan) -> Figures:
-    """Go on with studies of several sizes for some trials, and compare with an epoch of a preset."""
+    """Resume studies of several sizes for some trials, and compare with an epoch of a preset."""
     small = train_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
@@ -129,7 +129,7 @@ def tables(figures: Figures) -> list[Table]:
     """Return milliseconds at each size, and what they are beside a preset's epochs."""
     sizes = figures["sizes"]
     table = plain_table(
-        "ms, at so many trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
+        "ms, by number of trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
     )
     for group, title in (("epoch", "each epoch"), ("trial", "each trial"), ("set_up", "each training")):
         for part in next(iter(sizes.values()))[group]:

@@ -15,10 +15,6 @@ from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.display.terminal import plain_table
 
-# Seconds of an epoch of so many images, as the system that the presets were first published with took it on two cores
-# of an AMD EPYC with AVX-512.
-_PROTOTYPE, _PROTOTYPE_IMAGES, _PROTOTYPE_SECONDS = "baseline_optimized", 4000, 78.0
-
 WATCHED = (
     Watched("data", ("tuner.data.batches.SplitBatches._gather",)),
     Watched("augmentation", ("tuner.data.batches.augment", "tuner.data.batches.SplitBatches._distortions")),
@@ -51,7 +47,7 @@ WATCHED = (
     ),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched(
-        "pictures",
+        "plots",
         (
             "tuner.training.plots.illustrations.Illustrator.draw",
             "tuner.training.recorder.Recorder.pictures",
@@ -71,9 +67,9 @@ WATCHED = (
     ),
 )
 _ARITHMETIC = ("forward", "backward", "optimizer", "validation")
-_SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "pictures", "study", "rest")
-# Which an epoch may have none of.
-_RARE = ("pictures", "augmentation")
+_SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "plots", "study", "rest")
+# Parts that an epoch may lack.
+_RARE = ("plots", "augmentation")
 
 _PROFILED_STEPS = 8
 
@@ -84,10 +80,10 @@ def measure(plan: Plan) -> Figures:
 
 
 def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
-    """Train each preset and each model on a device, an epoch to warm up and then so many.
+    """Train each preset and each model on a device, an epoch to warm up and then this many.
 
-    Where a device works on while the program does, looking at the clock has to wait for it and slows it down; seconds
-    of an epoch are then those of a training that nobody looks at.
+    Where a device works asynchronously, the stopwatch has to wait for it and slows it down; seconds
+    of an epoch are then those of a training without a stopwatch.
     """
     figures: Figures = {}
     for name, config in (plan.presets | plan.models).items():
@@ -95,15 +91,13 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
         placed = asdict(without_end(config, 1 + epochs, device))
         place = plan.folder / f"{device} {name}"
         place.mkdir()
-        looked_at = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
-        alone = looked_at
+        timed_run = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
+        alone = timed_run
         if device != "cpu":
             alone = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False)
         steps = 2 if plan.quick else _PROFILED_STEPS
         kernels = elsewhere(profile, place, plan.threads, config=placed, steps=steps)
-        figures[name] = _summed_up(looked_at, alone, kernels)
-        if (device, name, looked_at["images"]) == ("cpu", _PROTOTYPE, _PROTOTYPE_IMAGES):
-            figures[name]["prototype_times"] = _PROTOTYPE_SECONDS / alone["epoch_seconds"]
+        figures[name] = _summed_up(timed_run, alone, kernels)
     return figures
 
 
@@ -126,7 +120,7 @@ def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
 
 
 def profile(config: dict[str, Any], steps: int) -> Figures:
-    """Look into training steps, in this process."""
+    """Profile training steps, in this process."""
     from benchmark.kernels import profile_steps
 
     return profile_steps(TrainingConfig(**config), steps)
@@ -158,11 +152,11 @@ def _parts(laps: list[Lap]) -> dict[str, float]:
     return parts
 
 
-def _summed_up(looked_at: Figures, alone: Figures, kernels: Figures) -> Figures:
-    parts, whole = looked_at["parts"], looked_at["epoch_seconds"]
+def _summed_up(timed_run: Figures, alone: Figures, kernels: Figures) -> Figures:
+    parts, whole = timed_run["parts"], timed_run["epoch_seconds"]
     beside = whole - sum(parts[part] for part in _ARITHMETIC)
     step = sum(parts[part] for part in ("forward", "backward", "optimizer"))
-    gflops = kernels["gflop_per_image"] * looked_at["images"] / step
+    gflops = kernels["gflop_per_image"] * timed_run["images"] / step
     seconds = alone["epoch_seconds"]
     return {
         "epoch_seconds": seconds,
@@ -178,17 +172,15 @@ def _summed_up(looked_at: Figures, alone: Figures, kernels: Figures) -> Figures:
 
 
 def _epoch_table(figures: Figures) -> Table:
-    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation", "prototype")
-    table = plain_table(*headers, right=(1, 2, 3, 4, 5))
+    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation")
+    table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
-        times = figure.get("prototype_times")
         table.add_row(
             name,
             f"{figure['epoch_seconds']:.2f}",
             f"{figure['images_per_s']:.0f}",
             f"{figure['beside_arithmetic']:.1%}",
             f"{figure['beside_arithmetic_and_augmentation']:.1%}",
-            f"{times:.1f} x as long" if times else "",
         )
     return table
 

@@ -32,7 +32,7 @@ _VALIDATION = 10
 _BYTES_AN_IMAGE = 12_000
 _OPENINGS = 3
 _EPOCHS = 3
-_SECONDS_BETWEEN_LOOKS = 0.25
+_POLL_S = 0.25
 _TRAINING = Watched("training", ("tuner.training.epoch.train_epoch",), opaque=True)
 _VALIDATING = Watched("validation", ("tuner.training.epoch.score_split",), opaque=True)
 
@@ -89,7 +89,7 @@ def seconds_to_open(metadata: str, splits: list[str]) -> float:
 
 
 def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
-    """Train epochs that end after so many batches, in this process; the last one counts for time, all for memory."""
+    """Train epochs of a few batches, in this process; the last one counts for time, all for memory."""
     settings = TrainingConfig(**config)
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
@@ -116,28 +116,28 @@ def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
 
 @contextlib.contextmanager
 def _memory_watched() -> Iterator[dict[str, int]]:
-    """Look at this process's memory again and again; yield the most that it had."""
+    """Poll this process's memory; yield its maximum."""
     most = {"pss": 0, "uss": 0}
     over = threading.Event()
     process = psutil.Process()
 
-    def look() -> None:
-        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+    def poll() -> None:
+        while not over.wait(_POLL_S):
             memory = process.memory_full_info()
             most["uss"] = max(most["uss"], memory.uss)
             most["pss"] = max(most["pss"], getattr(memory, "pss", memory.rss))  # Linux alone shares out pages
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    polling = threading.Thread(target=poll)
+    polling.start()
     try:
         yield most
     finally:
         over.set()
-        looking.join()
+        polling.join()
 
 
 def _repeated(metadata: Path, place: Path, images: int, config: TrainingConfig) -> Path:
-    """Make a dataset of so many images out of one of fewer; return its metadata file.
+    """Create a dataset with this many images from one with fewer; return its metadata file.
 
     An image that is there several times has a file of its own each time, which takes no room of its own.
     """

@@ -42,7 +42,7 @@ from studies.storage.url import sqlite_path
 
 # Until a process is ready; sixteen share few cores.
 _SECONDS_TO_BE_READY = 120.0
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_S = 0.1
 _NAME = "runners"
 _SEED = 0
 _PLAIN = multiprocessing.get_context("fork")
@@ -125,7 +125,7 @@ def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
     return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder
 
 
-def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[str, float]], object]) -> None:
+def _work_when_ready(place: str, url: str, ready: Any, report: Callable[[Mapping[str, float]], object]) -> None:
     study, folder = _join(place, url)
     prepare_sampling(study, _SEED)
     study.get_trials(deepcopy=False)
@@ -135,7 +135,7 @@ def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[s
     while (claim := claim_with_top_up(study, folder, partial(claim_next, study, folder))) is not None:
         _train(claim)
         trials, ended = trials + 1, time.monotonic()
-    tell({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
+    report({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
 
 
 def _train(claim: Claim) -> None:
@@ -193,5 +193,5 @@ def _most_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
         while any(process.is_alive() for process in running):
             row = connection.execute(counts).fetchone()
             most = max(most, row[0] if row else 0)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_S)
     return most

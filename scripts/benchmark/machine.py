@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from harness.processes import elsewhere
 from rich.table import Table
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _REPEATS = 6
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20
-# Channels in and out, kernel; of 64 pictures of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
+# Channels in and out, kernel; of 64 images of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
 _CONVOLUTIONS = ((128, 128, 3), (256, 256, 3), (512, 512, 1))
 _BATCH, _HEIGHT, _WIDTH = 64, 16, 32
 
@@ -46,10 +48,6 @@ class Rate:
 
 def facts(threads: int) -> Figures:
     """Return what this machine is; nothing heavy is imported."""
-    import importlib.metadata
-
-    import psutil
-
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -68,26 +66,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class OtherLoad:
-    """Notices how much of the processor goes to what is not measured: figures are worth little beside much of it."""
-
-    def __init__(self) -> None:
-        """Begin to watch."""
-        self._begun = time.monotonic()
-        self._others = _others_seconds()
-
-    @property
-    def cores(self) -> float:
-        """How many cores others have kept busy so far, on average."""
-        return max(0.0, (_others_seconds() - self._others) / (time.monotonic() - self._begun))
-
-
-def _others_seconds() -> float:
+def others_seconds() -> float:
     """Return processor seconds of this machine that neither this process nor its ended children took."""
-    import psutil
-
     times = psutil.cpu_times()
-    return times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4])
+    return float(times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4]))
 
 
 def measure(plan: Plan) -> Figures:

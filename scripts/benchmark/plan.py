@@ -35,9 +35,9 @@ class Plan:
         folder: The work folder, removed at the end.
         metadata: The dataset's metadata file, absolute.
         config: The experiments file whose presets are measured.
-        threads: PyTorch's threads, shared by those who train side by side.
+        threads: PyTorch's threads, shared by processes in parallel.
         quick: Whether everything is small: the figures then say that the benchmark runs, and not much more.
-        say: Told what is being measured.
+        say: Called with what is being measured.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class Plan:
 
 
 def without_end(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
-    """Return a configuration that trains exactly so many epochs on a device."""
+    """Return a configuration that trains exactly this many epochs on a device."""
     return replace(config, num_epochs=epochs, device=device, early_stopping_patience=_ENDLESS_PATIENCE)
 
 

@@ -27,7 +27,7 @@ _LEAST_RISE = 1.1
 
 
 def measure(plan: Plan) -> Figures:
-    """Let processes work off studies, a new one for each number of them, with databases that flush to the disk."""
+    """Run studies with several numbers of processes, with databases that flush to the disk."""
     figures: Figures = {"sqlite": _rates(plan, "sqlite", default_storage_url)}
     try:
         server = PostgresServer(durable=True)

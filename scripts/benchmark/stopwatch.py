@@ -1,4 +1,4 @@
-"""How a program's time is divided among functions, which are replaced by ones that look at the clock."""
+"""How a program's time is divided among functions, which are replaced by timed ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stopwatch:
     """Divides the time of this process among watched functions.
 
     Attributes:
-        wait: Called before every look at the clock; for a device that works on while the program does.
+        wait: Called before the clock is read; for a device that works asynchronously.
         laps: The stretches that have ended.
     """
 
@@ -113,7 +113,7 @@ class Stopwatch:
 
 
 def refuse_uncalled(laps: Sequence[Lap], parts: Sequence[str]) -> None:
-    """Refuse to tell times of parts that the program no longer calls.
+    """Refuse to report parts that the program no longer calls.
 
     Raises:
         HarnessError: A part was never called.

@@ -99,7 +99,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
 
 
 def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
-    """Yield the epochs of a file that may still be written, beyond so many."""
+    """Yield the epochs of a file that may still be written, after the first ones."""
     if metrics.exists():
         whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
         yield from map(json.loads, whole.splitlines()[after:])

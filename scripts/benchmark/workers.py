@@ -1,4 +1,4 @@
-"""Trials per hour with one worker and with several side by side, which share threads or a GPU."""
+"""Trials per hour with one worker and with several in parallel, which share threads or a GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> Figures:
-    """Let the real command train short trials of one preset on a device, with so many workers.
+    """Let the real command train short trials of one preset on a device, with several numbers of workers.
 
     The rate is that from the beginning of the first trial to the end of the last: a search of hours begins once.
     """

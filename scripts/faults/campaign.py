@@ -18,9 +18,8 @@ from harness.run import HarnessError
 from harness.snapshot import Snapshot, take_snapshot
 from harness.survey import survey
 
-from faults.calls import Call, read_calls
-from faults.child import Fault, run_command
-from faults.plan import Injection
+from faults.calls import Call, Fault, Injection, read_calls
+from faults.child import run_command
 
 _EXPORTED = "exported.json"
 # Commands that only read a study.

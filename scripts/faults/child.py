@@ -9,31 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from harness.replacement import watch
 from harness.run import HarnessError
 
-from faults.calls import CallLog, Moment
-
-
-class Fault(StrEnum):
-    """What happens to a call."""
-
-    FULL = "disk full"
-    ERROR = "I/O error"
-    KILL = "kill"
-
-    @property
-    def error(self) -> int:
-        """The error's number; 0 if the process is killed."""
-        return {Fault.FULL: errno.ENOSPC, Fault.ERROR: errno.EIO, Fault.KILL: 0}[self]
-
+from faults.calls import CallLog, Fault, Moment
 
 _SOURCE = Path(__file__).with_name("faults.c")
 _VARIABLE = "LD_PRELOAD"
+_ERRORS = {Fault.FULL: errno.ENOSPC, Fault.ERROR: errno.EIO, Fault.KILL: 0}
 _MOMENTS = {"tuner.training.loop._keep": Moment.CHECKPOINT, "optuna.study.Study.tell": Moment.TELL}
 
 
@@ -73,7 +59,7 @@ def run_command(command: list[str], call: int, fault: Fault) -> int:
     for target, moment in _MOMENTS.items():
         watch(target, before=_starting(log, moment), after=lambda *arguments, **named: log.ended())
     start = ctypes.CDLL(None).faults_begin
-    start(os.fsencode(Path.cwd()), log.descriptor, ctypes.c_long(call), fault.error, int(fault is Fault.FULL))
+    start(os.fsencode(Path.cwd()), log.descriptor, ctypes.c_long(call), _ERRORS[fault], int(fault is Fault.FULL))
     return main(command)
 
 

@@ -53,7 +53,8 @@ def snapshot_problems(reference: Snapshot, found: Snapshot, folder: Path) -> Ite
     """Yield in which items a study differs from the reference; their full texts go to a file in its folder."""
     if differing := differences(reference, found):
         path = folder / "differences.txt"
-        path.write_text("\n".join(one.whole for one in differing) + "\n", encoding="utf-8")
+        texts = (f"{one.item}\n{one.expected}\n{one.found}\n" for one in differing)
+        path.write_text("".join(texts), encoding="utf-8")
         names = first_of([one.item for one in differing])
         yield f"items that differ, in full in {path}: {names}; the first: {differing[0]}"
 

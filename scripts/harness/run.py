@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-# Exit codes: no problem was found, a problem was found, the harness could not do its work, it was stopped.
 EQUAL, DIFFERENT, UNKNOWN, STOPPED = 0, 1, 2, 130
+_EXIT_CODES = """
+exit code: 0 no problem was found, 1 one was (the folders of its studies are kept), 2 the harness could not do its work,
+130 it was stopped
+"""
 
 _ENOUGH_BYTES = 200 * 2**20
 _stop_requested = False
@@ -27,7 +30,7 @@ class HarnessError(Exception):
 def option_parser(description: str | None, examples: str = "") -> argparse.ArgumentParser:
     """Return a parser with the options that all harnesses share, ``--seed`` and ``--folder``."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, epilog=examples + _EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all randomness (default: %(default)s)")
     parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")

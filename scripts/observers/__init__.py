@@ -1,1 +1,1 @@
-"""Polling a study while it trains, and comparing it with one that nobody polled."""
+"""Polling a study while it trains, and comparing it with one that was left alone."""

@@ -19,14 +19,13 @@ from harness.processes import command, failure, give, problem_of, started
 
 EXPERIMENTS = 4
 WORKERS = 2
-# Files that the polling commands write beside the study.
-WRITTEN = frozenset({"exported.json", "trials.csv", "report.html"})
+# Their files are written outside the study.
 _COMMANDS = (
     ("status", "--json"),
     ("status",),
-    ("export", "--results-file", "exported.json"),
-    ("export", "--format", "csv", "--results-file", "trials.csv"),
-    ("report", "--out", "report.html"),
+    ("export", "--results-file", "../exported.json"),
+    ("export", "--format", "csv", "--results-file", "../trials.csv"),
+    ("report", "--out", "../report.html"),
 )
 _PAUSE_S = 3.0
 
@@ -77,17 +76,19 @@ def poll_during(training: subprocess.Popen[bytes], study: Path) -> Polls:
     while not (study / OUTPUT / "study.db").exists() and training.poll() is None:
         time.sleep(0.1)
     polls, over, dashboard = Polls(), threading.Event(), Dashboard(study)
-    with ThreadPoolExecutor(1 + len(_COMMANDS)) as pool:
-        loops = [pool.submit(_repeat, over, dashboard.poll, polls)]
-        loops += [pool.submit(_repeat, over, _poll_by_command, study, polls, words) for words in _COMMANDS]
-        try:
-            training.wait()
-        finally:
-            over.set()
+    try:
+        with ThreadPoolExecutor(1 + len(_COMMANDS)) as pool:
+            loops = [pool.submit(_repeat, over, dashboard.poll, polls)]
+            loops += [pool.submit(_repeat, over, _poll_by_command, study, polls, words) for words in _COMMANDS]
+            try:
+                training.wait()
+            finally:
+                over.set()
+    finally:
+        complaint = dashboard.end()
     for loop in loops:
-        loop.result()
-    if complaint := dashboard.end():
-        polls.record("dashboard", complaint)
+        loop.result()  # raises what the loop raised
+    polls.record("dashboard stopped", complaint)
     return polls
 
 

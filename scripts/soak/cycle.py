@@ -110,9 +110,7 @@ class Cycle:
             training, disturber = self._one_command()
             after = survey(self._folder)
             study.problems += disturber.problems
-            name = f"command {study.commands} ({', '.join(disturber.kinds) or 'left alone'})"
-            problems = self._command_problems(training, disturber, before, after)
-            study.problems += [f"{name} {problem}" for problem in problems]
+            study.problems += self._command_problems(training, disturber, before, after)
             if training.hung or (training.code == 0 and after.ended >= self._small.trials):
                 return not training.hung
             self._starts_beside_orphans = self._leave_orphans(training)
@@ -148,7 +146,7 @@ class Cycle:
     ) -> Iterator[str]:
         # `resume` can do nothing for a study that has not been created completely, and says so.
         may_refuse = not self._study.commands % 2 and before.trials < self._small.trials
-        yield from exit_problems(
+        problems = exit_problems(
             training.code,
             training.output,
             hung=training.hung,
@@ -156,7 +154,9 @@ class Cycle:
             expected={disturber.code, *(REFUSALS if may_refuse else {0})},
             may_be_incomplete=may_refuse or self._starts_beside_orphans or Kind.STOP in disturber.kinds,
         )
-        yield from after.problems_after(before, self._small.trials)
+        name = f"command {self._study.commands} ({', '.join(disturber.kinds) or 'left alone'})"
+        for problem in (*problems, *after.problems_after(before, self._small.trials)):
+            yield f"{name} {problem}"
 
     def _final_problems(self) -> Iterator[str]:
         """Yield what is wrong with what the study has left behind."""
@@ -168,8 +168,9 @@ class Cycle:
             yield from found.problems
             yield from results_problems(folder)
             for retrained in in_forks(train_again, [(folder, share, WORKERS) for share in range(WORKERS)]):
-                study.retrained += retrained.trials
-                study.equal += retrained.trials - len(retrained.problems)
-                yield from retrained.problems
+                problems = list(filter(None, retrained.values()))
+                study.retrained += len(retrained)
+                study.equal += len(retrained) - len(problems)
+                yield from problems
         except HarnessError as error:
             yield f"cannot be read: {error}"

@@ -36,12 +36,8 @@ class Kind(StrEnum):
     PAUSE_COMMAND = "command paused"
     STOP = "stop"
 
-    @property
-    def code(self) -> int | None:
-        """The exit code of a command that it ends; None if the command continues, or ends by itself."""
-        return _CODES.get(self)
 
-
+# The exit codes of commands that are ended; all others continue, or end by themselves.
 _CODES = {
     Kind.KILL_COMMAND: -signal.SIGKILL,
     Kind.KILL_ALL: -signal.SIGKILL,
@@ -85,7 +81,7 @@ class Disturber:
     @property
     def code(self) -> int | None:
         """The exit code that the last disturbance must give the command; None if it is to end by itself."""
-        return self.kinds[-1].code if self.kinds else None
+        return _CODES.get(self.kinds[-1]) if self.kinds else None
 
     def disturb(self) -> None:
         """Disturb the command in one of the ways that are possible now, if there is one."""

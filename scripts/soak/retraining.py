@@ -6,27 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.fixture_study import OUTPUT
 
 
-@dataclass(frozen=True)
-class Retrained:
-    """What came of training trials again.
-
-    Attributes:
-        trials: How many trials were trained again.
-        problems: One text for each whose epochs differ.
-    """
-
-    trials: int
-    problems: list[str]
-
-
-def train_again(folder: Path, share: int, shares: int) -> Retrained:
+def train_again(folder: Path, share: int, shares: int) -> dict[str, str]:
     """Train a share of a study's trials again and compare every epoch, bit for bit; for a process of its own.
 
     Left out are trials that were trained in smaller passes from some epoch on, or failed after several deaths.
@@ -34,7 +21,10 @@ def train_again(folder: Path, share: int, shares: int) -> Retrained:
     Args:
         folder: The study's folder.
         share: Which share, counted from 0.
-        shares: How many there are.
+        shares: Number of shares.
+
+    Returns:
+        How each trial differs, by name; empty texts for those that are equal.
     """
     from studies import load_study, own_records
 
@@ -43,8 +33,7 @@ def train_again(folder: Path, share: int, shares: int) -> Retrained:
     study, output = load_study(OUTPUT)
     records = [record for record in own_records(study) if can_be_trained_again(record)][share::shares]
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        problems = [_differences(record, output, Path(place)) for record in records]
-    return Retrained(len(records), [problem for problem in problems if problem])
+        return {record.experiment_name: _differences(record, output, Path(place)) for record in records}
 
 
 def can_be_trained_again(record: Any) -> bool:
