@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -18,6 +19,14 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]
+# The losses that models with each decoder can learn with, the default first; `tuner.models.decoders` has the decoders.
+LOSSES_OF_DECODER: Mapping[str, tuple[str, ...]] = {"attention": ("crossentropy", "focal"), "ctc": ("ctc",)}
+if TYPE_CHECKING:
+    DecoderName = str
+    LossName = str
+else:
+    DecoderName = Literal[*LOSSES_OF_DECODER]
+    LossName = Literal[*chain.from_iterable(LOSSES_OF_DECODER.values())]
 _FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 _OLDER_SECTIONS = ("cnn", "rnn", "seq2seq", "attention", "encoder", "decoder", "model_presets")
 
@@ -26,8 +35,7 @@ class ModelDefinition(Section):
     """One network, by numbers.
 
     Attributes:
-        decoder: ``attention`` attends to one digit after the other (for cross-entropy and focal loss); ``ctc``
-            labels image columns (for CTC loss).
+        decoder: ``attention`` attends to one digit after the other; ``ctc`` labels image columns.
         stem_channels: Channels of the two first convolutions, each of which halves height and width.
         stage_channels: Channels of the one to four stages, each of which halves the height.
         blocks_per_stage: Residual blocks after each halving, 0 to 16.
@@ -35,7 +43,7 @@ class ModelDefinition(Section):
         context_layers: Layers that let columns see their neighbours, 0 to 16.
     """
 
-    decoder: Literal["attention", "ctc"]
+    decoder: DecoderName
     stem_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=2, max_length=2, examples=[[16, 32]])]
     stage_channels: Annotated[tuple[Width, ...], _FROM_LIST, Field(min_length=1, max_length=4, examples=[[48, 80]])]
     blocks_per_stage: Count = 1
@@ -43,9 +51,9 @@ class ModelDefinition(Section):
     context_layers: Count = 1
 
     @property
-    def is_ctc(self) -> bool:
-        """Whether the model learns with CTC loss, and with no other."""
-        return self.decoder == "ctc"
+    def losses(self) -> tuple[str, ...]:
+        """The losses that the model can learn with, the default first."""
+        return LOSSES_OF_DECODER[self.decoder]
 
 
 def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
@@ -66,25 +74,27 @@ def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
         for name, data in _entries(document, diagnostics).items()
         if (definition := _definition(name, data, diagnostics)) is not None
     }
-    diagnostics.raise_problems()
+    diagnostics.raise_errors()
     return definitions
 
 
 def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
     """Return the configuration with a loss that its model can learn with.
 
-    A CTC model gets CTC loss without label smoothing; another one gets cross-entropy in place of CTC loss. A
-    configuration whose loss fits, or whose model is not defined, stays as it is.
+    A loss that does not suit the model is replaced by the model's default loss. Label smoothing, which only
+    cross-entropy uses, is 0 for a model that cannot learn with it. A model that is not defined changes nothing.
 
-    A search looks at its conditions through this, but keeps what it was given: a loss that was drawn, or is
-    fixed by the base, must still be there when the model is drawn after it.
+    A search evaluates its conditions on the result, but keeps the loss that it sampled or that its base fixes: the
+    model may be sampled after it.
     """
     model = definitions.get(config.model_name)
     if model is None:
         return config
-    if model.is_ctc:
-        return replace(config, loss_type="ctc", label_smoothing=0.0)
-    return replace(config, loss_type="crossentropy") if config.loss_type == "ctc" else config
+    return replace(
+        config,
+        loss_type=config.loss_type if config.loss_type in model.losses else model.losses[0],
+        label_smoothing=config.label_smoothing if "crossentropy" in model.losses else 0.0,
+    )
 
 
 def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, ModelDefinition]) -> list[str]:
@@ -108,22 +118,22 @@ def definitions_yaml(definitions: Mapping[str, ModelDefinition]) -> str:
 
 def _entries(document: YamlDocument, diagnostics: Diagnostics) -> dict[object, object]:
     data = document.data
-    expected = "a mapping of model names to definitions is expected"
     if "models" not in data:
-        diagnostics.problem_text(*_no_models(data))
+        diagnostics.error(*_no_models(data))
         return {}
     models = data["models"]
     if isinstance(models, dict) and models:
         return models
-    diagnostics.problem(("models",), models, expected, f"write, for example, {_EXAMPLE}")
+    diagnostics.invalid_value("models", models, _EXPECTED, f"write, for example, {_EXAMPLE}")
     return {}
 
 
+_EXPECTED = "a mapping of model names to definitions is expected"
 _EXAMPLE = "'mine: {decoder: attention, stem_channels: [16, 32], stage_channels: [48, 64], width: 96}' below it"
 
 
 def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
-    """Return the key and the words that tell why a file without ``models:`` cannot be used."""
+    """Return the path and the text of the error that a file without ``models:`` is."""
     older = data.get("model")
     if isinstance(older, dict) and any(section in older for section in _OLDER_SECTIONS):
         return ("model",), (
@@ -132,17 +142,14 @@ def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
             "or name another file under model: config_path:"
         )
     if "experiments" in data:
-        return (
-            (),
-            "this is an experiments file; model.config_path needs a model definitions file with 'models:'",
-        )
+        return (), "this is an experiments file; model.config_path needs a model definitions file with 'models:'"
     near = nearest("models", [str(key) for key in data])
     remedy = f"did you write {near!r} instead?" if near else f"write 'models:' and {_EXAMPLE}"
-    return ("models",), f"missing; a mapping of model names to definitions is expected; {remedy}"
+    return ("models",), f"missing; {_EXPECTED}; {remedy}"
 
 
 def _definition(name: object, data: object, diagnostics: Diagnostics) -> ModelDefinition | None:
     if not isinstance(name, str):
-        diagnostics.problem_text(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
+        diagnostics.error(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
         return None
-    return validated(ModelDefinition, data, ("models", name), diagnostics)
+    return validated(ModelDefinition, data, diagnostics.below("models", name))

@@ -1,12 +1,11 @@
-"""How a search is kept: the study and its folder, presets, claims, suggestions, results and status."""
+"""Studies: storage and output folder, presets, search budget, claims, sampling, results and status."""
 
 from __future__ import annotations
 
+from search_spaces.diagnostics.atomic_files import write_json, write_text
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store, save_artifact, trial_artifacts
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import (
-    best_record,
-    best_records,
     default_results_name,
     ended_records,
     records_not_kept,
@@ -21,12 +20,12 @@ from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.atomic_files import write_json, write_text
 from studies.storage.open import open_storage, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import LeaseLost, is_connection_lost
 from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.study.claiming import claim_next_trial, count_claimable, prepare_sampling
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
@@ -53,9 +52,7 @@ from studies.study.search_budget import (
     SearchSettings,
     add_search_trials,
     check_search,
-    claim_with_top_up,
     count_unenqueued,
-    prepare_sampling,
     refuse_other_search,
     search_budget,
     search_settings,
@@ -71,6 +68,7 @@ from studies.trials.claims import (
     final_state,
 )
 from studies.trials.leases import lock_of, note_stop, without_retries
+from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import (
     Attempt,
     StartedAfter,
@@ -84,7 +82,7 @@ from studies.trials.record import (
     search_trial_name,
 )
 from studies.trials.records import latest_records, own_records
-from studies.trials.targets import target_figures, target_verdicts, targets_met
+from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
 
 __all__ = [
     "CRASHES_BEFORE_SMALLER_PASSES",
@@ -118,12 +116,13 @@ __all__ = [
     "WhyEnded",
     "add_search_trials",
     "artifact_store",
-    "best_record",
     "best_records",
+    "by_accuracy",
     "check_search",
     "check_storage_url",
     "claim_next",
-    "claim_with_top_up",
+    "claim_next_trial",
+    "count_claimable",
     "count_unclaimed",
     "count_unenqueued",
     "create_or_join_study",
@@ -133,6 +132,7 @@ __all__ = [
     "disk_usage",
     "ended_records",
     "enqueue_presets",
+    "figure_text",
     "final_state",
     "find_study",
     "find_trial",

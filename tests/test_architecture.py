@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import optuna
 import pytest
 
 from search_spaces import load_experiments, load_model_definitions, load_search_space
@@ -60,26 +61,147 @@ def third_party(module: str) -> set[str]:
     return {top for top in tops if top not in sys.stdlib_module_names and top not in PACKAGES}
 
 
-ENGINE = ("tuner.data", "tuner.models", "tuner.training", "tuner.training.plots", "tuner.training.confusion_counts")
-TRAINING_HALF = (*ENGINE, "tuner.seeds")
+# Who may import whom: each entry may import those below it, in its own package, and itself. A folder stands for all
+# that is in it except what has an entry of its own. Modules that lie loose at the top of a package stand here too.
+ORDER = {
+    "tuner": (
+        "__main__",
+        "cli/commands",
+        "cli",
+        "hyperparameter_tuner",
+        "analysis",
+        "workers",
+        "session",
+        "display",
+        "inference",
+        "training",
+        "training/plots",
+        "models",
+        "data/generation",
+        "data/rendering",
+        "data",
+        "signals",
+        "seeds",
+    ),
+    "studies": (
+        "report",
+        "dashboard",
+        "export",
+        "status",
+        "study",
+        "sampling",
+        "trials",
+        "storage",
+        "locks",
+    ),
+    "search_spaces": (
+        "space",
+        "experiments",
+        "model_definitions",
+        "training_config",
+        "diagnostics",
+        "yaml_reader",
+        "errors",
+    ),
+}
+# Packages from the top down: what a package may import of the others.
+PACKAGES_BELOW = {"tuner": ("studies", "search_spaces"), "studies": ("search_spaces",), "search_spaces": ()}
+# Third-party libraries that a folder must not know, also not within functions.
+UNKNOWN = {
+    "search_spaces": {"torch", "optuna", "sqlalchemy"},
+    "studies": {"torch"},
+    "tuner/data": {"optuna", "sqlalchemy"},
+    "tuner/models": {"optuna", "sqlalchemy"},
+    "tuner/training": {"optuna", "sqlalchemy"},
+}
+# The engine is used, tested and timed without a study.
+ENGINE = ("tuner.data", "tuner.models", "tuner.training")
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, ["search_spaces"])])
-def test_search_spaces_needs_yaml_and_pydantic_alone(module: str) -> None:
-    assert third_party(module) <= {"yaml", "pydantic", "pydantic_core"}
-    assert not [name for name in imports(module) if within(name, ["studies", "tuner"])]
+def place_of(module: str) -> str | None:
+    """Return the entry of `ORDER` that a module belongs to; None for a package's own `__init__`."""
+    package, _, rest = module.partition(".")
+    path = rest.replace(".", "/")
+    entries = [entry for entry in ORDER[package] if path == entry or path.startswith(f"{entry}/")]
+    assert entries or not rest, f"{module} lies loose in {package}/: does it belong in a folder?"
+    return max(entries, key=len, default=None)
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, ["studies"])])
-def test_studies_know_nothing_of_training(module: str) -> None:
-    assert not [name for name in imports(module) if within(name, ["torch", "tuner"])]
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_down_the_folders(module: str) -> None:
+    package, place = module.split(".")[0], place_of(module)
+    upward = []
+    for imported in imports(module):
+        target = imported.split(".")[0]
+        if target in ORDER and target != package:
+            assert target in PACKAGES_BELOW[package], f"{module} imports {imported}, whose package is above its own"
+        elif target == package and place is not None:
+            # `studies` as a whole offers its folders to other packages, not to its own.
+            other = place_of(imported)
+            order = ORDER[package]
+            if other is None or order.index(other) < order.index(place):
+                upward.append(imported)
+    assert upward == []
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, ENGINE)])
-def test_the_training_engine_knows_nothing_of_studies(module: str) -> None:
-    imported = imports(module)
-    assert not [name for name in imported if within(name, ["studies", "optuna", "sqlalchemy"])]
-    assert not [name for name in imported if within(name, ["tuner"]) and not within(name, TRAINING_HALF)]
+@pytest.mark.parametrize("module", MODULES)
+def test_folders_do_not_know_what_is_none_of_their_business(module: str) -> None:
+    path = module.replace(".", "/")
+    unknown = {name for folder, names in UNKNOWN.items() if f"{path}/".startswith(f"{folder}/") for name in names}
+    assert not third_party(module) & unknown
+    if within(module, ["search_spaces"]):
+        assert third_party(module) <= {"yaml", "pydantic", "pydantic_core"}
+    if within(module, ENGINE):
+        assert not [name for name in imports(module) if within(name, ["studies"])]
+
+
+def test_every_entry_of_the_order_exists() -> None:
+    known = {place_of(module) for module in MODULES}
+    assert {entry for order in ORDER.values() for entry in order} <= known
+
+
+def private_optuna_names(source: str) -> set[str]:
+    """Return the names of Optuna in a source that are not public: imported, or attributes of its objects."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "optuna":
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            found |= {name for name in names if name.startswith("_")}
+        elif isinstance(node, ast.Attribute) and node.attr in OPTUNA_PRIVATE:
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(node.attr)
+    return found
+
+
+def _private_attributes() -> set[str]:
+    study = optuna.create_study()
+    trial = study.ask()
+    storage = optuna.storages.RDBStorage("sqlite://")
+    objects = (study, trial, study.get_trials()[0], storage, optuna.storages._CachedStorage(storage))
+    names = {name for thing in objects for name in (*dir(thing), *vars(thing))}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+OPTUNA_PRIVATE = _private_attributes()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not within(name, ["studies.storage"])])
+def test_only_the_storage_folder_uses_private_names_of_optuna(module: str) -> None:
+    assert private_optuna_names(MODULES[module].read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from optuna.storages._rdb import models", {"_rdb"}),
+        ("from optuna.storages import _CachedStorage", {"_CachedStorage"}),
+        ("study._storage.get_trial(trial._trial_id)", {"_storage", "_trial_id"}),
+        ("self._storage.get_trial(self.trial_id)", set()),
+        ("from optuna.storages import RDBStorage", set()),
+    ],
+)
+def test_private_names_are_recognized(source: str, names: set[str]) -> None:
+    assert private_optuna_names(source) == names
 
 
 def test_no_module_needs_itself() -> None:

@@ -100,7 +100,7 @@ def browser() -> Iterator[Browser]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a study whose first trial has ended; its second one is in training and has no end."""
     folder = tmp_path_factory.mktemp("watched")
-    generate_dataset(folder / "generated_data", samples=40, test_samples=10, processes=1)
+    generate_dataset(folder / "generated_data", samples=40, test_samples=10)
     (folder / "models.yaml").write_text(yaml.safe_dump({"models": {"tiny": TINY}}))
     experiments = {name: experiment(epochs) for name, epochs in (("ខ្មែរ", 2), ("endless", 100_000))}
     content = yaml.safe_dump({"experiments": experiments}, allow_unicode=True, sort_keys=False)

@@ -23,7 +23,7 @@ _WAITING = 20
 
 PER_EPOCH = (
     Watched("report", ("optuna.trial.Trial.report",), opaque=True),
-    Watched("prune decision", ("studies.sampling.pruning.Pruning.should_prune",), opaque=True),
+    Watched("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
     Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
@@ -56,7 +56,7 @@ PER_TRIAL = (
 )
 # What a training needs before its first epoch and after its last.
 SET_UP = (
-    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.begin",), opaque=True),
+    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
     Watched(
         "open and close logs",
         (
@@ -66,7 +66,7 @@ SET_UP = (
         ),
         opaque=True,
     ),
-    Watched("last plots", ("tuner.training.plots.illustrations.Illustrator.draw",), opaque=True),
+    Watched("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
 # Not opaque: the study is polled during epochs too.
 _EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))

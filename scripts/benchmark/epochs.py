@@ -49,8 +49,8 @@ WATCHED = (
     Watched(
         "plots",
         (
-            "tuner.training.plots.illustrations.Illustrator.draw",
-            "tuner.training.recorder.Recorder.pictures",
+            "tuner.training.plot_updates.PlotUpdates.draw",
+            "tuner.training.recorder.Recorder.plots",
             "tuner.session.dashboard_updates.DashboardUpdates.show",
         ),
         opaque=True,
@@ -59,7 +59,7 @@ WATCHED = (
         "study",
         (
             "optuna.trial.Trial.report",
-            "studies.sampling.pruning.Pruning.should_prune",
+            "studies.sampling.pruning.QuantilePruner.prune",
             "tuner.session.dashboard_updates.DashboardUpdates.epoch_ended",
             "tuner.session.status_poller.StatusPoller.poll_if_due",
         ),

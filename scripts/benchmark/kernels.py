@@ -45,7 +45,7 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     device = torch.device(config.device)
     data = TrainingData.of(config, cache, device)
-    training = TrainingState.begin(config, steps_per_epoch=len(data.train))
+    training = TrainingState.create(config, steps_per_epoch=len(data.train))
     if device.type == "cpu":
         keep_freed_memory()
     training.model.train()

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from multiprocessing.context import ForkProcess
 from typing import Any
 
@@ -28,12 +27,10 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
-    claim_with_top_up,
+    claim_next_trial,
     create_or_join_study,
     enqueue_presets,
     open_storage,
-    prepare_sampling,
     search_settings,
     study_space,
     suggest_all,
@@ -127,12 +124,11 @@ def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
 
 def _work_when_ready(place: str, url: str, ready: Any, report: Callable[[Mapping[str, float]], object]) -> None:
     study, folder = _join(place, url)
-    prepare_sampling(study, _SEED)
     study.get_trials(deepcopy=False)
     ready.wait()
     trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
     counts = _count_statements()
-    while (claim := claim_with_top_up(study, folder, partial(claim_next, study, folder))) is not None:
+    while (claim := claim_next_trial(study, folder)) is not None:
         _train(claim)
         trials, ended = trials + 1, time.monotonic()
     report({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})

@@ -51,7 +51,7 @@ def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> F
             "trials": len(trials),
             "trials_per_hour": 3600 * len(trials) / seconds,
             "seconds_beside_trials": whole - seconds,
-            "epoch_seconds": statistics.median(trial.user_attrs["epoch_seconds_median"] for trial in ended),
+            "epoch_seconds": statistics.median(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in ended),
         }
         shutil.rmtree(place)
     return figures

@@ -100,7 +100,7 @@ class FixtureStudy:
         """Generate the dataset and write the files that the commands read; for a process of its own."""
         from tuner.data.generation import generate_dataset
 
-        generate_dataset(self.folder / "data", samples=self.samples, test_samples=10, processes=1)
+        generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
         for name, text in _INPUTS.items():
             (self.folder / name).write_text(text.replace("EPOCHS", str(self.epochs)), encoding="utf-8")
 

@@ -93,11 +93,6 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _work_folder(requested: str | None, prefix: str, *, in_memory: bool) -> Path:
-    """Return the requested folder or a temporary one, as an absolute path.
-
-    Raises:
-        HarnessError: The folder is not empty.
-    """
     memory = Path("/dev/shm")
     has_memory = in_memory and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ENOUGH_BYTES
     folder = Path(requested or tempfile.mkdtemp(prefix=prefix, dir=memory if has_memory else None)).absolute()

@@ -20,7 +20,7 @@ Items = Iterator[tuple[str, object]]
 _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
 # The global random state differs between processes; a training that depended on it would differ each time.
 _PROCESS_STATE = {"rng", "cuda_rng"}
-_TRIAL_TIMES = {"attempts", "training_time_s", "epoch_seconds_median"}
+_OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}
 _RESULT_TIMES = {"timestamp", "training_time"}
 _TIMED_LINES = ("| seconds per epoch", "| training time")
 _MISSING = "(missing)"
@@ -96,7 +96,7 @@ def _study_items(study: Any, trials: list[Any]) -> Items:
 
     records = [read_record(trial) for trial in trials]
     yield "study: trials", [record.experiment_name for record in records]
-    yield "study: why trials ended", [trial.user_attrs.get("why_ended") for trial in trials]
+    yield "study: why trials ended", [trial.user_attrs.get("outcome", {}).get("why_ended") for trial in trials]
     yield "study: direction and metric", [study.direction.name, study.metric_names]
     for name, value in study.user_attrs.items():
         if name != "folder":
@@ -114,8 +114,8 @@ def _trial_items(trial: Any) -> Items:
     yield f"{of} reports", list(trial.intermediate_values.items())
     yield f"{of} system attributes", trial.system_attrs
     for name, value in trial.user_attrs.items():
-        if name not in _TRIAL_TIMES:
-            yield f"{of} attribute {name}", value
+        if name != "attempts":
+            yield f"{of} attribute {name}", _without(value, _OUTCOME_TIMES)
 
 
 def _file_items(folder: Path) -> Items:

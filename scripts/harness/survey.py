@@ -110,4 +110,4 @@ def _is_trained(trial: Any) -> bool:
     """Return whether only the report of a running trial's result is missing; a pruned one could be trained further."""
     from studies import WhyEnded
 
-    return trial.user_attrs.get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)
+    return trial.user_attrs.get("outcome", {}).get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)

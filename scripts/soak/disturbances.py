@@ -63,14 +63,7 @@ class Disturber:
     """
 
     def __init__(self, folder: Path, training: Training, trials: int, rng: random.Random) -> None:
-        """Disturb a command that has been started.
-
-        Args:
-            folder: Its study's folder.
-            training: The command.
-            trials: How many trials the study has when it is complete.
-            rng: The source of all randomness.
-        """
+        """Prepare for a command that trains the study of a folder, which is complete with this many trials."""
         self.kinds: list[Kind] = []
         self.problems: list[str] = []
         self._folder = folder

@@ -67,7 +67,7 @@ def _differences(record: Any, output: Any, place: Path) -> str:
         config,
         TrainingData.of(config, cache, device),
         place / record.experiment_name,
-        should_prune=lambda epoch, early_stopping: is_pruned and epoch == outcome.total_epochs,
+        should_prune=lambda epoch: is_pruned and epoch == outcome.total_epochs,
     )
     known, found = (
         _without_times(epochs) for epochs in (read_metrics(output.trial_dir(config.experiment_name)), result.history)

@@ -26,13 +26,7 @@ class Training:
     """
 
     def __init__(self, folder: Path, words: Sequence[str], number: int) -> None:
-        """Start the command in the study's folder; its output goes to a file there.
-
-        Args:
-            folder: The study's folder.
-            words: The words after ``khmer-tuner``.
-            number: Its number among the commands of the study.
-        """
+        """Start the command of this number, ``khmer-tuner WORDS``, in the study's folder; it logs to a file there."""
         self.code: int | None = None
         self.hung = False
         self._log = folder / f"process_{number:02d}.txt"

@@ -28,12 +28,7 @@ class Watcher:
     """Polls the study of a folder from now on, until `end` is called or this process has died."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """Start to poll.
-
-        Args:
-            folder: The study's folder.
-            seed: Of randomness: when a status is read, and when the dashboard is killed.
-        """
+        """Start to poll; the seed decides when a status is read, and when the dashboard is killed."""
         self._process = subprocess.Popen(
             python(["-m", "soak.watcher", str(folder), str(seed)]),
             env=environment(),

@@ -1,17 +1,20 @@
-"""How a problem in a configuration is told: where, what was found, what is expected, what to do about it."""
+"""Messages about a configuration: where, what was found, what is expected, what to do about it."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.yaml_reader.file import YamlDocument
 from search_spaces.yaml_reader.nodes import KeyPath
 
+Location = str | Sequence[str | int]
+
 _LONGEST_VALUE = 60
-# What other programs call things that we have under another name.
+# Names that other programs use for our settings and values.
 _OTHER_WORDS = {
     "categories": "choices",
     "ce": "crossentropy",
@@ -39,75 +42,89 @@ _PLAIN_KEY = re.compile(r"[^\s./:'\"\\]+")
 
 
 class Diagnostics:
-    """The problems, warnings and notes of one configuration, gathered so that all can be told at once."""
+    """The errors, warnings and notes about one configuration, collected so that all are reported together.
+
+    A path names a key by the keys that lead to it; where none of them has a dot, ``training.loss_type`` will do.
+    """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Begin without any; the document gives each message its file and line."""
+        """Start without any; the document gives each message its file and line."""
         self._document = document
-        self._problems: list[tuple[int, str]] = []
-        self._notes: list[tuple[int, str]] = []
+        self._root: KeyPath = ()
+        self._errors: list[tuple[int, str]] = []
         self._warnings: list[tuple[int, str]] = []
-        self._unsound: set[KeyPath] = set()
+        self._notes: list[tuple[int, str]] = []
+        self._invalid: set[KeyPath] = set()
 
-    def problem(self, path: Sequence[str | int], found: object, expected: str, remedy: str) -> None:
-        """Record that the value at a path of keys breaks a rule by itself, and what to do about it."""
-        self.broken(path, f"found {describe(found)}; {expected}; {remedy}")
+    def below(self, *keys: str | int) -> Diagnostics:
+        """Return the same diagnostics for one part of the configuration: paths start below these keys."""
+        part = copy(self)
+        part._root = (*self._root, *keys)
+        return part
 
-    def missing(self, path: Sequence[str | int], expected: str, remedy: str) -> None:
+    def error(self, path: Location, text: str) -> None:
+        """Record an error in a key itself, or in its combination with others; its value stays usable."""
+        self._add(self._errors, path, text)
+
+    def invalid(self, path: Location, text: str) -> None:
+        """Record that a key's value is unusable."""
+        self._invalid.add(self._keys(path))
+        self.error(path, text)
+
+    def invalid_value(self, path: Location, found: object, expected: str, remedy: str) -> None:
+        """Record that a key's value breaks a rule, and what to do about it."""
+        self.invalid(path, f"found {describe(found)}; {expected}; {remedy}")
+
+    def missing(self, path: Location, expected: str, remedy: str) -> None:
         """Record that a key is not there."""
-        self.broken(path, f"missing; {expected}; {remedy}")
+        self.invalid(path, f"missing; {expected}; {remedy}")
 
-    def broken(self, path: Sequence[str | int], text: str) -> None:
-        """Record, in words of its own, that a key's value is unusable."""
-        self._unsound.add(tuple(path))
-        self.problem_text(path, text)
+    def include(self, errors: Iterable[str]) -> None:
+        """Record errors of another file, which they name themselves; each is recorded once."""
+        known = {text for _, text in self._errors}
+        self._errors.extend((self._document.line(()) or 0, text) for text in errors if text not in known)
 
-    def problem_text(self, path: Sequence[str | int], text: str) -> None:
-        """Record a problem of a key itself, or of how it goes with others; its value stays usable."""
-        self._problems.append((self._line(path), self._placed(path, text)))
+    def warning(self, path: Location, text: str) -> None:
+        """Record something that is legal but makes no sense, such as a setting without effect."""
+        self._add(self._warnings, path, text)
 
-    def adopt(self, problems: Iterable[str]) -> None:
-        """Record problems that name another file already; each is told once."""
-        known = {text for _, text in self._problems}
-        self._problems.extend((self._line(()), text) for text in problems if text not in known)
-
-    def note(self, path: Sequence[str | int], text: str) -> None:
+    def note(self, path: Location, text: str) -> None:
         """Record something that is allowed but may not be meant."""
-        self._notes.append((self._line(path), self._placed(path, text)))
+        self._add(self._notes, path, text)
 
-    def warning(self, path: Sequence[str | int], text: str) -> None:
-        """Record something that is legal but senseless, such as a setting that can never act."""
-        self._warnings.append((self._line(path), self._placed(path, text)))
-
-    def is_sound(self, path: Sequence[str | int]) -> bool:
-        """Return whether neither a key's value nor a mapping around it is wrong by itself."""
-        return not any(tuple(path[:end]) in self._unsound for end in range(1, len(path) + 1))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes, in the order of the file."""
-        return _in_order(self._notes)
+    def is_valid(self, *paths: Location) -> bool:
+        """Return whether none of these keys, and no mapping around them, has an invalid value."""
+        return not any(
+            keys[:end] in self._invalid for keys in map(self._keys, paths) for end in range(1, len(keys) + 1)
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings, in the order of the file."""
         return _in_order(self._warnings)
 
-    def raise_problems(self) -> None:
-        """Raise all problems at once, in the order of the file.
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes, in the order of the file."""
+        return _in_order(self._notes)
+
+    def raise_errors(self) -> None:
+        """Raise all errors together, in the order of the file.
 
         Raises:
-            ConfigurationError: If there is any problem.
+            ConfigurationError: If there is any error.
         """
-        if self._problems:
-            raise ConfigurationError(_in_order(self._problems))
+        if self._errors:
+            raise ConfigurationError(_in_order(self._errors))
 
-    def _line(self, path: Sequence[str | int]) -> int:
-        return self._document.line(path) or 0
+    def _add(self, messages: list[tuple[int, str]], path: Location, text: str) -> None:
+        keys = self._keys(path)
+        names = ".".join(map(_key_text, keys))
+        place = f"{self._document.place(keys)}{names}{': ' if names else ''}"
+        messages.append((self._document.line(keys) or 0, place + text))
 
-    def _placed(self, path: Sequence[str | int], text: str) -> str:
-        keys = ".".join(_key_text(key) for key in path)
-        return f"{self._document.place(path)}{keys}{': ' if keys else ''}{text}"
+    def _keys(self, path: Location) -> KeyPath:
+        return (*self._root, *(path.split(".") if isinstance(path, str) else path))
 
 
 def describe(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Errors of the disk that everything is written to: which they are, and what to do about them."""
+"""Errors of the disk: which they are, and what to do about them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _MUCH_BYTES = 100_000
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Return whether the place that is written to fails, so that whatever else is tried there may fail as well."""
+    """Return whether an error is one of the disk, so that other writes to it may fail as well."""
     return isinstance(error, OSError) and error.errno in _REMEDIES
 
 
-def is_for_want_of_room(error: OSError) -> bool:
-    """Return whether a disk or a quota is full, or a file system read-only: whatever is tried there will fail."""
+def is_full_or_read_only(error: OSError) -> bool:
+    """Return whether a disk or a quota is full, or a file system read-only: all other writes will fail too."""
     return error.errno in _NO_ROOM or error.errno == errno.EROFS
 
 
 @contextmanager
 def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """Let an error of the disk say which file was being written, whatever its name meanwhile, and how large it is."""
+    """Add the final name of the file that is written, and its size, to an error of the disk."""
     try:
         yield
     except OSError as error:
@@ -51,11 +51,11 @@ def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
 
 
 def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
-    """Say in one line where the disk fails, why, and what to do.
+    """Return one line: where the disk fails, why, and what to do.
 
     Args:
-        error: An error for which `is_disk_error` holds; others come without a remedy.
-        where: What was written to, if the error does not say it.
+        error: Any error of the operating system; only one for which `is_disk_error` holds gets a remedy.
+        where: The path, if the error does not name it.
     """
     path = os.fsdecode(error.filename or where)
     free = f", {_free_mb(Path(path))} MB free" if error.errno in _NO_ROOM else ""
@@ -64,7 +64,7 @@ def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
 
 
 def way_to_write(folder: Path) -> str:
-    """Say what makes a folder writable that is not."""
+    """Return what to do about a folder that is not writable."""
     return "make its disk writable" if os.statvfs(folder).f_flag & os.ST_RDONLY else "change its rights"
 
 

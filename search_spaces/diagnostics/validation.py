@@ -1,4 +1,4 @@
-"""Pydantic's verdicts on a section, told in our words: rule, value, next step, nearest valid name."""
+"""Pydantic's errors in a section as messages of ours: rule, value, next step, nearest valid name."""
 
 from __future__ import annotations
 
@@ -26,21 +26,16 @@ class Section(BaseModel):
 
 
 def validated(
-    model: type[_Model],
-    data: object,
-    path: Sequence[str | int],
-    diagnostics: Diagnostics,
-    homes: _Homes | None = None,
+    model: type[_Model], data: object, diagnostics: Diagnostics, homes: _Homes | None = None
 ) -> _Model | None:
-    """Return the data as a model, and record every problem in it.
+    """Return the data as a model, and record every error in it.
 
-    What is wrong is left out and takes its default in the result, so that the rest can be checked further.
+    In the result, a wrong value is left out and takes its default, so that the rest can be checked further.
 
     Args:
         model: The keys, types and ranges that are expected.
-        data: What was read.
-        path: The keys that lead to the data.
-        diagnostics: Where problems go.
+        data: The data as it was read.
+        diagnostics: Where errors go; paths start at the data.
         homes: For misplaced keys: the full names of the places where a key is valid.
 
     Returns:
@@ -51,7 +46,7 @@ def validated(
     except ValidationError as error:
         details = error.errors(include_url=False)
     for detail in details:
-        _record(detail, model, path, diagnostics, homes or {})
+        _record(detail, model, diagnostics, homes or {})
     bad = {_key_path(detail["loc"]) for detail in details if detail["type"] != "invalid_key"}
     try:
         return model.model_validate({} if () in bad else _without(data, bad))
@@ -59,7 +54,7 @@ def validated(
         return None
 
 
-def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], diagnostics: Diagnostics) -> Any:
+def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -> Any:
     """Return a value as the field of a section would hold it, or None after recording what is wrong."""
     kind: Any = field.annotation
     constrained: Any = Annotated[kind, *field.metadata] if field.metadata else kind
@@ -67,7 +62,7 @@ def validated_value(field: FieldInfo, value: object, path: Sequence[str | int], 
     try:
         return adapter.validate_python(value)
     except ValidationError:
-        diagnostics.problem(path, value, expected_text(field), value_remedy(value, field))
+        diagnostics.invalid_value((), value, expected_text(field), value_remedy(value, field))
         return None
 
 
@@ -76,29 +71,21 @@ def expected_text(field: FieldInfo) -> str:
     return f"{_kind(field)} is expected"
 
 
-def _record(
-    detail: ErrorDetails,
-    model: type[BaseModel],
-    path: Sequence[str | int],
-    diagnostics: Diagnostics,
-    homes: _Homes,
-) -> None:
+def _record(detail: ErrorDetails, model: type[BaseModel], diagnostics: Diagnostics, homes: _Homes) -> None:
     loc, value = detail["loc"], detail["input"]
     if detail["type"] == "invalid_key" or loc[-1:] == ("[key]",):
-        where = (*path, *(str(key) for key in loc if key != "[key]"))
-        diagnostics.problem_text(where, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
+        path = [str(key) for key in loc if key != "[key]"]
+        diagnostics.error(path, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
         return
-    where = (*path, *loc)
     owner, field = _field_at(model, loc)
     if detail["type"] == "extra_forbidden":
-        remedy = _key_remedy(str(loc[-1]), list(owner.model_fields), homes)
-        diagnostics.problem_text(where, f"unknown key; {remedy}")
+        diagnostics.error(loc, f"unknown key; {_key_remedy(str(loc[-1]), list(owner.model_fields), homes)}")
     elif field is None:
-        diagnostics.problem(where, value, "a mapping of keys is expected", _mapping_remedy(value))
+        diagnostics.invalid_value(loc, value, "a mapping of keys is expected", _mapping_remedy(value))
     elif detail["type"] == "missing":
-        diagnostics.missing(where, expected_text(field), "add it")
+        diagnostics.missing(loc, expected_text(field), "add it")
     else:
-        diagnostics.problem(where, value, expected_text(field), value_remedy(value, field))
+        diagnostics.invalid_value(loc, value, expected_text(field), value_remedy(value, field))
 
 
 def value_remedy(value: object, field: FieldInfo) -> str:

@@ -10,146 +10,126 @@ import yaml
 from search_spaces.diagnostics.diagnostics import Diagnostics, describe, suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD, Experiment
-from search_spaces.experiments.warnings import ExperimentWarnings, learning_rate_of
+from search_spaces.experiments.warnings import warn_of_experiment
 from search_spaces.model_definitions import ModelDefinition, load_model_definitions
 from search_spaces.training_config import STUDY_FIELDS
-from search_spaces.yaml_reader.nodes import KeyPath
+
+Definitions = Mapping[str, ModelDefinition]
 
 
 class ModelFiles:
     """The model definitions files that experiments name, each read once."""
 
     def __init__(self) -> None:
-        """Begin with none read."""
-        self._read: dict[str, dict[str, ModelDefinition] | None] = {}
+        """Start with none read."""
+        self._read: dict[str, Definitions | None] = {}
 
-    def definitions(self, path: str, key: KeyPath, diagnostics: Diagnostics) -> dict[str, ModelDefinition] | None:
-        """Return the definitions in a file, or None after recording why there are none."""
-        if path not in self._read:
-            self._read[path] = self._load(path, key, diagnostics)
-        return self._read[path]
-
-    def _load(self, path: str, key: KeyPath, diagnostics: Diagnostics) -> dict[str, ModelDefinition] | None:
-        try:
-            return load_model_definitions(path)
-        except FileNotFoundError as error:
-            diagnostics.broken(key, str(error))
-        except yaml.YAMLError as error:
-            diagnostics.adopt([str(error)])
-        except ConfigurationError as error:
-            diagnostics.adopt(error.problems)
-        return None
-
-
-class ExperimentCheck:
-    """The rules that join keys of one experiment; one is left out where a key of it is wrong by itself."""
-
-    def __init__(self, experiment: Experiment, path: KeyPath, diagnostics: Diagnostics, models: ModelFiles) -> None:
-        """Prepare to check one experiment.
+    def definitions(self, path: str, diagnostics: Diagnostics) -> Definitions | None:
+        """Return the definitions in a file, or None after recording why there are none.
 
         Args:
-            experiment: The experiment, with defaults in place of wrong values.
-            path: The keys that lead to it.
-            diagnostics: Where problems and notes go.
-            models: Where model definitions come from.
+            path: The file.
+            diagnostics: Those of the experiment that names the file.
         """
-        self._experiment = experiment
-        self._path = path
-        self._diagnostics = diagnostics
-        self._models = models
+        if path not in self._read:
+            self._read[path] = _load(path, diagnostics)
+        return self._read[path]
 
-    def run(self) -> None:
-        """Apply all rules."""
-        self._splits_differ()
-        self._model_exists_and_fits_the_loss()
-        self._floor_is_below_the_rate()
-        ExperimentWarnings(self._experiment, self._path, self._diagnostics).run()
 
-    def _splits_differ(self) -> None:
-        data = self._experiment.data
-        if self._sound("data.train_split", "data.val_split") and data.train_split == data.val_split:
-            key = "val_split" if "val_split" in data.model_fields_set else "train_split"
-            rule = "training and validation need two different splits"
-            self._diagnostics.problem(
-                self._at(f"data.{key}"), data.val_split, rule, "name another split of the dataset"
-            )
+def _load(path: str, diagnostics: Diagnostics) -> Definitions | None:
+    try:
+        return load_model_definitions(path)
+    except FileNotFoundError as error:
+        diagnostics.invalid("model.config_path", str(error))
+    except yaml.YAMLError as error:
+        diagnostics.include([str(error)])
+    except ConfigurationError as error:
+        diagnostics.include(error.problems)
+    return None
 
-    def _model_exists_and_fits_the_loss(self) -> None:
-        model = self._experiment.model
-        if not self._sound("model.config_path"):
-            return
-        definitions = self._models.definitions(model.config_path, self._at("model.config_path"), self._diagnostics)
-        if definitions is None or not self._sound("model.name"):
-            return
-        if model.name not in definitions:
-            rule = f"a model defined in {model.config_path} is expected"
-            self._diagnostics.problem(self._at("model.name"), model.name, rule, suggest(model.name, definitions))
-        elif self._sound("training.loss_type"):
-            self._loss_fits(definitions)
 
-    def _loss_fits(self, definitions: Mapping[str, ModelDefinition]) -> None:
-        name, loss = self._experiment.model.name, self._experiment.training.loss_type
-        given = "" if "loss_type" in self._experiment.training.model_fields_set else " (the default)"
-        if definitions[name].is_ctc and loss != "ctc":
-            rule = f"the model {name!r} is a CTC model and learns with CTC loss only; write loss_type: ctc"
-        elif not definitions[name].is_ctc and loss == "ctc":
-            others = [other for other, definition in definitions.items() if definition.is_ctc]
-            choice = f", or name a CTC model ({', '.join(others)})" if others else ""
-            rule = f"the model {name!r} is no CTC model; write loss_type: crossentropy or focal{choice}"
-        else:
-            return
-        self._diagnostics.problem_text(self._at("training.loss_type"), f"found {loss!r}{given}; {rule}")
+def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
+    """Record where keys of one experiment clash or make no sense; a rule is skipped where a key of it is invalid.
 
-    def _floor_is_below_the_rate(self) -> None:
-        floor = self._experiment.scheduler.min_lr
-        key, rate = learning_rate_of(self._experiment)
-        if self._sound("scheduler.min_lr", key) and floor > rate:
-            rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
-            remedy = f"write, for example, {rate / 1000:g}"
-            self._diagnostics.problem(self._at("scheduler.min_lr"), floor, rule, remedy)
+    Args:
+        experiment: The experiment, with defaults in place of wrong values.
+        diagnostics: Where errors and warnings go; paths start at the experiment.
+        models: The source of model definitions.
+    """
+    data = experiment.data
+    if diagnostics.is_valid("data.train_split", "data.val_split") and data.train_split == data.val_split:
+        key = "val_split" if "val_split" in data.model_fields_set else "train_split"
+        rule = "training and validation need two different splits"
+        diagnostics.invalid_value(("data", key), data.val_split, rule, "name another split of the dataset")
+    _check_model(experiment, diagnostics, models)
+    floor, (key, rate) = experiment.scheduler.min_lr, experiment.learning_rate
+    if diagnostics.is_valid("scheduler.min_lr", key) and floor > rate:
+        rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
+        diagnostics.invalid_value("scheduler.min_lr", floor, rule, f"write, for example, {rate / 1000:g}")
+    warn_of_experiment(experiment, diagnostics)
 
-    def _at(self, key: str) -> KeyPath:
-        return (*self._path, *key.split("."))
 
-    def _sound(self, *keys: str) -> bool:
-        return all(self._diagnostics.is_sound(self._at(key)) for key in keys)
+def _check_model(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
+    model = experiment.model
+    if not diagnostics.is_valid("model.config_path"):
+        return
+    definitions = models.definitions(model.config_path, diagnostics)
+    if definitions is None or not diagnostics.is_valid("model.name"):
+        return
+    if model.name not in definitions:
+        rule = f"a model defined in {model.config_path} is expected"
+        diagnostics.invalid_value("model.name", model.name, rule, suggest(model.name, definitions))
+    elif diagnostics.is_valid("training.loss_type"):
+        _check_loss(experiment, definitions, diagnostics)
+
+
+def _check_loss(experiment: Experiment, definitions: Definitions, diagnostics: Diagnostics) -> None:
+    name, loss = experiment.model.name, experiment.training.loss_type
+    suitable = definitions[name].losses
+    if loss in suitable:
+        return
+    if len(suitable) == 1:
+        kind = suitable[0].upper()
+        rule = f"is a {kind} model and learns with {kind} loss only; write loss_type: {suitable[0]}"
+    else:
+        others = [other for other, definition in definitions.items() if loss in definition.losses]
+        choice = f", or name a {loss.upper()} model ({', '.join(others)})" if others else ""
+        rule = f"is no {loss.upper()} model; write loss_type: {' or '.join(suitable)}{choice}"
+    given = _default_note(experiment, "training", "loss_type")
+    diagnostics.error("training.loss_type", f"found {loss!r}{given}; the model {name!r} {rule}")
 
 
 def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnostics) -> None:
-    """Record every experiment that differs from the others in what a study has one of.
+    """Record every experiment that differs from the others in a setting of the whole study.
 
     The experiments of a file become trials of one study: they compete on one dataset, for one metric.
     """
     for field in STUDY_FIELDS:
         section, key = KEY_OF_FIELD[field]
         values = {
-            name: getattr(getattr(experiment, section), key)
+            name: experiment.value(section, key)
             for name, experiment in experiments.items()
-            if diagnostics.is_sound(("experiments", name, section, key))
+            if diagnostics.is_valid(("experiments", name, section, key))
         }
-        _check_one_value(experiments, section, key, values, diagnostics)
+        for name, text in _disagreements(values):
+            given = _default_note(experiments[name], section, key)
+            found = f"found {describe(values[name])}{given}"
+            diagnostics.error(("experiments", name, section, key), f"{found}; {text}")
 
 
-def _check_one_value(
-    experiments: Mapping[str, Experiment],
-    section: str,
-    key: str,
-    values: Mapping[str, object],
-    diagnostics: Diagnostics,
-) -> None:
+def _disagreements(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the experiments whose value is not the usual one, each with the rule and the remedy."""
     if len(set(values.values())) < 2:
-        return
+        return []
     [(usual, _)] = Counter(values.values()).most_common(1)
-    others = [name for name, value in values.items() if value == usual]
-    rule = "the experiments of a file form one study and agree on this"
-    remedy = f"write {describe(usual)} as in {_few(others)}, or move it to a file and an --output-dir of its own"
-    for name, value in values.items():
-        if value != usual:
-            given = "" if key in getattr(experiments[name], section).model_fields_set else " (the default)"
-            path = ("experiments", name, section, key)
-            diagnostics.problem_text(path, f"found {describe(value)}{given}; {rule}; {remedy}")
+    agreeing = [name for name, value in values.items() if value == usual]
+    few = ", ".join(agreeing[:3]) + (f" and {len(agreeing) - 3} more" if len(agreeing) > 3 else "")
+    text = (
+        "the experiments of a file form one study and agree on this; "
+        f"write {describe(usual)} as in {few}, or move it to a file and an --output-dir of its own"
+    )
+    return [(name, text) for name, value in values.items() if value != usual]
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def _default_note(experiment: Experiment, section: str, key: str) -> str:
+    return "" if experiment.gives(section, key) else " (the default)"

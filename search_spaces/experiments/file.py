@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
-from search_spaces.experiments.checks import ExperimentCheck, ModelFiles, check_agreement
+from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment
 from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
 from search_spaces.experiments.warnings import warn_of_targets
 from search_spaces.training_config import TrainingConfig
@@ -34,8 +34,8 @@ class ExperimentFile:
         config: The whole configuration as plain data.
         experiments: What to train, by name, in the file's order.
         targets: What the experiments should reach.
-        warnings: What is legal but senseless, such as settings that can never act; one message each.
-        notes: What is allowed but not used, one message each.
+        warnings: Messages about what is legal but makes no sense, such as settings without effect.
+        notes: Messages about what is allowed but not used.
     """
 
     path: Path | None
@@ -46,8 +46,8 @@ class ExperimentFile:
     notes: tuple[str, ...]
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """The warnings, then the notes, each as a line that says which it is."""
+    def messages(self) -> tuple[str, ...]:
+        """The warnings, then the notes, each as a line that begins with its level."""
         return (*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes))
 
     @property
@@ -105,19 +105,19 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
         raise ConfigurationError(f"a configuration is a mapping, not {type(config).__name__}; {_EXAMPLE}")
     diagnostics = Diagnostics(document or YamlDocument(config))
     _note_unused_keys(config, diagnostics)
-    targets = validated(Targets, config.get("targets", {}), ("targets",), diagnostics)
+    targets = validated(Targets, config.get("targets", {}), diagnostics.below("targets")) or Targets()
     experiments = _experiments(config, diagnostics)
     models = ModelFiles()
     for name, experiment in experiments.items():
-        ExperimentCheck(experiment, ("experiments", name), diagnostics, models).run()
+        check_experiment(experiment, diagnostics.below("experiments", name), models)
     check_agreement(experiments, diagnostics)
-    warn_of_targets(targets or Targets(), diagnostics)
-    diagnostics.raise_problems()
+    warn_of_targets(targets, diagnostics)
+    diagnostics.raise_errors()
     return ExperimentFile(
         path=document.path if document else None,
         config=config,
         experiments={name: _training_config(name, experiment) for name, experiment in experiments.items()},
-        targets=targets or Targets(),
+        targets=targets,
         warnings=diagnostics.warnings,
         notes=diagnostics.notes,
     )
@@ -140,13 +140,12 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
         64
     """
     diagnostics = Diagnostics(YamlDocument({}))
-    experiment = validated(Experiment, experiment_config, (), diagnostics, HOMES) or Experiment()
+    experiment = validated(Experiment, experiment_config, diagnostics, HOMES) or Experiment()
     name = experiment.experiment_name
-    problem = None if name is None else name_problem(name)
-    if problem:
-        diagnostics.problem_text(("experiment_name",), f"found {name!r}; {problem}")
-    ExperimentCheck(experiment, (), diagnostics, ModelFiles()).run()
-    diagnostics.raise_problems()
+    if name is not None and (problem := name_problem(name)):
+        diagnostics.error("experiment_name", f"found {name!r}; {problem}")
+    check_experiment(experiment, diagnostics, ModelFiles())
+    diagnostics.raise_errors()
     return _training_config(name or TrainingConfig.experiment_name, experiment)
 
 
@@ -161,19 +160,20 @@ _EXAMPLE = "write 'experiments:', below it a name, below that its sections (mode
 
 
 def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Experiment]:
-    """Return the experiments with sound names, each with defaults in place of wrong values."""
+    """Return the experiments by name, each with defaults in place of wrong values."""
     rule = "a mapping of experiment names to their settings is expected"
     if "experiments" not in config:
-        diagnostics.missing(("experiments",), rule, _missing_remedy(config))
+        diagnostics.missing("experiments", rule, _missing_remedy(config))
         return {}
     entries = config["experiments"]
     if not isinstance(entries, dict) or not entries:
-        diagnostics.problem(("experiments",), entries, rule, _empty_remedy(config))
+        diagnostics.invalid_value("experiments", entries, rule, _empty_remedy(config))
         return {}
     experiments = {}
     for name, data in entries.items():
-        experiment = validated(Experiment, data, ("experiments", str(name)), diagnostics, HOMES)
-        _check_name(name, experiment, diagnostics)
+        inner = diagnostics.below("experiments", str(name))
+        experiment = validated(Experiment, data, inner, HOMES)
+        _check_name(name, experiment, inner)
         if experiment is not None:
             experiments[str(name)] = experiment
     _check_clashes(experiments, diagnostics)
@@ -198,24 +198,22 @@ def _empty_remedy(config: Mapping[str, Any]) -> str:
 
 
 def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagnostics) -> None:
-    path = ("experiments", str(name))
-    problem = name_problem(name)
-    if problem:
-        diagnostics.problem_text(path, problem)
+    if problem := name_problem(name):
+        diagnostics.error((), problem)
     inner = experiment.experiment_name if experiment else None
     if inner is not None and inner != name:
         rule = f"the experiment's name is its key, {name!r}"
-        diagnostics.problem((*path, "experiment_name"), inner, rule, f"write {name!r} or leave the line out")
+        diagnostics.invalid_value("experiment_name", inner, rule, f"write {name!r} or leave the line out")
 
 
-def _check_clashes(names: Mapping[str, object], diagnostics: Diagnostics) -> None:
-    """Record names that are one folder where upper and lower case are the same (macOS)."""
+def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
+    """Record names that are one folder on a file system that ignores case (macOS)."""
     first_of: dict[str, str] = {}
     for name in names:
         first = first_of.setdefault(name.casefold(), name)
         if first != name:
             text = f"is {first!r} but for upper and lower case, so both may be one folder; write another name"
-            diagnostics.problem_text(("experiments", name), text)
+            diagnostics.error(("experiments", name), text)
 
 
 def _training_config(name: str, experiment: Experiment) -> TrainingConfig:

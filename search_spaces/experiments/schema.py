@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from search_spaces.diagnostics.validation import Section
+from search_spaces.model_definitions import LossName
 from search_spaces.training_config import TrainingConfig
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
@@ -18,7 +19,6 @@ CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
-LossType = Literal["crossentropy", "focal", "ctc"]
 OptimizerType = Literal["adam", "adamw"]
 SchedulerType = Literal["cosine", "steplr", "plateau"]
 Monitor = Literal[
@@ -67,7 +67,7 @@ class TrainingSection(Section):
     learning_rate: Annotated[float, Field(gt=0, le=10)] = _DEFAULT.learning_rate
     weight_decay: Annotated[float, Field(ge=0, le=10)] = _DEFAULT.weight_decay
     num_epochs: Annotated[int, Field(ge=1, le=100_000)] = _DEFAULT.num_epochs
-    loss_type: LossType = _DEFAULT.loss_type
+    loss_type: LossName = _DEFAULT.loss_type
     label_smoothing: Decay = _DEFAULT.label_smoothing
     seed: Annotated[int, Field(ge=0, lt=2**32)] = _DEFAULT.seed
     focal_alpha: Annotated[float, Field(gt=0, le=100)] = _DEFAULT.focal_alpha
@@ -115,6 +115,28 @@ class Experiment(Section):
     scheduler: SchedulerSection = Field(default_factory=SchedulerSection)
     early_stopping: EarlyStoppingSection = Field(default_factory=EarlyStoppingSection)
 
+    def value(self, section: str, key: str) -> Any:
+        """Return the value of a key: as given, or its default."""
+        return getattr(getattr(self, section), key)
+
+    def gives(self, section: str, key: str) -> bool:
+        """Return whether a key is given, rather than left at its default."""
+        return key in getattr(self, section).model_fields_set
+
+    @property
+    def learning_rate(self) -> tuple[str, float]:
+        """The key that decides on the learning rate, and the rate."""
+        section = "optimizer" if self.gives("optimizer", "learning_rate") else "training"
+        return f"{section}.learning_rate", self.value(section, "learning_rate")
+
+
+_GOALS = {
+    "character_accuracy": "char >= {:g}",
+    "sequence_accuracy": "seq >= {:g}",
+    "training_time_per_epoch": "s/epoch <= {:g}",
+    "convergence_epochs": "converged <= {:g}",
+}
+
 
 class Targets(Section):
     """``targets:``, what the experiments should reach; None where the file asks for nothing.
@@ -131,29 +153,30 @@ class Targets(Section):
     training_time_per_epoch: Count | None = None
     convergence_epochs: Count | None = None
 
+    def goals(self) -> dict[str, str]:
+        """Return what each target that is set requires, in short words, by the target's name."""
+        return {name: _GOALS[name].format(value) for name, value in self if value is not None}
 
-# Where a TrainingConfig field is not simply its section's key of the same name.
-_RENAMED = {
-    ("model", "name"): "model_name",
-    ("model", "config_path"): "model_config_path",
-    ("optimizer", "type"): "optimizer_type",
-    ("optimizer", "betas"): "optimizer_betas",
-    ("scheduler", "type"): "scheduler_type",
-    ("early_stopping", "patience"): "early_stopping_patience",
-    ("early_stopping", "min_delta"): "early_stopping_min_delta",
-    ("early_stopping", "monitor"): "early_stopping_monitor",
-    ("early_stopping", "mode"): "early_stopping_mode",
-}
+
 SECTIONS: dict[str, type[Section]] = {
-    "model": ModelSection,
-    "data": DataSection,
-    "training": TrainingSection,
-    "optimizer": OptimizerSection,
-    "scheduler": SchedulerSection,
-    "early_stopping": EarlyStoppingSection,
+    name: field.annotation
+    for name, field in Experiment.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
+# Keys that only one type of scheduler or loss uses.
+ONLY_FOR = {
+    ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
+    ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
+    ("scheduler", "gamma"): ("scheduler", "type", "steplr"),
+    ("scheduler", "patience"): ("scheduler", "type", "plateau"),
+    ("scheduler", "factor"): ("scheduler", "type", "plateau"),
+    ("training", "focal_alpha"): ("training", "loss_type", "focal"),
+    ("training", "focal_gamma"): ("training", "loss_type", "focal"),
+    ("training", "label_smoothing"): ("training", "loss_type", "crossentropy"),
+}
+# A key sets the field ``section_key`` if there is one (``model_name``), else the field of its own name.
 FIELD_OF_KEY: dict[tuple[str, str], str] = {
-    (section, key): _RENAMED.get((section, key), key)
+    (section, key): field if (field := f"{section}_{key}") in TrainingConfig.__annotations__ else key
     for section, model in SECTIONS.items()
     for key in model.model_fields
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS, Targets
-from search_spaces.experiments.warnings import ONLY_FOR
+from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, ONLY_FOR, SECTIONS, Targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.nodes import yaml_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from search_spaces.diagnostics.diagnostics import Diagnostics
@@ -17,9 +17,9 @@ def check_space(
     """Record where settings of a space do not go together.
 
     Args:
-        space: The space, without what is wrong by itself.
+        space: The space, without settings that are wrong by themselves.
         definitions: The models that exist; None leaves models and losses unchecked.
-        diagnostics: Where problems go.
+        diagnostics: Where errors go.
     """
     _check_floor(space, diagnostics)
     if definitions is not None:
@@ -28,80 +28,82 @@ def check_space(
 
 def _check_floor(space: SearchSpace, diagnostics: Diagnostics) -> None:
     """Record that a trial could get a lowest learning rate above its initial one."""
-    floor, rate = space.parameter("min_lr"), space.parameter("learning_rate")
+    rate = space.parameter("learning_rate")
     if not space.rates_fit:
         highest = max(space.given("min_lr"))
         rule = f"the lowest learning rate of a trial (min_lr, up to {highest:g}) is at most its initial one"
         path = ["base" if rate is None else "space", "learning_rate"]
         path += ["low"] if rate is not None and isinstance(rate.domain, FloatRange) else []
         remedy = f"write {highest:g} or more, or a smaller min_lr"
-        diagnostics.problem(path, min(space.given("learning_rate")), rule, remedy)
-    elif floor is not None and (rate.when if rate is not None else "learning_rate" not in space.base):
+        diagnostics.invalid_value(path, min(space.given("learning_rate")), rule, remedy)
+    elif space.parameter("min_lr") and (rate.when if rate is not None else "learning_rate" not in space.base):
         text = (
             "varies, so that it may be above a learning rate that the space does not give; "
             "write learning_rate as well, under base: or under space: without a condition"
         )
-        diagnostics.problem_text(("space", "min_lr"), text)
+        diagnostics.error("space.min_lr", text)
 
 
 class _LossCheck:
-    """CTC models learn with CTC loss only, the others with the other losses."""
+    """No model may get a loss that it cannot learn with; a model that has one loss only gets it by itself."""
 
     def __init__(
         self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], diagnostics: Diagnostics
     ) -> None:
         self._space = space
         self._diagnostics = diagnostics
-        models = [name for name in space.given("model_name") if name in definitions]
-        self._ctc = [name for name in models if definitions[name].is_ctc]
-        self._others = [name for name in models if not definitions[name].is_ctc]
         self._loss = space.parameter("loss_type")
+        models = [name for name in space.given("model_name") if name in definitions]
+        self._losses_of = {name: definitions[name].losses for name in models}
+        self._with_choice = [name for name in models if len(self._losses_of[name]) > 1]
 
     def run(self) -> None:
         """Record models that could get a loss which they cannot learn with."""
-        losses = self._space.given("loss_type")
-        others_only = [loss for loss in losses if loss != "ctc"]
-        if others_only and (wrong := self._reached(self._ctc)):
-            rule = "CTC models learn with CTC loss only, which they get by themselves"
-            self._problem(wrong, others_only, rule, self._remedy())
-        if "ctc" in losses and (wrong := self._reached(self._others)):
-            place = "the line" if self._loss is None else "ctc"
-            rule = "only CTC models learn with it, and get it by themselves"
-            self._problem(wrong, ["ctc"], rule, f"leave {place} out")
-        if self._ctc and self._space.parameter("model_name") is not None:
+        for suitable in sorted(dict.fromkeys(self._losses_of.values()), key=len):
+            wrong = [loss for loss in self._space.given("loss_type") if loss not in suitable]
+            models = [name for name, losses in self._losses_of.items() if losses == suitable and self._gets_loss(name)]
+            if models and wrong:
+                self._record(models, wrong, suitable)
+        if len(self._with_choice) < len(self._losses_of) and self._space.parameter("model_name") is not None:
             self._check_order()
 
-    def _reached(self, models: list[str]) -> list[str]:
-        """Return the models for which the space may give the loss."""
-        return [name for name in models if self._loss is None or _can_count(self._loss, name, self._space)]
+    def _gets_loss(self, model: str) -> bool:
+        """Return whether the space may give the loss to a model."""
+        return self._loss is None or _may_be_active(self._loss, model, self._space)
+
+    def _record(self, models: Sequence[str], wrong: Sequence[str], suitable: Sequence[str]) -> None:
+        if len(suitable) == 1:
+            kind = suitable[0].upper()
+            rule = f"{kind} models learn with {kind} loss only, which they get by themselves; {self._remedy()}"
+        else:
+            kinds, place = " and ".join(wrong).upper(), "the line" if self._loss is None else " and ".join(wrong)
+            rule = f"only {kinds} models learn with it, and get it by themselves; leave {place} out"
+        who = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
+        path = ("base" if self._loss is None else "space", "loss_type")
+        self._diagnostics.error(path, f"{who} would get {' or '.join(map(repr, wrong))}; {rule}")
 
     def _remedy(self) -> str:
-        if not self._others:
+        if not self._with_choice:
             return "leave loss_type out"
-        condition = f"when: {{model_name: {as_written(self._others)}}}"
+        condition = f"when: {{model_name: {as_written(self._with_choice)}}}"
         if self._loss is None:
-            choices = f"{{choices: [crossentropy, focal], {condition}}}"
+            losses = as_written(self._losses_of[self._with_choice[0]])
+            choices = f"{{choices: {losses}, {condition}}}"
             return f"leave the line out, or let it vary for the others, under space: loss_type: {choices}"
         if "model_name" in self._loss.when:
             return f"write {condition}"
         later = self._space.names[self._space.names.index("loss_type") :]
         return f"add {condition}{' and move model_name above it' if 'model_name' in later else ''}"
 
-    def _problem(self, models: Collection[str], losses: Collection[str], rule: str, remedy: str) -> None:
-        who = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
-        path = ("base" if self._loss is None else "space", "loss_type")
-        self._diagnostics.problem_text(path, f"{who} would get {' or '.join(map(repr, losses))}; {rule}; {remedy}")
-
     def _check_order(self) -> None:
-        """Record conditions on the loss that are looked up before the model has decided on it."""
+        """Record conditions on the loss that are evaluated before the model has decided on it."""
         for parameter in takewhile(lambda item: item.name != "model_name", self._space):
             if "loss_type" in parameter.when:
-                path = ("space", parameter.name, "when", "loss_type")
                 text = f"the loss is not known before the model; move model_name above {parameter.name}"
-                self._diagnostics.problem_text(path, text)
+                self._diagnostics.error(("space", parameter.name, "when", "loss_type"), text)
 
 
-def _can_count(parameter: Parameter, model: str, space: SearchSpace) -> bool:
-    """Return whether a parameter's condition can hold for a model, whatever else is drawn."""
+def _may_be_active(parameter: Parameter, model: str, space: SearchSpace) -> bool:
+    """Return whether a parameter's condition can hold for a model, whatever else is sampled."""
     fixed = {**space.base, "model_name": model}
     return all(Choices(values).holds(fixed[name]) for name, values in parameter.when.items() if name in fixed)

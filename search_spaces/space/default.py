@@ -28,12 +28,11 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
 
 def _over_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
     """Return the parameters with other models to choose from; the loss varies for those that leave a choice."""
-    free = [name for name, definition in definitions.items() if not definition.is_ctc]
-    loss = {"choices": space["loss_type"]["choices"]}
-    if len(free) < len(definitions):
-        loss["when"] = {"model_name": free}
-    changed = dict(space) | {"model_name": list(definitions), "loss_type": loss}
+    losses = space["loss_type"]["choices"]
+    free = [name for name, definition in definitions.items() if set(losses) <= set(definition.losses)]
+    loss = {"choices": losses} | ({"when": {"model_name": free}} if len(free) < len(definitions) else {})
     left_out = {"model_name"} if len(definitions) == 1 else set()
     if not free:
         left_out |= {"loss_type", "label_smoothing", "focal_gamma"}
+    changed = {**space, "model_name": list(definitions), "loss_type": loss}
     return {name: entry for name, entry in changed.items() if name not in left_out}

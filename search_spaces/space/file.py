@@ -55,14 +55,13 @@ def parse_search_space(
     diagnostics = Diagnostics(document or YamlDocument(data))
     for key in data:
         if key not in ("base", "space"):
-            diagnostics.problem_text((str(key),), f"unknown key; {_key_remedy(str(key))}")
+            diagnostics.error((str(key),), f"unknown key; {_key_remedy(str(key))}")
     reader = SpaceReader(diagnostics, definitions)
     base = reader.base(data.get("base", {}))
-    parameters = reader.parameters(data, base)
-    space = SearchSpace(tuple(parameters.values()), base)
+    space = SearchSpace(tuple(reader.parameters(data, base)), base)
     check_space(space, definitions, diagnostics)
     warn_of_space(space, diagnostics)
-    diagnostics.raise_problems()
+    diagnostics.raise_errors()
     return replace(space, warnings=diagnostics.warnings)
 
 

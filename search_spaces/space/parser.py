@@ -45,7 +45,7 @@ class _ChoicesKeys(Section):
 
 
 class SpaceReader:
-    """Turns the data of a search space file into parameters, recording every problem."""
+    """Turns the data of a search space file into parameters, recording every error."""
 
     def __init__(self, diagnostics: Diagnostics, definitions: Mapping[str, ModelDefinition] | None) -> None:
         """Prepare to read; `definitions` are the models that exist, or None to accept any name."""
@@ -55,152 +55,149 @@ class SpaceReader:
     def base(self, data: object) -> dict[str, Any]:
         """Return the fixed values, without the wrong ones."""
         if not isinstance(data, dict):
-            self._diagnostics.problem(
-                ("base",), data, "a mapping of settings is expected", "write 'num_epochs: 30' there"
-            )
+            remedy = "write 'num_epochs: 30' there"
+            self._diagnostics.invalid_value("base", data, "a mapping of settings is expected", remedy)
             return {}
         values = {}
         for name, value in data.items():
-            field = self._field(name, ("base", str(name)), _NOT_BASE)
-            if field is not None:
-                values[name] = self._value(name, field, value, ("base", name))
+            at = self._diagnostics.below("base", str(name))
+            if (field := _field(name, _NOT_BASE, at)) is not None:
+                values[name] = self._value(name, field, value, at)
         return {name: value for name, value in values.items() if value is not None}
 
-    def parameters(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Parameter]:
-        """Return the parameters by name, in the file's order, without the wrong ones."""
+    def parameters(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> list[Parameter]:
+        """Return the parameters in the file's order, without the wrong ones."""
         entries = data.get("space")
         if not isinstance(entries, dict) or not entries:
             rule = "a mapping from settings to ranges or choices is expected"
             if "space" in data:
-                self._diagnostics.problem(("space",), entries, rule, EXAMPLE)
+                self._diagnostics.invalid_value("space", entries, rule, EXAMPLE)
             else:
-                self._diagnostics.missing(("space",), rule, EXAMPLE)
-            return {}
+                self._diagnostics.missing("space", rule, EXAMPLE)
+            return []
         parameters: dict[str, Parameter] = {}
         for name, entry in entries.items():
-            path = ("space", str(name))
-            field = self._field(name, path, _NOT_SEARCHED)
+            at = self._diagnostics.below("space", str(name))
+            field = _field(name, _NOT_SEARCHED, at)
             if field is None:
                 continue
             if name in base:
-                self._diagnostics.problem_text(
-                    path, "is under base: too; a setting is fixed or varies, not both; keep one"
-                )
-            parameter = self._parameter(name, field, entry, path)
-            if parameter is not None:
-                self._check_condition(parameter, parameters, list(entries))
+                at.error((), "is under base: too; a setting is fixed or varies, not both; keep one")
+            if (parameter := self._parameter(name, field, entry, at)) is not None:
+                _check_condition(parameter, parameters, list(entries), at.below("when"))
                 parameters[name] = parameter
-        return parameters
+        return list(parameters.values())
 
-    def _field(self, name: object, path: tuple[str, ...], refused: Mapping[str, str]) -> FieldInfo | None:
-        """Return the documented field of a name, or None after recording why the name cannot stand here."""
-        if isinstance(name, str) and name in refused:
-            self._diagnostics.problem_text(path, f"cannot stand here; it {refused[name]}")
-        elif isinstance(name, str) and name in KEY_OF_FIELD:
-            section, key = KEY_OF_FIELD[name]
-            return SECTIONS[section].model_fields[key]
-        else:
-            self._diagnostics.problem_text(path, f"unknown setting; {_name_remedy(str(name), refused)}")
-        return None
-
-    def _parameter(self, name: str, field: FieldInfo, entry: object, path: tuple[str, ...]) -> Parameter | None:
+    def _parameter(self, name: str, field: FieldInfo, entry: object, at: Diagnostics) -> Parameter | None:
         if isinstance(entry, list):
             entry = {"choices": entry}
         if not isinstance(entry, dict):
             fixed = "" if entry is None else f"; a fixed value goes under base: as {name}: {describe(entry)}"
-            self._diagnostics.problem(path, entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
+            at.invalid_value((), entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
             return None
-        if not self._has_shape(entry, path, field):
+        if not _has_shape(entry, field, at):
             return None
         read = self._choices if "choices" in entry else self._range
-        domain = read(name, field, entry, path)
+        domain = read(name, field, entry, at)
         when = entry.get("when")
-        conditions = self._conditions(when, (*path, "when")) if isinstance(when, dict) else {}
+        conditions = self._conditions(when, at.below("when")) if isinstance(when, dict) else {}
         return Parameter(name, domain, conditions) if domain is not None else None
 
-    def _has_shape(self, entry: Mapping[Any, Any], path: tuple[str, ...], field: FieldInfo) -> bool:
-        """Return whether a mapping is clearly a range or clearly choices, or record what it is instead."""
-        limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
-        if limits and choices:
-            text = f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two"
-            self._diagnostics.broken(path, text)
-        elif not limits and not choices:
-            keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
-            meant = [f"{near} for {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
-            remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
-            found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
-            self._diagnostics.broken(path, f"found {found}; {_SHAPE}; {remedy}")
-        return bool(limits) != choices
-
-    def _choices(self, name: str, field: FieldInfo, entry: Mapping[str, Any], path: tuple[str, ...]) -> Domain | None:
-        keys = validated(_ChoicesKeys, entry, path, self._diagnostics)
+    def _choices(self, name: str, field: FieldInfo, entry: Mapping[str, Any], at: Diagnostics) -> Domain | None:
+        keys = validated(_ChoicesKeys, entry, at)
         if keys is None:
             return None
-        values = [self._value(name, field, value, (*path, str(i))) for i, value in enumerate(keys.choices)]
+        values = [self._value(name, field, value, at.below(str(i))) for i, value in enumerate(keys.choices)]
         if any(value is None for value in values):
             return None
         if len(values) < 2 or len(set(values)) < len(values):
             remedy = "write each once, and a single fixed value under base:"
-            self._diagnostics.problem(path, keys.choices, "two or more different choices are expected", remedy)
+            at.invalid_value((), keys.choices, "two or more different choices are expected", remedy)
             return None
         return Choices(tuple(values))
 
-    def _range(self, name: str, field: FieldInfo, entry: Mapping[str, Any], path: tuple[str, ...]) -> Domain | None:
-        limits = validated(_RangeKeys, entry, path, self._diagnostics)
+    def _range(self, name: str, field: FieldInfo, entry: Mapping[str, Any], at: Diagnostics) -> Domain | None:
+        limits = validated(_RangeKeys, entry, at)
         if limits is None:
             return None
         kind = kind_of(field)
         if kind not in (int, float):
-            remedy = f"write, for example, {_example(field)}"
-            self._diagnostics.problem_text(path, f"found a range; {expected_text(field)}, so no range; {remedy}")
+            at.error((), f"found a range; {expected_text(field)}, so no range; write, for example, {_example(field)}")
             return None
-        low = self._value(name, field, limits.low, (*path, "low"))
-        high = self._value(name, field, limits.high, (*path, "high"))
+        low = self._value(name, field, limits.low, at.below("low"))
+        high = self._value(name, field, limits.high, at.below("high"))
         if low is None or high is None:
             return None
-        problem = _limits_problem(low, high, limits, kind)
-        if problem:
-            self._diagnostics.problem_text(path, problem)
+        if problem := _limits_problem(low, high, limits, kind):
+            at.error((), problem)
             return None
         if kind is float:
             return FloatRange(low, high, limits.log, limits.step)
         return IntRange(low, high, limits.log, 1 if limits.step is None else int(limits.step))
 
-    def _conditions(self, when: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, tuple[Scalar, ...]]:
+    def _conditions(self, when: Mapping[str, Any], at: Diagnostics) -> dict[str, tuple[Scalar, ...]]:
         conditions: dict[str, tuple[Scalar, ...]] = {}
         for name, values in when.items():
-            field = self._field(name, (*path, name), {"optimizer_betas": "is a list, which no condition can use"})
+            inner = at.below(name)
+            field = _field(name, {"optimizer_betas": "is a list, which no condition can use"}, inner)
             if field is not None:
                 wanted = values if isinstance(values, list) else [values]
                 if not wanted:
                     rule = "a value, or a list of some, is expected"
-                    self._diagnostics.problem((*path, name), wanted, rule, "write one, or leave the condition out")
-                read = (self._value(name, field, value, (*path, name)) for value in wanted)
+                    inner.invalid_value((), wanted, rule, "write one, or leave the condition out")
+                read = (self._value(name, field, value, inner) for value in wanted)
                 conditions[name] = tuple(value for value in read if value is not None)
         return conditions
 
-    def _check_condition(self, parameter: Parameter, above: Mapping[str, Parameter], order: list[object]) -> None:
-        """Record conditions that never hold or that nothing has decided yet when their parameter is drawn."""
-        for name, values in parameter.when.items():
-            path = ("space", parameter.name, "when", name)
-            # Where that setting does not vary itself, it can have values that it is never given.
-            always = name in above and not above[name].when
-            never = [value for value in values if always and not above[name].domain.holds(value)]
-            if never:
-                rule = f"the space never gives {name} this value"
-                self._diagnostics.problem(path, never[0], rule, "write one that it does give, or leave it out")
-            elif name == parameter.name:
-                self._diagnostics.problem_text(path, "the condition is about the setting itself; leave it out")
-            elif name in order and order.index(name) > order.index(parameter.name):
-                text = f"the condition is about a setting further down; move {name} above {parameter.name}"
-                self._diagnostics.problem_text(path, text)
-
-    def _value(self, name: str, field: FieldInfo, value: object, path: tuple[str, ...]) -> Any:
+    def _value(self, name: str, field: FieldInfo, value: object, at: Diagnostics) -> Any:
         """Return a value as its field would hold it, or None after recording what is wrong."""
-        checked = validated_value(field, value, path, self._diagnostics)
+        checked = validated_value(field, value, at)
         if name == "model_name" and self._definitions is not None and checked not in (None, *self._definitions):
-            self._diagnostics.problem(path, checked, "a defined model is expected", suggest(checked, self._definitions))
+            at.invalid_value((), checked, "a defined model is expected", suggest(checked, self._definitions))
         return checked
+
+
+def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldInfo | None:
+    """Return the documented field of a name, or None after recording why the name cannot stand here."""
+    if isinstance(name, str) and name in refused:
+        at.error((), f"cannot stand here; it {refused[name]}")
+    elif isinstance(name, str) and name in KEY_OF_FIELD:
+        section, key = KEY_OF_FIELD[name]
+        return SECTIONS[section].model_fields[key]
+    else:
+        at.error((), f"unknown setting; {_name_remedy(str(name), refused)}")
+    return None
+
+
+def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> bool:
+    """Return whether a mapping is clearly a range or clearly choices, or record what it is instead."""
+    limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
+    if limits and choices:
+        at.invalid((), f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two")
+    elif not limits and not choices:
+        keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
+        meant = [f"{near} for {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
+        remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
+        found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
+        at.invalid((), f"found {found}; {_SHAPE}; {remedy}")
+    return bool(limits) != choices
+
+
+def _check_condition(
+    parameter: Parameter, above: Mapping[str, Parameter], order: list[object], at: Diagnostics
+) -> None:
+    """Record conditions that never hold, or whose setting is not decided yet when their parameter is sampled."""
+    for name, values in parameter.when.items():
+        # Where that setting does not vary itself, it can have values that it is never given.
+        always = name in above and not above[name].when
+        never = [value for value in values if always and not above[name].domain.holds(value)]
+        if never:
+            rule = f"the space never gives {name} this value"
+            at.invalid_value((name,), never[0], rule, "write one that it does give, or leave it out")
+        elif name == parameter.name:
+            at.error((name,), "the condition is about the setting itself; leave it out")
+        elif name in order and order.index(name) > order.index(parameter.name):
+            at.error((name,), f"the condition is about a setting further down; move {name} above {parameter.name}")
 
 
 def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> str | None:

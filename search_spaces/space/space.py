@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any, Self, TypeGuard
 
 from search_spaces.diagnostics.diff import as_written, changes
 from search_spaces.training_config import TrainingConfig, shared_fields
@@ -15,14 +15,14 @@ Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class FloatRange:
-    """The numbers from `low` to `high`, both included.
+class _Range:
+    """The numbers of a kind from `low` to `high`, both included.
 
     Attributes:
         low: Smallest value; above 0 if `log`.
         high: Largest value, above `low`.
-        log: Whether to draw evenly on a logarithmic scale; excludes `step`.
-        step: Distance between neighbouring values counted from `low`, or None for any number.
+        log: Whether to sample evenly on a logarithmic scale; excludes `step`.
+        step: Distance between neighbouring values, counted from `low`.
     """
 
     low: float
@@ -32,52 +32,56 @@ class FloatRange:
 
     def __str__(self) -> str:
         """Return the range in words: ``0.0001 to 0.01, log scale``."""
-        return _range_text(self.low, self.high, self.log, self.step)
+        return f"{self.low:g} to {self.high:g}" + "".join(
+            f", {'log scale' if key == 'log' else f'step {value:g}'}" for key, value in self.spacing.items()
+        )
+
+    @property
+    def spacing(self) -> dict[str, Any]:
+        """``log`` or ``step`` where it is not the default, as in a file."""
+        if self.log:
+            return {"log": True}
+        return {} if self.step == type(self).step else {"step": self.step}
 
     def holds(self, value: object) -> bool:
-        """Return whether the value is in the range and on its grid."""
-        if not _is_number(value) or not self.low <= value <= self.high:
-            return False
-        return self.step is None or _on_grid(value, self.low, self.step)
+        """Return whether the value is of this kind, in the range and on its grid."""
+        number = self._on_grid(value)
+        return number is not None and self.low <= number <= self.high
 
-    def widened(self, value: object) -> FloatRange:
+    def widened(self, value: object) -> Self:
         """Return the range grown just enough to hold the value; itself if it holds it or never can."""
-        if not _is_number(value) or not math.isfinite(value) or (self.log and value <= 0):
+        number = self._on_grid(value)
+        if number is None or (self.log and number <= 0):
             return self
-        if self.step is not None and not _on_grid(value, self.low, self.step):
-            return self
-        return replace(self, low=min(self.low, float(value)), high=max(self.high, float(value)))
+        return replace(self, low=min(self.low, number), high=max(self.high, number))
+
+    def _on_grid(self, value: object) -> float | None:
+        """Return a value of this kind that a step from `low` meets, in the range or not; None for any other."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class IntRange:
-    """The whole numbers from `low` to `high`, both included.
+class FloatRange(_Range):
+    """The numbers from `low` to `high`; `step` is None for any number."""
 
-    Attributes:
-        low: Smallest value; 1 or more if `log`.
-        high: Largest value, above `low`.
-        log: Whether to draw evenly on a logarithmic scale; then `step` is 1.
-        step: Distance between neighbouring values counted from `low`, 1 or more.
-    """
+    def _on_grid(self, value: object) -> float | None:
+        if not (isinstance(value, float) or _is_int(value)) or not math.isfinite(value):
+            return None
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return float(value) if math.isclose(steps, round(steps), abs_tol=1e-9) else None
+
+
+@dataclass(frozen=True)
+class IntRange(_Range):
+    """The whole numbers from `low` to `high`; `step` is a whole number, 1 or more."""
 
     low: int
     high: int
     log: bool = False
     step: int = 1
 
-    def __str__(self) -> str:
-        """Return the range in words: ``16 to 128, step 16``."""
-        return _range_text(self.low, self.high, self.log, None if self.step == 1 else self.step)
-
-    def holds(self, value: object) -> bool:
-        """Return whether the value is a whole number in the range and on its grid."""
-        return _is_int(value) and self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-    def widened(self, value: object) -> IntRange:
-        """Return the range grown just enough to hold the value; itself if it holds it or never can."""
-        if not _is_int(value) or (self.log and value < 1) or (value - self.low) % self.step != 0:
-            return self
-        return replace(self, low=min(self.low, value), high=max(self.high, value))
+    def _on_grid(self, value: object) -> int | None:
+        return value if _is_int(value) and (value - self.low) % self.step == 0 else None
 
 
 @dataclass(frozen=True)
@@ -170,29 +174,23 @@ class SearchSpace:
         """Return the parameters whose condition holds in a configuration, in order."""
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
-    def holds(self, name: str, value: object) -> bool:
-        """Return whether the space has a parameter of this name that may take this value."""
-        parameter = self.parameter(name)
-        return parameter is not None and parameter.domain.holds(value)
-
     @property
     def rates_fit(self) -> bool:
         """Whether no `min_lr` of the space is above a `learning_rate` of it."""
         return max(self.given("min_lr"), default=0) <= min(self.given("learning_rate"), default=math.inf)
 
     def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
-        """Return what a search trial starts from, before anything is suggested.
+        """Return the settings that a search trial starts from, before anything is sampled.
 
-        A field has the base's value; else what all presets have in common; else its default. The result can be
-        trained as it is, but for the loss (see `fit_loss`), so where the presets disagree there is more to it:
+        A field has the base's value; else the value that all presets share; else its default. The result can be trained
+        as it is, except for the loss (see `fit_loss`), so some fields have rules of their own:
 
         - The model is the default one if a preset uses it, else the first preset's: another may not be defined.
-        - What a study has one of (dataset, metric, seed) is the first preset's, however the others spell it.
-        - What every trial is given anew starts within its range.
-        - `min_lr` is lowered to the lowest learning rate that a trial can have.
+        - Settings of the whole study (dataset, metric, seed) are the first preset's.
+        - A setting that every trial samples starts within its range.
+        - `min_lr` is at most the lowest learning rate that a trial can have.
 
-        Which trial it is and where it lives (`experiment_name`, `output_dir`) is left at the defaults. Settings
-        that only make others senseless, such as a warm-up longer than `num_epochs`, are taken as they come.
+        `experiment_name` and `output_dir` keep their defaults.
 
         Args:
             presets: The experiments of the study; without any, the base and the defaults remain.
@@ -203,11 +201,11 @@ class SearchSpace:
         return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.given("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
-        """Return the space with its ranges grown just enough to hold what the configurations use.
+        """Return the space with its ranges grown just enough to hold the values of the configurations.
 
-        A value that a range can never hold (0 on a logarithmic scale, one between two steps, a name outside
-        the choices) leaves it as it is, and so does a configuration in which the condition does not hold.
-        Learning rates and `min_lr` stay as they are where a trial could get a floor above its rate otherwise.
+        A range stays as it is for a value that it can never hold (0 on a logarithmic scale, one between two steps) and
+        for a configuration in which its condition does not hold. The ranges of `learning_rate` and `min_lr` stay as
+        they are if a trial could get a floor above its rate otherwise.
         """
         configs = list(configs)
         wider = {parameter.name: _widened(parameter, configs) for parameter in self}
@@ -222,7 +220,7 @@ class SearchSpace:
         """
         return [
             *changes(self.base, other.base, "base "),
-            *changes(_entries(self), _entries(other), same=_same_entry),
+            *changes(_entries(self), _entries(other), same=_is_same_entry),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -242,10 +240,14 @@ def _widened(parameter: Parameter, configs: Iterable[TrainingConfig]) -> Paramet
 
 
 def _parameter_data(parameter: Parameter) -> dict[str, Any]:
-    data = _domain_data(parameter.domain)
-    if parameter.when:
-        data["when"] = {name: list(values) for name, values in parameter.when.items()}
-    return data
+    domain = parameter.domain
+    data: dict[str, Any]
+    if isinstance(domain, Choices):
+        data = {"choices": list(domain.values)}
+    else:
+        data = {"low": domain.low, "high": domain.high, **domain.spacing}
+    when = {name: list(values) for name, values in parameter.when.items()}
+    return data | ({"when": when} if when else {})
 
 
 def _entries(space: SearchSpace) -> dict[str, object]:
@@ -254,7 +256,7 @@ def _entries(space: SearchSpace) -> dict[str, object]:
     return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
 
 
-def _same_entry(one: object, other: object) -> bool:
+def _is_same_entry(one: object, other: object) -> bool:
     return _unordered(one) == _unordered(other)
 
 
@@ -271,29 +273,5 @@ def _within(domain: Domain, value: object) -> Any:
     return domain.values[0] if isinstance(domain, Choices) else domain.low
 
 
-def _domain_data(domain: Domain) -> dict[str, Any]:
-    if isinstance(domain, Choices):
-        return {"choices": list(domain.values)}
-    data: dict[str, Any] = {"low": domain.low, "high": domain.high}
-    if domain.log:
-        data["log"] = True
-    elif domain.step != (None if isinstance(domain, FloatRange) else 1):
-        data["step"] = domain.step
-    return data
-
-
-def _range_text(low: float, high: float, log: bool, step: float | None) -> str:
-    return f"{low:g} to {high:g}{', log scale' if log else ''}{'' if step is None else f', step {step:g}'}"
-
-
-def _on_grid(value: float, low: float, step: float) -> bool:
-    steps = (value - low) / step
-    return math.isclose(steps, round(steps), abs_tol=1e-9)
-
-
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, float) or _is_int(value)

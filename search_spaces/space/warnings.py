@@ -1,4 +1,4 @@
-"""What is legal in a search space but senseless: settings that can never act, and ranges that are hardly meant."""
+"""Settings of a search space that are legal but make no sense: without effect, or hardly meant."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from search_spaces.diagnostics.diagnostics import Diagnostics
 from search_spaces.diagnostics.diff import as_written
-from search_spaces.experiments.schema import FIELD_OF_KEY
-from search_spaces.experiments.warnings import ONLY_FOR
+from search_spaces.experiments.schema import FIELD_OF_KEY, ONLY_FOR
+from search_spaces.model_definitions import LOSSES_OF_DECODER
 from search_spaces.space.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10
-# Which values of a setting can never act within so many epochs: the least one is the epochs and this.
+# Settings that have no effect from a value on: that many epochs plus this number, and why.
 _TOO_LONG: Mapping[str, tuple[int, str]] = {
     "warmup_epochs": (0, "the warm-up never ends"),
     "step_size": (0, "the rate never drops"),
@@ -21,9 +21,9 @@ _TOO_LONG: Mapping[str, tuple[int, str]] = {
 
 
 def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of what a space offers in vain.
+    """Warn of settings of a space that have no effect or are hardly meant.
 
-    What its base leaves out comes from the presets of a study, so that nothing is known of it here.
+    Settings that its base leaves out come from the presets of a study and are unknown here.
     """
     for parameter in space:
         _warn_of_conditions(parameter, space, diagnostics)
@@ -36,8 +36,9 @@ def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 def _warn_of_conditions(parameter: Parameter, space: SearchSpace, diagnostics: Diagnostics) -> None:
     for name, values in parameter.when.items():
-        # CTC models get their loss by themselves, whatever the base says.
-        if name in space.base and not Choices(values).holds(space.base[name]) and "ctc" not in values:
+        # A model that has one loss only gets it whatever the base says.
+        is_imposed = name == "loss_type" and any((value,) in LOSSES_OF_DECODER.values() for value in values)
+        if name in space.base and not Choices(values).holds(space.base[name]) and not is_imposed:
             text = f"never holds, since {name} is {as_written(space.base[name])} under base:; "
             diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} can never act")
 
@@ -52,10 +53,10 @@ def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None
 
 
 def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of a setting that counts with one kind of loss or schedule, which the space never gives."""
+    """Warn of a setting that only one kind of loss or schedule uses, if the space never gives that kind."""
     given, parameter = space.given(kind), space.parameter(field)
-    is_told = parameter is not None and kind in parameter.when
-    if not given or needed in given or not space.given(field) or is_told:
+    has_condition = parameter is not None and kind in parameter.when
+    if not given or needed in given or not space.given(field) or has_condition:
         return
     text = f"can never act: only {kind} {needed} looks at it, and the space gives {as_written(list(given))}"
     diagnostics.warning((_place(field, space), field), text)

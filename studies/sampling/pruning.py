@@ -1,25 +1,27 @@
-"""Is a trial hopeless against the others? The second question of an epoch; early stopping asks the first.
+"""Rules that prune unpromising search trials.
 
-Both questions look at one signal: the best value of the monitored metric so far, which is what trials report.
+Early stopping asks whether a trial has stopped improving; a pruner asks whether it is worse than the others. Both look
+at one signal: the best value of the monitored metric so far, which is what trials report after each epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from studies.trials.record import CONFIG
 from studies.trials.records import own_trials
 
 HYPERBAND_REDUCTION = 3
 
 
 class PrunerName(StrEnum):
-    """Which rule ends hopeless search trials."""
+    """Which rule prunes search trials."""
 
     QUANTILE = "quantile"
     HYPERBAND = "hyperband"
@@ -28,14 +30,13 @@ class PrunerName(StrEnum):
 
 @dataclass(frozen=True)
 class Pruning:
-    """When a search trial ends because of the others.
+    """How a study prunes search trials.
 
     Attributes:
         pruner: ``quantile`` compares with what others had reached at the same epoch, ``hyperband`` is Optuna's,
-            ``none`` prunes nothing. Optuna notes that Hyperband was asked, not what it said, so a trial whose process
-            dies between that verdict and its end goes on to the next rung.
-        share: For ``quantile``: the share of the others, above 0 and below 1, that a trial must keep up with at the end
-            of its grace. It grows from there, see `share_at`.
+            ``none`` prunes nothing. Optuna stores that Hyperband was asked, not its answer, so a trial whose process
+            exits between that answer and its end continues to the next rung.
+        share: See `QuantilePruner`.
         grace: Epochs before the first comparison, 1 or more; None for the trial's `early_stopping_patience`, the grace
             that early stopping itself gives.
     """
@@ -44,51 +45,72 @@ class Pruning:
     share: float = 0.6
     grace: int | None = None
 
-    def grace_epochs(self, early_stopping_patience: int) -> int:
-        """Return the epochs before the first comparison, for a trial of this patience."""
-        return early_stopping_patience if self.grace is None else self.grace
+    def create_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
+        """Return the pruner, for search trials that by default have this patience and number of epochs."""
+        if self.pruner is PrunerName.QUANTILE:
+            return QuantilePruner(self.share, self.grace)
+        if self.pruner is PrunerName.HYPERBAND:
+            return _Hyperband(self.grace, early_stopping_patience, num_epochs)
+        return NopPruner()
 
-    def share_at(self, epoch: int, grace: int) -> float:
-        """Return the share of the others that a trial must keep up with at an epoch, from the end of its grace on.
 
-        Early on, curves tell little of where they will end, later much, so ever fewer trials may go on: a part of
-        ``(1 - share) (grace / epoch)^2``. With 0.6 that is 40 % when the grace ends, and 10 % after twice as long.
-        """
-        return 1 - (1 - self.share) * (grace / epoch) ** 2
+class QuantilePruner(BasePruner):
+    """Prunes a trial whose best so far is worse than that of a share of the other trials at the same epoch.
 
-    def optuna_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
-        """Return the pruner that Optuna's own rules need; one that does nothing for ours.
+    At the end of its grace period a trial must keep up with `share` of the others; from there the share grows as
+    ``1 - (1 - share) (grace / epoch)^2``, since early values of a curve say little about its end. With 0.6 the pruner
+    lets 40 % of the trials continue when their grace ends, and 10 % after twice as long. A trial is worse if it is so
+    by more than its `early_stopping_min_delta`.
+    """
 
-        Both limits are given: Optuna's estimates of them would differ after a restart.
-        """
-        if self.pruner is not PrunerName.HYPERBAND:
-            return NopPruner()
-        grace = min(self.grace_epochs(early_stopping_patience), num_epochs)
-        return HyperbandPruner(min_resource=grace, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
-
-    def should_prune(self, trial: Trial, epoch: int, patience: int, is_worse_than: Callable[[float], bool]) -> bool:
-        """Return whether a trial had better end.
+    def __init__(self, share: float = Pruning.share, grace: int | None = None) -> None:
+        """Create the pruner.
 
         Args:
-            trial: A running trial that has reported its best so far at `epoch`.
-            epoch: The epoch just finished, counted from 1.
-            patience: The trial's `early_stopping_patience`.
-            is_worse_than: Whether the trial's best so far is worse than a value, by more than its `min_delta`.
+            share: Above 0 and below 1.
+            grace: Epochs before the first comparison, 1 or more; None for each trial's `early_stopping_patience`.
         """
-        grace = self.grace_epochs(patience)
-        if self.pruner is PrunerName.NONE or epoch < grace:
+        self._share = share
+        self._grace = grace
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Return whether a trial, which has reported its best so far after each epoch, should be pruned."""
+        epoch, grace = trial.last_step, _grace_epochs(trial, self._grace)
+        if epoch is None or epoch < grace:
             return False
-        if self.pruner is PrunerName.HYPERBAND:
-            return trial.should_prune()
-        rival = value_to_keep_up_with(trial.study, trial.number, epoch, self.share_at(epoch, grace))
-        return rival is not None and is_worse_than(rival)
+        share = 1 - (1 - self._share) * (grace / epoch) ** 2
+        threshold = quantile_of_others(study, trial.number, epoch, share)
+        if threshold is None:
+            return False
+        best = trial.intermediate_values[epoch]
+        is_minimized = study.direction == optuna.study.StudyDirection.MINIMIZE
+        behind = best - threshold if is_minimized else threshold - best
+        return bool(behind > trial.user_attrs[CONFIG]["early_stopping_min_delta"])
 
 
-def value_to_keep_up_with(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:
+class _Hyperband(HyperbandPruner):
+    """Optuna's Hyperband, which is not asked before the end of a trial's own grace period."""
+
+    def __init__(self, grace: int | None, early_stopping_patience: int, num_epochs: int) -> None:
+        # Both limits are given: Optuna's estimates of them would differ after a restart.
+        least = min(early_stopping_patience if grace is None else grace, num_epochs)
+        super().__init__(min_resource=least, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
+        self._grace = grace
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        epoch = trial.last_step
+        return epoch is not None and epoch >= _grace_epochs(trial, self._grace) and super().prune(study, trial)
+
+
+def _grace_epochs(trial: FrozenTrial, grace: int | None) -> int:
+    return int(trial.user_attrs[CONFIG]["early_stopping_patience"]) if grace is None else grace
+
+
+def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:
     """Return the best-so-far value at an epoch that a share of the other trials has not surpassed.
 
     All others count: pruned ones too, since a comparison with the completed alone gets stricter with every trial that
-    it ends, and those that ended earlier with their last value. Running ones count once they have reached the epoch;
+    it prunes, and those that ended earlier with their last value. Running ones count once they have reached the epoch;
     failed ones say nothing about their settings. (A search trial that diverged is a pruned one.)
 
     Args:

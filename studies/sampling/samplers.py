@@ -1,8 +1,8 @@
 """Suggestions as a pure function of the study's seed, the trial's number, the parameter and the history.
 
-A sampler that lives as long as its process forgets at a restart where its random sequence was. Here each draw has a
-fresh sampler, seeded from what is known of the draw, so a study that was interrupted proposes what the uninterrupted
-one would have.
+A sampler that lives as long as its process loses the state of its random generator at a restart. Here each draw asks a
+fresh sampler, seeded from what identifies the draw, about a copy of the history. So an interrupted study proposes what
+the uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution
-from studies.storage.optuna_private import quiet_gaussian_process, stored_joint_draw, trials_of_this_draw
+from studies.storage.optuna_private import quiet_gaussian_process
 from studies.trials.record import KIND, TrialKind
+from studies.trials.records import own_trials
 
 # Search trials that are drawn at random before a model of the history is trusted; presets come on top of them.
 RANDOM_SEARCH_TRIALS = 5
+# Samplers ignore failed trials, and waiting ones have no parameters yet.
+_VISIBLE_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class SamplerName(StrEnum):
@@ -38,60 +42,98 @@ class SamplerName(StrEnum):
 class StatelessSampler(BaseSampler):
     """Draws with a fresh sampler each time, which knows nothing but its seed and the study's history.
 
-    The parameters that count in every trial are drawn jointly; the conditional ones each for itself.
+    Parameters without conditions are drawn jointly, conditional ones independently of each other.
     """
 
     def __init__(self, name: SamplerName, seed: int, space: Callable[[], SearchSpace]) -> None:
-        """Take which sampler draws, the study's seed, and who tells its search space: new presets may widen it."""
+        """Take the sampler's name, the study's seed, and how to read its search space: new presets may widen it."""
         self._name = name
         self._seed = seed
         self._space = space
+        self._history: _History | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return what is drawn jointly.
 
-        TPE gets what the space declares: a preset that the space cannot hold whole would otherwise keep its missing
-        parameter out of the joint draw for ever, and so would a range that was widened. A Gaussian process needs every
-        parameter in every trial, so it gets what they share.
+        TPE gets what the space declares: otherwise a preset that the space cannot hold whole, or a range that was
+        widened, would keep a parameter out of the joint draw for good. A Gaussian process needs every parameter in
+        every trial, so it gets what they share.
         """
         if self._name is SamplerName.GP:
-            return self._fresh(study, trial, "joint").infer_relative_search_space(study, trial)
+            history = self._history_of(study, trial)
+            return self._fresh(history, "joint").infer_relative_search_space(history.study, history.trial)
         return {item.name: to_distribution(item.domain) for item in self._space() if not item.when}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the joint draw; the one that an interrupted process has stored already, if there is one."""
-        stored = stored_joint_draw(trial)
-        if stored:
-            return {name: value for name, value in stored.items() if name in search_space}
-        return self._fresh(study, trial, "joint").sample_relative(study, trial, search_space)
+        """Return the joint draw."""
+        history = self._history_of(study, trial)
+        return self._fresh(history, "joint").sample_relative(history.study, history.trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the draw of one parameter."""
-        sampler = self._fresh(study, trial, param_name)
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        history = self._history_of(study, trial)
+        sampler = self._fresh(history, param_name)
+        return sampler.sample_independent(history.study, history.trial, param_name, param_distribution)
 
-    def _fresh(self, study: optuna.Study, trial: FrozenTrial, what: str) -> BaseSampler:
-        return _MAKERS[self._name](_mixed(self._seed, trial.number, what), _startup_trials(study, trial.number))
+    def _history_of(self, study: optuna.Study, trial: FrozenTrial) -> _History:
+        """Return the history as it was at the trial's first draw, for all of its draws."""
+        if self._history is None or self._history.number != trial.number:
+            self._history = _History.of(study, trial.number)
+        return self._history
+
+    def _fresh(self, history: _History, draw: str) -> BaseSampler:
+        seed = _mixed(self._seed, history.number, draw)
+        return _MAKERS[self._name](seed, history.presets + RANDOM_SEARCH_TRIALS)
 
 
-def _mixed(seed: int, number: int, what: str) -> int:
+@dataclass(frozen=True)
+class _History:
+    """What a trial's draws may see, as a study in memory.
+
+    Attributes:
+        number: The trial's number in the real study.
+        study: The other trials in the order of their numbers, then the trial itself, without parameters.
+        trial: The trial in `study`.
+        presets: The presets before it that did not fail. They are no random sample of the space, so the model waits
+            for as many trials more.
+    """
+
+    number: int
+    study: optuna.Study
+    trial: FrozenTrial
+    presets: int
+
+    @classmethod
+    def of(cls, study: optuna.Study, number: int) -> _History:
+        """Copy the history that the trial of a number may see."""
+        others = [trial for trial in own_trials(study) if trial.state in _VISIBLE_STATES and trial.number != number]
+        memory = optuna.create_study(direction=study.direction)
+        memory.add_trials([_bare(trial) for trial in others])
+        memory.add_trial(create_trial(state=TrialState.RUNNING))
+        presets = sum(trial.number < number and trial.user_attrs[KIND] == TrialKind.PRESET for trial in others)
+        return cls(number, memory, memory.get_trials(deepcopy=False)[-1], presets)
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with no more than samplers look at: attributes would make copying it several times as slow."""
+    reports, last = trial.intermediate_values, trial.last_step
+    return create_trial(
+        state=trial.state,
+        values=trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values={} if last is None else {last: reports[last]},
+    )
+
+
+def _mixed(seed: int, number: int, draw: str) -> int:
     """Return a seed, 0 to 2**32 - 1, for one draw of one trial."""
-    text = json.dumps([seed, number, what]).encode()
+    text = json.dumps([seed, number, draw]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
-
-
-def _startup_trials(study: optuna.Study, number: int) -> int:
-    """Return how many trials must have ended before a model is fitted: presets are no random sample of the space."""
-    earlier = trials_of_this_draw(study)[:number]
-    # Failed trials are no part of the history that samplers look at.
-    presets = [
-        trial for trial in earlier if trial.user_attrs.get(KIND) == TrialKind.PRESET and trial.state != TrialState.FAIL
-    ]
-    return len(presets) + RANDOM_SEARCH_TRIALS
 
 
 def _gaussian_process(seed: int, startup: int) -> BaseSampler:

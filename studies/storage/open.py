@@ -17,10 +17,10 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
+from search_spaces.diagnostics.atomic_files import flush_to_disk
 from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.locks.file_locks import wait_for_lock
-from studies.storage.atomic_files import flush_to_disk
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.url import complete_url, mask_password, sqlite_path, sqlite_url
 

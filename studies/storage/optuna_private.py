@@ -1,25 +1,21 @@
-"""Every name of Optuna 5 that is not public and that this package needs, but for those in `trial_cache`.
+"""Every name of Optuna 5 that is not public and that this package needs, but for those of `PostgresStorage`.
 
-Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor go on
-with a trial that another process began; it names artifacts by chance, and the dashboard reads all notes of a study to
-write one. `test_optuna_private.py` and `test_trial_cache.py` fail if a new Optuna changes any of it.
+Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor resume a trial
+that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` fails if a new Optuna
+changes any of it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.artifacts import ArtifactMeta
-from optuna.storages import RDBStorage, _CachedStorage
-from optuna.storages._rdb.models import TrialUserAttributeModel
-from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 _TRIALS = sqlalchemy.table(
@@ -28,24 +24,13 @@ _TRIALS = sqlalchemy.table(
     sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
     sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
 )
-_USER_ATTRIBUTES, _SYSTEM_ATTRIBUTES = (
-    sqlalchemy.table(
-        name,
-        sqlalchemy.column("study_id", sqlalchemy.Integer),
-        sqlalchemy.column("key", sqlalchemy.String),
-        sqlalchemy.column("value_json", sqlalchemy.Text),
-    )
-    for name in ("study_user_attributes", "study_system_attributes")
-)
 _TRIAL_ATTRIBUTES = sqlalchemy.table(
     "trial_user_attributes",
     sqlalchemy.column("trial_id", sqlalchemy.Integer),
     sqlalchemy.column("key", sqlalchemy.String),
     sqlalchemy.column("value_json", sqlalchemy.Text),
 )
-_JOINT_DRAW = ":relative_params:"
 ARTIFACT_ATTRIBUTE = "artifacts:"
-NOTE_LENGTH = 2045
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -53,8 +38,6 @@ def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
 
     `study.get_trials` must have seen the trial before: Optuna's cache refuses to store parameters of others.
     """
-    # Samplers remember the history that they first saw; only `ask`, which is not used here, makes them look again.
-    study._thread_local.cached_all_trials = None
     return Trial(study, trial._trial_id)
 
 
@@ -114,6 +97,11 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
         return changed and is_running
 
 
+def database_id(trial: FrozenTrial) -> int:
+    """Return the identifier of a trial in its database, which optuna-dashboard uses."""
+    return trial._trial_id
+
+
 def trial_id_of(study: optuna.Study, number: int) -> int:
     """Return the place in the database of a trial that has been read."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
@@ -122,44 +110,7 @@ def trial_id_of(study: optuna.Study, number: int) -> int:
 def report_again(trial: Trial, value: float, step: int) -> None:
     """Report a value in place of the one that an earlier attempt reported, as `Trial.report` never does."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-
-
-def set_user_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
-    """Set attributes of a running trial in one transaction: all of them or none."""
-    storage = rdb_storage(trial.study)
-    with _create_scoped_session(storage.scoped_session) as session:
-        for name, value in attributes.items():
-            storage._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial._trial_id, name, value)
-    trial._cached_frozen_trial.user_attrs |= attributes
-
-
-def study_attribute(study: optuna.Study, name: str) -> Any:
-    """Return one of a study's own attributes, None if it has none of that name; the others are not read."""
-    return _attribute(study, _USER_ATTRIBUTES, name)
-
-
-def trials_of_this_draw(study: optuna.Study) -> list[FrozenTrial]:
-    """Return all trials as they were when the running trial was claimed, which is what samplers go by."""
-    return study._get_trials(deepcopy=False, use_cache=True)
-
-
-def stored_joint_draw(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that a sampler drew together for a trial and stored on it; empty if none did."""
-    parts = {name: text for name, text in trial.system_attrs.items() if _JOINT_DRAW in name}
-    text = "".join(parts[name] for name in sorted(parts, key=lambda name: int(name.rpartition(":")[2])))
-    try:
-        return dict(json.loads(text)) if text else {}
-    except json.JSONDecodeError:  # long ones come in parts; one killed in between is drawn again
-        return {}
-
-
-def check_trial(trial: FrozenTrial) -> None:
-    """Refuse a trial that Optuna would not let into a study.
-
-    Raises:
-        ValueError: A value is out of its range, an end has no beginning, and so on.
-    """
-    trial._validate()
+    trial._cached_frozen_trial.intermediate_values[step] = value  # what a pruner is shown
 
 
 def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
@@ -171,32 +122,14 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
         trial._cached_frozen_trial.system_attrs[attribute] = json.dumps(asdict(meta))
 
 
-def set_note(study: optuna.Study, trial: Trial | None, body: str, version: int) -> None:
-    """Write the note that the dashboard shows of a trial, or of the study, as `optuna_dashboard.save_note` does.
-
-    Args:
-        study: The study.
-        trial: Whose note it is; None for the study's.
-        body: Markdown, `NOTE_LENGTH` characters at most.
-        version: A number that grows with each change, by which pages that are open notice it.
-    """
-    if len(body) > NOTE_LENGTH:
-        raise ValueError(f"a note has {NOTE_LENGTH} characters at most, but got {len(body)}")
-    of = "dashboard:" if trial is None else f"dashboard:{trial._trial_id}:"
-    # The version last: whoever sees it sees the text.
-    for attribute, value in ((f"{of}note_str:0", body), (f"{of}note_ver", version)):
-        study._storage.set_study_system_attr(study._study_id, attribute, value)
-
-
-def study_note(study: optuna.Study) -> tuple[str, int]:
-    """Return the study's own note and its version, "" and 0 if it has none; those of its trials are not read."""
-    note, version = (_attribute(study, _SYSTEM_ATTRIBUTES, f"dashboard:{name}") for name in ("note_str:0", "note_ver"))
-    return note or "", version or 0
-
-
 def quiet_gaussian_process() -> None:
     """Keep from users what the Gaussian process notes on its way: how it could be faster, where a step came to rest."""
     logging.getLogger("optuna._gp").setLevel(logging.ERROR)
+
+
+def cached_storage(storage: RDBStorage) -> BaseStorage:
+    """Return a storage with Optuna's own cache of finished trials in front of it."""
+    return _CachedStorage(storage)
 
 
 def rdb_storage(study: optuna.Study) -> RDBStorage:
@@ -209,11 +142,3 @@ def rdb_storage(study: optuna.Study) -> RDBStorage:
     if not isinstance(storage, _CachedStorage):
         raise TypeError(f"a study of this package is kept in a database, but got {type(storage).__name__}")
     return storage._backend
-
-
-def _attribute(study: optuna.Study, table: sqlalchemy.TableClause, name: str) -> Any:
-    columns = table.c
-    statement = sqlalchemy.select(columns.value_json).where(columns.study_id == study._study_id, columns.key == name)
-    with rdb_storage(study).engine.connect() as connection:
-        text = connection.execute(statement).scalar()
-    return None if text is None else json.loads(text)

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
+from search_spaces.diagnostics.atomic_files import write_json
 from search_spaces.diagnostics.disk_errors import disk_error_text, way_to_write
 from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
 from studies.locks.file_locks import FileLock, wait_for_lock
-from studies.storage.atomic_files import write_json
 from studies.storage.open import BUSY_TIMEOUT_S, INTERNAL_FOLDER
 from studies.storage.url import DATABASE_NAME, sqlite_path, sqlite_url, without_password
 

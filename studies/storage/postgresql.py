@@ -17,11 +17,12 @@ import copy
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from os import getpid
 from typing import Any, cast
 
+import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
@@ -32,6 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from search_spaces.errors import ConfigurationError
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,34 @@ class LeaseLost(BaseException):
 
     It is no error of the trial's, and only the work loop catches it.
     """
+
+
+def require_methods(owner: type, names: Iterable[str]) -> None:
+    """Refuse a version of Optuna in which a method that this package overrides or calls no longer exists.
+
+    Raises:
+        ConfigurationError: One is missing: what overrides it would silently never run.
+    """
+    missing = [name for name in names if not callable(getattr(owner, name, None))]
+    if missing:
+        raise ConfigurationError(
+            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, which keeps a worker "
+            "that lost its trial from writing; install the version that this program was made for: "
+            "pip install 'optuna>=5.0,<5.1'"
+        )
+
+
+require_methods(
+    RDBStorage,
+    (
+        "_create_new_trial",
+        "_get_prepared_new_trial",
+        "_set_trial_param",
+        "_set_trial_attr_without_commit",
+        "set_trial_state_values",
+        "set_trial_intermediate_value",
+    ),
+)
 
 
 def is_connection_lost(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ from studies.storage.open import open_storage, open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
-from studies.storage.trial_cache import TrialCache
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
 from studies.study.invariants import StudyInvariants
 from studies.trials.leases import study_lock
@@ -200,14 +199,14 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
 def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
     try:
         # Pruning and suggestions are set by those who search; presets need neither.
-        return optuna.load_study(study_name=name, storage=TrialCache(storage), pruner=optuna.pruners.NopPruner())
+        return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
     except KeyError:
         return None
 
 
 def _create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -> optuna.Study:
     study = optuna.create_study(
-        study_name=name, storage=TrialCache(storage), direction=invariants.direction, pruner=optuna.pruners.NopPruner()
+        study_name=name, storage=storage, direction=invariants.direction, pruner=optuna.pruners.NopPruner()
     )
     with warnings.catch_warnings():
         # It only labels the dashboard's axis; Optuna has called it experimental since 3.2.

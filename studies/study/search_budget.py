@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -11,10 +11,9 @@ import optuna
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
 from studies.sampling.pruning import PrunerName, Pruning
-from studies.sampling.samplers import SamplerName, StatelessSampler
+from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
 from studies.study.presets import study_space
-from studies.trials.claims import Claim
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, own_records
@@ -102,7 +101,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
         # What the study is to have already counts whole, enqueued or not.
-        have = max(search_budget(study), len(_search_records(study)))
+        have = max(search_budget(study), len(search_records(study)))
         budget = max(have + request.more, request.at_least)
         if budget != search_budget(study):
             study.set_user_attr(_BUDGET, budget)
@@ -161,52 +160,15 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     Returns:
         Whether any was enqueued.
     """
-    if len(_search_records(study)) >= search_budget(study):
+    if len(search_records(study)) >= search_budget(study):
         return False
     with lock_of(study, folder):
-        records = _search_records(study)
+        records = search_records(study)
         waiting = sum(record.phase is TrialPhase.WAITING for record in records)
         missing = min(search_budget(study) - len(records), MOST_WAITING - waiting)
         for _ in range(missing):
             study.enqueue_trial({}, user_attrs={KIND: TrialKind.SEARCH.value})
     return missing > 0
-
-
-def claim_with_top_up(study: optuna.Study, folder: OutputFolder, claim: Callable[[], Claim | None]) -> Claim | None:
-    """Claim a trial; where none can be had, enqueue what the budget still has and try again.
-
-    Others may be quicker at what was just enqueued, and may enqueue something just after nothing could be claimed. So
-    nothing is left only once nothing could be claimed and no search trial has come since.
-
-    Args:
-        study: The study, opened for work.
-        folder: Its output folder.
-        claim: How a trial is claimed: `claim_next` with whatever is looked for.
-    """
-    seen = -1
-    while True:
-        if (claimed := claim()) is not None:
-            return claimed
-        enqueued = top_up(study, folder)
-        trials = len(_search_records(study))
-        if not enqueued and trials == seen:
-            return None
-        seen = trials
-
-
-def prepare_sampling(study: optuna.Study, seed: int) -> bool:
-    """Give a study opened for work the sampler and Optuna's part of the pruner that it was begun with.
-
-    Returns:
-        Whether it has a search, so that search trials may be claimed.
-    """
-    settings = search_settings(study)
-    if settings is None:
-        return False
-    study.sampler = StatelessSampler(settings.sampler, seed, lambda: study_space(study))
-    start = settings.start
-    study.pruner = settings.pruning.optuna_pruner(start.early_stopping_patience, start.num_epochs)
-    return True
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
@@ -223,5 +185,6 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
     }
 
 
-def _search_records(study: optuna.Study) -> list[TrialRecord]:
+def search_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return the study's search trials by number."""
     return [record for record in own_records(study) if record.kind is TrialKind.SEARCH]

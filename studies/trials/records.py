@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from studies.trials.record import TrialKind, TrialRecord, is_own_trial, read_record
 
-# What was read of each trial, by study and number; None for a trial that is not ours. A study's cache hands out the
-# same object for a trial until it has read that trial again, so the object tells whether what is known still holds.
+# What was read of each trial, by study and number; None for a trial that is not ours. Optuna's cache hands out the same
+# object for a finished trial, and nothing of a waiting one changes before it is claimed.
 _KNOWN: WeakKeyDictionary[optuna.Study, dict[int, tuple[FrozenTrial, TrialRecord | None]]] = WeakKeyDictionary()
 
 
@@ -21,7 +21,7 @@ def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialReco
     found = []
     for trial in study.get_trials(deepcopy=False):
         seen, record = known.get(trial.number, (None, None))
-        if seen is not trial:
+        if seen is not trial and not (seen is not None and seen.state == trial.state == TrialState.WAITING):
             record = read_record(trial) if is_own_trial(trial) else None
             known[trial.number] = trial, record
         if record is not None:

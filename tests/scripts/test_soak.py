@@ -146,13 +146,15 @@ def test_an_undisturbed_study_keeps_every_invariant(examine: Callable[[], Any]) 
         ),
         (
             in_database(
-                "UPDATE trial_user_attributes SET value_json = '\"crashed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+                "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'crashed') "
+                "WHERE trial_id = 2 AND key = 'outcome'"
             ),
             "plain failed after 0 deaths in a row",
         ),
         (
             in_database(
-                "UPDATE trial_user_attributes SET value_json = '\"failed\"' WHERE trial_id = 2 AND key = 'why_ended'"
+                "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'failed') "
+                "WHERE trial_id = 2 AND key = 'outcome'"
             ),
             "plain failed",
         ),
@@ -206,9 +208,10 @@ def test_what_a_study_says_it_trained_is_what_comes_of_it_again(study: Path, tra
 def test_what_was_trained_in_smaller_passes_is_not_trained_again(
     study: Path, train_again: Any, examine: Callable[[], Any]
 ) -> None:
-    in_database("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (2, 'micro_batch_size', '4')")(
-        study
-    )
+    in_database(
+        "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.micro_batch_size', 4) "
+        "WHERE trial_id = 2 AND key = 'outcome'"
+    )(study)
     assert examine().not_repeatable == ["plain"]
     assert len(train_again()) == SEARCH_TRIALS + 1
 

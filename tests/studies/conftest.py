@@ -47,7 +47,6 @@ ON_BOTH = {
         "study",
         "study_records",
         "targets",
-        "trial_cache",
     )
 }
 MODELS = {

@@ -52,14 +52,12 @@ from studies import (
     WhyEnded,
     add_search_trials,
     claim_next,
-    claim_with_top_up,
+    claim_next_trial,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
-    leases,
     load_study,
     open_storage,
-    prepare_sampling,
     search_budget,
     search_settings,
     suggest_all,
@@ -67,6 +65,7 @@ from studies import (
 )
 from studies.locks.file_locks import try_lock
 from studies.storage.optuna_private import rdb_storage
+from studies.trials import leases
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 SPACE = SearchSpace(
@@ -109,7 +108,6 @@ def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, Out
     enqueue_presets(study, folder, experiments, SPACE)
     if searches:
         add_search_trials(study, folder, SearchRequest(at_least=searches))
-        prepare_sampling(study, TERMS.seed)
     return study, folder
 
 
@@ -136,7 +134,7 @@ def train(claim: Claim, log: Path) -> None:
 
 
 def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
-    while (claim := claim_with_top_up(study, folder, functools.partial(claim_next, study, folder))) is not None:
+    while (claim := claim_next_trial(study, folder)) is not None:
         train(claim, log)
 
 

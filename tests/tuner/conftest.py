@@ -144,7 +144,7 @@ def _one_thread() -> Iterator[None]:
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The metadata file of 32 training, 8 validation and 10 test images, not to be changed."""
     folder = tmp_path_factory.mktemp("tiny_dataset") / "generated_data"
-    return generate_dataset(folder, samples=40, test_samples=10, processes=1)
+    return generate_dataset(folder, samples=40, test_samples=10)
 
 
 @pytest.fixture(scope="session")

@@ -321,7 +321,7 @@ class TestRefusals:
         assert set(rows()) == {"one"}
 
     def test_another_dataset_is_refused(self, begun: Path, write_config: WriteConfig, tmp_path: Path) -> None:
-        other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9, processes=1)
+        other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9)
         config = write_config({"other": {"data": {"metadata_path": str(other)}}}, file_name="other.yaml")
         with pytest.raises(ConfigurationError, match="the dataset's fingerprint was"):
             HyperparameterTuner(str(config)).run_experiments()
@@ -386,7 +386,7 @@ class TestRefusals:
     def test_an_unreadable_image_is_named_before_anything_is_created(
         self, write_config: WriteConfig, tmp_path: Path
     ) -> None:
-        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         (tmp_path / "mine" / "train" / "train_000003.png").write_bytes(b"no picture")
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
         with pytest.raises(DataLoaderError, match=r"train_000003\.png"):

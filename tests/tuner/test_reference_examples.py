@@ -86,7 +86,7 @@ def get_best_hyperparameters():
 @pytest.fixture
 def fresh(in_tmp: Path) -> Path:
     """A working directory with a small dataset at the default place, and nothing else."""
-    generate_dataset("generated_data", samples=20, test_samples=1, processes=1)
+    generate_dataset("generated_data", samples=20, test_samples=1)
     return in_tmp
 
 

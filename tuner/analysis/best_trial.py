@@ -94,18 +94,15 @@ def find_winner(output_dir: Path, *, storage: str | None = None, study_name: str
             f"output folder {folder.path}: no trial of its study has completed yet, so there is no best one; "
             "`khmer-tuner status` shows how far they are"
         )
-    status = study_status(study, folder)
-    values = {row.number: row.best_value for row in status.rows}
-    first = ranked[0]
-    is_led = status.best is not None and status.best.best_value != values[first.number]
+    leader = study_status(study, folder).leader_over(ranked[0].number)
     return Winner(
         study=study.study_name,
         folder=folder,
         invariants=study_invariants(study),
         targets=study_targets(study),
-        record=first,
+        record=ranked[0],
         completed=len(ranked),
-        leader=status.best.name if is_led and status.best is not None else None,
+        leader=None if leader is None else leader.name,
     )
 
 

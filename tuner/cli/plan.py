@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from search_spaces import ExperimentFile, Targets, TrainingConfig
-
-_TARGET_WORDS = {
-    "character_accuracy": "character accuracy >= {:g}",
-    "sequence_accuracy": "sequence accuracy >= {:g}",
-    "training_time_per_epoch": "seconds per epoch <= {:g}",
-    "convergence_epochs": "both accuracies by epoch {:g}",
-}
+    from search_spaces import ExperimentFile, TrainingConfig
 
 
 def print_plan(
@@ -41,7 +34,8 @@ def print_plan(
         table.add_row(*cells, *([states[name]] if states else []))
     console.print(table)
     console.print()
-    for line in [*_target_lines(file.targets), *file.remarks]:
+    goals = ", ".join(file.targets.goals().values())
+    for line in [*([f"targets: {goals}"] if goals else []), *file.messages]:
         console.print(line, soft_wrap=True)
 
 
@@ -54,9 +48,3 @@ def dataset_line(file: ExperimentFile, config: TrainingConfig) -> str:
     if file.names_dataset:
         return f"dataset: {path} is not there; `khmer-tuner data` draws one"
     return f"dataset: {path} is not there yet; `khmer-tuner run` draws the default one first"
-
-
-def _target_lines(targets: Targets) -> list[str]:
-    values = {text: getattr(targets, name) for name, text in _TARGET_WORDS.items()}
-    told = [text.format(value) for text, value in values.items() if value is not None]
-    return [f"targets: {', '.join(told)}"] if told else []

@@ -16,7 +16,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_WIDTH_PX = 128
 IMAGE_HEIGHT_PX = 64
-DIGEST_SIZE = 16
 
 # Pillow's other readers bring nothing here, and one of them hands PostScript files to an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
@@ -40,11 +39,11 @@ class DecodedImage(NamedTuple):
 
 
 class DecodedImages(NamedTuple):
-    """Some images in order: pixels `(n, 64, 128)`, widths and heights before `(n, 2)`, digests `(n, 16)`, problems."""
+    """Some images in order: pixels `(n, 64, 128)`, widths and heights before, digests of the files, problems."""
 
     pixels: npt.NDArray[np.uint8]
-    sizes: npt.NDArray[np.uint32]
-    digests: npt.NDArray[np.uint8]
+    sizes: list[tuple[int, int]]
+    digests: list[bytes]
     problems: list[str]
 
 
@@ -75,9 +74,9 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # else a pipe that nobody writes to is waited for
 
 
-def file_digest(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return the digest of an image file's bytes, `(16,)`."""
-    return np.frombuffer(hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest(), np.uint8)
+def file_digest(data: bytes) -> bytes:
+    """Return the digest of an image file's bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def decode_image(data: bytes) -> DecodedImage:
@@ -134,14 +133,13 @@ def _reason(data: bytes, error: Exception) -> str:
 
 def _decode_batch(paths: Sequence[str]) -> DecodedImages:
     pixels = np.zeros((len(paths), IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
-    sizes = np.zeros((len(paths), 2), np.uint32)
-    digests = np.zeros((len(paths), DIGEST_SIZE), np.uint8)
-    problems = []
+    decoded = DecodedImages(pixels, [], [], [])
     for number, path in enumerate(paths):
         try:
             data = image_bytes(path)
-            digests[number] = file_digest(data)
-            pixels[number], *sizes[number] = decode_image(data)
+            pixels[number], width, height = decode_image(data)
+            decoded.sizes.append((width, height))
+            decoded.digests.append(file_digest(data))
         except (OSError, UnreadableImageError) as error:
-            problems.append(f"{path}: cannot be read as an image: {error}; make or copy it again")
-    return DecodedImages(pixels, sizes, digests, problems)
+            decoded.problems.append(f"{path}: cannot be read as an image: {error}; make or copy it again")
+    return decoded

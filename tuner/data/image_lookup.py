@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,38 +19,22 @@ class ImageName(NamedTuple):
     filename: str
 
 
-class ImageFolders:
-    """Sizes and modification times of files, read a folder at a time: cheaper than asking file by file."""
-
-    def __init__(self) -> None:
-        """Begin without having read any folder."""
-        self._folders: dict[str, dict[str, tuple[int, int]]] = {}
-
-    def state(self, path: str) -> tuple[int, int] | None:
-        """Return size in bytes and modification time in ns of the file at `path`; None if there is none."""
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = _list_folder(folder)
-        return self._folders[folder].get(name)
-
-
 def find_images(
-    names: Sequence[ImageName], metadata_path: Path, split: str, folders: ImageFolders, place: Callable[[int], str]
+    names: Sequence[ImageName], metadata_path: Path, split: str, place: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
     """Return the absolute paths of `names`, and a problem for each that cannot be found.
 
     The rule that finds the first images is tried first for all others. `place` says where in the metadata one is.
     """
-    rule = _first_rule(names, metadata_path, split, folders)
+    rule = _first_rule(names[:_SAMPLES_TRIED], metadata_path, split)
     paths: list[str] = []
     missing: dict[int, list[str]] = {}
     for number, name in enumerate(names):
-        candidates = image_candidates(name, metadata_path, split)
-        tried = candidates[rule:] + candidates[:rule]
-        found = next((path for path in tried if path and folders.state(path)), None)
+        candidates = _candidates(name, metadata_path, split)
+        found = _first_file(candidates[rule:] + candidates[:rule])
         if found is not None:
             paths.append(found)
-        elif any(name):  # else it is told already that the metadata name no image
+        elif any(name):  # else it is reported already that the metadata name no image
             missing[number] = list(dict.fromkeys(path for path in candidates if path))
     if missing and not paths and len(missing) > 1:
         remedy = f"none of the {len(missing)} images of this split is there: run in the folder where the dataset was "
@@ -59,13 +45,12 @@ def find_images(
     return paths, [f"{place(number)}: {_missing_text(places, remedy)}" for number, places in missing.items()]
 
 
-def _missing_text(places: list[str], remedy: str) -> str:
-    if folder := next((path for path in places if os.path.isdir(path)), None):
-        return f"its image is a folder, {folder}; name the file in it"
-    return f"its image does not exist; looked for {', '.join(places)}; {remedy}"
+def find_image(name: ImageName, metadata_path: Path, split: str) -> str | None:
+    """Return the absolute path of one image, or None if there is no such file."""
+    return _first_file(_candidates(name, metadata_path, split))
 
 
-def image_candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:
+def _candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:
     """Return where the image may be, best first: absolute paths, empty text where a rule does not apply."""
     folder = str(metadata_path.parent)
     filename = name.filename or os.path.basename(name.path)
@@ -75,25 +60,32 @@ def image_candidates(name: ImageName, metadata_path: Path, split: str) -> list[s
     return [from_working_directory, from_above, beside]
 
 
-def _first_rule(names: Iterable[ImageName], metadata_path: Path, split: str, folders: ImageFolders) -> int:
-    for name in list(names)[:_SAMPLES_TRIED]:
-        for rule, path in enumerate(image_candidates(name, metadata_path, split)):
-            if path and folders.state(path):
-                return rule
+def states_digest(paths: Iterable[str]) -> str:
+    """Return a SHA-256 that changes with the size or modification time of any of the files."""
+    states = array("q")
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            states.extend((-1, -1))
+        else:
+            states.extend((status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(states.tobytes()).hexdigest()
+
+
+def _first_rule(names: Iterable[ImageName], metadata_path: Path, split: str) -> int:
+    for name in names:
+        candidates = _candidates(name, metadata_path, split)
+        if found := _first_file(candidates):
+            return candidates.index(found)
     return 0
 
 
-def _list_folder(folder: str) -> dict[str, tuple[int, int]]:
-    states = {}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat()
-                    if entry.is_file():
-                        states[entry.name] = (status.st_size, status.st_mtime_ns)
-                except OSError:  # a link to nowhere, or deleted just now
-                    continue
-    except OSError:
-        return {}
-    return states
+def _first_file(candidates: Iterable[str]) -> str | None:
+    return next((path for path in candidates if path and os.path.isfile(path)), None)
+
+
+def _missing_text(places: list[str], remedy: str) -> str:
+    if folder := next((path for path in places if os.path.isdir(path)), None):
+        return f"its image is a folder, {folder}; name the file in it"
+    return f"its image does not exist; looked for {', '.join(places)}; {remedy}"

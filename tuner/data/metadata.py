@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.errors import DataLoaderError
-from tuner.data.image_lookup import ImageFolders, ImageName, find_images
-from tuner.data.metadata_yaml import Node, YamlMapping, parse_yaml
+from tuner.data.image_lookup import ImageName, find_images
 from tuner.data.problems import first_problems
-from tuner.data.vocabulary import LABEL_LENGTH, label_problem
+from tuner.data.vocabulary import label_problem
+from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,6 @@ class SplitMetadata:
     labels: tuple[str, ...]
     fonts: tuple[str, ...]
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Number of digits of each label."""
-        return tuple(len(label) for label in self.labels)
-
 
 @dataclass(frozen=True)
 class DatasetMetadata:
@@ -53,9 +48,7 @@ class DatasetMetadata:
     splits: Mapping[str, SplitMetadata]
 
 
-def read_metadata(
-    path: str | os.PathLike[str], splits: Sequence[str], *, label_length: int = LABEL_LENGTH
-) -> DatasetMetadata:
+def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> DatasetMetadata:
     """Read the samples of `splits` and find their images. Keys that are not needed are ignored.
 
     An image path is looked up from the working directory, then from the folder that holds the metadata's
@@ -64,7 +57,6 @@ def read_metadata(
     Args:
         path: The metadata file.
         splits: Names of the splits wanted.
-        label_length: One more than the most digits a label may have.
 
     Raises:
         DataLoaderError: If the file or a split is missing or empty, a label is not 1 to 8 Khmer digits, or
@@ -72,18 +64,17 @@ def read_metadata(
     """
     file = Path(os.path.abspath(path))
     data = read_metadata_bytes(file)
-    root = parse_yaml(data, file)
+    root = load_yaml(data, file)
     if not isinstance(root, YamlMapping):
         raise DataLoaderError(
             f"{file}: found {_kind(root)}; expected a mapping with splits such as 'train' and 'val' at the top level; "
             f"{_EXAMPLE}"
         )
     problems: list[str] = []
-    folders = ImageFolders()
     found = {}
     for split in dict.fromkeys(splits):
         samples = _samples(root, file, split, problems)
-        found[split] = _read_split(samples, file, split, label_length, folders, problems)
+        found[split] = _read_split(samples, file, split, problems)
     if problems:
         raise DataLoaderError(problems)
     return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), found)
@@ -158,14 +149,7 @@ def _kind(node: Node) -> str:
     return "a mapping" if isinstance(node, YamlMapping) else f"a list of {len(node)}"
 
 
-def _read_split(
-    samples: Sequence[Node],
-    file: Path,
-    split: str,
-    label_length: int,
-    folders: ImageFolders,
-    problems: list[str],
-) -> SplitMetadata:
+def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[str]) -> SplitMetadata:
     names, labels, fonts, wrong, places = [], [], [], [], []
     for number, sample in enumerate(samples):
         if not isinstance(sample, YamlMapping):
@@ -176,7 +160,7 @@ def _read_split(
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
         wrong += [
             f"{file}:{sample.line}: {split}.samples[{number}].{problem}"
-            for problem in _sample_problems(sample, name, label, label_length)
+            for problem in _sample_problems(sample, name, label)
         ]
         names.append(name)
         places.append((sample.line, number))
@@ -184,13 +168,13 @@ def _read_split(
         fonts.append(_text(sample, "font"))
     problems += first_problems(wrong)
     paths, missing = find_images(
-        names, file, split, folders, lambda at: f"{file}:{places[at][0]}: {split}.samples[{places[at][1]}]"
+        names, file, split, lambda at: f"{file}:{places[at][0]}: {split}.samples[{places[at][1]}]"
     )
     problems += first_problems(missing)
     return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))
 
 
-def _sample_problems(sample: YamlMapping, name: ImageName, label: str, label_length: int) -> list[str]:
+def _sample_problems(sample: YamlMapping, name: ImageName, label: str) -> list[str]:
     found = []
     if "label" not in sample:
         near = difflib.get_close_matches("label", sample, n=1)
@@ -198,7 +182,7 @@ def _sample_problems(sample: YamlMapping, name: ImageName, label: str, label_len
         found.append(f"label: is missing; expected 1 to 8 Khmer digits; {remedy}")
     elif not isinstance(sample["label"], str):
         found.append(f"label: found {_kind(sample['label'])}; expected text of Khmer digits; write, for example, ១២")
-    elif problem := label_problem(label, label_length):
+    elif problem := label_problem(label):
         found.append(f"label: {problem}")
     if not name.path and not name.filename:
         found.append("image_path: is missing; expected the path of an image; add it")

@@ -1,8 +1,7 @@
 """Grey pixels and labels of a dataset, decoded once and shared by all processes.
 
-The first opening of a dataset reads its YAML and decodes its images; later ones map the result into memory.
-Whether it still fits is asked cheaply: the digest of the metadata, and size and modification time of each
-image.
+The first opening of a dataset reads its YAML and decodes its images; later ones map the result into memory. A cheap
+test tells whether it still fits: the digest of the metadata, and size and modification time of each image.
 """
 
 from __future__ import annotations
@@ -19,13 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import DataLoaderError
-from tuner.data.cache_folder import CacheFolder, cache_folders, writable_folder
+from tuner.data.cache_folder import CachedPixels, CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
-from tuner.data.image_lookup import ImageName, image_candidates
-from tuner.data.image_paths import ImagePaths
-from tuner.data.image_statistics import looks
-from tuner.data.metadata import DatasetMetadata, SplitMetadata, read_metadata, read_metadata_bytes
-from tuner.data.pixel_file import PixelFile, PixelFileWriter, font_numbers, pixel_file_size, size_rows
+from tuner.data.image_lookup import ImageName, find_image, states_digest
+from tuner.data.image_statistics import ImageStatistics, image_statistics
+from tuner.data.metadata import DatasetMetadata, read_metadata, read_metadata_bytes
 from tuner.data.problems import first_problems
 from tuner.data.vocabulary import EOS, encode_label
 
@@ -59,20 +56,15 @@ class CachedSplit:
         return len(self.labels)
 
     @cached_property
-    def fonts(self) -> list[str]:
-        """Name of each sample's font."""
-        return [self.font_names[number] for number in self.font_numbers]
-
-    @cached_property
     def aspect_ratios(self) -> npt.NDArray[np.float64]:
         """Width divided by height of each image before it was resized, `(N,)`."""
         ratios: npt.NDArray[np.float64] = self.sizes[:, 0] / self.sizes[:, 1]
         return ratios
 
     @cached_property
-    def looks(self) -> npt.NDArray[np.float64]:
-        """What each image looks like, as `tuner.data.image_statistics` describes it, `(N, 7)`."""
-        return looks(self.images)
+    def image_statistics(self) -> ImageStatistics:
+        """Statistics of each image, as `tuner.data.image_statistics` describes them, `(N, 7)`."""
+        return image_statistics(self.images)
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -83,7 +75,7 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class PixelCache:
-    """The splits of a dataset that were asked for.
+    """The requested splits of a dataset.
 
     Attributes:
         metadata_path: The metadata file, absolute.
@@ -109,9 +101,8 @@ def open_pixel_cache(
 ) -> PixelCache:
     """Open the pixels of a dataset, decoding them first where that was not done yet or no longer fits.
 
-    Of several processes that open a new dataset one decodes, and the others wait for it. A damaged cache is
-    made again. The cache lies in `.pixel_cache` beside the metadata, or in the user's cache folder if that
-    is read-only.
+    If several processes open a new dataset, one decodes it and the others wait. A damaged cache is made again. The
+    cache lies in `.pixel_cache` beside the metadata, or in the user's cache folder if that is read-only.
 
     Args:
         metadata_path: The dataset's metadata file.
@@ -123,111 +114,107 @@ def open_pixel_cache(
     """
     file = Path(os.path.abspath(metadata_path))
     digest = hashlib.sha256(read_metadata_bytes(file)).hexdigest()
+
+    def find(folders: Iterable[CacheFolder], splits: Iterable[str]) -> dict[str, CachedSplit]:
+        found = {split: _find(folders, split, file, digest, verify=verify) for split in splits}
+        return {split: cached for split, cached in found.items() if cached}
+
     wanted = list(dict.fromkeys(splits))
-    opener = _Opener(file, digest, verify)
-    found = {split: opener.find(cache_folders(file), split) for split in wanted}
-    if missing := [split for split, pixels in found.items() if pixels is None]:
-        metadata = read_metadata(file, missing)  # first: where something is wrong with them, no folder is made
+    found = find(cache_folders(file), wanted)
+    if missing := [split for split in wanted if split not in found]:
+        metadata = read_metadata(file, missing)  # first: if it has problems, no folder is created
         with writable_folder(file) as folder:
-            found |= {split: opener.find([folder], split) for split in missing}  # made while we waited for the lock?
-            found |= opener.make(folder, metadata, [split for split in missing if found[split] is None])
-    return PixelCache(file, {split: _cached_split(file, pixels) for split, pixels in found.items() if pixels})
+            found |= find([folder], missing)  # another process may have decoded them while this one waited
+            found |= _decode(folder, metadata, [split for split in missing if split not in found])
+    return PixelCache(file, {split: found[split] for split in wanted})
 
 
-class _Opener:
-    """Finds and makes the pixel files of one dataset."""
-
-    def __init__(self, metadata_path: Path, metadata_digest: str, verify: bool) -> None:
-        self._metadata_path = metadata_path
-        self._metadata_digest = metadata_digest
-        self._verify = verify
-
-    def find(self, folders: Iterable[CacheFolder], split: str) -> PixelFile | None:
-        """Return the pixel file of `split` if one of `folders` has one that fits the dataset and is whole."""
-        for folder in folders:
-            pixels = folder.read(split)
-            if pixels and self._fits(pixels, split) and pixels.is_undamaged():
-                return pixels
-        return None
-
-    def make(
-        self, folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str]
-    ) -> dict[str, PixelFile | None]:
-        """Decode `splits` and write their pixel files into `folder`."""
-        if not splits:
-            return {}
-        self._metadata_digest = metadata.digest
-        folder.remove_stale(metadata.digest)
-        problems: list[str] = []
-        for split in splits:
-            problems += self._write(folder, split, metadata.splits[split])
-        if problems:  # of bad input nothing is kept, not even its good parts
-            for split in splits:
-                folder.remove(split)
-            raise DataLoaderError(first_problems(problems))
-        return {split: folder.read(split) for split in splits}
-
-    def _fits(self, pixels: PixelFile, split: str) -> bool:
-        described = pixels.description
-        if described["metadata_digest"] != self._metadata_digest or described["split"] != split:
-            return False
-        paths = ImagePaths.from_description(described, self._metadata_path.parent)
+def _find(
+    folders: Iterable[CacheFolder], split: str, metadata_path: Path, metadata_digest: str, *, verify: bool
+) -> CachedSplit | None:
+    """Return `split` if one of `folders` holds an undamaged cache that fits the dataset."""
+    for folder in folders:
+        pixels = folder.read(split)
+        if pixels is None or pixels.description["metadata_digest"] != metadata_digest:
+            continue
+        cached, described = _cached_split(pixels, metadata_path), pixels.description
         # The same metadata may mean other files from another working directory.
-        candidates = image_candidates(ImageName(*described["first_name"]), self._metadata_path, split)
-        if next((path for path in candidates if path and os.path.isfile(path)), None) != paths[0]:
-            return False
-        if paths.states_digest() != described["states_digest"]:
-            return False
-        return not self._verify or _has_content(paths, pixels.array("digests"))
+        first_image = find_image(ImageName(*described["first_name"]), metadata_path, split)
+        if (
+            described["split"] == split
+            and first_image == cached.image_paths[0]
+            and described["states_digest"] == states_digest(cached.image_paths)
+            and (not verify or _has_content(cached))
+        ):
+            return cached
+    return None
 
-    def _write(self, folder: CacheFolder, split: str, samples: SplitMetadata) -> list[str]:
-        """Write the pixel file of `split`, or return what is wrong with its images."""
-        paths = ImagePaths.of(samples.image_paths)
-        states_digest = paths.states_digest()  # first: what changes while it is decoded is to be noticed
-        labels = np.array([encode_label(label) for label in samples.labels])
-        numbers, names = font_numbers(samples.fonts)
-        problems: list[str] = []
-        sizes, digests = [], []
-        with folder.new_file(split, pixel_file_size(len(labels))) as new:
-            writer = PixelFileWriter(new.file)
-            for batch in decode_images(samples.image_paths):
-                problems += batch.problems
-                sizes.append(batch.sizes)
-                digests.append(batch.digests)
-                writer.write(batch.pixels)
-            content = np.concatenate(digests)
-            for array in (labels, numbers, size_rows(np.concatenate(sizes)), content):
-                writer.write(array)
-            description = {
-                "metadata_name": self._metadata_path.name,
-                "metadata_digest": self._metadata_digest,
+
+def _decode(folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str]) -> dict[str, CachedSplit]:
+    """Decode `splits` and write their pixels into `folder`."""
+    if not splits:
+        return {}
+    folder.remove_stale(metadata.digest)
+    problems: list[str] = []
+    for split in splits:
+        problems += _write(folder, metadata, split)
+    if problems:  # of bad input nothing is kept, not even its good parts
+        for split in splits:
+            folder.remove(split)
+        raise DataLoaderError(first_problems(problems))
+    written = {split: folder.read(split) for split in splits}
+    return {split: _cached_split(pixels, metadata.path) for split, pixels in written.items() if pixels}
+
+
+def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[str]:
+    """Write the pixels of `split`, or return the problems of its images."""
+    samples = metadata.splits[split]
+    states = states_digest(samples.image_paths)  # first: an image that changes while it is decoded must be noticed
+    labels = np.array([encode_label(label) for label in samples.labels])
+    font_numbers = {name: number for number, name in enumerate(dict.fromkeys(samples.fonts))}
+    problems: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    digests: list[bytes] = []
+    with folder.writer(split, len(labels)) as writer:
+        for batch in decode_images(samples.image_paths):
+            problems += batch.problems
+            sizes += batch.sizes
+            digests += batch.digests
+            writer.write(batch.pixels)
+        if not problems:
+            writer.description = {
+                "metadata_name": metadata.path.name,
+                "metadata_digest": metadata.digest,
                 "split": split,
                 "first_name": samples.names[0],
-                "states_digest": states_digest,
-                "digest": hashlib.sha256(content.tobytes() + labels.tobytes()).hexdigest(),
-                "font_names": names,
-                **paths.description(self._metadata_path.parent),
+                "states_digest": states,
+                "content_digest": _content_digest(digests, labels),
+                "image_paths": [os.path.relpath(path, metadata.path.parent) for path in samples.image_paths],
+                "labels": labels.tolist(),
+                "sizes": sizes,
+                "font_names": list(font_numbers),
+                "font_numbers": [font_numbers[name] for name in samples.fonts],
             }
-            writer.finish(len(labels), description)
-            new.keep = not problems
-        return problems
+    return problems
 
 
-def _cached_split(metadata_path: Path, pixels: PixelFile) -> CachedSplit:
+def _cached_split(pixels: CachedPixels, metadata_path: Path) -> CachedSplit:
+    described, folder = pixels.description, str(metadata_path.parent)
     return CachedSplit(
-        images=pixels.array("images"),
-        labels=pixels.array("labels"),
-        image_paths=ImagePaths.from_description(pixels.description, metadata_path.parent),
-        font_names=pixels.description["font_names"],
-        font_numbers=pixels.array("fonts").view("<u4")[:, 0].astype(np.uint32),
-        sizes=pixels.array("sizes").view("<u4").astype(np.uint32),
-        digest=pixels.description["digest"],
+        images=pixels.images,
+        labels=np.array(described["labels"], np.uint8),
+        image_paths=[os.path.normpath(os.path.join(folder, path)) for path in described["image_paths"]],
+        font_names=described["font_names"],
+        font_numbers=np.array(described["font_numbers"], np.uint32),
+        sizes=np.array(described["sizes"], np.uint32),
+        digest=described["content_digest"],
     )
 
 
-def _has_content(paths: Sequence[str], digests: Bytes) -> bool:
-    for path, digest in zip(paths, digests, strict=True):
-        with open(path, "rb") as file:
-            if not np.array_equal(file_digest(file.read()), digest):
-                return False
-    return True
+def _has_content(cached: CachedSplit) -> bool:
+    digests = (file_digest(Path(path).read_bytes()) for path in cached.image_paths)
+    return _content_digest(digests, cached.labels) == cached.digest
+
+
+def _content_digest(digests: Iterable[bytes], labels: Bytes) -> str:
+    return hashlib.sha256(b"".join(digests) + labels.tobytes()).hexdigest()

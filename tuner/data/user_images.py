@@ -21,8 +21,8 @@ SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A file that was to be a picture.
+class UserImage:
+    """An image file that a user named.
 
     Attributes:
         path: The file.
@@ -37,7 +37,7 @@ class Picture:
     problem: str = ""
 
 
-def load_pictures(paths: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[Picture]]:
+def load_user_images(paths: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[UserImage]]:
     """Decode files in order, `batch_size` or fewer at a time; of a folder the pictures in it, by name."""
     files = [file for path in paths for file in _files_of(Path(path))]
     with ThreadPoolExecutor(THREADS) as threads:
@@ -49,42 +49,42 @@ def load_pictures(paths: Iterable[str | os.PathLike[str]], batch_size: int) -> I
             yield pictures
 
 
-def _files_of(path: Path) -> list[Picture]:
+def _files_of(path: Path) -> list[UserImage]:
     """Return `path`, or the pictures in it if it is a folder, none of them read yet."""
     if not os.path.isdir(path):  # which, unlike Path.is_dir, answers for any path
-        return [Picture(path)]
+        return [UserImage(path)]
     try:
-        names = sorted(name for name in os.listdir(path) if _names_a_picture(name))
+        names = sorted(name for name in os.listdir(path) if _names_an_image(name))
     except OSError as error:
-        return [Picture(path, problem=f"the folder cannot be listed: {error.strerror}; check its rights")]
+        return [UserImage(path, problem=f"the folder cannot be listed: {error.strerror}; check its rights")]
     if not names:
-        return [Picture(path, problem=f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")]
-    return [Picture(path / name) for name in names]
+        return [UserImage(path, problem=f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")]
+    return [UserImage(path / name) for name in names]
 
 
-def _names_a_picture(name: str) -> bool:
+def _names_an_image(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
-def _load(picture: Picture) -> Picture:
+def _load(picture: UserImage) -> UserImage:
     if picture.problem:
         return picture
     try:
         decoded = decode_image(image_bytes(picture.path))
-        return Picture(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
+        return UserImage(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
     except FileNotFoundError:
-        problem = f"there is no such file; {_near_picture(picture.path)}"
+        problem = f"there is no such file; {_nearest_image(picture.path)}"
     except OSError as error:
         problem = f"the file cannot be read: {error.strerror or error}; check the file and its rights"
     except (UnreadableImageError, ValueError) as error:  # ValueError: a path that no system has
         problem = f"the file cannot be read as a picture: {error}; name a picture, or make it again"
-    return Picture(picture.path, problem=problem)
+    return UserImage(picture.path, problem=problem)
 
 
-def _near_picture(path: Path) -> str:
-    """Say which picture beside a missing one was probably meant."""
+def _nearest_image(path: Path) -> str:
+    """Return a hint with the most similar name of an image beside a missing one."""
     try:
-        names = [name for name in os.listdir(path.parent) if _names_a_picture(name)]
+        names = [name for name in os.listdir(path.parent) if _names_an_image(name)]
     except (OSError, ValueError):
         return "check the path"
     near = difflib.get_close_matches(path.name, names, n=1)

@@ -1,4 +1,4 @@
-"""What people see of a run: events, and who shows them as lines, as a picture or to another process."""
+"""Progress of a run on a terminal or in a log, and its events between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of a run; the command line brings a picture of them, programs may stay silent."""
+"""The events of a run, which displays show, and its summary."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tuner.training.history import EpochMetrics
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run leaves behind.
+    """The results of a run and where they are.
 
     Attributes:
         results: The documented results, as in the results file.
-        results_path: Where they were written.
-        output_dir: The study's folder.
-        storage_url: The study's storage, without password; None for ``study.db`` in its folder.
+        results_path: The results file.
+        output_dir: The study's output folder.
+        storage_url: The study's storage, without password; None for ``study.db`` in the output folder.
         records: The ended trials of this run: presets in the order of their file, then search trials.
-        targets: What they should reach.
+        targets: The targets of the study.
         monitor: The metric that selects the best.
         leader: The experiment that is better by `monitor` than the results' best; None if none is.
-        pending: How many trials of the study are still to do.
+        pending: The number of pending trials of the study.
     """
 
     results: Mapping[str, Any]
@@ -41,49 +41,49 @@ class RunSummary:
 
 
 class Display:
-    """Hears of everything that happens in a run, and by itself says nothing.
+    """Receives the events of a run; this one shows nothing.
 
-    Several trials may be running at once, each at a worker of its own; a trial is known by its number.
+    Several trials may be running at once, each in a worker of its own; an event names its trial by number.
     """
 
     def note(self, text: str) -> None:
-        """Something that the user should know, in a line."""
+        """Show a line to the user."""
 
     def dataset_progress(self, done: int, total: int) -> None:
-        """Images of a new dataset that are drawn so far."""
+        """Images of a new dataset were generated, `done` so far."""
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """The run begins.
+        """The run starts.
 
         Args:
             planned_trials: Every trial of this run, finished or not, by name; None for a search trial whose settings
-                are not sampled yet.
-            finished: Those of them that ended in an earlier run.
+                have not been sampled yet.
+            finished: The planned trials that ended in an earlier run.
         """
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
-        """A trial begins, or goes on after an interruption; it need not have been known when the run began."""
+        """A trial starts, or continues after an interruption (`adopted`); it may have been added during the run."""
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Training batches of a running trial's epoch that are done."""
+        """`done` batches of a trial's epoch are finished; 0 when the epoch starts."""
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """An epoch of a running trial is done."""
+        """An epoch of a trial is finished; those before an interruption are sent again when the trial continues."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial is done, well or not."""
+        """A trial has completed or failed."""
 
     def trial_interrupted(self, number: int) -> None:
-        """A running trial was left after an epoch, to be gone on with another time."""
+        """A trial was stopped after an epoch and can be resumed."""
 
     def worker_lost(self, number: int) -> None:
-        """The worker of a running trial died; another one takes the trial up, which then starts again as adopted."""
+        """The worker of a trial died; the next worker adopts the trial."""
 
     def status_polled(self, status: StudyStatus) -> None:
-        """The study was looked at: what other processes do in it and what was added to it is in there too."""
+        """The status of the study was read; it contains the work of all processes."""
 
     def run_ended(self, summary: RunSummary) -> None:
         """The results are written."""
 
     def close(self) -> None:
-        """Nothing more will come: let go of the screen. It may be called again."""
+        """The last event: restore the terminal. It may be sent again."""

@@ -1,7 +1,8 @@
-"""What displays say of one trial, in a line."""
+"""Lines about one trial, as displays print them."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +10,6 @@ from dataclasses import asdict
 from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
-from tuner.display.status_rows import is_search
 from tuner.display.terminal import printable
 
 REASONS = {
@@ -22,13 +22,25 @@ REASONS = {
     WhyEnded.FAILED: "error",
 }
 
-# What every line says, and what a whole study agrees on.
-_NOT_DRAWN = WITHOUT_INFLUENCE | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
-_NOT_DRAWN |= {"early_stopping_monitor", "early_stopping_mode"}
+# Settings that `settings` prints for each trial, and settings that are the same in the whole study.
+_NOT_SAMPLED = WITHOUT_INFLUENCE | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
+_NOT_SAMPLED |= {"early_stopping_monitor", "early_stopping_mode"}
+
+
+def is_search(name: str) -> bool:
+    """Return whether a trial of this name is a search trial; experiments cannot have such names."""
+    return re.fullmatch(r"search_[0-9]{4,}", name) is not None
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as ``m:ss`` or ``h:mm:ss``; 0:00 if it is negative."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def trial_line(record: TrialRecord) -> str:
-    """Say how a trial ended."""
+    """Return how a trial of this run ended."""
     name, outcome = record.experiment_name, record.outcome
     if record.phase is TrialPhase.FAILED or outcome is None:
         return f"{name} FAILED: {failure(outcome)}"
@@ -37,7 +49,7 @@ def trial_line(record: TrialRecord) -> str:
 
 
 def row_line(row: StatusRow, monitor: str) -> str:
-    """Say how a trial ended that another process has worked on."""
+    """Return how a trial of another process ended."""
     failed = " FAILED" if row.state is RowState.FAILED else ""
     end = _end(WhyEnded(row.why_ended), row.epochs) if row.why_ended else reason(row)
     best = "" if row.best_value is None else f", best {monitor} {row.best_value:.4f}"
@@ -45,23 +57,23 @@ def row_line(row: StatusRow, monitor: str) -> str:
 
 
 def reason(row: StatusRow) -> str:
-    """Say why a trial ended."""
+    """Return why a trial ended."""
     return REASONS[WhyEnded(row.why_ended)] if row.why_ended else "ended from outside"
 
 
 def added_line(added: int, total: int) -> str:
-    """Say that there is more to do."""
+    """Return that trials were added, and the number of trials now."""
     return f"{added:,} {'trial was' if added == 1 else 'trials were'} added to the study, which has {total:,} now"
 
 
 def title(number: int, name: str, *remarks: str) -> str:
-    """Return what a trial is called in a line: the name of a search trial has its number already."""
+    """Return a trial's name and number; the name of a search trial contains its number."""
     inner = [*([] if is_search(name) else [f"trial {number}"]), *remarks]
     return f"{name} ({', '.join(inner)})" if inner else name
 
 
 def finished_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Say which presets are not trained again, and how many search trials."""
+    """Return which presets are not trained again, and how many search trials."""
     lines = [_finished_line(record) for record in records if record.kind is TrialKind.PRESET]
     phases = [record.phase for record in records if record.kind is TrialKind.SEARCH]
     failed = phases.count(TrialPhase.FAILED)
@@ -73,7 +85,7 @@ def finished_lines(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def settings(config: TrainingConfig) -> str:
-    """Say what is trained."""
+    """Return the settings that are shown for each trial."""
     return (
         f"{config.model_name}, batch {config.batch_size}, lr {config.learning_rate:.4g}, {config.scheduler_type}, "
         f"up to {config.num_epochs} epochs"
@@ -81,24 +93,24 @@ def settings(config: TrainingConfig) -> str:
 
 
 def further_settings(config: TrainingConfig) -> list[str]:
-    """Say, each by itself, in what else the settings of a search trial are not the default ones."""
+    """Return the other settings of a search trial that differ from the default, one text each."""
     defaults = asdict(TrainingConfig())
     return [
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in asdict(config).items()
-        if name not in _NOT_DRAWN and value != defaults[name]
+        if name not in _NOT_SAMPLED and value != defaults[name]
     ]
 
 
 def wrapped(items: Sequence[str], width: int) -> list[str]:
-    """Return the items in as many lines of so many characters as they need, none of them broken."""
+    """Return the items as lines of at most `width` characters; no item is broken."""
     text = ", ".join(item.replace(" ", "\N{NO-BREAK SPACE}") for item in items)
     lines = textwrap.wrap(text, width, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def failure(outcome: TrialOutcome | None) -> str:
-    """Say why a trial failed."""
+    """Return why a trial failed, in one line."""
     if outcome is None:
         return "ended from outside, without a reason given"
     text = outcome.error_message.strip() or REASONS[outcome.why_ended]

@@ -1,9 +1,8 @@
-"""Progress as a picture at the foot of a terminal, above it a line for everything that is done."""
+"""Progress as a live view at the foot of a terminal, with a line above it for every change."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -11,134 +10,93 @@ from rich.live import Live
 from rich.text import Text
 
 from search_spaces import TrainingConfig
-from studies import RowState, StudyStatus, TrialPhase, TrialRecord
-from tuner.display.base import Display, RunSummary
-from tuner.display.lines import added_line, finished_lines, row_line, title, trial_line
-from tuner.display.live_view import bars, picture
-from tuner.display.progress import RunProgress
-from tuner.display.summary import print_summary
+from studies import StudyStatus
+from tuner.display.base import RunSummary
+from tuner.display.lines import title
+from tuner.display.live_view import bars, live_view
+from tuner.display.progress_display import ProgressDisplay
 from tuner.display.terminal import console_on, drawn_at_once, forgiving
-from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
 _REFRESH_SECONDS = 0.25
-# Drawing takes longer the more trials there are; it never takes more than this share of the training's time.
+# Drawing takes longer the more trials there are; it takes at most this share of the time.
 _MOST_SHARE = 0.02
 
 
-class LiveDisplay(Display):
-    """Redraws bars, figures and times a few times a second, in the thread that reports them: none of its own."""
+class LiveDisplay(ProgressDisplay):
+    """Redraws the live view a few times a second, in the thread that sends the events."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
         """Draw on a terminal.
 
         Args:
-            stream: The terminal; when it is gone, the training goes on in silence.
-            summary_console: Where the summary goes at the end; None for no summary.
+            stream: The terminal; when it is gone, the training continues without output.
+            summary_console: Where the summary is printed; None for no summary.
         """
+        super().__init__(summary_console)
         self._console = console_on(forgiving(stream))
-        self._summary_console = summary_console
-        self._progress = RunProgress()
         self._images = (0, 0)
         self._next_refresh = 0.0
-        self._live = Live(console=self._console, get_renderable=self._picture, auto_refresh=False, transient=True)
+        self._live = Live(console=self._console, get_renderable=self._view, auto_refresh=False, transient=True)
         with drawn_at_once(self._console):
             self._live.start()
 
-    def note(self, text: str) -> None:
-        """Print the note above the picture."""
-        self._print(text)
-
     def dataset_progress(self, done: int, total: int) -> None:
-        """Draw how far the dataset is."""
-        self._images = (done, total)
+        """Show the progress of the dataset, until the dataset is complete."""
+        self._images = (0, 0) if done == total else (done, total)
         self._refresh()
 
-    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """Print what is done already, and draw the rest."""
-        self._images = (0, 0)
-        self._progress.run_started(planned_trials, finished)
-        for line in finished_lines(finished):
-            self.note(line)
-        if not self._progress.status.pending:
-            self.note("nothing is left to train")
-
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
-        """Draw the trial."""
+        """Show the trial."""
         self._progress.trial_started(number, name, config)
         if adopted:
             self.note(f"{title(number, name)}: going on after an interruption")
         self._draw()
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Redraw, if the last time is long enough ago."""
-        raise_if_requested()
-        self._progress.batch(number, done, total)
+        """Update the progress of the epoch."""
+        super().batch(number, done, total)
         self._refresh()
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Draw the epoch's figures."""
-        self._progress.epoch_ended(number, metrics, signal)
+        """Update the results of the trial."""
+        super().epoch_ended(number, metrics, signal)
         self._refresh()
 
-    def trial_ended(self, record: TrialRecord) -> None:
-        """Print how it ended."""
-        self._progress.trial_ended(record)
-        self._print_end(trial_line(record), completed=record.phase is TrialPhase.COMPLETED)
-
-    def trial_interrupted(self, number: int) -> None:
-        """Print that it is not at an end."""
-        if trial := self._progress.worker_lost(number):
-            self.note(f"{title(number, trial.name)}: left for later")
-        self._draw()
-
-    def worker_lost(self, number: int) -> None:
-        """Print that it goes on elsewhere."""
-        if trial := self._progress.worker_lost(number):
-            self.note(f"{title(number, trial.name)}: its worker died; another one takes it up")
-        self._draw()
-
     def status_polled(self, status: StudyStatus) -> None:
-        """Draw what other processes do; print what they have ended and what was added."""
-        news = self._progress.status_polled(status)
-        for row in news.ended:
-            self._print_end(row_line(row, status.monitor), completed=row.state is RowState.COMPLETED)
-        if news.added:
-            self.note(added_line(news.added, status.total))
+        """Print what other processes have changed, and redraw."""
+        super().status_polled(status)
         self._draw()
 
     def run_ended(self, summary: RunSummary) -> None:
-        """Remove the picture and print the summary."""
+        """Remove the live view and print the summary."""
         self.close()
-        if self._summary_console is not None:
-            print_summary(self._summary_console, summary)
+        super().run_ended(summary)
 
     def close(self) -> None:
-        """Remove the picture; the cursor is visible again."""
+        """Remove the live view and show the cursor again."""
         if self._live.is_started:
             with drawn_at_once(self._console):
                 self._live.stop()
 
-    def _print_end(self, line: str, *, completed: bool) -> None:
-        self._print(Text(line, style="green" if completed else "bold red"), soft_wrap=True)
-
-    def _print(self, text: str | Text, *, soft_wrap: bool = False) -> None:
+    def _print(self, text: str, style: str = "") -> None:
         with drawn_at_once(self._console):
-            self._console.print(text, soft_wrap=soft_wrap)
+            self._console.print(Text(text, style=style), soft_wrap=bool(style))
+        self._draw()
 
     def _refresh(self) -> None:
         if time.monotonic() >= self._next_refresh:
             self._draw()
 
     def _draw(self) -> None:
-        begun = time.monotonic()
+        started = time.monotonic()
         with drawn_at_once(self._console):
             self._live.refresh()
         ended = time.monotonic()
-        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - begun) / _MOST_SHARE)
+        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MOST_SHARE)
 
-    def _picture(self) -> RenderableType:
+    def _view(self) -> RenderableType:
         if self._images[1]:
             return bars(self._console.width, ("drawing the dataset", *self._images, "images"))
-        return picture(self._progress, *self._console.size)
+        return live_view(self._progress, *self._console.size)

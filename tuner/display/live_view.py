@@ -1,149 +1,138 @@
-"""The picture that a terminal shows of a run: its study as a whole, and one trial in detail or a row for each."""
+"""The live view of a run: its study as a whole, and one trial in detail or a row for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from studies import StatusRow, StudyStatus, remaining_seconds
-from tuner.display.bar import Bar
-from tuner.display.lines import further_settings, settings, wrapped
-from tuner.display.progress import RunningTrial, RunProgress, clock
-from tuner.display.status_rows import is_search
-from tuner.display.study_lines import ahead_line, best_line, last_line, left_line, left_text, work_line
+from studies import StatusRow, TrialKind, remaining_seconds
+from tuner.display.lines import clock, further_settings, settings, wrapped
+from tuner.display.progress import RunningTrial, RunProgress
+from tuner.display.study_lines import ahead_line, best_line, last_line, remaining_line, remaining_text, work_line
 from tuner.display.terminal import cut, spare_cells
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
-_LINES_BESIDE_ROWS = 9  # bar, what is hidden, work, best, ahead, left, last, and a little of what was printed before
-_WIDE = 70  # columns from which on there is room for more figures
+_LINES_BESIDE_ROWS = 9  # bar, hidden trials, work, best, ahead, left, last, and two of the lines printed before
+_WIDE = 70  # the number of columns from which on there is room for more figures
 
 Column = tuple[str, Callable[[StatusRow], str]]
 
 
-def picture(progress: RunProgress, width: int, height: int) -> RenderableType:
-    """Return what there is to see of a run and its study on a terminal of so many columns and lines."""
+def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
+    """Return the view of a run and its study for a terminal of `width` columns and `height` lines."""
     status = progress.status
     if not status.total:
         return Text("")
     running = status.running
     if len(running) == progress.workers == 1 and (own := progress.own.get(running[0].number)) is not None:
-        return _one(progress, running[0], own, width)
-    whole = _lines(width, *_study_lines(progress, width))
+        return _detailed(progress, own, width)
+    lines = _lines(width, *_study_lines(progress, width))
     if not running:
-        return Group(bars(width, _whole(status)), *whole)
+        return Group(bars(width, ("trials", status.ended, status.total, "done")), *lines)
     shown = running[: max(_FEWEST_ROWS, height - _LINES_BESIDE_ROWS)]
     hidden = len(running) - len(shown)
     more = _lines(width, f"and {hidden} more running" if hidden else None)
-    return Group(running_table(shown, width, progress), *more, *whole)
+    return Group(running_table(shown, width, progress), *more, *lines)
 
 
 def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
-    """Return a bar for each name, number done, number in all and unit."""
-    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(ratio=1)
-    grid.add_column(justify="right", no_wrap=True)
+    """Return a progress bar for each name, number done, number in all and unit."""
+    grid = _grid(figures=1)
     names = [_short(name, width) for name, *_ in rows]
     for name, (_, done, total, unit) in zip(names, rows, strict=True):
-        grid.add_row(name, Bar(done, total), f"{done:,}/{total:,} {unit}")
-    return _with_room(grid, names, width)
+        grid.add_row(name, _bar(done, total), f"{done:,}/{total:,} {unit}")
+    return _with_spare_cells(grid, names, width)
 
 
 def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress | None = None) -> RenderableType:
-    """Return a row with a bar and figures for each running trial.
+    """Return a row with a progress bar and figures for each running trial.
 
     Args:
         rows: The trials.
         width: Columns of the terminal.
-        progress: The run that shows this: it has a bar for the whole study, and knows more of its own trials; None
-            if it is none.
+        progress: The run that shows the table, which adds a bar of the whole study and the figures of its own trials;
+            None for a command that trains nothing.
     """
     columns = _columns(width, progress)
-    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(ratio=1)
-    for _ in columns:
-        grid.add_column(justify="right", no_wrap=True)
+    grid = _grid(figures=len(columns))
     headers = [Text(header, style="dim") for header, _ in columns]
-    grid.add_row(*_head(progress.status if progress else None), *headers)
+    if progress is None:
+        grid.add_row(Text("running", style="dim"), "", *headers)
+    else:
+        status = progress.status
+        grid.add_row(f"{status.ended:,}/{status.total:,} done", _bar(status.ended, status.total), *headers)
     names = [_short(row.name, width) for row in rows]
     for name, row in zip(names, rows, strict=True):
         share = progress.epoch_share(row) if progress else 0.0
-        grid.add_row(name, Bar(row.epochs + share, row.num_epochs or 0), *(cell(row) for _, cell in columns))
-    return _with_room(grid, names, width)
-
-
-def _head(status: StudyStatus | None) -> tuple[RenderableType, RenderableType]:
-    if status is None:
-        return Text("running", style="dim"), ""
-    return f"{status.ended:,}/{status.total:,} done", Bar(status.ended, status.total)
+        grid.add_row(name, _bar(row.epochs + share, row.num_epochs or 0), *(cell(row) for _, cell in columns))
+    return _with_spare_cells(grid, names, width)
 
 
 def _columns(width: int, progress: RunProgress | None) -> list[Column]:
-    """Return the figures that a running trial's row has, for as many columns as there are."""
+    """Return the figures of a running trial that fit the terminal."""
     epochs: Column = ("epochs", lambda row: f"{row.epochs}/{row.num_epochs or '-'}")
-    best: Column = ("best", lambda row: "-" if row.best_value is None else f"{row.best_value:.4f}")
+    best: Column = ("best", lambda row: _value(row.best_value))
     at_most = "left at most" if width >= _WIDE else "left <="
     if progress is None:
         process: Column = ("process", lambda row: str(row.worker_pid or "elsewhere"))
         return [epochs, best, process, (at_most, lambda row: _clock(remaining_seconds(row)))]
-    now: Column = ("now", partial(_now, progress))
-    left: Column = (at_most, lambda row: _clock(progress.remaining_seconds(row)))
-    return [epochs, best, now, left] if width >= _WIDE else [epochs, best, left]
+    now: Column = ("now", lambda row: _now(progress.own.get(row.number), row))
+    remaining: Column = (at_most, lambda row: _clock(progress.remaining_seconds(row)))
+    return [epochs, best, now, remaining] if width >= _WIDE else [epochs, best, remaining]
 
 
-def _now(progress: RunProgress, row: StatusRow) -> str:
-    """Return the metric's last value, or which process trains a trial that is none of the run's own."""
-    own = progress.own.get(row.number)
+def _now(own: RunningTrial | None, row: StatusRow) -> str:
+    """Return the last value of the metric, or the process that trains a trial of another process."""
     if own is None:
         return f"by {row.worker_pid}" if row.worker_pid else "elsewhere"
-    return "-" if own.metrics is None else f"{own.metrics.value(own.config.early_stopping_monitor):.4f}"
+    return _value(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _clock(seconds: float | None) -> str:
     return "-" if seconds is None else clock(seconds)
 
 
-def _whole(status: StudyStatus) -> tuple[str, int, int, str]:
-    return "trials", status.ended, status.total, "done"
-
-
-def _study_lines(progress: RunProgress, width: int, left: str | None = None) -> list[str | None]:
-    """Return what is said of the whole study; `left` instead of how long all of it takes, if it is given."""
-    status, should_stop = progress.status, not (progress.status.running or progress.status.pending)
+def _study_lines(progress: RunProgress, width: int, remaining: str | None = None) -> list[str | None]:
+    """Return the lines about the study; `remaining` replaces its remaining time."""
+    status = progress.status
+    is_over = not (status.running or status.pending)
     return [
         work_line(status, progress.workers),
         best_line(status, _named),
         ahead_line(status, _named),
-        None if should_stop else left or left_line(status, progress.remaining_time),
+        None if is_over else remaining or remaining_line(status, progress.remaining_time),
         last_line(status, _named, width),
     ]
 
 
-def _one(progress: RunProgress, row: StatusRow, trial: RunningTrial, width: int) -> Group:
-    """Return all that is known of the one trial that is running."""
-    status = progress.status
+def _detailed(progress: RunProgress, trial: RunningTrial, width: int) -> Group:
+    """Return all figures of the only running trial."""
+    status, row = progress.status, trial.row
     rows = bars(
         width,
-        _whole(status),
-        (trial.name, row.epochs, trial.config.num_epochs, "epochs"),
-        (f"epoch {row.epochs + 1}", *trial.batches, "batches"),
+        ("trials", status.ended, status.total, "done"),
+        (row.name, row.epochs, trial.config.num_epochs, "epochs"),
+        (f"epoch {trial.epoch}", *trial.batches, "batches"),
     )
-    lines = _lines(width, *_study_lines(progress, width, _times(progress, row)))
-    return Group(rows, *_drawn(trial, width), *_figures(trial, width), *lines)
+    lines = _lines(width, *_study_lines(progress, width, _remaining(progress, row)))
+    return Group(rows, *_sampled(trial, width), *_figures(trial, width), *lines)
 
 
-def _drawn(trial: RunningTrial, width: int) -> list[Text]:
-    if not is_search(trial.name):
+def _sampled(trial: RunningTrial, width: int) -> list[Text]:
+    if trial.row.kind is not TrialKind.SEARCH:
         return []
-    drawn = [*f"drawn: {settings(trial.config)}".split(", "), *further_settings(trial.config)]
-    return _lines(width, *wrapped(drawn, width), style="dim")
+    sampled = [*f"drawn: {settings(trial.config)}".split(", "), *further_settings(trial.config)]
+    return _lines(width, *wrapped(sampled, width), style="dim")
 
 
 def _figures(trial: RunningTrial, width: int) -> list[Text]:
@@ -159,34 +148,49 @@ def _figures(trial: RunningTrial, width: int) -> list[Text]:
     return [*_lines(width, now), *_lines(width, best, style="green" if signal.waited == 0 else "")]
 
 
-def _times(progress: RunProgress, row: StatusRow) -> str:
-    """Say how long the one trial takes that is running, and how long the rest."""
-    status, whole, left = progress.status, progress.remaining_time, progress.remaining_seconds(row)
-    if left is None:
-        return left_line(status, whole)
+def _remaining(progress: RunProgress, row: StatusRow) -> str:
+    """Return the remaining time of the only running trial and of the study."""
+    status, study, trial = progress.status, progress.remaining_time, progress.remaining_seconds(row)
+    if trial is None:
+        return remaining_line(status, study)
     if not status.pending:
-        return f"left: at most {clock(left)}"
-    others = left_text(status, whole) or "the others are not timed yet"
-    if whole is not None and whole.at_most:
-        others = others.removeprefix("at most ")  # it has just been said
-    return f"left: at most {clock(left)}, {others}"
+        return f"left: at most {clock(trial)}"
+    others = remaining_text(status, study) or "the others are not timed yet"
+    return f"left: at most {clock(trial)}, {others.removeprefix('at most ')}"
+
+
+def _grid(figures: int) -> Table:
+    """Return an empty table of names, bars and figures."""
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    for _ in range(figures):
+        grid.add_column(justify="right", no_wrap=True)
+    return grid
+
+
+def _bar(done: float, total: int) -> ProgressBar:
+    # Without a total, which is not known yet, Rich shows a full bar.
+    return ProgressBar(
+        total or 1, done if total else 0, style="bright_black", complete_style="cyan", finished_style="green"
+    )
 
 
 def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
-    """Return the texts that there are as lines that no terminal breaks."""
+    """Return the texts that are not None, cut to lines that no terminal breaks."""
     return [Text(cut(text, width), style=style, no_wrap=True) for text in texts if text is not None]
 
 
 def _named(name: str) -> str:
-    """Return a name that leaves room for what is said of it."""
+    """Return a name for a line."""
     return cut(name, _NAME_WIDTH)
 
 
 def _short(name: str, width: int) -> str:
-    """Return a name that leaves room for a bar and figures."""
+    """Return a name for a row with a bar and figures."""
     return cut(name, min(_NAME_WIDTH, max(8, width // 4)))
 
 
-def _with_room(grid: Table, names: Iterable[str], width: int) -> RenderableType:
-    """Return a table that leaves free what its names take on terminals that give combining vowels a cell."""
+def _with_spare_cells(grid: Table, names: Iterable[str], width: int) -> RenderableType:
+    """Return a table that fits also on terminals that give combining vowels a cell."""
     return Constrain(grid, width - max(map(spare_cells, names), default=0))

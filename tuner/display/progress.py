@@ -1,29 +1,39 @@
-"""How far a run and its study are: as the study was seen last, brought up to date by what happens in the run."""
+"""The progress of a run: the study's last status, overlaid with the trials of this run."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
-from studies import RemainingTime, RowState, StatusRow, StudyStatus, TrialRecord, remaining_seconds, remaining_time
-from tuner.display.status_rows import ended_row, finite, is_search, planned_row
+from studies import (
+    RemainingTime,
+    RowState,
+    StatusRow,
+    StudyStatus,
+    TrialKind,
+    TrialRecord,
+    remaining_seconds,
+    remaining_time,
+)
+from tuner.display.lines import is_search
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
-_LOOKS_REMEMBERED = 5
+_POLLS_REMEMBERED = 5
+_NO_STATUS = StudyStatus("", "", "max", (), None, Targets(), ())
 
 
 class News(NamedTuple):
-    """What a look at the study has shown that no event of this run tells.
+    """What other processes have changed in the study since the last poll.
 
     Attributes:
-        added: How many trials were added to the study since the last look.
+        added: The number of trials added to the study.
         ended: The trials that other processes have ended, by number.
     """
 
@@ -33,18 +43,18 @@ class News(NamedTuple):
 
 @dataclass
 class RunningTrial:
-    """A trial that this run is training.
+    """A trial that this process or one of its workers is training.
 
     Attributes:
-        name: Its name.
+        row: Its row of the status, up to date.
         config: Its settings.
-        batches: Batches done and to do in its running epoch.
-        metrics: Figures of its last finished epoch; None before the first.
-        signal: What is its best so far, and how long ago.
-        epoch_seconds: How long each epoch took.
+        batches: The number of batches of the running epoch: done, in all.
+        metrics: The metrics of the last finished epoch; None before the first.
+        signal: Its best value and patience after that epoch; None before the first.
+        epoch_seconds: The duration of each finished epoch.
     """
 
-    name: str
+    row: StatusRow
     config: TrainingConfig
     batches: tuple[int, int] = (0, 0)
     metrics: EpochMetrics | None = None
@@ -52,183 +62,169 @@ class RunningTrial:
     epoch_seconds: list[float] = field(default_factory=list)
 
     @property
+    def epoch(self) -> int:
+        """The number of the running epoch, counted from 1."""
+        return 1 if self.metrics is None else self.metrics.epoch + 1
+
+    @property
     def epoch_share(self) -> float:
-        """The part of the running epoch that is done, 0 to 1."""
-        done, of = self.batches
-        return done / of if of else 0.0
+        """The finished share of the running epoch, 0 to 1."""
+        done, total = self.batches
+        return done / total if total else 0.0
+
+    def end_epoch(self, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        """Store the results of an epoch."""
+        self.metrics, self.signal, self.batches = metrics, signal, (0, self.batches[1])
+        self.epoch_seconds.append(metrics.epoch_seconds)
+        best = signal.best if signal.best is not None and math.isfinite(signal.best) else None
+        median = statistics.median(self.epoch_seconds)
+        self.row = replace(self.row, epochs=metrics.epoch, best_value=best, epoch_seconds=median)
 
 
 class RunProgress:
-    """What displays show of a run and its study, kept up to date by what `Display` hears.
+    """The last status of the study, in which the trials of this run are up to date.
 
-    Events of a trial that is not running are ignored: the last words of a worker may arrive late. A look at the study
-    may be older than the events heard before it, so a trial never goes back.
+    A trial's events are sent after the study has stored what they report, so a status is never older than the events
+    received before it. It may be newer: events of worker processes arrive late. Events of a trial that is not running
+    are ignored.
 
     Attributes:
         own: The trials that this run is training, by number.
+        is_polled: Whether a status has been read; until then only the trials of this run are known.
     """
 
     def __init__(self) -> None:
-        """Begin before the run has."""
+        """Start without a status."""
         self.own: dict[int, RunningTrial] = {}
-        self._rows: dict[str, StatusRow] = {}
-        self._seen: StudyStatus | None = None
-        self._start = StudyStatus("", "", "max", (), None, Targets(), ())
-        self._at_work: deque[int] = deque(maxlen=_LOOKS_REMEMBERED)
-        self._told: set[int] = set()
-        self._to_be_told: set[int] = set()
+        self.is_polled = False
+        self._polled = _NO_STATUS
+        self._stopped: dict[int, StatusRow] = {}  # ended or interrupted since the last poll
+        self._workers_at_polls: deque[int] = deque(maxlen=_POLLS_REMEMBERED)
+        self._reported: set[int] = set()
+        self._to_report: set[int] = set()
 
     @cached_property
     def status(self) -> StudyStatus:
-        """The study, each preset once."""
-        return replace(self._start, rows=tuple(self._rows.values()))
+        """The study; superseded trials are left out."""
+        rows = {row.name: row for row in self._polled.current}
+        enqueued = 0
+        for row in (*self._stopped.values(), *(trial.row for trial in self.own.values())):
+            known = rows.get(row.name)
+            enqueued += known is None and row.kind is TrialKind.SEARCH
+            if known is None or known.number < row.number or (known.number == row.number and not known.has_ended):
+                rows[row.name] = row
+        search = self._polled.search
+        if search is not None:
+            search = replace(search, unenqueued=max(0, search.unenqueued - enqueued))
+        return replace(self._polled, rows=tuple(sorted(rows.values(), key=lambda row: row.number)), search=search)
 
     @cached_property
     def remaining_time(self) -> RemainingTime | None:
-        """How long the rest of the study takes; None while too little was timed."""
+        """How long the rest of the study takes; None if too few epochs have been timed."""
         shares = {number: trial.epoch_share for number, trial in self.own.items()}
         return remaining_time(self.status, self.workers, shares)
 
     @property
     def workers(self) -> int:
-        """How many processes work on the study; also those that were at work just now, if there is more to do."""
-        status = self.status
-        running = len(status.running)
-        between_trials = max(self._at_work, default=0) - running
-        return running + max(0, min(between_trials, status.pending))
+        """The number of processes that train the study; one between two trials counts if trials are pending."""
+        running = len(self.status.running)
+        return max(running, min(max(self._workers_at_polls, default=0), running + self.status.pending))
 
     def epoch_share(self, row: StatusRow) -> float:
-        """Return the part of a trial's running epoch that is done, 0 to 1, as far as this run knows."""
+        """Return the finished share of a trial's running epoch, 0 to 1; 0 for a trial of another process."""
         trial = self.own.get(row.number)
         return trial.epoch_share if trial else 0.0
 
     def remaining_seconds(self, row: StatusRow) -> float | None:
-        """Return how long a running trial takes at most, by its own epochs; None before one was timed."""
+        """Return the upper bound of a running trial's remaining time; None before its first epoch was timed."""
         return remaining_seconds(row, self.epoch_share(row))
 
-    def row(self, name: str) -> StatusRow:
-        """Return a trial of the study."""
-        return self._rows[name]
+    def position(self, number: int) -> int:
+        """Return the position of a trial in the study, counted from 1."""
+        return 1 + sum(row.number < number for row in self.status.rows)
 
-    def place(self, number: int) -> int:
-        """Return which trial of the study it is, in the order of their numbers, counted from 1."""
-        return 1 + sum(0 <= row.number < number for row in self._rows.values())
-
-    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """Take what the run has to do, and how long it took in earlier ones."""
-        for config in [*planned_trials.values(), *(record.training_config for record in finished)]:
-            self._learn_terms(config)
-        for name, config in planned_trials.items():
-            self._put(planned_row(name, config))
-        for record in finished:
-            self._end(record)
-
-    def trial_started(self, number: int, name: str, config: TrainingConfig) -> None:
-        """Count a trial among the running ones, known before or not."""
-        self._learn_terms(config)
-        if name not in self._rows:
-            self._count_as_enqueued(name)
-        self.own[number] = RunningTrial(name, config)
-        known = self._rows.get(name)
-        again = known is not None and known.number == number
-        row = known if known is not None and again else planned_row(name, config)
-        began = row.started or datetime.now()
-        model, epochs = config.model_name, config.num_epochs
-        row = replace(row, number=number, state=RowState.RUNNING, started=began, model_name=model, num_epochs=epochs)
-        self._put(row)
+    def trial_started(self, number: int, name: str, config: TrainingConfig) -> RunningTrial:
+        """Add a running trial, whether the last status has it or not, and return it."""
+        if not self.is_polled:
+            monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
+            self._polled = replace(self._polled, monitor=monitor, mode=mode)
+        row = replace(
+            self._row(number, name),
+            state=RowState.RUNNING,
+            model_name=config.model_name,
+            num_epochs=config.num_epochs,
+        )
+        self.own[number] = RunningTrial(row, config)
+        self._forget_merged()
+        return self.own[number]
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Take how far a trial's epoch is."""
+        """Store how many batches of a trial's epoch are done."""
         if trial := self.own.get(number):
             trial.batches = (done, total)
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Take an epoch's figures."""
+        """Store the results of a trial's epoch."""
         if trial := self.own.get(number):
-            trial.metrics, trial.signal, trial.batches = metrics, signal, (0, trial.batches[1])
-            trial.epoch_seconds.append(metrics.epoch_seconds)
-            median, best = statistics.median(trial.epoch_seconds), finite(signal.best)
-            self._put(replace(self._rows[trial.name], epochs=metrics.epoch, best_value=best, epoch_seconds=median))
+            trial.end_epoch(metrics, signal)
+            self._forget_merged()
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Count a trial among the ended ones."""
-        self._end(record)
-        self.own.pop(record.number, None)
-        self._told.add(record.number)
+        """Replace a trial's row by what its record says, until the next poll."""
+        trial = self.own.pop(record.number, None)
+        row = trial.row if trial else self._row(record.number, record.experiment_name)
+        self._stopped[record.number] = _ended_row(row, record)
+        self._reported.add(record.number)
+        self._forget_merged()
 
-    def worker_lost(self, number: int) -> RunningTrial | None:
-        """Let a trial wait for a worker again; return it, or None if it was not running."""
+    def trial_interrupted(self, number: int) -> RunningTrial | None:
+        """Show a trial as interrupted until the next poll; return it, or None if it was not running."""
         trial = self.own.pop(number, None)
-        if trial is not None and not (row := self._rows[trial.name]).has_ended:
-            self._put(replace(row, state=RowState.INTERRUPTED, worker_pid=None))
+        if trial is not None:
+            self._stopped[number] = replace(trial.row, state=RowState.INTERRUPTED, worker_pid=None)
+            self._forget_merged()
         return trial
 
     def status_polled(self, status: StudyStatus) -> News:
-        """Take how the study stands; return what is new in it."""
-        before = self._seen
-        self._at_work.append(len(self.status.running))
-        # What was begun since the look is not in it.
-        own = {trial.name: self._rows[trial.name] for trial in self.own.values()}
-        self._rows = own | {row.name: self._further(row) for row in status.current}
-        self._seen = self._start = status
-        self._forget()
-        if before is None:
-            self._told |= {row.number for row in status.rows if row.has_ended}
-            return News(0, ())
-        return News(max(0, status.total - before.total), self._ended_elsewhere(status))
+        """Store the status of the study; return what other processes have changed."""
+        added = max(0, status.total - self._polled.total) if self.is_polled else 0
+        if not self.is_polled:
+            self._reported |= {row.number for row in status.rows if row.has_ended}
+        self._polled, self.is_polled = status, True
+        self._stopped.clear()
+        self._forget_merged()
+        self._workers_at_polls.append(len(self.status.running))
+        return News(added, self._ended_elsewhere())
 
-    def _ended_elsewhere(self, status: StudyStatus) -> tuple[StatusRow, ...]:
-        """Return the trials whose end no event of this run has told between two looks: events may come late."""
-        unrecorded_releases = {row.number for row in status.rows if row.has_ended} - self._told - self.own.keys()
-        told_now = unrecorded_releases & self._to_be_told
-        self._to_be_told = unrecorded_releases - told_now
-        self._told |= told_now
-        return tuple(row for row in status.rows if row.number in told_now)
+    def _ended_elsewhere(self) -> tuple[StatusRow, ...]:
+        """Return ended trials that no event has reported between two polls: events of own workers may arrive late."""
+        rows = [row for row in self._polled.rows if row.has_ended]
+        unreported = {row.number for row in rows} - self._reported - self.own.keys()
+        reported_now = unreported & self._to_report
+        self._to_report = unreported - reported_now
+        self._reported |= reported_now
+        return tuple(row for row in rows if row.number in reported_now)
 
-    def _put(self, row: StatusRow) -> None:
-        self._rows[row.name] = row
-        self._forget()
+    def _row(self, number: int, name: str) -> StatusRow:
+        """Return a trial's row, or a new one if the last status does not have it."""
+        kind = TrialKind.SEARCH if is_search(name) else TrialKind.PRESET
+        new = StatusRow(number, name, kind, RowState.WAITING)
+        return next((row for row in self.status.rows if row.number == number), new)
 
-    def _forget(self) -> None:
-        """Let what follows from the trials be found anew when it is asked for."""
+    def _forget_merged(self) -> None:
+        """Make the cached properties compute their values again."""
         for name in ("status", "remaining_time"):
             self.__dict__.pop(name, None)
 
-    def _further(self, seen: StatusRow) -> StatusRow:
-        """Return a trial as it was seen, or as events have told it if they are ahead."""
-        known = self._rows.get(seen.name)
-        if known is None or known.number != seen.number or seen.has_ended:
-            return seen
-        if known.has_ended:
-            return known
-        if seen.number in self.own:
-            epochs, best = max(known.epochs, seen.epochs), known.best_value
-            return replace(known, epochs=epochs, best_value=best, worker_pid=seen.worker_pid)
-        return seen
 
-    def _end(self, record: TrialRecord) -> None:
-        trial = self.own.get(record.number)
-        best = finite(trial.signal.best) if trial is not None and trial.signal is not None else None
-        if best is None:
-            # By another metric than an accuracy nothing is known before the study is looked at.
-            best = getattr(record.outcome, f"best_{self._start.monitor}", None)
-        self._put(ended_row(record, best))
-
-    def _learn_terms(self, config: TrainingConfig | None) -> None:
-        if config is not None and self._seen is None:
-            monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
-            self._start = replace(self._start, monitor=monitor, mode=mode)
-            self._forget()
-
-    def _count_as_enqueued(self, name: str) -> None:
-        """Take a search trial that was enqueued since the last look from those that were to come."""
-        search = self._start.search
-        if is_search(name) and search is not None and search.unenqueued:
-            self._start = replace(self._start, search=replace(search, unenqueued=search.unenqueued - 1))
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as ``m:ss`` or ``h:mm:ss``."""
-    minutes, second = divmod(max(0, round(seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+def _ended_row(row: StatusRow, record: TrialRecord) -> StatusRow:
+    row = replace(row, state=RowState(record.phase.value), ended=datetime.now(), worker_pid=None)
+    if (outcome := record.outcome) is None:
+        return row
+    return replace(
+        row,
+        epochs=outcome.total_epochs,
+        why_ended=outcome.why_ended.value,
+        seconds=outcome.training_time_s,
+        epoch_seconds=outcome.epoch_seconds_median,
+    )

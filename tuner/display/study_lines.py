@@ -1,4 +1,4 @@
-"""What displays and `status` say of a whole study: a line each for how far it is, its best, its last and its end."""
+"""Lines about a whole study, as displays and `status` print them: counts, best, last and remaining time."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from rich.cells import cell_len
+from rich.filesize import decimal
 
+from search_spaces.diagnostics.plural import counted, listed
 from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus, WhyEnded
-from tuner.display.lines import reason
-from tuner.display.progress import clock
+from tuner.display.lines import clock, reason
 from tuner.display.terminal import spare_cells
 
 _LAST_SHOWN = 3
 _MET_SHOWN = 3
 _KINDS_SHOWN = 3
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def whole_line(status: StudyStatus, workers: int) -> str:
-    """Say how many trials are done, failed and open, and how many work on them."""
+    """Return the number of trials in each state, and of workers."""
     if not status.total:
         return "no trials yet"
     done = f"{status.ended:,} of {status.total:,} trials done"
@@ -29,29 +29,19 @@ def whole_line(status: StudyStatus, workers: int) -> str:
 
 
 def work_line(status: StudyStatus, workers: int) -> str | None:
-    """Say how many work, on what and how well; how many trials are done is shown beside it. None without any."""
+    """Return the number of workers, pending and failed trials; None if all are 0."""
     failed = [f"{status.failed:,} failed"] if status.failed else []
     parts = [*([counted(workers, "worker")] if workers else []), *_open(status), *failed]
     return f"work: {', '.join(parts)}" if parts else None
 
 
 def best_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | None:
-    """Say which trial is the best of those that completed; None if none has.
-
-    Args:
-        status: The study.
-        named: Returns a trial's name as it is shown.
-    """
+    """Return the best completed trial, its name as `named` returns it; None if no trial has completed."""
     return None if status.best is None else f"best: {_value(status, status.best, named)}"
 
 
 def ahead_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | None:
-    """Say which running trial is better than all that completed; None if none is.
-
-    Args:
-        status: The study.
-        named: Returns a trial's name as it is shown.
-    """
+    """Return the best running trial, its name as `named` returns it; None if no better one than the completed runs."""
     done, running = status.best, status.best_of(status.running)
     if running is None or (done is not None and done.best_value == running.best_value):
         return None
@@ -60,84 +50,78 @@ def ahead_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | 
 
 
 def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int = 80) -> str | None:
-    """Say which trials ended last, the latest first, and why; None if none has.
+    """Return which trials ended last, the latest first, and why; None if none has ended.
 
     Args:
         status: The study.
-        named: Returns a trial's name as it is shown.
-        width: Cells that there are; of three trials as many are told as they have room for, one at least.
+        named: Returns the name to show for a trial.
+        width: Columns of the terminal; one to three trials are shown, as many as fit.
     """
-    told = [f"{named(row.name)} {_end(row)}" for row in status.last_first[:_LAST_SHOWN]]
-    lines = [f"last: {', '.join(told[:count])}" for count in range(len(told), 0, -1)]
+    ends = [f"{named(row.name)} {_end(row)}" for row in status.last_first[:_LAST_SHOWN]]
+    lines = [f"last: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
     return next((line for line in lines if cell_len(line) + spare_cells(line) <= width), lines[-1] if lines else None)
 
 
-def left_line(status: StudyStatus, left: RemainingTime | None) -> str:
-    """Say how long the rest takes."""
-    return f"left: {left_text(status, left) or 'known when enough has been timed'}"
+def remaining_line(status: StudyStatus, remaining: RemainingTime | None) -> str:
+    """Return how long the rest of the study takes."""
+    return f"left: {remaining_text(status, remaining) or 'known when enough has been timed'}"
 
 
-def left_text(status: StudyStatus, left: RemainingTime | None) -> str:
-    """Return how long the rest takes, and how much of it nobody has begun; nothing if it is not known."""
-    if left is None:
+def remaining_text(status: StudyStatus, remaining: RemainingTime | None) -> str:
+    """Return how long the rest takes, and the number of pending trials in it; empty if the time is not known."""
+    if remaining is None:
         return ""
     waiting = f" with the {status.pending:,} waiting" if status.pending else ""
-    return f"{time_text(left)}{waiting}"
+    return f"{time_text(remaining)}{waiting}"
 
 
-def time_text(left: RemainingTime) -> str:
-    """Return how long something takes, and whether that is a bound."""
-    return f"{'at most' if left.at_most else 'about'} {clock(left.seconds)}"
+def time_text(remaining: RemainingTime) -> str:
+    """Return a remaining time, and whether it is an upper bound."""
+    return f"{'at most' if remaining.at_most else 'about'} {clock(remaining.seconds)}"
 
 
 def search_line(status: StudyStatus) -> str | None:
-    """Say how far the open search is, and how it searches; None if the study has none."""
+    """Return the progress of the search, its sampler and pruner; None if the study has no search."""
     if (search := status.search) is None:
         return None
     return f"search: {search.ended:,} of {search.budget:,} trials, sampler {search.sampler}, pruner {search.pruner}"
 
 
 def targets_line(status: StudyStatus) -> str | None:
-    """Say who met the targets; None if there are none."""
+    """Return the targets and which trials met them; None if no target is set."""
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]
     if not texts:
         return None
-    more = len(status.met_by) - _MET_SHOWN
-    met = ", ".join(status.met_by[:_MET_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    met = listed(status.met_by, _MET_SHOWN)
     return f"targets ({', '.join(texts)}): {f'met by {met}' if met else 'not met yet'}"
 
 
-def pending_line(status: StudyStatus, left: RemainingTime | None) -> str | None:
-    """Say what is still to do and how to go on; None if that is nothing, or somebody works on it.
+def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | None:
+    """Return the pending trials and the command that trains them; None if there are none, or a worker is running.
 
     Args:
         status: The study.
-        left: How long one worker takes for it; None if that is not known.
+        remaining: How long one worker takes for them; None if that is not known.
     """
     if not status.pending or status.running:
         return None
     interrupted = status.counts[RowState.INTERRUPTED]
     counts = {"interrupted": interrupted, "not begun": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
-    parts += [f"{time_text(left)} for one worker"] if left is not None else []
+    parts += [f"{time_text(remaining)} for one worker"] if remaining is not None else []
     return f"owed: {', '.join(parts)}; `khmer-tuner resume` goes on"
 
 
 def disk_line(disk: DiskUsage) -> str:
-    """Say how much room the study takes, mostly what for, and how much is left."""
+    """Return the disk usage of the study, its three largest parts, and the free space."""
     sizes = {what: size for what, size in asdict(disk).items() if what != "free"}
     largest = sorted(sizes, key=lambda what: sizes[what], reverse=True)[:_KINDS_SHOWN]
-    kinds = ", ".join(f"{what} {size_text(sizes[what])}" for what in largest if sizes[what])
-    return f"disk: {size_text(disk.used)} ({kinds}), {size_text(disk.free)} free"
+    kinds = ", ".join(f"{what} {_size(sizes[what])}" for what in largest if sizes[what])
+    return f"disk: {_size(disk.used)} ({kinds}), {_size(disk.free)} free"
 
 
-def size_text(size: int) -> str:
-    """Return bytes as people read them, with two or three digits."""
-    number, units = float(size), iter(_UNITS)
-    unit = next(units)
-    while number >= 999.5 and unit != _UNITS[-1]:
-        number, unit = number / 1000, next(units)
-    return f"{number:.1f} {unit}" if 0 < number < 9.95 and unit != "B" else f"{number:,.0f} {unit}"
+def _size(size: int) -> str:
+    return decimal(size, precision=0)  # with a decimal the line does not fit 80 columns
 
 
 def _open(status: StudyStatus) -> list[str]:
@@ -150,11 +134,6 @@ def _end(row: StatusRow) -> str:
     if row.state is not RowState.FAILED:
         return reason(row)
     return "FAILED" if row.why_ended == WhyEnded.FAILED else f"FAILED ({reason(row)})"
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _value(status: StudyStatus, row: StatusRow, named: Callable[[str], str]) -> str:

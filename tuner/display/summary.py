@@ -1,44 +1,44 @@
-"""What a run says when it is over: experiments, targets, and where everything is."""
+"""The summary of a run: experiments, targets, and where the results are."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from search_spaces import Targets
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, target_figures, target_verdicts
+from search_spaces import Targets, TrainingConfig
+from search_spaces.diagnostics.plural import counted
+from studies import (
+    TrialKind,
+    TrialPhase,
+    TrialRecord,
+    by_accuracy,
+    figure_text,
+    target_figures,
+    target_verdicts,
+)
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
-_DEFAULT_FOLDER = "training_output"
 _ANY_SEARCH_TRIAL = "search_NNNN"
-
-# How each target's figure is written; None is what was never reached.
-_FIGURES: Mapping[str, Callable[[float | None], str]] = {
-    "character_accuracy": lambda share: f"{share:.4f}",
-    "sequence_accuracy": lambda share: f"{share:.4f}",
-    "training_time_per_epoch": lambda seconds: "-" if seconds is None else f"{seconds:.1f}",
-    "convergence_epochs": lambda epoch: "never" if epoch is None else f"{epoch}",
-}
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """What a summary shows of many trials.
+    """The trials that a summary shows.
 
     Attributes:
         presets: All presets, in the order of their file.
         best: The best search trials, the best first.
         failed: Search trials that failed, by number.
-        hidden: How many search trials are in neither.
+        hidden: The number of the other search trials.
     """
 
     presets: list[TrialRecord]
@@ -50,20 +50,19 @@ class _Selection:
     def of(cls, records: Sequence[TrialRecord]) -> _Selection:
         """Select among the ended trials of a run."""
         search = [record for record in records if record.kind is TrialKind.SEARCH]
-        completed = [record for record in search if record.phase is TrialPhase.COMPLETED]
-        best = sorted(completed, key=_rank, reverse=True)[:_BEST_SHOWN]
+        best = by_accuracy(search)[:_BEST_SHOWN]
         failed = [record for record in search if record.phase is TrialPhase.FAILED][:_FAILED_SHOWN]
         presets = [record for record in records if record.kind is TrialKind.PRESET]
         return cls(presets, best, failed, len(search) - len(best) - len(failed))
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
-    """Print all that a run has to say at its end, readable at 80 columns."""
+    """Print the summary of a run, readable at 80 columns."""
     shown = _Selection.of(summary.records)
     console.print()
     console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
     if shown.hidden:
-        more = _count(shown.hidden, "more search trial")
+        more = counted(shown.hidden, "more search trial")
         console.print(f"and {more}: {_command('status', summary.output_dir)}", soft_wrap=True)
     targets = _targets_table([*shown.presets, *shown.best[:1]], summary.targets)
     if targets is not None:
@@ -74,16 +73,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    """Return what orders completed trials as the results' best is chosen; the checkpoints of the first ones stay."""
-    outcome = record.outcome
-    char = outcome.best_val_char_accuracy if outcome else 0.0
-    seq = outcome.best_val_seq_accuracy if outcome else 0.0
-    return char, seq, -record.number
-
-
 def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
-    """Say of each failed trial why, and where to read more."""
+    """Return why each failed trial failed, and where its log is."""
     lines = []
     for record in shown.presets:
         if record.phase is TrialPhase.FAILED:
@@ -138,28 +129,15 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
 
 
 def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | None:
-    rules = {
-        "char >= {:g}": targets.character_accuracy,
-        "seq >= {:g}": targets.sequence_accuracy,
-        "s/epoch <= {:g}": targets.training_time_per_epoch,
-        "converged <= {:g}": targets.convergence_epochs,
-    }
-    headers = [text.format(value) for text, value in rules.items() if value is not None]
+    headers = targets.goals().values()
     if not headers or not records:
         return None
     table = plain_table("targets", *headers)
     for record in records:
-        table.add_row(record.experiment_name, *_target_cells(record.outcome, targets))
+        figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
+        cells = [f"{figure_text(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        table.add_row(record.experiment_name, *cells)
     return table
-
-
-def _target_cells(outcome: TrialOutcome | None, targets: Targets) -> list[str]:
-    """Return a cell for each target that is set: the figure reached, and whether it is enough."""
-    figures = target_figures(outcome)
-    return [
-        f"{_FIGURES[name](figures[name])} {'met' if met else 'MISSED'}"
-        for name, met in target_verdicts(outcome, targets).items()
-    ]
 
 
 def _best_lines(summary: RunSummary) -> list[str]:
@@ -194,14 +172,12 @@ def _pending_lines(summary: RunSummary) -> list[str]:
         return []
     are = "is" if summary.pending == 1 else "are"
     command = _command("resume", summary.output_dir)
-    return ["", f"{_count(summary.pending, 'trial')} {are} still to do: {command}"]
+    return ["", f"{counted(summary.pending, 'trial')} {are} still to do: {command}"]
 
 
 def _command(name: str, output_dir: Path) -> str:
-    """Return a command on this study, as one types it."""
+    """Return a command on this study, to be copied into a shell."""
     folder = shown_path(output_dir)
-    return f"khmer-tuner {name}" + ("" if folder == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(folder)}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"khmer-tuner {name}" + (
+        "" if folder == TrainingConfig.output_dir else f" --output-dir {shlex.quote(folder)}"
+    )

@@ -1,4 +1,4 @@
-"""A study's trials as a table: each of them, or those of many that matter."""
+"""The trials of a study as a table: all of them, or the most important of many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.table import Table
 
 from studies import RowState, StatusRow, StudyStatus, TrialKind
-from tuner.display.progress import clock
+from tuner.display.lines import clock
 from tuner.display.terminal import plain_table
 
 _HEADERS = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
@@ -21,13 +21,13 @@ _LAST_SHOWN = 5
 
 
 def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Table, int]:
-    """Return a table of a study's trials, and how many of them are shown in groups only.
+    """Return a table of a study's trials, and the number of ended trials without a row of their own.
 
     Args:
         status: The study.
-        width: Columns of the terminal; on a narrow one the processes are left out.
-        show_all: Whether each trial gets a row, however many there are. Without it, trials that wait one after the
-            other share one, and so do of more than forty ended ones all but the best, the last and those that failed.
+        width: Columns of the terminal; below 70 the processes are left out.
+        show_all: Whether each trial gets a row. Otherwise consecutive waiting trials share a row, and in a study of
+            more than forty trials all but the best, the last and the failed ones do as well.
     """
     headers = _HEADERS if width >= _WIDE else _HEADERS[:-1]
     table = plain_table(*headers, right=(0, 3, 4, 6, 7))
@@ -41,7 +41,7 @@ def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Tab
 
 
 def _grouped(status: StudyStatus) -> Iterator[list[StatusRow]]:
-    """Yield the rows that are shown one by one, and neighbours that share a row."""
+    """Yield the trials of each row of the table."""
     shown = _shown(status)
 
     def place(row: StatusRow) -> tuple[str, int]:
@@ -54,7 +54,7 @@ def _grouped(status: StudyStatus) -> Iterator[list[StatusRow]]:
 
 
 def _shown(status: StudyStatus) -> set[int]:
-    """Return the numbers of the trials that get a row of their own."""
+    """Return the numbers of the trials with a row of their own."""
     rows = [row for row in status.rows if not (row.state is RowState.WAITING and row.kind is TrialKind.SEARCH)]
     if len(rows) > _MOST_ROWS:
         ended = status.last_first

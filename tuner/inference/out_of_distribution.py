@@ -1,8 +1,9 @@
-"""When a reading is not to be trusted: judged by what the same model read in the validation images.
+"""Flags readings that are unlike nearly all that the same model read in its validation images.
 
-A network reads something in anything. What is rarer than nearly all that it was validated on is marked as doubtful.
+A network reads digits in any image. So a reading is flagged if its confidence, its image, or both together are rarer
+than among the validation images that the model read right.
 
-Shapes: N validation images, R of them read right, L label positions, K numbers that describe a picture.
+Shapes: N validation images, R of them read right, M other images, L label positions, K statistics of an image.
 """
 
 from __future__ import annotations
@@ -15,112 +16,133 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
-from tuner.inference.usual_looks import ImageStatisticsModel
 
-LEAST_IMAGES = 100  # fewer say nothing about one in a hundred
-# Shares of right validation readings that would be doubted: for their confidence, their looks, or both together.
-DOUBTED_CONFIDENCE = 0.005
-DOUBTED_LOOKS = 0.002
-DOUBTED_TOGETHER = 0.01
-DOUBTED_ASPECT_RATIOS = 0.005  # at either end
+MIN_IMAGES = 100  # fewer say nothing about one in a hundred
+# Shares of right validation readings that would be flagged: for their confidence, their image, or both together.
+FLAGGED_CONFIDENCE = 0.005
+FLAGGED_DISTANCE = 0.002
+FLAGGED_TOGETHER = 0.01
+FLAGGED_ASPECT_RATIOS = 0.005  # at either end
 # Digits squeezed or stretched by a quarter are read nearly as well as others, by half only every second image.
 ASPECT_MARGIN = 1.25
 
-_WITHOUT_MEASURE = 0.5  # a confidence below it says itself that the reading is more likely wrong than right
+_MIN_CONFIDENCE_OF_FEW = 0.5  # below it, the model itself takes the reading for more likely wrong than right
+_RIDGE = 1e-3  # keeps the covariance of few images, or of images that are all alike, invertible
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class OODDetector:
-    """What a model has been validated on, and so can be trusted with.
+    """Detects readings and images that are out of the distribution of the validation images.
 
-    Confidence alone finds only some pictures without text (Hendrycks and Gimpel 2017,
-    https://arxiv.org/abs/1610.02136), so looks count too, and both together by Fisher's method, which adds the
-    logarithms of how rare each is: a picture may be a little odd, or its reading a little uncertain, but not both.
+    Confidence alone finds only some images without text (Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136).
+    So image statistics count too, by their Mahalanobis distance from the validation images (Lee et al. 2018,
+    https://arxiv.org/abs/1807.03888, there in a network's features), and both together by Fisher's method, which adds
+    the logarithms of how rare each is: an image may be a little odd, or its reading a little uncertain, but not both.
 
     Attributes:
+        mean: The mean image statistics of all validation images, ``(K,)``.
+        precision: The inverse of their covariance, ``(K, K)``.
         confidences: Of right validation readings, ascending, ``(R,)``.
-        distances: Of the looks of these images from usual ones, ascending, ``(R,)``.
-        looks: Measures such distances.
-        least_confidence: Readings below it are doubtful.
-        most_distance: Looks beyond it are doubtful.
-        most_rarity: Readings beyond it are doubtful, by confidence and looks together.
-        aspect_ratios: Pictures narrower than the first or wider than the second (width by height) are doubtful.
+        distances: Of the statistics of these images from the mean, squared, ascending, ``(R,)``.
+        min_confidence: Readings below it are flagged.
+        max_distance: Images beyond it are flagged.
+        max_rarity: Readings beyond it are flagged, by confidence and distance together.
+        aspect_ratios: Images narrower than the first or wider than the second (width by height) are flagged.
     """
 
+    mean: Floats
+    precision: Floats
     confidences: Floats
     distances: Floats
-    looks: ImageStatisticsModel
-    least_confidence: float
-    most_distance: float
-    most_rarity: float
+    min_confidence: float
+    max_distance: float
+    max_rarity: float
     aspect_ratios: tuple[float, float]
 
     @classmethod
     def of(cls, validation: Mapping[str, Any]) -> OODDetector:
-        """Draw the limits from what a checkpoint keeps of the validation images.
+        """Derive the limits from the validation readings in a checkpoint.
 
-        With few images read right, a confidence below one half is doubtful, and looks are not judged.
+        With few images read right, a confidence below one half is flagged, and image statistics are not judged.
 
         Args:
-            validation: ``rows`` and ``labels`` ``(N, L)``, ``confidence`` and ``aspect_ratios`` ``(N,)``, ``looks``
-                ``(N, K)``; tensors or arrays.
+            validation: ``rows`` and ``labels`` ``(N, L)``, ``confidence`` and ``aspect_ratios`` ``(N,)``,
+                ``image_statistics`` ``(N, K)``; tensors or arrays.
         """
         kept = {name: np.asarray(values) for name, values in validation.items()}
+        statistics = kept["image_statistics"]
+        mean, precision = _mean_and_precision(statistics)
         right = (kept["rows"] == kept["labels"]).all(1)
-        usual = ImageStatisticsModel.of(kept["looks"])
-        confidence, distance = kept["confidence"][right].astype(float), usual.distances(kept["looks"][right])
+        confidence, distance = kept["confidence"][right].astype(float), _distances(statistics[right], mean, precision)
         confidences, distances = np.sort(confidence), np.sort(distance)
         rarity = _rarity(confidence, distance, confidences, distances)
-        low, high = np.quantile(kept["aspect_ratios"], [DOUBTED_ASPECT_RATIOS, 1 - DOUBTED_ASPECT_RATIOS])
-        enough = len(confidences) >= LEAST_IMAGES
+        low, high = np.quantile(kept["aspect_ratios"], [FLAGGED_ASPECT_RATIOS, 1 - FLAGGED_ASPECT_RATIOS])
+        enough = len(confidences) >= MIN_IMAGES
         return cls(
+            mean=mean,
+            precision=precision,
             confidences=confidences,
             distances=distances,
-            looks=usual,
-            least_confidence=float(np.quantile(confidences, DOUBTED_CONFIDENCE)) if enough else _WITHOUT_MEASURE,
-            most_distance=float(np.quantile(distances, 1 - DOUBTED_LOOKS)) if enough else np.inf,
-            most_rarity=float(np.quantile(rarity, 1 - DOUBTED_TOGETHER)) if enough else np.inf,
+            min_confidence=float(np.quantile(confidences, FLAGGED_CONFIDENCE)) if enough else _MIN_CONFIDENCE_OF_FEW,
+            max_distance=float(np.quantile(distances, 1 - FLAGGED_DISTANCE)) if enough else np.inf,
+            max_rarity=float(np.quantile(rarity, 1 - FLAGGED_TOGETHER)) if enough else np.inf,
             aspect_ratios=(float(low) / ASPECT_MARGIN, float(high) * ASPECT_MARGIN),
         )
 
-    def doubts(
-        self, row: npt.NDArray[np.int64], confidence: float, aspect_ratio: float, look: Floats
+    def flags(
+        self, row: npt.NDArray[np.int64], confidence: float, aspect_ratio: float, statistics: Floats
     ) -> tuple[str, ...]:
-        """Return why a reading is doubtful, each reason in words; nothing if it is not.
+        """Return the reasons to flag a reading, in words; none if it is not flagged.
 
         Args:
             row: The label row that was read, ``(L,)``.
             confidence: Its probability, 0 to 1.
-            aspect_ratio: Width by height of the picture before it was resized.
-            look: The numbers that describe the picture, ``(K,)``.
+            aspect_ratio: Width by height of the image before it was resized.
+            statistics: The image's statistics, ``(K,)``.
         """
         low, high = self.aspect_ratios
-        distance = self.looks.distances(look[None])
+        distance = _distances(statistics[None], self.mean, self.precision)
         rarity = _rarity(np.array([confidence]), distance, self.confidences, self.distances)
-        uncertain, odd = confidence < self.least_confidence, bool(distance[0] > self.most_distance)
+        is_uncertain, is_odd = confidence < self.min_confidence, bool(distance[0] > self.max_distance)
         reasons = {
             "nothing was read": not decode_label(row.tolist()),
             f"no end was read within {MAX_DIGITS} digits": EOS not in row,
-            f"confidence is below {self.least_confidence:.4f}": uncertain,
+            f"confidence is below {self.min_confidence:.4f}": is_uncertain,
             f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
-            "it looks like no validation image": odd,
-            "confidence is low for a picture that looks unusual": not uncertain
-            and not odd
-            and bool(rarity[0] > self.most_rarity),
+            "it looks like no validation image": is_odd,
+            "confidence is low for a picture that looks unusual": bool(rarity[0] > self.max_rarity)
+            and not is_uncertain
+            and not is_odd,
         }
         return tuple(reason for reason, holds in reasons.items() if holds)
 
 
+def _mean_and_precision(statistics: Floats) -> tuple[Floats, Floats]:
+    """Return the mean ``(K,)`` and the inverse covariance ``(K, K)`` of image statistics ``(N, K)``."""
+    mean = statistics.mean(0)
+    away = statistics - mean
+    covariance = away.T @ away / len(statistics)
+    ridge = _RIDGE * (np.trace(covariance) / len(covariance) + _RIDGE)
+    return mean, np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+
+
+def _distances(statistics: Floats, mean: Floats, precision: Floats) -> Floats:
+    """Return the squared Mahalanobis distances ``(M,)`` of image statistics ``(M, K)``."""
+    away = statistics - mean
+    distances: Floats = np.einsum("mi,ij,mj->m", away, precision, away)
+    return distances
+
+
 def _rarity(confidence: Floats, distance: Floats, confidences: Floats, distances: Floats) -> Floats:
-    """Return how rare readings are by confidence and looks together, ``(M,)``: minus the logarithm of both shares.
+    """Return how rare readings are by confidence and distance together, ``(M,)``: minus the logarithm of both shares.
 
     Args:
         confidence: Of the readings, ``(M,)``.
-        distance: Of their looks, ``(M,)``.
+        distance: Of their images, ``(M,)``.
         confidences: Of right validation readings, ascending, ``(R,)``.
-        distances: Of their looks, ascending, ``(R,)``.
+        distances: Of their images, ascending, ``(R,)``.
     """
     count = len(confidences)
     less_certain = (np.searchsorted(confidences, confidence, "right") + 1) / (count + 1)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
-from tuner.data.image_statistics import looks
+from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
-from tuner.data.user_images import Picture, load_pictures
+from tuner.data.user_images import UserImage, load_user_images
 from tuner.data.vocabulary import decode_label
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.models import DigitReader, build_model
@@ -37,7 +37,7 @@ from tuner.training.validation import SplitScore, score_split
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read in an image file.
+    """The reading of an image file.
 
     Attributes:
         path: The file.
@@ -45,20 +45,20 @@ class Reading:
         confidence: The probability, 0 to 1, that the model gives to `text`: for attention the product over the read
             characters and the end mark; for CTC the sum over all ways to spell `text` along the image's columns.
             0 if there is a problem.
-        doubts: Why what was read is not to be trusted, each reason in words; empty if it is, or there is a problem.
+        flags: The reasons not to trust the reading, in words; empty if there are none or there is a problem.
         problem: Why the file could not be read, without its path; empty if it could.
     """
 
     path: Path
     text: str
     confidence: float
-    doubts: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """How right some readings are.
+    """Accuracies of some readings.
 
     Attributes:
         samples: Number of images.
@@ -89,13 +89,13 @@ class Evaluation(Accuracies):
 
 
 class Reader:
-    """A trained model, ready to read; made by `load_reader`.
+    """A trained model that reads images; `load_reader` creates it.
 
     Attributes:
         config: What it was trained with, and the device that it is on.
         definition: The network.
         device: Where it computes.
-        familiar: What it was validated on; None if its checkpoint does not say, and nothing can be doubted.
+        ood_detector: Flags readings; None if the checkpoint does not say what the model was validated on.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Reader:
         config: TrainingConfig,
         definition: ModelDefinition,
         weights: Mapping[str, Tensor],
-        familiar: OODDetector | None = None,
+        ood_detector: OODDetector | None = None,
     ) -> None:
         """Build the network with its weights.
 
@@ -116,7 +116,7 @@ class Reader:
             keep_freed_memory()
         self.config = config
         self.definition = definition
-        self.familiar = familiar
+        self.ood_detector = ood_detector
         self._model: DigitReader = build_model(definition, config)
         self._model.load_state_dict(weights)
         self._model.to(self.device).eval()
@@ -126,7 +126,7 @@ class Reader:
 
         A file that cannot be read has a `problem` and does not keep the others from being read.
         """
-        batches = load_pictures(paths, VALIDATION_BATCH_SIZE)
+        batches = load_user_images(paths, VALIDATION_BATCH_SIZE)
         return [reading for pictures in batches for reading in self._read_pictures(pictures)]
 
     def score(self, split: CachedSplit) -> SplitScore:
@@ -149,23 +149,23 @@ class Reader:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
 
-    def _read_pictures(self, pictures: list[Picture]) -> list[Reading]:
-        found = self._found([picture for picture in pictures if not picture.problem])
+    def _read_pictures(self, pictures: list[UserImage]) -> list[Reading]:
+        found = self._readings([picture for picture in pictures if not picture.problem])
         return [
             Reading(picture.path, "", 0.0, problem=picture.problem) if picture.problem else next(found)
             for picture in pictures
         ]
 
-    def _found(self, pictures: list[Picture]) -> Iterator[Reading]:
+    def _readings(self, pictures: list[UserImage]) -> Iterator[Reading]:
         """Yield the readings of pictures without a problem."""
         if not pictures:
             return
         pixels = np.stack([picture.pixels for picture in pictures if picture.pixels is not None])
         rows, confidences = self.read_pixels(pixels)
-        for picture, row, confidence, look in zip(pictures, rows, confidences.tolist(), looks(pixels), strict=True):
-            familiar = self.familiar
-            doubts = familiar.doubts(row.numpy(), confidence, picture.aspect_ratio, look) if familiar else ()
-            yield Reading(picture.path, decode_label(row.tolist()), confidence, doubts)
+        detector, statistics = self.ood_detector, image_statistics(pixels)
+        for picture, row, confidence, numbers in zip(pictures, rows, confidences.tolist(), statistics, strict=True):
+            flags = detector.flags(row.numpy(), confidence, picture.aspect_ratio, numbers) if detector else ()
+            yield Reading(picture.path, decode_label(row.tolist()), confidence, flags)
 
 
 def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
@@ -184,7 +184,7 @@ def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> 
         known = {item.name for item in fields(TrainingConfig)}
         config = TrainingConfig(**{name: value for name, value in state["config"].items() if name in known})
         definition = ModelDefinition.model_validate(state["definition"])
-        return Reader(replace(config, device=device), definition, state["model"], _familiar(state))
+        return Reader(replace(config, device=device), definition, state["model"], _ood_detector(state))
     except ConfigurationError:
         raise  # the device
     except KeyError as missing:
@@ -229,10 +229,10 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
     )
 
 
-def _familiar(state: Mapping[str, Any]) -> OODDetector | None:
+def _ood_detector(state: Mapping[str, Any]) -> OODDetector | None:
     validation = state.get("validation", {})
     # Earlier versions kept less.
-    return OODDetector.of(validation) if "looks" in validation else None
+    return OODDetector.of(validation) if "image_statistics" in validation else None
 
 
 def _load_state(path: Path) -> dict[str, Any]:

@@ -1,11 +1,17 @@
-"""From column features to class scores.
+"""The decoders: from column features to class scores, label rows and confidences.
 
-Shapes: N images, T columns, D features, L label positions, C = 13 classes (ten digits, end, padding, blank).
+To add a decoder: a subclass of `Decoder`, its entry in `DECODERS`, and its row in
+`search_spaces.model_definitions.LOSSES_OF_DECODER`, which names the losses that it learns with.
+
+Shapes: N images, T columns, D features, L label positions, S score steps (L or T), C = 13 classes (ten digits, end,
+padding, blank).
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, cast
 
@@ -14,8 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from tuner.data.vocabulary import EOS
-from tuner.models.readings import read_attention, read_ctc
+from tuner.data.vocabulary import BLANK, EOS, PAD
 
 # Log probability of what the alignment rules out (a padding in front, a blank): small, but finite, so that label
 # smoothing has a finite loss.
@@ -23,7 +28,29 @@ _RULED_OUT = -14.0
 _NEVER = -1e4  # stands for log 0 where infinities would make gradients undefined
 
 
-class MonotonicAttention(nn.Module):
+class Decoder(nn.Module, ABC):
+    """Scores the columns of an image and reads the label from the scores."""
+
+    def __init__(self, width: int, positions: int, classes: int) -> None:
+        """Take D, L and C."""
+        super().__init__()
+        self.positions = positions
+        self.classes = classes
+
+    @abstractmethod
+    def forward(self, columns: Tensor) -> Tensor:
+        """Map columns ``(N, T, D)`` to scores ``(N, S, C)`` in single precision."""
+
+    @abstractmethod
+    def read(self, scores: Tensor) -> Tensor:
+        """Map scores ``(N, S, C)`` to label rows ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+
+    @abstractmethod
+    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the probability ``(N,)``, 0 to 1, of rows ``(N, L)`` that were read from scores ``(N, S, C)``."""
+
+
+class MonotonicAttention(Decoder):
     """Reads the columns from left to right and attends to each digit once.
 
     Every column has a probability that a digit is read there. Over all ways to choose the columns, the exact
@@ -37,10 +64,8 @@ class MonotonicAttention(nn.Module):
     """
 
     def __init__(self, width: int, positions: int, classes: int, expected_digits: float = 4.5) -> None:
-        """Take D, L and C, and how many digits an untrained model reads of 32 columns."""
-        super().__init__()
-        self.positions = positions
-        self.classes = classes
+        """Take D, L and C, and the number of digits that an untrained model reads from 32 columns."""
+        super().__init__(width, positions, classes)
         self.digit = nn.Linear(width, EOS)
         self.reads = nn.Linear(width, 1)
         rate = expected_digits / 32
@@ -61,27 +86,61 @@ class MonotonicAttention(nn.Module):
             blank = digits.new_full((*digits.shape[:2], self.classes - EOS - 2), _RULED_OUT)
             return torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
-    def read(self, logits: Tensor) -> Tensor:
-        """Map scores ``(N, L, C)`` to label rows ``(N, L)``."""
-        return read_attention(logits)
+    def read(self, scores: Tensor) -> Tensor:
+        """Return the likeliest classes, padded after the first ``<EOS>``."""
+        rows = scores.argmax(-1)
+        return rows.masked_fill(_is_after_end(rows), PAD)
+
+    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the product over the read characters and the end mark; without an end mark, over all positions."""
+        likeliest = scores.softmax(-1).amax(-1)
+        return likeliest.masked_fill(_is_after_end(rows), 1.0).prod(1)
 
 
-class CTCDecoder(nn.Module):
+class CTCDecoder(Decoder):
     """Scores every column by itself; repeats and blanks are collapsed when reading (Graves et al. 2006)."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
         """Take D, L and C."""
-        super().__init__()
-        self.positions = positions
+        super().__init__(width, positions, classes)
         self.scores = nn.Linear(width, classes)
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, T, D)`` to logits ``(N, T, C)``."""
         return cast(Tensor, self.scores(columns)).float()
 
-    def read(self, logits: Tensor) -> Tensor:
-        """Map logits ``(N, T, C)`` to label rows ``(N, L)``."""
-        return read_ctc(logits, self.positions)
+    def read(self, scores: Tensor) -> Tensor:
+        """Collapse the likeliest classes: drop repeats, then blanks.
+
+        A reading longer than L - 1 digits keeps its first L classes and has no ``<EOS>``, so it never equals a label.
+        """
+        length = self.positions
+        best = scores.argmax(-1)
+        new = torch.ones_like(best, dtype=torch.bool)
+        new[:, 1:] = best[:, 1:] != best[:, :-1]
+        kept = new & (best < EOS)
+        # Each kept class moves to its rank; all else, and what is too long, falls into a spare last column.
+        rank = torch.where(kept, kept.cumsum(1) - 1, length).clamp_max(length)
+        rows = best.new_full((len(best), length + 1), PAD).scatter_(1, rank, torch.where(kept, best, PAD))
+        ends = kept.sum(1, keepdim=True).clamp_max(length)
+        return rows.scatter_(1, ends, EOS)[:, :length]
+
+    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the sum over all ways to spell the row's digits along the T steps, not that of the likeliest alone."""
+        lengths = (rows < EOS).sum(1)
+        steps = torch.full_like(lengths, scores.shape[1])
+        log_probabilities = scores.log_softmax(-1).transpose(0, 1)
+        losses = F.ctc_loss(log_probabilities, rows, steps, lengths, blank=BLANK, reduction="none")
+        return losses.neg().exp().clamp_max(1)  # rounding can leave it just above
+
+
+DECODERS: Mapping[str, type[Decoder]] = {"attention": MonotonicAttention, "ctc": CTCDecoder}
+
+
+def _is_after_end(rows: Tensor) -> Tensor:
+    """Return which positions of rows ``(N, L)`` lie after the first ``<EOS>``."""
+    ends = (rows == EOS).long()
+    return ends.cumsum(1) > ends
 
 
 def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:

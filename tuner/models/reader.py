@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from search_spaces import ModelDefinition
 from tuner.data.augmentation import normalise
-from tuner.models.confidence import attention_confidence, ctc_confidence
-from tuner.models.decoders import CTCDecoder, MonotonicAttention
+from tuner.models.decoders import DECODERS
 from tuner.models.encoder import ColumnEncoder
 
 
@@ -31,8 +30,7 @@ class DigitReader(nn.Module):
             width=definition.width,
             context_layers=definition.context_layers,
         )
-        decoder = MonotonicAttention if definition.decoder == "attention" else CTCDecoder
-        self.decoder = decoder(definition.width, positions, classes)
+        self.decoder = DECODERS[definition.decoder](definition.width, positions, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map grey images ``(N, 1, H, W)`` of any scale to scores, ``(N, L, C)`` or, with CTC, ``(N, T, C)``."""
@@ -45,5 +43,4 @@ class DigitReader(nn.Module):
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Return the probability ``(N,)``, 0 to 1, that the model gives to rows ``(N, L)`` read from scores."""
-        of_rows = attention_confidence if self.definition.decoder == "attention" else ctc_confidence
-        return of_rows(scores.float(), rows)
+        return self.decoder.confidence(scores.float(), rows)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.disk_errors import is_for_want_of_room
+from search_spaces.diagnostics.disk_errors import is_full_or_read_only
 from studies import (
     Claim,
     OutputFolder,
@@ -19,14 +19,14 @@ from studies import (
 )
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import Plots
 from tuner.training.recorder import CONFIG_FILE, config_yaml
 
 log = logging.getLogger(__name__)
 
 
 class DashboardUpdates:
-    """Keeps a trial's note, pictures and settings up to date; the last time before the study is told of its end."""
+    """Keeps a trial's note, plots and settings up to date; the last time before the study is told of its end."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
         """Take the trial and the study's folder."""
@@ -47,9 +47,9 @@ class DashboardUpdates:
         self._epoch_seconds.append(metrics.epoch_seconds)
         self._signal = early_stopping
 
-    def show(self, pictures: Pictures) -> None:
-        """Show new pictures, and how far the trial is."""
-        self._keep(pictures)
+    def show(self, plots: Plots) -> None:
+        """Show new plots and the progress of the trial."""
+        self._keep(plots)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
@@ -64,7 +64,7 @@ class DashboardUpdates:
             try:
                 save_artifact(self._claim.trial, self._folder, name, content)
             except OSError as error:
-                if is_for_want_of_room(error):
+                if is_full_or_read_only(error):
                     raise
                 # What is only shown decides no trial's fate.
                 if name in files:

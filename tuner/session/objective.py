@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -188,11 +188,11 @@ def _train(
         data,
         folder,
         on_epoch_end=on_epoch_end,
-        should_prune=_pruning_rule(claim),
+        should_prune=_pruning_rule(claim, reported),
         on_batch=on_batch,
-        before_keeping=claim.check,
-        on_pictures=page.show,
-        careful=claim.may_exceed_memory,
+        before_save=claim.check,
+        on_plots=page.show,
+        halve_micro_batch=claim.may_exceed_memory,
     )
 
 
@@ -215,13 +215,18 @@ def _settled(config: TrainingConfig, definitions: Mapping[str, ModelDefinition])
     return fit_loss(replace(config, min_lr=min(config.min_lr, config.learning_rate)), definitions)
 
 
-def _pruning_rule(claim: Claim) -> Callable[[int, EarlyStopping], bool]:
-    """Return who judges a trial by the others: nobody judges a preset."""
-    search = search_settings(claim.trial.study)
-    if claim.record.kind is TrialKind.PRESET or search is None:
-        return lambda epoch, early_stopping: False
-    pruning, patience = search.pruning, claim.record.training_config.early_stopping_patience
-    return lambda epoch, early_stopping: pruning.should_prune(claim.trial, epoch, patience, early_stopping.is_beaten_by)
+def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int], bool]:
+    """Return what asks the study's pruner after an epoch; presets are never pruned.
+
+    Args:
+        claim: The trial.
+        reported: Epochs that an earlier attempt reported. All but the last of them were judged then, which matters
+            where they are trained again, on a machine that does not have their checkpoints.
+    """
+    if claim.record.kind is TrialKind.PRESET:
+        return lambda epoch: False
+    last = max(reported, default=0)
+    return lambda epoch: epoch >= last and claim.trial.should_prune()
 
 
 def _outcome(result: TrainingResult, targets: Targets) -> TrialOutcome:

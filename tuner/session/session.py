@@ -23,7 +23,6 @@ from studies import (
     enqueue_presets,
     find_study,
     load_study,
-    prepare_sampling,
     refuse_changed_presets,
     refuse_other_search,
     save_targets,
@@ -109,7 +108,6 @@ class Session:
         save_targets(study, targets)
         if request.at_least or request.more:
             add_search_trials(study, folder, request)
-        prepare_sampling(study, first.seed)
         context = RunContext(folder, cache, experiments, device, targets, display)
         return cls(study, context, place.storage_url, token)
 
@@ -150,7 +148,6 @@ class Session:
         cache = _cache_of(invariants, folder, metadata)
         place = StudyLocation(output_dir, begun.study_name, url, device or TrainingConfig.device)
         study = _join(place, folder, current_invariants(invariants, cache.fingerprint), display)
-        prepare_sampling(study, invariants.seed)
         context = RunContext(folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, url, token)
 
@@ -161,7 +158,6 @@ class Session:
             ConfigurationError: The study searches in another way already.
         """
         add_search_trials(self.study, self.context.folder, request)
-        prepare_sampling(self.study, study_invariants(self.study).seed)
 
 
 def _refuse_early(

@@ -1,36 +1,55 @@
-"""Telling a display now and then how the study as a whole stands, whoever works on it."""
+"""Read the status of a study: once, or again and again for the display of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from studies import OutputFolder, StudyStatus, study_status
 from studies.trials.leases import without_retries
-from tuner.display.look import look_at_study
-from tuner.session.session import Session
+from tuner.training.history import read_metrics
 
-# Looking takes longer the more trials there are; up to pauses of a minute it takes no more than this share of the time.
+if TYPE_CHECKING:
+    from tuner.session.session import Session  # it imports PyTorch, which `status` does without
+
+# A poll takes longer the more trials there are. As long as a pause of a minute suffices, polls take at most this share.
 _MOST_SHARE = 0.01
-_QUICK_S = 0.05
-# A look that had to wait, for a lock or a server, says nothing of how long looks take.
 _LONGEST_PAUSE_S = 60.0
-# What is only looked at keeps nobody from working: a database or a folder that fails, fails where it is written, and
-# what cannot be understood (a name or a value that somebody changed by hand: ValueError) is nobody's who works.
+_QUICK_S = 0.05
+# A failed poll must not end the training: a broken database or folder raises again where it is written, and a value
+# that was changed by hand and cannot be read (ValueError) does not concern the workers.
 POLL_ERRORS = (StorageInternalError, SQLAlchemyError, OSError, ValueError)
 
 
+def read_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:
+    """Return the status of a study, with the epoch times of running trials; nothing is written.
+
+    Args:
+        study: From `load_study` or `create_or_join_study`.
+        folder: Its output folder.
+    """
+    return study_status(study, folder, _epoch_times)
+
+
+def _epoch_times(trial_dir: Path) -> list[float]:
+    return [metrics.epoch_seconds for metrics in read_metrics(trial_dir)]
+
+
 class StatusPoller:
-    """Reads the study's status and tells the session's display, seldom enough to slow nothing down."""
+    """Polls the study for the session's display, seldom enough not to slow the training down."""
 
     def __init__(self, session: Session, *, every_s: float) -> None:
-        """Take what to look at.
+        """Prepare the first poll.
 
         Args:
             session: The opened study.
-            every_s: Seconds between two looks, if they are quick.
+            every_s: Seconds between two polls, if they are quick; positive.
         """
         self._session = session
         self._every_s = every_s
@@ -39,25 +58,26 @@ class StatusPoller:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last look is long enough ago."""
+        """Whether the pause after the last poll is over."""
         return time.monotonic() >= self._next
 
-    def tell(self) -> None:
-        """Tell how the study stands now."""
-        begun = time.monotonic()
+    def poll(self) -> None:
+        """Read the status and hand it to the display; a poll that fails is ignored."""
+        started = time.monotonic()
         with contextlib.suppress(*POLL_ERRORS), without_retries(self._session.study):
-            status = look_at_study(self._session.study, self._session.context.folder)
+            status = read_status(self._session.study, self._session.context.folder)
             self._session.context.display.status_polled(status)
         ended = time.monotonic()
-        self._took = ended - begun
+        self._took = ended - started
+        # The longest pause also bounds what follows a poll that waited for a lock or a server.
         self._next = ended + max(self._every_s, min(self._took / _MOST_SHARE, _LONGEST_PAUSE_S))
 
     def poll_after_trial(self) -> None:
-        """Tell how the study stands, now that a trial has ended, unless looking takes long."""
+        """Poll now that a trial has ended, unless polls are slow and the next one is not due."""
         if self.is_due or self._took < _QUICK_S:
-            self.tell()
+            self.poll()
 
     def poll_if_due(self) -> None:
-        """Tell how the study stands, if the last look is long enough ago."""
+        """Poll if the pause after the last poll is over."""
         if self.is_due:
-            self.tell()
+            self.poll()

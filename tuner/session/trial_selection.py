@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from studies import (
     Claim,
-    TrialKind,
-    claim_next,
-    claim_with_top_up,
-    count_unclaimed,
-    count_unenqueued,
+    claim_next_trial,
+    count_claimable,
     ended_records,
-    latest_records,
     note_stop,
-    prepare_sampling,
-    search_settings,
-    study_invariants,
     targets_met,
 )
 from tuner.session.run_options import StopConditions, TrialFilter
@@ -45,28 +38,12 @@ def may_start(session: Session, limits: StopConditions) -> bool:
 
 
 def next_claim(session: Session, scope: TrialFilter, limits: StopConditions) -> Claim | None:
-    """Claim the next trial that a scope holds; None if a limit is reached or nothing is left."""
+    """Claim the next trial that matches the filter; None if a stop condition holds or no trial is left."""
     if not may_start(session, limits):
         return None
-    if not scope.search:
-        return _claim(session, scope)
-    return claim_with_top_up(session.study, session.context.folder, lambda: _claim(session, scope))
+    return claim_next_trial(session.study, session.context.folder, scope.holds, with_search=scope.search)
 
 
 def trials_to_start(session: Session, scope: TrialFilter) -> int:
-    """Return how many trials that a scope holds nobody works on, those that are not enqueued yet among them."""
-    waiting = count_unclaimed(session.study, session.context.folder, scope.holds)
-    return waiting + (count_unenqueued(session.study, latest_records(session.study)) if scope.search else 0)
-
-
-def _claim(session: Session, scope: TrialFilter) -> Claim | None:
-    # A search may have begun since this process did, and its trials are drawn as it says from their claim on.
-    has_search = prepare_sampling(session.study, study_invariants(session.study).seed)
-    claim = claim_next(
-        session.study,
-        session.context.folder,
-        lambda record: scope.holds(record) and (has_search or record.kind is TrialKind.PRESET),
-    )
-    if claim is None and not has_search and search_settings(session.study) is not None:
-        return _claim(session, scope)
-    return claim
+    """Return the number of trials that match the filter and that no worker trains, not yet enqueued ones included."""
+    return count_claimable(session.study, session.context.folder, scope.holds, with_search=scope.search)

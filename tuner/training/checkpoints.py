@@ -6,18 +6,16 @@ can load it and we notice damage that `torch.load` does not (it skips the zip's 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from search_spaces.diagnostics.disk_errors import writing
+from search_spaces.diagnostics.atomic_files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -35,21 +33,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    # The name is always the same, so that what a killed process left is written over.
-    temporary = path.with_name(f".{path.name}.tmp")
-    content = _sealed(buffer.getvalue())
-    with writing(path, len(content)):
-        try:
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # new, so that no link that was put there is followed
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the error that led here says more
-                temporary.unlink()
-            raise
+    write_bytes(path, _sealed(buffer.getvalue()), temporary=path.with_name(f".{path.name}.tmp"))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

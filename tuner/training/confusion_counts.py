@@ -1,4 +1,4 @@
-"""Which digits are taken for which.
+"""Confusion counts: which digits are read for which.
 
 Shapes: N images, L label positions, D + 1 places in a label of up to D digits.
 """
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tuner.data.vocabulary import DIGITS, EOS
 
-# Beside the ten digits: a read digit that no digit of the label stands for, and a digit of the label that was not read.
-NOTHING_THERE = len(DIGITS)
-MISSED = len(DIGITS)
+# Beside the ten digits: the row of read digits that no label has, and the column of label digits that were not read.
+INSERTED = len(DIGITS)
+DELETED = len(DIGITS)
 
 Counts = npt.NDArray[np.int64]
 
@@ -22,35 +22,34 @@ Counts = npt.NDArray[np.int64]
 def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
     """Count which digits were read for which.
 
-    Readings are laid beside labels with the fewest digits replaced, left out or put in (Levenshtein, 1966), so that
-    one digit left out does not make all that follow it wrong; a replaced digit is preferred to one left out and
-    another put in.
+    Readings are aligned with labels by the fewest substitutions, deletions and insertions (Levenshtein 1966), so that a
+    missing digit does not make all digits after it wrong. A substitution is preferred to a deletion and an insertion.
 
     Args:
-        rows: What was read, ``(N, L)``: digits up to `EOS`.
-        labels: What is right, ``(N, L)``, alike.
+        rows: The label rows that were read, ``(N, L)``: digits up to `EOS`.
+        labels: The true label rows, ``(N, L)``.
 
     Returns:
-        Counts ``(11, 11)``: first the true digit, or `NOTHING_THERE`; second the read one, or `MISSED`. They need no
-        correction: row sums are how often each digit occurs, and the diagonal how often it was read right.
+        Counts ``(11, 11)``: first the true digit, or `INSERTED`; second the read one, or `DELETED`. They need no
+        correction: a row's sum is how often its digit occurs, and the diagonal how often it was read right.
     """
     read, read_lengths = _digits(np.asarray(rows))
     true, true_lengths = _digits(np.asarray(labels))
-    counts = np.zeros((MISSED + 1, MISSED + 1), np.int64)
+    counts = np.zeros((DELETED + 1, DELETED + 1), np.int64)
     distances = _distances(true, read)
     image = np.arange(len(true))
     at_true, at_read = true_lengths.copy(), read_lengths.copy()
-    # From the ends of label and reading back to their beginnings, all images at once.
-    while (going := (at_true > 0) | (at_read > 0)).any():
-        image, at_true, at_read = image[going], at_true[going], at_read[going]
+    # Trace the alignments back from the ends, of all images together.
+    while (unfinished := (at_true > 0) | (at_read > 0)).any():
+        image, at_true, at_read = image[unfinished], at_true[unfinished], at_read[unfinished]
         true_digit, read_digit = true[image, at_true - 1], read[image, at_read - 1]
         least = distances[at_true, at_read, image]
-        together = (at_true > 0) & (at_read > 0)
-        together &= distances[at_true - 1, at_read - 1, image] + (true_digit != read_digit) == least
-        left_out = ~together & (at_true > 0) & (distances[at_true - 1, at_read, image] + 1 == least)
-        put_in = ~together & ~left_out
-        np.add.at(counts, (np.where(put_in, NOTHING_THERE, true_digit), np.where(left_out, MISSED, read_digit)), 1)
-        at_true, at_read = at_true - ~put_in, at_read - ~left_out
+        is_aligned = (at_true > 0) & (at_read > 0)
+        is_aligned &= distances[at_true - 1, at_read - 1, image] + (true_digit != read_digit) == least
+        is_deleted = ~is_aligned & (at_true > 0) & (distances[at_true - 1, at_read, image] + 1 == least)
+        is_inserted = ~is_aligned & ~is_deleted
+        np.add.at(counts, (np.where(is_inserted, INSERTED, true_digit), np.where(is_deleted, DELETED, read_digit)), 1)
+        at_true, at_read = at_true - ~is_inserted, at_read - ~is_deleted
     return counts
 
 
@@ -63,8 +62,8 @@ class DigitScore:
         count: How often it is in the labels.
         recall: Share of these that were read right, 0 to 1; None if there are none.
         precision: Share of its readings that are right, 0 to 1; None if it was never read.
-        read_as: What was read instead of it, with counts: other digits, and ``missed`` where nothing was.
-        put_in: How often it was read where no digit of the label is.
+        read_as: Counts of the digits that were read instead, and of ``missed`` where none was.
+        insertions: How often it was read where no digit of the label is.
     """
 
     digit: str
@@ -72,7 +71,7 @@ class DigitScore:
     recall: float | None
     precision: float | None
     read_as: dict[str, int]
-    put_in: int
+    insertions: int
 
 
 def digit_scores(counts: Counts) -> list[DigitScore]:
@@ -89,7 +88,7 @@ def _digit_score(counts: Counts, value: int) -> DigitScore:
         recall=right / count if count else None,
         precision=right / read if read else None,
         read_as={names[other]: int(n) for other, n in enumerate(counts[value]) if n and other != value},
-        put_in=int(counts[NOTHING_THERE, value]),
+        insertions=int(counts[INSERTED, value]),
     )
 
 
@@ -101,7 +100,7 @@ def _digits(rows: npt.NDArray[np.integer]) -> tuple[Counts, Counts]:
 
 
 def _distances(true: Counts, read: Counts) -> npt.NDArray[np.int16]:
-    """Return how many digits must change between all beginnings of labels and readings, ``(D + 1, D + 1, N)``."""
+    """Return the edit distances between all prefixes of labels and readings, ``(D + 1, D + 1, N)``."""
     count, length = true.shape
     distances = np.zeros((length + 1, read.shape[1] + 1, count), np.int16)
     distances[:, 0] = np.arange(length + 1)[:, None]

@@ -12,7 +12,7 @@ import torch
 from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
 from tuner.training.history import EpochMetrics
 from tuner.training.metrics import Accuracy
-from tuner.training.out_of_memory import passes_of
+from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore, score_split
@@ -27,18 +27,18 @@ class NonFiniteLossError(Exception):
 def run_epoch(
     training: TrainingState, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; return its figures, and what was read in the validation images.
+    """Train and validate the next epoch; return its metrics and the readings of the validation images.
 
     Raises:
-        MemoryExhaustedError: There is no memory for so many images at once.
+        MemoryExhaustedError: There is no memory for a micro-batch.
         NonFiniteLossError: The loss is infinite or not a number.
     """
     started = time.perf_counter()
     epoch = len(training.history) + 1
     learning_rate = training.learning_rate
-    with passes_of(training.most_at_once(data.train)):
+    with out_of_memory_as_exhausted(training.micro_batch_size_for(data.train)):
         train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
-    with passes_of(training.most_at_once(data.val)):
+    with out_of_memory_as_exhausted(training.micro_batch_size_for(data.val)):
         score = score_split(
             training.averaged_model,
             training.loss,
@@ -75,7 +75,7 @@ def train_epoch(
     steps_before = (epoch - 1) * len(batches)
     on_batch(0, len(batches))
     for step, (images, labels) in enumerate(batches.epoch(epoch), start=1):
-        with _rising_rate(training, epoch, step / len(batches)):
+        with _warm_up(training, epoch, step / len(batches)):
             learning_rate = training.learning_rate
             loss, scores = train_step(training, (images, labels))
         weight = training.loss.count(labels)
@@ -94,12 +94,12 @@ def train_epoch(
 
 
 @contextmanager
-def _rising_rate(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
-    """Let the learning rate rise from nothing through the first epoch, unless the schedule has a warm-up of its own.
+def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
+    """Scale the learning rate by a share of the first epoch, unless the schedule has a warm-up of its own.
 
-    Adam's first steps are as large as the later ones, on the evidence of a few gradients; at a high rate, trainings
-    came out of them now and then in a state from which they learned at half the pace (Ma and Yarats 2021, "On the
-    adequacy of untuned warmup for adaptive optimization").
+    Adam's first steps are as large as the later ones although they rest on a few gradients; at a high rate, some
+    trainings learned at half the pace afterwards (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive
+    optimization").
     """
     config = training.config
     if epoch > 1 or (config.scheduler_type == "cosine" and config.warmup_epochs > 0):
@@ -119,8 +119,8 @@ def _rising_rate(training: TrainingState, epoch: int, share: float) -> Iterator[
 def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward, backward, clip, update; return the batch's loss and scores, detached.
 
-    The passes of a batch count by how much of its loss is theirs, so together their gradient is that of the batch
-    (batch normalisation aside, which sees a pass at a time).
+    Each micro-batch is weighted by its share of the batch's loss, so the accumulated gradient is that of the batch
+    (except for batch normalisation, which sees one micro-batch at a time).
     """
     weight = training.loss.count(batch[1])
     losses, scores = [], []
@@ -137,5 +137,5 @@ def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, tor
         torch.nn.utils.clip_grad_norm_(training.weights.values, training.config.gradient_clip_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    training.averaged.follow()
+    training.averaged.update()
     return torch.stack(losses).sum(), torch.cat(scores)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.disk_errors import is_for_want_of_room
+from search_spaces.diagnostics.disk_errors import is_full_or_read_only
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class EventFile:
             while self._unwritten:
                 del self._unwritten[: self._file.write(self._unwritten)]
         except OSError as error:
-            if is_for_want_of_room(error):
+            if is_full_or_read_only(error):
                 raise
             if not self._fails:  # what is only shown decides no training's fate
                 log.warning("%s cannot be written now: %s", self._path, error)

@@ -58,25 +58,25 @@ class FlatParameters:
         return [self.sized, self.sizeless]
 
     def gather_gradient(self) -> None:
-        """Take over the gradient that backward passes have left in the model."""
+        """Move the gradient that backward passes have accumulated in the model here."""
         for flat, piece in zip(self.values, self._pieces, strict=True):
             gradients = [parameter.grad for parameter in piece if parameter.grad is not None]
             # PyTorch lays a gradient as its parameter lies.
             flat.grad = torch.cat([_in_order(gradient) for gradient in gradients])
-        self.forget_gradient()
+        self.zero_grad()
 
-    def forget_gradient(self) -> None:
-        """Leave no gradient in the model."""
+    def zero_grad(self) -> None:
+        """Set the gradients in the model to None."""
         for piece in self._pieces:
             for parameter in piece:
                 parameter.grad = None
 
     @torch.no_grad()
-    def approach(self, other: FlatParameters, share: float) -> None:
-        """Go a share, 0 to 1, of the way to another model's weights and statistics; take over its counts."""
+    def lerp_(self, other: FlatParameters, weight: float) -> None:
+        """Interpolate, by a weight from 0 to 1, towards another model's weights and statistics; copy its counts."""
         for own, theirs in zip(self.values, other.values, strict=True):
-            own.lerp_(theirs, share)
-        self.statistics.lerp_(other.statistics, share)
+            own.lerp_(theirs, weight)
+        self.statistics.lerp_(other.statistics, weight)
         self.counts.copy_(other.counts)
 
 

@@ -5,27 +5,14 @@ Shapes: N images, L label positions (digits, ``<EOS>``, ``<PAD>``), T output ste
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import TrainingConfig
 from tuner.data.vocabulary import BLANK, EOS, PAD
-
-
-def create_loss_function(config: TrainingConfig) -> LabelLoss:
-    """Build the loss of a configuration.
-
-    Raises:
-        ValueError: `loss_type` is not ``crossentropy``, ``focal`` or ``ctc``.
-    """
-    if config.loss_type == "crossentropy":
-        return CrossEntropy(label_smoothing=config.label_smoothing)
-    if config.loss_type == "focal":
-        return FocalLoss(alpha=config.focal_alpha, gamma=config.focal_gamma)
-    if config.loss_type == "ctc":
-        return CTCLoss()
-    raise ValueError(f"loss_type: found {config.loss_type!r}; use one of crossentropy, ctc, focal")
 
 
 class LabelLoss(nn.Module):
@@ -80,3 +67,21 @@ class CTCLoss(LabelLoss):
         lengths = (labels < EOS).sum(1)
         steps = torch.full_like(lengths, logits.shape[1])
         return F.ctc_loss(logits.log_softmax(-1).transpose(0, 1), labels, steps, lengths, blank=BLANK)
+
+
+LOSSES: Mapping[str, Callable[[TrainingConfig], LabelLoss]] = {
+    "crossentropy": lambda config: CrossEntropy(config.label_smoothing),
+    "focal": lambda config: FocalLoss(config.focal_alpha, config.focal_gamma),
+    "ctc": lambda config: CTCLoss(),
+}
+
+
+def create_loss_function(config: TrainingConfig) -> LabelLoss:
+    """Build the loss of a configuration.
+
+    Raises:
+        ValueError: `loss_type` is not a key of `LOSSES`.
+    """
+    if config.loss_type not in LOSSES:
+        raise ValueError(f"loss_type: found {config.loss_type!r}; use one of {', '.join(sorted(LOSSES))}")
+    return LOSSES[config.loss_type](config)

@@ -15,7 +15,7 @@ import yaml
 
 from search_spaces import TrainingConfig
 from tuner.training.history import EpochMetrics
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import Plots
 from tuner.training.tensorboard_run import TensorBoardRun
 
 log = logging.getLogger(__name__)
@@ -72,15 +72,15 @@ class Recorder:
         if self._run is not None:
             self._run.add_epoch(metrics)
 
-    def pictures(self, pictures: Pictures, epoch: int) -> None:
-        """Record what the model reads after an epoch; of many such pictures, some."""
+    def plots(self, plots: Plots, epoch: int) -> None:
+        """Record the plots after an epoch, unless those of recent epochs are recorded already."""
         if self._run is not None:
-            self._run.add_pictures(pictures, epoch)
+            self._run.add_plots(plots, epoch)
 
-    def ended(self, pictures: Pictures, epochs: int) -> None:
-        """Record that the training has ended by itself after so many epochs, and what the model reads then."""
+    def ended(self, plots: Plots, epochs: int) -> None:
+        """Record that the training has ended by itself after this number of epochs, and its final plots."""
         if self._run is not None:
-            self._run.end(pictures, epochs)
+            self._run.end(plots, epochs)
 
     def system_use(self) -> tuple[float, float]:
         """Return resident memory in MiB and CPU use in per cent of a core since the last call."""

@@ -16,8 +16,7 @@ from search_spaces import TrainingConfig
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from tuner.training.event_file import EventFile
 from tuner.training.history import METRIC_NAMES, EpochMetrics
-from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS, Plots
 
 TAGS = {
     "train_loss": "loss/train",
@@ -58,7 +57,7 @@ class TensorBoardRun:
             steps_per_epoch: Training steps of an epoch.
         """
         self._steps_per_epoch = steps_per_epoch
-        self._pictured = 0
+        self._plotted_epoch = 0
         finished = len(history)
         if not finished:
             for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
@@ -79,15 +78,15 @@ class TensorBoardRun:
         values = {tag: metrics.value(name) for name, tag in TAGS.items()}
         self._add_scalars(values, metrics.epoch * self._steps_per_epoch)
 
-    def add_pictures(self, pictures: Pictures, epoch: int) -> None:
-        """Add what is read after an epoch, if there are twice as many epochs as the last time: pictures are large."""
-        if epoch >= 2 * self._pictured:
-            self._add_images(pictures, epoch)
+    def add_plots(self, plots: Plots, epoch: int) -> None:
+        """Add the plots after an epoch if the epochs have doubled since the last ones: images are large."""
+        if epoch >= 2 * self._plotted_epoch:
+            self._add_images(plots, epoch)
 
-    def end(self, pictures: Pictures, epochs: int) -> None:
-        """Add what is read after all epochs, and that the run has ended by itself."""
-        if epochs > self._pictured:
-            self._add_images(pictures, epochs)
+    def end(self, plots: Plots, epochs: int) -> None:
+        """Add the plots after all epochs, and that the run has ended by itself."""
+        if epochs > self._plotted_epoch:
+            self._add_images(plots, epochs)
         *_, session_end = _hyperparameters({})
         self._file.add(session_end)
 
@@ -101,15 +100,15 @@ class TensorBoardRun:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._file.add(summary, step)
 
-    def _add_images(self, pictures: Pictures, epoch: int) -> None:
+    def _add_images(self, plots: Plots, epoch: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for name, tag in _IMAGE_TAGS.items():
-            if name in pictures:
-                image = Summary.Image(encoded_image_string=pictures[name])
+            if name in plots:
+                image = Summary.Image(encoded_image_string=plots[name])
                 summary = Summary(value=[Summary.Value(tag=tag, image=image)])
                 self._file.add(summary, epoch * self._steps_per_epoch)
-        self._pictured = epoch
+        self._plotted_epoch = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
         settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_INFLUENCE}

@@ -24,7 +24,7 @@ class TrainingSteps:
         """Open the dataset and build what is trained.
 
         Raises:
-            ConfigurationError, ModelCreationError: As `TrainingState.begin`.
+            ConfigurationError, ModelCreationError: As `TrainingState.create`.
             DataLoaderError: The dataset is missing or damaged.
         """
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
@@ -32,7 +32,7 @@ class TrainingSteps:
         if self._device.type == "cpu":
             keep_freed_memory()
         data = TrainingData.of(config, cache, self._device)
-        self._training = TrainingState.begin(config, steps_per_epoch=len(data.train))
+        self._training = TrainingState.create(config, steps_per_epoch=len(data.train))
         self._training.model.train()
         self._batches = _endless(data.train)
 

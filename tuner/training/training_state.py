@@ -1,4 +1,4 @@
-"""The state of a training: what an epoch changes, and a checkpoint holds."""
+"""The state of a training: everything that an epoch changes and a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from tuner.training.optimizers import create_scheduler, optimizer_of
 
 @dataclass
 class TrainingState:
-    """Everything that changes while a model is trained, and that a checkpoint must hold.
+    """The state of a training, which a checkpoint holds.
 
     Attributes:
-        config: What is trained.
-        device: Where.
+        config: The settings.
+        device: The device that computes.
         use_amp: Whether forward passes compute in half precision.
         model: The network that is trained.
-        weights: Its weights laid end to end, which the optimizer changes.
+        weights: Its weights as flat tensors, which the optimizer updates.
         averaged: The moving average of its weights, which is validated and kept.
-        loss: What is minimized.
-        optimizer: How.
-        scheduler: With which rate.
-        scaler: Keeps float16 gradients from vanishing; idle in other precisions.
-        early_stopping: What is best so far, and how long ago.
+        loss: The loss function.
+        optimizer: The optimizer.
+        scheduler: The learning-rate schedule.
+        scaler: Keeps float16 gradients from vanishing; disabled in other precisions.
+        early_stopping: The best epoch so far, and the epochs since.
         history: The finished epochs.
-        micro_batch_size: The most images in one pass, once memory has run out; None for whole batches.
+        micro_batch_size: The largest number of images in one pass, once memory has run out; None for whole batches.
     """
 
     config: TrainingConfig
@@ -58,8 +58,8 @@ class TrainingState:
     micro_batch_size: int | None = None
 
     @classmethod
-    def begin(cls, config: TrainingConfig, *, steps_per_epoch: int) -> TrainingState:
-        """Build everything from a configuration, for epochs of so many optimizer steps.
+    def create(cls, config: TrainingConfig, *, steps_per_epoch: int) -> TrainingState:
+        """Build everything from a configuration; an epoch has `steps_per_epoch` optimizer steps.
 
         Raises:
             ConfigurationError: The device is not there, or the model definitions are not as they should be.
@@ -67,7 +67,7 @@ class TrainingState:
         """
         device, use_amp = setup_training_environment(config)
         model = create_model_from_config(config).to(device)
-        # Nothing draws from the global sequence today; a layer that would (dropout) is to draw the same each time.
+        # Nothing uses the global random state today; a layer that would (dropout) gives the same values each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatParameters(model)
         optimizer = optimizer_of(weights.sized, weights.sizeless, config)
@@ -95,8 +95,8 @@ class TrainingState:
         """The rate that the optimizer uses now."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def most_at_once(self, batches: SplitBatches) -> int:
-        """Return the most images that one pass has of these batches."""
+    def micro_batch_size_for(self, batches: SplitBatches) -> int:
+        """Return the largest number of images that one pass over these batches has."""
         return min(self.micro_batch_size or batches.batch_size, batches.batch_size)
 
     def autocast(self) -> torch.autocast:
@@ -104,7 +104,7 @@ class TrainingState:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds: everything needed to go on exactly as if never interrupted."""
+        """Return the content of a checkpoint: everything needed to resume exactly as if never interrupted."""
         return {
             "config": asdict(self.config),
             "history": [asdict(epoch) for epoch in self.history],
@@ -120,7 +120,7 @@ class TrainingState:
         }
 
     def is_of(self, state: Mapping[str, Any]) -> bool:
-        """Return whether a checkpoint's state is one of this training: complete, of its settings and its network."""
+        """Return whether a checkpoint's state belongs to this training: complete, with its settings and its network."""
         ours = self.state_dict()
         return (
             state.keys() == ours.keys()
@@ -130,7 +130,7 @@ class TrainingState:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Resume from a checkpoint's state."""
         self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])

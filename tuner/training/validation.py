@@ -1,4 +1,4 @@
-"""Scoring a model on a split: how right it is, and what it read in each image.
+"""Scoring a model on a split: loss, accuracies and the reading of each image.
 
 Shapes: N images, L label positions.
 """
@@ -33,10 +33,6 @@ class SplitScore:
     rows: Tensor
     confidence: Tensor
 
-    def readings(self) -> dict[str, Tensor]:
-        """Return rows and confidence as a checkpoint holds them."""
-        return {"rows": self.rows, "confidence": self.confidence}
-
 
 @torch.inference_mode()
 def score_split(
@@ -50,11 +46,11 @@ def score_split(
     """Score a model over a split, in evaluation mode.
 
     Args:
-        model: What reads.
-        loss: What is averaged.
-        batches: What is read.
+        model: The model.
+        loss: The loss that is averaged.
+        batches: The split.
         autocast: The precision context of forward passes.
-        micro_batch_size: The most images in one pass; None for whole batches.
+        micro_batch_size: The largest number of images in one pass; None for whole batches.
     """
     model.eval()
     accuracy = Accuracy()

@@ -71,7 +71,7 @@ def work(
         work_in_processes(session, scope, limits, workers, left)
     else:
         feed = StatusPoller(session, every_s=_SECONDS_BETWEEN_LOOKS)
-        feed.tell()
+        feed.poll()
         if stay:
             _serve(session, scope, limits, feed)
         else:

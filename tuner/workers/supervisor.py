@@ -117,7 +117,7 @@ class _Supervisor:
 
     def _look(self) -> None:
         """Tell how the study stands, and begin a worker if there is work for one more."""
-        self._feed.tell()
+        self._feed.poll()
         self._begin_if_needed()
 
     def _begin_if_needed(self) -> None:

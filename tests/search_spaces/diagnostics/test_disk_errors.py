@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error, is_for_want_of_room, writing
+from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error, is_full_or_read_only, writing
 
 
 def error_of(code: int, path: str | None = None) -> OSError:
@@ -28,7 +28,7 @@ def error_of(code: int, path: str | None = None) -> OSError:
 )
 def test_an_error_says_what_to_do(code: int, is_disk: bool, wants_room: bool, remedy: str, tmp_path: Path) -> None:
     error = error_of(code, str(tmp_path / "file"))
-    assert (is_disk_error(error), is_for_want_of_room(error)) == (is_disk, wants_room)
+    assert (is_disk_error(error), is_full_or_read_only(error)) == (is_disk, wants_room)
     text = disk_error_text(error, "elsewhere")
     assert text.startswith(f"{tmp_path / 'file'}: {os.strerror(code)}")
     assert text.endswith(remedy)

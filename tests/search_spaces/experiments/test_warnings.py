@@ -130,8 +130,8 @@ def test_a_target_that_nothing_can_meet_is_told() -> None:
 
 def test_warnings_have_file_and_line_and_come_before_the_notes(write: Any) -> None:
     text = "common: 1\nexperiments:\n  a:\n    training: {focal_gamma: 2}\n    scheduler: {factor: 0.1}\n"
-    remarks = load_experiments(write(text)).remarks
-    assert [remark.rpartition(": ")[0] for remark in remarks] == [
+    messages = load_experiments(write(text)).messages
+    assert [message.rpartition(": ")[0] for message in messages] == [
         "warning: config.yaml:4: experiments.a.training.focal_gamma",
         "warning: config.yaml:5: experiments.a.scheduler.factor",
         "note: config.yaml:1: common",

@@ -103,12 +103,6 @@ def test_widened_holds_the_presets_where_their_conditions_hold() -> None:
     assert wider.widened(presets) == wider
 
 
-def test_holds_by_name() -> None:
-    assert SPACE.holds("warmup_epochs", 3)
-    assert not SPACE.holds("warmup_epochs", 9)
-    assert not SPACE.holds("batch_size", 32)
-
-
 @pytest.mark.parametrize(
     ("domain", "text"),
     [

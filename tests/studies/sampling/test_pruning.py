@@ -13,7 +13,6 @@ from optuna.trial import TrialState
 
 from search_spaces import FloatRange, Parameter, SearchSpace
 from studies import (
-    Claim,
     OutputFolder,
     PrunerName,
     Pruning,
@@ -23,9 +22,9 @@ from studies import (
     claim_next,
     default_storage_url,
     open_storage,
-    prepare_sampling,
 )
-from studies.sampling.pruning import value_to_keep_up_with
+from studies.sampling.pruning import QuantilePruner, quantile_of_others
+from studies.study.claiming import prepare_sampling
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Reports = dict[int, float]
@@ -93,7 +92,7 @@ def test_another_trial_counts_with_what_it_had_reached(
 ) -> None:
     study = optuna.create_study(storage=storage)
     add(study, reports, state, kind.value)
-    assert value_to_keep_up_with(study, 99, epoch, 0.5) == counts_with
+    assert quantile_of_others(study, 99, epoch, 0.5) == counts_with
 
 
 @pytest.mark.parametrize(
@@ -120,16 +119,16 @@ def test_the_value_leaves_a_share_of_the_others_behind(
 ) -> None:
     study = optuna.create_study(storage=storage, direction=f"{mode}imize")
     add_ended(study, *values)
-    assert value_to_keep_up_with(study, 99, 1, share) == pytest.approx(expected)
+    assert quantile_of_others(study, 99, 1, share) == pytest.approx(expected)
 
 
 def test_a_trial_is_not_compared_with_itself_nor_with_other_programs_trials(storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage)
     add(study, {1: 0.9}, RUNNING)
     add(study, {1: 0.8}, kind=None)
-    assert value_to_keep_up_with(study, 0, 1, 0.5) is None
+    assert quantile_of_others(study, 0, 1, 0.5) is None
     add(study, {1: 0.2})
-    assert value_to_keep_up_with(study, 0, 1, 0.5) == 0.2
+    assert quantile_of_others(study, 0, 1, 0.5) == 0.2
 
 
 def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
@@ -139,12 +138,13 @@ def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
     add(study, {1: 0.9, 2: 0.9}, FAIL)
     add(study, {1: 0.5}, RUNNING)
     add(study, {1: 0.1, 2: 0.6}, RUNNING)
-    assert value_to_keep_up_with(study, 99, 1, 0.5) == pytest.approx((0.2 + 0.3) / 2)
-    assert value_to_keep_up_with(study, 99, 2, 0.5) == 0.4
+    assert quantile_of_others(study, 99, 1, 0.5) == pytest.approx((0.2 + 0.3) / 2)
+    assert quantile_of_others(study, 99, 2, 0.5) == 0.4
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize(
-    ("pruning", "patience", "epoch", "best", "hopeless"),
+    ("pruning", "patience", "epoch", "best", "is_pruned"),
     [
         # The others stand at 0.1, 0.2, 0.3, 0.4 and 0.5; early stopping's patience is the grace.
         (Pruning(), 2, 1, 0.0, False),
@@ -163,19 +163,62 @@ def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
         (Pruning(PrunerName.NONE), 1, 9, 0.0, False),
     ],
 )
-def test_a_trial_is_hopeless_once_its_grace_is_over_and_it_is_worse(
-    pruning: Pruning, patience: int, epoch: int, best: float, hopeless: bool, start: Start
+def test_a_trial_is_pruned_once_its_grace_is_over_and_it_is_worse(
+    pruning: Pruning, patience: int, epoch: int, best: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
-    study, folder = start()
-    add_ended(study, 0.1, 0.2, 0.3, 0.4, 0.5)
-    with search_trial(study, folder) as claim:
-        claim.trial.report(best, epoch)
-        assert pruning.should_prune(claim.trial, epoch, patience, best.__lt__) is hopeless
+    study = optuna.create_study(
+        storage=storage, direction=f"{mode}imize", pruner=pruning.create_pruner(patience, num_epochs=99)
+    )
+    sign = 1 if mode == "max" else -1
+    add_ended(study, *(sign * value for value in (0.1, 0.2, 0.3, 0.4, 0.5)))
+    trial = running_trial(study, patience=patience)
+    trial.report(sign * best, epoch)
+    assert trial.should_prune() is is_pruned
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    ("min_delta", "others", "is_pruned"),
+    [
+        (0.125, 0.75, True),
+        (0.125, 0.625, False),  # by min_delta exactly
+        (0.125, 0.6875, True),
+        (0.125, 0.5, False),
+        (0.125, 0.25, False),
+        (0.0, 0.5, False),
+        (0.0, 0.5 + 1e-9, True),
+    ],
+)
+def test_a_trial_is_worse_if_it_is_so_by_more_than_its_min_delta(
+    min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
+) -> None:
+    sign = 1 if mode == "max" else -1
+    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(grace=1))
+    add_ended(study, sign * others)
+    trial = running_trial(study, min_delta=min_delta)
+    assert not trial.should_prune()  # nothing is reported yet
+    trial.report(sign * 0.5, 1)
+    assert trial.should_prune() is is_pruned
+
+
+def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0) -> optuna.trial.Trial:
+    trial = study.ask()
+    trial.set_user_attr("kind", TrialKind.SEARCH.value)
+    trial.set_user_attr("config", {"early_stopping_patience": patience, "early_stopping_min_delta": min_delta})
+    return trial
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
-def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(epoch: int, share: float) -> None:
-    assert Pruning().share_at(epoch, grace=10) == pytest.approx(share)
+def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(
+    epoch: int, share: float, storage: RDBStorage
+) -> None:
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(grace=10))
+    add_ended(study, *(number / 100 for number in range(101)))
+    for behind, is_pruned in ((0.001, True), (-0.001, False)):
+        trial = running_trial(study)
+        trial.report(share - behind, epoch)
+        assert trial.should_prune() is is_pruned
+        study.tell(trial, state=FAIL)
 
 
 @pytest.mark.parametrize(("others", "rival"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
@@ -183,28 +226,38 @@ def test_few_others_ask_for_less(others: int, rival: float, storage: RDBStorage)
     study = optuna.create_study(storage=storage, direction="maximize")
     for number in range(1, others + 1):
         add(study, {1: number / 10})
-    assert value_to_keep_up_with(study, 99, 1, 0.9) == pytest.approx(rival)
+    assert quantile_of_others(study, 99, 1, 0.9) == pytest.approx(rival)
 
 
-def test_who_is_alone_is_never_hopeless(start: Start) -> None:
-    study, folder = start()
-    with search_trial(study, folder) as claim:
-        claim.trial.report(0.0, 1)
-        assert not Pruning(grace=1).should_prune(claim.trial, 1, 1, lambda rival: True)
+def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(grace=1))
+    trial = running_trial(study)
+    trial.report(0.0, 1)
+    assert not trial.should_prune()
 
 
-def search_trial(study: optuna.Study, folder: OutputFolder) -> Claim:
-    add_search_trials(study, folder, SearchRequest(more=1))
-    claim = claim_next(study, folder)
-    assert claim is not None
-    return claim
+@pytest.mark.parametrize(
+    ("pruning", "kind"),
+    [
+        (Pruning(), QuantilePruner),
+        (Pruning(PrunerName.NONE), NopPruner),
+        # A grace beyond the end is a grace up to the end.
+        (Pruning(PrunerName.HYPERBAND, grace=50), HyperbandPruner),
+    ],
+)
+def test_each_name_has_its_pruner(pruning: Pruning, kind: type) -> None:
+    assert isinstance(pruning.create_pruner(10, 40), kind)
 
 
-@pytest.mark.parametrize("pruner", [PrunerName.QUANTILE, PrunerName.NONE])
-def test_optuna_itself_prunes_only_by_hyperband(pruner: PrunerName) -> None:
-    assert isinstance(Pruning(pruner).optuna_pruner(10, 40), NopPruner)
-    # A grace beyond the end is a grace up to the end.
-    assert isinstance(Pruning(PrunerName.HYPERBAND, grace=50).optuna_pruner(10, 40), HyperbandPruner)
+@pytest.mark.parametrize(("patience", "is_asked"), [(2, True), (3, False)])
+def test_hyperband_is_asked_after_the_grace_of_the_trial_itself(
+    patience: int, is_asked: bool, storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HyperbandPruner, "prune", lambda *arguments: True)
+    study = optuna.create_study(storage=storage, pruner=Pruning(PrunerName.HYPERBAND).create_pruner(1, 9))
+    trial = running_trial(study, patience=patience)
+    trial.report(0.5, 2)
+    assert trial.should_prune() is is_asked
 
 
 def test_hyperband_answers_the_same_after_every_restart(start: Start, tmp_path: Path) -> None:
@@ -224,7 +277,7 @@ def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -
             # From the third epoch on the best are the worst.
             rank = claim.record.number * 3 * (1 if epoch < 3 else -1) % 11
             claim.trial.report(0.1 * rank, epoch)
-            ends = HYPERBAND.should_prune(claim.trial, epoch, 99, lambda rival: False)
+            ends = claim.trial.should_prune()
             if ends or (claim.record.number == 0 and epoch == 4):
                 break
             if epoch in restart_after:
@@ -238,11 +291,8 @@ def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -
     return epochs
 
 
-HYPERBAND = Pruning(PrunerName.HYPERBAND, grace=1)
-
-
 def begin_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
     add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=6))
-    prepare_sampling(study, 0)
+    assert prepare_sampling(study)
     return study, folder

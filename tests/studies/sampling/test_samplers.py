@@ -30,18 +30,18 @@ from studies import (
     add_search_trials,
     claim_next,
     enqueue_presets,
-    prepare_sampling,
     search_settings,
-    study_invariants,
     study_space,
     suggest_all,
 )
-from studies.storage.optuna_private import stored_joint_draw
+from studies.sampling.samplers import StatelessSampler
+from studies.study.claiming import prepare_sampling
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]
 Presets = dict[str, TrainingConfig]
 Die = Callable[[str], None]
+JointDraws = dict[int, set[str]]
 
 EPOCHS = 3
 SEARCHES = 11
@@ -69,6 +69,21 @@ def notes() -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def joint_draws(monkeypatch: pytest.MonkeyPatch) -> JointDraws:
+    """The parameters that were drawn jointly, by number of the trial; none where a draw is random."""
+    drawn: JointDraws = {}
+    sample = StatelessSampler.sample_relative
+
+    def noted(sampler: StatelessSampler, study: optuna.Study, trial: FrozenTrial, space: Any) -> dict[str, Any]:
+        values = sample(sampler, study, trial, space)
+        drawn[trial.number] = set(values)
+        return values
+
+    monkeypatch.setattr(StatelessSampler, "sample_relative", noted)
+    return drawn
+
+
+@pytest.fixture
 def presets(presets: Presets) -> Presets:
     warm = {"scheduler_type": "cosine", "warmup_epochs": 2}
     return presets | {"baseline": replace(presets["baseline"], **warm)}
@@ -84,7 +99,7 @@ def prune_grace(sampler: SamplerName) -> int | None:
 
 def work_off(study: optuna.Study, folder: OutputFolder, *, most: int = 99, may_die: Die = lambda place: None) -> None:
     """Work as the program does; `may_die` is called wherever something was just written."""
-    prepare_sampling(study, study_invariants(study).seed)
+    prepare_sampling(study)
     for _ in range(most):
         may_die("between trials")
         claim = claim_next(study, folder)
@@ -98,17 +113,14 @@ def train(claim: Claim, may_die: Die = lambda place: None) -> None:
     study = claim.trial.study
     config = suggest(claim, may_die)
     known = study.get_trials(deepcopy=False)[claim.record.number].intermediate_values
-    search = search_settings(study)
     for epoch in range(1, EPOCHS + 1):
         value = quality(config) * (1 - 0.5**epoch)
         if epoch not in known:
             claim.trial.report(value, epoch)
             may_die("reported")
-        if claim.record.kind is TrialKind.SEARCH and search is not None:
-            is_worse = value.__lt__
-            if search.pruning.should_prune(claim.trial, epoch, config.early_stopping_patience, is_worse):
-                claim.finish(outcome(WhyEnded.PRUNED, value, epoch))
-                return
+        if claim.record.kind is TrialKind.SEARCH and claim.trial.should_prune():
+            claim.finish(outcome(WhyEnded.PRUNED, value, epoch))
+            return
     claim.finish(outcome(WhyEnded.MAX_EPOCHS, value, EPOCHS), value)
 
 
@@ -166,7 +178,7 @@ def copied(folder: OutputFolder, path: Path) -> Path:
 
 
 def undisturbed(
-    start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path
+    start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path, joint_draws: JointDraws
 ) -> tuple[list[tuple[Any, ...]], list[list[tuple[str, Path]]]]:
     """Run a study in one go; return its picture, and a copy for every point of every trial, each with its name."""
     study, folder = start(presets)
@@ -183,7 +195,7 @@ def undisturbed(
     trials = study.get_trials(deepcopy=False)
     assert len(trials) == len(presets) + SEARCHES
     # The study must have in it what an interruption could change.
-    modelled = [trial.number for trial in trials if stored_joint_draw(trial)]
+    modelled = [number for number, names in joint_draws.items() if names]
     assert modelled == ([] if sampler is SamplerName.RANDOM else list(range(FIRST_MODELLED, len(trials))))
     assert ("PRUNED" in {trial.state.name for trial in trials}) == (sampler is not SamplerName.GP)
     assert any("warmup_epochs" in trial.params for trial in trials[FIRST_MODELLED:])
@@ -198,9 +210,9 @@ def continued(path: Path, start: Start) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("sampler", list(SamplerName))
 def test_an_interruption_changes_nothing_that_comes_after_it(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path
+    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_draws: JointDraws
 ) -> None:
-    whole, points = undisturbed(start, presets, sampler, tmp_path)
+    whole, points = undisturbed(start, presets, sampler, tmp_path, joint_draws)
     chosen = [points[trial][point] for trial, point in SOME_POINTS]
     assert {place for place, _ in chosen} == {place for place, _ in chain(*points)}
     for place, path in chosen:
@@ -210,9 +222,9 @@ def test_an_interruption_changes_nothing_that_comes_after_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", list(SamplerName))
 def test_no_interruption_anywhere_changes_anything(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path
+    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_draws: JointDraws
 ) -> None:
-    whole, points = undisturbed(start, presets, sampler, tmp_path)
+    whole, points = undisturbed(start, presets, sampler, tmp_path, joint_draws)
     assert len(list(chain(*points))) > 100
     for place, path in chain(*points):
         assert continued(path, start) == whole, f"{path.name}: {place}"
@@ -237,10 +249,12 @@ def last_words(process: subprocess.Popen[str]) -> dict[str, Any]:
     return words
 
 
-def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(start: Start, tmp_path: Path) -> None:
+def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(
+    start: Start, tmp_path: Path, joint_draws: JointDraws
+) -> None:
     study, folder = start()
     ask(study, folder, SamplerName.TPE, 9)
-    prepare_sampling(study, 0)
+    prepare_sampling(study)
     paused = claim_next(study, folder)
     assert paused is not None
     suggest(paused)  # looks at the history, of which there is none
@@ -250,13 +264,13 @@ def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(start: Sta
     newcomer, its_folder = start(path=copied(folder, tmp_path / "copy"))
 
     for one, place in ((study, folder), (newcomer, its_folder)):
-        prepare_sampling(one, 0)
+        prepare_sampling(one)
         claim = claim_next(one, place)
         assert claim is not None
         assert claim.record.number == 8
         suggest(claim)
         claim.release()
-    assert stored_joint_draw(study.get_trials()[8])
+    assert joint_draws[8]
     assert study.get_trials()[8].params == newcomer.get_trials()[8].params
 
 
@@ -269,19 +283,21 @@ def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(start: Sta
     ],
 )
 def test_a_preset_that_the_space_cannot_hold_whole_takes_nothing_out_of_the_joint_draw(
-    settings: dict[str, Any], missing: str, start: Start, presets: Presets
+    settings: dict[str, Any], missing: str, start: Start, presets: Presets, joint_draws: JointDraws
 ) -> None:
     odd = replace(TrainingConfig(), **settings)
     study, folder = start(presets | {"odd": odd})
     ask(study, folder, SamplerName.TPE, 7)
     work_off(study, folder)
     *_, before, last = study.get_trials()
-    assert set(stored_joint_draw(before)) == set(stored_joint_draw(last)) == JOINT
+    assert joint_draws[before.number] == joint_draws[last.number] == JOINT
     # By itself, Optuna would have given that parameter up.
     assert set(TPESampler(seed=0).infer_relative_search_space(study, last)) == JOINT - {missing}
 
 
-def test_a_range_that_grew_stays_in_the_joint_draw(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_a_range_that_grew_stays_in_the_joint_draw(
+    start: Start, presets: Presets, space: SearchSpace, joint_draws: JointDraws
+) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 8)
     work_off(study, folder, most=9)
@@ -289,18 +305,20 @@ def test_a_range_that_grew_stays_in_the_joint_draw(start: Start, presets: Preset
     again, _ = start()
     work_off(again, folder)
     last = max(study.get_trials(), key=lambda trial: (trial.user_attrs["kind"] == TrialKind.SEARCH, trial.number))
-    assert set(stored_joint_draw(last)) == JOINT
+    assert joint_draws[last.number] == JOINT
     assert "learning_rate" not in TPESampler(seed=0).infer_relative_search_space(study, last)
     assert last.distributions["learning_rate"].to_external_repr(0.5) == 0.5
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
 @pytest.mark.parametrize("count", [0, 2])
-def test_presets_are_no_random_sample(sampler: SamplerName, count: int, start: Start, presets: Presets) -> None:
+def test_presets_are_no_random_sample(
+    sampler: SamplerName, count: int, start: Start, presets: Presets, joint_draws: JointDraws
+) -> None:
     study, folder = start(dict(list(presets.items())[:count]))
     ask(study, folder, sampler, 6)
     work_off(study, folder)
-    assert [bool(stored_joint_draw(trial)) for trial in study.get_trials()] == [False] * (count + 5) + [True]
+    assert [bool(joint_draws[number]) for number in range(count, count + 6)] == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize("sampler", list(SamplerName))
@@ -318,15 +336,28 @@ def test_every_trial_every_parameter_and_every_seed_has_draws_of_its_own(
     assert len(set(drawn)) == len(drawn) == 16
 
 
-def test_parts_of_a_joint_draw_that_was_being_stored_do_not_count() -> None:
-    draw = {f"parameter {n}": n for n in range(12)}
-    text = json.dumps(draw)
-    size = len(text) // 11
-    parts = {f"tpe:relative_params:{n}": text[n * size : (n + 1) * size] for n in range(12)}
-    assert stored_joint_draw(trial_with(parts)) == draw
-    assert stored_joint_draw(trial_with(dict(list(parts.items())[:5]))) == {}
-    assert stored_joint_draw(trial_with({"completed_rung_0": 0.5})) == {}
+def test_a_draw_sees_other_running_trials_and_neither_writes_into_the_study(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    ask(study, folder, SamplerName.TPE, 8)
+    work_off(study, folder, most=len(presets) + 6)
+    other, _ = start()
+    prepare_sampling(other)
+    running = claim_next(other, folder)
+    assert running is not None
+    suggest(running)
+    assert prepare_sampling(study)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    before = study.get_trials()
+    drawn = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
+    assert set(drawn) == JOINT
+    assert study.get_trials() == before
+    running.finish(outcome(WhyEnded.FAILED, 0.0, 0))
+    assert prepare_sampling(study)
+    again = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
+    assert again != drawn  # the running trial was part of the history
+    claim.release()
 
 
-def trial_with(attributes: dict[str, Any]) -> FrozenTrial:
-    return optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, system_attrs=attributes)
+def joint_space(study: optuna.Study) -> dict[str, Any]:
+    return study.sampler.infer_relative_search_space(study, study.get_trials()[0])

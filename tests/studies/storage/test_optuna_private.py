@@ -9,8 +9,7 @@ from datetime import datetime
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.pruners import ThresholdPruner
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -22,10 +21,7 @@ from studies.storage.optuna_private import (
     quiet_gaussian_process,
     rdb_storage,
     report_again,
-    stored_joint_draw,
-    study_attribute,
     take_over_running,
-    trials_of_this_draw,
 )
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -66,16 +62,8 @@ def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
     trial.report(0.5, step=1)
     report_again(trial, 0.75, step=1)
     assert study.get_trials()[0].intermediate_values == {1: 0.75}
-
-
-def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
-    study, folder = start()
-    start(path=folder.path.with_name("other"), seed=7)
-    reader, _ = load_study(folder.path)
-    assert study_attribute(reader, "invariants") == study.user_attrs["invariants"]
-    assert study_attribute(reader, "nothing") is None
-    study.set_user_attr("nothing", ["ខ្មែរ", None])
-    assert study_attribute(reader, "nothing") == ["ខ្មែរ", None]
+    study.pruner = ThresholdPruner(upper=0.7)
+    assert trial.should_prune()  # pruners see it, too
 
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
@@ -105,37 +93,6 @@ def test_the_database_is_behind_the_study(start: Start) -> None:
     assert isinstance(rdb_storage(study), RDBStorage)
     with pytest.raises(TypeError, match="kept in a database, but got InMemoryStorage"):
         rdb_storage(optuna.create_study())
-
-
-def test_a_claimed_trial_sees_what_ended_since_the_last_one_was(start: Start) -> None:
-    study, _ = start({f"preset {n}": TrainingConfig(seed=n) for n in range(3)})
-    other, _ = start()
-    continue_trial(study, study.get_trials()[0])
-    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["WAITING"] * 3
-    other.tell(other.ask(), 0.5)
-    # For one trial the history stays what it was, also for Optuna's own samplers, until the next is claimed.
-    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["WAITING"] * 3
-    assert study._thread_local.cached_all_trials == trials_of_this_draw(study)
-    assert study._get_trials(deepcopy=False, use_cache=True) == trials_of_this_draw(study)
-    continue_trial(study, study.get_trials()[1])
-    assert study._thread_local.cached_all_trials is None
-    assert [trial.state.name for trial in trials_of_this_draw(study)] == ["COMPLETE", "WAITING", "WAITING"]
-
-
-@pytest.mark.parametrize("sampler", [TPESampler(n_startup_trials=1), GPSampler(n_startup_trials=1)])
-def test_optuna_stores_a_joint_draw_on_its_trial_before_it_is_used(sampler: BaseSampler, start: Start) -> None:
-    quiet_gaussian_process()
-    study, _ = start()
-    study.sampler = sampler
-    both = {"learning_rate": FloatDistribution(0.1, 0.9), "model_name": CategoricalDistribution(("small", "medium"))}
-    study.tell(study.ask(both), 0.5)
-    trial = study.ask()
-    assert stored_joint_draw(study.get_trials()[1]) == {}
-    drawn = dict(trial.relative_params)
-    assert set(drawn) == set(both)
-    assert stored_joint_draw(study.get_trials()[1]) == drawn
-    assert study.get_trials()[1].params == {}
-    assert trial.suggest_float("learning_rate", 0.1, 0.9) == drawn["learning_rate"]
 
 
 def test_the_gaussian_process_is_silent(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ import optuna
 import psycopg
 import pytest
 import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search_spaces import ConfigurationError, TrainingConfig
@@ -33,7 +32,7 @@ from studies import (
     study_status,
 )
 from studies.storage.optuna_private import rdb_storage
-from studies.storage.postgresql import PostgresStorage
+from studies.storage.postgresql import PostgresStorage, require_methods
 from studies.trials.leases import LEASE_GRACE_S
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -352,29 +351,11 @@ def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder],
     assert count[0] - 1 <= 4
 
 
-# In a process of its own: threads of gRPC do not bear the forks of other tests.
-READ_THROUGH_A_PROXY = """
-import socket, sys, threading, optuna
-url, study = sys.argv[1:]
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-serve = lambda: optuna.storages.run_grpc_proxy_server(optuna.storages.RDBStorage(url), host="127.0.0.1", port=port)
-threading.Thread(target=serve, daemon=True).start()
-proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
-proxy.wait_server_ready(timeout=60)
-print([(trial.state.name, trial.value) for trial in optuna.load_study(study_name=study, storage=proxy).trials])
-"""
-
-
-def test_a_study_can_be_read_through_optuna_s_proxy(
-    begun: tuple[optuna.Study, OutputFolder], url: str, outcome: TrialOutcome
-) -> None:
-    claimed(*begun).finish(outcome, 0.9)
-    command = [sys.executable, "-W", "ignore", "-c", READ_THROUGH_A_PROXY, url, begun[0].study_name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str([("COMPLETE", 0.9), ("WAITING", None), ("WAITING", None)])
+def test_an_optuna_without_an_overridden_method_is_refused() -> None:
+    require_methods(RDBStorage, ["_set_trial_param"])
+    expected = r"RDBStorage has no _gone and no _missing, .* install the version .*'optuna>=5\.0,<5\.1'"
+    with pytest.raises(ConfigurationError, match=expected):
+        require_methods(RDBStorage, ["_gone", "_set_trial_param", "_missing"])
 
 
 class TestFoldersOfOtherMachines:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
@@ -19,18 +20,18 @@ from studies import (
     add_search_trials,
     check_search,
     claim_next,
-    claim_with_top_up,
+    claim_next_trial,
     count_unenqueued,
     enqueue_presets,
     load_study,
     load_study_for_changes,
-    prepare_sampling,
     read_record,
     search_budget,
     search_settings,
     study_status,
     top_up,
 )
+from studies.study.claiming import prepare_sampling
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -54,7 +55,7 @@ class TestSettings:
         study, folder = start(presets)
         assert search_settings(study) is None
         assert (search_budget(study), top_up(study, folder)) == (0, False)
-        prepare_sampling(study, 0)
+        assert not prepare_sampling(study)
         assert numbers(study) == []
 
     @pytest.mark.parametrize(
@@ -231,20 +232,22 @@ class TestBudget:
         assert numbers(study) == list(range(7))
         assert not top_up(study, folder)
 
-    def test_what_another_enqueues_after_nothing_could_be_claimed_is_claimed(self, start: Start) -> None:
+    def test_what_another_enqueues_after_nothing_could_be_claimed_is_claimed(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         study, folder = start()
         other, _ = load_study_for_changes(folder.path)
         add_search_trials(study, folder, SearchRequest(at_least=2))
-        prepare_sampling(study, 0)
         held, found = [], []
 
-        def claim() -> Claim | None:
-            found.append(claim_next(study, folder))
-            if len(found) == 3:  # it came too late for this look, and before the next `top_up`
+        def claim(*arguments: Any) -> Claim | None:
+            found.append(claim_next(*arguments))
+            if len(found) == 3:  # after this claim failed, and before the next `top_up`
                 add_search_trials(other, folder, SearchRequest(more=1))
             return found[-1]
 
-        while (claimed := claim_with_top_up(study, folder, claim)) is not None:
+        monkeypatch.setattr("studies.study.claiming.claim_next", claim)
+        while (claimed := claim_next_trial(study, folder)) is not None:
             held.append(claimed.record.number)
         assert held == [0, 1, 2]
         assert found[2] is None

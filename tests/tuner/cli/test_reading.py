@@ -73,7 +73,7 @@ def test_predict_reads_images_and_names_those_it_cannot_read(cli, run_study, tin
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     read = cli("predict", *images, "--checkpoint", checkpoint)
     assert read.code == 0
-    shown = [line for line in read.out.splitlines()[1:] if not line.lstrip().startswith("doubtful: ")]
+    shown = [line for line in read.out.splitlines()[1:] if not line.lstrip().startswith("flagged: ")]
     assert [line.split()[-1] for line in shown] == [str(image) for image in images]
     Path("text.png").write_text("no picture")
     mixed = cli("predict", images[0], "text.png", "missing.png", "--output-dir", run_study.folder, "--json")

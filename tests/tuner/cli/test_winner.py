@@ -122,11 +122,11 @@ def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_stu
     texts = {plain[name]["text"] for name in ("grey.png", "turned.png", "deep.png", "transparent.png")}
     assert len(texts) == 1
     assert [bool(entry.get("problem")) for entry in plain.values()].count(True) == 3
-    assert any(doubt.startswith("aspect ratio is 0.07, not 1.60") for doubt in plain["narrow.png"]["doubtful"])
+    assert any(flag.startswith("aspect ratio is 0.07, not 1.60") for flag in plain["narrow.png"]["flagged"])
     lines = table.out.splitlines()
     below = lines[lines.index(next(line for line in lines if line.endswith("narrow.png"))) + 1]
-    assert below.strip().startswith("doubtful: ")
-    assert lines[0].index("image") == below.index("doubtful")
+    assert below.strip().startswith("flagged: ")
+    assert lines[0].index("image") == below.index("flagged")
 
 
 def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study, tiny_dataset, here):
@@ -137,7 +137,7 @@ def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study
     (here / "none\x1b[1A.png").write_text("no picture")
     read = cli("predict", ".", "--output-dir", run_study.folder)
     assert read.code == 2
-    shown = [line.split("  ", 2)[-1].strip() for line in read.out.splitlines()[1:] if "doubtful: " not in line]
+    shown = [line.split("  ", 2)[-1].strip() for line in read.out.splitlines()[1:] if "flagged: " not in line]
     assert [line.split()[1] for line in shown] == [r"\x1b[2Jclear.png", r"a\n១២៣", r"bad\udcff.png"]
     assert r"error: none\x1b[1A.png: " in read.err
     assert "\x1b" not in read.out + read.err
@@ -160,7 +160,7 @@ def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dat
     table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
     rows = [line.split() for line in table.splitlines() if re.match(f"[{DIGITS}] ", line)]
     assert [row[0] for row in rows] == list(DIGITS)
-    labels = re.findall(r"label: (.+)", tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
+    labels = re.findall(r'"label": "(.+?)"', tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
     for digit, row in zip(DIGITS, rows, strict=True):
         score = plain["by_digit"][digit]
         assert int(row[1]) == score["count"] == sum(label.count(digit) for label in labels[:10])
@@ -170,15 +170,15 @@ def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dat
     assert max(map(len, table.splitlines()[3:])) <= 80
 
 
-def test_a_checkpoint_from_before_says_that_nothing_can_be_doubted(cli, run_study, tiny_dataset, tmp_path):
+def test_a_checkpoint_from_before_says_that_no_reading_can_be_flagged(cli, run_study, tiny_dataset, tmp_path):
     from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
-    del state["validation"]["looks"]
+    del state["validation"]["image_statistics"]
     save_checkpoint(tmp_path / "earlier.pt", state)
     read = cli("predict", next((tiny_dataset.parent / "test").glob("*.png")), "--checkpoint", tmp_path / "earlier.pt")
     assert read.code == 0
-    assert "nothing can be marked as doubtful" in read.err
+    assert "no reading can be flagged" in read.err
 
 
 def test_a_winner_whose_checkpoint_is_gone_can_still_be_trained_again(cli, run_study, tmp_path):

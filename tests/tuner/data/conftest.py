@@ -18,7 +18,7 @@ DatasetMaker = Callable[..., Path]
 def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated dataset of 30 + 10 samples, not to be changed."""
     folder = tmp_path_factory.mktemp("generated") / "generated_data"
-    generate_dataset(folder, samples=30, test_samples=10, processes=1)
+    generate_dataset(folder, samples=30, test_samples=10)
     return folder
 
 

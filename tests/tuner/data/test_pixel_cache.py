@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from search_spaces.errors import DataLoaderError
+from tuner.data.cache_folder import cache_folders
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.data.rendering.png import encode_png
 from tuner.data.vocabulary import decode_label, encode_label
@@ -20,8 +24,8 @@ SPLITS = ["train", "val"]
 
 
 def cache_files(metadata_path: Path) -> dict[str, int]:
-    """Name and inode of each pixel file: a file made again has another inode."""
-    return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.pixels")}
+    """Name and inode of each file with pixels: a file made again has another inode."""
+    return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.npy")}
 
 
 def assert_same(one: PixelCache, other: PixelCache) -> None:
@@ -49,7 +53,7 @@ def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
         grey = Image.open(train.image_paths[number]).convert("L")
         assert np.array_equal(train.images[number], np.asarray(grey))
         assert train.lengths[number] == len(decode_label(train.labels[number]))
-        assert train.fonts[number].startswith("NotoSansKhmer-")
+        assert train.font_names[train.font_numbers[number]].startswith("NotoSansKhmer-")
 
 
 @pytest.mark.parametrize("size", [(256, 128), (10, 300), (3000, 1)])
@@ -66,10 +70,9 @@ def test_sizes_of_the_files_are_kept(size: tuple[int, int], foreign: Any) -> Non
 
 def test_a_cache_of_an_earlier_layout_is_made_again(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
-    for file in (generated.parent / ".pixel_cache").glob("*.pixels"):
-        content = file.read_bytes()
-        file.unlink()
-        file.write_bytes(content.replace(b"khmerpx2", b"khmerpx1"))
+    for file in (generated.parent / ".pixel_cache").glob("*.jsonl"):
+        line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 3', b'"layout": 2')
+        file.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
     files = cache_files(generated)
     after = open_pixel_cache(generated, SPLITS)
     assert not files.items() & cache_files(generated).items()
@@ -107,7 +110,8 @@ def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
     cache = open_pixel_cache(foreign(), SPLITS)
     assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
     assert cache["train"].images[0, 0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
-    assert cache["train"].fonts == ["KhmerOS", "KhmerOS"]
+    assert cache["train"].font_names == ["KhmerOS"]
+    assert cache["train"].font_numbers.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -177,11 +181,11 @@ def test_changed_labels_are_noticed_and_the_old_caches_removed(generated: Path) 
     before = open_pixel_cache(generated, [*SPLITS, "test"])
     label = decode_label(before["train"].labels[0])
     text = generated.read_text(encoding="utf-8")
-    generated.write_text(text.replace(f"label: {label}\n", "label: ៧៧៧\n"), encoding="utf-8")
+    generated.write_text(text.replace(f'"label": "{label}"', '"label": "៧៧៧"'), encoding="utf-8")
     after = open_pixel_cache(generated, ["train"])
     assert decode_label(after["train"].labels[0]) == "៧៧៧"
     assert after["train"].digest != before["train"].digest
-    assert list(cache_files(generated)) == ["metadata.yaml.train.pixels"]
+    assert list(cache_files(generated)) == ["metadata.yaml.train.npy"]
 
 
 def test_deleted_image_is_noticed(generated: Path) -> None:
@@ -191,28 +195,76 @@ def test_deleted_image_is_noticed(generated: Path) -> None:
         open_pixel_cache(generated, SPLITS)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "start", "pixels", "labels", "description", "tail", "other"])
-def test_damaged_cache_is_made_again(damage: str, generated: Path) -> None:
+@pytest.mark.parametrize("file", ["npy", "jsonl"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "other", "start", "first line", "middle", "end"])
+def test_damaged_cache_is_made_again(file: str, damage: str, generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     expected = {split: before[split].images.copy() for split in SPLITS}
-    file = generated.parent / ".pixel_cache" / "metadata.yaml.train.pixels"
-    data = bytearray(file.read_bytes())
-    images_end = 4096 + 24 * 64 * 128
-    place = {
-        "pixels": 4096 + 5000,
-        "labels": images_end + 3,
-        "description": len(data) - 200,
-        "tail": len(data) - 3,
-    }
+    path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{file}"
+    data = bytearray(path.read_bytes())
+    place = {"start": 0, "first line": 30, "middle": len(data) // 2, "end": len(data) - 2}
     if damage in place:
         data[place[damage]] ^= 0x10
-    contents = {"cut": data[: len(data) // 2], "empty": b"", "start": data[:4096], "other": b"x" * len(data)}
-    file.unlink()
-    file.write_bytes(bytes(contents.get(damage, data)))
+    contents = {"empty": b"", "cut": data[: len(data) // 2], "other": b"x" * len(data)}
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(bytes(contents.get(damage, data)))
     after = open_pixel_cache(generated, SPLITS)
     assert after.fingerprint == before.fingerprint
     for split in SPLITS:
         assert np.array_equal(after[split].images, expected[split])
+    files = cache_files(generated)
+    open_pixel_cache(generated, SPLITS)
+    assert cache_files(generated) == files
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
+    before = open_pixel_cache(generated, ["val"])["val"].images.copy()
+    (folder, _) = cache_folders(generated)
+    path = folder.path / "metadata.yaml.val.npy"
+    data = path.read_bytes()
+    for bit in range(8 * 128):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.unlink()
+        path.write_bytes(flipped)
+        pixels = folder.read("val")
+        assert pixels is None or np.array_equal(pixels.images, before)  # some of the header is blank
+
+
+def test_images_in_another_order_are_damage(generated: Path) -> None:
+    open_pixel_cache(generated, ["val"])
+    path = generated.parent / ".pixel_cache" / "metadata.yaml.val.npy"
+    images = np.load(path)
+    path.unlink()
+    np.save(path, images[::-1])
+    assert np.array_equal(open_pixel_cache(generated, ["val"])["val"].images, images)
+
+
+@pytest.mark.parametrize("killed_in", ["json.dumps", "os.replace"])
+def test_a_process_killed_between_the_two_files_leaves_no_cache(
+    killed_in: str, generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_pixel_cache(generated, ["train"])
+    repaint(Path(before["train"].image_paths[5]))
+    os.utime(before["train"].image_paths[5])
+    with monkeypatch.context() as patched:
+        patched.setattr(f"tuner.data.cache_folder.{killed_in}", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            open_pixel_cache(generated, ["train"])
+    after = open_pixel_cache(generated, ["train"])
+    assert after.fingerprint != before.fingerprint
+    assert after.fingerprint == open_pixel_cache(generated, ["train"], verify=True).fingerprint
+
+
+def test_fingerprint_of_a_dataset_never_changes(foreign: Any) -> None:
+    """Studies have it written down."""
+    path = foreign({"train": ["១", "២៣"], "val": ["៣"]})
+    for number, image in enumerate(sorted(path.parent.glob("*/*.png"))):
+        image.write_bytes(encode_png(np.full((64, 128, 3), number, np.uint8)))
+    fingerprint = open_pixel_cache(path, SPLITS).fingerprint
+    assert fingerprint == "cd61e948f461a0f03aa3f711f1319cca02a59286d0045baab771288727070cb6"
 
 
 def test_fingerprint_is_the_same_wherever_the_dataset_lies(generated: Path, tmp_path: Path) -> None:
@@ -252,7 +304,7 @@ def test_cache_goes_to_the_users_folder_where_the_dataset_cannot_be_written(
     (generated.parent / ".pixel_cache").write_text("in the way")  # root may write everywhere, but not through this
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = open_pixel_cache(generated, SPLITS)
-    made = sorted((tmp_path / "cache" / "khmer-ocr-tuner").rglob("*.pixels"))
+    made = sorted((tmp_path / "cache" / "khmer-ocr-tuner").rglob("*.npy"))
     assert len(made) == 2
     times = [path.stat().st_mtime_ns for path in made]
     assert_same(first, open_pixel_cache(generated, SPLITS))
@@ -265,6 +317,17 @@ def test_nowhere_to_write_is_told(generated: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
         open_pixel_cache(generated, SPLITS)
+
+
+def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(generated: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB there"):
+            open_pixel_cache(generated, SPLITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (generated.parent / ".pixel_cache").exists()
 
 
 def test_writing_to_the_arrays_changes_no_file(generated: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.data.user_images import load_pictures
+from tuner.data.user_images import load_user_images
 
 Save = Callable[[Image.Image, Path], None]
 
@@ -64,7 +64,7 @@ def test_all_forms_of_a_picture_give_the_same_pixels(
     name: str, save: Save, mean_difference: float, picture: Image.Image, tmp_path: Path
 ) -> None:
     save(picture, tmp_path / name)
-    [[loaded]] = load_pictures([tmp_path / name], 10)
+    [[loaded]] = load_user_images([tmp_path / name], 10)
     assert loaded.problem == ""
     assert loaded.pixels is not None
     assert loaded.pixels.shape == (64, 128)
@@ -78,7 +78,7 @@ def test_pictures_come_in_batches_and_in_order(picture: Image.Image, tmp_path: P
     names = [f"{number}.png" for number in range(5)]
     for name in names:
         picture.save(tmp_path / name)
-    batches = list(load_pictures([tmp_path / "gone.png", tmp_path], 2))
+    batches = list(load_user_images([tmp_path / "gone.png", tmp_path], 2))
     assert [len(batch) for batch in batches] == [2, 2, 2]
     loaded = [entry for batch in batches for entry in batch]
     assert [entry.path.name for entry in loaded] == ["gone.png", *names]

@@ -1,4 +1,4 @@
-"""What both displays tell of one run, on a terminal and elsewhere."""
+"""What both displays show of a run, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tuner.display.terminal import console_on, is_terminal
 
 
 @pytest.fixture
-def tell_a_run(config, make_record, make_metrics, make_signal):
+def tell_a_run(config, make_record, make_metrics, make_signal, make_row, make_status):
     def tell(display):
         display.run_started({"old": config, "new": config}, [make_record("old")])
+        display.status_polled(make_status(make_row(0, "completed", "old"), make_row(1, "waiting", "new")))
         display.trial_started(1, "new", config, adopted=False)
         display.epoch_ended(1, make_metrics(4), make_signal())
         for step in range(64):
@@ -74,7 +75,7 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
     display.trial_started(7, "search_0007", drawn, adopted=False)
     assert stream.lines == [
         "1 of 1 trials to train; a line for each epoch, on validation data:",
-        "[1/1] search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
+        "search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
         "  weight_decay 3.14e-05, gradient_clip_norm 2.5, loss_type ctc,",
         "  optimizer_type adamw, warmup_epochs 3",
     ]
@@ -183,9 +184,13 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     ]
 
 
-def test_the_place_of_a_trial_counts_the_whole_study(stream, config, make_row, make_status):
+def test_the_position_of_a_trial_is_in_the_whole_study_and_not_shown_before_it_is_known(
+    stream, config, make_row, make_status
+):
     display = PlainDisplay(stream, None)
     display.run_started({"b": config}, [])
+    display.trial_started(1, "search_0001", config, adopted=False)
+    assert stream.lines[-1] == "search_0001: small, batch 32, lr 0.001, steplr, up to 30 epochs"
     rows = [make_row(0, "completed", "a"), make_row(1, "running"), make_row(2, "waiting", "b"), make_row(3, "waiting")]
     display.status_polled(make_status(*rows, unenqueued=2))
     display.trial_started(2, "b", config, adopted=False)
@@ -237,7 +242,7 @@ def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost,
         now, drawn = now + cost, drawn + 1
         return ""
 
-    monkeypatch.setattr("tuner.display.live.picture", draw)
+    monkeypatch.setattr("tuner.display.live.live_view", draw)
     display = LiveDisplay(terminal, None)
     display.run_started({"a": config}, [])
     monkeypatch.setattr("tuner.display.live.time.monotonic", lambda: now)
@@ -283,4 +288,12 @@ def test_settings_that_are_the_default_are_not_told(stream, config):
     display = PlainDisplay(stream, None)
     display.run_started({}, [])
     display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), adopted=False)
-    assert stream.lines[1:] == ["[1/1] search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]
+    assert stream.lines[1:] == ["search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]
+
+
+def test_the_end_of_a_trial_is_in_the_live_view_at_once(terminal, tell_a_run, make_record):
+    display = LiveDisplay(terminal, None)
+    tell_a_run(display)
+    display.trial_ended(make_record("new", 1))
+    display.close()
+    assert "2/2 done" in terminal.text

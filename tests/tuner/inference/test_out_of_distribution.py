@@ -1,4 +1,4 @@
-"""What is marked as doubtful: by made-up figures, and by a model that was really trained."""
+"""Which readings are flagged: by made-up figures, and by a model that was really trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label, encode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner
-from tuner.inference.out_of_distribution import LEAST_IMAGES, OODDetector
+from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
 from tuner.inference.reader import Reader, load_reader
 
 Grey = npt.NDArray[np.float64]
@@ -38,27 +38,27 @@ def validation(count: int = 1000, *, right: float = 0.95, seed: int = 0, **chang
         "labels": labels,
         "confidence": confidence.astype(np.float32),
         "aspect_ratios": np.full(count, 2.0),
-        "looks": random.normal(0, [1, 2, 3], (count, 3)) + 5,
+        "image_statistics": random.normal(0, [1, 2, 3], (count, 3)) + 5,
     }
     return {name: torch.from_numpy(values) for name, values in (kept | changes).items()}
 
 
-def doubts(familiar: OODDetector, **changes: Any) -> tuple[str, ...]:
-    usual = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "look": np.full(3, 5.0)}
-    return familiar.doubts(**usual | changes)
+def flags(detector: OODDetector, **changes: Any) -> tuple[str, ...]:
+    usual = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "statistics": np.full(3, 5.0)}
+    return detector.flags(**usual | changes)
 
 
 @pytest.fixture(scope="module")
-def familiar() -> OODDetector:
+def detector() -> OODDetector:
     return OODDetector.of(validation())
 
 
-def test_what_is_like_the_validation_images_is_not_doubted(familiar: OODDetector) -> None:
-    assert doubts(familiar) == ()
+def test_what_is_like_the_validation_images_is_not_flagged(detector: OODDetector) -> None:
+    assert flags(detector) == ()
     fresh = {name: values.numpy() for name, values in validation(seed=1, right=1.0).items()}
     marked = [
-        bool(doubts(familiar, confidence=float(confidence), look=look))
-        for confidence, look in zip(fresh["confidence"], fresh["looks"], strict=True)
+        bool(flags(detector, confidence=float(confidence), statistics=numbers))
+        for confidence, numbers in zip(fresh["confidence"], fresh["image_statistics"], strict=True)
     ]
     assert 0 < sum(marked) <= 30
 
@@ -73,40 +73,40 @@ def test_what_is_like_the_validation_images_is_not_doubted(familiar: OODDetector
         ({"aspect_ratio": 2.49}, []),
         ({"aspect_ratio": 2.51}, ["aspect ratio is 2.51, not 1.60 to 2.50"]),
         ({"aspect_ratio": 0.5}, ["aspect ratio is 0.50, not 1.60 to 2.50"]),
-        ({"look": np.array([5.0, 5.0, 25.0])}, ["it looks like no validation image"]),
-        ({"look": np.array([5.0, 5.0, 14.5])}, []),  # a little odd
+        ({"statistics": np.array([5.0, 5.0, 25.0])}, ["it looks like no validation image"]),
+        ({"statistics": np.array([5.0, 5.0, 14.5])}, []),  # a little odd
         ({"confidence": 0.93}, []),  # a little uncertain
         (
-            {"look": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
+            {"statistics": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
             ["confidence is low for a picture that looks unusual"],
         ),
         ({"confidence": 0.0, "aspect_ratio": 9.0}, ["confidence is below 0.", "aspect ratio is 9.00"]),
     ],
 )
-def test_every_reason_is_told(changes: dict[str, Any], told: list[str], familiar: OODDetector) -> None:
-    found = doubts(familiar, **changes)
+def test_every_reason_is_told(changes: dict[str, Any], told: list[str], detector: OODDetector) -> None:
+    found = flags(detector, **changes)
     assert [reason.startswith(beginning) for reason, beginning in zip(found, told, strict=True)] == [True] * len(told)
 
 
 def test_the_limits_follow_the_validation_images() -> None:
     ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
-    familiar = OODDetector.of(validation(aspect_ratios=ratios))
-    assert familiar.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
+    detector = OODDetector.of(validation(aspect_ratios=ratios))
+    assert detector.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
     certain, unsure = (OODDetector.of(validation(confidence=np.linspace(low, 1, 1000))) for low in (0.9, 0.2))
-    assert certain.least_confidence > 0.9 > 0.25 > unsure.least_confidence
+    assert certain.min_confidence > 0.9 > 0.25 > unsure.min_confidence
 
 
-@pytest.mark.parametrize(("count", "right"), [(LEAST_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
+@pytest.mark.parametrize(("count", "right"), [(MIN_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
 def test_with_few_right_readings_a_reading_must_be_more_likely_right_than_wrong(count: int, right: float) -> None:
-    familiar = OODDetector.of(validation(count, right=right))
-    assert doubts(familiar, confidence=0.51, look=np.full(3, 99.0)) == ()
-    assert doubts(familiar, confidence=0.49) == ("confidence is below 0.5000",)
+    detector = OODDetector.of(validation(count, right=right))
+    assert flags(detector, confidence=0.51, statistics=np.full(3, 99.0)) == ()
+    assert flags(detector, confidence=0.49) == ("confidence is below 0.5000",)
 
 
 def test_images_that_are_all_alike_leave_room_for_rounding() -> None:
-    familiar = OODDetector.of(validation(looks=np.full((1000, 3), 5.0)))
-    assert doubts(familiar) == ()
-    assert doubts(familiar, look=np.full(3, 9.0)) == ("it looks like no validation image",)
+    detector = OODDetector.of(validation(looks=np.full((1000, 3), 5.0)))
+    assert flags(detector) == ()
+    assert flags(detector, statistics=np.full(3, 9.0)) == ("it looks like no validation image",)
 
 
 ROWS, COLUMNS = np.mgrid[0:64, 0:128]
@@ -190,13 +190,13 @@ class TestTrained:
         for number in range(100):
             tones = NOTHING[kind](random).clip(0, 255).astype(np.uint8)
             Image.fromarray(tones).resize((512, 256)).save(tmp_path / f"{number}.png")
-        marked = [bool(reading.doubts) for reading in trained[0].read_files([tmp_path])]
+        marked = [bool(reading.flags) for reading in trained[0].read_files([tmp_path])]
         assert sum(marked) >= 95
 
     def test_few_right_readings_of_the_test_split_are_marked(self, trained: tuple[Reader, Path]) -> None:
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
         readings = zip(reader.read_files(test.image_paths), test.labels, strict=True)
-        marked = [bool(reading.doubts) for reading, label in readings if reading.text == decode_label(label)]
+        marked = [bool(reading.flags) for reading, label in readings if reading.text == decode_label(label)]
         assert len(marked) > 400
         assert sum(marked) / len(marked) <= 0.05

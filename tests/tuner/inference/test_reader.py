@@ -19,8 +19,7 @@ from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner
 from tuner.inference.reader import Reader, evaluate_split, load_reader
-from tuner.models.confidence import attention_confidence, ctc_confidence
-from tuner.models.readings import read_attention
+from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.metrics import Accuracy
 from tuner.training.validation import SplitScore
@@ -89,7 +88,7 @@ def test_the_best_checkpoint_of_a_study_reads(output_dir: Path, val: CachedSplit
 def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_dataset: Path, val: CachedSplit) -> None:
     evaluation = evaluate_split(readers["attention"], tiny_dataset, "val")
     assert list(evaluation.by_length) == sorted(set(val.lengths))
-    assert list(evaluation.by_font) == sorted(set(val.fonts))
+    assert list(evaluation.by_font) == sorted(val.font_names)
     for groups in (evaluation.by_length, evaluation.by_font):
         assert sum(group.samples for group in groups.values()) == 8
         right = sum(group.seq_accuracy * group.samples for group in groups.values())
@@ -146,13 +145,14 @@ def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader],
 def test_attention_confidence_is_the_product_over_digits_and_end() -> None:
     scores = torch.randn((6, 9, 13), generator=torch.Generator().manual_seed(0)) * 3
     scores[:3, 4, EOS] = 20.0  # half of them have an end
-    rows = read_attention(scores)
+    decoder = MonotonicAttention(1, 9, 13)
+    rows = decoder.read(scores)
     expected = []
     for image, row in enumerate(rows.tolist()):
         read = row[: row.index(EOS) + 1] if EOS in row else row
         chances = scores[image].softmax(-1)
         expected.append(np.prod([float(chances[position, symbol]) for position, symbol in enumerate(read)]))
-    assert attention_confidence(scores, rows).tolist() == pytest.approx(expected, rel=1e-4)
+    assert decoder.confidence(scores, rows).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
@@ -169,7 +169,7 @@ def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
             for path in itertools.product({*digits, BLANK}, repeat=4)
             if collapsed(path) == digits
         )
-        assert float(ctc_confidence(scores, torch.tensor([row]))) == pytest.approx(expected, rel=1e-4)
+        assert float(CTCDecoder(1, 9, 13).confidence(scores, torch.tensor([row]))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_read(
@@ -228,17 +228,17 @@ def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], va
     assert texts == texts[: len(names)] * 30
 
 
-def test_a_checkpoint_of_an_earlier_version_reads_and_doubts_nothing(
+def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
     checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
     state = load_checkpoint(checkpoints["ctc"])
-    for later in ("labels", "aspect_ratios", "looks"):
+    for later in ("labels", "aspect_ratios", "image_statistics"):
         del state["validation"][later]
     save_checkpoint(tmp_path / "earlier.pt", state)
     reader = load_reader(tmp_path / "earlier.pt", device="cpu")
-    assert reader.familiar is None
+    assert reader.ood_detector is None
     Image.new("L", (10, 300)).save(tmp_path / "narrow.png")
-    assert [reading.doubts for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
+    assert [reading.flags for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
 
 
 def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
@@ -251,8 +251,7 @@ def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
     Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
     readings = readers["attention"].read_files([tmp_path])
     told = {
-        reading.path.stem: [doubt for doubt in reading.doubts if doubt.startswith("aspect ratio")]
-        for reading in readings
+        reading.path.stem: [flag for flag in reading.flags if flag.startswith("aspect ratio")] for reading in readings
     }
     assert told == {
         "as usual": [],

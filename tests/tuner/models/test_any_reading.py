@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tuner.data.vocabulary import BLANK, EOS, PAD, VOCABULARY_SIZE
-from tuner.models.confidence import ctc_confidence
-from tuner.models.readings import read_attention, read_ctc
+from tuner.models.decoders import CTCDecoder, MonotonicAttention
 
 
 @st.composite
@@ -28,6 +27,13 @@ def scores_of(batch: list[list[int]]) -> Tensor:
     return noise + 2 * torch.nn.functional.one_hot(torch.tensor(batch), VOCABULARY_SIZE)
 
 
+def ctc(length: int) -> CTCDecoder:
+    return CTCDecoder(1, length, VOCABULARY_SIZE)
+
+
+ATTENTION = MonotonicAttention(1, 16, VOCABULARY_SIZE)
+
+
 def padded(digits: list[int], length: int) -> list[int]:
     return [*digits, EOS, *[PAD] * length][:length]
 
@@ -35,26 +41,28 @@ def padded(digits: list[int], length: int) -> list[int]:
 @given(batch=batches(), length=st.integers(2, 10))
 def test_ctc_reads_like_the_definition(batch: list[list[int]], length: int) -> None:
     expected = [padded([value for value, _ in groupby(row) if value < EOS], length) for row in batch]
-    assert read_ctc(scores_of(batch), length).tolist() == expected
+    assert ctc(length).read(scores_of(batch)).tolist() == expected
 
 
 @given(batch=batches())
 def test_attention_reads_like_the_definition(batch: list[list[int]]) -> None:
     expected = [padded(row[: row.index(EOS)], len(row)) if EOS in row else row for row in batch]
-    assert read_attention(scores_of(batch)).tolist() == expected
+    assert ATTENTION.read(scores_of(batch)).tolist() == expected
 
 
 @given(batch=batches(least=4), length=st.integers(2, 10))
 def test_reading_twice_or_one_by_one_reads_the_same(batch: list[list[int]], length: int) -> None:
     scores = scores_of(batch)
-    assert torch.equal(read_ctc(scores, length), torch.cat([read_ctc(one, length) for one in scores.split(1)]))
-    rows = read_attention(scores)
-    assert torch.equal(rows, torch.cat([read_attention(one) for one in scores.split(1)]))
-    assert torch.equal(rows, read_attention(torch.nn.functional.one_hot(rows, VOCABULARY_SIZE)))
+    read = ctc(length).read
+    assert torch.equal(read(scores), torch.cat([read(one) for one in scores.split(1)]))
+    rows = ATTENTION.read(scores)
+    assert torch.equal(rows, torch.cat([ATTENTION.read(one) for one in scores.split(1)]))
+    assert torch.equal(rows, ATTENTION.read(torch.nn.functional.one_hot(rows, VOCABULARY_SIZE)))
 
 
 @given(batch=batches(least=9))
 def test_a_confidence_is_a_probability(batch: list[list[int]]) -> None:
     scores = scores_of(batch)
-    confidence = ctc_confidence(scores, read_ctc(scores, 9))
-    assert bool(((confidence >= 0) & (confidence <= 1)).all())
+    for decoder in (ctc(9), ATTENTION):
+        confidence = decoder.confidence(scores, decoder.read(scores))
+        assert bool(((confidence >= 0) & (confidence <= 1)).all())

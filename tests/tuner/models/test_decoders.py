@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from search_spaces import ModelDefinition, TrainingConfig
+from search_spaces.model_definitions import LOSSES_OF_DECODER
 from tuner.data.vocabulary import BLANK, EOS, PAD
-from tuner.models.decoders import CTCDecoder, MonotonicAttention
+from tuner.models import build_model
+from tuner.models.decoders import DECODERS, CTCDecoder, Decoder, MonotonicAttention
 
 FLOOR = 1e-6  # what is impossible has less than this, but not nothing
 CLASSES = 13
@@ -121,3 +125,32 @@ def test_ctc_scores_each_column() -> None:
     logits = decoder(columns)
     assert logits.shape == (2, 32, CLASSES)
     assert torch.allclose(logits[:, 5], decoder(columns[:, 5:6])[:, 0])
+
+
+class ColumnDecoder(Decoder):
+    """Reads one digit in each of the first columns."""
+
+    def forward(self, columns: Tensor) -> Tensor:
+        return columns[:, : self.positions, : self.classes]
+
+    def read(self, scores: Tensor) -> Tensor:
+        return scores[..., :EOS].argmax(-1)
+
+    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+        return torch.ones(len(rows))
+
+
+def test_the_registry_has_the_decoders_that_definitions_can_name() -> None:
+    assert list(DECODERS) == list(LOSSES_OF_DECODER)
+
+
+def test_a_further_decoder_is_a_class_and_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast(dict[str, type[Decoder]], DECODERS), "column", ColumnDecoder)
+    # Not validated: the names in definitions are fixed when their module is imported.
+    definition = ModelDefinition(
+        decoder="ctc", stem_channels=(4, 8), stage_channels=(8,), width=16, blocks_per_stage=0, context_layers=0
+    ).model_copy(update={"decoder": "column"})
+    model = build_model(definition, TrainingConfig())
+    scores = model(torch.rand(2, 1, 64, 128))
+    rows = model.read(scores)
+    assert (scores.shape, rows.shape, model.confidence(scores, rows).shape) == ((2, 9, CLASSES), (2, 9), (2,))

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from tuner.data.vocabulary import BLANK, EOS, PAD
-from tuner.models.readings import read_attention, read_ctc
+from tuner.models.decoders import CTCDecoder, MonotonicAttention
 
 B = BLANK
+CLASSES = 13
 
 
 def logits_of(classes: list[int]) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor([classes]), 13).float()
+    return torch.nn.functional.one_hot(torch.tensor([classes]), CLASSES).float()
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def logits_of(classes: list[int]) -> Tensor:
     ids=["label", "after the end", "two ends", "no end", "padding before the end is kept, and wrong"],
 )
 def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) -> None:
-    assert read_attention(logits_of(classes)).tolist() == [row]
+    assert MonotonicAttention(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +52,13 @@ def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) 
     ],
 )
 def test_ctc_collapses_repeats_then_drops_blanks(classes: list[int], row: list[int]) -> None:
-    assert read_ctc(logits_of(classes), 4).tolist() == [row]
+    assert CTCDecoder(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
 
 
 def test_images_of_a_batch_are_read_apart() -> None:
     first, second = [1, 1, B, 2], [5, B, B, B]
     batch = torch.cat([logits_of(first), logits_of(second)])
-    assert read_ctc(batch, 9).tolist() == [
+    assert CTCDecoder(1, 9, CLASSES).read(batch).tolist() == [
         [1, 2, EOS, *[PAD] * 6],
         [5, EOS, *[PAD] * 7],
     ]

@@ -13,12 +13,12 @@ from studies import OutputFolder, load_study, trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.training.plots import illustrations
+from tuner.training import plot_updates
 
 WriteConfig = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
-PICTURES = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
+PLOTS = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -34,15 +34,15 @@ def page_of(number: int) -> tuple[str, dict[str, Path]]:
     return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
 
 
-def test_an_ended_trial_has_its_note_pictures_and_settings(write_config: WriteConfig) -> None:
+def test_an_ended_trial_has_its_note_plots_and_settings(write_config: WriteConfig) -> None:
     run(write_config({"one": {"training": {"learning_rate": 0.0042}}}, targets={"character_accuracy": 0.99}))
     note, files = page_of(0)
     assert note.startswith("### one: max epochs\n")
     assert "| target character_accuracy | not met |" in note
-    assert files.keys() == {*PICTURES, "training_config.yaml"}
-    for name in PICTURES:
-        with Image.open(files[name]) as picture:
-            assert picture.format == "PNG"
+    assert files.keys() == {*PLOTS, "training_config.yaml"}
+    for name in PLOTS:
+        with Image.open(files[name]) as plot:
+            assert plot.format == "PNG"
     assert yaml.safe_load(files["training_config.yaml"].read_text())["learning_rate"] == 0.0042
 
 
@@ -54,10 +54,10 @@ def test_the_study_says_what_it_is_about(write_config: WriteConfig) -> None:
     assert "| target character_accuracy | 0.99 |" in note
 
 
-def test_while_a_trial_runs_its_note_says_so_and_its_pictures_change(
+def test_while_a_trial_runs_its_note_says_so_and_its_plots_change(
     write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(illustrations, "_SHARE", 1e9)  # after each epoch
+    monkeypatch.setattr(plot_updates, "_SHARE", 1e9)  # after each epoch
     seen = []
 
     def look() -> None:
@@ -88,7 +88,7 @@ def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConf
         run(config, make_watcher(after_epoch=1))
     assert page_of(0)[0].startswith("### one: running")
     run(config)
-    assert page_of(0)[1].keys() == {*PICTURES, "training_config.yaml"}
+    assert page_of(0)[1].keys() == {*PLOTS, "training_config.yaml"}
     assert len(list((OUT / "artifacts").iterdir())) == 4
 
 
@@ -109,7 +109,7 @@ def test_what_could_not_be_kept_at_first_is_kept_later(write_config: WriteConfig
     OUT.mkdir()
     (OUT / "artifacts").touch()
     run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=(OUT / "artifacts").unlink))
-    assert page_of(0)[1].keys() == {*PICTURES, "training_config.yaml"}
+    assert page_of(0)[1].keys() == {*PLOTS, "training_config.yaml"}
 
 
 def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:

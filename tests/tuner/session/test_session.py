@@ -262,14 +262,14 @@ class TestReopen:
         assert reopened(study_name="khmer-ocr").study.study_name == "khmer-ocr"
 
     def test_a_dataset_that_is_gone_is_named_with_the_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
-        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         opened(write_config({"one": {"data": {"metadata_path": str(metadata)}}}))
         shutil.rmtree(metadata.parent)
         with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is gone; .*--config"):
             reopened()
 
     def test_a_dataset_that_has_changed_is_refused(self, write_config: WriteConfig, tmp_path: Path) -> None:
-        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1, processes=1)
+        metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
         opened(config)
         images = sorted((metadata.parent / "train").glob("*.png"))

@@ -19,7 +19,7 @@ WriteConfig = Callable[..., Path]
 
 
 class Seen(Display):
-    """Keeps what it is told of the study."""
+    """Keeps the statuses that it receives."""
 
     def __init__(self) -> None:
         self.studies: list[StudyStatus] = []
@@ -43,7 +43,7 @@ def session(write_config: WriteConfig, in_tmp: Path) -> Session:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The feed's clock: it stands still unless somebody moves `now`, in seconds."""
+    """The poller's clock: it stands still unless a test sets `now`, in seconds."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("tuner.session.status_poller.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
@@ -56,89 +56,85 @@ def seen(session: Session) -> list[StudyStatus]:
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("no JSON")])
-def test_a_look_that_fails_keeps_nobody_from_working(
-    error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_poll_that_fails_is_ignored(error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("tuner.session.status_poller.look_at_study", fail)
-    StatusPoller(session, every_s=5).tell()
+    monkeypatch.setattr("tuner.session.status_poller.read_status", fail)
+    StatusPoller(session, every_s=5).poll()
     assert seen(session) == []
 
 
-def test_after_a_trial_the_study_is_looked_at_unless_that_takes_long(session: Session, clock: Any) -> None:
-    feed = StatusPoller(session, every_s=5)
-    feed.tell()
-    feed.poll_after_trial()
+def test_after_a_trial_the_study_is_polled_unless_polls_are_slow(session: Session, clock: Any) -> None:
+    poller = StatusPoller(session, every_s=5)
+    poller.poll()
+    poller.poll_after_trial()
     assert len(seen(session)) == 2
-    feed._took = 1.0
-    feed.poll_after_trial()
+    poller._took = 1.0
+    poller.poll_after_trial()
     assert len(seen(session)) == 2
     clock.now += 5
-    feed.poll_after_trial()
+    poller.poll_after_trial()
     assert len(seen(session)) == 3
 
 
-def test_the_display_is_told_how_the_study_stands(session: Session) -> None:
-    StatusPoller(session, every_s=5).tell()
+def test_the_display_receives_the_status(session: Session) -> None:
+    StatusPoller(session, every_s=5).poll()
     (status,) = seen(session)
     assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
 
 
-def test_the_study_is_looked_at_every_few_seconds_and_not_more_often(session: Session, clock: Any) -> None:
-    feed = StatusPoller(session, every_s=5)
+def test_the_study_is_polled_every_few_seconds_and_not_more_often(session: Session, clock: Any) -> None:
+    poller = StatusPoller(session, every_s=5)
     for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
-        feed.poll_if_due()
+        poller.poll_if_due()
     assert len(seen(session)) == 3
     clock.now = 1021.0
-    feed.tell()  # what was asked for is not put off
+    poller.poll()  # an explicit poll is not delayed
     assert len(seen(session)) == 4
 
 
-def test_looks_that_take_long_are_far_between(session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[float] = []
+def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[float] = []
 
     def slow(*arguments: object) -> None:
-        looks.append(clock.now)
+        polls.append(clock.now)
         clock.now += 0.5
 
-    monkeypatch.setattr("tuner.session.status_poller.look_at_study", slow)
+    monkeypatch.setattr("tuner.session.status_poller.read_status", slow)
     monkeypatch.setattr(Seen, "status_polled", lambda self, status: None)
-    feed = StatusPoller(session, every_s=5)
+    poller = StatusPoller(session, every_s=5)
     while clock.now < 2000:
-        feed.poll_if_due()
+        poller.poll_if_due()
         clock.now += 0.25
     # At most one per cent of the time.
-    assert len(looks) * 0.5 <= 0.01 * 1000 + 0.5
-    assert len(looks) > 10
+    assert len(polls) * 0.5 <= 0.01 * 1000 + 0.5
+    assert len(polls) > 10
 
 
-def test_a_look_that_waited_for_long_does_not_put_off_the_next_for_hours(
+def test_a_poll_that_waited_for_a_lock_does_not_delay_the_next_for_hours(
     session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(*arguments: object) -> None:
         clock.now += 300
         raise StorageInternalError("database is locked")
 
-    monkeypatch.setattr("tuner.session.status_poller.look_at_study", wait)
-    feed = StatusPoller(session, every_s=5)
-    feed.tell()
+    monkeypatch.setattr("tuner.session.status_poller.read_status", wait)
+    poller = StatusPoller(session, every_s=5)
+    poller.poll()
     clock.now += 60
-    assert feed.is_due
+    assert poller.is_due
 
 
-def test_a_database_that_cannot_be_read_just_now_stops_nobody(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failed_poll_the_next_one_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(*arguments: object) -> None:
         raise StorageInternalError("database is locked")
 
-    feed = StatusPoller(session, every_s=5)
+    poller = StatusPoller(session, every_s=5)
     with monkeypatch.context() as patch:
-        patch.setattr("tuner.session.status_poller.look_at_study", locked)
-        feed.tell()
+        patch.setattr("tuner.session.status_poller.read_status", locked)
+        poller.poll()
     assert seen(session) == []
-    assert not feed.is_due
-    feed.tell()
+    assert not poller.is_due
+    poller.poll()
     assert len(seen(session)) == 1

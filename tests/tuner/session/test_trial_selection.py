@@ -14,11 +14,11 @@ from studies import (
     SearchRequest,
     add_search_trials,
     load_study_for_changes,
-    prepare_sampling,
     request_stop,
     study_space,
     suggest_all,
 )
+from studies.study.claiming import prepare_sampling
 from tuner.display import Display
 from tuner.session.location import StudyLocation
 from tuner.session.run_options import StopConditions, TrialFilter
@@ -109,14 +109,14 @@ def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
     expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
     session = open_session()
 
-    def then_a_search_begins(study: optuna.Study, seed: int) -> bool:
-        monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", prepare_sampling)
-        has_search = prepare_sampling(study, seed)
+    def then_a_search_begins(study: optuna.Study) -> bool:
+        monkeypatch.setattr("studies.study.claiming.prepare_sampling", prepare_sampling)
+        has_search = prepare_sampling(study)
         writable, folder = load_study_for_changes(OUT)
         add_search_trials(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
         return has_search
 
-    monkeypatch.setattr("tuner.session.trial_selection.prepare_sampling", then_a_search_begins)
+    monkeypatch.setattr("studies.study.claiming.prepare_sampling", then_a_search_begins)
     assert drawn(session) == expected
 
 

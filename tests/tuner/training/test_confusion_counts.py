@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, encode_label
-from tuner.training.confusion_counts import MISSED, NOTHING_THERE, digit_confusion, digit_scores
+from tuner.training.confusion_counts import DELETED, INSERTED, digit_confusion, digit_scores
 
 
 def _row(arabic: str) -> list[int]:
@@ -23,14 +23,14 @@ def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
         ("00", "00", {(0, 0): 2}),
         ("123", "153", {(1, 1): 1, (2, 5): 1, (3, 3): 1}),
         # One digit left out or put in leaves the others right.
-        ("12345", "1345", {(1, 1): 1, (2, MISSED): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
-        ("12345", "2345", {(1, MISSED): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
-        ("12345", "1234", {(1, 1): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, MISSED): 1}),
-        ("123", "1923", {(1, 1): 1, (NOTHING_THERE, 9): 1, (2, 2): 1, (3, 3): 1}),
-        ("11", "1", {(1, 1): 1, (1, MISSED): 1}),
+        ("12345", "1345", {(1, 1): 1, (2, DELETED): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
+        ("12345", "2345", {(1, DELETED): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
+        ("12345", "1234", {(1, 1): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, DELETED): 1}),
+        ("123", "1923", {(1, 1): 1, (INSERTED, 9): 1, (2, 2): 1, (3, 3): 1}),
+        ("11", "1", {(1, 1): 1, (1, DELETED): 1}),
         # A replaced digit rather than one left out and another put in.
         ("12", "21", {(1, 2): 1, (2, 1): 1}),
-        ("48", "", {(4, MISSED): 1, (8, MISSED): 1}),
+        ("48", "", {(4, DELETED): 1, (8, DELETED): 1}),
         ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
     ],
 )
@@ -41,7 +41,7 @@ def test_digits_are_laid_beside_those_they_stand_for(
 
 
 def test_images_are_counted_together() -> None:
-    assert _confusion(("1", "1"), ("12", "1"), ("3", "8"), ("3", "8")) == {(1, 1): 2, (2, MISSED): 1, (3, 8): 2}
+    assert _confusion(("1", "1"), ("12", "1"), ("3", "8"), ("3", "8")) == {(1, 1): 2, (2, DELETED): 1, (3, 8): 2}
 
 
 def test_nothing_to_count() -> None:
@@ -51,7 +51,7 @@ def test_nothing_to_count() -> None:
 def test_what_stands_before_the_end_without_being_a_digit_is_left_out() -> None:
     row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
     assert digit_confusion([row], [_row("42")]).diagonal()[:10].sum() == 2
-    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[NOTHING_THERE, 5] == LABEL_LENGTH - 1  # no end at all
+    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[INSERTED, 5] == LABEL_LENGTH - 1  # no end at all
 
 
 def _levenshtein(one: str, other: str) -> int:
@@ -85,7 +85,7 @@ def test_scores_of_a_digit_are_shares_of_the_counts() -> None:
     scores = {DIGITS.index(score.digit): score for score in digit_scores(counts)}
     one = scores[1]
     assert (one.count, one.recall, one.precision) == (4, 2 / 4, 2 / 4)
-    assert (one.read_as, one.put_in) == ({DIGITS[7]: 1, "missed": 1}, 1)
+    assert (one.read_as, one.insertions) == ({DIGITS[7]: 1, "missed": 1}, 1)
     assert (scores[4].recall, scores[4].precision, scores[4].read_as) == (1.0, 1.0, {})
     assert (scores[7].count, scores[7].recall, scores[7].precision) == (0, None, 0.0)
     assert (scores[3].recall, scores[3].precision) == (0.0, None)

@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with_and_that_is_said(
     config = tiny_config(num_epochs=3)
     result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
     assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
-    assert "beginning anew" in caplog.text
+    assert "starting from scratch" in caplog.text
 
 
 def interrupt_after_two(epoch: int) -> None:

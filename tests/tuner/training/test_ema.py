@@ -19,12 +19,12 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
     ours, theirs = (next(iter(network.parameters())) for network in (averaged.module, model))
     with torch.no_grad():
         theirs.fill_(1.0)
-        averaged.follow()
+        averaged.update()
         assert torch.equal(ours, theirs)
         theirs.fill_(0.0)
         expected = 1.0
         for steps in range(1, 600):
-            averaged.follow()
+            averaged.update()
             expected *= 1 - max(1 / (AVERAGED_EPOCHS * 100), 9 / (10 + steps))
             if steps in (1, 5, 599):
                 assert ours.mean().item() == pytest.approx(expected, rel=1e-3, abs=1e-12)
@@ -37,7 +37,7 @@ def test_normalisation_statistics_are_averaged_too(tiny_config: MakeConfig) -> N
     assert names
     for _ in range(3):
         model.train()(torch.rand(4, 1, 64, 128))
-        averaged.follow()
+        averaged.update()
     theirs, ours = dict(model.named_buffers()), dict(averaged.module.named_buffers())
     assert all(not torch.equal(ours[name], theirs[name]) and ours[name].abs().sum() > 0 for name in names)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.endswith("num_batches_tracked"))

@@ -111,7 +111,7 @@ def test_changes_which_epoch_is_the_best_or_the_last(
 
 
 def test_another_dataset_is_trained_on(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    other = generate_dataset(tmp_path / "generated_data", samples=20, test_samples=1, seed=5, processes=1)
+    other = generate_dataset(tmp_path / "generated_data", samples=20, test_samples=1, seed=5)
     plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
     changed = run(tiny_config(num_epochs=1, metadata_path=str(other)), tmp_path / "changed")
     assert plain.history[0].val_loss != changed.history[0].val_loss

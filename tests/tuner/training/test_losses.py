@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from search_spaces import TrainingConfig
+from search_spaces.model_definitions import LOSSES_OF_DECODER
 from tuner.data.vocabulary import BLANK, EOS, PAD
-from tuner.models.readings import read_ctc
-from tuner.training.losses import CrossEntropy, CTCLoss, FocalLoss, create_loss_function
+from tuner.models.decoders import CTCDecoder
+from tuner.training.losses import LOSSES, CrossEntropy, CTCLoss, FocalLoss, create_loss_function
 
 CLASSES = 13
 LABELS = torch.tensor([[3, 7, EOS, PAD], [5, EOS, PAD, PAD]])
@@ -50,8 +51,8 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
 
 def test_focal_loss_by_its_formula() -> None:
     logits = random_logits(2, 4)
-    invariants = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
-    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(invariants) / COUNTED, rel=1e-5)
+    terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
+    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
@@ -74,7 +75,7 @@ def test_ctc_is_the_sum_over_all_alignments_per_digit() -> None:
     logits[..., [c for c in range(CLASSES) if c not in (1, 2, BLANK)]] = -1e4  # so that 3**4 alignments are all
     chance = torch.zeros(2)
     for path in itertools.product((1, 2, BLANK), repeat=steps):
-        row = read_ctc(torch.nn.functional.one_hot(torch.tensor([path]), CLASSES).float(), length)
+        row = CTCDecoder(1, length, CLASSES).read(torch.nn.functional.one_hot(torch.tensor([path]), CLASSES))
         for image in range(2):
             if torch.equal(row[0], labels[image]):
                 probabilities = logits[image].softmax(-1)
@@ -109,3 +110,7 @@ def test_configuration_chooses_the_loss() -> None:
     assert isinstance(create_loss_function(TrainingConfig(loss_type="ctc")), CTCLoss)
     with pytest.raises(ValueError, match="'hinge'; use one of crossentropy, ctc, focal"):
         create_loss_function(TrainingConfig(loss_type="hinge"))
+
+
+def test_every_loss_suits_a_decoder() -> None:
+    assert set(LOSSES) == set(itertools.chain.from_iterable(LOSSES_OF_DECODER.values()))

@@ -100,7 +100,7 @@ def test_passes_add_up_to_the_gradient_of_their_batch(
     batch = next(data.train.epoch(1))
     gradients, losses, scores = [], [], []
     for most in (None, micro_batch_size):
-        training = TrainingState.begin(config, steps_per_epoch=4)
+        training = TrainingState.create(config, steps_per_epoch=4)
         training.micro_batch_size = most
         training.model.eval()  # batch normalisation as it is in use; in training it sees a pass at a time
         loss, score = train_step(training, batch)
@@ -113,15 +113,15 @@ def test_passes_add_up_to_the_gradient_of_their_batch(
     assert torch.allclose(*gradients, atol=1e-6)
 
 
-def test_careful_halves_the_passes_and_says_so(
+def test_the_micro_batch_is_halved_on_request_and_logged(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "tuner"):
-        result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, careful=True)
+        result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
     assert result.micro_batch_size == 4
     assert result.why_ended == "max_epochs"
-    assert "epoch 1: processes died in this epoch; training it with at most 4 images at once" in caplog.text
-    assert "added up to batches of 8" in caplog.text
+    assert "epoch 1: processes died in this epoch; training it in micro-batches of at most 4 images" in caplog.text
+    assert "accumulated to batches of 8" in caplog.text
 
 
 def test_the_second_try_has_the_reserve_too(
@@ -137,7 +137,7 @@ def test_the_second_try_has_the_reserve_too(
     assert run(tiny_config(num_epochs=1, batch_size=8), tmp_path, on_batch=fail_once).micro_batch_size == 4
     assert reserved[:2] == [True, True]
     assert not any(reserved[2:])
-    assert "no memory for 8 images at once: MemoryError" in caplog.text
+    assert "no memory for a micro-batch of 8 images: MemoryError" in caplog.text
 
 
 def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: R
 
     config = tiny_config(num_epochs=3, batch_size=8)
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, careful=True, on_epoch_end=stop)
-    whole = run(config, tmp_path / "whole", careful=True)
+        run(config, tmp_path, halve_micro_batch=True, on_epoch_end=stop)
+    whole = run(config, tmp_path / "whole", halve_micro_batch=True)
     resumed = run(config, tmp_path)
     assert resumed.micro_batch_size == 4
     assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in whole.history]
@@ -160,7 +160,7 @@ def test_one_image_for_which_there_is_no_memory_ends_the_training(
         return torch.empty(1 << 50)
 
     monkeypatch.setattr("tuner.models.reader.normalise", greedy)
-    with pytest.raises(MemoryExhaustedError, match=r"no memory for 1 image at once: .*allocate"):
+    with pytest.raises(MemoryExhaustedError, match=r"no memory for a micro-batch of 1 image: .*allocate"):
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
 
 

@@ -17,7 +17,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import PAD
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import Plots
 from tuner.training.recorder import log_file
 from tuner.training.tensorboard_run import TAGS
 
@@ -46,13 +46,13 @@ def run_of(folder: Path) -> EventAccumulator:
 
 
 def images(folder: Path) -> dict[str, dict[int, bytes]]:
-    """Every picture that TensorBoard shows of an experiment, by step; no step may be there twice."""
+    """Every plot that TensorBoard shows of an experiment, by step; no step may be there twice."""
     events = run_of(folder)
     found = {}
     for tag in events.Tags()["images"]:
-        pictures = events.Images(tag)
-        found[tag] = {picture.step: picture.encoded_image_string for picture in pictures}
-        assert len(found[tag]) == len(pictures), tag
+        plots = events.Images(tag)
+        found[tag] = {plot.step: plot.encoded_image_string for plot in plots}
+        assert len(found[tag]) == len(plots), tag
     return found
 
 
@@ -111,8 +111,8 @@ def test_tensorboard_knows_the_hyperparameters_and_that_the_run_has_ended(
 def test_tensorboard_shows_what_is_read_when_the_training_ends(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    shown: list[Pictures] = []
-    run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_pictures=shown.append)
+    shown: list[Plots] = []
+    run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_plots=shown.append)
     assert images(tmp_path) == {
         "readings/worst": {2 * STEPS: shown[-1]["worst_readings.png"]},
         "readings/confusion": {2 * STEPS: shown[-1]["confusion_matrix.png"]},
@@ -125,7 +125,7 @@ def test_a_training_that_is_taken_up_when_all_is_done_shows_its_readings_once(
     config = tiny_config(use_tensorboard=True, num_epochs=2)
     for _ in range(2):
         run(config, tmp_path)
-        assert {tag: list(pictures) for tag, pictures in images(tmp_path).items()} == {
+        assert {tag: list(plots) for tag, plots in images(tmp_path).items()} == {
             "readings/worst": [2 * STEPS],
             "readings/confusion": [2 * STEPS],
         }

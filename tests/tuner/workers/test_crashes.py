@@ -110,7 +110,7 @@ def test_what_killed_two_processes_in_one_epoch_is_trained_in_smaller_passes(
     assert record.outcome is not None
     assert record.outcome.micro_batch_size == 8
     log = (OUT / "large" / "logs" / "training.log").read_text()
-    assert "epoch 2: processes died in this epoch; training it with at most 8 images at once" in log
+    assert "epoch 2: processes died in this epoch; training it in micro-batches of at most 8 images" in log
     assert main(["show", "large"]) == 0
     assert "images at once: 8, since memory ran out for whole batches" in capsys.readouterr().out
 

@@ -112,7 +112,7 @@ def _work(options: argparse.Namespace, study: optuna.Study) -> EnqueueRequest:
     file = load_experiments(options.config)
     experiments = with_overrides(file.select(options.experiments), seed=options.seed, device=None)
     space = load_space(options.space, next(iter(experiments.values())))
-    return EnqueueRequest(experiments, list(file.experiments), space, request, file.remarks)
+    return EnqueueRequest(experiments, list(file.experiments), space, request, file.messages)
 
 
 def _check_work(options: argparse.Namespace) -> None:
@@ -123,10 +123,12 @@ def _check_work(options: argparse.Namespace) -> None:
 
 
 def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
+    from search_spaces.diagnostics.plural import counted
+
     lines = [f"added: {name} (trial {state.trial_number})" for name, state in addition.added.items()]
     lines += [_known_line(name, state) for name, state in addition.known.items()]
     if trials:
-        lines.append(f"added: {_count(trials, 'search trial')}, {addition.search_trials:,} in all")
+        lines.append(f"added: {counted(trials, 'search trial')}, {addition.search_trials:,} in all")
     if status.pending:
         at_work = any(row.state.value == "running" for row in status.rows)
         who = (
@@ -134,7 +136,7 @@ def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[st
             if at_work
             else ": `khmer-tuner resume`, or a worker that waits"
         )
-        lines.append(f"{_count(status.pending, 'trial')} to begin{who}")
+        lines.append(f"{counted(status.pending, 'trial')} to begin{who}")
     return lines
 
 
@@ -156,10 +158,6 @@ def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, An
         "search_trials": addition.search_trials,
         "pending": pending,
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 COMMAND = Command(

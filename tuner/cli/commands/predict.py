@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from tuner.inference.reader import load_reader
 
     reader = load_reader(checkpoint_path(options), device=options.device)
-    if reader.familiar is None:
-        tell("this checkpoint does not say what it was validated on: nothing can be marked as doubtful")
+    if reader.ood_detector is None:
+        tell("this checkpoint does not say what it was validated on: no reading can be flagged")
     readings = reader.read_files(options.images)
     if options.json:
         print(json.dumps([_plain(reading) for reading in readings], ensure_ascii=False, indent=2))
@@ -58,20 +58,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _plain(reading: Reading) -> dict[str, object]:
     plain = {"path": str(reading.path), "text": reading.text, "confidence": round(reading.confidence, 6)}
-    plain |= {"doubtful": list(reading.doubts)}
+    plain |= {"flagged": list(reading.flags)}
     return plain | ({"problem": reading.problem} if reading.problem else {})
 
 
 def _print(readings: Sequence[Reading]) -> None:
-    """Print a line for each image, its name last, for names can be long; below it why the reading is doubtful."""
+    """Print a line for each image, its name last, for names can be long; below it why the reading is flagged."""
     from tuner.display.terminal import printable
 
     if readings:
         print(f"{'text':9}  confidence  image")
     for reading in readings:
         print(f"{reading.text:9}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
-        if reading.doubts:
-            print(f"{'':23}doubtful: {'; '.join(reading.doubts)}")
+        if reading.flags:
+            print(f"{'':23}flagged: {'; '.join(reading.flags)}")
 
 
 COMMAND = Command(
@@ -82,8 +82,8 @@ COMMAND = Command(
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
 
-Doubtful are readings that are less certain, and pictures of another shape or look, than nearly all of the images that
-the model was validated on.""",
+A reading is flagged if it is less certain, or its picture of another shape or look, than nearly all of the images
+that the model was validated on.""",
     add_options=add_options,
     run=run,
     problems=problems,

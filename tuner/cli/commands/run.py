@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         return _show_plan(file, experiments, options)
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
         display.note(f"configuration: {file.path}")
-        for remark in (*file.remarks, *_space_warnings(options, experiments)):
+        for remark in (*file.messages, *_space_warnings(options, experiments)):
             display.note(remark)
         tuner = HyperparameterTuner(
             options.config,

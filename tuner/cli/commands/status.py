@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Print the trials of the study and what it owes; it is only read."""
     from studies import disk_usage, load_study
-    from tuner.display.look import look_at_study
+    from tuner.session.status_poller import read_status
 
     study, folder = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    status, disk = look_at_study(study, folder), disk_usage(folder)
+    status, disk = read_status(study, folder), disk_usage(folder)
     if options.json:
         print(json.dumps(_as_dict(status, disk), ensure_ascii=False, indent=2))
     else:
@@ -75,8 +75,8 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
         best_line,
         disk_line,
         last_line,
-        left_line,
         pending_line,
+        remaining_line,
         search_line,
         targets_line,
         whole_line,
@@ -89,7 +89,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
         best_line(status),
         ahead_line(status),
         last_line(status, width=width),
-        left_line(status, remaining_time(status, workers)) if workers else None,
+        remaining_line(status, remaining_time(status, workers)) if workers else None,
         targets_line(status),
         disk_line(disk),
         pending_line(status, remaining_time(status, 1)),

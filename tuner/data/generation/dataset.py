@@ -1,23 +1,24 @@
-"""Generating a dataset: all of it or nothing, the same bytes for the same recipe."""
+"""Generate a dataset: all of it or nothing, and the same bytes for the same recipe."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from search_spaces.errors import DataLoaderError
 from tuner.data.generation.font_search import find_fonts
-from tuner.data.generation.metadata_text import format_metadata
 from tuner.data.generation.recipe import RECIPE_FILE, Recipe, check_recipe_numbers
 from tuner.data.generation.target_folder import check_target, folder_in_the_making
-from tuner.data.generation.worker_pool import default_processes, write_chunks
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.fonts import Font
-from tuner.data.rendering.sample import Sample
-from tuner.data.rendering.worker import Chunk, Task
+from tuner.data.rendering.png import encode_png
+from tuner.data.rendering.sample import Sample, render_sample
+from tuner.data.vocabulary import CHARACTER_SET, MAX_DIGITS
 
-_CHUNK = 128  # samples: some 50 ms of work
-_LEAST_PER_PROCESS = 256  # starting a process takes as long as making this many
+_SAMPLES_BETWEEN_REPORTS = 128
 
 
 def generate_dataset(
@@ -28,43 +29,38 @@ def generate_dataset(
     seed: int = 0,
     fonts: str = "pinned",
     fonts_dir: str | os.PathLike[str] | None = None,
-    processes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Generate pictures of Khmer digits with their metadata, and return the path of `metadata.yaml`.
+    """Generate images of Khmer digits with their metadata, and return the path of `metadata.yaml`.
 
-    The same arguments give the same bytes on every machine, for any number of processes (with fonts other
-    than the pinned one, given the same font files and version of FreeType). The folder appears when all is
-    done; until then a hidden one beside it is filled. If the same dataset is there already, nothing is
-    done.
+    The same arguments give the same bytes on every machine (with fonts other than the pinned one, given the same font
+    files and version of FreeType). A hidden folder beside `out_dir` is filled and renamed when it is complete. If the
+    same dataset exists already, nothing is done.
 
     Args:
-        out_dir: Folder to make; it may exist if it is empty.
+        out_dir: Folder to create; it may exist if it is empty.
         samples: Training and validation samples together, 10 or more; one in five is for validation.
         test_samples: Samples of the `test` split, 1 or more.
         seed: 0 to 2**32 - 1.
         fonts: `pinned`, or `system` to add the installed fonts that have all ten digits.
         fonts_dir: A folder whose fonts are added.
-        processes: Number of processes, 1 or more; by default the cores this process may use.
-        on_progress: Called with the samples done and the samples in all, now and then; from other threads,
-            but never twice at a time.
+        on_progress: Called every 128 samples and at the end, with the number of samples done and in all.
 
     Raises:
-        ConfigurationError: If an argument is senseless or `out_dir` holds something else.
+        ConfigurationError: If an argument is out of range or `out_dir` holds something else.
         DataLoaderError: If the dataset cannot be written.
     """
-    check_recipe_numbers(samples=samples, test_samples=test_samples, seed=seed, processes=processes)
+    check_recipe_numbers(samples=samples, test_samples=test_samples, seed=seed)
     found = find_fonts(fonts, Path(fonts_dir) if fonts_dir is not None else None)
     recipe = Recipe.of(found, samples=samples, test_samples=test_samples, seed=seed)
     target = Path(out_dir)
     metadata_path = target / "metadata.yaml"
     if check_target(target, recipe):
         return metadata_path
-    most = max(1, recipe.total // _LEAST_PER_PROCESS)
     try:
         with folder_in_the_making(target) as folder:
-            made = _write_images(folder, recipe, found, processes or min(default_processes(), most), on_progress)
-            text = format_metadata(_image_path_prefix(target), made)
+            written = _write_images(folder, recipe, found, on_progress)
+            text = _metadata_text(_image_path_prefix(target), written)
             (folder / metadata_path.name).write_text(text, encoding="utf-8")
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
@@ -74,31 +70,59 @@ def generate_dataset(
 
 
 def _write_images(
-    folder: Path,
-    recipe: Recipe,
-    fonts: list[Font],
-    processes: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> Mapping[str, list[Sample]]:
-    chunks = []
-    for number, (split, count) in enumerate(recipe.splits.items()):
-        (folder / split).mkdir()
-        chunks += [Chunk(split, number, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    made: dict[Chunk, list[Sample]] = {}
+    folder: Path, recipe: Recipe, fonts: list[Font], on_progress: Callable[[int, int], None] | None
+) -> dict[str, list[Sample]]:
+    written: dict[str, list[Sample]] = {split: [] for split in recipe.splits}
     done = 0
+    for split_number, (split, count) in enumerate(recipe.splits.items()):
+        (folder / split).mkdir()
+        for number in range(count):
+            sample, pixels = render_sample(fonts, recipe.seed, split_number, number)
+            (folder / split / _image_filename(split, number)).write_bytes(encode_png(pixels))
+            written[split].append(sample)
+            done += 1
+            if on_progress and (done % _SAMPLES_BETWEEN_REPORTS == 0 or done == recipe.total):
+                on_progress(done, recipe.total)
+    return written
 
-    def keep(chunk: Chunk, samples: list[Sample]) -> None:
-        nonlocal done
-        made[chunk] = samples
-        done += len(samples)
-        if on_progress:
-            on_progress(done, recipe.total)
 
-    task = Task(folder=str(folder.resolve()), seed=recipe.seed, fonts=tuple(fonts))
-    write_chunks(task, chunks, min(processes, len(chunks)), keep)
-    return {
-        split: [sample for chunk in chunks if chunk.split == split for sample in made[chunk]] for split in recipe.splits
+def _image_filename(split: str, number: int) -> str:
+    return f"{split}_{number:06d}.png"
+
+
+def _metadata_text(image_folder: str, splits: Mapping[str, Sequence[Sample]]) -> str:
+    """Return `metadata.yaml`: YAML in which each sample is one line of JSON."""
+    info = {
+        "character_set": CHARACTER_SET,
+        "fonts_used": sorted({sample.font for samples in splits.values() for sample in samples}),
+        "generated_by": "text",
+        "image_size": [IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX],
+        "max_sequence_length": MAX_DIGITS,
+        "total_samples": sum(map(len, splits.values())),
+        **{f"{split}_samples": len(samples) for split, samples in splits.items()},
     }
+    lines = ["dataset_info:", *(f"  {key}: {_json(value)}" for key, value in info.items())]
+    for split, samples in splits.items():
+        lines += [f"{split}:", "  samples:"]
+        for number, sample in enumerate(samples):
+            filename = _image_filename(split, number)
+            entry = {
+                "image_path": f"{image_folder}/{split}/{filename}",
+                "image_filename": filename,
+                "label": sample.label,
+                "font": sample.font,
+                "font_size": sample.font_size,
+                "sequence_length": len(sample.label),
+                "augmented": sample.augmented,
+                "text_color": sample.text_color,
+                "text_position": sample.text_position,
+            }
+            lines.append(f"  - {_json(entry)}")
+    return "\n".join(lines) + "\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _image_path_prefix(target: Path) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import ImageFont
 
 from search_spaces.errors import ConfigurationError
-from tuner.data.rendering.fonts import KHMER_DIGITS, Font, pinned_font_file, pinned_fonts
+from tuner.data.rendering.fonts import Font, pinned_font_file, pinned_fonts
+from tuner.data.vocabulary import DIGITS
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
@@ -31,10 +32,7 @@ def find_fonts(choice: str, folder: Path | None) -> list[Font]:
     """
     if choice not in ("pinned", "system"):
         raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'")
-    paths: list[Path] = []
-    if choice == "system":
-        paths += _font_files(system_font_folders())
-    added = fonts_with_digits(paths)
+    added = _fonts_with_digits(_font_files(system_font_folders())) if choice == "system" else []
     if folder is not None:
         added += _fonts_of_folder(folder)
     return pinned_fonts() + _without_doubles(added)
@@ -60,8 +58,8 @@ def system_font_folders() -> list[Path]:
     ]
 
 
-def fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
-    """Return the fonts of these files that have all ten Khmer digits; what is no font is passed over."""
+def _fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
+    """Return the fonts of these files that have all ten Khmer digits; other files are skipped."""
     return [font for path in paths for font in _fonts_of_file(path)]
 
 
@@ -69,7 +67,7 @@ def _fonts_of_folder(folder: Path) -> list[Font]:
     if not folder.is_dir():
         raise ConfigurationError(f"fonts_dir: found {str(folder)!r}; expected a folder with font files")
     paths = list(_font_files([folder]))
-    fonts = fonts_with_digits(paths)
+    fonts = _fonts_with_digits(paths)
     if not fonts:
         held = ", ".join(path.name for path in paths[:5]) or "no font file"
         raise ConfigurationError(
@@ -98,9 +96,9 @@ def _fonts_of_file(path: Path) -> Iterator[Font]:
 
 def _has_all_digits(face: ImageFont.FreeTypeFont) -> bool:
     """Return whether all digits have bitmaps of their own: not empty, and not the sign for a missing one."""
-    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in KHMER_DIGITS}
+    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in DIGITS}
     missing = bytes(face.getmask(_NO_CHARACTER, mode="L"))
-    return len(bitmaps) == len(KHMER_DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
+    return len(bitmaps) == len(DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
 
 
 def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:

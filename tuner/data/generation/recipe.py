@@ -64,13 +64,12 @@ class Recipe:
         return self.samples + self.test_samples
 
 
-def check_recipe_numbers(*, samples: int, test_samples: int, seed: int, processes: int | None) -> None:
-    """Raise ConfigurationError, telling every number that is out of its range."""
+def check_recipe_numbers(*, samples: int, test_samples: int, seed: int) -> None:
+    """Raise ConfigurationError with one problem for each number that is out of its range."""
     ranges = (
         ("samples", samples, _LEAST_SAMPLES, _MOST_SAMPLES),
         ("test_samples", test_samples, 1, _MOST_SAMPLES),
         ("seed", seed, 0, _LARGEST_SEED),
-        ("processes", 1 if processes is None else processes, 1, 1024),
     )
     problems = [
         f"{name}: found {value!r}; expected a whole number from {low:,} to {high:,}"

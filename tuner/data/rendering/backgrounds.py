@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.random_words import RandomWords
-
-IMAGE_WIDTH_PX = 128
-IMAGE_HEIGHT_PX = 64
 
 Picture = npt.NDArray[np.int16]
 """An RGB picture in the making, `(height, width, 3)`; values may leave 0 to 255 until it is finished."""

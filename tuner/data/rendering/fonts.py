@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageFont
 
-KHMER_DIGITS = "០១២៣៤៥៦៧៨៩"
+from tuner.data.vocabulary import DIGITS
 
 _PINNED_PACKAGE = "fontpkg_noto_sans_khmer"
 _PINNED_FILE = "files/NotoSansKhmer[wdth,wght].ttf"
@@ -80,7 +80,7 @@ def draw_digits(font: Font, size_px: int) -> dict[str, Glyph]:
     All ten at once: opening a font takes as long as drawing a few digits.
     """
     face = _freetype_font(font, size_px)
-    return {digit: _draw(face, digit) for digit in KHMER_DIGITS}
+    return {digit: _draw(face, digit) for digit in DIGITS}
 
 
 def _draw(face: ImageFont.FreeTypeFont, digit: str) -> Glyph:

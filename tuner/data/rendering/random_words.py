@@ -7,6 +7,7 @@ every machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -47,8 +48,6 @@ class RandomWords:
 
     def block(self, *shape: int) -> npt.NDArray[np.uint8]:
         """Return an array of uniform bytes."""
-        count = 1
-        for length in shape:
-            count *= length
+        count = math.prod(shape)
         words = self._bits.random_raw((count + 7) // 8)
         return words.astype("<u8", copy=False).view(np.uint8)[:count].reshape(shape)

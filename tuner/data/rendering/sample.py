@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.rendering.backgrounds import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, Picture, draw_background, plain
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.rendering.backgrounds import Picture, draw_background, plain
 from tuner.data.rendering.degradations import degrade, finish
-from tuner.data.rendering.fonts import KHMER_DIGITS, Font
+from tuner.data.rendering.fonts import Font
 from tuner.data.rendering.legibility import is_legible
 from tuner.data.rendering.random_words import RandomWords
 from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask, text_size
-
-LONGEST_LABEL = 8
+from tuner.data.vocabulary import DIGITS, MAX_DIGITS
 
 _SIZES_PX = ((22, 38), (20, 38), (18, 36), (16, 34), (14, 32), (12, 32), (15, 28), (15, 26))
 """Smallest and largest font size by label length: the longer, the smaller on average."""
@@ -57,8 +57,8 @@ def render_sample(fonts: Sequence[Font], seed: int, split: int, number: int) -> 
     The result depends on the arguments alone, so any process can make any sample.
     """
     words = RandomWords(seed, split, number)
-    length = 1 + words.below(LONGEST_LABEL)
-    label = "".join(words.pick(KHMER_DIGITS) for _ in range(length))
+    length = 1 + words.below(MAX_DIGITS)
+    label = "".join(words.pick(DIGITS) for _ in range(length))
     font = words.pick(fonts)
     augmented = words.chance(_AUGMENTED_PERCENT)
     tenth_degrees = words.between(-_LARGEST_ROTATION, _LARGEST_ROTATION) if augmented else 0

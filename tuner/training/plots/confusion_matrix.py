@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.rendering.fonts import pinned_font_file
 from tuner.data.vocabulary import DIGITS
-from tuner.training.plots.canvas import FAINT, INK, Canvas
+from tuner.training.plots.figure import BLUE, FAINT, INK, RED, figure_png, new_figure
 
-_CELL, _LEFT, _TOP, _MARGIN = 44, 84, 84, 12
-_RIGHT_COLOR, _WRONG_COLOR = np.array([37, 99, 235]), np.array([220, 38, 38])
-# A share of a hundredth is to be seen already.
+_EMPTY = "#f1f5f9"
+# Exponent of the share of a confusion: makes one of a hundredth visible.
 _STRENGTH = 0.35
 
 
@@ -18,37 +18,41 @@ def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
     """Draw how often each digit was read as which.
 
     Args:
-        counts: ``(11, 11)``: true digit or none there, then read digit or missed, as `digit_confusion` counts.
+        counts: ``(11, 11)``: rows are true digits, then none there; columns are read digits, then missed. The
+            last cell is 0, and is left empty.
 
     Returns:
-        A PNG: rows are true digits, columns read ones. Colours go by the share of the row.
+        A PNG of 580 x 580 pixels. Colours go by the share of the row.
     """
+    from matplotlib.colors import to_rgb
+    from matplotlib.font_manager import FontProperties
+
     size = len(counts)
-    canvas = Canvas(_LEFT + size * _CELL + _MARGIN, _TOP + size * _CELL + _MARGIN)
-    middle = size * _CELL / 2
-    canvas.text((_LEFT + middle, 20), "read", 15, FAINT, "mm")
-    canvas.rotated_text((18, _TOP + middle), "true", 15, FAINT)
-    for place in range(size):
-        at = (place + 0.5) * _CELL
-        is_digit = place < len(DIGITS)
-        canvas.text((_LEFT + at, _TOP - 24), DIGITS[place] if is_digit else "missed", 22 if is_digit else 12, INK, "mm")
-        canvas.text((_LEFT - 12, _TOP + at), DIGITS[place] if is_digit else "none", 22 if is_digit else 12, INK, "rm")
+    is_right = np.eye(size, dtype=bool)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for true in range(size):
-        for read in range(size):
-            if (true, read) != (len(DIGITS), len(DIGITS)):
-                _draw_cell(canvas, (true, read), int(counts[true, read]), float(shares[true, read]))
-    return canvas.png()
+    strength = np.where(is_right, shares, shares**_STRENGTH)
+    colors = 1 - (1 - np.where(is_right[..., None], to_rgb(BLUE), to_rgb(RED))) * strength[..., None]
+    colors[counts == 0] = to_rgb(_EMPTY)
+    colors[-1, -1] = 1.0
 
-
-def _draw_cell(canvas: Canvas, place: tuple[int, int], count: int, share: float) -> None:
-    true, read = place
-    corner = (_LEFT + read * _CELL, _TOP + true * _CELL)
-    color = _RIGHT_COLOR if true == read else _WRONG_COLOR
-    strength = share**_STRENGTH if true != read else share
-    red, green, blue = (int(part) for part in (255 - (255 - color) * strength).round())
-    canvas.box(corner, (_CELL - 1, _CELL - 1), fill=(red, green, blue) if count else "#f8fafc")
-    if count:
-        middle = (corner[0] + _CELL / 2, corner[1] + _CELL / 2)
-        shown = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
-        canvas.text(middle, shown, 14, "white" if strength > 0.55 else INK, "mm")
+    figure = new_figure(580, 580)
+    axes = figure.add_axes((0.14, 0.02, 0.84, 0.84))
+    axes.pcolormesh(colors, edgecolors="white", linewidth=1)
+    axes.invert_yaxis()
+    for true, read in np.argwhere(counts):
+        count = counts[true, read]
+        text = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+        color = "white" if strength[true, read] > 0.55 else INK
+        axes.text(read + 0.5, true + 0.5, text, color=color, ha="center", va="center")
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    khmer = FontProperties(fname=pinned_font_file(), size=16)
+    ticks = np.arange(size) + 0.5
+    axes.set_xticks(ticks, labels=[*DIGITS, "missed"], fontproperties=khmer)
+    axes.set_yticks(ticks, labels=[*DIGITS, "none"], fontproperties=khmer, va="center")
+    for label in (axes.get_xticklabels()[-1], axes.get_yticklabels()[-1]):
+        label.set_fontsize(9)
+    axes.set_xlabel("read", color=FAINT)
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("true", color=FAINT)
+    axes.spines[:].set_visible(False)
+    return figure_png(figure)

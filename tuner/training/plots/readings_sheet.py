@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
+from tuner.data.rendering.fonts import pinned_font_file
 from tuner.data.vocabulary import decode_label
-from tuner.training.plots.canvas import FAINT, GREEN, GRID, RED, Canvas
+from tuner.training.plots.figure import FAINT, GREEN, GRID, INK, RED, to_png
 
 MOST_SHOWN = 24
 _COLUMNS = 4
-_IMAGE_WIDTH, _IMAGE_HEIGHT = 128, 64
 _CARD_WIDTH, _CARD_HEIGHT, _MARGIN, _TITLE = 232, 132, 12, 40
 
 Rows = npt.NDArray[np.integer]
@@ -53,31 +55,35 @@ def draw_readings(
         A PNG, four images a row.
     """
     lines = -(-len(images) // _COLUMNS)
-    canvas = Canvas(_MARGIN + _COLUMNS * (_CARD_WIDTH + _MARGIN), _TITLE + lines * (_CARD_HEIGHT + _MARGIN))
-    canvas.text((_MARGIN, _TITLE / 2), title, 15)
+    size = (_MARGIN + _COLUMNS * (_CARD_WIDTH + _MARGIN), _TITLE + lines * (_CARD_HEIGHT + _MARGIN))
+    sheet = Image.new("RGB", size, "white")
+    _write(ImageDraw.Draw(sheet), (_MARGIN, _TITLE // 2), title, 15, INK)
     for number, (image, row, label) in enumerate(zip(images, rows, labels, strict=True)):
-        corner = (
-            float(_MARGIN + number % _COLUMNS * (_CARD_WIDTH + _MARGIN)),
-            float(_TITLE + number // _COLUMNS * (_CARD_HEIGHT + _MARGIN)),
-        )
-        _draw_card(canvas, corner, image, (decode_label(label), decode_label(row)), confidence[number])
-    return canvas.png()
+        card = _draw_card(image, decode_label(label), decode_label(row), confidence[number])
+        line, column = divmod(number, _COLUMNS)
+        sheet.paste(card, (_MARGIN + column * (_CARD_WIDTH + _MARGIN), _TITLE + line * (_CARD_HEIGHT + _MARGIN)))
+    return to_png(sheet)
 
 
-def _draw_card(
-    canvas: Canvas,
-    corner: tuple[float, float],
-    image: npt.NDArray[np.uint8],
-    texts: tuple[str, str],
-    confidence: float,
+def _draw_card(image: npt.NDArray[np.uint8], truth: str, reading: str, confidence: float) -> Image.Image:
+    card = Image.new("RGB", (_CARD_WIDTH, _CARD_HEIGHT), "white")
+    draw = ImageDraw.Draw(card)
+    draw.rectangle((0, 0, _CARD_WIDTH - 1, _CARD_HEIGHT - 1), outline=GRID)
+    card.paste(Image.fromarray(image), ((_CARD_WIDTH - image.shape[1]) // 2, 6))
+    verdict = GREEN if truth == reading else RED
+    for y, name, text, color in ((88, "true", truth, FAINT), (114, "read", reading, verdict)):
+        _write(draw, (10, y), name, 12, FAINT)
+        _write(draw, (48, y), text or "(nothing)", 19 if text else 13, color)
+    _write(draw, (_CARD_WIDTH - 10, 114), f"{confidence:.3f}", 12, FAINT, "rm")
+    return card
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size_px: int, color: str, anchor: str = "lm"
 ) -> None:
-    left, top = corner
-    truth, reading = texts
-    canvas.box(corner, (_CARD_WIDTH, _CARD_HEIGHT), outline=GRID)
-    canvas.grey((left + (_CARD_WIDTH - _IMAGE_WIDTH) / 2, top + 6), image)
-    below = top + 6 + _IMAGE_HEIGHT
-    color = GREEN if truth == reading else RED
-    for place, name, text, shown in ((18, "true", truth, FAINT), (44, "read", reading, color)):
-        canvas.text((left + 10, below + place), name, 12, FAINT)
-        canvas.text((left + 48, below + place), text or "(nothing)", 19 if text else 13, shown)
-    canvas.text((left + _CARD_WIDTH - 10, below + 44), f"{confidence:.3f}", 12, FAINT, "rm")
+    draw.text(at, text, font=_font(size_px), fill=color, anchor=anchor)
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(pinned_font_file()), size_px, layout_engine=ImageFont.Layout.BASIC)

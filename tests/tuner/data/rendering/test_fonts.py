@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 
-from tuner.data.rendering.fonts import KHMER_DIGITS, draw_digits, pinned_fonts
+from tuner.data.rendering.fonts import draw_digits, pinned_fonts
+from tuner.data.vocabulary import DIGITS
 
 
 def test_pinned_fonts_vary_in_weight_and_width() -> None:
@@ -18,7 +19,7 @@ def test_pinned_fonts_vary_in_weight_and_width() -> None:
 @pytest.mark.parametrize("size_px", [12, 38])
 def test_digits_are_ten_different_bitmaps_cut_to_their_ink(size_px: int) -> None:
     glyphs = draw_digits(pinned_fonts()[8], size_px)
-    assert "".join(glyphs) == KHMER_DIGITS
+    assert "".join(glyphs) == DIGITS
     assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
     for glyph in glyphs.values():
         ink = glyph.coverage

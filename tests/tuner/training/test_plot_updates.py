@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from search_spaces import TrainingConfig
+from tuner.training import plot_updates
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.history import TrainingResult
-from tuner.training.plots import illustrations
-from tuner.training.plots.illustrations import Pictures
+from tuner.training.plots import Plots
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
@@ -19,45 +19,45 @@ Run = Callable[..., TrainingResult]
 ALL = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
 
 
-def test_a_training_is_illustrated_when_it_ends(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    shown: list[Pictures] = []
-    run(tiny_config(num_epochs=2), tmp_path, on_pictures=shown.append)
-    (pictures,) = shown
-    assert pictures.keys() == ALL
-    for content in pictures.values():
+def test_a_training_is_plotted_when_it_ends(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    shown: list[Plots] = []
+    run(tiny_config(num_epochs=2), tmp_path, on_plots=shown.append)
+    (plots,) = shown
+    assert plots.keys() == ALL
+    for content in plots.values():
         assert Image.open(io.BytesIO(content)).format == "PNG"
 
 
-def test_while_it_runs_pictures_come_as_often_as_they_may_cost(
+def test_while_it_runs_plots_come_as_often_as_their_share_of_its_time_allows(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(illustrations, "_SHARE", 1e9)
-    shown: list[Pictures] = []
-    run(tiny_config(num_epochs=3), tmp_path, on_pictures=shown.append)
+    monkeypatch.setattr(plot_updates, "_SHARE", 1e9)
+    shown: list[Plots] = []
+    run(tiny_config(num_epochs=3), tmp_path, on_plots=shown.append)
     assert len(shown) == 4
-    assert len({pictures["learning_curves.png"] for pictures in shown}) == 3  # the last two are of the same epochs
+    assert len({plots["learning_curves.png"] for plots in shown}) == 3  # the last two are of the same epochs
 
 
-def test_the_same_training_gives_the_same_pictures_also_when_it_was_interrupted(
+def test_the_same_training_gives_the_same_plots_also_when_it_was_interrupted(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     def interrupt(metrics: object, early_stopping: object) -> None:
         raise KeyboardInterrupt
 
-    shown: list[Pictures] = []
+    shown: list[Plots] = []
     config = tiny_config(num_epochs=2)
-    run(config, tmp_path / "one", on_pictures=shown.append)
+    run(config, tmp_path / "one", on_plots=shown.append)
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "two", on_epoch_end=interrupt, on_pictures=shown.append)
-    run(config, tmp_path / "two", on_pictures=shown.append)
+        run(config, tmp_path / "two", on_epoch_end=interrupt, on_plots=shown.append)
+    run(config, tmp_path / "two", on_plots=shown.append)
     assert len(shown) == 2
     assert shown[0] == shown[1]
 
 
-def test_a_training_that_diverges_at_once_has_no_pictures(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    shown: list[Pictures] = []
+def test_a_training_that_diverges_at_once_has_no_plots(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    shown: list[Plots] = []
     result = run(
-        tiny_config(learning_rate=1e30, warmup_epochs=0, gradient_clip_norm=0.0), tmp_path, on_pictures=shown.append
+        tiny_config(learning_rate=1e30, warmup_epochs=0, gradient_clip_norm=0.0), tmp_path, on_plots=shown.append
     )
     assert result.why_ended == "nonfinite_loss"
     assert shown == [{}]
@@ -72,8 +72,8 @@ def test_a_checkpoint_that_says_nothing_of_readings_ends_no_training(
     state = load_checkpoint(best)
     del state["validation"]
     save_checkpoint(best, state)
-    shown: list[Pictures] = []
-    assert run(config, tmp_path, on_pictures=shown.append).why_ended == "max_epochs"
+    shown: list[Plots] = []
+    assert run(config, tmp_path, on_plots=shown.append).why_ended == "max_epochs"
     assert shown == [{}]
 
 
@@ -88,6 +88,6 @@ def test_without_a_best_checkpoint_there_are_curves_still(
         best.unlink()
     else:
         best.write_bytes(best.read_bytes()[:-100])
-    shown: list[Pictures] = []
-    run(config, tmp_path, on_pictures=shown.append)
-    assert [pictures.keys() for pictures in shown] == [{"learning_curves.png"}]
+    shown: list[Plots] = []
+    run(config, tmp_path, on_plots=shown.append)
+    assert [plots.keys() for plots in shown] == [{"learning_curves.png"}]

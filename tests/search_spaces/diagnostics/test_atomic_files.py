@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import write_json, write_text
+from search_spaces.diagnostics.atomic_files import write_json, write_text
 
 
 def test_json_is_readable_by_people_and_programs(tmp_path: Path) -> None:

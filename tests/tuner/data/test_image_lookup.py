@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.data.image_lookup import states_digest
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Files in two folders, in turn."""
+    paths = [tmp_path / folder / f"{number}.png" for number in range(3) for folder in ("a", "ខ្មែរ")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"image")
+    return [str(path) for path in paths]
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, ns=(0, 12345))
+
+
+def _remove_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("gone"))
+
+
+@pytest.mark.parametrize("change", [_touch, Path.unlink, _remove_folder, lambda path: path.write_bytes(b"other image")])
+def test_the_digest_of_states_shows_a_changed_file(files: list[str], change: Callable[[Path], object]) -> None:
+    before = states_digest(files)
+    assert states_digest(files) == before
+    change(Path(files[3]))
+    assert states_digest(files) != before

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import io
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tuner.data.vocabulary import encode_label
+from tuner.training.plots import draw_confusion_matrix, draw_learning_curves, draw_readings, read_wrong, worst_first
+
+ORANGE, BLUE, GREEN, RED, FAINT = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38), (100, 116, 139)
+
+
+def opened(png: bytes) -> npt.NDArray[np.int64]:
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGB")).astype(np.int64)
+
+
+def near(plot: npt.NDArray[np.int64], color: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+    """Where a plot has a colour, a little off included: it has a palette."""
+    return (np.abs(plot - color).max(-1) < 24).astype(bool)
+
+
+def metrics(losses: Sequence[float], accuracies: Sequence[float]) -> dict[str, Sequence[float]]:
+    return {
+        "train_loss": losses,
+        "val_loss": losses,
+        "train_char_accuracy": accuracies,
+        "val_char_accuracy": accuracies,
+        "val_seq_accuracy": [accuracy / 2 for accuracy in accuracies],
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 200])
+def test_learning_curves_have_one_size_for_any_number_of_epochs(count: int) -> None:
+    rising = [(number + 1) / count for number in range(count)]
+    plot = opened(draw_learning_curves(metrics([2 - value for value in rising], rising), count))
+    assert plot.shape == (360, 960, 3)
+    for color in (BLUE, GREEN):
+        assert near(plot[32:318, 540:], color).any()
+
+
+def test_the_loss_falls_to_the_right_and_the_accuracy_rises() -> None:
+    values = [number / 10 for number in range(11)]
+    plot = opened(draw_learning_curves(metrics([1 - value for value in values], values), None))
+    for half, is_rising in ((plot[40:315, 70:465], False), (plot[40:315, 545:940], True)):
+        rows, columns = np.nonzero(near(half, BLUE))
+        left, right = rows[columns < 100].mean(), rows[columns > 300].mean()
+        assert (right < left) == is_rising
+
+
+def test_the_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
+    values = metrics([0.5] * 9, [0.5] * 9)
+
+    def marks(best_epoch: int | None) -> list[float]:
+        halves = np.split(opened(draw_learning_curves(values, best_epoch))[40:315], [480], axis=1)
+        return [np.flatnonzero(near(half, FAINT).sum(0) > 80).mean() for half in halves if near(half, FAINT).any()]
+
+    early, late = marks(2), marks(8)
+    assert len(early) == len(late) == 2
+    assert all(left + 100 < right for left, right in zip(early, late, strict=True))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_left_out(loss: float) -> None:
+    with_gap = opened(draw_learning_curves(metrics([2.0, loss, 1.0], [0.1, 0.2, 0.3]), None))
+    assert near(with_gap[40:315, 70:465], BLUE).any()
+    empty = opened(draw_learning_curves(metrics([loss] * 3, [loss] * 3), None))
+    assert empty.shape == (360, 960, 3)
+    assert not near(empty[40:315], BLUE).any()
+
+
+@pytest.mark.parametrize("loss", [0.0, 1e-30, 3e38])
+def test_losses_of_any_magnitude_are_drawn(loss: float) -> None:
+    plot = opened(draw_learning_curves(metrics([loss, loss / 2], [0.0, 1.0]), 1))
+    assert near(plot[36:320, 66:470], BLUE).any()
+
+
+def cell(plot: npt.NDArray[np.int64], true: int, read: int) -> npt.NDArray[np.int64]:
+    """The upper left corner of a cell, away from its number."""
+    return plot[81 + int(44.3 * true) + 6, 81 + int(44.3 * read) + 6]
+
+
+def test_a_digit_read_right_is_blue_and_one_taken_for_another_red() -> None:
+    counts = np.zeros((11, 11), np.int64)
+    counts[2, 2], counts[5, 7], counts[3, 10], counts[10, 4] = 50, 9, 4, 4
+    plot = opened(draw_confusion_matrix(counts))
+    assert plot.shape == (580, 580, 3)
+    assert near(cell(plot, 2, 2), BLUE)
+    for true, read in ((5, 7), (3, 10), (10, 4)):
+        assert near(cell(plot, true, read), RED), (true, read)
+    assert cell(plot, 7, 5).min() > 235
+    assert (cell(plot, 10, 10) > cell(plot, 7, 5)).any()
+
+
+def test_a_rare_confusion_is_paler_than_a_frequent_one_and_not_empty() -> None:
+    counts = np.zeros((11, 11), np.int64)
+    counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
+    plot = opened(draw_confusion_matrix(counts))
+    frequent, rare, empty = (cell(plot, 4, read)[1] for read in (5, 6, 7))
+    assert frequent < rare < empty
+
+
+@pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
+def test_a_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
+    counts = np.full((11, 11), count, np.int64)
+    assert opened(draw_confusion_matrix(counts)).shape == (580, 580, 3)
+
+
+def test_the_rows_of_the_confusion_matrix_are_labelled_with_ten_different_khmer_digits() -> None:
+    plot = opened(draw_confusion_matrix(np.zeros((11, 11), np.int64)))
+    labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
+    assert all((label < 128).any() for label in labels)
+    ink = [np.argwhere((label < 128).all(-1)) for label in labels]
+    # Missing glyphs would all be the same box.
+    assert len({(pixels - pixels.min(0)).tobytes() for pixels in ink}) == 10
+
+
+def test_the_same_input_gives_the_same_bytes() -> None:
+    counts = np.arange(121).reshape(11, 11)
+    curves = metrics([0.9, 0.5], [0.1, 0.6])
+    assert draw_confusion_matrix(counts) == draw_confusion_matrix(counts)
+    assert draw_learning_curves(curves, 2) == draw_learning_curves(curves, 2)
+
+
+def test_matplotlib_is_loaded_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
+    code = """
+import sys
+from tuner.training.plots import draw_learning_curves
+assert "matplotlib" not in sys.modules
+draw_learning_curves(dict.fromkeys(sys.argv[1:], [0.5]), 1)
+assert "matplotlib" in sys.modules
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    (tmp_path / "file").touch()
+    nowhere = {name: str(tmp_path / "file" / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *metrics([], [])],
+        env={**{name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}, **nowhere},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
+    return np.array([encode_label(text) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "confidence", "order"),
+    [
+        ([False, True, False, True], [0.9, 0.2, 0.4, 0.8], [3, 1, 2, 0]),
+        ([False, False, False], [0.5, 0.5, 0.1], [2, 0, 1]),
+        ([True, True], [0.5, 0.5], [0, 1]),
+        ([], [], []),
+    ],
+    ids=["wrong ones first, the surest first", "then the least sure", "equal ones in order", "none"],
+)
+def test_the_worst_readings_come_first(wrong: list[bool], confidence: list[float], order: list[int]) -> None:
+    assert list(worst_first(np.array(wrong, np.bool_), np.array(confidence))) == order
+
+
+def test_no_more_than_a_sheet_of_them_is_picked() -> None:
+    assert len(worst_first(np.zeros(1000, np.bool_), np.random.default_rng(0).random(1000))) == 24
+
+
+def test_a_reading_is_wrong_if_it_says_something_else() -> None:
+    read = rows_of("១២", "១២", "១")
+    read[1, 3:] = 5  # what follows the end does not count
+    assert list(read_wrong(read, rows_of("១២", "១២", "១២"))) == [False, False, True]
+
+
+@pytest.mark.parametrize("count", [1, 4, 24])
+def test_a_sheet_shows_images_with_right_readings_green_and_wrong_ones_red(count: int) -> None:
+    images = np.random.default_rng(0).integers(0, 2, (count, 64, 128), dtype=np.uint8) * 255
+    labels, read = rows_of(*["១២៣"] * count), rows_of(*["១២៣"] * count)
+    read[0] = encode_label("១២៤៤")
+    plot = opened(draw_readings(images, read, labels, [0.5] * count, "sheet"))
+    assert np.array_equal(plot[46:110, 64:192, 0] > 128, images[0] > 128)
+    first, others = plot[110:172, 12:244], plot[110:172, 256:]
+    assert near(first, RED).any()
+    assert not near(first, GREEN).any()
+    assert near(others, GREEN).any() == (count > 1)

@@ -1,0 +1,77 @@
+"""A YAML loader for large files of plain data: every scalar stays text, and every mapping knows its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.errors import DataLoaderError
+
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # PyYAML may be built without libyaml
+
+_MAX_DEPTH = 50
+
+
+class YamlMapping(dict[str, "Node"]):
+    """A mapping of the file, and the line it begins on."""
+
+    line: int = 0
+
+
+Node = str | list["Node"] | YamlMapping
+"""A value of the file: text, a list, or a mapping with text keys."""
+
+
+class _TextLoader(_Loader):  # type: ignore[misc]
+    """Understands aliases and merge keys and ignores all tags."""
+
+    _depth = 0
+
+    def descend_resolver(self, parent: yaml.Node, index: Any) -> None:
+        # The composer calls this for each node: a file of brackets must not exhaust the stack.
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"it is nested more than {_MAX_DEPTH} levels deep", problem_mark=parent.start_mark
+            )
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> YamlMapping:
+        mapping = YamlMapping()
+        mapping.line = node.start_mark.line + 1
+        merged: list[Node] = []
+        for key_node, value_node in node.value:
+            key, value = self.construct_object(key_node), self.construct_object(value_node)
+            if key == "<<":
+                merged += value if isinstance(value, list) else [value]
+            elif isinstance(key, str):
+                mapping[key] = value
+        for source in merged:
+            if isinstance(source, YamlMapping):
+                mapping.update({key: value for key, value in source.items() if key not in mapping})
+        return mapping
+
+
+def load_yaml(data: bytes, file: Path) -> Node:
+    """Return the first document in `data`; an empty file is empty text.
+
+    Raises:
+        DataLoaderError: If it is not YAML in UTF-8; the message names `file`, line and column.
+    """
+    try:
+        document: Node = next(yaml.load_all(data, _TextLoader), "")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        why = f"{error.problem} ({error.context})" if error.context else error.problem
+        raise DataLoaderError(f"{file}{where}: is not valid YAML: {why}; correct it there") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        why = str(error).partition("\n")[0]
+        raise DataLoaderError(
+            f"{file}: is not YAML in UTF-8: {why}; name the dataset's metadata.yaml, or save it as UTF-8"
+        ) from error
+    return document

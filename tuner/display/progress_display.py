@@ -1,0 +1,88 @@
+"""Base of the displays that print: a line for every change of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from search_spaces import TrainingConfig
+from studies import RowState, StudyStatus, TrialPhase, TrialRecord
+from tuner.display.base import Display, RunSummary
+from tuner.display.lines import added_line, finished_lines, row_line, title, trial_line
+from tuner.display.progress import RunningTrial, RunProgress
+from tuner.display.summary import print_summary
+from tuner.signals import raise_if_requested
+from tuner.training.early_stopping import EarlyStopping
+from tuner.training.history import EpochMetrics
+
+_COMPLETED, _FAILED = "green", "bold red"
+
+
+class ProgressDisplay(Display):
+    """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
+
+    def __init__(self, summary_console: Console | None) -> None:
+        """Start without a status.
+
+        Args:
+            summary_console: Where the summary is printed; None for no summary.
+        """
+        self._progress = RunProgress()
+        self._summary_console = summary_console
+
+    def _print(self, text: str, style: str = "") -> None:
+        """Print a line, on a terminal in a style of Rich."""
+        raise NotImplementedError
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
+
+    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+        """Print which trials are finished already."""
+        for line in finished_lines(finished):
+            self.note(line)
+        if len(finished) == len(planned_trials):
+            self.note("nothing is left to train")
+
+    def batch(self, number: int, done: int, total: int) -> None:
+        """Update the progress of the epoch."""
+        raise_if_requested()
+        self._progress.batch(number, done, total)
+
+    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+        """Update the results of the trial."""
+        self._progress.epoch_ended(number, metrics, signal)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Print how the trial ended."""
+        self._progress.trial_ended(record)
+        self._print(trial_line(record), _COMPLETED if record.phase is TrialPhase.COMPLETED else _FAILED)
+
+    def trial_interrupted(self, number: int) -> None:
+        """Print that the trial was interrupted."""
+        if trial := self._progress.trial_interrupted(number):
+            self.note(f"{_title(trial)}: left for later")
+
+    def worker_lost(self, number: int) -> None:
+        """Print that the trial continues in another worker."""
+        if trial := self._progress.trial_interrupted(number):
+            self.note(f"{_title(trial)}: its worker died; another one takes it up")
+
+    def status_polled(self, status: StudyStatus) -> None:
+        """Print which trials other processes have ended, and how many were added."""
+        news = self._progress.status_polled(status)
+        for row in news.ended:
+            self._print(row_line(row, status.monitor), _COMPLETED if row.state is RowState.COMPLETED else _FAILED)
+        if news.added:
+            self.note(added_line(news.added, status.total))
+
+    def run_ended(self, summary: RunSummary) -> None:
+        """Print the summary."""
+        if self._summary_console is not None:
+            print_summary(self._summary_console, summary)
+
+
+def _title(trial: RunningTrial) -> str:
+    return title(trial.row.number, trial.row.name)

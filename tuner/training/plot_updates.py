@@ -1,0 +1,96 @@
+"""Plots of a training, updated while it runs and when it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.data.pixel_cache import CachedSplit
+from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
+from tuner.training.confusion_counts import digit_confusion
+from tuner.training.history import METRIC_NAMES, EpochMetrics
+from tuner.training.plots import (
+    CONFUSION_MATRIX,
+    LEARNING_CURVES,
+    WORST_READINGS,
+    Plots,
+    draw_confusion_matrix,
+    draw_learning_curves,
+    draw_readings,
+    read_wrong,
+    worst_first,
+)
+
+log = logging.getLogger(__name__)
+
+# The share of a training's time that its plots may take while it runs.
+_SHARE = 0.005
+# Assumed for the first plots, which also load matplotlib: trainings shorter than 100 s are plotted only at their end.
+_FIRST_SECONDS = 0.5
+
+
+class PlotUpdates:
+    """Draws the plots of a training, while it runs only as often as their share of its time allows."""
+
+    def __init__(self, validation: CachedSplit, best: Path) -> None:
+        """Start to measure the training's time.
+
+        Args:
+            validation: The images that the training is validated with.
+            best: The path of its best checkpoint, which may not exist yet.
+        """
+        self._validation = validation
+        self._best = best
+        self._started = time.monotonic()
+        self._spent_s = _FIRST_SECONDS
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the plots drawn so far took less than their share of the training's time."""
+        return self._spent_s <= _SHARE * (time.monotonic() - self._started)
+
+    def draw(self, history: Sequence[EpochMetrics]) -> Plots:
+        """Draw all plots for which there is data.
+
+        Args:
+            history: The finished epochs.
+
+        Returns:
+            `LEARNING_CURVES` once an epoch has finished; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch once
+            its checkpoint exists. Nothing if drawing fails: the training goes on, and the error is logged.
+        """
+        started = time.monotonic()
+        try:
+            return self._draw(history)
+        except Exception:  # for example a checkpoint without readings
+            log.exception("the plots cannot be drawn")
+            return {}
+        finally:
+            self._spent_s += time.monotonic() - started
+
+    def _draw(self, history: Sequence[EpochMetrics]) -> Plots:
+        if not history:
+            return {}
+        metrics = {name: [epoch.value(name) for epoch in history] for name in METRIC_NAMES}
+        try:
+            state = load_checkpoint(self._best)
+        except (FileNotFoundError, DamagedCheckpointError) as error:
+            log.warning("no plots of the readings: %s", error)
+            return {LEARNING_CURVES: draw_learning_curves(metrics, None)}
+        best_epoch = state["metrics"]["epoch"]
+        rows, confidence = (state["validation"][name].numpy() for name in ("rows", "confidence"))
+        labels = self._validation.labels
+        wrong = read_wrong(rows, labels)
+        worst = worst_first(wrong, confidence)
+        title = (
+            f"Worst readings, epoch {best_epoch}: {wrong.sum():,} of {len(wrong):,} validation images are read wrong"
+        )
+        return {
+            LEARNING_CURVES: draw_learning_curves(metrics, best_epoch),
+            CONFUSION_MATRIX: draw_confusion_matrix(digit_confusion(rows, labels)),
+            WORST_READINGS: draw_readings(
+                self._validation.images[worst], rows[worst], labels[worst], confidence[worst], title
+            ),
+        }
