@@ -26,7 +26,8 @@ from typing import Any
 
 from benchmark import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
 from benchmark.plan import Figures, Plan
-from benchmark.processes import BenchmarkError
+from harness.fixture_study import STORAGE_VARIABLE
+from harness.run import HarnessError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from studies import write_json
@@ -35,22 +36,13 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
-PARTS: dict[str, Any] = {
-    "machine": machine,
-    "epochs": epochs,
-    "targets": targets,
-    "bookkeeping": bookkeeping,
-    "scale": scale,
-    "images": images,
-    "workers": workers,
-    "runners": runners,
-    "cuda": cuda,
-}
+_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, runners, cuda)
+PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               all of it, in a quarter of an hour
-  python scripts/benchmark.py --quick                       does it run? two minutes; its figures say little
+  python scripts/benchmark.py                               everything, in a quarter of an hour
+  python scripts/benchmark.py --quick                       does it run? two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json
 
@@ -67,6 +59,7 @@ _QUIET_CORES = 0.1
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     options = _options(argv)
+    os.environ.pop(STORAGE_VARIABLE, None)
     try:
         with stop_on_signals(), tempfile.TemporaryDirectory(prefix="khmer_benchmark_") as folder:
             return _measure(options, Path(folder).resolve())
@@ -91,7 +84,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         metavar="METADATA",
         type=Path,
-        help="the dataset's metadata.yaml (default: the default dataset, drawn anew)",
+        help="the dataset's metadata.yaml (default: the default dataset, generated)",
     )
     parser.add_argument(
         "--config",
@@ -130,14 +123,19 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     report: Figures = {"facts": facts, "quick": options.quick, "seconds": {}, "busy_elsewhere": {}, "parts": {}}
     for name in options.parts or PARTS:
         print(name, file=sys.stderr, flush=True)
-        begun, others = time.monotonic(), machine.OtherLoad()
-        figures = _figures(name, plan)
-        report["seconds"][name] = round(time.monotonic() - begun, 1)
-        report["busy_elsewhere"][name] = round(others.cores, 2)
+        begun, others = time.monotonic(), machine.others_seconds()
+        try:
+            figures: Figures = PARTS[name].measure(plan)
+        except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
+            figures = {"error": str(error)}
+        seconds = time.monotonic() - begun
+        busy_cores = max(0.0, machine.others_seconds() - others) / seconds
+        report["seconds"][name] = round(seconds, 1)
+        report["busy_elsewhere"][name] = round(busy_cores, 2)
         report["parts"][name] = figures
-        write_json(options.json, report)  # what is measured stays, whatever comes
-        busy = f"; others kept {others.cores:.1f} cores busy" if others.cores > _QUIET_CORES else ""
-        console.print(f"\n{name}, measured in {report['seconds'][name]:.0f} s{busy}")
+        write_json(options.json, report)  # so that it is kept if a later part fails
+        busy = f"; other processes kept {busy_cores:.1f} cores busy" if busy_cores > _QUIET_CORES else ""
+        console.print(f"\n{name}, measured in {seconds:.0f} s{busy}")
         if text := figures.get("skipped") or figures.get("error"):
             console.print(f"{'error' if 'error' in figures else 'skipped'}: {text}")
             continue
@@ -148,18 +146,10 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     return FAILED if any("error" in figures for figures in report["parts"].values()) else SUCCESS
 
 
-def _figures(name: str, plan: Plan) -> Figures:
-    try:
-        figures: Figures = PARTS[name].measure(plan)
-    except (BenchmarkError, ConfigurationError, DataLoaderError, OSError) as error:
-        return {"error": str(error)}
-    return figures
-
-
 def _dataset(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the metadata of the dataset, drawn if none is given, with its pixels decoded."""
+    """Return the metadata of the dataset, generated if none is given, with its pixels cached."""
     if options.data is None:
-        print("drawing the dataset", file=sys.stderr, flush=True)
+        print("generating the dataset", file=sys.stderr, flush=True)
         samples = _QUICK_SAMPLES if options.quick else _SAMPLES
         metadata = generate_dataset(folder / "generated_data", samples=samples, test_samples=_TEST_SAMPLES)
     else:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let the disk fail under a study, and show that nothing is lost and that it is said what is wrong.
+"""Let the disk fail under a study, and show that nothing is lost and that the error message is right.
 
 A small but real study (two presets and an open search on the CPU) is run once undisturbed, and every call is counted
 that creates, writes, flushes, renames or removes one of its files, SQLite's own among them. Then one of these calls
@@ -14,57 +14,46 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from faults.campaign import Campaign, Story
-from faults.plan import Injection, plan
-from faults.preload import begin_again_preloaded
-from faults.summary import story_line, summary
+from faults.calls import Call, Fault, Injection, Moment, plan
+from faults.campaign import Campaign, FaultyStudy
+from faults.child import restart_preloaded
 from harness.fixture_study import FixtureStudy
-from harness.processes import DIFFERENT, EQUAL, in_fork, in_forks, prepare, run_harness
+from harness.forks import in_fork, in_forks, prepare
+from harness.run import DIFFERENT, EQUAL, option_parser, run_harness
 from harness.snapshot import Snapshot
 
 EXAMPLES = """\
 examples:
   python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
   python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  for a quick look
-
-exit code: 0 all is as it should be, 1 something is not (its folders are kept), 2 the harness could not do its work,
-130 it was stopped
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
-    options = _options(argv)
-    return run_harness(
-        options.folder, "fault_harness_", options.seed, lambda folder: _inject(options, folder), begin_again_preloaded
-    )
+    """Run the command line; return the exit code."""
+    return run_harness(_options(argv), "fault_harness_", _inject, prepare=restart_preloaded)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        "--faults", metavar="N", type=int, default=200, help="so many anywhere, by chance (default: %(default)s)"
+        "--faults", metavar="N", type=int, default=200, help="number of random faults (default: %(default)s)"
     )
     parser.add_argument(
         "--only-sampled", action="store_true", help="leave out those around checkpoint and tell, which are all tried"
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
     parser.add_argument(
         "--trials", metavar="N", type=int, default=2, help="search trials of the study (default: %(default)s)"
     )
-    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies side by side (default: %(default)s)")
-    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
+    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def _inject(options: argparse.Namespace, folder: Path) -> int:
-    begun_s = time.monotonic()
     prepare()
     small = FixtureStudy(folder, options.trials)
     in_fork(small.write_inputs)
@@ -75,17 +64,37 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
     print(f"undisturbed: {small.trials} trials, {len(calls)} calls; {len(injections)} faults to inject", flush=True)
     numbered = list(enumerate(injections, start=1))
     shares = [(campaign, reference, numbered[job :: options.jobs]) for job in range(options.jobs)]
-    stories = [story for told in in_forks(_stories, shares) for story in told]
-    print("", summary(stories, calls, reference), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
-    return DIFFERENT if any(story.problems for story in stories) else EQUAL
+    studies = [study for done in in_forks(_disturb, shares) for study in done]
+    print("", *_summary(studies, calls, reference), sep="\n")
+    return DIFFERENT if any(study.problems for study in studies) else EQUAL
 
 
-def _stories(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[Story]:
-    stories = []
+def _disturb(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[FaultyStudy]:
+    studies = []
     for number, injection in numbered:
-        stories.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
-        print(story_line(number, stories[-1]), flush=True)
-    return stories
+        studies.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
+        print(studies[-1].line(f"{injection}: {studies[-1].exit}"), flush=True)
+    return studies
+
+
+def _summary(studies: Sequence[FaultyStudy], calls: Sequence[Call], reference: Snapshot) -> Iterator[str]:
+    """Yield the lines of the summary, one of them for each kind of call."""
+    injections = [study.injection for study in studies]
+    injected = Counter((injection.call.kind, injection.fault) for injection in injections)
+    kinds = Counter(call.kind for call in calls)
+    width = max(len(kind) for kind in kinds)
+    yield " ".join([f"{'calls':{width}}", "   made", *(f"{fault:>9}" for fault in Fault)])
+    for kind in sorted(kinds, key=lambda kind: (kind.split(" ")[1:], kind)):
+        counts = (f"{injected[kind, fault] or '':>9}" for fault in Fault)
+        yield " ".join([f"{kind:{width}}", f"{kinds[kind]:7}", *counts])
+    yield ""
+    around = Counter(injection.call.moment[0] for injection in injections if injection.call.moment is not None)
+    yield from (f"faults around {moment}: {around[moment]}" for moment in Moment)
+    exits = Counter(study.exit for study in studies)
+    yield f"{len(studies)} faults: {', '.join(f'{name} {count}' for name, count in sorted(exits.items()))}"
+    complete = sum(not study.problems for study in studies)
+    yield f"studies complete and equal afterwards: {complete} of {len(studies)}"
+    yield f"  compared bit for bit: {len(reference)} items of a study"
 
 
 if __name__ == "__main__":

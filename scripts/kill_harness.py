@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill a study with SIGKILL again and again, and show that nobody can tell it from one that was never disturbed.
+"""Kill a study with SIGKILL again and again, and show that it equals one that was never disturbed.
 
 A small but real study (two presets and an open search on the CPU) is run once undisturbed. Then its processes are
 killed, at random moments and before and after everything that they write, and started again, by turns with `run` and
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from harness.databases import POSTGRESQL_DRIVERS, Databases, ServerDatabases, passwords_found
+from harness.databases import POSTGRESQL_DRIVERS, Databases, passwords_found
 from harness.fixture_study import FixtureStudy
-from harness.kill_points import AFTER_TAKE_OVER, KillPoint, kill_points_of, points
-from harness.processes import DIFFERENT, EQUAL, HarnessError, in_fork, prepare, run_harness
-from kills.campaign import Campaign, Reference, Story
-from kills.schedule import Schedule
-from kills.summary import story_line, summary
+from harness.forks import in_fork, prepare
+from harness.kill_points import AFTER_TAKE_OVER, KILL_POINTS, KillPoint, Storage, kill_points_of, points
+from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
+from kills.campaign import Campaign, KilledStudy
+from kills.schedule import RANDOM_MOMENT, Reference, Schedule
 
 EXAMPLES = """\
 examples:
@@ -33,33 +34,26 @@ examples:
   python scripts/kill_harness.py --kills 20 --postgresql        a take-over waits for three seconds there
   python scripts/kill_harness.py --kills 10 --at "after tell"   nowhere else
 
-The seed decides which process dies where, and after how many seconds; how far it has got by then is the machine's
-affair.
-
-exit code: 0 nothing differs, 1 something does (its folders are kept), 2 the harness could not do its work,
-130 it was stopped
+The seed decides which process dies where, and after how many seconds; its progress by then depends on the machine.
 """
-# So many kills are enough for each boundary to have its turn, and then it must have had it.
+# Enough kills for each boundary to have its turn; then each must have had it.
 EVERY_BOUNDARY = 200
+_NAME_WIDTH = max(len(kill_point.name) for kill_point in KILL_POINTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
-    options = _options(argv)
-    return run_harness(options.folder, "kill_harness_", options.seed, lambda folder: _kill(options, folder))
+    """Run the command line; return the exit code."""
+    return run_harness(_options(argv), "kill_harness_", _kill)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument("--kills", metavar="K", type=int, default=200, help="kills in all (default: %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
     parser.add_argument(
         "--trials", metavar="N", type=int, default=12, help="search trials of the study (default: %(default)s)"
     )
     parser.add_argument(
-        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="which one draws (default: %(default)s)"
+        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="the study's sampler (default: %(default)s)"
     )
     parser.add_argument(
         "--postgresql",
@@ -69,8 +63,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="begin a new interpreter for each process, with another seed of string hashes; the default forks one "
-        "that has its imports behind it, which saves seconds a kill",
+        help="start a new interpreter for each process, with another seed of string hashes; the default forks one "
+        "that has imported everything, which saves seconds a kill",
     )
     parser.add_argument(
         "--at",
@@ -78,66 +72,92 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=points(),
-        help="kill at these points only, as the table names them with 'before' or 'after' in front; a take-over comes "
-        "only after a kill at another one",
+        help="kill at these points only, as the table names them with 'before' or 'after' in front; a take-over is "
+        "possible only after a kill at another one",
     )
-    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
     return parser.parse_args(argv)
 
 
 def _kill(options: argparse.Namespace, folder: Path) -> int:
-    begun_s = time.monotonic()
     prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
-    with ServerDatabases() if options.postgresql else Databases() as databases:
-        kill_points = kill_points_of(options.sampler, databases.storage)
-        stories, schedule, told = _campaign(options, folder, databases, kill_points)
-    print("", told, sep="\n")
-    found = passwords_found(folder, "\n".join([*map(story_line, stories), told])) if options.postgresql else 0
+    storage = Storage.POSTGRESQL if options.postgresql else Storage.SQLITE
+    kill_points = kill_points_of(options.sampler, storage)
+    with closing(Databases(storage)) as databases:
+        studies, schedule, shown = _campaign(options, folder, databases, kill_points)
+    print("", shown, sep="\n")
+    found = passwords_found(folder, "\n".join([*map(str, studies), shown])) if options.postgresql else 0
     if options.postgresql:
         print(f"password found: {found} times")
-    print(f"{time.monotonic() - begun_s:.0f} s in all")
     if options.kills >= EVERY_BOUNDARY and not options.at:
         _refuse_missed(schedule, kill_points)
-    return DIFFERENT if found or any(story.problems for story in stories) else EQUAL
+    return DIFFERENT if found or any(study.problems for study in studies) else EQUAL
 
 
 def _campaign(
     options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
-) -> tuple[list[Story], Schedule, str]:
-    """Return what happened to the studies, where their processes were killed, and the summary."""
+) -> tuple[list[KilledStudy], Schedule, str]:
+    """Return what came of the studies, where their processes were killed, and the summary."""
     rng = random.Random(options.seed)
     small = FixtureStudy(folder, options.trials, options.sampler)
     in_fork(small.write_inputs)
-    campaign = Campaign(small, databases, rng, fresh=options.fresh)
+    campaign = Campaign(small, databases, rng, options.fresh)
     reference = campaign.undisturbed()
     print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
-    schedule = Schedule(
-        rng,
-        passages=reference.passages,
-        trials=small.trials,
-        start_s=reference.first_epoch_s,
-        work_s=reference.seconds - reference.first_epoch_s,
-        only=options.at,
-    )
-    stories = _stories(campaign, schedule, reference, options.kills)
-    return stories, schedule, summary(stories, schedule.kills, reference, kill_points)
+    schedule = Schedule(rng, reference, small.trials, options.at)
+    studies: list[KilledStudy] = []
+    while (left := options.kills - schedule.kills.total()) > 0:
+        studies.append(campaign.disturbed(f"study_{len(studies) + 1:03d}", schedule, reference, left))
+        print(studies[-1], flush=True)
+        if not studies[-1].kills:
+            raise HarnessError("a whole study passed without a kill")
+    return studies, schedule, "\n".join(_summary(studies, schedule.kills, reference, kill_points))
 
 
 def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
-    # Whether there is an occasion for this one is chance, however many are killed; it has a test of its own.
+    # Whether this one is possible depends on chance, however many are killed; it has a test of its own.
     due = [point for kill_point in kill_points for point in kill_point.points if point != AFTER_TAKE_OVER]
     if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
 
 
-def _stories(campaign: Campaign, schedule: Schedule, reference: Reference, kills: int) -> list[Story]:
-    stories: list[Story] = []
-    while (left := kills - schedule.kills.total()) > 0:
-        stories.append(campaign.tortured(f"study_{len(stories) + 1:03d}", schedule, reference, left))
-        print(story_line(stories[-1]), flush=True)
-        if not stories[-1].deaths:
-            raise HarnessError("a whole study passed and nobody was killed")
-    return stories
+def _summary(
+    studies: Sequence[KilledStudy], kills: Mapping[str, int], reference: Reference, kill_points: Sequence[KillPoint]
+) -> Iterator[str]:
+    """Yield the lines of the summary, one of them for each of the boundaries that the studies pass."""
+    yield f"{'kills at':{_NAME_WIDTH}} before after"
+    for kill_point in kill_points:
+        cells = [
+            f"{kills[f'{side} {kill_point.name}']:>{len(side)}}" if side in kill_point.sides else " " * len(side)
+            for side in ("before", "after")
+        ]
+        yield " ".join([f"{kill_point.name:{_NAME_WIDTH}}", *cells]).rstrip()
+    yield f"{RANDOM_MOMENT + 's':{_NAME_WIDTH}} {kills[RANDOM_MOMENT]:>6}"
+    yield ""
+    yield from _result_lines(studies, reference)
+
+
+def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Iterator[str]:
+    total = {
+        name: sum(getattr(study, name) for study in studies)
+        for name in ("starts", "lost", "doubled", "epochs_started", "trained_again")
+    }
+    different = sum(bool(study.problems) for study in studies)
+    first = [reference.first_epoch_s, *(wait for study in studies for wait in study.first_epoch_s)]
+    resumed = [wait for study in studies for wait in study.resumed_epoch_s]
+    yield f"{sum(len(study.kills) for study in studies)} kills, {total['starts']} processes, {len(studies)} studies"
+    yield f"trials lost: {total['lost']}, doubled: {total['doubled']}; studies that differ: {different}"
+    yield f"  compared bit for bit: {len(reference.snapshot)} items of a study"
+    yield f"epochs trained again beyond the one in flight: {total['trained_again']}"
+    yield f"  started: {total['epochs_started']}, needed: {reference.epochs * len(studies)}"
+    yield "seconds from the start of a process to its first epoch"
+    yield f"  new study:    {_spread(first)}"
+    yield f"  after a kill: {_spread(resumed)}"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "none"
+    return f"median {statistics.median(seconds):.2f}, most {max(seconds):.2f} ({len(seconds)} starts)"
 
 
 if __name__ == "__main__":

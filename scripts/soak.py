@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Disturb small studies without end, look at them all the while, and check what must hold of every study.
+"""Disturb small studies in a loop, poll them all the while, and check what must hold of every study.
 
 Each cycle is a small but real study (two presets and an open search on the CPU) that two workers train. Workers and
 commands are killed, one by one and all at once, interrupted, paused and asked to stop at random moments, and the study
 goes on, by turns with `run` and `resume`, until it is complete. Meanwhile its dashboard is polled, and killed now and
-then, and `export` runs in a loop. No look may fail or contradict the one before. In the end every planned trial is
+then, and `export` runs in a loop. No poll may fail or contradict the one before. In the end every planned trial is
 there once, nothing is left over, and every trial, trained again without any disturbance, gives the same bits.
 """
 
@@ -14,72 +14,104 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 from harness.fixture_study import FixtureStudy
-from harness.processes import DIFFERENT, EQUAL, STOPPED, in_fork, prepare, run_harness
-from soak.consistency import check_tools
-from soak.cycle import Cycle, Story
-from soak.summary import story_line, summary
+from harness.forks import in_fork, prepare
+from harness.run import DIFFERENT, EQUAL, STOPPED, option_parser, run_harness
+from soak.cycle import Cycle, SoakedStudy
 
 EXAMPLES = """\
 examples:
   python scripts/soak.py --minutes 30
   python scripts/soak.py --minutes 0.5 --seed 7   a single study
 
-The seed decides what befalls a study, and after how many seconds; how far it has got by then is the machine's affair.
-
-exit code: 0 all invariants hold, 1 one is broken (the folder of its study is kept), 2 the soak could not do its work,
-130 it was stopped
+The seed decides how a study is disturbed, and after how many seconds; its progress by then depends on the machine.
 """
 SEARCH_TRIALS = 12
-# Long enough for a trial to be hit in the middle.
+# Enough for a trial to be disturbed in the middle.
 SAMPLES, EPOCHS = 600, 12
+_MIB = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
-    options = _options(argv)
-    return run_harness(options.folder, "soak_", options.seed, lambda folder: _soak(options, folder), check_tools)
+    """Run the command line; return the exit code."""
+    return run_harness(_options(argv), "soak_", _soak, prepare=lambda: prepare("jsonschema"))
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--minutes",
         metavar="M",
         type=float,
         default=30.0,
-        help="no further study is begun after so many; one is in any case (default: %(default)s)",
+        help="start no further study after this many; at least one is started (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=1, help="of all chance (default: %(default)s)")
-    parser.add_argument("--folder", metavar="DIR", help="an empty folder to work in, kept (default: a temporary one)")
     return parser.parse_args(argv)
 
 
 def _soak(options: argparse.Namespace, folder: Path) -> int:
     begun_s = time.monotonic()
-    prepare()
     small = FixtureStudy(folder, SEARCH_TRIALS, samples=SAMPLES, epochs=EPOCHS)
     in_fork(small.write_inputs)
-    stories: list[Story] = []
+    studies: list[SoakedStudy] = []
     memory_bytes: list[int] = []
     rng = random.Random(options.seed)
+    done = EQUAL
     try:
-        while not stories or time.monotonic() - begun_s < options.minutes * 60:
-            stories.append(Cycle(small, f"cycle_{len(stories) + 1:03d}", rng).run())
+        while not studies or time.monotonic() - begun_s < options.minutes * 60:
+            studies.append(Cycle(small, f"cycle_{len(studies) + 1:03d}", rng).run())
             memory_bytes.append(psutil.Process().memory_info().rss)
-            print(story_line(stories[-1]), flush=True)
-        done = EQUAL
+            print(_study_line(studies[-1]), flush=True)
     except KeyboardInterrupt:
         print("stopped; so far:")
         done = STOPPED
-    print("", summary(stories, memory_bytes), f"{time.monotonic() - begun_s:.0f} s in all", sep="\n")
-    return DIFFERENT if any(story.problems for story in stories) else done
+    print("", *_summary(studies, memory_bytes), sep="\n")
+    return DIFFERENT if any(study.problems for study in studies) else done
+
+
+def _study_line(study: SoakedStudy) -> str:
+    """Return what came of a study in a line, and each of its problems in another one."""
+    kinds = _listed(study.kinds) or "not disturbed"
+    return study.line(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
+
+
+def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of the summary.
+
+    Args:
+        studies: All studies.
+        memory_bytes: Memory of this process after each of them.
+    """
+    kinds, polls = Counter[str](), Counter[str]()
+    for study in studies:
+        kinds += study.kinds
+        polls += study.polls.counts
+    names = ("commands", "trials", "epochs", "retrained", "equal", "not_retrained")
+    total = {name: sum(getattr(study, name) for study in studies) for name in names}
+    yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
+    yield f"disturbances: {_listed(kinds)}"
+    yield f"polls: {_listed(polls)}"
+    yield f"trials trained again and equal: {total['equal']} of {total['retrained']}"
+    if total["not_retrained"]:
+        yield f"  not trained again, since deaths had changed how they were trained: {total['not_retrained']}"
+    if memory_bytes:
+        folders = _course([study.folder_bytes for study in studies])
+        yield f"MiB of a study's folder: {folders}; of this process's memory: {_course(memory_bytes)}"
+    yield f"broken invariants: {sum(len(study.problems) for study in studies)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()) if count)
+
+
+def _course(sizes: Sequence[int]) -> str:
+    first, most, last = (size / _MIB for size in (sizes[0], max(sizes), sizes[-1]))
+    return f"{first:.1f} at first, {most:.1f} at most, {last:.1f} at last"
 
 
 if __name__ == "__main__":

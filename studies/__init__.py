@@ -1,4 +1,4 @@
-"""How a search is kept: the study and its folder, presets, claims, suggestions, results and status."""
+"""Studies: storage and output folder, presets, search budget, claims, sampling, results and status."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from search_spaces.diagnostics.atomic_files import write_json, write_text
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store, save_artifact, trial_artifacts
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import (
-    best_record,
-    best_records,
     default_results_name,
     ended_records,
     records_not_kept,
@@ -70,6 +68,7 @@ from studies.trials.claims import (
     final_state,
 )
 from studies.trials.leases import lock_of, note_stop, without_retries
+from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import (
     Attempt,
     StartedAfter,
@@ -80,10 +79,9 @@ from studies.trials.record import (
     WhyEnded,
     read_record,
     record_outcome,
-    search_trial_name,
 )
 from studies.trials.records import latest_records, own_records
-from studies.trials.targets import target_figures, target_verdicts, targets_met
+from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
 
 __all__ = [
     "CRASHES_BEFORE_SMALLER_PASSES",
@@ -118,8 +116,8 @@ __all__ = [
     "WhyEnded",
     "add_search_trials",
     "artifact_store",
-    "best_record",
     "best_records",
+    "by_accuracy",
     "check_search",
     "check_storage_url",
     "claim_next",
@@ -134,6 +132,7 @@ __all__ = [
     "disk_usage",
     "ended_records",
     "enqueue_presets",
+    "figure_text",
     "final_state",
     "find_study",
     "find_trial",
@@ -165,7 +164,6 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
-    "search_trial_name",
     "stop_token",
     "storage_error_text",
     "study_invariants",

@@ -28,4 +28,3 @@ def test_a_small_measurement_prints_its_tables(tmp_path: Path) -> None:
         assert re.search(rf"^ +3  {pruner} +2 ", done.stdout, re.MULTILINE)
     assert "saved" in done.stdout
     assert "gain char / seq" in done.stdout
-    assert "replayed on the trials without pruning" in done.stdout

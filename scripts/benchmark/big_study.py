@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from harness.processes import command, seconds_of
+from harness.run import HarnessError
 
 from benchmark.plan import Plan
-from benchmark.processes import BenchmarkError, command, seconds_of
-from studies import OutputFolder, search_trial_name
+from search_spaces.diagnostics.names import search_trial_name
+from studies import OutputFolder
 
 OUTPUT = "out"
 _SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 3
@@ -65,7 +67,7 @@ def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) ->
         small: From `train_small_study`.
         place: The new study's folder.
         ended: Trials that have ended, no fewer than those of the small study.
-        waiting: Search trials that nobody has begun.
+        waiting: Number of pending search trials.
         threads: PyTorch's threads.
 
     Returns:
@@ -74,12 +76,12 @@ def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) ->
     output = place / OUTPUT
     shutil.copytree(small / OUTPUT, output)
     with contextlib.closing(sqlite3.connect(output / "study.db")) as database, database:
-        database.execute("PRAGMA synchronous = OFF")  # nobody needs it before it is complete
+        database.execute("PRAGMA synchronous = OFF")  # it is read only when it is complete
         have: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
         if ended < have:
-            raise BenchmarkError(f"a study of {ended} trials cannot be grown from one of {have}")
+            raise HarnessError(f"a study of {ended} trials cannot be grown from one of {have}")
         _copy_trials(database, OutputFolder(output), have, ended - have)
-    # What waits is enqueued as the program does it; how many at a time is its own affair.
+    # The pending trials are enqueued by the program itself, which decides how many at a time.
     seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), place, threads)
     return output
 
@@ -148,7 +150,7 @@ def _copy_rows(
 
 
 def _copy_notes(database: sqlite3.Connection, copies: Sequence[tuple[int, int]]) -> None:
-    """Copy what the study says of each trial."""
+    """Copy the dashboard's note of each trial."""
     notes: dict[int, list[tuple[int, str, str]]] = {}
     for study, key, value in database.execute("SELECT study_id, key, value_json FROM study_system_attributes"):
         if found := _NOTE_KEY.fullmatch(key):

@@ -6,16 +6,16 @@ import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from harness.processes import elsewhere
+from harness.replacement import replace
 from rich.table import Table
 
 from benchmark.big_study import grow, train_small_study
 from benchmark.epochs import train_timed
-from benchmark.plan import Figures, Plan, without_end
-from benchmark.processes import BenchmarkError, elsewhere
-from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled, replace
+from benchmark.plan import Figures, Plan, run_here, without_end
+from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from tuner.display.terminal import plain_table
 
 _TRIALS = 5
@@ -32,7 +32,11 @@ PER_TRIAL = (
     Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
     Watched(
         "notes and artifacts",
-        tuple(f"tuner.session.dashboard_updates.DashboardUpdates.{name}" for name in ("begin", "show", "end")),
+        (
+            "tuner.session.dashboard_updates.DashboardUpdates.begin",
+            "tuner.session.dashboard_updates.DashboardUpdates.show",
+            "tuner.session.dashboard_updates.DashboardUpdates.end",
+        ),
         opaque=True,
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
@@ -42,7 +46,7 @@ PER_TRIAL = (
         opaque=True,
     ),
     Watched(
-        "look at the study",
+        "poll the study",
         (
             "tuner.session.status_poller.StatusPoller.poll_after_trial",
             "tuner.session.status_poller.StatusPoller.poll_if_due",
@@ -50,23 +54,27 @@ PER_TRIAL = (
         opaque=True,
     ),
 )
-# What a training needs before its first epoch and after its last, whoever keeps it.
+# What a training needs before its first epoch and after its last.
 SET_UP = (
     Watched("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
     Watched(
         "open and close logs",
-        tuple(f"tuner.training.recorder.Recorder.{name}" for name in ("__init__", "ended", "close")),
+        (
+            "tuner.training.recorder.Recorder.__init__",
+            "tuner.training.recorder.Recorder.ended",
+            "tuner.training.recorder.Recorder.close",
+        ),
         opaque=True,
     ),
     Watched("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
-# Not opaque: the study is looked at during epochs too.
+# Not opaque: the study is polled during epochs too.
 _EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))
-_RARE = ("look at the study", "prune decision")
+_RARE = ("poll the study", "prune decision")
 
 
 def measure(plan: Plan) -> Figures:
-    """Go on with studies of several sizes for some trials, and compare with an epoch of a preset."""
+    """Resume studies of several sizes for some trials, and compare with an epoch of a preset."""
     small = train_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
@@ -92,8 +100,6 @@ def measure(plan: Plan) -> Figures:
 
 def work_on(output: str, trials: int) -> Figures:
     """Let the program train some of a study's trials, in this process; return medians over them."""
-    from tuner.__main__ import main
-
     watch = Stopwatch()
     claims = 0
 
@@ -106,10 +112,9 @@ def work_on(output: str, trials: int) -> Figures:
         return claim
 
     replace("tuner.workers.loop.next_claim", counted)
-    watch.watch((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
+    watch.time((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
     watch.lap_before("tuner.workers.loop.next_claim")
-    if code := main(["resume", "--output-dir", output, "--results-file", str(Path(output).parent / "results.json")]):
-        raise BenchmarkError(f"exit code {code} of khmer-tuner resume")
+    run_here("resume", "--output-dir", output)
     watched = (*PER_EPOCH, *PER_TRIAL, *SET_UP)
     refuse_uncalled(watch.laps, [item.part for item in watched if item.part not in _RARE])
     return {
@@ -124,7 +129,7 @@ def tables(figures: Figures) -> list[Table]:
     """Return milliseconds at each size, and what they are beside a preset's epochs."""
     sizes = figures["sizes"]
     table = plain_table(
-        "ms, at so many trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
+        "ms, by number of trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
     )
     for group, title in (("epoch", "each epoch"), ("trial", "each trial"), ("set_up", "each training")):
         for part in next(iter(sizes.values()))[group]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark import epochs, machine, workers
 from benchmark.plan import Figures, Plan
-from benchmark.processes import elsewhere
 
 _WORKERS = (1, 2, 4, 8)
 

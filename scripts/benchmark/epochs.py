@@ -7,17 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.processes import elsewhere
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.plan import Figures, Plan, train_here, without_end
 from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.display.terminal import plain_table
-
-# Seconds of an epoch of so many images, as the system that the presets were first published with took it on two cores
-# of an AMD EPYC with AVX-512.
-_PROTOTYPE, _PROTOTYPE_IMAGES, _PROTOTYPE_SECONDS = "baseline_optimized", 4000, 78.0
 
 WATCHED = (
     Watched("data", ("tuner.data.batches.SplitBatches._gather",)),
@@ -26,7 +22,9 @@ WATCHED = (
         "forward",
         (
             "tuner.models.reader.DigitReader.forward",
-            *(f"tuner.training.losses.{loss}.forward" for loss in ("CrossEntropy", "FocalLoss", "CTCLoss")),
+            "tuner.training.losses.CrossEntropy.forward",
+            "tuner.training.losses.FocalLoss.forward",
+            "tuner.training.losses.CTCLoss.forward",
         ),
     ),
     Watched("backward", ("torch.autograd.backward",)),
@@ -70,7 +68,7 @@ WATCHED = (
 )
 _ARITHMETIC = ("forward", "backward", "optimizer", "validation")
 _SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "plots", "study", "rest")
-# Which an epoch may have none of.
+# Parts that an epoch may lack.
 _RARE = ("plots", "augmentation")
 
 _PROFILED_STEPS = 8
@@ -82,10 +80,10 @@ def measure(plan: Plan) -> Figures:
 
 
 def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
-    """Train each preset and each model on a device, an epoch to warm up and then so many.
+    """Train each preset and each model on a device, an epoch to warm up and then this many.
 
-    Where a device works on while the program does, looking at the clock has to wait for it and slows it down; seconds
-    of an epoch are then those of a training that nobody looks at.
+    Where a device works asynchronously, the stopwatch has to wait for it and slows it down; seconds
+    of an epoch are then those of a training without a stopwatch.
     """
     figures: Figures = {}
     for name, config in (plan.presets | plan.models).items():
@@ -93,33 +91,24 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
         placed = asdict(without_end(config, 1 + epochs, device))
         place = plan.folder / f"{device} {name}"
         place.mkdir()
-        looked_at = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
-        alone = looked_at
+        timed_run = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
+        alone = timed_run
         if device != "cpu":
             alone = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False)
         steps = 2 if plan.quick else _PROFILED_STEPS
         kernels = elsewhere(profile, place, plan.threads, config=placed, steps=steps)
-        figures[name] = _summed_up(looked_at, alone, kernels)
-        if (device, name, looked_at["images"]) == ("cpu", _PROTOTYPE, _PROTOTYPE_IMAGES):
-            figures[name]["prototype_times"] = _PROTOTYPE_SECONDS / alone["epoch_seconds"]
+        figures[name] = _summed_up(timed_run, alone, kernels)
     return figures
 
 
 def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
     """Train an experiment with the real command, in this process; the first epoch is not counted."""
-    from tuner.__main__ import main
-
     settings = TrainingConfig(**config)
-    folder = Path(place)
-    folder.mkdir()
-    file = write_experiments(folder / "experiments.yaml", {settings.experiment_name: settings})
     watch = Stopwatch(_waiting(settings.device) if timed else lambda: None)
     watch.lap_before("tuner.training.loop._end")
     if timed:
-        watch.watch(WATCHED)
-    words = ["run", "--config", str(file), "--output-dir", str(folder / "out")]
-    if code := main([*words, "--results-file", str(folder / "results.json")]):
-        raise BenchmarkError(f"exit code {code} of khmer-tuner {' '.join(words)}")
+        watch.time(WATCHED)
+    train_here(settings, Path(place))
     laps = watch.laps[1:]
     if timed:
         refuse_uncalled(laps, [item.part for item in WATCHED if item.part not in _RARE])
@@ -131,7 +120,7 @@ def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
 
 
 def profile(config: dict[str, Any], steps: int) -> Figures:
-    """Look into training steps, in this process."""
+    """Profile training steps, in this process."""
     from benchmark.kernels import profile_steps
 
     return profile_steps(TrainingConfig(**config), steps)
@@ -163,11 +152,11 @@ def _parts(laps: list[Lap]) -> dict[str, float]:
     return parts
 
 
-def _summed_up(looked_at: Figures, alone: Figures, kernels: Figures) -> Figures:
-    parts, whole = looked_at["parts"], looked_at["epoch_seconds"]
+def _summed_up(timed_run: Figures, alone: Figures, kernels: Figures) -> Figures:
+    parts, whole = timed_run["parts"], timed_run["epoch_seconds"]
     beside = whole - sum(parts[part] for part in _ARITHMETIC)
     step = sum(parts[part] for part in ("forward", "backward", "optimizer"))
-    gflops = kernels["gflop_per_image"] * looked_at["images"] / step
+    gflops = kernels["gflop_per_image"] * timed_run["images"] / step
     seconds = alone["epoch_seconds"]
     return {
         "epoch_seconds": seconds,
@@ -183,17 +172,15 @@ def _summed_up(looked_at: Figures, alone: Figures, kernels: Figures) -> Figures:
 
 
 def _epoch_table(figures: Figures) -> Table:
-    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation", "prototype")
-    table = plain_table(*headers, right=(1, 2, 3, 4, 5))
+    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation")
+    table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
-        times = figure.get("prototype_times")
         table.add_row(
             name,
             f"{figure['epoch_seconds']:.2f}",
             f"{figure['images_per_s']:.0f}",
             f"{figure['beside_arithmetic']:.1%}",
             f"{figure['beside_arithmetic_and_augmentation']:.1%}",
-            f"{times:.1f} x as long" if times else "",
         )
     return table
 

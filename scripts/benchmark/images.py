@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from harness.processes import elsewhere
+from harness.replacement import replace
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import BenchmarkError, elsewhere
+from benchmark.plan import Figures, Plan, train_here, without_end
 from benchmark.stopwatch import Stopwatch, Watched, refuse_uncalled
-from benchmark.stopwatch import replace as replace_function
 from search_spaces import TrainingConfig
 from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
@@ -32,7 +32,7 @@ _VALIDATION = 10
 _BYTES_AN_IMAGE = 12_000
 _OPENINGS = 3
 _EPOCHS = 3
-_SECONDS_BETWEEN_LOOKS = 0.25
+_POLL_S = 0.25
 _TRAINING = Watched("training", ("tuner.training.epoch.train_epoch",), opaque=True)
 _VALIDATING = Watched("validation", ("tuner.training.epoch.score_split",), opaque=True)
 
@@ -89,25 +89,19 @@ def seconds_to_open(metadata: str, splits: list[str]) -> float:
 
 
 def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
-    """Train epochs that end after so many batches, in this process; the last one counts for time, all for memory."""
-    from tuner.__main__ import main
-
+    """Train epochs of a few batches, in this process; the last one counts for time, all for memory."""
     settings = TrainingConfig(**config)
-    folder = Path(place)
-    file = write_experiments(folder / "experiments.yaml", {settings.experiment_name: settings})
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         # Validation is not counted in epochs, so that it is whole.
         return lambda batches_of, epoch: itertools.islice(epochs(batches_of, epoch), batches if epoch else None)
 
-    replace_function("tuner.data.batches.SplitBatches.epoch", cut_short)
+    replace("tuner.data.batches.SplitBatches.epoch", cut_short)
     watch = Stopwatch()
-    watch.watch((_TRAINING, _VALIDATING))
+    watch.time((_TRAINING, _VALIDATING))
     watch.lap_before("tuner.training.loop._end")
     with _memory_watched() as memory:
-        words = ["run", "--config", str(file), "--output-dir", str(folder / "out")]
-        if code := main([*words, "--results-file", str(folder / "results.json")]):
-            raise BenchmarkError(f"exit code {code} of khmer-tuner run")
+        train_here(settings, Path(place))
     refuse_uncalled(watch.laps, [_TRAINING.part, _VALIDATING.part])
     cache = open_pixel_cache(settings.metadata_path, [settings.train_split, settings.val_split])
     last = watch.laps[-1].parts
@@ -122,28 +116,28 @@ def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
 
 @contextlib.contextmanager
 def _memory_watched() -> Iterator[dict[str, int]]:
-    """Look at this process's memory again and again; yield the most that it had."""
+    """Poll this process's memory; yield its maximum."""
     most = {"pss": 0, "uss": 0}
     over = threading.Event()
     process = psutil.Process()
 
-    def look() -> None:
-        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+    def poll() -> None:
+        while not over.wait(_POLL_S):
             memory = process.memory_full_info()
             most["uss"] = max(most["uss"], memory.uss)
             most["pss"] = max(most["pss"], getattr(memory, "pss", memory.rss))  # Linux alone shares out pages
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    polling = threading.Thread(target=poll)
+    polling.start()
     try:
         yield most
     finally:
         over.set()
-        looking.join()
+        polling.join()
 
 
 def _repeated(metadata: Path, place: Path, images: int, config: TrainingConfig) -> Path:
-    """Make a dataset of so many images out of one of fewer; return its metadata file.
+    """Create a dataset with this many images from one with fewer; return its metadata file.
 
     An image that is there several times has a file of its own each time, which takes no room of its own.
     """

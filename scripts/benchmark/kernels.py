@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.machine import matrix_rate, memory_rate, waiting_for
+from benchmark.machine import best_seconds, matrix_rate, memory_rate, waiting_for
 from benchmark.plan import Figures
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
@@ -24,9 +24,6 @@ from tuner.training.device import amp_dtype
 from tuner.training.epoch import train_step
 from tuner.training.out_of_memory import keep_freed_memory
 from tuner.training.training_state import TrainingState
-
-_WARM_UP_STEPS = 4
-_ROUNDS = 3
 
 # The first pattern that an operation's name contains says its kind; all others that compute are element by element.
 _KINDS = {
@@ -55,9 +52,7 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
     batches = list(itertools.islice(data.train.epoch(1), steps))
     dtype = amp_dtype(device) if training.use_amp else torch.float32
     before = matrix_rate(device, dtype)
-    for batch in itertools.islice(itertools.cycle(batches), _WARM_UP_STEPS):
-        train_step(training, batch)
-    seconds = _step_seconds(training, batches)
+    seconds = best_seconds(lambda: [train_step(training, batch) for batch in batches], device) / len(batches)
     times, wall = _kernel_seconds(training, batches)
     flops, traffic = _operations(training, batches[0])
     rate = max(before, matrix_rate(device, dtype), key=lambda rate: rate.gflops)
@@ -89,19 +84,6 @@ def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth
         "bound_seconds": bound,
         "bound_by": "-" if not bound else "arithmetic" if arithmetic > memory else "memory",
     }
-
-
-def _step_seconds(training: TrainingState, batches: list[Any]) -> float:
-    wait = waiting_for(training.device)
-    best = float("inf")
-    for _ in range(_ROUNDS):
-        wait()
-        begun = time.perf_counter()
-        for batch in batches:
-            train_step(training, batch)
-        wait()
-        best = min(best, (time.perf_counter() - begun) / len(batches))
-    return best
 
 
 def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[str, float], float]:

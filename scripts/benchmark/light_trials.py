@@ -1,14 +1,14 @@
-"""Trials that take no time to train, so that only what the study does about them is left, worked off side by side."""
+"""Trials that train nothing, so that only the work of the study is measured, run by processes in parallel."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkProcess
 from typing import Any
 
@@ -37,35 +37,35 @@ from studies import (
 )
 from studies.storage.url import sqlite_path
 
-# So long a process may take to be ready; sixteen share few cores.
+# Until a process is ready; sixteen share few cores.
 _SECONDS_TO_BE_READY = 120.0
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_S = 0.1
 _NAME = "runners"
 _SEED = 0
 _PLAIN = multiprocessing.get_context("fork")
 
 
 def work_off(place: str, url: str, workers: int, presets: int, searches: int) -> Figures:
-    """Make a study and let processes work off what it owes, from the same moment on.
+    """Create a study and let processes run its pending trials, from the same moment on.
 
     Args:
         place: The study's output folder.
-        url: A database that nobody has used.
-        workers: How many processes.
-        presets: How many trials are enqueued before they begin.
-        searches: How many are added while they work, drawn at random.
+        url: An empty database.
+        workers: Number of processes.
+        presets: Number of trials that are enqueued before.
+        searches: Number of random search trials that are added meanwhile.
 
     Returns:
         Seconds until the last trial had ended; statements, commits and processor seconds of all processes; connections
         that one of them had at most, None where there is no server to ask.
     """
-    # Whoever started this ends it with SIGTERM, and daemons end when this ends in order.
+    # This process is stopped by SIGTERM; its daemons are terminated only if it exits in order.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    # A connection must not be taken into a fork, so this process makes none before them.
-    _checked([_begin(_create, place, url, presets, searches)])
+    # A connection does not survive a fork, so this process opens none before.
+    _checked([_start(_create, place, url, presets, searches)])
     ready = _PLAIN.Barrier(workers + 1, timeout=_SECONDS_TO_BE_READY)
-    told = _PLAIN.SimpleQueue()
-    running = [_begin(_work_when_ready, place, url, ready, told.put) for _ in range(workers)]
+    results = _PLAIN.SimpleQueue()
+    running = [_start(_work_when_ready, place, url, ready, results.put) for _ in range(workers)]
     try:
         ready.wait()
     except threading.BrokenBarrierError:
@@ -73,7 +73,7 @@ def work_off(place: str, url: str, workers: int, presets: int, searches: int) ->
     begun = time.monotonic()
     connections = _most_connections(url, running)
     _checked(running)
-    found = [told.get() for _ in running]
+    found = [results.get() for _ in running]
     trials = sum(worker["trials"] for worker in found)
     if trials != presets + searches:
         raise RuntimeError(f"{trials} of {presets + searches} trials were worked off")
@@ -85,15 +85,10 @@ def work_off(place: str, url: str, workers: int, presets: int, searches: int) ->
     }
 
 
-def _begin(action: Callable[..., object], *arguments: object) -> ForkProcess:
-    process = _PLAIN.Process(target=_act, args=(action, *arguments), daemon=True)
+def _start(action: Callable[..., object], *arguments: object) -> ForkProcess:
+    process = _PLAIN.Process(target=action, args=arguments, daemon=True)
     process.start()
     return process
-
-
-def _act(action: Callable[..., object], *arguments: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    action(*arguments)
 
 
 def _checked(processes: Sequence[ForkProcess]) -> None:
@@ -127,22 +122,22 @@ def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
     return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder
 
 
-def _work_when_ready(place: str, url: str, ready: Any, tell: Callable[[Mapping[str, float]], object]) -> None:
+def _work_when_ready(place: str, url: str, ready: Any, report: Callable[[Mapping[str, float]], object]) -> None:
     study, folder = _join(place, url)
     study.get_trials(deepcopy=False)
     ready.wait()
     trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
-    with _counted() as counts:
-        while (claim := claim_next_trial(study, folder)) is not None:
-            _train(claim)
-            trials, ended = trials + 1, time.monotonic()
-    tell({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
+    counts = _count_statements()
+    while (claim := claim_next_trial(study, folder)) is not None:
+        _train(claim)
+        trials, ended = trials + 1, time.monotonic()
+    report({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
 
 
 def _train(claim: Claim) -> None:
-    """Claim, draw, report and tell a trial as `tuner.session.objective` does, but train nothing.
+    """Sample, report and finish a trial as `tuner.session.objective` does, but train nothing.
 
-    Notes and pictures are left out: a third of a trial's statements.
+    Notes and plots are left out: a third of a trial's statements.
     """
     study = claim.trial.study
     space, search = study_space(study), search_settings(study)
@@ -170,22 +165,12 @@ def _train(claim: Claim) -> None:
         )
 
 
-@contextlib.contextmanager
-def _counted() -> Iterator[dict[str, int]]:
-    """Count the statements and commits of all databases in a ``with`` statement."""
-    counts = {"statements": 0, "commits": 0}
-
-    def statement(*arguments: object) -> None:
-        counts["statements"] += 1
-
-    def commit(*arguments: object) -> None:
-        counts["commits"] += 1
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", statement)
-    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", commit)
-    yield counts
-    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", statement)
-    sqlalchemy.event.remove(sqlalchemy.Engine, "commit", commit)
+def _count_statements() -> Counter[str]:
+    """Return a counter of the statements and commits of all databases from now on."""
+    counts = Counter(statements=0, commits=0)
+    for event, name in (("before_cursor_execute", "statements"), ("commit", "commits")):
+        sqlalchemy.event.listen(sqlalchemy.Engine, event, lambda *_, name=name: counts.update([name]))
+    return counts
 
 
 def _most_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
@@ -204,5 +189,5 @@ def _most_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
         while any(process.is_alive() for process in running):
             row = connection.execute(counts).fetchone()
             most = max(most, row[0] if row else 0)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_S)
     return most

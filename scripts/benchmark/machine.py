@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan
-from benchmark.processes import elsewhere
 from tuner.display.terminal import plain_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _REPEATS = 6
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20
-# Channels in and out, kernel; of 64 pictures of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
+# Channels in and out, kernel; of 64 images of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
 _CONVOLUTIONS = ((128, 128, 3), (256, 256, 3), (512, 512, 1))
 _BATCH, _HEIGHT, _WIDTH = 64, 16, 32
 
@@ -47,10 +48,6 @@ class Rate:
 
 def facts(threads: int) -> Figures:
     """Return what this machine is; nothing heavy is imported."""
-    import importlib.metadata
-
-    import psutil
-
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -69,30 +66,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class OtherLoad:
-    """Notices how much of the processor goes to what is not measured: figures are worth little beside much of it."""
-
-    def __init__(self) -> None:
-        """Begin to watch."""
-        self._begun = time.monotonic()
-        self._others = _others_seconds()
-
-    @property
-    def cores(self) -> float:
-        """How many cores others have kept busy so far, on average."""
-        return max(0.0, (_others_seconds() - self._others) / (time.monotonic() - self._begun))
-
-
-def _others_seconds() -> float:
+def others_seconds() -> float:
     """Return processor seconds of this machine that neither this process nor its ended children took."""
-    import psutil
-
     times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    # What guests take is in user and nice already.
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return float(sum(times) - idle - guests - sum(use.ru_utime + use.ru_stime for use in own))
+    return float(times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4]))
 
 
 def measure(plan: Plan) -> Figures:
@@ -135,7 +112,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
 
     rates: dict[str, float] = {}
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device).to(dtype) for _ in range(2))
-    rates["torch.mm"] = 2 * _MATRIX**3 / _best_seconds(lambda: torch.mm(left, right), device) / 1e9
+    rates["torch.mm"] = 2 * _MATRIX**3 / best_seconds(lambda: torch.mm(left, right), device) / 1e9
     for inputs, outputs, kernel in _CONVOLUTIONS:
         shapes = ((_BATCH, inputs, _HEIGHT, _WIDTH), (outputs, inputs, kernel, kernel))
         images, weights = (
@@ -144,7 +121,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
         )
         convolve = functools.partial(torch.nn.functional.conv2d, images, weights, padding=kernel // 2)
         work = 2 * _BATCH * _HEIGHT * _WIDTH * inputs * outputs * kernel**2
-        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / _best_seconds(convolve, device) / 1e9
+        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / best_seconds(convolve, device) / 1e9
     best = max(rates, key=lambda name: rates[name])
     return Rate(rates[best], best, rates["torch.mm"])
 
@@ -155,7 +132,7 @@ def memory_rate(device: torch.device) -> float:
 
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source), device) / 1e9
+    return 2 * _COPIED_BYTES / best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
 def waiting_for(device: torch.device) -> Callable[[], object]:
@@ -165,7 +142,8 @@ def waiting_for(device: torch.device) -> Callable[[], object]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-def _best_seconds(work: Callable[[], Any], device: torch.device) -> float:
+def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the shortest time that some work takes on a device, of several times after a first one."""
     wait = waiting_for(device)
     work()
     best = float("inf")

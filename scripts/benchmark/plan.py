@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.run import HarnessError
+
 from search_spaces import (
     Targets,
     TrainingConfig,
@@ -33,9 +35,9 @@ class Plan:
         folder: The work folder, removed at the end.
         metadata: The dataset's metadata file, absolute.
         config: The experiments file whose presets are measured.
-        threads: PyTorch's threads, shared by those who train side by side.
+        threads: PyTorch's threads, shared by processes in parallel.
         quick: Whether everything is small: the figures then say that the benchmark runs, and not much more.
-        say: Told what is being measured.
+        say: Called with what is being measured.
     """
 
     folder: Path
@@ -83,7 +85,7 @@ class Plan:
 
 
 def without_end(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
-    """Return a configuration that trains exactly so many epochs on a device."""
+    """Return a configuration that trains exactly this many epochs on a device."""
     return replace(config, num_epochs=epochs, device=device, early_stopping_patience=_ENDLESS_PATIENCE)
 
 
@@ -91,3 +93,27 @@ def write_experiments(path: Path, configs: Mapping[str, TrainingConfig], targets
     """Write configurations as an experiments file; return its path."""
     path.write_text(experiments_yaml(configs, targets or Targets()), encoding="utf-8")
     return path
+
+
+def train_here(config: TrainingConfig, folder: Path) -> None:
+    """Train an experiment in a folder with the real command, in this process.
+
+    Raises:
+        HarnessError: The command failed.
+    """
+    folder.mkdir(exist_ok=True)
+    file = write_experiments(folder / "experiments.yaml", {config.experiment_name: config})
+    run_here("run", "--config", str(file), "--output-dir", str(folder / "out"))
+
+
+def run_here(*words: str) -> None:
+    """Run a command that writes ``results.json`` beside its output folder, the last word, in this process.
+
+    Raises:
+        HarnessError: The command failed.
+    """
+    from tuner.__main__ import main
+
+    results = Path(words[-1]).parent / "results.json"
+    if code := main([*words, "--results-file", str(results)]):
+        raise HarnessError(f"exit code {code} of khmer-tuner {' '.join(words)}")

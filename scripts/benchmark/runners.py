@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from harness.postgresql import PASSWORD, PostgresServer
+from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark.light_trials import work_off
 from benchmark.plan import Figures, Plan
-from benchmark.processes import elsewhere
 from studies import default_storage_url
 from studies.storage.url import without_password
 from tuner.display.terminal import plain_table
@@ -24,18 +24,21 @@ COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
 _TRIALS, _QUICK_TRIALS = 60, 5
 # More workers that bring less than this are of no use.
 _LEAST_RISE = 1.1
-_PASSWORD_VARIABLE = "PGPASSWORD"
 
 
 def measure(plan: Plan) -> Figures:
-    """Let processes work off studies, a new one for each number of them, with databases that flush to the disk."""
-    figures: Figures = {"sqlite": _on_sqlite(plan)}
+    """Run studies with several numbers of processes, with databases that flush to the disk."""
+    figures: Figures = {"sqlite": _rates(plan, "sqlite", default_storage_url)}
     try:
         server = PostgresServer(durable=True)
     except (ImportError, RuntimeError) as error:
         return figures | {"postgresql": {"skipped": f"no PostgreSQL server: {error}"}}
-    with server, _password_known():
-        return figures | {"postgresql": _on_postgresql(plan, server)}
+
+    def create(place: Path) -> str:
+        return without_password(server.create_database(place.name.replace(" ", "_")))
+
+    with server, patch.dict(os.environ, PGPASSWORD=PASSWORD):  # as a user does: not in a command line
+        return figures | {"postgresql": _rates(plan, "postgresql", create)}
 
 
 def tables(figures: Figures) -> list[Table]:
@@ -60,20 +63,12 @@ def stops_scaling_after(rates: dict[str, float]) -> str | None:
     return next((fewer for fewer, more in pairs if rates[more] < _LEAST_RISE * rates[fewer]), None)
 
 
-def _on_sqlite(plan: Plan) -> Figures:
+def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
+    """Return the figures for each number of workers, on a database of its own with the URL for a study's folder."""
     figures = {}
-    for count in _counts(plan):
-        place = plan.folder / f"sqlite {count} runners"
-        figures[str(count)] = _worked_off(plan, count, place, default_storage_url(place))
-    return figures
-
-
-def _on_postgresql(plan: Plan, server: PostgresServer) -> Figures:
-    figures = {}
-    for count in _counts(plan):
-        place = plan.folder / f"postgresql {count} runners"
-        url = server.create_database(f"runners_{count}")
-        figures[str(count)] = _worked_off(plan, count, place, without_password(url))
+    for count in QUICK_COUNTS if plan.quick else COUNTS:
+        place = plan.folder / f"{database} {count} runners"
+        figures[str(count)] = _worked_off(plan, count, place, url_of(place))
     return figures
 
 
@@ -93,23 +88,6 @@ def _worked_off(plan: Plan, count: int, place: Path, url: str) -> Figures:
         "cpu_seconds_per_trial": found["cpu_seconds"] / found["trials"],
         "connections_per_worker_at_most": found["connections"],
     }
-
-
-def _counts(plan: Plan) -> tuple[int, ...]:
-    return QUICK_COUNTS if plan.quick else COUNTS
-
-
-@contextlib.contextmanager
-def _password_known() -> Iterator[None]:
-    """Tell processes the server's password as a user does: not in a command line, which all others can see."""
-    before = os.environ.get(_PASSWORD_VARIABLE)
-    os.environ[_PASSWORD_VARIABLE] = PASSWORD
-    try:
-        yield
-    finally:
-        del os.environ[_PASSWORD_VARIABLE]
-        if before is not None:
-            os.environ[_PASSWORD_VARIABLE] = before
 
 
 def _cells(found: Figures, count: str) -> tuple[str, str]:

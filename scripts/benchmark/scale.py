@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.processes import command, seconds_of
+from harness.replacement import replace
+from harness.run import HarnessError
 from rich.table import Table
 
 from benchmark.big_study import OUTPUT, grow, train_small_study
 from benchmark.plan import Figures, Plan
-from benchmark.processes import BenchmarkError, command, seconds_of
-from benchmark.stopwatch import replace
 from tuner.display.terminal import plain_table
 
 _WAITING = 20
@@ -84,7 +85,7 @@ def _check_export(path: Path, trials: int) -> None:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = sum(1 for _ in csv.DictReader(file))
     if rows != trials:
-        raise BenchmarkError(f"{path.name} has {rows:,} of {trials:,} trials")
+        raise HarnessError(f"{path.name} has {rows:,} of {trials:,} trials")
 
 
 def _read() -> None:
@@ -106,11 +107,7 @@ def _claim() -> None:
     from tuner.__main__ import main
 
     def ending(next_claim: Callable[..., Any]) -> Callable[..., Any]:
-        def claim_and_end(*arguments: Any) -> Any:
-            claim = next_claim(*arguments)
-            os._exit(0 if claim is not None else 1)
-
-        return claim_and_end
+        return lambda *arguments: os._exit(0 if next_claim(*arguments) is not None else 1)
 
     replace("tuner.workers.loop.next_claim", ending)
     sys.exit(main(["resume", "--output-dir", OUTPUT, "--results-file", "results.json"]) or 1)

@@ -1,9 +1,8 @@
-"""How a program's time is divided among functions, which are replaced by ones that look at the clock."""
+"""How a program's time is divided among functions, which are replaced by timed ones."""
 
 from __future__ import annotations
 
 import functools
-import pkgutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.processes import BenchmarkError
+from harness.replacement import replace, watch
+from harness.run import HarnessError
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Stopwatch:
     """Divides the time of this process among watched functions.
 
     Attributes:
-        wait: Called before every look at the clock; for a device that works on while the program does.
+        wait: Called before the clock is read; for a device that works asynchronously.
         laps: The stretches that have ended.
     """
 
@@ -61,11 +61,11 @@ class Stopwatch:
     _opaque: bool = False
     _lap_begun: float | None = None
 
-    def watch(self, watched: Sequence[Watched]) -> None:
+    def time(self, watched: Sequence[Watched]) -> None:
         """Replace functions by ones that are timed.
 
         Raises:
-            BenchmarkError: The program has no such function any more.
+            HarnessError: The program has no such function any more.
         """
         for item in watched:
             for target in item.targets:
@@ -83,12 +83,7 @@ class Stopwatch:
 
     def lap_before(self, target: str) -> None:
         """End a stretch whenever a function is called."""
-
-        def lapping(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-            self.lap()
-            return function(*arguments, **named)
-
-        replace(target, lambda function: functools.partial(lapping, function))
+        watch(target, before=lambda *arguments, **named: self.lap())
 
     def _timed(self, item: Watched, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -117,35 +112,12 @@ class Stopwatch:
                 self._inner[-1] += seconds
 
 
-def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function by what `make` returns for it.
-
-    Raises:
-        BenchmarkError: There is no such function.
-    """
-    owner_name, _, name = target.rpartition(".")
-    try:
-        owner = pkgutil.resolve_name(owner_name)
-        function = getattr(owner, name)
-    except (ImportError, AttributeError) as error:
-        raise BenchmarkError(f"{target} is timed, and the program has no such function any more: {error}") from error
-    replacement = make(function)
-
-    @functools.wraps(function)
-    def replaced(*arguments: Any, **named: Any) -> Any:
-        return replacement(*arguments, **named)
-
-    # Methods need a function, which binds; a `staticmethod` must stay one.
-    static = isinstance(owner, type) and isinstance(owner.__dict__.get(name), staticmethod)
-    setattr(owner, name, staticmethod(replaced) if static else replaced)
-
-
 def refuse_uncalled(laps: Sequence[Lap], parts: Sequence[str]) -> None:
-    """Refuse to tell times of parts that the program no longer calls.
+    """Refuse to report parts that the program no longer calls.
 
     Raises:
-        BenchmarkError: A part was never called.
+        HarnessError: A part was never called.
     """
     called = {part for lap in laps for part in lap.calls}
     if missing := [part for part in parts if part not in called]:
-        raise BenchmarkError(f"the program no longer calls what is timed as {', '.join(missing)}")
+        raise HarnessError(f"the program no longer calls what is timed as {', '.join(missing)}")

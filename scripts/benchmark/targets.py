@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from harness.processes import command, computing, failure, started
+from harness.run import HarnessError
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan, write_experiments
-from benchmark.processes import BenchmarkError, command, failure, started
 from search_spaces import Targets, TrainingConfig
 from tuner.display.terminal import plain_table
 
@@ -28,9 +29,7 @@ def measure(plan: Plan) -> Figures:
     """Run each preset with the pixel cache made and not made."""
     targets = _QUICK_TARGETS if plan.quick else plan.targets
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
-        raise BenchmarkError(
-            f"{plan.config}: it has no targets for accuracy, so nothing can be timed until they are met"
-        )
+        raise HarnessError(f"{plan.config}: it has no targets for accuracy, so nothing can be timed until they are met")
     figures: Figures = {
         "character_accuracy": targets.character_accuracy,
         "sequence_accuracy": targets.sequence_accuracy,
@@ -77,7 +76,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
     metrics = place / "out" / name / "metrics.jsonl"
     begun = time.perf_counter()
     first_epoch_s, epochs, met = None, 0, False
-    with started(words, place, threads) as process:
+    with started(words, place, **computing(place, threads)) as process:
         running = True
         while running and not met and time.perf_counter() - begun < _LONGEST_S:
             time.sleep(_POLL_S)
@@ -90,7 +89,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
         if process.poll():
             raise failure(words, place, process.returncode)
     if not epochs:
-        raise BenchmarkError(f"{name}: no epoch ended in {_LONGEST_S:.0f} s")
+        raise HarnessError(f"{name}: no epoch ended in {_LONGEST_S:.0f} s")
     return {
         "seconds": seconds if met else None,
         "seconds_in_all": seconds,
@@ -100,7 +99,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
 
 
 def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
-    """Yield the epochs of a file that may still be written, beyond so many."""
+    """Yield the epochs of a file that may still be written, after the first ones."""
     if metrics.exists():
         whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
         yield from map(json.loads, whole.splitlines()[after:])

@@ -1,4 +1,4 @@
-"""Trials per hour with one worker and with several side by side, which share threads or a GPU."""
+"""Trials per hour with one worker and with several in parallel, which share threads or a GPU."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.processes import command, seconds_of
 from rich.table import Table
 
 from benchmark.machine import usable_cores
 from benchmark.plan import Figures, Plan, without_end, write_experiments
-from benchmark.processes import command, seconds_of
 from studies import load_study
 from tuner.display.terminal import plain_table
 
@@ -26,7 +26,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> Figures:
-    """Let the real command train short trials of one preset on a device, with so many workers.
+    """Let the real command train short trials of one preset on a device, with several numbers of workers.
 
     The rate is that from the beginning of the first trial to the end of the last: a search of hours begins once.
     """
@@ -51,7 +51,7 @@ def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> F
             "trials": len(trials),
             "trials_per_hour": 3600 * len(trials) / seconds,
             "seconds_beside_trials": whole - seconds,
-            "epoch_seconds": statistics.median(trial.user_attrs["epoch_seconds_median"] for trial in ended),
+            "epoch_seconds": statistics.median(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in ended),
         }
         shutil.rmtree(place)
     return figures

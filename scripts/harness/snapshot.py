@@ -1,4 +1,4 @@
-"""Everything that a study left behind, as texts that are equal if and only if the study is the same, bit for bit."""
+"""Snapshots of studies: texts that are equal if and only if the studies are the same, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Snapshot = dict[str, str]
 Items = Iterator[tuple[str, object]]
 
 _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
-# The global random state, which is another one in each process: whoever draws from it trains differently each time.
+# The global random state differs between processes; a training that depended on it would differ each time.
 _PROCESS_STATE = {"rng", "cuda_rng"}
-_TRIAL_TIMES = {"attempts", "training_time_s", "epoch_seconds_median"}
+_OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}
 _RESULT_TIMES = {"timestamp", "training_time"}
 _TIMED_LINES = ("| seconds per epoch", "| training time")
 _MISSING = "(missing)"
@@ -36,7 +36,7 @@ class Difference:
     found: str
 
     def __str__(self) -> str:
-        """Return the item and its two values from shortly before they part, a line each."""
+        """Return the item and its two values from shortly before they differ, a line each."""
         pairs = enumerate(zip(self.expected, self.found, strict=False))
         parting = next((place for place, (one, other) in pairs if one != other), 0)
         begin = max(0, parting - _SHOWN_BEFORE)
@@ -45,16 +45,11 @@ class Difference:
         ]
         return f"{self.item}\n    reference: {shown[0]}\n    found:     {shown[1]}"
 
-    @property
-    def whole(self) -> str:
-        """The item and its two values in full, a line each."""
-        return f"{self.item}\n{self.expected}\n{self.found}"
-
 
 def take_snapshot(folder: Path) -> Snapshot:
     """Return a study's items by name; for a process of its own.
 
-    What depends on the moment, the process or the place is left out: times, memory, attempts, the folder's path.
+    What depends on time, process or folder is left out: times, memory, attempts, the folder's path.
     """
     study = open_study(folder)
     trials = study.get_trials(deepcopy=False)
@@ -88,7 +83,7 @@ def why_ended(snapshot: Snapshot) -> list[str]:
 
 
 def _note_items(study: Any, trials: list[Any]) -> Items:
-    """Yield what the dashboard says of each trial, without the times."""
+    """Yield the dashboard's note of each trial, without the times."""
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in trials:
         note = attributes.get(f"dashboard:{trial._trial_id}:note_str:0", "")
@@ -101,7 +96,7 @@ def _study_items(study: Any, trials: list[Any]) -> Items:
 
     records = [read_record(trial) for trial in trials]
     yield "study: trials", [record.experiment_name for record in records]
-    yield "study: why trials ended", [trial.user_attrs.get("why_ended") for trial in trials]
+    yield "study: why trials ended", [trial.user_attrs.get("outcome", {}).get("why_ended") for trial in trials]
     yield "study: direction and metric", [study.direction.name, study.metric_names]
     for name, value in study.user_attrs.items():
         if name != "folder":
@@ -119,8 +114,8 @@ def _trial_items(trial: Any) -> Items:
     yield f"{of} reports", list(trial.intermediate_values.items())
     yield f"{of} system attributes", trial.system_attrs
     for name, value in trial.user_attrs.items():
-        if name not in _TRIAL_TIMES:
-            yield f"{of} attribute {name}", value
+        if name != "attempts":
+            yield f"{of} attribute {name}", _without(value, _OUTCOME_TIMES)
 
 
 def _file_items(folder: Path) -> Items:
@@ -141,18 +136,14 @@ def _file_items(folder: Path) -> Items:
 
 
 def is_left_over(path: Path) -> bool:
-    """Return whether a file should have gone: half-written ones, and what only an unfinished training needs.
+    """Return whether a file should have been removed: half-written files, and files of an unfinished training.
 
-    Small text files are written under a hidden name that is new each time, since several processes may write one at
-    once. Such a name stays when its process is killed before the renaming, and means nothing to anybody.
+    Small text files are written under a new hidden name each time, since several processes may write one at once. Such
+    a file is left over if its process is killed before the renaming, and is ignored.
     """
     if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
         return False
     return path.suffix in (".tmp", ".unfinished") or path.name in ("last.pt", "previous.pt", "study.db-journal")
-
-
-def _text(path: Path, folder: Path) -> object:
-    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _metrics(path: Path, folder: Path) -> object:
@@ -160,8 +151,7 @@ def _metrics(path: Path, folder: Path) -> object:
 
 
 def _artifact(path: Path, folder: Path) -> object:
-    """Return the digest of a picture or of settings."""
-    return hashlib.sha256(path.read_bytes().replace(bytes(folder), b"{study}")).hexdigest()
+    return _digest(path.read_bytes().replace(bytes(folder), b"{study}"))
 
 
 def _checkpoint(path: Path, folder: Path) -> object:
@@ -170,11 +160,11 @@ def _checkpoint(path: Path, folder: Path) -> object:
 
     parts = _without(load_checkpoint(path), _TIMES | _PROCESS_STATE)
     contents = {name: b"".join(_pieces(part)).replace(bytes(folder), b"{study}") for name, part in parts.items()}
-    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return {name: _digest(content) for name, content in contents.items()}
 
 
 def _pieces(value: object) -> Iterator[bytes]:
-    """Yield what a state holds: its names, and every bit of every tensor and number."""
+    """Yield the content of a state: its names, and every bit of every tensor and number."""
     import torch
 
     if isinstance(value, Mapping):
@@ -192,27 +182,30 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 
 def _curves(folder: Path) -> object:
-    """Return curves and images as TensorBoard shows them; a step that is there twice is in there twice."""
+    """Return curves and images as TensorBoard shows them; a step that was written twice is there twice."""
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         IMAGES,
         SCALARS,
         EventAccumulator,
     )
 
-    # That it drops what was written beyond a kill is what is looked at here, and no news.
+    # It warns when it drops what was written after a checkpoint, which is expected here.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
     events.Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
     points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
     images = {tag: events.Images(tag) for tag in sorted(events.Tags()["images"])}
-    # When there are others before the last one is a matter of time.
-    last = {tag: [_image(image) for image in shown if image.step == shown[-1].step] for tag, shown in images.items()}
+    # The steps of all but the last images depend on time.
+    last = {
+        tag: [(image.step, _digest(image.encoded_image_string)) for image in shown if image.step == shown[-1].step]
+        for tag, shown in images.items()
+    }
     return points | last
 
 
-def _image(event: Any) -> tuple[int, str]:
-    return event.step, hashlib.sha256(event.encoded_image_string).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _without(data: Any, names: set[str]) -> Any:
@@ -224,6 +217,6 @@ def _without(data: Any, names: set[str]) -> Any:
 _CONTENTS: Mapping[str, Callable[[Path, Path], object]] = {
     "metrics.jsonl": _metrics,
     "*.pt": _checkpoint,
-    "*.yaml": _text,
+    "*.yaml": lambda path, folder: path.read_text(encoding="utf-8").splitlines(),
     "artifacts/*": _artifact,
 }

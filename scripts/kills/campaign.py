@@ -1,4 +1,4 @@
-"""A study that is killed again and again until it is complete, and what became of it."""
+"""A study whose processes are killed again and again until it is complete, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,230 +11,205 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness.comparison import first_of, reference_snapshot, told_differences
+from harness.comparison import StudyOutcome, first_of, reference_snapshot, snapshot_problems
 from harness.databases import Databases
 from harness.fixture_study import FixtureStudy
-from harness.processes import Ending, HarnessError, has_unexpected_error, in_fork, last_words, start, wait
-from harness.snapshot import Snapshot, differences, experiment_names, take_snapshot
-from harness.survey import Survey, survey
+from harness.forks import Ending, in_fork, start, wait
+from harness.processes import output_of
+from harness.run import HarnessError
+from harness.snapshot import experiment_names, take_snapshot
+from harness.survey import REFUSALS, Survey, exit_problems, survey
 
-from kills.child import Orders, become_new, obey
-from kills.diary import Entry, What, read_diary
-from kills.schedule import RANDOM_MOMENT, Plan, Schedule
+from kills.child import Task, perform, perform_in_new_interpreter
+from kills.event_log import Event, EventKind, read_events
+from kills.schedule import RANDOM_MOMENT, Plan, Reference, Schedule
 
 _MOST_STARTS = 150
-# What a command exits with that has nothing to do or refuses to do it.
-_REFUSALS = (0, 1, 2)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A study that nothing disturbed.
-
-    Attributes:
-        picture: What it left behind.
-        passages: How often it passed each point.
-        epochs: How many epochs it trained.
-        seconds: How long it took.
-        first_epoch_s: Seconds from its start until its first epoch began.
-    """
-
-    snapshot: Snapshot
-    passages: dict[str, int]
-    epochs: int
-    seconds: float
-    first_epoch_s: float
 
 
 @dataclass
-class Story:
-    """What happened to one study.
+class KilledStudy(StudyOutcome):
+    """What came of one study.
 
     Attributes:
-        name: Its folder's name.
-        deaths: Where its processes were killed, in order.
-        starts: How many processes it took.
-        seconds: How long it took.
-        problems: What is wrong with it; empty if it equals the reference.
+        kills: Where its processes were killed, in order.
+        starts: Number of its processes.
         lost: Trials that it lacks.
         doubled: Trials that it has too often.
-        epochs_begun: Epochs that were begun, again or not.
-        trained_again: Epochs that were begun although their checkpoint was on the disk.
-        first_epoch_s: Seconds from the start of a new study until an epoch began.
-        resumed_epoch_s: Seconds from a start after a kill until an epoch began.
+        epochs_started: Epochs that were started, again or not.
+        trained_again: Epochs that were started although their checkpoint was on the disk.
+        first_epoch_s: Seconds from the start of a new study until an epoch started.
+        resumed_epoch_s: Seconds from a start after a kill until an epoch started.
     """
 
-    name: str
-    deaths: list[str] = field(default_factory=list)
+    kills: list[str] = field(default_factory=list)
     starts: int = 0
-    seconds: float = 0.0
-    problems: list[str] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
-    epochs_begun: int = 0
+    epochs_started: int = 0
     trained_again: int = 0
     first_epoch_s: list[float] = field(default_factory=list)
     resumed_epoch_s: list[float] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        """Return what came of it in a line; if badly, with all its problems and kills."""
+        line = self.line(f"{len(self.kills)} kills, {self.starts} processes, {self.seconds:.0f} s")
+        return f"{line}\n  killed: {', '.join(self.kills)}" if self.problems else line
 
+
+@dataclass(frozen=True)
 class Campaign:
-    """Kills the processes of studies, all in one work folder."""
+    """Kills the processes of studies, all in one work folder.
 
-    def __init__(self, small: FixtureStudy, databases: Databases, rng: random.Random, *, fresh: bool) -> None:
-        """Take what all studies have in common.
+    Attributes:
+        small: The study.
+        databases: Where each copy of it keeps its trials.
+        rng: The source of all randomness.
+        fresh: Whether each process is a new interpreter.
+    """
 
-        Args:
-            small: The study to kill.
-            databases: Where each of them keeps what it knows.
-            rng: The source of all chance.
-            fresh: Whether each process is a new interpreter.
-        """
-        self._small = small
-        self._databases = databases
-        self._rng = rng
-        self._fresh = fresh
+    small: FixtureStudy
+    databases: Databases
+    rng: random.Random
+    fresh: bool
 
     def undisturbed(self) -> Reference:
         """Run a study that nothing disturbs.
 
         Raises:
-            HarnessError: It fails, or does not show all that a study can show.
+            HarnessError: It fails, or its trials do not end in all ways that a trial can.
         """
         folder = self._new_study("reference")
-        ending = self._live(folder, Orders(self._small.run, 1), Plan())
-        snapshot = reference_snapshot(self._small, folder, ending)
-        self._databases.end(folder)
-        diary = read_diary(folder)
+        ending = self._run_process(folder, Task(self.small.run, 1), Plan())
+        snapshot = reference_snapshot(self.small, folder, ending)
+        list(self.databases.end_study(folder))  # the password is looked for in all files at the end
+        events = read_events(folder)
         return Reference(
             snapshot=snapshot,
-            passages=next(entry.passages or {} for entry in diary if entry.what is What.PASSED),
-            epochs=_count(diary, What.BEGUN),
+            passages=next(event.passages or {} for event in events if event.kind is EventKind.EXIT),
+            epochs=_count(events, EventKind.EPOCH_STARTED),
             seconds=ending.seconds,
-            first_epoch_s=next(_waits(diary, ending)),
+            first_epoch_s=next(_waits(events, ending)),
         )
 
-    def tortured(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> Story:
-        """Begin a study, kill its processes until so many are dead, let the last one end it, and compare.
+    def disturbed(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
+        """Start a study, kill its processes this many times, let the last one complete it, and compare.
 
-        The study's folder stays if anything is wrong.
+        The study's folder is kept if there is a problem.
         """
         begun_s = time.monotonic()
-        story, folder = Story(name), self._new_study(name)
-        schedule.begin_study()
+        study, folder = KilledStudy(name), self._new_study(name)
+        schedule.start_study()
         state = Survey()
-        while story.starts < _MOST_STARTS:
-            story.starts += 1
-            plan = schedule.plan(state) if len(story.deaths) < kills else Plan()
-            ending, state = self._one_life(story, folder, plan, schedule, state)
-            if story.problems or (ending.code is not None and state.ended == self._small.trials):
+        while study.starts < _MOST_STARTS:
+            study.starts += 1
+            plan = schedule.plan(state) if len(study.kills) < kills else Plan()
+            ending, state = self._one_process(study, folder, plan, schedule, state)
+            if study.problems or (ending.code is not None and state.ended == self.small.trials):
                 break
         else:
-            story.problems.append(f"{_MOST_STARTS} processes did not bring it to an end")
-        self._compare(story, folder, state, reference)
-        self._databases.end(folder)
-        story.problems += self._databases.leaks(folder)
-        story.seconds = time.monotonic() - begun_s
-        if not story.problems:
+            study.problems.append(f"{_MOST_STARTS} processes did not complete it")
+        self._compare(study, folder, reference)
+        study.problems += self.databases.end_study(folder)
+        study.seconds = time.monotonic() - begun_s
+        if not study.problems:
             shutil.rmtree(folder)
-        return story
+        return study
 
-    def _one_life(
-        self, story: Story, folder: Path, plan: Plan, schedule: Schedule, before: Survey
+    def _one_process(
+        self, study: KilledStudy, folder: Path, plan: Plan, schedule: Schedule, before: Survey
     ) -> tuple[Ending, Survey]:
-        command = self._small.run if story.starts % 2 else self._small.resume
-        orders = Orders(command, story.starts, plan.deadly, spared=before.is_at_the_limit)
-        ending = self._live(folder, orders, plan)
-        diary = read_diary(folder, story.starts)
+        command = self.small.run if study.starts % 2 else self.small.resume
+        task = Task(command, study.starts, plan.kill_at, after_progress=before.is_at_the_limit)
+        ending = self._run_process(folder, task, plan)
+        events = read_events(folder, study.starts)
         if ending.code is None and not ending.hung:
-            point = next((entry.point for entry in diary if entry.what is What.KILL), RANDOM_MOMENT)
+            point = next((event.point for event in events if event.kind is EventKind.KILL), RANDOM_MOMENT)
             if point == RANDOM_MOMENT and plan.lifetime_s is None:
-                story.problems.append(f"process {story.starts} was killed by somebody else")
+                study.problems.append(f"process {study.starts} was killed, but not by the harness")
             schedule.killed_at(point)
-            story.deaths.append(point)
+            study.kills.append(point)
         after = survey(folder)
-        story.lost += max(0, before.trials - after.trials)
-        story.problems += self._problems(ending, orders, before, after, folder)
-        waits = story.resumed_epoch_s if before.is_running else [] if before.trials else story.first_epoch_s
-        waits.extend(list(_waits(diary, ending))[:1])
+        problems = self._process_problems(ending, task, before, after, folder)
+        study.problems += [f"process {study.starts} {problem}" for problem in problems]
+        waits = study.resumed_epoch_s if before.is_running else [] if before.trials else study.first_epoch_s
+        waits.extend(list(_waits(events, ending))[:1])
         return ending, after
 
-    def _live(self, folder: Path, orders: Orders, plan: Plan) -> Ending:
-        hash_seed = self._rng.randrange(1, 2**32) if self._fresh else None
+    def _run_process(self, folder: Path, task: Task, plan: Plan) -> Ending:
+        hash_seed = self.rng.randrange(1, 2**32) if self.fresh else None
         started_s = time.monotonic()
-        pid = start(partial(obey, orders) if hash_seed is None else partial(become_new, orders, hash_seed), folder)
-        ending = self._wait(pid, started_s, plan, folder, orders)
-        self._databases.settle()
+        act = partial(perform, task) if hash_seed is None else partial(perform_in_new_interpreter, task, hash_seed)
+        ending = self._wait(start(act, folder), started_s, plan, folder, task)
+        self.databases.wait_until_left()
         return ending
 
-    def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, orders: Orders) -> Ending:
+    def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, task: Task) -> Ending:
         if plan.lifetime_s is None:
             return wait(pid, started_s)
-        lifetime_s, since_s = plan.lifetime_s, started_s if not orders.spared else None
+        lifetime_s, since_s = plan.lifetime_s, None if task.after_progress else started_s
 
         def is_time_to_kill(now_s: float) -> bool:
             nonlocal since_s
-            if since_s is None and _count(read_diary(folder, orders.start), What.GOT_ON):
+            if since_s is None and _count(read_events(folder, task.start), EventKind.PROGRESS):
                 since_s = now_s
             return since_s is not None and now_s - since_s > lifetime_s
 
         return wait(pid, started_s, is_time_to_kill)
 
-    def _problems(self, ending: Ending, orders: Orders, before: Survey, after: Survey, folder: Path) -> Iterator[str]:
-        if ending.hung:
-            yield f"process {orders.start} hung:\n{last_words(folder)}"
-        if after.trials < before.trials or after.ended < before.ended:
-            yield f"process {orders.start} lost trials: {before} became {after}"
-        if after.trials > self._small.trials:
-            yield f"process {orders.start} left {after.trials} trials, more than the study is to have"
-        # `resume` can do nothing for a study that has not wholly begun, and says so.
-        may_fail = orders.command == self._small.resume and before.trials < self._small.trials
-        if ending.code is None or (may_fail and ending.code in _REFUSALS and not has_unexpected_error(folder)):
-            return
-        if ending.code != 0:
-            yield f"process {orders.start} ended with {ending.code}:\n{last_words(folder)}"
-        elif after.ended < self._small.trials:
-            yield f"process {orders.start} ended and left the study incomplete:\n{last_words(folder)}"
+    def _process_problems(
+        self, ending: Ending, task: Task, before: Survey, after: Survey, folder: Path
+    ) -> Iterator[str]:
+        # `resume` can do nothing for a study that has not been created completely, and says so.
+        may_refuse = task.command == self.small.resume and before.trials < self.small.trials
+        yield from exit_problems(
+            ending.code,
+            output_of(folder),
+            hung=ending.hung,
+            is_complete=after.ended >= self.small.trials,
+            expected={None, *(REFUSALS if may_refuse else {0})},
+            may_be_incomplete=may_refuse,
+        )
+        yield from after.problems_after(before, self.small.trials)
 
-    def _compare(self, story: Story, folder: Path, state: Survey, reference: Reference) -> None:
-        diary = read_diary(folder)
-        story.epochs_begun = _count(diary, What.BEGUN)
-        story.doubled = max(0, state.trials - self._small.trials)
-        if again := list(_trained_again(diary)):
-            story.trained_again = len(again)
-            story.problems.append(f"epochs begun again although their checkpoint was written: {first_of(again)}")
-        if story.problems:
+    def _compare(self, study: KilledStudy, folder: Path, reference: Reference) -> None:
+        events = read_events(folder)
+        study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
+        if again := list(_trained_again(events)):
+            study.trained_again = len(again)
+            study.problems.append(f"epochs started again although their checkpoint was written: {first_of(again)}")
+        if study.problems:
             return
         try:
             snapshot = in_fork(take_snapshot, folder)
         except HarnessError as error:
-            story.problems.append(f"cannot be read: {error}")
+            study.problems.append(f"cannot be read: {error}")
             return
         expected, found = (Counter(experiment_names(one)) for one in (reference.snapshot, snapshot))
-        story.lost, story.doubled = (expected - found).total(), (found - expected).total()
-        if differing := differences(reference.snapshot, snapshot):
-            story.problems.append(told_differences(folder, differing))
+        study.lost, study.doubled = (expected - found).total(), (found - expected).total()
+        study.problems += snapshot_problems(reference.snapshot, snapshot, folder)
 
     def _new_study(self, name: str) -> Path:
-        folder = self._small.folder / name
+        folder = self.small.folder / name
         folder.mkdir()
-        self._databases.begin(name)
+        self.databases.start_study(name)
         return folder
 
 
-def _count(diary: list[Entry], what: What) -> int:
-    return sum(entry.what is what for entry in diary)
+def _count(events: list[Event], kind: EventKind) -> int:
+    return sum(event.kind is kind for event in events)
 
 
-def _waits(diary: list[Entry], ending: Ending) -> Iterator[float]:
-    """Yield the seconds from a process's start until each epoch that it began."""
-    return (entry.time_s - ending.started_s for entry in diary if entry.what is What.BEGUN)
+def _waits(events: list[Event], ending: Ending) -> Iterator[float]:
+    """Yield the seconds from a process's start until each epoch that it started."""
+    return (event.time_s - ending.started_s for event in events if event.kind is EventKind.EPOCH_STARTED)
 
 
-def _trained_again(diary: list[Entry]) -> Iterator[str]:
+def _trained_again(events: list[Event]) -> Iterator[str]:
     saved: set[tuple[str, int]] = set()
-    for entry in diary:
-        epoch = (entry.trial, entry.epoch)
-        if entry.what is What.SAVED:
+    for event in events:
+        epoch = (event.trial, event.epoch)
+        if event.kind is EventKind.EPOCH_SAVED:
             saved.add(epoch)
-        elif entry.what is What.BEGUN and epoch in saved:
-            yield f"{entry.trial} {entry.epoch}"
+        elif event.kind is EventKind.EPOCH_STARTED and epoch in saved:
+            yield f"{event.trial} {event.epoch}"

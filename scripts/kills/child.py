@@ -1,4 +1,4 @@
-"""The process that is killed: a command of the program, which kills itself at a point if it is ordered to."""
+"""The process that is killed: a command of the program, which kills itself at a point if its task says so."""
 
 from __future__ import annotations
 
@@ -11,92 +11,88 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.kill_points import TAKE_OVER, watch, watch_boundaries
+from harness.kill_points import TAKE_OVER, watch_boundaries
+from harness.processes import environment, python
+from harness.replacement import watch
 
-from kills.diary import Diary, What
+from kills.event_log import EventKind, EventLog
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What a process is to do.
+class Task:
+    """What a process does.
 
     Attributes:
         command: The words after ``khmer-tuner``.
-        start: Its number among the processes of its study.
-        deadly: At which passage of which points it kills itself, whatever comes first.
-        spared: Whether it does so, but for a take-over, only once a trial got on: the program gives up a trial that
-            kills process after process without getting on.
+        start: Number of the process among those of its study.
+        kill_at: At which passage of which points it kills itself; the first one that it reaches counts.
+        after_progress: Whether it does so, but for a take-over, only after an epoch or a trial has ended: the program
+            fails a trial that kills several processes in a row without progress.
     """
 
     command: list[str]
     start: int
-    deadly: dict[str, int] = field(default_factory=dict)
-    spared: bool = False
-
-    def as_json(self) -> str:
-        """Return the orders as text."""
-        return json.dumps(asdict(self))
+    kill_at: dict[str, int] = field(default_factory=dict)
+    after_progress: bool = False
 
 
-def obey(orders: Orders) -> int:
-    """Do as ordered, in the working directory; return the command's exit code."""
+def perform(task: Task) -> int:
+    """Run a task's command in the working directory; return its exit code."""
     from tuner.__main__ import main
 
-    diary = Diary(Path(), orders.start)
-    life = _Life(orders, diary)
-    # What is watched first is told last before a call and first after it: a process notes down, then dies.
-    watch("tuner.training.loop.run_epoch", before=life.epoch_begins)
-    watch("os.replace", after=life.file_renamed)
-    watch("optuna.trial.Trial.report", after=life.trial_got_on)
-    watch("optuna.study.Study.tell", after=life.trial_got_on)
-    watch_boundaries(life.passed)
-    code = main(orders.command)
-    diary.note(What.PASSED, passages=dict(life.passages))
+    log = EventLog(Path(), task.start)
+    watcher = _Watcher(task, log)
+    # What is watched first is called last before a call and first after it: a process logs the event, then dies.
+    watch("tuner.training.loop.run_epoch", before=watcher.epoch_started)
+    watch("os.replace", after=watcher.file_renamed)
+    watch("optuna.trial.Trial.report", after=watcher.progressed)
+    watch("optuna.study.Study.tell", after=watcher.progressed)
+    watch_boundaries(watcher.passed)
+    code = main(task.command)
+    log.append(EventKind.EXIT, passages=dict(watcher.passages))
     return code
 
 
-def become_new(orders: Orders, hash_seed: int) -> NoReturn:
-    """Begin a new interpreter with a seed of string hashes, which obeys."""
-    here = str(Path(__file__).parents[1])
-    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": str(hash_seed)}
-    os.execve(sys.executable, [sys.executable, "-m", "kills.child", orders.as_json()], environment)
+def perform_in_new_interpreter(task: Task, hash_seed: int) -> NoReturn:
+    """Replace this process by a new interpreter with this seed of string hashes, which performs the task."""
+    words = python(["-m", "kills.child", json.dumps(asdict(task))])
+    os.execve(sys.executable, words, environment(PYTHONHASHSEED=str(hash_seed)))
 
 
-class _Life:
-    """What a process has been through."""
+class _Watcher:
+    """Logs the events of a process, and kills it at the points of its task."""
 
-    def __init__(self, orders: Orders, diary: Diary) -> None:
+    def __init__(self, task: Task, log: EventLog) -> None:
         self.passages: Counter[str] = Counter()
-        self._left = dict(orders.deadly)
-        self._spared = orders.spared
-        self._diary = diary
+        self._kill_at = dict(task.kill_at)
+        self._awaits_progress = task.after_progress
+        self._log = log
         self._epoch = 0
 
     def passed(self, point: str) -> None:
         self.passages[point] += 1
-        is_spared = self._spared and not point.endswith(TAKE_OVER)
-        if is_spared or point not in self._left:
+        is_spared = self._awaits_progress and not point.endswith(TAKE_OVER)
+        if is_spared or point not in self._kill_at:
             return
-        self._left[point] -= 1
-        if self._left[point] == 0:
-            self._diary.note(What.KILL, point=point)
+        self._kill_at[point] -= 1
+        if self._kill_at[point] == 0:
+            self._log.append(EventKind.KILL, point=point)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def epoch_begins(self, training: Any, *rest: Any) -> None:
+    def epoch_started(self, training: Any, *rest: Any) -> None:
         self._epoch = len(training.history) + 1
-        self._diary.note(What.BEGUN, training.config.experiment_name, self._epoch)
+        self._log.append(EventKind.EPOCH_STARTED, trial=training.config.experiment_name, epoch=self._epoch)
 
     def file_renamed(self, source: os.PathLike[str], target: os.PathLike[str], **named: Any) -> None:
         path = Path(target)
         if path.name == "last.pt":
-            self._diary.note(What.SAVED, path.parent.parent.name, self._epoch)
+            self._log.append(EventKind.EPOCH_SAVED, trial=path.parent.parent.name, epoch=self._epoch)
 
-    def trial_got_on(self, *arguments: Any, **named: Any) -> None:
-        if self._spared:
-            self._spared = False
-            self._diary.note(What.GOT_ON)
+    def progressed(self, *arguments: Any, **named: Any) -> None:
+        if self._awaits_progress:
+            self._awaits_progress = False
+            self._log.append(EventKind.PROGRESS)
 
 
 if __name__ == "__main__":
-    sys.exit(obey(Orders(**json.loads(sys.argv[1]))))
+    sys.exit(perform(Task(**json.loads(sys.argv[1]))))

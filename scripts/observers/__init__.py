@@ -1,1 +1,1 @@
-"""Looking at a study while it trains, as its users do: through commands and through the dashboard."""
+"""Polling a study while it trains, and comparing it with one that was left alone."""

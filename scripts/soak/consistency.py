@@ -1,36 +1,23 @@
-"""What must hold of every look at a study, and between a look and the one before."""
+"""What must hold of every poll of a study, and between a poll and the one before."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
-
-from harness.processes import HarnessError
 
 _SCHEMA = Path(__file__).parents[2] / "tests" / "studies" / "export" / "results_schema.json"
 _ENDED = frozenset({"Complete", "Pruned", "Fail"})
 
 
-def check_tools() -> None:
-    """Make sure that there is what results are checked with.
-
-    Raises:
-        HarnessError: There is not.
-    """
-    if importlib.util.find_spec("jsonschema") is None:
-        raise HarnessError("results are checked with jsonschema; `pip install -e '.[dev]'` brings it")
-
-
+@dataclass
 class Exports:
     """The exports of one study, in order."""
 
-    def __init__(self) -> None:
-        """Begin before the first one."""
-        self._completed = 0
-        self._entries: dict[str, Any] = {}
+    _completed: int = 0
+    _entries: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, text: str) -> Iterator[str]:
         """Yield what is wrong with the next export.
@@ -59,19 +46,18 @@ class Exports:
         self._entries = entries
 
 
+@dataclass
 class Details:
-    """What a dashboard answered of one study, in order."""
+    """The responses of a dashboard about one study, in order."""
 
-    def __init__(self) -> None:
-        """Begin before the first answer."""
-        self._trials = 0
-        self._ended: dict[str, Any] = {}
+    _trials: int = 0
+    _ended: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, detail: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what is wrong with the next answer.
+        """Yield what is wrong with the next response.
 
         Args:
-            detail: What ``/api/studies/ID`` gave; empty if it failed, which is told elsewhere.
+            detail: The response of ``/api/studies/ID``; empty if it failed, which is recorded elsewhere.
         """
         trials = detail.get("trials")
         if trials is None:
@@ -103,7 +89,7 @@ def status_problems(text: str) -> Iterator[str]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what was there once and is gone or another one."""
+    """Yield what existed and is gone or has changed."""
     for name, known in before.items():
         if name not in now:
             yield f"{name} was there, and is gone"

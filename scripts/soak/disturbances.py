@@ -1,4 +1,4 @@
-"""What can befall a command that trains a study, and when it may."""
+"""Ways to disturb a command that trains a study, and when each is possible."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import psutil
 from harness.fixture_study import OUTPUT
+from harness.processes import give, problem_of
 from harness.survey import Survey, survey
-from observers.commands import give, problem_of
 
-from soak.processes import Training
+from soak.training import Training
 
-# A worker that is killed again and again before it has begun a trial is not replaced any more.
+# A worker that is killed again and again before it has claimed a trial is not replaced any more.
 _MOST_WORKER_KILLS = 3
-# With fewer trials to go, or after a stop, a command may be so near its end that a signal finds no handler any more.
+# With fewer pending trials, or after a stop, a command may be so near its end that no handler is left for a signal.
 _TRIALS_BEFORE_THE_END = 3
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
 
@@ -36,19 +36,22 @@ class Kind(StrEnum):
     PAUSE_COMMAND = "command paused"
     STOP = "stop"
 
-    @property
-    def code(self) -> int | None:
-        """The exit code of a command that it ends; None if the command goes on, or ends by itself."""
-        return _CODES.get(self)
 
-
+# The exit codes of commands that are ended; all others continue, or end by themselves.
 _CODES = {
     Kind.KILL_COMMAND: -signal.SIGKILL,
     Kind.KILL_ALL: -signal.SIGKILL,
     Kind.INTERRUPT: 128 + signal.SIGINT,
     Kind.TERMINATE: 128 + signal.SIGTERM,
 }
-_KILLS = frozenset({Kind.KILL_WORKER, Kind.KILL_COMMAND, Kind.KILL_ALL})
+_SIGNALS = {
+    Kind.KILL_WORKER: signal.SIGKILL,
+    Kind.KILL_COMMAND: signal.SIGKILL,
+    Kind.INTERRUPT: signal.SIGINT,
+    Kind.TERMINATE: signal.SIGTERM,
+    Kind.PAUSE_WORKER: signal.SIGSTOP,
+    Kind.PAUSE_COMMAND: signal.SIGSTOP,
+}
 
 
 class Disturber:
@@ -60,14 +63,7 @@ class Disturber:
     """
 
     def __init__(self, folder: Path, training: Training, trials: int, rng: random.Random) -> None:
-        """Take a command that has begun.
-
-        Args:
-            folder: Its study's folder.
-            training: The command.
-            trials: How many trials the study has when it is complete.
-            rng: Where all chance comes from.
-        """
+        """Prepare for a command that trains the study of a folder, which is complete with this many trials."""
         self.kinds: list[Kind] = []
         self.problems: list[str] = []
         self._folder = folder
@@ -78,7 +74,7 @@ class Disturber:
     @property
     def code(self) -> int | None:
         """The exit code that the last disturbance must give the command; None if it is to end by itself."""
-        return self.kinds[-1].code if self.kinds else None
+        return _CODES.get(self.kinds[-1]) if self.kinds else None
 
     def disturb(self) -> None:
         """Disturb the command in one of the ways that are possible now, if there is one."""
@@ -92,16 +88,16 @@ class Disturber:
         from studies import CRASHES_BEFORE_SMALLER_PASSES
 
         has_workers = bool(self._training.workers())
-        # What kills process after process in one epoch is trained to other bits, and given up in the end.
+        # A trial that kills several processes in a row is trained in smaller passes, to other bits, and fails later.
         may_kill = state.deaths < CRASHES_BEFORE_SMALLER_PASSES
         is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
-        listens = bool(self._training.said) and is_far_from_its_end
+        has_handlers = bool(self._training.output) and is_far_from_its_end
         conditions = {
             Kind.KILL_WORKER: may_kill and has_workers and self.kinds.count(Kind.KILL_WORKER) < _MOST_WORKER_KILLS,
             Kind.KILL_COMMAND: may_kill,
             Kind.KILL_ALL: may_kill,
-            Kind.INTERRUPT: listens,
-            Kind.TERMINATE: listens,
+            Kind.INTERRUPT: has_handlers,
+            Kind.TERMINATE: has_handlers,
             Kind.PAUSE_WORKER: has_workers,
             Kind.PAUSE_COMMAND: True,
             Kind.STOP: state.trials > 0,
@@ -111,31 +107,14 @@ class Disturber:
     def _do(self, kind: Kind) -> None:
         training, workers = self._training, self._training.workers()
         worker = self._rng.choice(workers) if workers else None
-        if kind is Kind.KILL_WORKER and worker is not None:
-            _signal(worker, signal.SIGKILL)
-        elif kind is Kind.KILL_COMMAND:
-            training.send(signal.SIGKILL)
+        if kind is Kind.STOP:
+            if problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT)):
+                self.problems.append(f"stop: {problem}")
         elif kind is Kind.KILL_ALL:
             training.kill_all()
-        elif kind is Kind.INTERRUPT:
-            training.send(signal.SIGINT)
-        elif kind is Kind.TERMINATE:
-            training.send(signal.SIGTERM)
-        elif kind is Kind.PAUSE_WORKER and worker is not None:
-            _signal(worker, signal.SIGSTOP)
-            self._pause()
-            _signal(worker, signal.SIGCONT)
-        elif kind is Kind.PAUSE_COMMAND:
-            training.send(signal.SIGSTOP)
-            self._pause()
-            training.send(signal.SIGCONT)
-        elif kind is Kind.STOP and (problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT))):
-            self.problems.append(f"stop: {problem}")
-
-    def _pause(self) -> None:
-        time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
-
-
-def _signal(process: psutil.Process, signum: int) -> None:
-    with contextlib.suppress(psutil.Error):  # it has just ended
-        process.send_signal(signum)
+        elif target := worker if kind in (Kind.KILL_WORKER, Kind.PAUSE_WORKER) else training:
+            with contextlib.suppress(psutil.Error):  # the worker has just exited
+                target.send_signal(_SIGNALS[kind])
+                if _SIGNALS[kind] == signal.SIGSTOP:
+                    time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
+                    target.send_signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""What must hold of a study that is complete, whatever befell it on the way."""
+"""What must hold of a complete study, however it was disturbed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.fixture_study import OUTPUT, RESULTS, FixtureStudy
+from harness.processes import give, problem_of
 from harness.snapshot import is_left_over
-from observers.commands import give, problem_of
 
 from soak.retraining import can_be_trained_again
 
@@ -20,44 +20,44 @@ _FRESH = "fresh.json"
 
 
 @dataclass
-class Diagnostics:
+class Examination:
     """What a study has left behind.
 
     Attributes:
         problems: Invariants that it breaks.
         trials: Trials that it has.
         epochs: Epochs that they have.
-        careful: Names of those whose bits depend on how often their processes died.
+        not_repeatable: Names of those whose bits depend on how often their processes died.
     """
 
     problems: list[str] = field(default_factory=list)
     trials: int = 0
     epochs: int = 0
-    careful: list[str] = field(default_factory=list)
+    not_repeatable: list[str] = field(default_factory=list)
 
 
-def examine(small: FixtureStudy, folder: Path) -> Diagnostics:
-    """Look at a complete study; for a process of its own.
+def examine(small: FixtureStudy, folder: Path) -> Examination:
+    """Examine a complete study; for a process of its own.
 
     Args:
-        small: What it is to be.
+        small: What is planned.
         folder: Its folder.
     """
     from studies import load_study, own_records
 
     study, output = load_study(folder / OUTPUT)
     trials, records = study.get_trials(deepcopy=False), own_records(study)
-    diagnostics = Diagnostics(trials=len(trials))
-    diagnostics.problems += _plan_problems(small, trials, records)
+    found = Examination(trials=len(trials))
+    found.problems += _plan_problems(small, trials, records)
     for trial, record in zip(trials, records, strict=False):
         lines = _metrics(output.trial_dir(record.experiment_name))
-        diagnostics.epochs += len(lines)
-        diagnostics.problems += _end_problems(record)
-        diagnostics.problems += _epoch_problems(trial, record, lines, study.direction.name)
-    diagnostics.careful = [record.experiment_name for record in records if not can_be_trained_again(record)]
-    diagnostics.problems += _file_problems(folder)
-    diagnostics.problems += _told_problems(study, folder)
-    return diagnostics
+        found.epochs += len(lines)
+        found.problems += _end_problems(record)
+        found.problems += _epoch_problems(trial, record, lines, study.direction.name)
+    found.not_repeatable = [record.experiment_name for record in records if not can_be_trained_again(record)]
+    found.problems += _file_problems(folder)
+    found.problems += _results_file_problems(study, folder)
+    return found
 
 
 def results_problems(folder: Path) -> Iterator[str]:
@@ -71,7 +71,7 @@ def results_problems(folder: Path) -> Iterator[str]:
 
 def _plan_problems(small: FixtureStudy, trials: Sequence[Any], records: Sequence[Any]) -> Iterator[str]:
     """Yield in what the trials are not those that were planned, each once."""
-    from studies import search_trial_name
+    from search_spaces.diagnostics.names import search_trial_name
 
     if [trial.number for trial in trials] != list(range(small.trials)):
         yield f"{small.trials} trials were planned, these are there: {[trial.number for trial in trials]}"
@@ -92,7 +92,7 @@ def _end_problems(record: Any) -> Iterator[str]:
     if outcome is None:
         yield f"{name} has no outcome"
     elif outcome.why_ended is WhyEnded.CRASHED and record.consecutive_crashes < MAX_CRASHES:
-        yield f"{name} was given up after {record.consecutive_crashes} deaths in a row: {record.attempts}"
+        yield f"{name} failed after {record.consecutive_crashes} deaths in a row: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"
 
@@ -116,7 +116,7 @@ def _epoch_problems(trial: Any, record: Any, lines: Sequence[Any], direction: st
 
 
 def _metrics(folder: Path) -> list[Any]:
-    """Return the lines of a trial's metrics; one that is not whole as text."""
+    """Return the lines of a trial's metrics; one that is incomplete as text."""
     path = folder / "metrics.jsonl"
     return [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
@@ -129,7 +129,7 @@ def _parsed(line: str) -> Any:
 
 
 def _file_problems(folder: Path) -> Iterator[str]:
-    """Yield what is wrong with the database, and files that should have gone."""
+    """Yield what is wrong with the database, and files that should have been removed."""
     with closing(sqlite3.connect(folder / OUTPUT / "study.db")) as database:
         found = [row[0] for row in database.execute("PRAGMA integrity_check")]
     if found != ["ok"]:
@@ -139,7 +139,7 @@ def _file_problems(folder: Path) -> Iterator[str]:
         yield f"files left over: {', '.join(left)}"
 
 
-def _told_problems(study: Any, folder: Path) -> Iterator[str]:
+def _results_file_problems(study: Any, folder: Path) -> Iterator[str]:
     """Yield in what the results file is not what the study says."""
     from studies import render_results
 

@@ -1,4 +1,4 @@
-"""Training again what a study says it has trained, with nothing that disturbs."""
+"""Training the trials of a study again, undisturbed, to compare their epochs."""
 
 from __future__ import annotations
 
@@ -6,45 +6,34 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.fixture_study import OUTPUT
 
 
-@dataclass(frozen=True)
-class Retrained:
-    """What came of it.
-
-    Attributes:
-        trials: How many trials were trained again.
-        problems: One text for each that gave something else.
-    """
-
-    trials: int
-    problems: list[str]
-
-
-def train_again(folder: Path, share: int, shares: int) -> Retrained:
+def train_again(folder: Path, share: int, shares: int) -> dict[str, str]:
     """Train a share of a study's trials again and compare every epoch, bit for bit; for a process of its own.
 
-    Left out are trials that were trained in smaller passes from some epoch on, or given up after several deaths.
+    Left out are trials that were trained in smaller passes from some epoch on, or failed after several deaths.
 
     Args:
         folder: The study's folder.
         share: Which share, counted from 0.
-        shares: How many there are.
+        shares: Number of shares.
+
+    Returns:
+        How each trial differs, by name; empty texts for those that are equal.
     """
     from studies import load_study, own_records
 
-    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a rate may be so high that the log would say so
+    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a high learning rate may be logged
     os.chdir(folder)
     study, output = load_study(OUTPUT)
     records = [record for record in own_records(study) if can_be_trained_again(record)][share::shares]
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        problems = [_differences(record, output, Path(place)) for record in records]
-    return Retrained(len(records), [problem for problem in problems if problem])
+        return {record.experiment_name: _differences(record, output, Path(place)) for record in records}
 
 
 def can_be_trained_again(record: Any) -> bool:
@@ -78,7 +67,7 @@ def _differences(record: Any, output: Any, place: Path) -> str:
         config,
         TrainingData.of(config, cache, device),
         place / record.experiment_name,
-        should_prune=lambda epoch, early_stopping: is_pruned and epoch == outcome.total_epochs,
+        should_prune=lambda epoch: is_pruned and epoch == outcome.total_epochs,
     )
     known, found = (
         _without_times(epochs) for epochs in (read_metrics(output.trial_dir(config.experiment_name)), result.history)

@@ -1,4 +1,4 @@
-"""Files that a reader sees either as they were or complete, never half, whatever is killed."""
+"""Atomic writes: a reader sees the old file or the new one, never a part, also if the writer is killed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from search_spaces.diagnostics.disk_errors import writing
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically; see `write_bytes`.
 
-    What is no text, such as a byte in a file's name, is escaped in a way that JSON reads as what it was.
+    Surrogates, such as undecodable bytes of a file name, are escaped in a way that JSON reads back.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
-    """Write a file atomically: a hidden temporary file beside it, flushed to disk, takes its name.
+    """Write a file atomically: a hidden temporary file beside it is flushed to disk and renamed.
 
     Args:
         path: The file; its folder must exist.
@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
             several processes may write the file at once.
 
     Raises:
-        OSError: If the disk is full or the folder is read-only; the old file is then as it was.
+        OSError: If the disk is full or the folder is read-only; the old file is unchanged.
     """
     if temporary is None:
         temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -45,22 +45,22 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):  # the error that led here says more
+            with contextlib.suppress(OSError):  # the first error says more
                 temporary.unlink()
             raise
         flush_to_disk(path.parent)  # the new name itself has to survive a power cut
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically, indented, keys in the order they come, letters of any script as they are.
+    """Write a JSON file atomically: indented, keys in their order, letters of any script unescaped.
 
     Args:
         path: The file; its folder must exist.
         data: Plain data.
 
     Raises:
-        ValueError: If the data holds NaN or an infinity, which JSON does not know.
-        OSError: If the file cannot be written; the old file is then as it was.
+        ValueError: If the data contains NaN or an infinity, which JSON does not know.
+        OSError: If the file cannot be written; the old file is unchanged.
     """
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

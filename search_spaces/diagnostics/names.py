@@ -14,6 +14,7 @@ _MAX_PART_BYTES = 255
 # Linux ends at 4,096 and macOS at 1,024, and the study's own files are some folders below.
 _MAX_PATH_BYTES = 900
 _PUNCTUATION = "_-. "
+ANY_SEARCH_TRIAL = "search_NNNN"  # stands for any name of a search trial, in messages
 _SEARCH_TRIAL = re.compile(r"search_[0-9]{4,}")
 _RESERVED_STARTS = ("study.db", ".study")
 _RESERVED = ("artifacts", ".", "..")
@@ -35,6 +36,16 @@ def name_problem(name: object) -> str | None:
         example = f": '{name}'" if type(name) is int else ""
         return f"a name is text; put it in quotes{example}"
     return _length_problem(name) or _character_problem(name) or _reserved_problem(name)
+
+
+def search_trial_name(number: int) -> str:
+    """Return the name of the search trial of a number, also its folder's; experiments may not have such names."""
+    return f"search_{number:04d}"
+
+
+def is_search_trial_name(name: str) -> bool:
+    """Return whether a name is one that `search_trial_name` gives."""
+    return _SEARCH_TRIAL.fullmatch(name) is not None
 
 
 def path_problem(path: Path) -> str | None:
@@ -87,6 +98,6 @@ def _reserved_problem(name: str) -> str | None:
     folded = name.casefold()
     if folded in _RESERVED or folded.startswith(_RESERVED_STARTS):
         return "the output folder needs this name itself; choose another"
-    if _SEARCH_TRIAL.fullmatch(folded):
+    if is_search_trial_name(folded):
         return "search trials are named search_0000, search_0001 and so on; choose another name"
     return None

@@ -130,6 +130,14 @@ class Experiment(Section):
         return f"{section}.learning_rate", self.value(section, "learning_rate")
 
 
+_GOALS = {
+    "character_accuracy": "char >= {:g}",
+    "sequence_accuracy": "seq >= {:g}",
+    "training_time_per_epoch": "s/epoch <= {:g}",
+    "convergence_epochs": "converged <= {:g}",
+}
+
+
 class Targets(Section):
     """``targets:``, what the experiments should reach; None where the file asks for nothing.
 
@@ -144,6 +152,10 @@ class Targets(Section):
     sequence_accuracy: Share | None = None
     training_time_per_epoch: Count | None = None
     convergence_epochs: Count | None = None
+
+    def goals(self) -> dict[str, str]:
+        """Return what each target that is set requires, in short words, by the target's name."""
+        return {name: _GOALS[name].format(value) for name, value in self if value is not None}
 
 
 SECTIONS: dict[str, type[Section]] = {

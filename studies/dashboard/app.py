@@ -13,7 +13,7 @@ from studies.dashboard.view import StudyView
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.output_folder import OutputFolder
 
-# A page asks again by itself, every few seconds: nobody gains from a request that waits as long as a worker does.
+# A page polls every few seconds, so a request need not wait as long as a worker does.
 PATIENCE_S = 10.0
 
 
@@ -26,18 +26,18 @@ def dashboard_app(
     debug: bool = False,
     patience_s: float = PATIENCE_S,
 ) -> ReadOnlyGuard:
-    """Return the web application that shows a study; whatever is asked of it, nothing in the study changes.
+    """Return the web application that shows a study; no request changes the study.
 
     Args:
         study: From `load_study`.
         folder: The study's output folder, with its artifacts.
-        address: Where the application will be served; it answers to the names of that address alone.
-        tell: Takes a line about a request that went wrong.
-        debug: Tell about every request, and errors with their traceback.
-        patience_s: Seconds that a request waits for a database that another process holds.
+        address: Where the application will be served; requests for other hosts are refused.
+        tell: Receives a line about each request that failed.
+        debug: Also report every request, and errors with their traceback.
+        patience_s: Seconds that a request waits for a locked database.
 
     Raises:
-        ConfigurationError: If the database cannot be read any more.
+        ConfigurationError: If the database cannot be read.
     """
     view = StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), patience_s=patience_s)
     return ReadOnlyGuard(view.answer, address, tell=tell, debug=debug)

@@ -1,4 +1,4 @@
-"""What the dashboard says in words of a study and of each trial, as Markdown."""
+"""The notes of a study and of its trials that the dashboard shows, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.trial import Trial
+from optuna_dashboard import get_note, save_note
 
-from studies.storage.optuna_private import NOTE_LENGTH, set_note, study_note
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import search_budget, search_settings
@@ -19,18 +19,18 @@ from studies.trials.targets import target_verdicts
 Rows = Iterable[tuple[str, str]]
 
 _MOST_ERROR_CHARACTERS = 600
-# What a trial's line of settings says; the whole configuration is among its files.
+# The settings that a note shows; the whole configuration is an artifact of the trial.
 _SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running trial is.
+    """The progress of a running trial.
 
     Attributes:
-        epochs: Epochs finished.
+        epochs: Number of finished epochs.
         best_value: The best value of the monitored metric; None before the first epoch.
-        best_epoch: When that was, counted from 1; None before the first epoch.
+        best_epoch: The epoch of that value, counted from 1; None before the first epoch.
         epoch_seconds: Median seconds of an epoch; None before the first one.
     """
 
@@ -41,58 +41,43 @@ class Progress:
 
 
 def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, folder: OutputFolder) -> None:
-    """Say in a trial's note how far it is."""
-    config = record.training_config
-    rows = [("epochs", f"{progress.epochs} of at most {config.num_epochs}")]
-    if progress.best_value is not None:
-        rows.append(_best_row(config.early_stopping_monitor, progress.best_value, progress.best_epoch))
-    if progress.epoch_seconds is not None:
-        rows.append(("seconds per epoch", f"{progress.epoch_seconds:.3g}"))
-    body = _body("running", rows, record, folder)
-    set_note(trial.study, trial, body, version=progress.epochs + 1)
+    """Write the progress of a trial into its note."""
+    rows = [("epochs", f"{progress.epochs} of at most {record.training_config.num_epochs}")]
+    rows += _best_rows(record, progress.best_value, progress.best_epoch)
+    rows += _seconds_rows(progress.epoch_seconds)
+    save_note(trial, _body("running", rows, record, folder))
 
 
 def write_ended_note(
     trial: Trial, record: TrialRecord, outcome: TrialOutcome, value: float | None, folder: OutputFolder
 ) -> None:
-    """Say in a trial's note how it ended; to be called before the study is told.
+    """Write the outcome of a trial into its note; to be called before the result is reported to the study.
 
     Args:
         trial: The trial.
-        record: What was known of it when it was claimed, with its settings.
+        record: Its record, with its settings.
         outcome: How it ended.
         value: Its best value of the monitored metric; None if it has none.
         folder: The study's folder.
     """
-    config = record.training_config
-    rows = []
-    if value is not None:
-        rows.append(_best_row(config.early_stopping_monitor, value, outcome.best_epoch))
+    rows = _best_rows(record, value, outcome.best_epoch)
     rows.append(("best character accuracy", f"{outcome.best_val_char_accuracy:.4f}"))
     rows.append(("best sequence accuracy", f"{outcome.best_val_seq_accuracy:.4f}"))
     if outcome.final_train_loss is not None:
         rows.append(("final training loss", f"{outcome.final_train_loss:.4f}"))
-    rows.append(("epochs", f"{outcome.total_epochs} of at most {config.num_epochs}"))
-    if outcome.epoch_seconds_median is not None:
-        rows.append(("seconds per epoch", f"{outcome.epoch_seconds_median:.3g}"))
+    rows.append(("epochs", f"{outcome.total_epochs} of at most {record.training_config.num_epochs}"))
+    rows += _seconds_rows(outcome.epoch_seconds_median)
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
     if outcome.micro_batch_size is not None:
-        rows.append(("images at once", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
+        rows.append(("micro-batch", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
-    body = _body(
-        outcome.why_ended.value.replace("_", " "),
-        rows,
-        record,
-        folder,
-        error=f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else "",
-    )
-    # Of all versions the last: one more than that of the last epoch.
-    set_note(trial.study, trial, body, version=outcome.total_epochs + 2)
+    error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
+    save_note(trial, _body(outcome.why_ended.value.replace("_", " "), rows, record, folder, error))
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
-    """Say in the study's note what it is about, where that is not said yet."""
+    """Write the study's metric, dataset and search into its note, if the note is not up to date."""
     invariants, search, targets = study_invariants(study), search_settings(study), study_targets(study)
     rows = [
         ("metric", f"{invariants.monitor} ({invariants.mode})"),
@@ -104,12 +89,10 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
     place = shlex.quote(str(folder.path))
     commands = [f"khmer-tuner {command} --output-dir {place}" for command in ("status", "resume", "report")]
-    text = "\n".join(
-        ["Hyperparameter search for a network that reads Khmer digits.", "", *_table(rows), "", *_block(commands)]
-    )[:NOTE_LENGTH]
-    known, version = study_note(study)
-    if known != text:
-        set_note(study, None, text, version=version + 1)
+    title = "Hyperparameter search for a network that reads Khmer digits."
+    text = "\n".join([title, "", *_table(rows), "", *_block(commands)])
+    if get_note(study) != text:
+        save_note(study, text)
 
 
 def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
@@ -128,11 +111,18 @@ def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, err
         f"- epochs: {_code(str(place / 'metrics.jsonl'))}",
         f"- TensorBoard: {_code(curves)}",
     ]
-    return "\n".join(parts)[:NOTE_LENGTH]
+    return "\n".join(parts)
 
 
-def _best_row(monitor: str, value: float, epoch: int | None) -> tuple[str, str]:
-    return f"best {monitor}", f"**{value:.4f}**" + (f" in epoch {epoch}" if epoch else "")
+def _best_rows(record: TrialRecord, value: float | None, epoch: int | None) -> list[tuple[str, str]]:
+    if value is None:
+        return []
+    in_epoch = f" in epoch {epoch}" if epoch else ""
+    return [(f"best {record.training_config.early_stopping_monitor}", f"**{value:.4f}**{in_epoch}")]
+
+
+def _seconds_rows(seconds: float | None) -> list[tuple[str, str]]:
+    return [] if seconds is None else [("seconds per epoch", f"{seconds:.3g}")]
 
 
 def _table(rows: Rows) -> list[str]:
@@ -140,7 +130,7 @@ def _table(rows: Rows) -> list[str]:
 
 
 def _block(lines: Iterable[str]) -> list[str]:
-    """Return lines as a block that Markdown leaves alone; no line of theirs can end it."""
+    """Return lines as a literal block of Markdown, which none of the lines can end."""
     return ["```text", *(line.replace("```", "'''") for line in lines), "```"]
 
 

@@ -1,7 +1,7 @@
-"""Keeps a page of thousands of trials quick to open.
+"""Groups the study's attributes by trial once, so that pages of thousands of trials open quickly.
 
-For each trial, optuna-dashboard goes through what the study says of all trials (their notes are kept with the study) to
-find that trial's own: with 3,000 trials this is most of the time. Here what the study says is put in order once.
+For each trial, optuna-dashboard searches the attributes of the study, among them the notes of all trials, for those of
+that trial: with 3,000 trials this is most of the time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna_dashboard import _serializer
 
+from studies.storage.optuna_private import database_id
+
 _OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
 
 _seen = threading.local()
@@ -22,15 +24,15 @@ _serialize = _serializer.serialize_frozen_trial
 
 
 def look_up_quickly() -> None:
-    """Let optuna-dashboard, in this process, look only among what the study says of the trial in question."""
+    """Make optuna-dashboard, in this process, search only the attributes of the trial in question."""
     _serializer.serialize_frozen_trial = serialize_trial
 
 
 def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what optuna-dashboard's own function of this purpose returns."""
+    """Return the same as the function of optuna-dashboard that this replaces."""
     if getattr(_seen, "attributes", None) is not study_attributes:
         _seen.attributes, _seen.by_trial = study_attributes, _by_trial(study_attributes)
-    serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(trial._trial_id, {}))
+    serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(database_id(trial), {}))
     return serialized
 
 

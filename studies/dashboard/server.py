@@ -1,7 +1,7 @@
-"""Where the dashboard listens, and the server that listens there.
+"""The address of the dashboard and its server.
 
-waitress rather than the server of Python's own library: it reads requests strictly, a slow or broken browser takes
-none of its threads, and their number is fixed, which keeps database connections few.
+waitress rather than `wsgiref`: it parses requests strictly, a slow or broken browser occupies none of its threads, and
+their number is fixed, which limits database connections.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from waitress import wasyncore
 from search_spaces.errors import ConfigurationError
 
 _THREADS = 8
-_LOOP_S = 1.0  # between looks at idle connections
-_GOODBYE_S = 0.5  # for requests that are being answered
-_LARGEST_BODY = 64 * 1024  # of a request; nothing is ever sent here
+_LOOP_S = 1.0  # between checks for idle connections
+_SHUTDOWN_S = 0.5  # for requests in progress
+_LARGEST_BODY = 64 * 1024  # of a request; no allowed one has a body
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -35,7 +35,7 @@ class Address:
 
     Attributes:
         host: As the user wrote it.
-        ip: What it means.
+        ip: The IP address that it resolves to.
         family: IPv4 or IPv6.
     """
 
@@ -45,10 +45,10 @@ class Address:
 
     @classmethod
     def of(cls, host: str) -> Address:
-        """Look up a name or an address.
+        """Resolve a host name or an address.
 
         Raises:
-            ConfigurationError: There is no such name.
+            ConfigurationError: The name cannot be resolved.
         """
         try:
             family, _, _, _, place = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
@@ -62,18 +62,18 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether it is reachable from this machine only."""
         return ipaddress.ip_address(self.ip.partition("%")[0]).is_loopback
 
     @property
     def shown_host(self) -> str:
-        """What a browser calls it: the machine's name, where it means all addresses of the machine."""
+        """The host in URLs: the machine's name if it listens on all addresses."""
         if ipaddress.ip_address(self.ip.partition("%")[0]).is_unspecified:
             return socket.gethostname()
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def names(self) -> frozenset[str]:
-        """Return the names by which browsers may know it, in lower case."""
+        """Return the host names that browsers may use for it, in lower case."""
         names = {*_LOOPBACK_NAMES, self.host.casefold(), self.ip}
         if not self.is_private:
             names |= {socket.gethostname().casefold(), socket.getfqdn().casefold()}
@@ -81,17 +81,17 @@ class Address:
 
 
 class DashboardServer:
-    """A socket that listens already, so that a port that is taken is noticed before anything else is done.
+    """A server whose socket listens from the start, so that a port in use is reported before anything else is done.
 
     Attributes:
-        url: What to type into a browser, without a path.
+        url: Its URL, without a path.
     """
 
     def __init__(self, address: Address, port: int) -> None:
-        """Listen on a port; 0 takes one that is free.
+        """Listen on a port; 0 selects a free one.
 
         Raises:
-            ConfigurationError: If another program listens there, or this one may not.
+            ConfigurationError: If the port is in use, or this process may not use it.
         """
         try:
             self._socket = socket.create_server((address.ip, port), family=address.family)
@@ -100,7 +100,7 @@ class DashboardServer:
         self.url = f"http://{address.shown_host}:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> Self:
-        """Do nothing: it listens already."""
+        """Return the server, which listens already."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -108,11 +108,11 @@ class DashboardServer:
         self._socket.close()
 
     def serve(self, app: WSGIApplication, *, debug: bool = False) -> None:
-        """Answer requests until an exception ends it, as a signal raises it; connections are closed then.
+        """Serve requests until an exception such as a signal's ends it; then close the connections.
 
         Args:
             app: The web application.
-            debug: Let libraries warn and log, which else nobody hears of.
+            debug: Keep warnings and log messages of libraries.
         """
         connections: dict[int, Any] = {}
         server = waitress.create_server(
@@ -125,18 +125,18 @@ class DashboardServer:
         )
         with _silence(debug):
             try:
-                # Not `server.run`: it waits for requests at work longer than whoever ends a program does.
+                # Not `server.run`, which waits too long for requests in progress when the program ends.
                 wasyncore.loop(timeout=_LOOP_S, map=connections, use_poll=True)
             finally:
-                server.task_dispatcher.shutdown(timeout=_GOODBYE_S)
+                server.task_dispatcher.shutdown(timeout=_SHUTDOWN_S)
                 wasyncore.close_all(connections)
 
 
 @contextmanager
 def _silence(debug: bool) -> Iterator[None]:
-    """Keep from users what libraries say of plots of few trials, of slow requests and of closed connections.
+    """Suppress messages of libraries on plots of few trials, slow requests and closed connections.
 
-    That requests wait for each other on a busy machine is no news to those who look for errors either.
+    Messages on requests that queue on a busy machine are suppressed with `debug`, too.
     """
     names = ("waitress.queue",) if debug else ("optuna", "optuna_dashboard", "waitress")
     loggers = [logging.getLogger(name) for name in names]

@@ -1,4 +1,4 @@
-"""optuna-dashboard on one study of a database, with a clear answer when there is nothing to show."""
+"""optuna-dashboard for one study of a database, with a clear response when there is nothing to show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import threading
-from dataclasses import replace
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
@@ -14,11 +13,12 @@ import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
 from optuna_dashboard import wsgi
+from werkzeug.wrappers import Response
 
 from search_spaces.errors import ConfigurationError
 from studies.dashboard.artifacts import ArtifactFolder
 from studies.dashboard.quick_lookup import look_up_quickly
-from studies.dashboard.response import Answer, ask, asked_path, refusal
+from studies.dashboard.response import refusal, requested_path
 from studies.storage.open import open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import cached_storage
 from studies.storage.url import sqlite_path
@@ -27,17 +27,17 @@ _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
-_NOBODY = -1  # the number of no study and no trial
+_NO_ID = -1  # no study and no trial has it
 
-# Else the longest attribute of a trial makes its page several screens wide.
+# Without this, a long attribute of a trial makes its page several screens wide.
 _LAYOUT = b"<style>main { min-width: 0 }</style>"
 
 
 class StudyView:
-    """optuna-dashboard on the database that is at a study's URL at the moment, as if no other study were in it.
+    """optuna-dashboard for the database at a study's URL, as if no other study were in it.
 
-    Optuna and its dashboard remember what has ended, which makes looking again cheap, and SQLite goes on reading a
-    file that has been deleted. So when another file lies in its place, all of it is begun anew.
+    Optuna and its dashboard cache ended trials, which makes polling cheap, and SQLite continues to read a file that
+    has been deleted. So when another file takes its place, storage and caches are opened anew.
     """
 
     def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, *, patience_s: float) -> None:
@@ -47,7 +47,7 @@ class StudyView:
             url: The study's storage URL.
             study_name: Its name.
             artifacts: Its artifacts.
-            patience_s: Seconds that a request waits for a database that another process holds.
+            patience_s: Seconds that a request waits for a locked database.
 
         Raises:
             ConfigurationError: If the database cannot be read.
@@ -59,40 +59,47 @@ class StudyView:
         self._lock = threading.Lock()
         self._open()
 
-    def answer(self, environ: WSGIEnvironment) -> Answer:
-        """Return the answer to a request.
+    def answer(self, environ: WSGIEnvironment) -> Response:
+        """Return the response to a request.
 
         Raises:
-            Exception: If optuna-dashboard cannot show something that is there.
+            Exception: If optuna-dashboard cannot show something that exists.
         """
-        path = asked_path(environ)
+        path = requested_path(environ)
         # optuna-dashboard expects a header that browsers always send.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         try:
-            return self._gone(path) or self._alone(path, _laid_out(path, ask(self._app, environ)))
+            if (gone := self._gone(path)) is not None:
+                return gone
+            response = Response.from_app(self._app, environ, buffered=True)
+            if path.rstrip("/") == "/api/studies" and response.status_code == HTTPStatus.OK:
+                self._hide_other_studies(response)
         except ArtifactNotFound:
             return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact is gone")
         except ConfigurationError as error:
             return _unavailable(str(error))
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             return _unavailable(storage_error_text(error, self._url))
+        if path.startswith("/dashboard"):
+            response.data = response.data.replace(b"</head>", _LAYOUT + b"</head>", 1)
+        return response
 
     def _open(self) -> None:
         look_up_quickly()
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
-        # A finished trial is read only once; without a cache every request would read them all.
+        # Ended trials are read only once; without a cache every poll would read them all.
         self._app = wsgi(cached_storage(self._storage), self._artifacts)
-        # Errors are answered here, not with a traceback.
+        # Errors are handled here, not shown as a traceback.
         self._app.catchall = False
         self._file = file
 
-    def _gone(self, path: str) -> Answer | None:
-        """Look up what is asked for: optuna-dashboard itself has no clear answer if it is gone or cannot be read.
+    def _gone(self, path: str) -> Response | None:
+        """Refuse a request for a study or trial that does not exist, for which optuna-dashboard has no clear error.
 
         Raises:
-            ConfigurationError: If the database is gone.
-            StorageInternalError, sqlalchemy.exc.SQLAlchemyError: If it cannot be read.
+            ConfigurationError: If the database does not exist.
+            StorageInternalError, sqlalchemy.exc.SQLAlchemyError: If the database cannot be read.
         """
         match = _READS_DATABASE.match(path)
         if match is None:
@@ -117,23 +124,20 @@ class StudyView:
         try:
             number = self._storage.get_trial_number_from_id(trial_id)
             return self._storage.get_trial_id_from_study_id_trial_number(study_id, number) == trial_id
-        except (KeyError, OverflowError):  # the latter: nobody counts so far
+        except (KeyError, OverflowError):  # the latter: too large for the database
             return False
 
-    def _alone(self, path: str, answer: Answer) -> Answer:
-        """Return the list of studies with this one alone, anything else as it is."""
-        if path.rstrip("/") != "/api/studies" or answer.code != HTTPStatus.OK:
-            return answer
-        listed, study_id = json.loads(answer.body), self._study_id()
-        listed["study_summaries"] = [one for one in listed["study_summaries"] if one["study_id"] == study_id]
-        body = json.dumps(listed).encode()
-        return replace(answer, body=body).having(Content_Length=str(len(body)))
+    def _hide_other_studies(self, response: Response) -> None:
+        """Keep only this study in the list of studies."""
+        listed, study_id = json.loads(response.data), self._study_id()
+        listed["study_summaries"] = [study for study in listed["study_summaries"] if study["study_id"] == study_id]
+        response.data = json.dumps(listed).encode()
 
     def _follow_file(self) -> None:
-        """Open the database anew if its file is another one.
+        """Open the database anew if another file has taken its place.
 
         Raises:
-            ConfigurationError: If there is none now, or it cannot be read.
+            ConfigurationError: If the file does not exist, or cannot be read.
         """
         with self._lock:
             if _file_identity(self._url) != self._file:
@@ -142,23 +146,15 @@ class StudyView:
                 before.engine.dispose()
 
 
-def _laid_out(path: str, answer: Answer) -> Answer:
-    """Return a page with `_LAYOUT`, anything else as it is."""
-    if not path.startswith("/dashboard") or b"</head>" not in answer.body:
-        return answer
-    body = answer.body.replace(b"</head>", _LAYOUT + b"</head>", 1)
-    return replace(answer, body=body).having(Content_Length=str(len(body)))
-
-
 def _number(digits: str) -> int:
     try:
         return int(digits)
-    except ValueError:  # Python reads so many digits only
-        return _NOBODY
+    except ValueError:  # more digits than Python converts
+        return _NO_ID
 
 
 def _file_identity(url: str) -> tuple[int, int] | None:
-    """Return what tells a database file from another one at the same path; None if there is none."""
+    """Return device and inode of a database file; None if there is none."""
     path = sqlite_path(url)
     try:
         found = os.stat(path) if path is not None else None
@@ -167,5 +163,7 @@ def _file_identity(url: str) -> tuple[int, int] | None:
     return None if found is None else (found.st_dev, found.st_ino)
 
 
-def _unavailable(text: str) -> Answer:
-    return refusal(HTTPStatus.SERVICE_UNAVAILABLE, text).having(Retry_After="10")
+def _unavailable(text: str) -> Response:
+    response = refusal(HTTPStatus.SERVICE_UNAVAILABLE, text)
+    response.headers["Retry-After"] = "10"
+    return response

@@ -1,10 +1,8 @@
-"""The results file of the API reference: its keys in its order, and nothing else."""
+"""The results file of the API reference: exactly its keys, in its order."""
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import optuna
@@ -12,13 +10,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from studies.study.presets import preset_order
-from studies.trials.record import (
-    TrialKind,
-    TrialOutcome,
-    TrialPhase,
-    TrialRecord,
-    WhyEnded,
-)
+from studies.trials.ranking import best_records, by_accuracy, by_value
+from studies.trials.record import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from studies.trials.records import latest_records
 
 HYPERPARAMETERS = (
@@ -34,15 +27,15 @@ KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
-    """Return the file name that the reference's loader looks for."""
+    """Return the file name that the reference's loader expects."""
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
 def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
-    """Return a study's results as the API reference documents them; at any time, also while it runs.
+    """Return a study's results as the API reference documents them, at any time, also while it runs.
 
-    Waiting and running trials are left out; of a preset that was tried again only the latest trial counts. A
-    pruned trial is a completed one. No number is NaN or infinite.
+    Waiting and running trials are left out; of a preset that was retried only the latest trial counts. Pruned trials
+    count as completed. No number is NaN or infinite.
 
     Args:
         study: The study; it is only read.
@@ -52,12 +45,11 @@ def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
         Plain data, ready for JSON.
     """
     records = ended_records(study)
-    completed = [record for record in records if record.phase is TrialPhase.COMPLETED]
-    best = best_record(records)
+    best = [_result(record, with_error=False) for record in best_records(records)[:1]]
     return {
         "timestamp": timestamp,
-        "experiments_completed": len(completed),
-        "best_result": None if best is None else _result(best, with_error=False),
+        "experiments_completed": sum(record.phase is TrialPhase.COMPLETED for record in records),
+        "best_result": best[0] if best else None,
         "all_results": [_result(record, with_error=True) for record in records],
     }
 
@@ -71,48 +63,18 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
     return [*presets, *(record for record in records if record.kind is TrialKind.SEARCH)]
 
 
-def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """Return the first of `best_records`, or None if there is none."""
-    return next(iter(best_records(records)), None)
-
-
-def best_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the completed, not pruned trials, that of the best accuracies first.
-
-    Character accuracy decides, then sequence accuracy, then the lower number.
-    """
-    whole = (record for record in _completed(records) if (record.outcome or _UNKNOWN).why_ended != WhyEnded.PRUNED)
-    return sorted(whole, key=_rank)
-
-
 def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
-    """Return the ended search trials whose checkpoints nobody will want.
+    """Return the ended search trials whose checkpoints are not kept.
 
-    Kept are the ten best, pruned ones included, and the best by the monitored metric, which may be another one.
+    Kept are the ten best by accuracy, pruned ones included, and the best completed one by the monitored metric.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
-    best = heapq.nsmallest(KEPT_SEARCH_TRIALS, _completed(searches), key=_rank)
-    kept = {record.number for record in best} | _leader(study, searches)
-    return [record for record in searches if record.number not in kept]
-
-
-def _leader(study: optuna.Study, records: Iterable[TrialRecord]) -> set[int]:
-    """Return the number of the completed trial of the best monitored value, if there is one."""
     trials = study.get_trials(deepcopy=False)
-    values = {record.number: trials[record.number].value for record in records}
-    complete = {number: value for number, value in values.items() if trials[number].state == TrialState.COMPLETE}
-    best = max if study.direction == StudyDirection.MAXIMIZE else min
-    return {best(complete, key=lambda number: complete[number] or 0.0)} if complete else set()
-
-
-def _completed(records: Iterable[TrialRecord]) -> Iterator[TrialRecord]:
-    return (record for record in records if record.phase is TrialPhase.COMPLETED)
-
-
-def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    """Return what sorts completed trials, the best first."""
-    outcome = record.outcome or _UNKNOWN
-    return -outcome.best_val_char_accuracy, -outcome.best_val_seq_accuracy, record.number
+    complete = [trials[record.number] for record in searches if trials[record.number].state == TrialState.COMPLETE]
+    leaders = by_value(complete, lambda trial: trial.value, maximize=study.direction == StudyDirection.MAXIMIZE)
+    kept = {record.number for record in by_accuracy(searches)[:KEPT_SEARCH_TRIALS]}
+    kept |= {trial.number for trial in leaders[:1]}
+    return [record for record in searches if record.number not in kept]
 
 
 def _result(record: TrialRecord, *, with_error: bool) -> dict[str, Any]:

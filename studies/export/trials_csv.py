@@ -1,4 +1,4 @@
-"""Tables for spreadsheets: all trials of a study, and how any table becomes CSV."""
+"""Tables for spreadsheets: all trials of a study, and any table as CSV."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.records import trials_and_records
 from studies.trials.targets import target_verdicts
 
-# What a spreadsheet takes for the beginning of a formula.
+# A spreadsheet reads a cell that starts with one of these as a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _WHAT = ("number", "experiment_name", "kind", "state", "why_ended")
-# The name stands in front; the rest of a configuration is where and how it was asked for.
+# Without the name, which is a column of its own.
 _SETTINGS = tuple(item.name for item in fields(TrainingConfig) if item.name != "experiment_name")
 _ERRORS = ("error_type", "error_message")
 _FIGURES = tuple(item.name for item in fields(TrialOutcome) if item.name not in ("why_ended", *_ERRORS))
@@ -43,7 +43,7 @@ def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
         folder: Its folder.
 
     Returns:
-        Values by column, of `TRIAL_COLUMNS`; what is not known yet, or does not apply, is left out.
+        Values by column of `TRIAL_COLUMNS`; values that are unknown or do not apply are left out.
     """
     status = study_status(study, folder)
     trials = {trial.number: (trial, record) for trial, record in trials_and_records(study)}
@@ -51,10 +51,10 @@ def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table as RFC 4180 has it: a header, commas, CRLF, quotes where they are needed.
+    """Return a table as CSV by RFC 4180: a header, commas, CRLF, quotes where needed.
 
-    A spreadsheet shows every cell as what it is: text that it would take for a formula gets an apostrophe in front,
-    and what no encoding knows is escaped. Lists are JSON.
+    Text that a spreadsheet would read as a formula gets a leading apostrophe, and surrogates are escaped. Lists and
+    mappings are JSON.
 
     Args:
         columns: The columns, in order.
@@ -68,7 +68,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _row(row: StatusRow, trial: FrozenTrial, record: TrialRecord, targets: Targets) -> dict[str, Any]:
-    # A trial that ended between the two looks at the study is still shown as it was.
+    # A trial that ended after the status was read is still shown as it was then.
     outcome = record.outcome if row.why_ended is not None else None
     config = {name: value for name, value in record.config.items() if name in _SETTINGS}
     figures = {} if outcome is None else asdict(outcome)

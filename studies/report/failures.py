@@ -1,4 +1,4 @@
-"""What went wrong in the trials that failed."""
+"""The trials that failed, and their errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from studies.report.formatting import reason_text
 from studies.report.snapshot import Snapshot
-from studies.trials.record import TrialPhase
+from studies.trials.record import TrialPhase, TrialRecord
 
 MOST_FAILURES = 50
 _MOST_CHARACTERS = 500
@@ -20,7 +20,7 @@ class Failure:
         number: Its number.
         name: Its name.
         reason: Why it ended.
-        epochs: Epochs that it had finished.
+        epochs: Number of finished epochs.
         message: The error; "" if none is known.
     """
 
@@ -33,15 +33,15 @@ class Failure:
 
 def failures(snapshot: Snapshot) -> list[Failure]:
     """Return the failed trials, the latest first."""
-    failed = [record for record in snapshot.records.values() if record.phase is TrialPhase.FAILED]
-    found = []
-    for record in reversed(failed):
-        outcome = record.outcome
-        if outcome is None:
-            found.append(Failure(record.number, record.experiment_name, "ended from outside", 0, ""))
-            continue
-        message = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
-        short = message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]} …"
-        reason = reason_text(outcome.why_ended.value)
-        found.append(Failure(record.number, record.experiment_name, reason, outcome.total_epochs, short))
-    return found
+    return [_failure(record) for record in snapshot.records.values() if record.phase is TrialPhase.FAILED][::-1]
+
+
+def _failure(record: TrialRecord) -> Failure:
+    outcome = record.outcome
+    if outcome is None:
+        return Failure(record.number, record.experiment_name, "ended from outside", 0, "")
+    message = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
+    if len(message) > _MOST_CHARACTERS:
+        message = f"{message[:_MOST_CHARACTERS]} …"
+    reason = reason_text(outcome.why_ended.value)
+    return Failure(record.number, record.experiment_name, reason, outcome.total_epochs, message)

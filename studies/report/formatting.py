@@ -1,9 +1,9 @@
-"""Figures and names as the report writes them."""
+"""How the report formats numbers, times and settings."""
 
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from search_spaces.diagnostics.diff import as_written
@@ -11,19 +11,8 @@ from search_spaces.diagnostics.diff import as_written
 NOTHING = "–"
 
 
-def counted(number: int, thing: str, things: str = "") -> str:
-    """Return ``1 trial``, ``2 trials``, ``2 processes``."""
-    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
-
-
-def listed(names: list[str], most: int) -> str:
-    """Return the first few names in a line, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
-
-
 def reason_text(why: str | None) -> str:
-    """Return why a trial ended, in words; "" if it has not."""
+    """Return the reason why a trial ended, readable; "" if it has not ended."""
     return (why or "").replace("_", " ")
 
 
@@ -40,11 +29,6 @@ def seconds_text(seconds: float | None) -> str:
 def duration_text(seconds: float | None) -> str:
     """Return hours, minutes and seconds, and days where there are some."""
     return NOTHING if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def moment_text(moment: datetime | None) -> str:
-    """Return a local time."""
-    return NOTHING if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def setting_text(value: Any, digits: int = 4) -> str:

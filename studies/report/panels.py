@@ -1,7 +1,8 @@
-"""A part of the report: a title, what there is to know, plots, or why there are none."""
+"""A section of the report: a title, a caption, and plots or the reason why there are none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,15 @@ _TEMPLATE = go.layout.Template(layout=plotly.io.templates["plotly_white"].layout
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of the report.
+    """A section of the report.
 
     Attributes:
-        anchor: Its name in links to it.
+        anchor: Its name in links.
         title: Its heading.
-        caption: How its plots are to be read, and what of the study they show.
+        caption: How to read its plots, and which trials they show.
         figures: Its plots.
-        side_by_side: Whether the plots are small ones, as many beside each other as there is room for.
-        missing: What keeps a plot from being drawn; "" if nothing does.
+        side_by_side: Whether the plots are small and share lines.
+        missing: Why there is no plot; "" if there is one.
     """
 
     anchor: str
@@ -51,3 +52,18 @@ def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
     figure.update_xaxes(automargin=True, title_standoff=8, exponentformat="e")
     figure.update_yaxes(automargin=True, title_standoff=8, exponentformat="e")
     return figure.update_layout(**layout)
+
+
+def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], colors: Any, **layout: Any) -> go.Figure:
+    """Return horizontal bars, the first on top.
+
+    Args:
+        names: Their names.
+        values: Their lengths.
+        texts: What stands at their ends.
+        colors: One color, or one for each.
+        layout: Further layout of the plot.
+    """
+    bar = go.Bar(x=values, y=names, orientation="h", marker_color=colors, text=texts, textposition="outside")
+    figure = styled(go.Figure(bar.update(cliponaxis=False, hoverinfo="skip")), **layout)
+    return figure.update_yaxes(autorange="reversed", ticksuffix="  ")

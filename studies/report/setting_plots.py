@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import plotly.graph_objects as go
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import plot_parallel_coordinate, plot_slice
 
-from studies.report.formatting import counted
-from studies.report.panels import BLUE, INK, Panel, styled
+from search_spaces.diagnostics.plural import counted
+from studies.report.panels import BLUE, INK, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 
 # Optuna's advice: five trials in the best tenth, which is what the importances are computed from.
@@ -21,13 +22,11 @@ _CUT_SHORT_COUNT = "Trials that were pruned or diverged count with the best valu
 
 
 def parallel_coordinates(snapshot: Snapshot) -> Panel:
-    """Return a line for each trial through its settings."""
-    anchor, title = "parallel", "Parallel coordinates"
+    """Return the panel with a line through the settings of each trial."""
+    panel = partial(Panel, "parallel", "Parallel coordinates")
     trials = _parametrized(snapshot)
     if len(trials) < 2:
-        return Panel(
-            anchor, title, missing=f"They need 2 ended trials with settings; there is {len(trials) or 'none'}."
-        )
+        return panel(missing=f"They need 2 ended trials with settings; there is {len(trials) or 'none'}.")
     shown = snapshot.best_first(trials)[:MOST_LINES]
     # The best are drawn last, so that they lie on top.
     figure = plot_parallel_coordinate(snapshot.study_of(shown[::-1]), target_name=snapshot.metric)
@@ -37,61 +36,43 @@ def parallel_coordinates(snapshot: Snapshot) -> Panel:
     figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.75)", font={"size": 10, "color": INK}, borderpad=0)
     figure.data[-1].marker.colorbar.update(title={"text": snapshot.metric, "side": "right"}, thickness=12)
     some = f" Shown are the best {len(shown)} of {len(trials)}." if len(shown) < len(trials) else ""
-    caption = f"{_CUT_SHORT_COUNT}. None: a setting that did not count for the trial.{some}"
-    return Panel(anchor, title, caption, (figure,))
+    return panel(f"{_CUT_SHORT_COUNT}. None: a setting that did not count for the trial.{some}", (figure,))
 
 
 def importances(snapshot: Snapshot) -> Panel:
-    """Return which settings the values depend on."""
-    anchor, title = "importances", "Importances"
+    """Return the panel of the importance of each setting."""
+    panel = partial(Panel, "importances", "Importances")
     trials = _parametrized(snapshot)
     if (lacking := FEWEST_FOR_IMPORTANCE - len(trials)) > 0:
-        return Panel(
-            anchor,
-            title,
-            missing=f"They need {FEWEST_FOR_IMPORTANCE} trials that ended with a value, else they would be chance; "
-            f"{counted(lacking, 'trial')} to go.",
-        )
+        needed = f"{FEWEST_FOR_IMPORTANCE} trials that ended with a value, else they would be chance"
+        return panel(missing=f"They need {needed}; {counted(lacking, 'trial')} to go.")
     if len({trial.value for trial in trials}) == 1:
-        return Panel(anchor, title, missing="All trials ended with the same value, so nothing depends on the settings.")
+        return panel(missing="All trials ended with the same value, so nothing depends on the settings.")
     with warnings.catch_warnings():
-        # Of many equal values Optuna says that it cannot tell them apart; the bars say that as well.
+        # Optuna warns that it cannot tell many equal values apart; the bars show that as well.
         warnings.simplefilter("ignore")
         found = get_param_importances(snapshot.counted_study, evaluator=PedAnovaImportanceEvaluator())
     # Optuna leaves the order of equal ones to chance.
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    figure = go.Figure(
-        go.Bar(
-            x=[share for _, share in ranked],
-            y=[name for name, _ in ranked],
-            orientation="h",
-            marker_color=BLUE,
-            text=[f"{share:.2f}" for _, share in ranked],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
-    )
-    styled(figure, height=90 + 26 * len(ranked), xaxis_title="share of the difference that it makes")
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
+    names = sorted(found, key=lambda name: (-found[name], name))
+    shares = [found[name] for name in names]
+    layout = {"height": 90 + 26 * len(names), "xaxis_title": "share of the difference that it makes"}
+    figure = bars(names, shares, [f"{share:.2f}" for share in shares], BLUE, **layout)
     cut_short = sum(trial.number in snapshot.cut_short for trial in trials)
     caption = (
         f"PED-ANOVA over {len(trials)} trials: how much a setting decides whether a trial is among the best tenth. "
         f"{_CUT_SHORT_COUNT} ({cut_short} of them): without them, what makes trials bad would seem not to matter."
     )
-    return Panel(anchor, title, caption, (figure,))
+    return panel(caption, (figure,))
 
 
 def slices(snapshot: Snapshot) -> Panel:
-    """Return the values over each setting by itself."""
-    anchor, title = "slices", "Setting by setting"
+    """Return the panel of the values over each setting by itself."""
+    panel = partial(Panel, "slices", "Setting by setting")
     trials = _parametrized(snapshot)
     if len(trials) < 2:
-        return Panel(anchor, title, missing=f"It needs 2 ended trials with settings; there is {len(trials) or 'none'}.")
+        return panel(missing=f"It needs 2 ended trials with settings; there is {len(trials) or 'none'}.")
     figures = tuple(_slice(snapshot, name) for name in sorted({name for trial in trials for name in trial.params}))
-    return Panel(
-        anchor, title, f"The darker a point, the later the trial. {_CUT_SHORT_COUNT}.", figures, side_by_side=True
-    )
+    return panel(f"The darker a point, the later the trial. {_CUT_SHORT_COUNT}.", figures, side_by_side=True)
 
 
 def _slice(snapshot: Snapshot, name: str) -> go.Figure:

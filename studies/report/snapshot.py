@@ -1,26 +1,24 @@
-"""What a report is made from: a study at one moment, and copies of it in memory for Optuna's plots."""
+"""The content of a report: a study at one moment, and copies of it in memory for Optuna's plots."""
 
 from __future__ import annotations
 
 import copy
 import html
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 import optuna
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.export.results_json import best_record
 from studies.status.reader import study_status
 from studies.status.status import StatusRow, StudyStatus
-from studies.storage.optuna_private import check_trial
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
+from studies.trials.ranking import best_records, by_value
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
@@ -78,26 +76,25 @@ class Snapshot:
     @cached_property
     def winner(self) -> TrialRecord | None:
         """The best completed trial, as the results file has it; None if there is none."""
-        return best_record(self.records.values())
+        return next(iter(best_records(self.records.values())), None)
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return those of some trials that have a finite value, the best first, of equals the lower number."""
-        sign = -1.0 if self.invariants.mode == "max" else 1.0
-        return sorted(filter(has_value, trials), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        """Return the trials that have a finite value, the best first, of equals the lower number."""
+        return by_value(filter(has_value, trials), lambda trial: trial.value, maximize=self.invariants.mode == "max")
 
     @cached_property
     def plot_trials(self) -> list[FrozenTrial]:
-        """The trials as plots take them: numbers as they are, nothing in them but figures.
+        """The trials for plots, with their numbers and without attributes.
 
-        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial that is not this
-        program's becomes one that never began, so that the numbers of the others stay. One that diverged was told as
-        pruned for the sampler's sake; here it has failed, as everywhere else.
+        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial of another program
+        becomes one that never started, so that the other trials keep their numbers. A diverged trial, which Optuna
+        knows as pruned for the sampler's sake, is a failed one here as everywhere else.
         """
         return [self._plotted(trial) for trial in self.trials]
 
     def _plotted(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.number not in self.records:
-            return _never_begun()
+            return _never_started()
         if self.records[trial.number].phase is TrialPhase.FAILED:
             return _bare(trial, TrialState.FAIL, None)
         return _bare(trial, trial.state, trial.value)
@@ -114,10 +111,9 @@ class Snapshot:
 
     @cached_property
     def counted_study(self) -> optuna.Study:
-        """A copy in which a trial that was cut short is a completed one with the best value that it had reached.
+        """A copy in which trials that were pruned or diverged are completed ones with their best value.
 
-        What is pruned or diverges are the bad trials, so completed ones alone look as if what makes a trial bad did
-        not matter.
+        Bad trials are the ones that are pruned, so completed ones alone would hide which settings make a trial bad.
         """
         return self.study_of(
             [
@@ -133,22 +129,15 @@ class Snapshot:
         return frozenset(trial.number for trial in pruned if trial.number in self.records)
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        """Return a study in memory that has such trials; they are numbered in their order."""
-        shown = [_numbered(trial, number) for number, trial in enumerate(trials)]
-        return optuna.create_study(direction=self.invariants.direction, storage=_Shown(shown))
-
-
-class _Shown(InMemoryStorage):
-    """Hands out the trials that it is given: plots only read them, and copies of thousands take longer than plots."""
-
-    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        super().__init__()
-        self._shown = trials
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._shown if states is None or trial.state in states]
+        """Return a study in memory that has these trials, numbered in their order."""
+        study = optuna.create_study(direction=self.invariants.direction)
+        for trial in trials:
+            try:
+                study.add_trial(trial)
+            except ValueError:
+                # Made by hand: a value outside its range, an end without a start.
+                study.add_trial(_never_started())
+        return study
 
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
@@ -173,31 +162,11 @@ def has_value(trial: FrozenTrial) -> bool:
 
 
 def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
-    return FrozenTrial(
-        number=trial.number,
-        state=state,
-        value=value,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={},
-        system_attrs={},
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial.number,
-    )
+    bare = copy.copy(trial)
+    bare.state, bare.value = state, value
+    bare.user_attrs, bare.system_attrs = {}, {}
+    return bare
 
 
-def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:
-    try:
-        check_trial(trial)
-    except ValueError:
-        # Values outside their ranges, or an end without a beginning: what people do by hand.
-        trial = _never_begun()
-    numbered = copy.copy(trial)
-    numbered.number = number
-    return numbered
-
-
-def _never_begun() -> FrozenTrial:
+def _never_started() -> FrozenTrial:
     return create_trial(state=TrialState.WAITING)

@@ -1,4 +1,4 @@
-"""The facts of a study, as pairs of a name and a value."""
+"""The facts of a study, as names and values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from search_spaces.diagnostics.diff import as_written
+from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
-from studies.report.formatting import NOTHING, counted, duration_text, listed, share_text
+from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState
@@ -26,9 +27,9 @@ class Fact:
     """A value and its name.
 
     Attributes:
-        name: What it is.
-        value: What it amounts to.
-        note: What belongs to it, in smaller letters; "" if nothing does.
+        name: Its name.
+        value: The value.
+        note: A remark in smaller letters; "" for none.
     """
 
     name: str
@@ -37,17 +38,17 @@ class Fact:
 
 
 def state_text(snapshot: Snapshot) -> str:
-    """Return in a word how the study stands."""
+    """Return the state of the study in a word or two."""
     counts = snapshot.status.counts
     if counts[RowState.RUNNING]:
         return "running"
     if snapshot.status.pending:
-        return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not begun"
+        return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not started"
     return "finished" if snapshot.status.rows else "empty"
 
 
 def summary(snapshot: Snapshot) -> Iterator[Fact]:
-    """Yield what one wants to know first."""
+    """Yield the most important facts."""
     yield _best(snapshot)
     yield _state(snapshot)
     if (search := snapshot.status.search) is not None:
@@ -82,16 +83,16 @@ def _time(snapshot: Snapshot) -> Fact:
     trained = sum(outcome.training_time_s for outcome in snapshot.outcomes.values())
     epochs = sum(row.epochs for row in snapshot.status.rows)
     own = [trial for trial in snapshot.trials if trial.number in snapshot.records]
-    begun = min((trial.datetime_start for trial in own if trial.datetime_start), default=None)
-    ended = max((trial.datetime_complete for trial in own if trial.datetime_complete), default=None)
-    if begun is None:
-        return Fact("Training", NOTHING, "nothing has begun yet")
-    until = f" to {ended:%b %d, %H:%M}" if ended else ""
-    return Fact("Training", duration_text(trained), f"{counted(epochs, 'epoch')}; {begun:%b %d, %H:%M}{until}")
+    start = min((trial.datetime_start for trial in own if trial.datetime_start), default=None)
+    end = max((trial.datetime_complete for trial in own if trial.datetime_complete), default=None)
+    if start is None:
+        return Fact("Training", NOTHING, "no trial has started yet")
+    until = f" to {end:%b %d, %H:%M}" if end else ""
+    return Fact("Training", duration_text(trained), f"{counted(epochs, 'epoch')}; {start:%b %d, %H:%M}{until}")
 
 
 def environment(snapshot: Snapshot) -> Iterator[Fact]:
-    """Yield what one needs to know to repeat the study."""
+    """Yield the facts needed to repeat the study."""
     invariants, dataset = snapshot.invariants, snapshot.invariants.dataset
     yield Fact("Metric", f"{invariants.monitor} ({invariants.mode})", "selects checkpoints, stops early and prunes")
     yield Fact("Seed", str(invariants.seed))
@@ -127,14 +128,16 @@ def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
         return
     processes = {attempt.worker for attempt in attempts}
     hosts = sorted({worker.rpartition(":")[0] for worker in processes})
-    yield Fact("Worked on by", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
+    yield Fact("Workers", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
     stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
     deaths = sum(attempt.after is StartedAfter.DEATH for attempt in attempts)
-    yield Fact("Interruptions", f"{stops} stopped, {deaths} died", "each trial went on after its last finished epoch")
+    yield Fact(
+        "Interruptions", f"{stops} stopped, {deaths} crashed", "each trial resumed after its last finished epoch"
+    )
 
 
 def space_rows(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """Return what the search varies: name, domain and condition of each setting; nothing where there is no search."""
+    """Return name, domain and condition of each setting that the search varies; nothing without a search."""
     try:
         space = study_space(snapshot.study)
     except ConfigurationError:

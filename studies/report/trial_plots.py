@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import plotly.graph_objects as go
 from optuna.trial import TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
 
-from studies.report.formatting import counted, reason_text
-from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, styled
+from search_spaces.diagnostics.plural import counted
+from studies.report.formatting import reason_text
+from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
 from studies.report.snapshot import Snapshot
 from studies.status.status import RowState
 from studies.trials.record import WhyEnded
@@ -21,12 +23,12 @@ _REASON_COLORS = {WhyEnded.MAX_EPOCHS: BLUE, WhyEnded.EARLY_STOPPED: "#60a5fa", 
 
 
 def history(snapshot: Snapshot) -> Panel:
-    """Return the values of the trials in their order, and the best one so far."""
-    anchor, title = "history", "Optimization history"
+    """Return the panel of the values of all trials, and of the best one so far."""
+    panel = partial(Panel, "history", "Optimization history")
     completed = [trial for trial in snapshot.valued if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in snapshot.valued if trial.state == TrialState.PRUNED]
     if not completed and not pruned:
-        return Panel(anchor, title, missing="It begins when a first trial has ended with a value.")
+        return panel(missing="It begins when a first trial has ended with a value.")
     # Optuna draws points, a line of the best so far, and infeasible trials, which there are none of here. It complains
     # where no trial has completed.
     figure = plot_optimization_history(snapshot.plot_study, target_name=snapshot.metric) if completed else go.Figure()
@@ -48,19 +50,19 @@ def history(snapshot: Snapshot) -> Panel:
             hovertemplate="%{customdata}, pruned: %{y:.4f}<extra></extra>",
         )
     styled(figure, height=380, xaxis_title="trial", yaxis_title=snapshot.metric, showlegend=True)
-    return Panel(anchor, title, "Failed trials are not shown.", (figure,))
+    return panel("Failed trials are not shown.", (figure,))
 
 
 def reported_curves(snapshot: Snapshot) -> Panel:
-    """Return what the trials reported each epoch: the best value until then."""
-    anchor, title = "curves", "Curves"
+    """Return the panel of the values that the trials reported: after each epoch the best one so far."""
+    panel = partial(Panel, "curves", "Curves")
     reporting = [trial for trial in snapshot.plot_trials if trial.intermediate_values]
     if not reporting:
-        return Panel(anchor, title, missing="They begin when a first trial has finished an epoch.")
+        return panel(missing="They begin when a first trial has finished an epoch.")
     running = [trial for trial in reporting if trial.state == TrialState.RUNNING]
     shown = [*running, *snapshot.best_first(reporting)][:MOST_CURVES]
     if not shown:
-        return Panel(anchor, title, missing="Only failed trials have finished an epoch.")
+        return panel(missing="Only failed trials have finished an epoch.")
     figure = plot_intermediate_values(snapshot.study_of(shown))
     for trace in figure.data:
         trial = shown[int(trace.name.removeprefix("Trial"))]
@@ -74,14 +76,14 @@ def reported_curves(snapshot: Snapshot) -> Panel:
     figure.update_layout(showlegend=True, legend=legend)
     whole = len(shown) == len(reporting)
     some = "" if whole else f" Shown are {len(shown)} of {len(reporting)}: running ones, then the best ended ones."
-    return Panel(anchor, title, f"Pruned trials are dotted; a click in the legend hides a curve.{some}", (figure,))
+    return panel(f"Pruned trials are dotted; a click in the legend hides a curve.{some}", (figure,))
 
 
 def timeline(snapshot: Snapshot) -> Panel:
-    """Return when each trial was worked on."""
-    anchor, title = "timeline", "Timeline"
+    """Return the panel of the time from start to end of each trial."""
+    panel = partial(Panel, "timeline", "Timeline")
     if not any(trial.datetime_start for trial in snapshot.plot_trials):
-        return Panel(anchor, title, missing="It begins with the first trial.")
+        return panel(missing="It begins with the first trial.")
     figure = plot_timeline(snapshot.plot_study)
     figure.data = [trace for trace in figure.data if trace.name in _STATE_COLORS]
     for trace in figure.data:
@@ -92,7 +94,7 @@ def timeline(snapshot: Snapshot) -> Panel:
     height = min(640, 150 + 14 * len(snapshot.trials))
     styled(figure, height=height, xaxis_title="", yaxis_title="trial", showlegend=True, barmode="overlay")
     figure.update_yaxes(autorange="reversed", tickformat="d")
-    return Panel(anchor, title, "From a trial's first beginning to its end, interruptions included.", (figure,))
+    return panel("From a trial's first beginning to its end, interruptions included.", (figure,))
 
 
 def _timeline_text(snapshot: Snapshot, number: int) -> str:
@@ -108,27 +110,17 @@ def _state_text(name: str) -> str:
 
 
 def reasons(snapshot: Snapshot) -> Panel:
-    """Return how many trials ended for which reason."""
-    anchor, title = "reasons", "Why trials ended"
+    """Return the panel of the number of trials by the reason why they ended."""
+    panel = partial(Panel, "reasons", "Why trials ended")
     ended = [row for row in snapshot.status.rows if row.state in (RowState.COMPLETED, RowState.FAILED)]
     if not ended:
-        return Panel(anchor, title, missing="No trial has ended yet.")
+        return panel(missing="No trial has ended yet.")
     counts = Counter(reason_text(row.why_ended) or "no reason given" for row in ended)
     colors = {reason_text(why): _REASON_COLORS.get(why, RED) for why in WhyEnded}
     ordered = [name for name in (*colors, "no reason given") if name in counts]
-    figure = go.Figure(
-        go.Bar(
-            x=[counts[name] for name in ordered],
-            y=ordered,
-            orientation="h",
-            marker_color=[colors.get(name, GREY) for name in ordered],
-            text=[str(counts[name]) for name in ordered],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-        )
-    )
-    styled(figure, height=90 + 34 * len(ordered), xaxis_title="trials")
-    figure.update_xaxes(rangemode="tozero", tickformat="d", nticks=min(max(counts.values()) + 1, 10))
-    figure.update_yaxes(autorange="reversed", ticksuffix="  ")
-    return Panel(anchor, title, figures=(figure,))
+    values = [counts[name] for name in ordered]
+    shown = [colors.get(name, GREY) for name in ordered]
+    layout = {"height": 90 + 34 * len(ordered), "xaxis_title": "trials"}
+    figure = bars(ordered, values, [str(value) for value in values], shown, **layout)
+    figure.update_xaxes(rangemode="tozero", tickformat="d", nticks=min(max(values) + 1, 10))
+    return panel(figures=(figure,))

@@ -1,4 +1,4 @@
-"""The winner: its figures, its settings, its curves and its pictures."""
+"""The winner: its figures, settings, curves and plots."""
 
 from __future__ import annotations
 
@@ -23,37 +23,8 @@ _PICTURES = {
     "confusion_matrix.png": "Which digits it takes for which",
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Beyond what makes a difference; the preset that `best` writes has them all.
+# Enough to compare; the preset that `best` writes has all digits.
 _SETTING_DIGITS = 6
-_DEFAULT_FOLDER = "training_output"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture in the page itself.
-
-    Attributes:
-        title: What it shows.
-        source: A ``data:`` address.
-    """
-
-    title: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting of the winner.
-
-    Attributes:
-        name: A field of `TrainingConfig`.
-        value: As one writes it in a file, long numbers shortened.
-        varied: Whether the search varies it.
-    """
-
-    name: str
-    value: str
-    varied: bool
 
 
 @dataclass(frozen=True)
@@ -64,22 +35,24 @@ class Winner:
         number: Its number.
         name: Its name.
         facts: Its figures.
-        settings: What it was trained with, the varied ones first.
-        curves: Its epochs.
+        varied: The settings that the search varies, by name, as a file has them; long numbers are shortened.
+        fixed: The other settings.
+        curves: Plots of its epochs.
         no_curves: Why there are no curves; "" if there are.
-        pictures: What it reads.
-        no_pictures: Which pictures are missing; "" if none is.
-        rival: The trial that leads by the monitored metric, in a sentence; "" if it is this one.
-        commands: What to do with it: a line for each command, with what it does.
+        pictures: Plots of what it reads, as ``data:`` addresses by title.
+        no_pictures: Which plots are missing; "" if none is.
+        rival: A sentence about the trial that leads by the monitored metric; "" if it is this one.
+        commands: Commands that use the trial, each with what it does.
     """
 
     number: int
     name: str
     facts: tuple[Fact, ...]
-    settings: tuple[Setting, ...]
+    varied: Mapping[str, str]
+    fixed: Mapping[str, str]
     curves: tuple[go.Figure, ...]
     no_curves: str
-    pictures: tuple[Picture, ...]
+    pictures: Mapping[str, str]
     no_pictures: str
     rival: str
     commands: tuple[tuple[str, str], ...]
@@ -96,17 +69,22 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
     if record is None or record.outcome is None:
         return None
     epochs = snapshot.read_epochs(record.experiment_name)
-    pictures = tuple(_pictures(snapshot, record))
-    missing = [title for name, title in _PICTURES.items() if title not in {picture.title for picture in pictures}]
+    pictures = dict(_pictures(snapshot, record))
+    missing = [title[:1].lower() + title[1:] for title in _PICTURES.values() if title not in pictures]
+    config = record.training_config
+    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
+    settings = {name: setting_text(getattr(config, name), _SETTING_DIGITS) for name in names}
+    varied = {*snapshot.trials[record.number].params, *record.outside_space}
     return Winner(
         number=record.number,
         name=record.experiment_name,
         facts=tuple(_facts(record, record.outcome)),
-        settings=tuple(_settings(snapshot, record)),
+        varied={name: text for name, text in settings.items() if name in varied},
+        fixed={name: text for name, text in settings.items() if name not in varied},
         curves=tuple(_curves(epochs, record.outcome)),
         no_curves="" if epochs else "Its metrics.jsonl is gone or empty, so there are no curves.",
         pictures=pictures,
-        no_pictures=f"Not there: {' and '.join(map(_lower_first, missing))}." if missing else "",
+        no_pictures=f"Not there: {' and '.join(missing)}." if missing else "",
         rival=_rival(snapshot, record),
         commands=tuple(_commands(snapshot, output_dir)),
     )
@@ -124,14 +102,6 @@ def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
     yield Fact("Seconds an epoch", seconds_text(outcome.epoch_seconds_median))
     yield Fact("Training time", duration_text(outcome.training_time_s))
     yield Fact("Seed", str(record.training_config.seed))
-
-
-def _settings(snapshot: Snapshot, record: TrialRecord) -> Iterator[Setting]:
-    varied = {*snapshot.trials[record.number].params, *record.outside_space}
-    config = record.training_config
-    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
-    for name in sorted(names, key=lambda name: name not in varied):
-        yield Setting(name, setting_text(getattr(config, name), _SETTING_DIGITS), name in varied)
 
 
 def _curves(epochs: Epochs, outcome: TrialOutcome) -> Iterator[go.Figure]:
@@ -164,23 +134,18 @@ def _curve(epochs: Epochs, lines: Mapping[str, tuple[str, str, str]], title: str
     return figure
 
 
-def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[Picture]:
+def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, str]]:
     found = trial_artifacts(snapshot.trials[record.number], snapshot.folder)
     for name, title in _PICTURES.items():
         content = found[name].read_bytes() if name in found else b""
-        # Whatever else stands in the place of a picture is not put into the page.
+        # Anything but a PNG is left out of the page.
         if content.startswith(_PNG):
-            yield Picture(title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}")
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+            yield title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
-    leader, row = snapshot.status.best, snapshot.rows.get(record.number)
-    # Of equal values the lower number leads, which says nothing against the winner.
-    if leader is None or row is None or leader.best_value == row.best_value:
+    leader = snapshot.status.leader_over(record.experiment_name)
+    if leader is None:
         return ""
     return (
         f"By the monitored metric, {snapshot.metric}, {leader.name} leads with {share_text(leader.best_value)}. "
@@ -189,7 +154,7 @@ def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
 
 
 def _commands(snapshot: Snapshot, output_dir: str) -> Iterator[tuple[str, str]]:
-    where = "" if output_dir == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(output_dir)}"
+    where = "" if output_dir == TrainingConfig.output_dir else f" --output-dir {shlex.quote(output_dir)}"
     metadata = shlex.quote(str(snapshot.invariants.dataset.get("metadata_path", "generated_data/metadata.yaml")))
     yield "Read images with it", f"khmer-tuner predict image.png{where}"
     yield "Score it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"

@@ -1,4 +1,4 @@
-"""How much room a study takes, by what it is taken for."""
+"""The disk usage of a study, by kind of file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from pathlib import Path
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
-_DATABASE = "database"
-_ARTIFACTS = "artifacts"
-_OTHER = "other"
 _OF_A_TRIAL = ("checkpoints", "tensorboard", "logs")
+_KINDS = ("artifacts", *_OF_A_TRIAL, "other")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class DiskUsage:
         tensorboard: Curves of all trials.
         logs: Of all trials.
         other: The rest of the output folder.
-        free: What is left on the output folder's disk.
+        free: Free space on the output folder's disk.
     """
 
     database: int
@@ -43,49 +41,45 @@ class DiskUsage:
 
     @property
     def used(self) -> int:
-        """All that the study takes."""
+        """Bytes of the whole study."""
         return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
 
 
 def disk_usage(folder: OutputFolder) -> DiskUsage:
-    """Return how much room a study takes; what comes or goes meanwhile, or is not ours to read, may not count.
+    """Return the disk usage of a study; files that appear or vanish meanwhile, or are not readable, may not count.
 
     Args:
-        folder: The study's folder; links in it are not followed. It may be missing, where a server keeps the study.
+        folder: The study's folder; links in it are not followed. It may be missing if a server keeps the study.
     """
     database = _database_files(folder)
-    bytes_of: Counter[str] = Counter()
+    used: Counter[str] = Counter()
     for path, inside, size in _files(str(folder.path)):
-        bytes_of[_DATABASE if path in database else _kind(inside)] += size
-    elsewhere = sum(_size(path) for path in database if not path.startswith(f"{folder.path}{os.sep}"))
+        if path not in database:
+            used[_kind(inside)] += size
     return DiskUsage(
-        database=bytes_of[_DATABASE] + elsewhere,
-        artifacts=bytes_of[_ARTIFACTS],
-        checkpoints=bytes_of["checkpoints"],
-        tensorboard=bytes_of["tensorboard"],
-        logs=bytes_of["logs"],
-        other=bytes_of[_OTHER],
+        database=sum(map(_size, database)),
+        **{kind: used[kind] for kind in _KINDS},
         free=shutil.disk_usage(_nearest(folder.path)).free,
     )
 
 
 def _nearest(path: Path) -> Path:
-    """Return a folder, or where it would be made."""
+    """Return a folder, or its nearest parent that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _kind(inside: Sequence[str]) -> str:
     """Return what a file is for, by the folders that it is in, below the output folder."""
-    if inside and inside[0] == _ARTIFACTS:
-        return _ARTIFACTS
-    return inside[1] if len(inside) > 1 and inside[1] in _OF_A_TRIAL else _OTHER
+    if inside and inside[0] == "artifacts":
+        return "artifacts"
+    return inside[1] if len(inside) > 1 and inside[1] in _OF_A_TRIAL else "other"
 
 
 def _files(path: str, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], int]]:
     """Yield every file below a folder: path, names of the folders between, bytes."""
     try:
         entries = list(os.scandir(path))
-    except OSError:  # it went away just now, or is not ours to read
+    except OSError:  # it has just been removed, or is not readable
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -96,7 +90,7 @@ def _files(path: str, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple
 
 
 def _database_files(folder: OutputFolder) -> set[str]:
-    """Return the study's SQLite file and its journal, which comes and goes; nothing if a server keeps it."""
+    """Return the study's SQLite file and its journal, which may not exist; nothing if a server keeps it."""
     owner = folder.owner()
     path = None if owner is None else sqlite_path(folder.storage_url(owner))
     return set() if path is None else {str(path), f"{path}-journal"}

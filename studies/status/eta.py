@@ -1,4 +1,4 @@
-"""How long the rest of a study may take, from the epochs and trials that were timed."""
+"""The remaining time of a study, estimated from the epochs and trials that were timed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import NamedTuple
 from studies.status.status import RowState, StatusRow, StudyStatus
 from studies.trials.record import TrialKind
 
-# What was timed long ago, with fewer workers or on another machine, says little about the rest.
+# Older trials, with fewer workers or on another machine, say little about the rest.
 _MOST_TRIALS = 20
 
 
 class RemainingTime(NamedTuple):
-    """How long something takes.
+    """An estimate of a remaining time.
 
     Attributes:
-        seconds: So long.
-        at_most: Whether it can only be shorter; otherwise also longer.
+        seconds: The remaining seconds.
+        at_most: Whether this is an upper bound; otherwise it is the expected time.
     """
 
     seconds: float
@@ -29,11 +29,11 @@ class RemainingTime(NamedTuple):
 
 
 def remaining_seconds(row: StatusRow, epoch_share: float = 0.0) -> float | None:
-    """Return how long a running trial takes at most, by its own median epoch; None before one was timed.
+    """Return the most seconds that a running trial still takes, by its median epoch; None before one was timed.
 
     Args:
         row: The trial.
-        epoch_share: How much of its running epoch is done, 0 to 1.
+        epoch_share: Finished share of its running epoch, 0 to 1.
     """
     if row.num_epochs is None or row.epoch_seconds is None:
         return None
@@ -43,17 +43,17 @@ def remaining_seconds(row: StatusRow, epoch_share: float = 0.0) -> float | None:
 def remaining_time(
     status: StudyStatus, workers: int, epoch_shares: Mapping[int, float] | None = None
 ) -> RemainingTime | None:
-    """Return how long the whole study takes if no worker comes or goes; None while too little was timed.
+    """Return the remaining time of the whole study with a constant number of workers; None while too little was timed.
 
-    What is open is dealt out in its order to the worker that is free first. As long as every open trial has settings
-    that bound it (a preset has, if another preset of its model was timed), the bound is returned. Otherwise it is what
-    is to be expected: trials end early as often as those did that have ended, and a search trial whose settings are
-    not drawn yet takes the mean of those.
+    Each pending trial in turn goes to the worker that is free first. If every pending trial has an upper bound (a
+    preset has one if another preset of its model was timed), the bound is returned. Otherwise the expected time is
+    returned: trials end early as often as the ended ones did, and a search trial that is not sampled yet takes their
+    mean.
 
     Args:
-        status: How the study stands.
-        workers: How many trials are trained side by side; at least one.
-        epoch_shares: How much of its running epoch a trial has done, 0 to 1, by number.
+        status: The status of the study.
+        workers: Number of trials trained in parallel; at least one.
+        epoch_shares: Finished share of a trial's running epoch, 0 to 1, by number.
     """
     pace = _Pace.of(status.rows)
     shares = epoch_shares or {}
@@ -72,7 +72,7 @@ def remaining_time(
 
 
 class _Cost(NamedTuple):
-    """Seconds that a trial still takes: as is to be expected, and at most; None if nothing bounds it."""
+    """Remaining seconds of a trial: the expected ones, and the upper bound or None."""
 
     expected: float
     bound: float | None
@@ -80,7 +80,7 @@ class _Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class _Pace:
-    """What the timed trials of a study tell about the others.
+    """The speed of the timed trials of a study, by which the others are estimated.
 
     Attributes:
         epochs: Median seconds of an epoch, by model.
@@ -98,7 +98,7 @@ class _Pace:
 
     @classmethod
     def of(cls, rows: Iterable[StatusRow]) -> _Pace:
-        """Learn from the trials of which an epoch was timed."""
+        """Compute it from the trials with a timed epoch."""
         timed = sorted((row for row in rows if row.epoch_seconds is not None), key=_when)
         ended = {kind: [row for row in timed if row.has_ended and row.kind is kind] for kind in TrialKind}
         models = defaultdict(list)
@@ -117,7 +117,7 @@ class _Pace:
         )
 
     def of_trial(self, row: StatusRow, epoch_share: float) -> _Cost | None:
-        """Return what a trial still costs; None if nothing like it was timed."""
+        """Return the cost of the rest of a trial; None if no similar trial was timed."""
         epoch = self.epochs.get(row.model_name or "") if row.epoch_seconds is None else row.epoch_seconds
         if epoch is None or row.num_epochs is None:
             return self.of_search_trial() if row.kind is TrialKind.SEARCH else None
@@ -126,17 +126,17 @@ class _Pace:
         return _Cost(self._epochs_to_come(row, row.num_epochs, epoch_share) * epoch, bound if known else None)
 
     def of_search_trial(self) -> _Cost | None:
-        """Return what a search trial costs whose settings are not drawn yet; None if no epoch was timed."""
+        """Return the cost of a search trial that is not sampled yet; None if no epoch was timed."""
         return None if self.search_trial is None else _Cost(self.search_trial, None)
 
     def _epochs_to_come(self, row: StatusRow, num_epochs: int, epoch_share: float) -> float:
-        """Return how many more epochs are to be expected: as many as the trials had that came further."""
+        """Return the expected number of further epochs: the mean of the trials that trained longer than this one."""
         lengths = [share * num_epochs for share in self.lengths.get(row.kind, ()) if share * num_epochs > row.epochs]
         return max(0.0, (statistics.mean(lengths) if lengths else num_epochs) - row.epochs - epoch_share)
 
 
 def _when(row: StatusRow) -> tuple[bool, float, int]:
-    """Return what sorts trials as they ended; those that have not come last."""
+    """Return the sort key of trials by their end; trials that have not ended come last."""
     return not row.has_ended, row.ended.timestamp() if row.ended else 0.0, row.number
 
 
@@ -145,13 +145,13 @@ def _median_epoch(rows: Iterable[StatusRow]) -> float:
 
 
 def _mean_seconds(rows: Sequence[StatusRow]) -> float | None:
-    """Return how long trials took, or take if they have not ended."""
+    """Return the mean seconds of trials; of trials that have not ended the most that they can take."""
     whole = [row.seconds if row.has_ended else (row.num_epochs or 0) * (row.epoch_seconds or 0.0) for row in rows]
     return statistics.mean(seconds or 0.0 for seconds in whole) if whole else None
 
 
 def _makespan(workers: Sequence[float], tasks: Iterable[float]) -> float:
-    """Return when the last worker is done, if each in turn that is free first takes the next task."""
+    """Return when the last worker finishes if the worker that is free first takes the next task."""
     free_at = list(workers)
     heapq.heapify(free_at)
     for seconds in tasks:

@@ -16,7 +16,7 @@ from studies.trials.records import own_records
 
 
 def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[TrialRecord, StatusRow]:
-    """Return a trial's record and how it stands; of a preset that was tried again the latest trial has its name.
+    """Return a trial's record and status; the name of a preset that was retried means its latest trial.
 
     Args:
         study: The study; it is only read.
@@ -30,7 +30,7 @@ def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[Tr
     named = [record for record in records if word in (record.experiment_name, str(record.number))]
     if not named:
         raise ConfigurationError(f"trial: found {word!r}; {_remedy(word, records)}")
-    # A name wins over a number: an experiment may be called 7.
+    # A name takes precedence over a number: an experiment may be called 7.
     record = max(named, key=lambda record: (record.experiment_name == word, record.number))
     rows = {row.number: row for row in study_status(study, folder).rows}
     return record, rows[record.number]

@@ -1,4 +1,4 @@
-"""Reading how a study stands."""
+"""Reading the status of a study."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from studies.trials.targets import targets_met
 
 EpochTimes = Callable[[Path], Sequence[float]]
 
-# A study whose trials change faster than they can be read twice is shown as last seen.
-_MOST_LOOKS = 10
+# If trials change faster than they can be read twice, the last read is shown.
+_MOST_READS = 10
 
 
 def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTimes | None = None) -> StudyStatus:
-    """Return how a study stands; it is only read, and no lock is taken.
+    """Return the status of a study; it is only read, and no lock is taken.
 
     Args:
         study: From `load_study` or `create_or_join_study`.
@@ -38,7 +38,7 @@ def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTi
             ended trials have `epoch_seconds`.
     """
     maximize = study.direction == StudyDirection.MAXIMIZE
-    trials, pids = _look(study, folder)
+    trials, pids = _read(study, folder)
     latest = without_superseded([record for _, record in trials])
     current = {record.number for record in latest}
     rows = (
@@ -73,18 +73,18 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
     )
 
 
-def _look(
+def _read(
     study: optuna.Study, folder: OutputFolder
 ) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
-    """Return the trials and who works on the running ones, both of one moment.
+    """Return the trials and the workers' process ids by trial number, both of one moment.
 
-    A lease found free may be that of a trial that ended just after the trials were read; only if they are the
-    same afterwards was its worker really dead. As long as every lease is held, one look is enough.
+    A free lease may belong to a trial that ended just after the trials were read; only if the same trials are running
+    afterwards has its worker exited. As long as every lease is held, one read is enough.
     """
     trials = trials_and_records(study)
     leases = leases_of(study, folder)
     pids: dict[int, int | None] = {}
-    for _ in range(_MOST_LOOKS):
+    for _ in range(_MOST_READS):
         running = _running(trials)
         pids = dict(leases.holders(record for _, record in trials if record.number in running))
         if None not in pids.values():
@@ -124,7 +124,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
 
 
 def _timed(row: StatusRow, epoch_times: EpochTimes, folder: OutputFolder) -> StatusRow:
-    """Return a row with its median epoch, if it is that of a running trial."""
+    """Return the row of a running trial with its median epoch, any other row unchanged."""
     if row.state not in (RowState.RUNNING, RowState.INTERRUPTED):
         return row
     times = epoch_times(folder.trial_dir(row.name))
@@ -142,5 +142,5 @@ def _seconds(trial: FrozenTrial, record: TrialRecord) -> float | None:
         return record.outcome.training_time_s
     if trial.datetime_start is None:
         return None
-    # Below zero if the clock was set back in between.
+    # Negative if the clock was set back in between.
     return max(0.0, ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds())

@@ -1,4 +1,4 @@
-"""How a study stands: a row per trial and what is still owed."""
+"""The status of a study: a row per trial, and how much is pending."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.experiments.schema import Targets
-from studies.trials.record import (
-    TrialKind,
-    WhyEnded,
-)
+from studies.trials.ranking import by_value
+from studies.trials.record import TrialKind, WhyEnded
 
 
 class RowState(StrEnum):
-    """How far a trial is, as a user sees it."""
+    """The state of a trial as a user sees it."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -35,19 +33,19 @@ class StatusRow:
         number: Its number in the study.
         name: The experiment's or search trial's name.
         kind: Preset or search.
-        state: Interrupted is a running one whose worker died; it is taken up again.
+        state: Interrupted is a running trial without a worker; it can be resumed.
         best_value: The best value of the monitored metric so far; None before the first epoch.
         epochs: Epochs finished.
         why_ended: The reason; None while it has not ended.
-        started: When it was first begun, local time; None while it waits.
+        started: When it was first started, local time; None while it waits.
         ended: When it ended, local time; None while it has not.
         seconds: Of training if it ended, since its start if not; None while it waits.
-        worker_pid: Process that works on it; None if none does, 0 if it is on another machine.
-        attempts: How often it was begun.
-        model_name: Its model; None for a search trial whose settings are not drawn yet.
-        num_epochs: Epochs that it may have at most; None as before.
-        epoch_seconds: Its median epoch; None as long as none was timed.
-        superseded: Whether it is a preset's that failed and was enqueued once more.
+        worker_pid: Process of its worker; None without one, 0 if it is on another machine.
+        attempts: How often it was started or resumed.
+        model_name: Its model; None until the settings of a search trial have been sampled.
+        num_epochs: Its maximum number of epochs; None like `model_name`.
+        epoch_seconds: Median seconds of its epochs; None until one was timed.
+        superseded: Whether it is a failed preset that was enqueued again.
     """
 
     number: int
@@ -69,20 +67,20 @@ class StatusRow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether it completed or failed."""
         return self.state in (RowState.COMPLETED, RowState.FAILED)
 
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """How far the open search of a study is.
+    """The progress of the search of a study.
 
     Attributes:
-        sampler: Which sampler draws.
-        pruner: Which rule ends hopeless trials.
-        budget: Search trials that the study is to have.
-        ended: Those of them that have ended.
-        unenqueued: Those of them that are no trials of the study yet.
+        sampler: Name of the sampler.
+        pruner: Name of the pruner.
+        budget: Number of search trials that the study will have.
+        ended: Number of search trials that ended.
+        unenqueued: Number of search trials that are not enqueued yet.
     """
 
     sampler: str
@@ -101,9 +99,9 @@ class StudyStatus:
         monitor: The metric of `best_value`.
         mode: ``max`` or ``min``.
         rows: The trials by number.
-        search: How far its open search is; None if it has none.
-        targets: What its experiments should reach.
-        met_by: Names of the trials that met all of that.
+        search: Progress of its search; None if it has only presets.
+        targets: The targets of its experiments.
+        met_by: Names of the trials that met all targets.
     """
 
     study: str
@@ -122,12 +120,12 @@ class StudyStatus:
 
     @cached_property
     def current(self) -> tuple[StatusRow, ...]:
-        """The trials by number, without those of presets that were enqueued once more."""
+        """The trials by number, without superseded presets."""
         return tuple(row for row in self.rows if not row.superseded)
 
     @cached_property
     def running(self) -> tuple[StatusRow, ...]:
-        """The trials that a process works on, by number."""
+        """The trials that a worker trains, by number."""
         return tuple(row for row in self.rows if row.state is RowState.RUNNING)
 
     @cached_property
@@ -137,41 +135,41 @@ class StudyStatus:
 
     @cached_property
     def failed(self) -> int:
-        """Trials that have failed, but those that were enqueued once more."""
+        """Trials that have failed, without superseded presets."""
         return sum(row.state is RowState.FAILED for row in self.current)
 
     @property
     def total(self) -> int:
-        """Trials that the study is to have, each preset counted once; also those that are not enqueued yet."""
+        """Trials that the study will have, each preset counted once, enqueued or not."""
         return len(self.current) + self.unenqueued
 
     @property
     def unenqueued(self) -> int:
-        """Trials that the study is to have and that are none yet."""
+        """Search trials that are not enqueued yet."""
         return 0 if self.search is None else self.search.unenqueued
 
     @property
     def pending(self) -> int:
-        """Trials that a `resume` would work on now: waiting and interrupted ones, and those not enqueued yet."""
+        """Trials that `resume` would train: waiting, interrupted, and not enqueued yet."""
         counts = self.counts
         return counts[RowState.WAITING] + counts[RowState.INTERRUPTED] + self.unenqueued
 
     @property
     def best(self) -> StatusRow | None:
-        """The trial of the best value among those that completed and were not pruned; None if there is none."""
+        """The best trial by value among those that completed and were not pruned; None if there is none."""
         return self.ranking[0] if self.ranking else None
-
-    def leader_over(self, name: str) -> str | None:
-        """Return the trial that is better than another one by the monitored metric; None if none is."""
-        value = next((row.best_value for row in self.current if row.name == name), None)
-        return self.best.name if self.best is not None and self.best.best_value != value else None
 
     @cached_property
     def ranking(self) -> list[StatusRow]:
-        """The trials that completed and were not pruned, the best first, of equals the lower number."""
-        return self._best_first(
+        """The trials that completed and were not pruned, the best value first, of equals the lower number."""
+        return self._by_value(
             row for row in self.rows if row.state is RowState.COMPLETED and row.why_ended != WhyEnded.PRUNED
         )
+
+    def leader_over(self, name: str) -> StatusRow | None:
+        """Return the best trial by the monitored metric if its value is not that of the trial `name`, else None."""
+        value = next((row.best_value for row in self.current if row.name == name), None)
+        return self.best if self.best is not None and value not in (None, self.best.best_value) else None
 
     @cached_property
     def last_first(self) -> list[StatusRow]:
@@ -181,12 +179,10 @@ class StudyStatus:
 
     def best_of(self, rows: Iterable[StatusRow]) -> StatusRow | None:
         """Return the row of the best value; of equals the one of the lower number, None if no row has one."""
-        return next(iter(self._best_first(rows)), None)
+        return next(iter(self._by_value(rows)), None)
 
-    def _best_first(self, rows: Iterable[StatusRow]) -> list[StatusRow]:
-        sign = -1.0 if self.mode == "max" else 1.0
-        valued = [(sign * row.best_value, row.number, row) for row in rows if row.best_value is not None]
-        return [row for *_, row in sorted(valued, key=lambda item: item[:2])]
+    def _by_value(self, rows: Iterable[StatusRow]) -> list[StatusRow]:
+        return by_value(rows, lambda row: row.best_value, maximize=self.mode == "max")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data for JSON; times in ISO 8601."""

@@ -10,8 +10,6 @@ import uuid
 
 import optuna
 
-from studies.storage.optuna_private import study_attribute
-
 _STOP = "stop"
 
 
@@ -25,5 +23,5 @@ def request_stop(study: optuna.Study) -> None:
 
 
 def stop_token(study: optuna.Study) -> str:
-    """Return the token of the latest request; "" if there was none. It costs one small read of the database."""
-    return str(study_attribute(study, _STOP) or "")
+    """Return the token of the latest request; "" if there was none."""
+    return str(study.user_attrs.get(_STOP, ""))

@@ -11,8 +11,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.training_config import TrainingConfig
-from studies.storage.optuna_private import set_user_attributes
 from studies.storage.postgresql import ATTEMPTS
 
 KIND = "kind"
@@ -20,7 +20,7 @@ EXPERIMENT_NAME = "experiment_name"
 CONFIG = "config"
 CONFIG_DIGEST = "config_digest"
 OUTSIDE_SPACE = "outside_space"
-WHY_ENDED = "why_ended"
+OUTCOME = "outcome"
 
 
 class TrialKind(StrEnum):
@@ -83,7 +83,7 @@ _SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PR
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
-    """What is known of a trial when it ends; each field is a user attribute of the same name.
+    """The result of an ended trial.
 
     Attributes:
         why_ended: The reason.
@@ -185,7 +185,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         The record. A running trial has no outcome, even if one was written just before its worker died.
     """
     attributes = trial.user_attrs
-    outcome = _read_outcome(attributes) if trial.state.is_finished() else None
+    outcome = _read_outcome(attributes.get(OUTCOME)) if trial.state.is_finished() else None
     return TrialRecord(
         number=trial.number,
         kind=TrialKind(attributes[KIND]),
@@ -201,21 +201,17 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     )
 
 
-def search_trial_name(number: int) -> str:
-    """Return the name of a search trial, also its folder's."""
-    return f"search_{number:04d}"
-
-
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
-    """Write the outcome into the study, before it is told: a told trial cannot be written to any more.
+    """Store the outcome of a running trial; to be called before `tell`, since an ended trial takes no attributes."""
+    trial.set_user_attr(OUTCOME, stored_outcome(outcome))
 
-    Values that are not finite numbers become what they mean: nothing known, or 0 for an accuracy or a time.
+
+def stored_outcome(outcome: TrialOutcome) -> dict[str, Any]:
+    """Return an outcome as the attribute's plain data.
+
+    Values that are not finite become None (unknown), or 0 for an accuracy or a time.
     """
-    known = trial.user_attrs
-    values = {item: _storable(item.name, getattr(outcome, item.name)) for item in fields(outcome)}
-    # What is at its default need not be there.
-    news = {item.name: value for item, value in values.items() if known.get(item.name, item.default) != value}
-    set_user_attributes(trial, news)
+    return {name: _storable(name, value) for name, value in asdict(outcome).items()}
 
 
 def _storable(name: str, value: Any) -> Any:
@@ -224,11 +220,8 @@ def _storable(name: str, value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
-def _read_outcome(attributes: Mapping[str, Any]) -> TrialOutcome | None:
-    if WHY_ENDED not in attributes:
-        return None
-    values = {item.name: attributes[item.name] for item in fields(TrialOutcome) if item.name in attributes}
-    return TrialOutcome(**values | {WHY_ENDED: WhyEnded(attributes[WHY_ENDED])})
+def _read_outcome(stored: Mapping[str, Any] | None) -> TrialOutcome | None:
+    return None if stored is None else TrialOutcome(**{**stored, "why_ended": WhyEnded(stored["why_ended"])})
 
 
 def _phase(state: TrialState, outcome: TrialOutcome | None) -> TrialPhase:

@@ -193,7 +193,7 @@ def test_what_a_part_calls_counts_for_the_part_that_is_called(
     monkeypatch.setattr(stopwatch.time, "perf_counter", clock)
     monkeypatch.setitem(sys.modules, "timed_program", program)
     watch = stopwatch.Stopwatch()
-    watch.watch(
+    watch.time(
         [
             stopwatch.Watched("outside", ("timed_program.outer",), opaque=opaque),
             stopwatch.Watched("inside", ("timed_program.inner",)),
@@ -227,9 +227,9 @@ def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
 
 
 def test_what_is_gone_or_no_longer_called_is_not_timed_in_silence(stopwatch: Any) -> None:
-    error = importlib.import_module("benchmark.processes").BenchmarkError
-    with pytest.raises(error, match=r"tuner\.workers\.loop\.gone is timed, and the program has no such function"):
-        stopwatch.Stopwatch().watch([stopwatch.Watched("work", ("tuner.workers.loop.gone",))])
+    error = importlib.import_module("harness.run").HarnessError
+    with pytest.raises(error, match=r"the program has no function tuner\.workers\.loop\.gone"):
+        stopwatch.Stopwatch().time([stopwatch.Watched("work", ("tuner.workers.loop.gone",))])
     lap = stopwatch.Lap(1.0, {"data": 1.0}, {"data": 3})
     stopwatch.refuse_uncalled([lap], ["data"])
     with pytest.raises(error, match="no longer calls what is timed as forward"):

@@ -90,7 +90,7 @@ def test_calls_are_told_apart_by_what_they_are_for(calls: Any) -> None:
 
 
 def test_every_call_around_checkpoint_and_tell_fails_in_every_way(calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = module("faults.plan", monkeypatch)
+    plan = module("faults.calls", monkeypatch)
     injections = plan.plan(calls, random.Random(1), 4, all_moments=True)
     # The second checkpoint does what the first did, and SQLite's third page is as good as its second.
     assert Counter(one.call.number for one in injections[:-4]) == dict.fromkeys((4, 5, 6, 8), 3)
@@ -111,9 +111,9 @@ def test_every_call_around_checkpoint_and_tell_fails_in_every_way(calls: Any, mo
 def test_the_harness_notices_what_a_command_does_not_say(
     code: int, said: str, problem: str | None, calls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign, child, plan, processes = (
-        module(name, monkeypatch) for name in ("faults.campaign", "faults.child", "faults.plan", "harness.processes")
+    campaign, faults, forks = (
+        module(name, monkeypatch) for name in ("faults.campaign", "faults.calls", "harness.forks")
     )
-    story = campaign.Story(plan.Injection(calls[4], child.Fault.FULL), said=said.format(study=tmp_path))
-    found = list(campaign._fault_problems(story, processes.Ending(0.0, 1.0, code), tmp_path))
+    injection, ending = faults.Injection(calls[4], faults.Fault.FULL), forks.Ending(0.0, 1.0, code)
+    found = list(campaign.fault_problems(injection, ending, said.format(study=tmp_path), tmp_path))
     assert [problem in text for text in found] == ([] if problem is None else [True])

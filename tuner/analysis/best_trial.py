@@ -90,6 +90,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
             f"output folder {folder.path}: no trial of its study has completed yet, so there is no best one; "
             "`khmer-tuner status` shows how far they are"
         )
+    leader = study_status(study, folder).leader_over(ranked[0].experiment_name)
     return Winner(
         study=study.study_name,
         folder=folder,
@@ -97,7 +98,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
         targets=study_targets(study),
         record=ranked[0],
         completed=len(ranked),
-        leader=study_status(study, folder).leader_over(ranked[0].experiment_name),
+        leader=None if leader is None else leader.name,
     )
 
 

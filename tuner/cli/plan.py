@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
-    from search_spaces import ExperimentFile, Targets, TrainingConfig
-
-_TARGET_WORDS = {
-    "character_accuracy": "character accuracy >= {:g}",
-    "sequence_accuracy": "sequence accuracy >= {:g}",
-    "training_time_per_epoch": "seconds per epoch <= {:g}",
-    "convergence_epochs": "both accuracies by epoch {:g}",
-}
+    from search_spaces import ExperimentFile, TrainingConfig
 
 
 def print_plan(
@@ -37,7 +30,9 @@ def print_plan(
         cells = [name, config.model_name, f"{config.batch_size}", f"{config.learning_rate:g}"]
         cells += [config.optimizer_type, config.scheduler_type, f"{config.num_epochs}"]
         table.add_row(*cells, *([states[name]] if states else []))
-    print_lines([f"configuration: {file.path}", "", table, "", *_target_lines(file.targets), *file.messages])
+    goals = ", ".join(file.targets.goals().values())
+    targets = [f"targets: {goals}"] if goals else []
+    print_lines([f"configuration: {file.path}", "", table, "", *targets, *file.messages])
 
 
 def dataset_line(file: ExperimentFile, config: TrainingConfig) -> str:
@@ -49,9 +44,3 @@ def dataset_line(file: ExperimentFile, config: TrainingConfig) -> str:
     if file.names_dataset:
         return f"dataset: {path} is not there; `khmer-tuner data` draws one"
     return f"dataset: {path} is not there yet; `khmer-tuner run` draws the default one first"
-
-
-def _target_lines(targets: Targets) -> list[str]:
-    values = {text: getattr(targets, name) for name, text in _TARGET_WORDS.items()}
-    told = [text.format(value) for text, value in values.items() if value is not None]
-    return [f"targets: {', '.join(told)}"] if told else []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.names import is_search_trial_name
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.terminal import printable
@@ -25,11 +25,6 @@ REASONS = {
 # Settings that `settings` prints for each trial, and settings that are the same in the whole study.
 _NOT_SAMPLED = WITHOUT_INFLUENCE | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
 _NOT_SAMPLED |= {"early_stopping_monitor", "early_stopping_mode"}
-
-
-def is_search(name: str) -> bool:
-    """Return whether a trial of this name is a search trial; experiments cannot have such names."""
-    return re.fullmatch(r"search_[0-9]{4,}", name) is not None
 
 
 def clock(seconds: float) -> str:
@@ -68,7 +63,7 @@ def added_line(added: int, total: int) -> str:
 
 def title(number: int, name: str, *remarks: str) -> str:
     """Return a trial's name and number; the name of a search trial contains its number."""
-    inner = [*([] if is_search(name) else [f"trial {number}"]), *remarks]
+    inner = [*([] if is_search_trial_name(name) else [f"trial {number}"]), *remarks]
     return f"{name} ({', '.join(inner)})" if inner else name
 
 

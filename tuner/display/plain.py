@@ -8,8 +8,9 @@ from typing import TextIO
 from rich.console import Console
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.names import is_search_trial_name
 from studies import TrialRecord
-from tuner.display.lines import clock, further_settings, is_search, settings, title, wrapped
+from tuner.display.lines import clock, further_settings, settings, title, wrapped
 from tuner.display.progress import RunningTrial
 from tuner.display.progress_display import ProgressDisplay
 from tuner.display.terminal import forgiving
@@ -47,7 +48,7 @@ class PlainDisplay(ProgressDisplay):
         """Print which trials are finished already, and the number of pending ones."""
         super().run_started(planned_trials, finished)
         if pending := len(planned_trials) - len(finished):
-            what = "trials" if any(map(is_search, planned_trials)) else "experiments"
+            what = "trials" if any(map(is_search_trial_name, planned_trials)) else "experiments"
             self.note(f"{pending} of {len(planned_trials)} {what} to train; a line for each epoch, on validation data:")
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
@@ -59,7 +60,7 @@ class PlainDisplay(ProgressDisplay):
             self._repeating.add(number)
         again = ["going on after an interruption"] if adopted else []
         self.note(f"{self._position(number)}{title(number, name, *again)}: {settings(config)}")
-        if is_search(name):
+        if is_search_trial_name(name):
             for line in wrapped(further_settings(config), _WIDTH - 2):
                 self.note(f"  {line}")
 

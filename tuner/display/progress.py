@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
+from search_spaces.diagnostics.names import is_search_trial_name
 from studies import (
     RemainingTime,
     RowState,
@@ -21,7 +22,6 @@ from studies import (
     remaining_seconds,
     remaining_time,
 )
-from tuner.display.lines import is_search
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
@@ -207,7 +207,7 @@ class RunProgress:
 
     def _row(self, number: int, name: str) -> StatusRow:
         """Return a trial's row, or a new one if the last status does not have it."""
-        kind = TrialKind.SEARCH if is_search(name) else TrialKind.PRESET
+        kind = TrialKind.SEARCH if is_search_trial_name(name) else TrialKind.PRESET
         new = StatusRow(number, name, kind, RowState.WAITING)
         return next((row for row in self.status.rows if row.number == number), new)
 

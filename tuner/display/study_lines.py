@@ -8,6 +8,7 @@ from dataclasses import asdict
 from rich.cells import cell_len
 from rich.filesize import decimal
 
+from search_spaces.diagnostics.plural import counted, listed
 from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus, WhyEnded
 from tuner.display.lines import clock, reason
 from tuner.display.terminal import spare_cells
@@ -91,8 +92,7 @@ def targets_line(status: StudyStatus) -> str | None:
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]
     if not texts:
         return None
-    more = len(status.met_by) - _MET_SHOWN
-    met = ", ".join(status.met_by[:_MET_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    met = listed(status.met_by, _MET_SHOWN)
     return f"targets ({', '.join(texts)}): {f'met by {met}' if met else 'not met yet'}"
 
 
@@ -134,11 +134,6 @@ def _end(row: StatusRow) -> str:
     if row.state is not RowState.FAILED:
         return reason(row)
     return "FAILED" if row.why_ended == WhyEnded.FAILED else f"FAILED ({reason(row)})"
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _value(status: StudyStatus, row: StatusRow, named: Callable[[str], str]) -> str:

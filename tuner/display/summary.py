@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from search_spaces import Targets
-from studies import TrialKind, TrialPhase, TrialRecord, target_figures, target_verdicts
+from search_spaces import Targets, TrainingConfig
+from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
+from search_spaces.diagnostics.plural import counted
+from studies import (
+    TrialKind,
+    TrialPhase,
+    TrialRecord,
+    by_accuracy,
+    figure_text,
+    target_figures,
+    target_verdicts,
+)
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
-_DEFAULT_FOLDER = "training_output"
-_ANY_SEARCH_TRIAL = "search_NNNN"
-
-# For each target: its column's header, and the format of a figure and of one that was never reached.
-_TARGETS: Mapping[str, tuple[str, str, str]] = {
-    "character_accuracy": ("char >= {:g}", "{:.4f}", "-"),
-    "sequence_accuracy": ("seq >= {:g}", "{:.4f}", "-"),
-    "training_time_per_epoch": ("s/epoch <= {:g}", "{:.1f}", "-"),
-    "convergence_epochs": ("converged <= {:g}", "{}", "never"),
-}
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class _Selection:
     def of(cls, records: Sequence[TrialRecord]) -> _Selection:
         """Select among the ended trials of a run."""
         search = [record for record in records if record.kind is TrialKind.SEARCH]
-        completed = [record for record in search if record.phase is TrialPhase.COMPLETED]
-        best = sorted(completed, key=_rank, reverse=True)[:_BEST_SHOWN]
+        best = by_accuracy(search)[:_BEST_SHOWN]
         failed = [record for record in search if record.phase is TrialPhase.FAILED][:_FAILED_SHOWN]
         presets = [record for record in records if record.kind is TrialKind.PRESET]
         return cls(presets, best, failed, len(search) - len(best) - len(failed))
@@ -63,7 +62,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print()
     console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
     if shown.hidden:
-        more = _count(shown.hidden, "more search trial")
+        more = counted(shown.hidden, "more search trial")
         console.print(f"and {more}: {_command('status', summary.output_dir)}", soft_wrap=True)
     targets = _targets_table([*shown.presets, *shown.best[:1]], summary.targets)
     if targets is not None:
@@ -74,14 +73,6 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _rank(record: TrialRecord) -> tuple[float, float, int]:
-    """Return the sort key of completed trials: the best result of the results file, whose checkpoints stay, is last."""
-    outcome = record.outcome
-    char = outcome.best_val_char_accuracy if outcome else 0.0
-    seq = outcome.best_val_seq_accuracy if outcome else 0.0
-    return char, seq, -record.number
-
-
 def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
     """Return why each failed trial failed, and where its log is."""
     lines = []
@@ -90,7 +81,7 @@ def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
             lines += [_failure_line(record), _log_line(output_dir, record.experiment_name), ""]
     lines += [_failure_line(record) for record in shown.failed]
     if shown.failed:
-        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else _ANY_SEARCH_TRIAL
+        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else ANY_SEARCH_TRIAL
         lines += [_log_line(output_dir, name), ""]
     return lines
 
@@ -138,20 +129,15 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
 
 
 def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | None:
-    headers = [_TARGETS[name][0].format(value) for name, value in targets if value is not None]
+    headers = targets.goals().values()
     if not headers or not records:
         return None
     table = plain_table("targets", *headers)
     for record in records:
         figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
-        cells = [f"{_figure(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        cells = [f"{figure_text(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
         table.add_row(record.experiment_name, *cells)
     return table
-
-
-def _figure(name: str, value: float | None) -> str:
-    _, reached, missing = _TARGETS[name]
-    return missing if value is None else reached.format(value)
 
 
 def _best_lines(summary: RunSummary) -> list[str]:
@@ -169,7 +155,7 @@ def _places(summary: RunSummary, shown: _Selection) -> list[str]:
     folder = shown_path(summary.output_dir)
     names = [record.experiment_name for record in shown.presets]
     if shown.best or shown.failed:
-        names.append(_ANY_SEARCH_TRIAL)
+        names.append(ANY_SEARCH_TRIAL)
     lines = [
         f"results      {shown_path(summary.results_path)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
@@ -186,14 +172,12 @@ def _pending_lines(summary: RunSummary) -> list[str]:
         return []
     are = "is" if summary.pending == 1 else "are"
     command = _command("resume", summary.output_dir)
-    return ["", f"{_count(summary.pending, 'trial')} {are} still to do: {command}"]
+    return ["", f"{counted(summary.pending, 'trial')} {are} still to do: {command}"]
 
 
 def _command(name: str, output_dir: Path) -> str:
     """Return a command on this study, to be copied into a shell."""
     folder = shown_path(output_dir)
-    return f"khmer-tuner {name}" + ("" if folder == _DEFAULT_FOLDER else f" --output-dir {shlex.quote(folder)}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"khmer-tuner {name}" + (
+        "" if folder == TrainingConfig.output_dir else f" --output-dir {shlex.quote(folder)}"
+    )

@@ -212,7 +212,7 @@ def _settled(config: TrainingConfig, definitions: Mapping[str, ModelDefinition])
     return fit_loss(replace(config, min_lr=min(config.min_lr, config.learning_rate)), definitions)
 
 
-def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int, EarlyStopping], bool]:
+def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int], bool]:
     """Return what asks the study's pruner after an epoch; presets are never pruned.
 
     Args:
@@ -221,9 +221,9 @@ def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int, Ear
             where they are trained again, on a machine that does not have their checkpoints.
     """
     if claim.record.kind is TrialKind.PRESET:
-        return lambda epoch, early_stopping: False
+        return lambda epoch: False
     last = max(reported, default=0)
-    return lambda epoch, early_stopping: epoch >= last and claim.trial.should_prune()
+    return lambda epoch: epoch >= last and claim.trial.should_prune()
 
 
 def _outcome(result: TrainingResult, targets: Targets) -> TrialOutcome:

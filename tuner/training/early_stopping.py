@@ -52,9 +52,5 @@ class EarlyStopping:
         """Whether `patience` epochs have passed without an improvement."""
         return self.waited >= self.patience
 
-    def is_beaten_by(self, value: float) -> bool:
-        """Whether the best so far is worse than another training's value, by more than `min_delta`."""
-        return self.best is not None and self._gain(value, self.best) > self.min_delta
-
     def _gain(self, value: float, other: float) -> float:
         return value - other if self.mode == "max" else other - value

@@ -31,7 +31,7 @@ from tuner.training.validation import SplitScore
 log = logging.getLogger(__name__)
 
 OnEpochEnd = Callable[[EpochMetrics, EarlyStopping], None]
-ShouldPrune = Callable[[int, EarlyStopping], bool]
+ShouldPrune = Callable[[int], bool]
 OnPlots = Callable[[Plots], None]
 
 
@@ -41,7 +41,7 @@ def train(
     folder: Path,
     *,
     on_epoch_end: OnEpochEnd = lambda metrics, early_stopping: None,
-    should_prune: ShouldPrune = lambda epoch, early_stopping: False,
+    should_prune: ShouldPrune = lambda epoch: False,
     on_batch: OnBatch = lambda done, total: None,
     before_save: Callable[[], object] = lambda: None,
     on_plots: OnPlots = lambda plots: None,
@@ -75,7 +75,7 @@ def train(
         keep_n_checkpoints=config.keep_n_checkpoints,
     )
     _restore(training, checkpoints)
-    if halve_micro_batch and _end(training, lambda epoch, early_stopping: False) is None:
+    if halve_micro_batch and _end(training, lambda epoch: False) is None:
         _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
     recorder = Recorder(
@@ -135,7 +135,7 @@ def _end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
         return "early_stopped"
     if epochs >= training.config.num_epochs:
         return "max_epochs"
-    return "pruned" if epochs and should_prune(epochs, training.early_stopping) else None
+    return "pruned" if epochs and should_prune(epochs) else None
 
 
 def _run_epoch_within_memory(

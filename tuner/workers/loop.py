@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.names import search_trial_name
 from studies import (
     DATABASE_ERRORS,
     Claim,
@@ -20,7 +21,6 @@ from studies import (
     is_connection_lost,
     latest_records,
     read_record,
-    search_trial_name,
     storage_error_text,
     study_status,
     write_study_note,

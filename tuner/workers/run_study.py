@@ -90,6 +90,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
     folder = session.context.folder
     status, best = study_status(session.study, folder), results["best_result"]
+    leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
         results=results,
@@ -99,6 +100,6 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         records=ended(session, trial_filter),
         targets=session.context.targets,
         monitor=study_invariants(session.study).monitor,
-        leader=None if best is None else status.leader_over(best["experiment_name"]),
+        leader=None if leader is None else leader.name,
         pending=status.pending,
     )

@@ -16,9 +16,9 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import optuna_dashboard
 import pytest
+from werkzeug.wrappers import Response
 
 from studies.dashboard import Address, ReadOnlyGuard
-from studies.dashboard.response import Answer, ask
 
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served
@@ -64,8 +64,8 @@ def test_optuna_dashboard_still_has_what_is_to_be_kept_from_it() -> None:
     assert ("DELETE", "/api/studies/1") in WRITES
     # On its own it does as it is told.
     app = optuna_dashboard.wsgi(storage := optuna.storages.InMemoryStorage())
-    answer = ask(app, request("POST", "/api/studies", body=BODIES))
-    assert (answer.code, len(storage.get_all_studies())) == (201, 1)
+    response = Response.from_app(app, request("POST", "/api/studies", body=BODIES), buffered=True)
+    assert (response.status_code, len(storage.get_all_studies())) == (201, 1)
 
 
 @pytest.mark.parametrize("more", ["PATCH", "OPTIONS", "TRACE", "BREW"])
@@ -190,9 +190,9 @@ def test_no_byte_that_would_be_left_out_hides_what_is_asked_for(
     ],
 )
 def test_what_can_act_comes_only_from_where_pages_are(path: str, code: int) -> None:
-    page = Answer("200 OK", (("Content-Type", "text/html"),), b"<script>alert(1)</script>")
+    page = Response(b"<script>alert(1)</script>", content_type="text/html")
     guard = ReadOnlyGuard(lambda environ: page, Address.of("127.0.0.1"), tell=print)
-    assert ask(guard, request("GET", path)).code == code
+    assert Response.from_app(guard, request("GET", path)).status_code == code
 
 
 @pytest.mark.parametrize(
@@ -300,21 +300,21 @@ def request(method: str, path: str, *, host: str = "127.0.0.1", body: Any = None
     ],
 )
 def test_served_to_other_machines_it_answers_to_addresses_and_its_name(host: str, code: int) -> None:
-    guard = ReadOnlyGuard(lambda environ: Answer("200 OK", ()), Address.of("0.0.0.0"), tell=print)
-    assert ask(guard, request("GET", "/dashboard", host=host)).code == code
+    guard = ReadOnlyGuard(lambda environ: Response(), Address.of("0.0.0.0"), tell=print)
+    assert Response.from_app(guard, request("GET", "/dashboard", host=host)).status_code == code
 
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_what_cannot_be_shown_is_told_without_what_could_harm_a_terminal(
     debug: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(environ: dict[str, Any]) -> Answer:
+    def fail(environ: dict[str, Any]) -> Response:
         raise RuntimeError("broken")
 
     told: list[str] = []
     guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), tell=told.append, debug=debug)
-    answer = ask(guard, request("GET", "/api/\x1b[2J\nfaked line"))
-    assert (answer.code, json.loads(answer.body)) == (500, {"reason": "this cannot be shown"})
+    response = Response.from_app(guard, request("GET", "/api/\x1b[2J\nfaked line"))
+    assert (response.status_code, response.json) == (500, {"reason": "this cannot be shown"})
     assert told[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
     assert ("Traceback" in told[0]) == debug
     assert len(told) == 1 + debug

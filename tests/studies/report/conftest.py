@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 from studies import OutputFolder, TrialOutcome, WhyEnded, load_study
 from studies.report import render_report
 from studies.report.snapshot import Snapshot, take_snapshot
+from studies.trials.record import stored_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]
@@ -138,16 +139,12 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
                     value=value,
                     params=params,
                     distributions=distributions,
-                    user_attrs={"kind": "search", "config": params, **_plain(ended), **(kept or {})},
+                    user_attrs={"kind": "search", "config": params, "outcome": stored_outcome(ended), **(kept or {})},
                     intermediate_values={} if value is None else {1: value / 2, 2: value},
                 )
             )
 
     return add
-
-
-def _plain(outcome: TrialOutcome) -> dict[str, Any]:
-    return {name: str(value) if name == "why_ended" else value for name, value in vars(outcome).items()}
 
 
 @pytest.fixture

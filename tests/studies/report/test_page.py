@@ -24,6 +24,7 @@ from studies import (
     WhyEnded,
     add_search_trials,
     claim_next,
+    record_outcome,
     save_artifact,
     save_targets,
 )
@@ -177,8 +178,7 @@ def test_a_pruned_trial_with_a_value_outside_its_range_does_no_harm(
     trial = study.ask()
     with pytest.warns(UserWarning, match="out of range"):
         assert trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True) == 7.0
-    for name, value in {**vars(outcome), "why_ended": "pruned"}.items():
-        trial.set_user_attr(name, value)
+    record_outcome(trial, replace(outcome, why_ended=WhyEnded.PRUNED))
     trial.report(0.5, 1)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     add_trials(study, [0.5, 0.6])
@@ -234,8 +234,8 @@ def test_who_met_which_target_is_told(
     page = report(folder)
     assert "2 trials met all of them: search_0001, search_0002." in page.texts["targets"]
     told = page.texts["targets"].split("\n")
-    assert "characters ≥ 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
-    assert "converged by epoch 53 of 4epoch 4, search_0000search_0000, search_0001, search_0002" in told
+    assert "char >= 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
+    assert "converged <= 53 of 44, search_0000search_0000, search_0001, search_0002" in told
     assert "met by 2 trials" in page.texts["summary"]
     assert page.html.count('<td class="number met">') == 6
 
@@ -253,7 +253,7 @@ def test_what_failed_or_was_enqueued_once_more_meets_no_target(
     add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
     add_trials(study, [0.75])
     page = report(folder)
-    assert "characters ≥ 0.71 of 20.7500, search_0003search_0003" in page.texts["targets"].split("\n")
+    assert "char >= 0.71 of 20.7500, search_0003search_0003" in page.texts["targets"].split("\n")
     # In the table of trials the superseded one keeps what it reached; the diverged one has reached nothing.
     assert page.html.count('<td class="number met">') == 2
 
@@ -270,7 +270,7 @@ def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, rep
     for words in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
         assert words in text
     assert "3 processes host0, host1, host2" in text
-    assert "1 stopped, 1 died" in text
+    assert "1 stopped, 1 crashed" in text
     assert "0.0001 to 0.01, log scale" in text
     assert "scheduler_type is cosine" in text
     assert "0 of 3 trials" in report(folder).texts["summary"] or "1 of 3 trials" in report(folder).texts["summary"]

@@ -176,15 +176,28 @@ def test_a_trial_is_pruned_once_its_grace_is_over_and_it_is_worse(
     assert trial.should_prune() is is_pruned
 
 
-@pytest.mark.parametrize(("min_delta", "is_pruned"), [(0.049, True), (0.051, False)])
-def test_a_trial_that_is_behind_by_no_more_than_its_min_delta_continues(
-    min_delta: float, is_pruned: bool, storage: RDBStorage
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    ("min_delta", "others", "is_pruned"),
+    [
+        (0.125, 0.75, True),
+        (0.125, 0.625, False),  # by min_delta exactly
+        (0.125, 0.6875, True),
+        (0.125, 0.5, False),
+        (0.125, 0.25, False),
+        (0.0, 0.5, False),
+        (0.0, 0.5 + 1e-9, True),
+    ],
+)
+def test_a_trial_is_worse_if_it_is_so_by_more_than_its_min_delta(
+    min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(grace=1))
-    add_ended(study, 0.5)
+    sign = 1 if mode == "max" else -1
+    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(grace=1))
+    add_ended(study, sign * others)
     trial = running_trial(study, min_delta=min_delta)
     assert not trial.should_prune()  # nothing is reported yet
-    trial.report(0.45, 1)
+    trial.report(sign * 0.5, 1)
     assert trial.should_prune() is is_pruned
 
 

@@ -21,7 +21,6 @@ from studies.storage.optuna_private import (
     quiet_gaussian_process,
     rdb_storage,
     report_again,
-    study_attribute,
     take_over_running,
 )
 
@@ -65,16 +64,6 @@ def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
     assert study.get_trials()[0].intermediate_values == {1: 0.75}
     study.pruner = ThresholdPruner(upper=0.7)
     assert trial.should_prune()  # pruners see it, too
-
-
-def test_one_attribute_of_a_study_is_read_as_optuna_would(start: Start) -> None:
-    study, folder = start()
-    start(path=folder.path.with_name("other"), seed=7)
-    reader, _ = load_study(folder.path)
-    assert study_attribute(reader, "invariants") == study.user_attrs["invariants"]
-    assert study_attribute(reader, "nothing") is None
-    study.set_user_attr("nothing", ["ខ្មែរ", None])
-    assert study_attribute(reader, "nothing") == ["ខ្មែរ", None]
 
 
 def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:

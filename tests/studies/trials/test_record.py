@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +23,6 @@ from studies import (
     record_outcome,
     retry_failed_presets,
 )
-from studies.trials import record as trial_record
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -60,19 +60,17 @@ def test_fields_of_another_version_do_no_harm(start: Start) -> None:
     assert read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
 
 
-def test_writing_the_same_outcome_again_writes_nothing(
-    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outcome_is_stored_whole_or_not_at_all(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
+    before = set(study.get_trials()[0].user_attrs)
     record_outcome(claim.trial, outcome)
-    written: list[str] = []
-    monkeypatch.setattr(trial_record, "set_user_attributes", lambda trial, attributes: written.extend(attributes))
-    record_outcome(claim.trial, outcome)
-    assert written == []
+    stored = study.get_trials()[0].user_attrs
+    assert set(stored) - before == {"outcome"}
+    assert json.loads(json.dumps(stored["outcome"])) == vars(outcome)
     record_outcome(claim.trial, replace(outcome, total_epochs=9))
-    assert written == ["total_epochs"]
+    assert study.get_trials()[0].user_attrs["outcome"] == vars(replace(outcome, total_epochs=9))
     claim.release()
 
 

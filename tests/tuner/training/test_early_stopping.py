@@ -63,30 +63,3 @@ def test_a_training_is_watched_as_its_configuration_says() -> None:
     config = TrainingConfig(early_stopping_mode="min", early_stopping_min_delta=0.25, early_stopping_patience=3)
     assert EarlyStopping.of(config) == EarlyStopping(mode="min", min_delta=0.25, patience=3)
     assert EarlyStopping.of(config).best is None
-
-
-@pytest.mark.parametrize("mode", ["max", "min"])
-@pytest.mark.parametrize(
-    ("others", "beaten"),
-    [(0.75, True), (0.625, False), (0.6875, True), (0.5, False), (0.25, False)],
-    ids=["by far", "by min_delta exactly", "by a little more", "equal", "behind"],
-)
-def test_beaten_is_worse_by_more_than_min_delta(mode: str, others: float, beaten: bool) -> None:
-    sign = 1 if mode == "max" else -1
-    stopping = EarlyStopping(mode=mode, min_delta=0.125, patience=9)
-    for epoch, value in enumerate([0.25, 0.5, 0.375], 1):
-        stopping.update(epoch, sign * value)
-    # The best so far counts, not the latest.
-    assert stopping.is_beaten_by(sign * others) == beaten
-
-
-def test_nobody_is_beaten_before_the_first_epoch() -> None:
-    assert not EarlyStopping(mode="max", min_delta=0.0, patience=1).is_beaten_by(1.0)
-
-
-@pytest.mark.parametrize("mode", ["max", "min"])
-def test_equals_do_not_beat_each_other_without_a_min_delta(mode: str) -> None:
-    stopping = EarlyStopping(mode=mode, min_delta=0.0, patience=1)
-    stopping.update(1, 0.5)
-    assert not stopping.is_beaten_by(0.5)
-    assert stopping.is_beaten_by(0.5 + 1e-9 if mode == "max" else 0.5 - 1e-9)

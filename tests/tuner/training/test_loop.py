@@ -161,11 +161,11 @@ def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, r
     [
         ({"num_epochs": 2}, {}, "max_epochs"),
         ({"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0}, {}, "early_stopped"),
-        ({"num_epochs": 5}, {"should_prune": lambda epoch, _: epoch == 2}, "pruned"),
-        ({"num_epochs": 2}, {"should_prune": lambda epoch, _: epoch == 2}, "max_epochs"),
+        ({"num_epochs": 5}, {"should_prune": lambda epoch: epoch == 2}, "pruned"),
+        ({"num_epochs": 2}, {"should_prune": lambda epoch: epoch == 2}, "max_epochs"),
         (
             {"num_epochs": 5, "early_stopping_patience": 1, "early_stopping_min_delta": 1.0},
-            {"should_prune": lambda epoch, _: epoch == 2},
+            {"should_prune": lambda epoch: epoch == 2},
             "early_stopped",
         ),
     ],
@@ -184,21 +184,20 @@ def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
 def test_hopeless_is_asked_once_after_each_epoch_that_another_one_follows(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    asked: list[tuple[int, float | None]] = []
+    asked: list[int] = []
 
-    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
-        asked.append((epoch, early_stopping.best))
+    def ask(epoch: int) -> bool:
+        asked.append(epoch)
         return False
 
-    result = run(tiny_config(num_epochs=4), tmp_path, should_prune=ask)
-    curve = [epoch.val_char_accuracy for epoch in result.history]
-    assert asked == [(epoch, max(curve[:epoch])) for epoch in (1, 2, 3)]
+    run(tiny_config(num_epochs=4), tmp_path, should_prune=ask)
+    assert asked == [1, 2, 3]
 
 
 def test_hopeless_is_asked_after_the_epoch_was_kept_and_told(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     happened: list[str] = []
 
-    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
+    def ask(epoch: int) -> bool:
         kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["history"]
         happened.append(f"asked {epoch}, {len(kept)} kept")
         return epoch == 2
@@ -222,7 +221,7 @@ def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
         run(config, tmp_path, **stop)
     asked: list[int] = []
 
-    def ask(epoch: int, early_stopping: EarlyStopping) -> bool:
+    def ask(epoch: int) -> bool:
         asked.append(epoch)
         return True
 
@@ -232,7 +231,7 @@ def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
 
 def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(num_epochs=6)
-    pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch, _: epoch == 3)
+    pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch: epoch == 3)
     whole = run(config, tmp_path / "whole")
     assert [epoch.val_loss for epoch in pruned.history] == [epoch.val_loss for epoch in whole.history[:3]]
     assert len((tmp_path / "pruned" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -243,7 +242,7 @@ def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, 
 
 
 def test_a_training_that_is_not_begun_is_not_judged(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch, _: True).why_ended == "max_epochs"
+    assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch: True).why_ended == "max_epochs"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(

@@ -111,16 +111,18 @@ def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
 
 
 def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
+    from search_spaces.diagnostics.plural import counted
+
     lines = [f"added: {name} (trial {state.trial_number})" for name, state in addition.added.items()]
     lines += [_known_line(name, state) for name, state in addition.known.items()]
     if trials:
-        lines.append(f"added: {_count(trials, 'search trial')}, {addition.search_trials:,} in all")
+        lines.append(f"added: {counted(trials, 'search trial')}, {addition.search_trials:,} in all")
     if status.pending:
         at_work = any(row.state.value == "running" for row in status.rows)
         who = (
             "; the workers of the whole study train them" if at_work else ": `khmer-tuner resume`, or a waiting worker"
         )
-        lines.append(f"{_count(status.pending, 'trial')} to begin{who}")
+        lines.append(f"{counted(status.pending, 'trial')} to begin{who}")
     return lines
 
 
@@ -141,10 +143,6 @@ def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, An
         "search_trials": addition.search_trials,
         "pending": pending,
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -1,65 +1,48 @@
-"""The processes that train a study: a command in a new interpreter, and the workers that it begins."""
+"""A command that trains a study in a new interpreter, and the worker processes that it starts."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
-from harness.processes import LONGEST_LIFE_S
-from observers.commands import words
+from harness.processes import LONGEST_LIFE_S, command, start_logged
 
 _WORKER = "tuner.cli.worker_main"
 _POLL_S = 0.05
-# An orphan stops within ten seconds on a machine that has nothing else to do.
-_LONGEST_GOODBYE_S = 60.0
+# An orphan stops within ten seconds on an idle machine.
+_LONGEST_STOP_S = 60.0
 
 
 class Training:
     """A command that trains a study.
 
     Attributes:
-        code: Its exit code; negative if a signal ended it, None as long as it lives.
-        hung: Whether it was killed because it did not come to an end.
+        code: Its exit code; negative if a signal ended it, None while it runs.
+        hung: Whether it was killed because it did not exit.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str], number: int) -> None:
-        """Give the command in the study's folder; its output goes to a file there.
-
-        Args:
-            folder: The study's folder.
-            command: The words after ``khmer-tuner``.
-            number: Its number among the commands of the study.
-        """
+    def __init__(self, folder: Path, words: Sequence[str], number: int) -> None:
+        """Start the command of this number, ``khmer-tuner WORDS``, in the study's folder; it logs to a file there."""
         self.code: int | None = None
         self.hung = False
         self._log = folder / f"process_{number:02d}.txt"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                words(*command),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
+        self._process = start_logged(command(*words), self._log)
         self._started_s = time.monotonic()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has printed so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, should_stop: Callable[[float], bool] = lambda seconds: False) -> None:
-        """Wait until it has ended, or something else is over; one that hangs is killed.
+        """Wait until it has exited or `should_stop` returns True; kill it if it hangs.
 
         Args:
-            should_stop: Asked again and again, with the seconds since the wait began.
+            should_stop: Called again and again, with the seconds since the wait began.
         """
         begun_s = time.monotonic()
         while self.code is None and not should_stop(time.monotonic() - begun_s):
@@ -69,7 +52,7 @@ class Training:
                 self._process.kill()
             self.code = self._process.poll()
 
-    def send(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
         """Send it a signal."""
         self._process.send_signal(signum)
 
@@ -77,11 +60,11 @@ class Training:
         """Return its workers."""
         try:
             return _workers_among(psutil.Process(self._process.pid).children())
-        except psutil.Error:  # it has just ended
+        except psutil.Error:  # it has just exited
             return []
 
     def kill_all(self) -> None:
-        """Kill it and its workers at once; none of them is told that another one is gone."""
+        """Kill it and its workers at once; none of them can notice that another one is gone."""
         family = [psutil.Process(self._process.pid), *self.workers()]
         for action in (psutil.Process.suspend, psutil.Process.kill):
             for process in family:
@@ -90,34 +73,34 @@ class Training:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes whose working directory a folder is."""
+    """Return the processes with a folder as their working directory."""
     place = os.path.realpath(folder)
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+        with contextlib.suppress(psutil.Error):  # it has exited, or is another user's
             if process.cwd() == place:
                 found.append(process)
     return found
 
 
 def orphans_in(folder: Path) -> list[psutil.Process]:
-    """Return the workers in a folder; for when the command that began them has ended."""
+    """Return the workers in a folder, for when the command that started them has exited."""
     return _workers_among(processes_in(folder))
 
 
 def wait_for_orphans(folder: Path) -> list[psutil.Process]:
-    """Wait until the workers in a folder have ended; return those that do not."""
+    """Wait until the workers in a folder have exited; return those that do not."""
     begun_s = time.monotonic()
-    while (left := orphans_in(folder)) and time.monotonic() - begun_s < _LONGEST_GOODBYE_S:
+    while (left := orphans_in(folder)) and time.monotonic() - begun_s < _LONGEST_STOP_S:
         time.sleep(_POLL_S)
     return left
 
 
 def kill_processes_in(folder: Path) -> None:
-    """Kill all that is left in a folder."""
+    """Kill all processes with a folder as their working directory."""
     for process in processes_in(folder):
         with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
 
 
 def _workers_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -1,0 +1,123 @@
+"""Polling a study while it trains, as its users do: through commands and through a dashboard."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.fixture_study import OUTPUT
+from harness.processes import command, environment, python
+from harness.run import HarnessError
+
+_TIMEOUT_S = 60
+_WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api/studies/1/note"))
+
+
+@dataclass
+class Polls:
+    """What polling a study came to.
+
+    Attributes:
+        counts: How often each kind of poll was done.
+        problems: One text for each that failed.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def record(self, name: str, *problems: str) -> None:
+        """Count a poll, and keep its problems; an empty text is none."""
+        self.counts[name] += 1
+        self.problems += [f"{name}: {problem}" for problem in problems if problem]
+
+
+class DashboardError(HarnessError):
+    """The dashboard does not start; the text is its error message."""
+
+
+class Dashboard:
+    """A running dashboard.
+
+    Attributes:
+        address: Host and port.
+    """
+
+    def __init__(self, study: Path) -> None:
+        """Start to serve the study in a folder.
+
+        Raises:
+            DashboardError: It cannot be served.
+        """
+        self._process = subprocess.Popen(
+            python(command("dashboard", "--port", "0", "--output-dir", OUTPUT)),
+            cwd=study,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        assert self._process.stdout is not None
+        found = next(filter(None, (re.search(r"http://([^/\s]+)", line) for line in self._process.stdout)), None)
+        if found is None:
+            _, errors = self._process.communicate()
+            raise DashboardError(errors.strip())
+        self.address = found[1]
+
+    def poll(self, polls: Polls) -> dict[str, Any]:
+        """Request what a page with the study and its trials requests; return the study's details.
+
+        Requests that would change the study are sent, too: the dashboard must refuse them.
+        """
+        study = _get(self.address, "/api/studies", polls).get("study_summaries", [{}])[0].get("study_id", 1)
+        detail = _get(self.address, f"/api/studies/{study}", polls)
+        for trial in detail.get("trials", []):
+            for artifact in trial.get("artifacts", []):
+                _get(self.address, f"/artifacts/{study}/{trial['trial_id']}/{artifact['artifact_id']}", polls)
+        for method, path in _WRITES:
+            status, _ = _ask(self.address, method, path)
+            refused = status == http.HTTPStatus.METHOD_NOT_ALLOWED
+            polls.record("refused", "" if refused else f"{method} {path} gave {status}")
+        return detail
+
+    def end(self) -> str:
+        """Stop it; return its error messages."""
+        self._process.terminate()
+        try:
+            _, errors = self._process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return f"did not end in {_TIMEOUT_S} s"
+        return "" if errors.strip() == "stopped" else errors.strip()
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
+    status, body = _ask(address, "GET", path)
+    polls.record("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
+    try:
+        return json.loads(body) if path.startswith("/api/") else {}
+    except ValueError:
+        return {}
+
+
+def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
+    """Return status and body of the response; if there is none, 0 and the reason."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:
+            connection.request(method, path, headers={"Accept-Encoding": "identity"})
+            response = connection.getresponse()
+            return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error).encode()

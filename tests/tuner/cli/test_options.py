@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import argparse
+
+from search_spaces import TrainingConfig
+from tuner.cli.options import add_study_options
+
+
+def test_the_default_output_folder_is_that_of_a_training() -> None:
+    parser = argparse.ArgumentParser()
+    add_study_options(parser)
+    assert parser.parse_args([]).output_dir == TrainingConfig.output_dir
