@@ -35,19 +35,14 @@ def create_or_join_study(
         storage: From `open_storage`.
         name: The study's name.
         folder: The output folder; it becomes the study's own.
-        invariants: What the run that calls this will train under; models that the study does not know yet join it.
-
-    Returns:
-        The study.
+        invariants: Those of the calling run; models that the study does not know yet are added.
 
     Raises:
-        ConfigurationError: If the folder belongs to another study or the study to another folder, if the
-            study was begun under other terms (every difference is told), or if it is not one of this
-            program's.
+        ConfigurationError: The folder belongs to another study or the study to another folder, the study has other
+            invariants (all differences are reported together), or another program made it.
     """
     folder.check(name, storage.url)
-    # Once before anything is created for a run that cannot be, and once when nobody else can change it any
-    # more.
+    # Checked before anything is created, and again under the lock.
     _refuse_misfit(_find_study(storage, name), folder, invariants)
     folder.claim(name, storage.url)
     with study_lock(storage, name, folder):
@@ -56,8 +51,7 @@ def create_or_join_study(
         if study is None:
             study = _create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
-            # A kill between creating the study and this point leaves it without terms: they are completed
-            # now.
+            # A process that was killed between creating the study and this point left it without them.
             study = _set_invariants(study, storage, invariants)
         extended = study_invariants(study).extended(invariants).as_dict()
         if extended != study.user_attrs[_INVARIANTS]:
@@ -70,18 +64,15 @@ def create_or_join_study(
 def load_study(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for reading; nothing is created or written, however wrong the arguments.
+    """Return a folder's study for reading, and the folder; nothing is created or written, however wrong the arguments.
 
     Args:
         output_dir: The study's output folder.
         storage_url: Its storage, needed only to add a password.
-        name: Its name, needed only to make sure.
-
-    Returns:
-        The study and the folder.
+        name: Its expected name; None for any.
 
     Raises:
-        ConfigurationError: If there is no study, or another one than was asked for.
+        ConfigurationError: There is no study, or not the expected one.
     """
     owner, url = find_study(output_dir, storage_url=storage_url, name=name)
     study = _find_study(open_storage_for_reading(url), owner.study)
@@ -96,12 +87,7 @@ def load_study(
 def load_study_for_changes(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for writing into it; it must have begun, and nothing else is created.
-
-    Args:
-        output_dir: The study's output folder.
-        storage_url: Its storage, needed only to add a password.
-        name: Its name, needed only to make sure.
+    """Return a folder's existing study for writing, and the folder; the arguments are those of `load_study`.
 
     Raises:
         ConfigurationError: As `load_study`, or if the study belongs to another folder.
