@@ -92,11 +92,11 @@ def load_study_for_changes(
     Raises:
         ConfigurationError: As `load_study`, or if the study belongs to another folder.
     """
-    begun, folder = load_study(output_dir, storage_url=storage_url, name=name)
+    existing, folder = load_study(output_dir, storage_url=storage_url, name=name)
     _, url = find_study(output_dir, storage_url=storage_url)
-    study = _find_study(open_storage(url), begun.study_name)
+    study = _find_study(open_storage(url), existing.study_name)
     if study is None:
-        raise ConfigurationError(f"study {begun.study_name!r}: it was deleted just now")
+        raise ConfigurationError(f"study {existing.study_name!r}: it was deleted just now")
     _refuse_other_folder(study, folder)
     return study, folder
 
@@ -135,15 +135,15 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 
 
 def study_invariants(study: optuna.Study) -> StudyInvariants:
-    """Return the terms that the study was begun under."""
+    """Return the settings that all trials of a study share."""
     return StudyInvariants(**study.user_attrs[_INVARIANTS])
 
 
 def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse terms that are not the study's; nothing is changed.
+    """Refuse invariants that are not the study's; nothing is changed.
 
     Raises:
-        ConfigurationError: If there is a difference; every one is told.
+        ConfigurationError: There is a difference; all differences are reported together.
     """
     changes = study_invariants(study).changes(invariants)
     if changes:
@@ -151,24 +151,24 @@ def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariant
 
 
 def save_targets(study: optuna.Study, targets: Targets) -> None:
-    """Let a study remember what its experiments should reach."""
+    """Store the targets of a study's experiments in the study."""
     data = targets.model_dump(mode="json")
     if study.user_attrs.get(_TARGETS) != data:
         study.set_user_attr(_TARGETS, data)
 
 
 def study_targets(study: optuna.Study) -> Targets:
-    """Return what a study's experiments should reach, as the latest run said."""
+    """Return the targets of a study's experiments, as the latest run set them."""
     return Targets.model_validate(study.user_attrs.get(_TARGETS, {}))
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
-    """Return one line per library whose version is not the one that the study was begun with."""
-    begun = study_invariants(study).versions
+    """Return one line per library whose version is not the one that the study was created with."""
+    before = study_invariants(study).versions
     return tuple(
-        f"the study was begun with {library} {begun[library]}, this is {version}; results may differ slightly"
+        f"the study was begun with {library} {before[library]}, this is {version}; results may differ slightly"
         for library, version in invariants.versions.items()
-        if begun.get(library, version) != version
+        if before.get(library, version) != version
     )
 
 
@@ -184,7 +184,7 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
 
 def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
     try:
-        # Pruning and suggestions are set by those who search; presets need neither.
+        # `prepare_sampling` sets sampler and pruner; presets need neither.
         return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
     except KeyError:
         return None
@@ -215,12 +215,12 @@ def _folder_mark(folder: OutputFolder) -> dict[str, str]:
 
 
 def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse to join a study that is another program's, another folder's, or of other terms."""
+    """Refuse to join a study of another program, of another folder or with other invariants."""
     if study is None:
         return
     name = study.study_name
     if _INVARIANTS not in study.user_attrs:
-        # Another process may be completing it right now: it writes the terms before anything else.
+        # Another process may be creating it right now: it writes the invariants before anything else.
         has_trials = bool(study.get_trials(deepcopy=False))
         attributes = study.user_attrs
         if _INVARIANTS not in attributes:
@@ -234,17 +234,16 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants:
 
 
 def _is_on_server(study: optuna.Study) -> bool:
-    """Return whether the locks that keep workers apart are in the database, not in the folder."""
+    """Return whether leases are advisory locks in the database, not files in the folder."""
     return isinstance(rdb_storage(study), PostgresStorage)
 
 
 def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Keep two folders off one study, if the locks that keep workers apart are in the folder."""
+    """Refuse a second folder for a study whose leases are files in its folder."""
     if _is_on_server(study):
         return
     mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
-    # At the known path this folder stands in the place of one that is gone; elsewhere its id tells that it
-    # was moved, unless it is a copy.
+    # At the known path this folder replaces one that is gone; elsewhere its id tells that it was moved or copied.
     if known is None or mine["path"] == known["path"]:
         return
     if mine["id"] == known["id"] and not _is_copy(folder, known["path"]):
