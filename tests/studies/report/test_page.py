@@ -263,7 +263,7 @@ def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, rep
     add_search_trials(study, folder, SearchRequest(at_least=3, prune_share=0.7))
     attempts = [
         {"began": "2026-11-24T20:00:00+00:00", "worker": f"host{number}:7", "epochs": 0, "after": after}
-        for number, after in enumerate(("waiting", "stop", "death"))
+        for number, after in enumerate(("waiting", "stop", "crash"))
     ]
     add_trials(study, [0.5], kept={"attempts": attempts})
     text = report(folder).texts["environment"]

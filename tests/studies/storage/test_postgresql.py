@@ -270,7 +270,7 @@ class TestLeases:
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
         _, fresh = taken_over(begun, start, presets, url)
-        assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.DEATH]
+        assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.CRASH]
 
     def test_a_live_worker_whose_connection_breaks_takes_its_lease_back(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
