@@ -104,7 +104,6 @@ def _fitting_size(font: Font, label: str, wanted_px: int, looseness: int) -> tup
 
 
 def _text_size(font: Font, label: str, size_px: int, looseness: int) -> tuple[int, int]:
-    """Return height and width of a label."""
     return text_size(font, size_px, label, _gap(size_px, looseness))
 
 
