@@ -30,9 +30,8 @@ from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, digit_confusion
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
-from tuner.training.metrics import Accuracy
 from tuner.training.out_of_memory import keep_freed_memory
-from tuner.training.validation import SplitScore, score_split
+from tuner.training.validation import Accuracy, SplitScore, score_split
 
 
 @dataclass(frozen=True)

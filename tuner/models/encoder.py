@@ -1,6 +1,6 @@
 """From an image to a sequence of column features.
 
-Shapes: N images, channels C, height H, width W, T columns, D features.
+Shapes: N images, channels C, height H, width W, T columns, D features (the definition's `width`).
 """
 
 from __future__ import annotations

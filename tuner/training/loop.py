@@ -69,11 +69,7 @@ def train(
     training = TrainingState.create(config, steps_per_epoch=len(data.train))
     if training.device.type == "cpu":
         keep_freed_memory()
-    checkpoints = CheckpointFolder(
-        checkpoint_dir(folder),
-        save_every_n_epochs=config.save_every_n_epochs,
-        keep_n_checkpoints=config.keep_n_checkpoints,
-    )
+    checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
         _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
@@ -200,7 +196,7 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
-        "model": training.averaged_model.state_dict(),
+        "model": training.averaged.module.state_dict(),
         "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},
     }
 
