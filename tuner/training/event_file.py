@@ -26,11 +26,9 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        """Begin a file; it is made with its first event.
+        """Start a file in the folder of a run.
 
-        Args:
-            folder: The folder of the run.
-            purge_step: From this step on, TensorBoard drops what older files of the run hold; None to drop nothing.
+        From `purge_step` on, TensorBoard drops what older files of the run hold; None to drop nothing.
         """
         from tensorboard.compat.proto.event_pb2 import SessionLog
 

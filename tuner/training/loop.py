@@ -137,12 +137,7 @@ def _end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
 def _run_epoch_within_memory(
     training: TrainingState, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; when memory runs out, restart it with smaller micro-batches.
-
-    Raises:
-        MemoryExhaustedError: There is no memory even for a micro-batch of one image.
-        NonFiniteLossError: As `run_epoch`.
-    """
+    """Train and validate the next epoch; when memory runs out, restart it with smaller micro-batches."""
     while True:
         try:
             return run_epoch(training, data, recorder, on_batch)

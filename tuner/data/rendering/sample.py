@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.backgrounds import Picture, draw_background, plain
-from tuner.data.rendering.degradations import degrade, finish
+from tuner.data.rendering.degradations import degrade, finish, is_legible
 from tuner.data.rendering.fonts import Font
-from tuner.data.rendering.legibility import is_legible
 from tuner.data.rendering.random_words import RandomWords
 from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask, text_size
 from tuner.data.vocabulary import DIGITS, MAX_DIGITS
