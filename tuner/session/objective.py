@@ -331,7 +331,4 @@ def _checkpoints_left(record: TrialRecord, folder: OutputFolder) -> CheckpointFo
         return None
     if not folder.holds(path):  # what a link leads to is not ours to remove
         return None
-    config = record.training_config
-    return CheckpointFolder(
-        path, save_every_n_epochs=config.save_every_n_epochs, keep_n_checkpoints=config.keep_n_checkpoints
-    )
+    return CheckpointFolder(path, record.training_config)
