@@ -38,3 +38,8 @@ def as_written(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_written, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def short_text(value: object, digits: int = 4) -> str:
+    """Return a value `as_written`, but a float with at most `digits` significant digits."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else as_written(value)
