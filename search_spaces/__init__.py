@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from search_spaces.diagnostics.names import name_problem
-from search_spaces.errors import (
-    ConfigurationError,
-    DataLoaderError,
-    ExperimentFailedError,
-    ModelCreationError,
-)
-from search_spaces.experiments.file import (
-    ExperimentFile,
-    create_training_config,
-    load_experiments,
-    parse_experiments,
-)
+from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
+from search_spaces.experiments.file import ExperimentFile, create_training_config, load_experiments, parse_experiments
 from search_spaces.experiments.schema import Targets
 from search_spaces.experiments.text import experiments_data, experiments_yaml
 from search_spaces.model_definitions import (
