@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig
-from search_spaces.space.default import default_search_space
+from search_spaces.space.file import default_search_space
 from studies import (
     OutputFolder,
     SearchRequest,
