@@ -34,7 +34,8 @@ from studies import (
 )
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.session.objective import _converged_epoch, tidy_checkpoints
+from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.outcome import _converged_epoch
 from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
@@ -213,7 +214,7 @@ def test_a_search_trial_that_others_leave_behind_is_pruned(
         assert trial.state == TrialState.PRUNED
         assert list(trial.intermediate_values.values()) == best_so_far(folder, min)
         assert trial.value == best_so_far(folder, min)[-1]
-        assert trial.user_attrs["why_ended"] == "pruned"
+        assert trial.user_attrs["outcome"]["why_ended"] == "pruned"
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt"]
 
 
@@ -321,7 +322,7 @@ def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_t
         assert entry["total_epochs"] < 20
         trial = trial_of(entry["experiment_name"])
         assert trial.state == TrialState.PRUNED
-        assert trial.user_attrs["why_ended"] == "nonfinite_loss"
+        assert trial.user_attrs["outcome"]["why_ended"] == "nonfinite_loss"
         assert not (OUT / entry["experiment_name"] / "checkpoints" / "last.pt").exists()
     with closing(sqlite3.connect(OUT / "study.db")) as database:
         for table, column in (("trial_values", "value_type"), ("trial_intermediate_values", "intermediate_value_type")):
