@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from optuna import Study
+from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
     MAX_CRASHES,
     PrunerName,
+    Pruning,
     RowState,
     SamplerName,
     SearchRequest,
@@ -228,6 +232,37 @@ def test_nothing_is_pruned_without_a_pruner_or_within_the_grace(
     outcome = record_of("search_0001").outcome
     assert outcome is not None
     assert (outcome.why_ended, outcome.total_epochs) == ("max_epochs", 4)
+
+
+class RecordingPruner(NopPruner):
+    """Writes down after which reported epoch it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        self.asked.append(trial.last_step)
+        return super().prune(study, trial)
+
+
+def test_the_pruner_is_not_asked_again_about_epochs_that_are_trained_again(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruner = RecordingPruner()
+    monkeypatch.setattr(Pruning, "create_pruner", lambda *arguments: pruner)
+    config, space = write_config({"one": {"training": {"num_epochs": 1}}}), write_space(base={"num_epochs": 5})
+    with pytest.raises(KeyboardInterrupt):
+        search(config, space, 1, make_watcher(after_epoch=3, of_trial=1))
+    assert pruner.asked == [1, 2]
+    pruner.asked.clear()
+    # As on another machine, with an output folder of its own.
+    shutil.rmtree(OUT / "search_0001" / "checkpoints")
+    watcher = make_watcher()
+    search(config, space, 1, watcher)
+    assert watcher.started == [("search_0001", 1, True)]
+    assert watcher.epochs == [(1, epoch) for epoch in range(1, 6)]
+    # It was interrupted before the pruner was asked about the last reported epoch.
+    assert pruner.asked == [3, 4]
 
 
 def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteSpace) -> None:
