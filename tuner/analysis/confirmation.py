@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,6 @@ from tuner.session.study_setup import with_overrides
 from tuner.training.checkpoint_paths import best_checkpoint_path
 from tuner.training.checkpoints import load_checkpoint
 from tuner.workers.run_study import run_request
-
-# What names of repetitions of search trials begin with.
-_SEARCHED = "best_search_"
 
 
 @dataclass(frozen=True)
@@ -125,18 +122,20 @@ def confirm(
         ConfigurationError: The folder of a seed belongs to another study or is damaged, or the device is missing.
         DataLoaderError: The dataset is missing or damaged.
     """
-    found: dict[str, list[Repetition]] = {record.experiment_name: [] for record in candidates.records}
+    repetitions: dict[tuple[str, int], Repetition] = {}
     for position, seed in enumerate(seeds, start=1):
         with open_display() as display:
             display.note(f"seed {seed} ({position} of {len(seeds)}): {candidates.seed_dir(seed)}")
             request = _request(candidates, seed, workers, device)
             session = _session(candidates, request, display)
             run_request(session, request)
-        for name, repetition in _repetitions(candidates, session, seed):
-            found[name].append(repetition)
+        ended = {record.experiment_name: record for record in ended_records(session.study)}
+        for candidate in candidates.records:
+            if record := ended.get(_name(candidate)):
+                repetitions[candidate.experiment_name, seed] = _repetition(candidates, session, seed, record)
         if session.stop_requested:
             break
-    return _confirmation(candidates, seeds, found)
+    return _confirmation(candidates, seeds, repetitions)
 
 
 def _request(candidates: Candidates, seed: int, workers: WorkerCount, device: str | None) -> RunRequest:
@@ -166,24 +165,15 @@ def _session(candidates: Candidates, request: RunRequest, display: Display) -> S
 
 
 def _name(record: TrialRecord) -> str:
-    """Return what a trial's repetitions are called: not like those of another, and the same for every --top."""
+    """Return the name of a trial's repetitions: different from that of other trials, and the same for every --top."""
     name = record.experiment_name
-    if record.kind is not TrialKind.PRESET:
+    if record.kind is TrialKind.SEARCH:
         return preset_name("best", name)  # names of search trials are reserved for search trials
-    is_theirs = name.casefold().startswith(_SEARCHED)
-    return fitting_name(name, f"_{record.number}") if is_theirs else name
+    is_ambiguous = name.casefold().startswith("best_search_")
+    return fitting_name(name, f"_{record.number}") if is_ambiguous else name
 
 
-def _repetitions(candidates: Candidates, session: Session, seed: int) -> Iterator[tuple[str, Repetition]]:
-    ended = {record.experiment_name: record for record in ended_records(session.study)}
-    for candidate in candidates.records:
-        record = ended.get(_name(candidate))
-        yield candidate.experiment_name, _repetition(candidates, session, seed, record)
-
-
-def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
-    if record is None:
-        return Repetition(seed, "unfinished")
+def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord) -> Repetition:
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
     checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
@@ -195,14 +185,14 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
 
 
 def _confirmation(
-    candidates: Candidates, seeds: Sequence[int], found: Mapping[str, Sequence[Repetition]]
+    candidates: Candidates, seeds: Sequence[int], repetitions: Mapping[tuple[str, int], Repetition]
 ) -> Confirmation:
     items = []
     for record in candidates.records:
         assert record.outcome is not None, "a completed trial has an outcome"
-        missing = (Repetition(seed, "unfinished") for seed in seeds[len(found[record.experiment_name]) :])
-        repetitions = (*found[record.experiment_name], *missing)
-        items.append(Candidate(record.experiment_name, record.outcome.best_val_char_accuracy, repetitions))
+        name = record.experiment_name
+        own = tuple(repetitions.get((name, seed), Repetition(seed, "unfinished")) for seed in seeds)
+        items.append(Candidate(name, record.outcome.best_val_char_accuracy, own))
     winner, *others = items
     comparisons = (compare(winner.name, other.name, _pairs(winner, other)) for other in others)
     return Confirmation(tuple(seeds), candidates.root, tuple(items), tuple(comparisons))
