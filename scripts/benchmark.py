@@ -123,12 +123,12 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     report: Figures = {"facts": facts, "quick": options.quick, "seconds": {}, "busy_elsewhere": {}, "parts": {}}
     for name in options.parts or PARTS:
         print(name, file=sys.stderr, flush=True)
-        begun, others = time.monotonic(), machine.others_seconds()
+        started_at, others = time.monotonic(), machine.others_seconds()
         try:
             figures: Figures = PARTS[name].measure(plan)
         except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
             figures = {"error": str(error)}
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started_at
         busy_cores = max(0.0, machine.others_seconds() - others) / seconds
         report["seconds"][name] = round(seconds, 1)
         report["busy_elsewhere"][name] = round(busy_cores, 2)

@@ -40,7 +40,6 @@ from studies.study.lifecycle import (
     version_notes,
 )
 from studies.study.presets import (
-    PresetState,
     enqueue_presets,
     preset_order,
     refuse_changed_presets,
@@ -96,7 +95,6 @@ __all__ = [
     "LeaseLost",
     "OutputFolder",
     "Owner",
-    "PresetState",
     "Progress",
     "PrunerName",
     "Pruning",

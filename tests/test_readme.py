@@ -54,9 +54,21 @@ def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).is_file()
 
 
-@pytest.mark.parametrize("name", re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
-def test_the_folder_map_is_the_tree(name: str) -> None:
-    assert (ROOT / name).is_dir()
+DEVELOPMENT = README[README.index("## Development") :]
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:tuner|studies|search_spaces|scripts|tests)[\w/.]*)`", DEVELOPMENT))
+def test_the_map_of_the_tree_is_the_tree(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_the_map_names_every_folder_of_the_packages() -> None:
+    folders = {
+        path.parent.relative_to(ROOT).as_posix()
+        for package in ("tuner", "studies", "search_spaces")
+        for path in (ROOT / package).glob("*/**/__init__.py" if package != "search_spaces" else "__init__.py")
+    }
+    assert [folder for folder in sorted(folders) if f"`{folder}`" not in DEVELOPMENT] == []
 
 
 @pytest.mark.slow

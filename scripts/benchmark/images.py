@@ -49,9 +49,9 @@ def measure(plan: Plan) -> Figures:
         place = plan.folder / f"images_{images}"
         config = plan.typical
         metadata = _repeated(plan.metadata, place, images, config)
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         open_pixel_cache(metadata, [config.train_split, config.val_split])
-        first = time.perf_counter() - begun
+        first = time.perf_counter() - started_at
         splits = [config.train_split, config.val_split]
         arguments = {"metadata": str(metadata), "splits": splits}
         openings = [elsewhere(seconds_to_open, place, plan.threads, **arguments) for _ in range(_OPENINGS)]
@@ -83,9 +83,9 @@ def tables(figures: Figures) -> list[Table]:
 
 def seconds_to_open(metadata: str, splits: list[str]) -> float:
     """Return how long a dataset takes to open, in this process."""
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     open_pixel_cache(metadata, splits)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started_at
 
 
 def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:

@@ -93,11 +93,11 @@ def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[s
     wait = waiting_for(training.device)
     wait()
     with profile(activities=activities) as profiled:
-        begun = time.perf_counter()  # only now: the profiler itself takes long to begin
+        started_at = time.perf_counter()  # only now: the profiler itself takes long to begin
         for batch in batches:
             train_step(training, batch)
         wait()
-        wall = time.perf_counter() - begun
+        wall = time.perf_counter() - started_at
     seconds: Counter[str] = Counter()
     events: EventList = profiled.key_averages()
     for event in events:

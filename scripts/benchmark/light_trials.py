@@ -70,7 +70,7 @@ def work_off(place: str, url: str, workers: int, presets: int, searches: int) ->
         ready.wait()
     except threading.BrokenBarrierError:
         raise RuntimeError(f"not all of {workers} processes were ready in {_SECONDS_TO_BE_READY:g} s") from None
-    begun = time.monotonic()
+    started_at = time.monotonic()
     connections = _most_connections(url, running)
     _checked(running)
     found = [results.get() for _ in running]
@@ -79,7 +79,7 @@ def work_off(place: str, url: str, workers: int, presets: int, searches: int) ->
         raise RuntimeError(f"{trials} of {presets + searches} trials were worked off")
     return {
         "trials": trials,
-        "seconds": max(worker["ended"] for worker in found) - begun,
+        "seconds": max(worker["ended"] for worker in found) - started_at,
         **{what: sum(worker[what] for worker in found) for what in ("statements", "commits", "cpu_seconds")},
         "connections": connections,
     }

@@ -149,10 +149,10 @@ def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
     best = float("inf")
     for _ in range(_REPEATS):
         wait()
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         work()
         wait()
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - started_at)
     return best
 
 

@@ -97,7 +97,7 @@ class Stopwatch:
     @contextmanager
     def _counted(self, item: Watched) -> Iterator[None]:
         self.wait()
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         self._inner.append(0.0)
         self._opaque = item.opaque
         try:
@@ -105,7 +105,7 @@ class Stopwatch:
         finally:
             self._opaque = False
             self.wait()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started_at
             self._parts[item.part] += seconds - self._inner.pop()
             self._calls[item.part] += 1
             if self._inner:

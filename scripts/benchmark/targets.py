@@ -74,15 +74,15 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
     file = write_experiments(place / "experiments.yaml", {name: config}, targets)
     words = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
     metrics = place / "out" / name / "metrics.jsonl"
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     first_epoch_s, epochs, met = None, 0, False
     with started(words, place, **computing(place, threads)) as process:
         running = True
-        while running and not met and time.perf_counter() - begun < _LONGEST_S:
+        while running and not met and time.perf_counter() - started_at < _LONGEST_S:
             time.sleep(_POLL_S)
             running = process.poll() is None  # looked at before the file: what it wrote last is read too
             for epoch in _epochs(metrics, after=epochs):
-                seconds = time.perf_counter() - begun
+                seconds = time.perf_counter() - started_at
                 first_epoch_s = first_epoch_s or seconds - epoch["epoch_seconds"]
                 epochs += 1
                 met = met or _meets(epoch, targets)

@@ -44,9 +44,9 @@ def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> F
         words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
         whole = seconds_of([*words, "--results-file", "results.json"], place, plan.threads)
         ended = load_study(place / "out")[0].get_trials(deepcopy=False)
-        begun = min(trial.datetime_start for trial in ended if trial.datetime_start)
+        started_at = min(trial.datetime_start for trial in ended if trial.datetime_start)
         over = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
-        seconds = (over - begun).total_seconds()
+        seconds = (over - started_at).total_seconds()
         figures["workers"][str(count)] = {
             "trials": len(trials),
             "trials_per_hour": 3600 * len(trials) / seconds,

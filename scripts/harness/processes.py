@@ -103,10 +103,10 @@ def seconds_of(words: Sequence[str], folder: Path, threads: int) -> float:
     Raises:
         HarnessError: It failed.
     """
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     with started(words, folder, **computing(folder, threads)) as process:
         code = process.wait()
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     if code:
         raise failure(words, folder, code)
     return seconds

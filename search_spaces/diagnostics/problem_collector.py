@@ -31,7 +31,6 @@ class ProblemCollector:
         self._cause: Exception | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is a problem."""
         return bool(self._problems)
 
     def add(self, problems: Iterable[str]) -> None:

@@ -45,7 +45,6 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Name a folder; nothing is created or looked at."""
         self.path = Path(os.path.abspath(path))
         self.internal = self.path / INTERNAL_FOLDER
 

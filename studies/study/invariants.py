@@ -1,4 +1,4 @@
-"""The terms of a study: what all of its trials agree on."""
+"""The invariants of a study: what all of its trials have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 
 from search_spaces.model_definitions import ModelDefinition, definition_changes
 
-# Where the dataset was found last: it may move, its fingerprint tells whether it is still the same.
+# The dataset may be moved; its fingerprint tells whether it is still the same.
 _DATASET_PLACE = "metadata_path"
 _DIGEST_CHARACTERS_SHOWN = 12
 
@@ -44,7 +44,7 @@ class StudyInvariants:
         return StudyDirection.MAXIMIZE if self.mode == "max" else StudyDirection.MINIMIZE
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the terms as the database gives them back: tuples become lists, and so on."""
+        """Return plain data as the database returns it: tuples become lists, and so on."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
         plain: dict[str, Any] = json.loads(json.dumps(data, default=dict))
         return plain
@@ -55,7 +55,7 @@ class StudyInvariants:
         return {name: ModelDefinition.model_validate(data) for name, data in self.models.items()}
 
     def changes(self, now: StudyInvariants) -> list[str]:
-        """Say what other terms change about these; where the dataset is and the versions may differ."""
+        """Return what differs in other invariants; the versions and the path of the dataset may differ."""
         old, new = self._compared(), now._compared()
         return [
             f"{what} was {_shown(old.get(what))} when it began and is {_shown(new.get(what))} now"
@@ -64,12 +64,12 @@ class StudyInvariants:
         ] + definition_changes(self.definitions, now.definitions)
 
     def extended(self, now: StudyInvariants) -> StudyInvariants:
-        """Return these terms with the models that other terms add, and the dataset where those have found it."""
+        """Return these invariants with the further models, and the path of the dataset, of others."""
         place = {name: value for name, value in now.dataset.items() if name == _DATASET_PLACE}
         return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **place})
 
     def _compared(self) -> dict[str, Any]:
-        """Return what must not change, under the names that users know."""
+        """Return what must not change, by the names in the configuration file."""
         data = self.as_dict()
         dataset = {f"the dataset's {name}": value for name, value in data["dataset"].items()}
         dataset.pop(f"the dataset's {_DATASET_PLACE}", None)

@@ -35,19 +35,14 @@ def create_or_join_study(
         storage: From `open_storage`.
         name: The study's name.
         folder: The output folder; it becomes the study's own.
-        invariants: What the run that calls this will train under; models that the study does not know yet join it.
-
-    Returns:
-        The study.
+        invariants: Those of the calling run; models that the study does not know yet are added.
 
     Raises:
-        ConfigurationError: If the folder belongs to another study or the study to another folder, if the
-            study was begun under other terms (every difference is told), or if it is not one of this
-            program's.
+        ConfigurationError: The folder belongs to another study or the study to another folder, the study has other
+            invariants (all differences are reported together), or another program made it.
     """
     folder.check(name, storage.url)
-    # Once before anything is created for a run that cannot be, and once when nobody else can change it any
-    # more.
+    # Checked before anything is created, and again under the lock.
     _refuse_misfit(_find_study(storage, name), folder, invariants)
     folder.claim(name, storage.url)
     with study_lock(storage, name, folder):
@@ -56,8 +51,7 @@ def create_or_join_study(
         if study is None:
             study = _create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
-            # A kill between creating the study and this point leaves it without terms: they are completed
-            # now.
+            # A process that was killed between creating the study and this point left it without them.
             study = _set_invariants(study, storage, invariants)
         extended = study_invariants(study).extended(invariants).as_dict()
         if extended != study.user_attrs[_INVARIANTS]:
@@ -70,18 +64,15 @@ def create_or_join_study(
 def load_study(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for reading; nothing is created or written, however wrong the arguments.
+    """Return a folder's study for reading, and the folder; nothing is created or written, however wrong the arguments.
 
     Args:
         output_dir: The study's output folder.
         storage_url: Its storage, needed only to add a password.
-        name: Its name, needed only to make sure.
-
-    Returns:
-        The study and the folder.
+        name: Its expected name; None for any.
 
     Raises:
-        ConfigurationError: If there is no study, or another one than was asked for.
+        ConfigurationError: There is no study, or not the expected one.
     """
     owner, url = find_study(output_dir, storage_url=storage_url, name=name)
     study = _find_study(open_storage_for_reading(url), owner.study)
@@ -96,21 +87,16 @@ def load_study(
 def load_study_for_changes(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for writing into it; it must have begun, and nothing else is created.
-
-    Args:
-        output_dir: The study's output folder.
-        storage_url: Its storage, needed only to add a password.
-        name: Its name, needed only to make sure.
+    """Return a folder's existing study for writing, and the folder; the arguments are those of `load_study`.
 
     Raises:
         ConfigurationError: As `load_study`, or if the study belongs to another folder.
     """
-    begun, folder = load_study(output_dir, storage_url=storage_url, name=name)
+    existing, folder = load_study(output_dir, storage_url=storage_url, name=name)
     _, url = find_study(output_dir, storage_url=storage_url)
-    study = _find_study(open_storage(url), begun.study_name)
+    study = _find_study(open_storage(url), existing.study_name)
     if study is None:
-        raise ConfigurationError(f"study {begun.study_name!r}: it was deleted just now")
+        raise ConfigurationError(f"study {existing.study_name!r}: it was deleted just now")
     _refuse_other_folder(study, folder)
     return study, folder
 
@@ -149,15 +135,15 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 
 
 def study_invariants(study: optuna.Study) -> StudyInvariants:
-    """Return the terms that the study was begun under."""
+    """Return the settings that all trials of a study share."""
     return StudyInvariants(**study.user_attrs[_INVARIANTS])
 
 
 def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse terms that are not the study's; nothing is changed.
+    """Refuse invariants that are not the study's; nothing is changed.
 
     Raises:
-        ConfigurationError: If there is a difference; every one is told.
+        ConfigurationError: There is a difference; all differences are reported together.
     """
     changes = study_invariants(study).changes(invariants)
     if changes:
@@ -165,24 +151,24 @@ def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariant
 
 
 def save_targets(study: optuna.Study, targets: Targets) -> None:
-    """Let a study remember what its experiments should reach."""
+    """Store the targets of a study's experiments in the study."""
     data = targets.model_dump(mode="json")
     if study.user_attrs.get(_TARGETS) != data:
         study.set_user_attr(_TARGETS, data)
 
 
 def study_targets(study: optuna.Study) -> Targets:
-    """Return what a study's experiments should reach, as the latest run said."""
+    """Return the targets of a study's experiments, as the latest run set them."""
     return Targets.model_validate(study.user_attrs.get(_TARGETS, {}))
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
-    """Return one line per library whose version is not the one that the study was begun with."""
-    begun = study_invariants(study).versions
+    """Return one line per library whose version is not the one that the study was created with."""
+    before = study_invariants(study).versions
     return tuple(
-        f"the study was begun with {library} {begun[library]}, this is {version}; results may differ slightly"
+        f"the study was begun with {library} {before[library]}, this is {version}; results may differ slightly"
         for library, version in invariants.versions.items()
-        if begun.get(library, version) != version
+        if before.get(library, version) != version
     )
 
 
@@ -198,7 +184,7 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
 
 def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
     try:
-        # Pruning and suggestions are set by those who search; presets need neither.
+        # `prepare_sampling` sets sampler and pruner; presets need neither.
         return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
     except KeyError:
         return None
@@ -229,12 +215,12 @@ def _folder_mark(folder: OutputFolder) -> dict[str, str]:
 
 
 def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse to join a study that is another program's, another folder's, or of other terms."""
+    """Refuse to join a study of another program, of another folder or with other invariants."""
     if study is None:
         return
     name = study.study_name
     if _INVARIANTS not in study.user_attrs:
-        # Another process may be completing it right now: it writes the terms before anything else.
+        # Another process may be creating it right now: it writes the invariants before anything else.
         has_trials = bool(study.get_trials(deepcopy=False))
         attributes = study.user_attrs
         if _INVARIANTS not in attributes:
@@ -248,17 +234,16 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants:
 
 
 def _is_on_server(study: optuna.Study) -> bool:
-    """Return whether the locks that keep workers apart are in the database, not in the folder."""
+    """Return whether leases are advisory locks in the database, not files in the folder."""
     return isinstance(rdb_storage(study), PostgresStorage)
 
 
 def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Keep two folders off one study, if the locks that keep workers apart are in the folder."""
+    """Refuse a second folder for a study whose leases are files in its folder."""
     if _is_on_server(study):
         return
     mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
-    # At the known path this folder stands in the place of one that is gone; elsewhere its id tells that it
-    # was moved, unless it is a copy.
+    # At the known path this folder replaces one that is gone; elsewhere its id tells that it was moved or copied.
     if known is None or mine["path"] == known["path"]:
         return
     if mine["id"] == known["id"] and not _is_copy(folder, known["path"]):

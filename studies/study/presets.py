@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import optuna
 
@@ -24,19 +24,6 @@ _PRESET_ORDER = "experiments"
 _SPACE = "space"
 
 
-@dataclass(frozen=True)
-class PresetState:
-    """Where a preset stands in its study.
-
-    Attributes:
-        trial_number: Of its trial, the latest one if it was tried again.
-        state: Waiting, running, completed ("finished") or failed.
-    """
-
-    trial_number: int
-    state: TrialPhase
-
-
 def enqueue_presets(
     study: optuna.Study,
     folder: OutputFolder,
@@ -44,7 +31,7 @@ def enqueue_presets(
     space: SearchSpace | None = None,
     *,
     file_order: Sequence[str] | None = None,
-) -> dict[str, PresetState]:
+) -> dict[str, TrialRecord]:
     """Add the presets that the study does not have yet, as waiting trials in their order.
 
     Args:
@@ -58,12 +45,11 @@ def enqueue_presets(
             that order.
 
     Returns:
-        Where each of the given presets stands, in the given order.
+        The trial of each of the given presets, in the given order.
 
     Raises:
-        ConfigurationError: If a name is taken in the study by other settings (every difference is told), or
-            differs from a taken one in upper and lower case only, or if the study has another space. Nothing is
-            added then.
+        ConfigurationError: A name is taken in the study by other settings, or differs from a taken one in upper and
+            lower case only, or the study has another space. All problems are reported together; nothing is added.
     """
     with lock_of(study, folder):
         refuse_changed_presets(study, experiments, space)
@@ -74,7 +60,7 @@ def enqueue_presets(
             if name not in known:
                 _enqueue(study, name, config, space)
         known = latest_presets(own_records(study))
-    return {name: PresetState(known[name].number, known[name].phase) for name in experiments}
+    return {name: known[name] for name in experiments}
 
 
 def preset_order(study: optuna.Study) -> list[str]:

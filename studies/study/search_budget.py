@@ -18,7 +18,7 @@ from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, own_records
 
-# Each trial waits for the disk when it is enqueued, so a large budget is enqueued piece by piece.
+# Enqueueing a trial waits for the disk, so a large budget is enqueued in parts.
 MOST_WAITING = 20
 
 _SEARCH = "search"
@@ -27,15 +27,15 @@ _BUDGET = "search_trials"
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a command asks of the search; None where it leaves the choice to the study or the default.
+    """What a command asks of the search; None leaves the choice to the study or the default.
 
     Attributes:
-        sampler: Which sampler draws.
-        pruner: Which rule ends hopeless trials.
+        sampler: Which sampler.
+        pruner: Which rule prunes unpromising trials.
         prune_share: See `Pruning`.
         prune_grace: See `Pruning`.
-        at_least: So many search trials in the study, whatever it has already.
-        more: So many search trials on top of those that the study has or is to have.
+        at_least: The least number of search trials that the study should have.
+        more: The number of search trials to add to the study's budget.
     """
 
     sampler: SamplerName | None = None
@@ -51,9 +51,9 @@ class SearchSettings:
     """How a study searches.
 
     Attributes:
-        sampler: Which sampler draws.
-        pruning: When a search trial ends because of the others.
-        start: What search trials start from: the settings that are not searched.
+        sampler: Which sampler.
+        pruning: Which pruner, with its settings.
+        start: The base settings of search trials, which the search space overrides.
     """
 
     sampler: SamplerName = SamplerName.TPE
@@ -65,8 +65,8 @@ def check_search(request: SearchRequest) -> None:
     """Refuse settings that do not go together.
 
     Raises:
-        ConfigurationError: If a Gaussian process is asked to learn from pruned trials, or a number means nothing to
-            the rule it is for.
+        ConfigurationError: A Gaussian process would have to learn from pruned trials, or an option has no effect on the
+            pruner.
     """
     problems = []
     if request.sampler is SamplerName.GP and request.pruner not in (None, PrunerName.NONE):
@@ -84,23 +84,23 @@ def check_search(request: SearchRequest) -> None:
 
 
 def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
-    """Give a study more search trials; the first time this fixes how it searches.
+    """Add search trials to a study's budget; the first call fixes the search settings.
 
-    The budget is written before the trials are enqueued, so a kill in between leaves none out: `top_up` completes it.
+    The budget is stored before the trials are enqueued, so `top_up` completes what a killed process left out.
 
     Args:
         study: From `create_or_join_study`, with its presets enqueued.
         folder: The study's folder.
-        request: What is asked for.
+        request: The settings and the number of trials.
 
     Raises:
-        ConfigurationError: If the study searches in another way already; every difference is told.
+        ConfigurationError: The study has other search settings; all differences are reported together.
     """
     with lock_of(study, folder):
         refuse_other_search(study, request)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
-        # What the study is to have already counts whole, enqueued or not.
+        # The budget so far counts whole, enqueued or not.
         have = max(search_budget(study), len(search_records(study)))
         budget = max(have + request.more, request.at_least)
         if budget != search_budget(study):
@@ -109,7 +109,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
 
 
 def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
-    """Refuse to search in another way than the study does; nothing is changed.
+    """Refuse search settings that are not the study's; nothing is changed.
 
     Raises:
         ConfigurationError: As `add_search_trials`.
@@ -134,7 +134,7 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
-    """Return how a study searches, or None if it does not (yet)."""
+    """Return the search settings of a study; None if it has no search (yet)."""
     data = study.user_attrs.get(_SEARCH)
     if data is None:
         return None
@@ -145,21 +145,17 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
 
 
 def search_budget(study: optuna.Study) -> int:
-    """Return how many search trials the study is to have."""
+    """Return the number of search trials that the study should have."""
     return int(study.user_attrs.get(_BUDGET, 0))
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
-    """Return how many search trials of the budget are not among the study's trials, `records`, yet."""
+    """Return the number of search trials of the budget that are not among the study's trials, `records`."""
     return max(0, search_budget(study) - sum(record.kind is TrialKind.SEARCH for record in records))
 
 
 def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
-    """Enqueue search trials that the budget still has, as long as few are waiting.
-
-    Returns:
-        Whether any was enqueued.
-    """
+    """Enqueue search trials of the budget until `MOST_WAITING` are waiting; return whether any was enqueued."""
     if len(search_records(study)) >= search_budget(study):
         return False
     with lock_of(study, folder):

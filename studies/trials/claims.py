@@ -104,13 +104,11 @@ class Claim:
             how()
 
     def __enter__(self) -> Claim:
-        """Return the claim itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the trial."""
         self.release()
 
 

@@ -264,7 +264,6 @@ class _AdvisoryLeases:
 
 
 def _process_id(record: TrialRecord) -> int:
-    """Return the process id of a trial's worker; 0 if it is not on this machine."""
     host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
     return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
 

@@ -126,8 +126,8 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     from search_spaces.diagnostics.diagnostics import nearest  # only now: what is spelt right has no need of it
 
     choices = list(choices)
-    begun = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
-    near = begun[0] if begun else nearest(word, choices)
+    prefixed = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
+    near = prefixed[0] if prefixed else nearest(word, choices)
     return f"did you mean {near!r}?" if near else f"choose from {', '.join(choices)}"
 
 

@@ -25,7 +25,6 @@ class UsageError(Exception):
     """The command line cannot be understood; `problems` says why, one text each."""
 
     def __init__(self, problems: Sequence[str], hint: str) -> None:
-        """Take the problems and the command that shows what is possible."""
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
         self.hint = hint

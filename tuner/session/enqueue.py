@@ -13,8 +13,8 @@ from search_spaces import TrainingConfig
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 from studies import (
     OutputFolder,
-    PresetState,
     StudyInvariants,
+    TrialRecord,
     add_search_trials,
     enqueue_presets,
     latest_records,
@@ -39,8 +39,8 @@ class EnqueueResult:
         search_trials: All search trials of the study, finished or not.
     """
 
-    added: Mapping[str, PresetState]
-    known: Mapping[str, PresetState]
+    added: Mapping[str, TrialRecord]
+    known: Mapping[str, TrialRecord]
     search_trials: int
 
 

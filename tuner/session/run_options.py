@@ -108,8 +108,8 @@ class TrialFilter:
         """Whether trials that are added to the study later can be among them."""
         return self.search or self.experiments is None
 
-    def holds(self, record: TrialRecord) -> bool:
-        """Return whether a trial is one of them."""
+    def matches(self, record: TrialRecord) -> bool:
+        """Return whether a trial is among them."""
         if record.kind is TrialKind.SEARCH:
             return self.search
         return self.experiments is None or record.experiment_name in self.experiments

@@ -97,9 +97,9 @@ def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
     )
 
 
-def current_invariants(begun: StudyInvariants, fingerprint: str) -> StudyInvariants:
+def current_invariants(existing: StudyInvariants, fingerprint: str) -> StudyInvariants:
     """Return a study's invariants with what can have changed since: the dataset's content and the versions."""
-    return replace(begun, dataset={**begun.dataset, "fingerprint": fingerprint}, versions=_versions())
+    return replace(existing, dataset={**existing.dataset, "fingerprint": fingerprint}, versions=_versions())
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:

@@ -1,4 +1,4 @@
-"""What a command may begin next, and whether it may begin anything more."""
+"""Which trial a worker claims next, and whether it may start another one."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.signals import before_forced_end
 
-# Who was asked to stop has not died, whatever it was waiting for.
+# A process that was asked to stop has not crashed, whatever it waits for.
 before_forced_end.append(note_stop)
 
 
-def is_interrupted(session: Session, limits: StopConditions) -> bool:
-    """Return whether running trials are to be left after their epoch: the time is up, or somebody asked for it."""
-    return limits.timed_out or session.stop_requested
+def is_interrupted(session: Session, stop_conditions: StopConditions) -> bool:
+    """Return whether running trials should stop after their epoch: timed out, or a stop was requested."""
+    return stop_conditions.timed_out or session.stop_requested
 
 
 def trial_that_met_targets(session: Session) -> str | None:
-    """Return a trial that has met the study's targets, or None."""
+    """Return the name of a trial that has met the study's targets; None if none has."""
     targets = session.context.targets
     met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
     return next((record.experiment_name for record in met), None)
 
 
-def may_start(session: Session, limits: StopConditions) -> bool:
-    """Return whether a limit allows one more trial."""
-    return not is_interrupted(session, limits) and not (
-        limits.until_targets and trial_that_met_targets(session) is not None
+def may_start(session: Session, stop_conditions: StopConditions) -> bool:
+    """Return whether the stop conditions allow one more trial."""
+    return not is_interrupted(session, stop_conditions) and not (
+        stop_conditions.until_targets and trial_that_met_targets(session) is not None
     )
 
 
-def next_claim(session: Session, scope: TrialFilter, limits: StopConditions) -> Claim | None:
+def next_claim(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> Claim | None:
     """Claim the next trial that matches the filter; None if a stop condition holds or no trial is left."""
-    if not may_start(session, limits):
+    if not may_start(session, stop_conditions):
         return None
-    return claim_next_trial(session.study, session.context.folder, scope.holds, with_search=scope.search)
+    return claim_next_trial(
+        session.study, session.context.folder, trial_filter.matches, with_search=trial_filter.search
+    )
 
 
-def trials_to_start(session: Session, scope: TrialFilter) -> int:
+def trials_to_start(session: Session, trial_filter: TrialFilter) -> int:
     """Return the number of trials that match the filter and that no worker trains, not yet enqueued ones included."""
-    return count_claimable(session.study, session.context.folder, scope.holds, with_search=scope.search)
+    return count_claimable(session.study, session.context.folder, trial_filter.matches, with_search=trial_filter.search)

@@ -51,13 +51,11 @@ class ThroughputProbe:
         self._device_bytes = self._device_free_bytes = 0
 
     def __enter__(self) -> ThroughputProbe:
-        """Start nothing yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop all processes."""
         end_processes(self._processes)
 
     def start(self, count: int) -> None:

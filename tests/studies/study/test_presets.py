@@ -63,7 +63,7 @@ def test_repeating_adds_nothing_and_tells_where_each_stands(
     assert running is not None
 
     states = enqueue_presets(study, folder, presets | {"late": TrainingConfig()}, space)
-    assert [(state.trial_number, state.state.value) for state in states.values()] == [
+    assert [(record.number, record.phase.value) for record in states.values()] == [
         (0, "completed"),
         (1, "failed"),
         (2, "running"),
@@ -234,7 +234,7 @@ class TestRetryingFailed:
         assert [record.number for record in latest_records(study)] == [1, 3, 4, 5]
         # Repeating the command adds nothing either, and says where the new ones stand.
         states = enqueue_presets(study, folder, presets)
-        assert [(state.trial_number, state.state.value) for state in states.values()] == [
+        assert [(record.number, record.phase.value) for record in states.values()] == [
             (4, "waiting"),
             (1, "completed"),
             (5, "waiting"),

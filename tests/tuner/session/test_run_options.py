@@ -33,7 +33,7 @@ def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: TrialFi
         record(TrialKind.PRESET, "two"),
         record(TrialKind.SEARCH, "search_0002"),
     ]
-    assert {item.experiment_name for item in records if scope.holds(item)} == held
+    assert {item.experiment_name for item in records if scope.matches(item)} == held
 
 
 @pytest.mark.parametrize(

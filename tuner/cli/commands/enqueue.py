@@ -30,7 +30,7 @@ from tuner.cli.output import print_json
 if TYPE_CHECKING:
     import optuna
 
-    from studies import PresetState, StudyStatus
+    from studies import StudyStatus, TrialRecord
     from tuner.session.enqueue import EnqueueResult
     from tuner.session.run_request import RunRequest
 
@@ -113,8 +113,8 @@ def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
 def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
     from search_spaces.diagnostics.plural import counted
 
-    lines = [f"added: {name} (trial {state.trial_number})" for name, state in addition.added.items()]
-    lines += [_known_line(name, state) for name, state in addition.known.items()]
+    lines = [f"added: {name} (trial {record.number})" for name, record in addition.added.items()]
+    lines += [_known_line(name, record) for name, record in addition.known.items()]
     if trials:
         lines.append(f"added: {counted(trials, 'search trial')}, {addition.search_trials:,} in all")
     if status.pending:
@@ -126,14 +126,14 @@ def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[st
     return lines
 
 
-def _known_line(name: str, state: PresetState) -> str:
-    remedy = "; `khmer-tuner resume --retry-failed` trains it again" if state.state.value == "failed" else ""
-    return f"{name} is there already: {state.state.value}{remedy}"
+def _known_line(name: str, record: TrialRecord) -> str:
+    remedy = "; `khmer-tuner resume --retry-failed` trains it again" if record.phase.value == "failed" else ""
+    return f"{name} is there already: {record.phase.value}{remedy}"
 
 
 def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
     added, known = (
-        [{"name": name, "number": state.trial_number, "state": state.state.value} for name, state in states.items()]
+        [{"name": name, "number": record.number, "state": record.phase.value} for name, record in states.items()]
         for states in (addition.added, addition.known)
     )
     return {

@@ -9,9 +9,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_study_options, filled
-from tuner.cli.output import print_json
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
     from rich.table import Table
 
     from search_spaces import TrainingConfig
@@ -40,6 +39,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser, json=True)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    record: TrialRecord
+    row: StatusRow
+    trial_dir: Path
+    epochs: Sequence[EpochMetrics]
+    log: Sequence[str]
+
+
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Print everything about a trial; it is only read."""
     from studies import find_trial, study_space
@@ -48,12 +56,12 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     study, folder = loaded
     record, row = find_trial(study, folder, options.trial)
     trial_dir = folder.trial_dir(record.experiment_name)
-    epochs, log = read_metrics(trial_dir), _log_tail(trial_dir)
+    trial = _Trial(record, row, trial_dir, read_metrics(trial_dir), _log_tail(trial_dir))
     if options.json:
-        print_json(_as_dict(record, row, epochs, log, trial_dir))
+        print_json(_as_dict(trial))
     else:
-        drawn = study_space(study).active(record.training_config)
-        _print(record, row, _settings(record, [parameter.name for parameter in drawn]), epochs, log, trial_dir)
+        varied = [parameter.name for parameter in study_space(study).active(record.training_config)]
+        print_lines(_lines(trial, _settings(record, varied)))
     return SUCCESS
 
 
@@ -62,9 +70,8 @@ def _log_tail(trial_dir: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:] if path.exists() else []
 
 
-def _as_dict(
-    record: TrialRecord, row: StatusRow, epochs: Sequence[EpochMetrics], log: Sequence[str], trial_dir: Path
-) -> dict[str, Any]:
+def _as_dict(trial: _Trial) -> dict[str, Any]:
+    record, row = trial.record, trial.row
     return {
         "number": record.number,
         "name": record.experiment_name,
@@ -75,45 +82,34 @@ def _as_dict(
         "outcome": None if record.outcome is None else asdict(record.outcome),
         "config": dict(record.config),
         "attempts": [asdict(attempt) for attempt in record.attempts],
-        "epochs": [asdict(epoch) for epoch in epochs],
-        "log": list(log),
-        "folder": str(trial_dir),
+        "epochs": [asdict(epoch) for epoch in trial.epochs],
+        "log": list(trial.log),
+        "folder": str(trial.trial_dir),
     }
 
 
-def _print(
-    record: TrialRecord,
-    row: StatusRow,
-    settings: Sequence[str],
-    epochs: Sequence[EpochMetrics],
-    log: Sequence[str],
-    trial_dir: Path,
-) -> None:
-    from tuner.display.terminal import console_on, printable, shown_path
+def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
+    from tuner.display.terminal import printable, shown_path
 
-    console = console_on(sys.stdout)
-    console.print(_headline(record, row), soft_wrap=True)
-    if record.outcome is not None and record.outcome.micro_batch_size is not None:
-        console.print(f"images at once: {record.outcome.micro_batch_size}, since memory ran out for whole batches")
-    if record.outcome is not None and record.outcome.error_message:
-        error = f"error: {record.outcome.error_type} {record.outcome.error_message}"
-        console.print("\n".join(map(printable, error.splitlines())).strip(), soft_wrap=True)
-    _section(console, "settings" if record.config else "settings: not drawn yet", settings)
-    if epochs:
-        _section(console, "epochs, on validation data", [])
-        console.print(_curve(epochs, record.training_config))
+    record, outcome = trial.record, trial.record.outcome
+    yield _headline(record, trial.row)
+    if outcome is not None and outcome.micro_batch_size is not None:
+        yield f"images at once: {outcome.micro_batch_size}, since memory ran out for whole batches"
+    if outcome is not None and outcome.error_message:
+        error = f"error: {outcome.error_type} {outcome.error_message}"
+        yield "\n".join(map(printable, error.splitlines())).strip()
+    yield from ("", "settings" if record.config else "settings: not sampled yet", *_indented(settings))
+    if trial.epochs:
+        yield from ("", "epochs, on validation data", _curve(trial.epochs, record.training_config))
     if record.attempts:
-        _section(console, "worked on by", [])
-        console.print(_attempts(record.attempts))
-    if log:
-        _section(console, "end of the log", list(map(printable, log)))
-    _section(console, f"folder: {shown_path(trial_dir)}", [])
+        yield from ("", "worked on by", _attempts(record.attempts))
+    if trial.log:
+        yield from ("", "end of the log", *_indented(map(printable, trial.log)))
+    yield from ("", f"folder: {shown_path(trial.trial_dir)}")
 
 
-def _section(console: Console, title: str, lines: Sequence[str]) -> None:
-    console.print()
-    for line in (title, *(f"  {line}" for line in lines)):
-        console.print(line, soft_wrap=True)
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
 
 
 def _headline(record: TrialRecord, row: StatusRow) -> str:

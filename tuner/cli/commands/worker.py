@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     from tuner.workers.loop import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, existing, display), TrialFilter(), StopConditions(), stay=options.wait)
+        work(open_session(options, existing, display), TrialFilter(), StopConditions(), wait=options.wait)
     return SUCCESS
 
 

@@ -72,7 +72,7 @@ def test_a_trial_that_waits_has_no_settings_yet(cli: Any, copy_of_the_study: Any
     assert shown.code == 0
     assert [line for line in shown.out.splitlines() if line] == [
         "trial 2, search_0002: waiting",
-        "settings: not drawn yet",
+        "settings: not sampled yet",
         f"folder: {copy_of_the_study / 'search_0002'}",
     ]
 
