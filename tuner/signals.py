@@ -127,7 +127,6 @@ class _Listener:
         self._thread.start()
 
     def begin(self) -> None:
-        """Hear what comes from now on."""
         self._earlier_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def end(self) -> None:
@@ -143,7 +142,6 @@ class _Listener:
         self.close()
 
     def close(self) -> None:
-        """Let go of the pipe."""
         os.close(self._reader)
         os.close(self._writer)
 

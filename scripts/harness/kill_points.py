@@ -195,7 +195,7 @@ KILL_POINTS = (
     KillPoint(
         "worse trials' best.pt removed",
         Phase.WORK,
-        "tuner.session.objective._remove_checkpoints",
+        "tuner.session.checkpoint_retention._remove_checkpoints",
         lambda records, folder: bool(records),
     ),
     KillPoint("results", Phase.END, "tuner.workers.run_study.write_results"),

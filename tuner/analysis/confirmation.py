@@ -23,9 +23,6 @@ from tuner.training.checkpoint_paths import best_checkpoint_path
 from tuner.training.checkpoints import load_checkpoint
 from tuner.workers.run_study import run_request
 
-# What names of repetitions of search trials begin with.
-_SEARCHED = "best_search_"
-
 
 @dataclass(frozen=True)
 class Repetition:
@@ -125,7 +122,7 @@ def confirm(
         ConfigurationError: The folder of a seed belongs to another study or is damaged, or the device is missing.
         DataLoaderError: The dataset is missing or damaged.
     """
-    found: dict[int, dict[str, Repetition]] = {}
+    repetitions: dict[tuple[str, int], Repetition] = {}
     for position, seed in enumerate(seeds, start=1):
         with open_display() as display:
             display.note(f"seed {seed} ({position} of {len(seeds)}): {candidates.seed_dir(seed)}")
@@ -133,13 +130,12 @@ def confirm(
             session = _session(candidates, request, display)
             run_request(session, request)
         ended = {record.experiment_name: record for record in ended_records(session.study)}
-        found[seed] = {
-            record.experiment_name: _repetition(candidates, session, seed, ended.get(_name(record)))
-            for record in candidates.records
-        }
+        for candidate in candidates.records:
+            if record := ended.get(_name(candidate)):
+                repetitions[candidate.experiment_name, seed] = _repetition(candidates, session, seed, record)
         if session.stop_requested:
             break
-    return _confirmation(candidates, seeds, found)
+    return _confirmation(candidates, seeds, repetitions)
 
 
 def _request(candidates: Candidates, seed: int, workers: WorkerCount, device: str | None) -> RunRequest:
@@ -169,17 +165,15 @@ def _session(candidates: Candidates, request: RunRequest, display: Display) -> S
 
 
 def _name(record: TrialRecord) -> str:
-    """Return what a trial's repetitions are called: not like those of another, and the same for every --top."""
+    """Return the name of a trial's repetitions: different from that of other trials, and the same for every --top."""
     name = record.experiment_name
-    if record.kind is not TrialKind.PRESET:
+    if record.kind is TrialKind.SEARCH:
         return preset_name("best", name)  # names of search trials are reserved for search trials
-    is_theirs = name.casefold().startswith(_SEARCHED)
-    return fitting_name(name, f"_{record.number}") if is_theirs else name
+    is_ambiguous = name.casefold().startswith("best_search_")
+    return fitting_name(name, f"_{record.number}") if is_ambiguous else name
 
 
-def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord | None) -> Repetition:
-    if record is None:
-        return Repetition(seed, "unfinished")
+def _repetition(candidates: Candidates, session: Session, seed: int, record: TrialRecord) -> Repetition:
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
     checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
@@ -191,14 +185,14 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
 
 
 def _confirmation(
-    candidates: Candidates, seeds: Sequence[int], found: Mapping[int, Mapping[str, Repetition]]
+    candidates: Candidates, seeds: Sequence[int], repetitions: Mapping[tuple[str, int], Repetition]
 ) -> Confirmation:
     items = []
     for record in candidates.records:
         assert record.outcome is not None, "a completed trial has an outcome"
         name = record.experiment_name
-        repetitions = (found.get(seed, {}).get(name, Repetition(seed, "unfinished")) for seed in seeds)
-        items.append(Candidate(name, record.outcome.best_val_char_accuracy, tuple(repetitions)))
+        own = tuple(repetitions.get((name, seed), Repetition(seed, "unfinished")) for seed in seeds)
+        items.append(Candidate(name, record.outcome.best_val_char_accuracy, own))
     winner, *others = items
     comparisons = (compare(winner.name, other.name, _pairs(winner, other)) for other in others)
     return Confirmation(tuple(seeds), candidates.root, tuple(items), tuple(comparisons))

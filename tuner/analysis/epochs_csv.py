@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from studies import OutputFolder, TrialPhase, TrialRecord, own_records
+from studies import OutputFolder, TrialPhase, own_records
 from tuner.training.history import METRIC_NAMES, read_metrics
 
 EPOCH_COLUMNS = ("number", "experiment_name", "epoch", *METRIC_NAMES)
@@ -21,16 +21,12 @@ def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
         folder: Its folder.
 
     Returns:
-        Values by column, `EPOCH_COLUMNS`; what each means says `EpochMetrics`.
+        Values by column, `EPOCH_COLUMNS`; `EpochMetrics` documents them.
     """
+    # The folder of a preset that was enqueued again is that of its latest trial.
+    latest = {record.experiment_name: record for record in own_records(study) if record.phase is not TrialPhase.WAITING}
     return [
         {"number": record.number, "experiment_name": record.experiment_name} | asdict(metrics)
-        for record in _begun(study)
+        for record in sorted(latest.values(), key=lambda record: record.number)
         for metrics in read_metrics(folder.trial_dir(record.experiment_name))
     ]
-
-
-def _begun(study: optuna.Study) -> list[TrialRecord]:
-    """Return the begun trials by number; a preset's folder is that of its latest one."""
-    latest = {record.experiment_name: record for record in own_records(study) if record.phase is not TrialPhase.WAITING}
-    return sorted(latest.values(), key=lambda record: record.number)

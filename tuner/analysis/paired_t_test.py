@@ -35,9 +35,9 @@ class Comparison:
     @property
     def better(self) -> str | None:
         """The one that is shown to be better; None if neither is."""
-        if self.low is None or self.high is None or self._is_always_the_same or self.low <= 0 <= self.high:
+        if self._interval is None or self._interval[0] <= 0 <= self._interval[1]:
             return None
-        return self.first if self.low > 0 else self.second
+        return self.first if self._interval[0] > 0 else self.second
 
     def sentence(self, what: str) -> str:
         """Say what the comparison shows.
@@ -47,26 +47,29 @@ class Comparison:
         """
         if self.difference is None:
             return f"{self.first} and {self.second} cannot be compared: there is no seed on which both were trained"
-        if self.low is None or self.high is None or self._is_always_the_same:
+        if self._interval is None:
             ahead = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
             seeds = "on one seed" if self.seeds == 1 else f"the same on all {self.seeds} seeds"
             return f"{ahead}, {seeds}, which says nothing of how much seeds matter; give more --seeds"
-        if self.better is None:
-            told, low, high = f"no difference shown between {self.first} and {self.second}", self.low, self.high
-            return f"{told}: {self.difference:+.4f} {what} ({self._interval(low, high)})"
-        if self.better == self.first:
-            worse, difference, low, high = self.second, self.difference, self.low, self.high
+        low, high = self._interval
+        if self.better == self.second:
+            other, difference, low, high = self.first, -self.difference, -high, -low
         else:
-            worse, difference, low, high = self.first, -self.difference, -self.high, -self.low
-        return f"{self.better} is better than {worse} by {difference:.4f} {what} ({self._interval(low, high)})"
+            other, difference = self.second, self.difference
+        interval = f"{LEVEL * 100:g} % interval {low:.4f} to {high:.4f}, {self.seeds} seeds"
+        if self.better is None:
+            return f"no difference shown between {self.first} and {other}: {difference:+.4f} {what} ({interval})"
+        return f"{self.better} is better than {other} by {difference:.4f} {what} ({interval})"
 
     @property
-    def _is_always_the_same(self) -> bool:
-        """Whether every seed gave the same difference: accuracies are counts, so a few seeds may well do by chance."""
-        return self.low is not None and self.high is not None and self.high - self.low <= _NO_WIDTH
+    def _interval(self) -> tuple[float, float] | None:
+        """The interval; None if it is not known, or without width.
 
-    def _interval(self, low: float, high: float) -> str:
-        return f"{LEVEL * 100:g} % interval {low:.4f} to {high:.4f}, {self.seeds} seeds"
+        Accuracies are counts, so a few seeds may all give the same difference by chance.
+        """
+        if self.low is None or self.high is None or self.high - self.low <= _NO_WIDTH:
+            return None
+        return self.low, self.high
 
 
 def compare(first: str, second: str, pairs: Sequence[tuple[float, float]]) -> Comparison:
@@ -86,15 +89,8 @@ def compare(first: str, second: str, pairs: Sequence[tuple[float, float]]) -> Co
     mean = statistics.fmean(differences)
     if len(differences) < 2:
         return Comparison(first, second, 1, mean, None, None)
-    reach = _reach(differences)
+    from scipy.special import stdtrit  # takes a second
+
+    quantile = float(stdtrit(len(differences) - 1, (1 + LEVEL) / 2))
+    reach = quantile * statistics.stdev(differences) / math.sqrt(len(differences))
     return Comparison(first, second, len(differences), mean, mean - reach, mean + reach)
-
-
-def _reach(values: Sequence[float]) -> float:
-    """Return how far the interval of a mean reaches to either side."""
-    # A second of imports, for one number.
-    from scipy.special import stdtrit
-
-    freedom = len(values) - 1
-    quantile = float(stdtrit(freedom, (1 + LEVEL) / 2))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))

@@ -59,12 +59,11 @@ def fitting_name(name: str, suffix: str = "") -> str:
 def preset_config(record: TrialRecord, invariants: StudyInvariants, name: str, models_path: Path) -> TrainingConfig:
     """Return what trains a trial of a study again, to the same bits on the same kind of machine.
 
-    A training depends on its settings (the seed among them), the dataset and the networks alone; not on the trial's
-    number, on other trials, or on whether it was interrupted.
+    A training depends only on its settings (with the seed), the dataset and the networks.
 
     Args:
         record: The trial.
-        invariants: Of its study; they know where the dataset was found last.
+        invariants: The fixed settings of its study, with the last path of the dataset.
         name: The experiment's name.
         models_path: The file that defines its network.
     """
@@ -81,21 +80,22 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
     Args:
         winner: The winner.
-        out: The file that it goes to, if networks of the study's own may be written beside it; if not, they are named
-            where the study has them.
+        out: The file that it goes to, with networks of the study's own beside it; None to use the study's file of them.
     """
     name = preset_name("best", winner.name)
-    models_path, needed = _models(winner, out)
-    config = preset_config(winner.record, winner.invariants, name, models_path)
+    is_shipped = _is_shipped(winner)
+    existing = Path(TrainingConfig.model_config_path) if is_shipped else winner.folder.model_definitions_path
+    to_write = None if is_shipped or out is None else _models_beside(out)
+    config = preset_config(winner.record, winner.invariants, name, to_write or existing)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
-    return Preset(name, config, text, models_path if needed else None, definitions_yaml(winner.invariants.definitions))
+    return Preset(name, config, text, to_write, definitions_yaml(winner.invariants.definitions))
 
 
 def check_preset_path(out: Path) -> None:
-    """Refuse a file that a preset must not be written to: one that somebody else has written, or in no folder.
+    """Refuse an output file that another program has written, or whose folder does not exist.
 
     Raises:
-        ConfigurationError: It cannot be used; what is wrong.
+        ConfigurationError: The file cannot be used.
     """
     if problem := output_file_problem(out):
         raise ConfigurationError(f"--out {out}: {problem}")
@@ -107,7 +107,7 @@ def check_preset_path(out: Path) -> None:
 
 
 def write_preset(preset: Preset, out: Path) -> None:
-    """Write a preset, its networks first, so that there is never a preset without them.
+    """Write a preset, its networks first, so that no preset lacks them.
 
     Raises:
         ConfigurationError: As `check_preset_path`.
@@ -116,15 +116,6 @@ def write_preset(preset: Preset, out: Path) -> None:
     if preset.models_path is not None:
         write_text(preset.models_path, preset.models_text)
     write_text(out, preset.text)
-
-
-def _models(winner: Winner, out: Path | None) -> tuple[Path, bool]:
-    """Return the file that defines the winner's network, and whether it is still to be written."""
-    if _is_shipped(winner):
-        return Path(TrainingConfig.model_config_path), False
-    if out is None:
-        return winner.folder.model_definitions_path, False
-    return _models_beside(out), True
 
 
 def _models_beside(out: Path) -> Path:
@@ -148,7 +139,6 @@ def _begins_with(path: Path, first_line: str) -> bool:
 
 
 def _head(winner: Winner, out: Path | None) -> str:
-    """Return the comments at the beginning of the file."""
     file = shlex.quote(str(out or "FILE"))
     dataset = str(winner.invariants.dataset.get("fingerprint", ""))[:12]
     lines = [

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
+from search_spaces.diagnostics.plural import counted
 from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.terminal import printable
@@ -27,8 +28,15 @@ _NOT_SAMPLED = WITHOUT_INFLUENCE | {"model_name", "batch_size", "learning_rate",
 _NOT_SAMPLED |= {"early_stopping_monitor", "early_stopping_mode"}
 
 
-def clock(seconds: float) -> str:
-    """Return a duration as ``m:ss`` or ``h:mm:ss``; 0:00 if it is negative."""
+def value_text(value: float | None) -> str:
+    """Return a value of a metric; ``-`` for None."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def clock(seconds: float | None) -> str:
+    """Return a duration as ``m:ss`` or ``h:mm:ss``; 0:00 if it is negative, ``-`` for None."""
+    if seconds is None:
+        return "-"
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
@@ -56,11 +64,6 @@ def reason(row: StatusRow) -> str:
     return REASONS[WhyEnded(row.why_ended)] if row.why_ended else "ended from outside"
 
 
-def added_line(added: int, total: int) -> str:
-    """Return that trials were added, and the number of trials now."""
-    return f"{added:,} {'trial was' if added == 1 else 'trials were'} added to the study, which has {total:,} now"
-
-
 def title(number: int, name: str, *remarks: str) -> str:
     """Return a trial's name and number; the name of a search trial contains its number."""
     inner = [*([] if is_search_trial_name(name) else [f"trial {number}"]), *remarks]
@@ -69,13 +72,19 @@ def title(number: int, name: str, *remarks: str) -> str:
 
 def finished_lines(records: Sequence[TrialRecord]) -> list[str]:
     """Return which presets are not trained again, and how many search trials."""
-    lines = [_finished_line(record) for record in records if record.kind is TrialKind.PRESET]
+    lines = []
+    for record in records:
+        if record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED:
+            again = "`khmer-tuner resume --retry-failed` trains it again"
+            lines.append(f"{record.experiment_name} has failed already; {again}")
+        elif record.kind is TrialKind.PRESET:
+            lines.append(f"{record.experiment_name} is finished already")
     phases = [record.phase for record in records if record.kind is TrialKind.SEARCH]
     failed = phases.count(TrialPhase.FAILED)
     if count := len(phases) - failed:
-        lines.append(f"{count} search {'trial is' if count == 1 else 'trials are'} finished already")
+        lines.append(f"{counted(count, 'search trial is', 'search trials are')} finished already")
     if failed:
-        lines.append(f"{failed} search {'trial has' if failed == 1 else 'trials have'} failed already")
+        lines.append(f"{counted(failed, 'search trial has', 'search trials have')} failed already")
     return lines
 
 
@@ -111,13 +120,6 @@ def failure(outcome: TrialOutcome | None) -> str:
     text = outcome.error_message.strip() or REASONS[outcome.why_ended]
     first = printable(text.splitlines()[0])
     return f"{outcome.error_type}: {first}" if outcome.error_type else first
-
-
-def _finished_line(preset: TrialRecord) -> str:
-    name = preset.experiment_name
-    if preset.phase is TrialPhase.FAILED:
-        return f"{name} has failed already; `khmer-tuner resume --retry-failed` trains it again"
-    return f"{name} is finished already"
 
 
 def _end(why: WhyEnded, epochs: int) -> str:

@@ -16,8 +16,6 @@ from tuner.display.lines import title
 from tuner.display.live_view import bars, live_view
 from tuner.display.progress_display import ProgressDisplay
 from tuner.display.terminal import console_on, drawn_at_once, forgiving
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
 
 _REFRESH_SECONDS = 0.25
 # Drawing takes longer the more trials there are; it takes at most this share of the time.
@@ -28,12 +26,7 @@ class LiveDisplay(ProgressDisplay):
     """Redraws the live view a few times a second, in the thread that sends the events."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
-        """Draw on a terminal.
-
-        Args:
-            stream: The terminal; when it is gone, the training continues without output.
-            summary_console: Where the summary is printed; None for no summary.
-        """
+        """Draw on a terminal; when it is gone, the training continues without output."""
         super().__init__(summary_console)
         self._console = console_on(forgiving(stream))
         self._images = (0, 0)
@@ -53,16 +46,6 @@ class LiveDisplay(ProgressDisplay):
         if adopted:
             self.note(f"{title(number, name)}: going on after an interruption")
         self._draw()
-
-    def batch(self, number: int, done: int, total: int) -> None:
-        """Update the progress of the epoch."""
-        super().batch(number, done, total)
-        self._refresh()
-
-    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Update the results of the trial."""
-        super().epoch_ended(number, metrics, signal)
-        self._refresh()
 
     def status_polled(self, status: StudyStatus) -> None:
         """Print what other processes have changed, and redraw."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies import StatusRow, TrialKind, remaining_seconds
-from tuner.display.lines import clock, further_settings, settings, wrapped
+from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
 from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.study_lines import ahead_line, best_line, last_line, remaining_line, remaining_text, work_line
 from tuner.display.terminal import cut, spare_cells
@@ -43,11 +43,10 @@ def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
 
 def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
     """Return a progress bar for each name, number done, number in all and unit."""
-    grid = _grid(figures=1)
-    names = [_short(name, width) for name, *_ in rows]
-    for name, (_, done, total, unit) in zip(names, rows, strict=True):
-        grid.add_row(name, _bar(done, total), f"{done:,}/{total:,} {unit}")
-    return _with_spare_cells(grid, names, width)
+    cells: list[list[RenderableType]] = []
+    for name, done, total, unit in rows:
+        cells.append([_short(name, width), _bar(done, total), f"{done:,}/{total:,} {unit}"])
+    return _table(cells, width)
 
 
 def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress | None = None) -> RenderableType:
@@ -60,30 +59,28 @@ def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress |
             None for a command that trains nothing.
     """
     columns = _columns(width, progress)
-    grid = _grid(figures=len(columns))
-    headers = [Text(header, style="dim") for header, _ in columns]
-    if progress is None:
-        grid.add_row(Text("running", style="dim"), "", *headers)
-    else:
-        status = progress.status
-        grid.add_row(f"{status.ended:,}/{status.total:,} done", _bar(status.ended, status.total), *headers)
-    names = [_short(row.name, width) for row in rows]
-    for name, row in zip(names, rows, strict=True):
+    first: list[RenderableType] = [Text("running", style="dim"), ""]
+    if progress is not None:
+        ended, total = progress.status.ended, progress.status.total
+        first = [f"{ended:,}/{total:,} done", _bar(ended, total)]
+    cells = [[*first, *(Text(header, style="dim") for header, _ in columns)]]
+    for row in rows:
         share = progress.epoch_share(row) if progress else 0.0
-        grid.add_row(name, _bar(row.epochs + share, row.num_epochs or 0), *(cell(row) for _, cell in columns))
-    return _with_spare_cells(grid, names, width)
+        bar = _bar(row.epochs + share, row.num_epochs or 0)
+        cells.append([_short(row.name, width), bar, *(cell(row) for _, cell in columns)])
+    return _table(cells, width)
 
 
 def _columns(width: int, progress: RunProgress | None) -> list[Column]:
     """Return the figures of a running trial that fit the terminal."""
     epochs: Column = ("epochs", lambda row: f"{row.epochs}/{row.num_epochs or '-'}")
-    best: Column = ("best", lambda row: _value(row.best_value))
+    best: Column = ("best", lambda row: value_text(row.best_value))
     at_most = "left at most" if width >= _WIDE else "left <="
     if progress is None:
         process: Column = ("process", lambda row: str(row.worker_pid or "elsewhere"))
-        return [epochs, best, process, (at_most, lambda row: _clock(remaining_seconds(row)))]
+        return [epochs, best, process, (at_most, lambda row: clock(remaining_seconds(row)))]
     now: Column = ("now", lambda row: _now(progress.own.get(row.number), row))
-    remaining: Column = (at_most, lambda row: _clock(progress.remaining_seconds(row)))
+    remaining: Column = (at_most, lambda row: clock(progress.remaining_seconds(row)))
     return [epochs, best, now, remaining] if width >= _WIDE else [epochs, best, remaining]
 
 
@@ -91,15 +88,7 @@ def _now(own: RunningTrial | None, row: StatusRow) -> str:
     """Return the last value of the metric, or the process that trains a trial of another process."""
     if own is None:
         return f"by {row.worker_pid}" if row.worker_pid else "elsewhere"
-    return _value(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
-
-
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _clock(seconds: float | None) -> str:
-    return "-" if seconds is None else clock(seconds)
+    return value_text(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
 
 
 def _study_lines(progress: RunProgress, width: int, remaining: str | None = None) -> list[str | None]:
@@ -116,7 +105,6 @@ def _study_lines(progress: RunProgress, width: int, remaining: str | None = None
 
 
 def _detailed(progress: RunProgress, trial: RunningTrial, width: int) -> Group:
-    """Return all figures of the only running trial."""
     status, row = progress.status, trial.row
     rows = bars(
         width,
@@ -159,14 +147,16 @@ def _remaining(progress: RunProgress, row: StatusRow) -> str:
     return f"left: at most {clock(trial)}, {others.removeprefix('at most ')}"
 
 
-def _grid(figures: int) -> Table:
-    """Return an empty table of names, bars and figures."""
+def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableType:
+    """Return a table of names, bars and figures that also fits terminals that give combining vowels a cell."""
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
-    for _ in range(figures):
+    for _ in rows[0][2:]:
         grid.add_column(justify="right", no_wrap=True)
-    return grid
+    for row in rows:
+        grid.add_row(*row)
+    return Constrain(grid, width - max(spare_cells(str(name)) for name, *_ in rows))
 
 
 def _bar(done: float, total: int) -> ProgressBar:
@@ -182,15 +172,9 @@ def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
 
 
 def _named(name: str) -> str:
-    """Return a name for a line."""
     return cut(name, _NAME_WIDTH)
 
 
 def _short(name: str, width: int) -> str:
     """Return a name for a row with a bar and figures."""
     return cut(name, min(_NAME_WIDTH, max(8, width // 4)))
-
-
-def _with_spare_cells(grid: Table, names: Iterable[str], width: int) -> RenderableType:
-    """Return a table that fits also on terminals that give combining vowels a cell."""
-    return Constrain(grid, width - max(map(spare_cells, names), default=0))

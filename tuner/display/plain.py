@@ -25,12 +25,7 @@ class PlainDisplay(ProgressDisplay):
     """Prints a line for every change, and one for each epoch."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
-        """Print to a stream.
-
-        Args:
-            stream: The stream; when it fails (a closed pipe, a full disk), the training continues without output.
-            summary_console: Where the summary is printed; None for no summary.
-        """
+        """Print to a stream; when it fails (a closed pipe, a full disk), the training continues without output."""
         super().__init__(summary_console)
         self._stream = forgiving(stream)
         self._dataset_tenths = 0
@@ -55,11 +50,12 @@ class PlainDisplay(ProgressDisplay):
         """Print which trial starts, with the sampled settings of a search trial."""
         self._progress.trial_started(number, name, config)
         self._several |= len(self._progress.own) > 1
-        self._repeating.discard(number)
         if adopted:
             self._repeating.add(number)
         again = ["going on after an interruption"] if adopted else []
-        self.note(f"{self._position(number)}{title(number, name, *again)}: {settings(config)}")
+        progress = self._progress
+        position = f"[{progress.position(number)}/{progress.status.total}] " if progress.is_polled else ""
+        self.note(f"{position}{title(number, name, *again)}: {settings(config)}")
         if is_search_trial_name(name):
             for line in wrapped(further_settings(config), _WIDTH - 2):
                 self.note(f"  {line}")
@@ -87,11 +83,6 @@ class PlainDisplay(ProgressDisplay):
     def _print(self, text: str, style: str = "") -> None:
         self._stream.write(f"{text}\n")
         self._stream.flush()
-
-    def _position(self, number: int) -> str:
-        """Return a trial's position in the study, if a status has been read."""
-        progress = self._progress
-        return f"[{progress.position(number)}/{progress.status.total}] " if progress.is_polled else ""
 
     def _prefix(self, trial: RunningTrial) -> str:
         """Return what tells the lines of several workers apart."""

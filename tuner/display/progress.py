@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple
 
 from search_spaces import Targets, TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
@@ -27,18 +26,6 @@ from tuner.training.history import EpochMetrics
 
 _POLLS_REMEMBERED = 5
 _NO_STATUS = StudyStatus("", "", "max", (), None, Targets(), ())
-
-
-class News(NamedTuple):
-    """What other processes have changed in the study since the last poll.
-
-    Attributes:
-        added: The number of trials added to the study.
-        ended: The trials that other processes have ended, by number.
-    """
-
-    added: int
-    ended: tuple[StatusRow, ...]
 
 
 @dataclass
@@ -66,20 +53,6 @@ class RunningTrial:
         """The number of the running epoch, counted from 1."""
         return 1 if self.metrics is None else self.metrics.epoch + 1
 
-    @property
-    def epoch_share(self) -> float:
-        """The finished share of the running epoch, 0 to 1."""
-        done, total = self.batches
-        return done / total if total else 0.0
-
-    def end_epoch(self, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Store the results of an epoch."""
-        self.metrics, self.signal, self.batches = metrics, signal, (0, self.batches[1])
-        self.epoch_seconds.append(metrics.epoch_seconds)
-        best = signal.best if signal.best is not None and math.isfinite(signal.best) else None
-        median = statistics.median(self.epoch_seconds)
-        self.row = replace(self.row, epochs=metrics.epoch, best_value=best, epoch_seconds=median)
-
 
 class RunProgress:
     """The last status of the study, in which the trials of this run are up to date.
@@ -94,7 +67,6 @@ class RunProgress:
     """
 
     def __init__(self) -> None:
-        """Start without a status."""
         self.own: dict[int, RunningTrial] = {}
         self.is_polled = False
         self._polled = _NO_STATUS
@@ -121,7 +93,7 @@ class RunProgress:
     @cached_property
     def remaining_time(self) -> RemainingTime | None:
         """How long the rest of the study takes; None if too few epochs have been timed."""
-        shares = {number: trial.epoch_share for number, trial in self.own.items()}
+        shares = {row.number: self.epoch_share(row) for row in self.status.running}
         return remaining_time(self.status, self.workers, shares)
 
     @property
@@ -132,8 +104,8 @@ class RunProgress:
 
     def epoch_share(self, row: StatusRow) -> float:
         """Return the finished share of a trial's running epoch, 0 to 1; 0 for a trial of another process."""
-        trial = self.own.get(row.number)
-        return trial.epoch_share if trial else 0.0
+        done, total = self.own[row.number].batches if row.number in self.own else (0, 0)
+        return done / total if total else 0.0
 
     def remaining_seconds(self, row: StatusRow) -> float | None:
         """Return the upper bound of a running trial's remaining time; None before its first epoch was timed."""
@@ -143,20 +115,14 @@ class RunProgress:
         """Return the position of a trial in the study, counted from 1."""
         return 1 + sum(row.number < number for row in self.status.rows)
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig) -> RunningTrial:
-        """Add a running trial, whether the last status has it or not, and return it."""
+    def trial_started(self, number: int, name: str, config: TrainingConfig) -> None:
+        """Add a running trial, whether the last status has it or not."""
         if not self.is_polled:
             monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
             self._polled = replace(self._polled, monitor=monitor, mode=mode)
-        row = replace(
-            self._row(number, name),
-            state=RowState.RUNNING,
-            model_name=config.model_name,
-            num_epochs=config.num_epochs,
-        )
-        self.own[number] = RunningTrial(row, config)
+        row = replace(self._row(number, name), model_name=config.model_name, num_epochs=config.num_epochs)
+        self.own[number] = RunningTrial(replace(row, state=RowState.RUNNING), config)
         self._forget_merged()
-        return self.own[number]
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Store how many batches of a trial's epoch are done."""
@@ -166,7 +132,11 @@ class RunProgress:
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Store the results of a trial's epoch."""
         if trial := self.own.get(number):
-            trial.end_epoch(metrics, signal)
+            trial.metrics, trial.signal, trial.batches = metrics, signal, (0, trial.batches[1])
+            trial.epoch_seconds.append(metrics.epoch_seconds)
+            best = signal.best if signal.best is not None and math.isfinite(signal.best) else None
+            median = statistics.median(trial.epoch_seconds)
+            trial.row = replace(trial.row, epochs=metrics.epoch, best_value=best, epoch_seconds=median)
             self._forget_merged()
 
     def trial_ended(self, record: TrialRecord) -> None:
@@ -185,8 +155,8 @@ class RunProgress:
             self._forget_merged()
         return trial
 
-    def status_polled(self, status: StudyStatus) -> News:
-        """Store the status of the study; return what other processes have changed."""
+    def status_polled(self, status: StudyStatus) -> tuple[int, list[StatusRow]]:
+        """Store the status of the study; return how many trials were added, and those that other processes ended."""
         added = max(0, status.total - self._polled.total) if self.is_polled else 0
         if not self.is_polled:
             self._reported |= {row.number for row in status.rows if row.has_ended}
@@ -194,19 +164,18 @@ class RunProgress:
         self._stopped.clear()
         self._forget_merged()
         self._workers_at_polls.append(len(self.status.running))
-        return News(added, self._ended_elsewhere())
+        return added, self._ended_elsewhere()
 
-    def _ended_elsewhere(self) -> tuple[StatusRow, ...]:
+    def _ended_elsewhere(self) -> list[StatusRow]:
         """Return ended trials that no event has reported between two polls: events of own workers may arrive late."""
         rows = [row for row in self._polled.rows if row.has_ended]
         unreported = {row.number for row in rows} - self._reported - self.own.keys()
         reported_now = unreported & self._to_report
         self._to_report = unreported - reported_now
         self._reported |= reported_now
-        return tuple(row for row in rows if row.number in reported_now)
+        return [row for row in rows if row.number in reported_now]
 
     def _row(self, number: int, name: str) -> StatusRow:
-        """Return a trial's row, or a new one if the last status does not have it."""
         kind = TrialKind.SEARCH if is_search_trial_name(name) else TrialKind.PRESET
         new = StatusRow(number, name, kind, RowState.WAITING)
         return next((row for row in self.status.rows if row.number == number), new)

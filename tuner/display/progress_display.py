@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.plural import counted
 from studies import RowState, StudyStatus, TrialPhase, TrialRecord
 from tuner.display.base import Display, RunSummary
-from tuner.display.lines import added_line, finished_lines, row_line, title, trial_line
-from tuner.display.progress import RunningTrial, RunProgress
+from tuner.display.lines import finished_lines, row_line, title, trial_line
+from tuner.display.progress import RunProgress
 from tuner.display.summary import print_summary
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
@@ -23,17 +24,16 @@ class ProgressDisplay(Display):
     """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
-        """Start without a status.
-
-        Args:
-            summary_console: Where the summary is printed; None for no summary.
-        """
+        """Print the summary to a console; None for no summary."""
         self._progress = RunProgress()
         self._summary_console = summary_console
 
     def _print(self, text: str, style: str = "") -> None:
         """Print a line, on a terminal in a style of Rich."""
         raise NotImplementedError
+
+    def _refresh(self) -> None:
+        """Redraw what changes without a line."""
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -50,10 +50,12 @@ class ProgressDisplay(Display):
         """Update the progress of the epoch."""
         raise_if_requested()
         self._progress.batch(number, done, total)
+        self._refresh()
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Update the results of the trial."""
         self._progress.epoch_ended(number, metrics, signal)
+        self._refresh()
 
     def trial_ended(self, record: TrialRecord) -> None:
         """Print how the trial ended."""
@@ -63,26 +65,23 @@ class ProgressDisplay(Display):
     def trial_interrupted(self, number: int) -> None:
         """Print that the trial was interrupted."""
         if trial := self._progress.trial_interrupted(number):
-            self.note(f"{_title(trial)}: left for later")
+            self.note(f"{title(number, trial.row.name)}: left for later")
 
     def worker_lost(self, number: int) -> None:
         """Print that the trial continues in another worker."""
         if trial := self._progress.trial_interrupted(number):
-            self.note(f"{_title(trial)}: its worker died; another one takes it up")
+            self.note(f"{title(number, trial.row.name)}: its worker died; another one takes it up")
 
     def status_polled(self, status: StudyStatus) -> None:
         """Print which trials other processes have ended, and how many were added."""
-        news = self._progress.status_polled(status)
-        for row in news.ended:
+        added, ended = self._progress.status_polled(status)
+        for row in ended:
             self._print(row_line(row, status.monitor), _COMPLETED if row.state is RowState.COMPLETED else _FAILED)
-        if news.added:
-            self.note(added_line(news.added, status.total))
+        if added:
+            trials = counted(added, "trial was", "trials were")
+            self.note(f"{trials} added to the study, which has {status.total:,} now")
 
     def run_ended(self, summary: RunSummary) -> None:
         """Print the summary."""
         if self._summary_console is not None:
             print_summary(self._summary_console, summary)
-
-
-def _title(trial: RunningTrial) -> str:
-    return title(trial.row.number, trial.row.name)

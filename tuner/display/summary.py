@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,15 +12,7 @@ from rich.table import Table
 from search_spaces import Targets, TrainingConfig
 from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
-from studies import (
-    TrialKind,
-    TrialPhase,
-    TrialRecord,
-    by_accuracy,
-    figure_text,
-    target_figures,
-    target_verdicts,
-)
+from studies import TrialKind, TrialPhase, TrialRecord, by_accuracy, figure_text, target_figures, target_verdicts
 from tuner.display.base import RunSummary
 from tuner.display.lines import REASONS, failure
 from tuner.display.terminal import plain_table, shown_path
@@ -30,82 +21,44 @@ _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """The trials that a summary shows.
-
-    Attributes:
-        presets: All presets, in the order of their file.
-        best: The best search trials, the best first.
-        failed: Search trials that failed, by number.
-        hidden: The number of the other search trials.
-    """
-
-    presets: list[TrialRecord]
-    best: list[TrialRecord]
-    failed: list[TrialRecord]
-    hidden: int
-
-    @classmethod
-    def of(cls, records: Sequence[TrialRecord]) -> _Selection:
-        """Select among the ended trials of a run."""
-        search = [record for record in records if record.kind is TrialKind.SEARCH]
-        best = by_accuracy(search)[:_BEST_SHOWN]
-        failed = [record for record in search if record.phase is TrialPhase.FAILED][:_FAILED_SHOWN]
-        presets = [record for record in records if record.kind is TrialKind.PRESET]
-        return cls(presets, best, failed, len(search) - len(best) - len(failed))
-
-
 def print_summary(console: Console, summary: RunSummary) -> None:
     """Print the summary of a run, readable at 80 columns."""
-    shown = _Selection.of(summary.records)
+    presets = [record for record in summary.records if record.kind is TrialKind.PRESET]
+    search = [record for record in summary.records if record.kind is TrialKind.SEARCH]
+    best = by_accuracy(search)[:_BEST_SHOWN]
+    failed = [record for record in search if record.phase is TrialPhase.FAILED][:_FAILED_SHOWN]
     console.print()
-    console.print(_experiments_table([*shown.presets, *shown.best, *shown.failed]))
-    if shown.hidden:
-        more = counted(shown.hidden, "more search trial")
+    console.print(_experiments_table([*presets, *best, *failed]))
+    if hidden := len(search) - len(best) - len(failed):
+        more = counted(hidden, "more search trial")
         console.print(f"and {more}: {_command('status', summary.output_dir)}", soft_wrap=True)
-    targets = _targets_table([*shown.presets, *shown.best[:1]], summary.targets)
+    targets = _targets_table([*presets, *best[:1]], summary.targets)
     if targets is not None:
         console.print()
         console.print(targets)
-    failures = _failure_lines(shown, summary.output_dir)
-    for line in ["", *_best_lines(summary), *failures, *_places(summary, shown), *_pending_lines(summary)]:
+    lines = ["", *_best_lines(summary)]
+    for record in presets:
+        if record.phase is TrialPhase.FAILED:
+            lines += _failure_lines([record], summary.output_dir)
+    if failed:
+        lines += _failure_lines(failed, summary.output_dir)
+    names = [record.experiment_name for record in presets] + ([ANY_SEARCH_TRIAL] if search else [])
+    for line in [*lines, *_places(summary, names), *_pending_lines(summary)]:
         console.print(line, soft_wrap=True)
 
 
-def _failure_lines(shown: _Selection, output_dir: Path) -> list[str]:
-    """Return why each failed trial failed, and where its log is."""
-    lines = []
-    for record in shown.presets:
-        if record.phase is TrialPhase.FAILED:
-            lines += [_failure_line(record), _log_line(output_dir, record.experiment_name), ""]
-    lines += [_failure_line(record) for record in shown.failed]
-    if shown.failed:
-        name = shown.failed[0].experiment_name if len(shown.failed) == 1 else ANY_SEARCH_TRIAL
-        lines += [_log_line(output_dir, name), ""]
-    return lines
-
-
-def _failure_line(record: TrialRecord) -> str:
-    return f"{record.experiment_name} failed: {failure(record.outcome)}"
-
-
-def _log_line(output_dir: Path, name: str) -> str:
-    return f"  log: {shown_path(output_dir / name / 'logs' / 'training.log')}"
+def _failure_lines(failed: Sequence[TrialRecord], output_dir: Path) -> list[str]:
+    """Return why trials failed, and where their logs are; several ones are search trials."""
+    name = failed[0].experiment_name if len(failed) == 1 else ANY_SEARCH_TRIAL
+    log = shown_path(output_dir / name / "logs" / "training.log")
+    lines = [f"{record.experiment_name} failed: {failure(record.outcome)}" for record in failed]
+    return [*lines, f"  log: {log}", ""]
 
 
 def _experiments_table(records: Sequence[TrialRecord]) -> Table:
-    table = plain_table(
-        "\nexperiment",
-        "\nstatus",
-        "\nwhy ended",
-        "\nepochs",
-        "best\nchar",
-        "best\nseq",
-        "s per\nepoch",
-        "con-\nverged",
-        right=(3, 4, 5, 6, 7),
-    )
+    headers = ("\nexperiment", "\nstatus", "\nwhy ended", "\nepochs")
+    figures = ("best\nchar", "best\nseq", "s per\nepoch", "con-\nverged")
+    table = plain_table(*headers, *figures, right=(3, 4, 5, 6, 7))
     for record in records:
         table.add_row(*_experiment_cells(record))
     return table
@@ -151,11 +104,8 @@ def _best_lines(summary: RunSummary) -> list[str]:
     return [*lines, ""]
 
 
-def _places(summary: RunSummary, shown: _Selection) -> list[str]:
+def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     folder = shown_path(summary.output_dir)
-    names = [record.experiment_name for record in shown.presets]
-    if shown.best or shown.failed:
-        names.append(ANY_SEARCH_TRIAL)
     lines = [
         f"results      {shown_path(summary.results_path)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
@@ -170,9 +120,8 @@ def _places(summary: RunSummary, shown: _Selection) -> list[str]:
 def _pending_lines(summary: RunSummary) -> list[str]:
     if not summary.pending:
         return []
-    are = "is" if summary.pending == 1 else "are"
-    command = _command("resume", summary.output_dir)
-    return ["", f"{counted(summary.pending, 'trial')} {are} still to do: {command}"]
+    pending = counted(summary.pending, "trial is", "trials are")
+    return ["", f"{pending} still to do: {_command('resume', summary.output_dir)}"]
 
 
 def _command(name: str, output_dir: Path) -> str:

@@ -18,25 +18,19 @@ from rich.table import Table
 _SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark when the consonant after it is cut off
 
 
-class ForgivingStream:
-    """A stream that ignores write errors: the training goes on after its terminal, pipe or disk has failed."""
-
+class _ForgivingStream:
     def __init__(self, stream: TextIO) -> None:
-        """Wrap a stream."""
         self._stream = stream
         self._broken = False
 
     def write(self, text: str) -> int:
-        """Write, unless an earlier write failed."""
         self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush, unless an earlier write failed."""
         self._attempt(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the stream has."""
         return getattr(self._stream, name)
 
     def _attempt(self, action: Callable[[], object]) -> None:
@@ -48,8 +42,8 @@ class ForgivingStream:
 
 
 def forgiving(stream: TextIO) -> TextIO:
-    """Return a `ForgivingStream` of a stream."""
-    return cast(TextIO, ForgivingStream(stream))
+    """Return a stream that ignores write errors: training continues after its terminal, pipe or disk has failed."""
+    return cast(TextIO, _ForgivingStream(stream))
 
 
 def is_terminal(stream: TextIO) -> bool:

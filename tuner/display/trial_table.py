@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.table import Table
 
 from studies import RowState, StatusRow, StudyStatus, TrialKind
-from tuner.display.lines import clock
+from tuner.display.lines import clock, value_text
 from tuner.display.terminal import plain_table
 
 _HEADERS = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
@@ -41,7 +41,6 @@ def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Tab
 
 
 def _grouped(status: StudyStatus) -> Iterator[list[StatusRow]]:
-    """Yield the trials of each row of the table."""
     shown = _shown(status)
 
     def place(row: StatusRow) -> tuple[str, int]:
@@ -70,7 +69,8 @@ def _group_cells(status: StudyStatus, rows: Sequence[StatusRow]) -> list[str]:
         what = "search trials" if rows[0].kind is TrialKind.SEARCH else "experiments"
         return [numbers, f"{len(rows):,} {what}", "waiting", "-", "0", "-", "-", "-"]
     best = status.best_of(row for row in rows if row.state is RowState.COMPLETED)
-    return [numbers, f"{len(rows):,} more trials", "ended", _value(best), "-", "-", "-", "-"]
+    best_value = value_text(best.best_value if best else None)
+    return [numbers, f"{len(rows):,} more trials", "ended", best_value, "-", "-", "-", "-"]
 
 
 def _cells(row: StatusRow) -> list[str]:
@@ -78,13 +78,9 @@ def _cells(row: StatusRow) -> list[str]:
         str(row.number),
         row.name,
         row.state.value,
-        _value(row),
+        value_text(row.best_value),
         str(row.epochs),
         (row.why_ended or "-").replace("_", " "),
-        "-" if row.seconds is None else clock(row.seconds),
+        clock(row.seconds),
         "-" if row.worker_pid is None else str(row.worker_pid or "elsewhere"),
     ]
-
-
-def _value(row: StatusRow | None) -> str:
-    return "-" if row is None or row.best_value is None else f"{row.best_value:.4f}"

@@ -26,31 +26,32 @@ log = logging.getLogger(__name__)
 
 
 class DashboardUpdates:
-    """Keeps a trial's note, plots and settings up to date; the last time before the study is told of its end."""
+    """Keeps a trial's note, plots and settings up to date; for the last time before its end is reported."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
-        """Take the trial and the study's folder."""
         self._claim = claim
         self._folder = folder
         self._epoch_seconds: list[float] = []
-        self._signal: EarlyStopping | None = None
+        self._progress = Progress()
         self._not_kept: dict[str, bytes] = {}
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
         self._keep({CONFIG_FILE: config_yaml(config).encode()})
         if not self._claim.adopted:  # else there is a better note already
-            self._write_note()
+            write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         """Remember an epoch for the next note."""
         self._epoch_seconds.append(metrics.epoch_seconds)
-        self._signal = early_stopping
+        median = statistics.median(self._epoch_seconds)
+        epochs, best_epoch = len(self._epoch_seconds), early_stopping.best_epoch or None
+        self._progress = Progress(epochs, early_stopping.best, best_epoch, median)
 
     def show(self, plots: Plots) -> None:
         """Show new plots and the progress of the trial."""
         self._keep(plots)
-        self._write_note()
+        write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
         """Show how the trial ended."""
@@ -58,7 +59,7 @@ class DashboardUpdates:
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
 
     def _keep(self, files: Mapping[str, bytes]) -> None:
-        """Put files beside the trial, and try again with those that could not be put there before."""
+        """Save files as artifacts of the trial; retry those that could not be saved before."""
         self._not_kept |= files
         for name, content in list(self._not_kept.items()):
             try:
@@ -66,19 +67,8 @@ class DashboardUpdates:
             except OSError as error:
                 if is_full_or_read_only(error):
                     raise
-                # What is only shown decides no trial's fate.
+                # A trial must not fail because of what the dashboard alone shows.
                 if name in files:
                     log.warning("%s cannot be kept for the dashboard: %s", name, error)
             else:
                 del self._not_kept[name]
-
-    def _write_note(self) -> None:
-        progress = Progress()
-        if self._signal is not None:
-            progress = Progress(
-                epochs=len(self._epoch_seconds),
-                best_value=self._signal.best,
-                best_epoch=self._signal.best_epoch or None,
-                epoch_seconds=statistics.median(self._epoch_seconds),
-            )
-        write_running_note(self._claim.trial, self._claim.record, progress, self._folder)

@@ -129,7 +129,7 @@ def _measured(session: Session, pending: Mapping[str, TrainingConfig | None]) ->
         search = search_settings(session.study)
         assert search is not None, "search trials are enqueued after the settings of the search"
         told, config = "the search's base settings", fit_loss(search.start, study_invariants(session.study).definitions)
-    return told, context.placed(config, name, context.folder.model_definitions_path)
+    return told, context.local_config(config, name)
 
 
 def _why(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:

@@ -26,7 +26,9 @@ from studies import (
     study_status,
     write_study_note,
 )
-from tuner.session.objective import RunContext, TrialInterrupted, run_trial, tidy_checkpoints
+from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.objective import run_trial
+from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller

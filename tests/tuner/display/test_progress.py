@@ -7,7 +7,7 @@ import pytest
 from search_spaces import TrainingConfig
 from studies import RemainingTime, RowState, StatusRow
 from tuner.display.lines import clock
-from tuner.display.progress import News, RunProgress
+from tuner.display.progress import RunProgress
 
 SMALL, MEDIUM = TrainingConfig(model_name="small"), TrainingConfig(model_name="medium", num_epochs=5)
 BY_LOSS = TrainingConfig(early_stopping_monitor="val_loss", early_stopping_mode="min")
@@ -49,13 +49,14 @@ def test_without_a_status_the_own_trials_are_shown(progress, run_epochs, make_re
 
 
 def test_nothing_is_promised_before_an_epoch_was_timed(progress):
-    trial = progress.trial_started(0, "a", SMALL)
-    assert progress.remaining_seconds(trial.row) is None
+    progress.trial_started(0, "a", SMALL)
+    assert progress.remaining_seconds(progress.own[0].row) is None
     assert progress.remaining_time is None
 
 
 def test_the_rest_of_a_trial_takes_its_median_epoch_times_the_remaining_epochs(progress, run_epochs):
-    trial = progress.trial_started(0, "a", TrainingConfig(num_epochs=10))
+    progress.trial_started(0, "a", TrainingConfig(num_epochs=10))
+    trial = progress.own[0]
     run_epochs(0, 90.0, 10.0, 10.0)
     assert progress.remaining_seconds(trial.row) == pytest.approx(70.0)
     progress.batch(0, 1, 2)
@@ -187,18 +188,18 @@ def test_the_end_of_a_trial_in_the_status_is_final(progress, run_epochs, make_ro
 
 def test_added_trials_are_news(progress, make_row, make_status):
     rows = [make_row(0, "running", "a"), *(make_row(number, "waiting") for number in (1, 2))]
-    assert progress.status_polled(make_status(*rows, unenqueued=3)) == News(0, ())
+    assert progress.status_polled(make_status(*rows, unenqueued=3)) == (0, [])
     # One of the search trials to come is enqueued: that adds nothing.
     rows.append(make_row(3, "waiting"))
-    assert progress.status_polled(make_status(*rows, unenqueued=2)) == News(0, ())
-    assert progress.status_polled(make_status(*rows, make_row(4, "waiting", "b"), unenqueued=3)) == News(2, ())
+    assert progress.status_polled(make_status(*rows, unenqueued=2)) == (0, [])
+    assert progress.status_polled(make_status(*rows, make_row(4, "waiting", "b"), unenqueued=3)) == (2, [])
 
 
 def test_a_failed_preset_that_is_enqueued_once_more_adds_nothing(progress, make_row, make_status):
     failed = make_row(0, "failed", "a")
     progress.status_polled(make_status(failed))
     again = make_status(replace(failed, superseded=True), make_row(1, "waiting", "a"))
-    assert progress.status_polled(again) == News(0, ())
+    assert progress.status_polled(again) == (0, [])
     assert counts(progress) == (0, 0, 1, 1)
 
 
@@ -209,18 +210,18 @@ def test_trials_that_other_processes_end_are_news_once(progress, make_row, make_
     progress.trial_ended(make_record("search_0002", 2))
     ended = make_status(earlier, make_row(1, "completed"), make_row(2, "completed"))
     # The event of an own worker may arrive a little later than a status with the end of its trial.
-    assert progress.status_polled(ended) == News(0, ())
-    assert progress.status_polled(ended) == News(0, (make_row(1, "completed"),))
-    assert progress.status_polled(ended) == News(0, ())
+    assert progress.status_polled(ended) == (0, [])
+    assert progress.status_polled(ended) == (0, [make_row(1, "completed")])
+    assert progress.status_polled(ended) == (0, [])
 
 
 def test_an_own_trial_is_no_news_even_if_the_status_has_its_end_first(progress, make_row, make_status, make_record):
     progress.status_polled(make_status(make_row(0, "waiting")))
     ended = make_status(make_row(0, "completed"))
-    assert progress.status_polled(ended) == News(0, ())
+    assert progress.status_polled(ended) == (0, [])
     progress.trial_started(0, "search_0000", SMALL)
     progress.trial_ended(make_record("search_0000", 0))
-    assert progress.status_polled(ended) == News(0, ())
+    assert progress.status_polled(ended) == (0, [])
 
 
 def test_a_worker_between_two_trials_is_counted(progress, make_row, make_status, make_record):

@@ -85,7 +85,7 @@ def test_parameters_curves_ends_and_results_are_the_same(
     trained(config, space, "straight")
     straight = story(Path("straight"), Path("straight.json"))
     # Guards the comparison: it holds what could go wrong.
-    ends = [trial["why_ended"] for trial in straight[1]]
+    ends = [trial["outcome"]["why_ended"] for trial in straight[1]]
     assert {"pruned", "max_epochs"} <= set(ends)
     longest = sorted(range(1, 7), key=lambda number: len(straight[0][number][3]))[-2:]
     in_preset, early, late = {"in_batch": 8}, *({"of_trial": number, "after_epoch": 1} for number in sorted(longest))

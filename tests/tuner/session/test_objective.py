@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from optuna import Study
+from optuna.pruners import NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
     MAX_CRASHES,
     PrunerName,
+    Pruning,
     RowState,
     SamplerName,
     SearchRequest,
@@ -34,7 +38,8 @@ from studies import (
 )
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.session.objective import _converged_epoch, tidy_checkpoints
+from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.outcome import _converged_epoch
 from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.history import EpochMetrics
@@ -213,7 +218,7 @@ def test_a_search_trial_that_others_leave_behind_is_pruned(
         assert trial.state == TrialState.PRUNED
         assert list(trial.intermediate_values.values()) == best_so_far(folder, min)
         assert trial.value == best_so_far(folder, min)[-1]
-        assert trial.user_attrs["why_ended"] == "pruned"
+        assert trial.user_attrs["outcome"]["why_ended"] == "pruned"
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt"]
 
 
@@ -227,6 +232,37 @@ def test_nothing_is_pruned_without_a_pruner_or_within_the_grace(
     outcome = record_of("search_0001").outcome
     assert outcome is not None
     assert (outcome.why_ended, outcome.total_epochs) == ("max_epochs", 4)
+
+
+class RecordingPruner(NopPruner):
+    """Writes down after which reported epoch it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        self.asked.append(trial.last_step)
+        return super().prune(study, trial)
+
+
+def test_the_pruner_is_not_asked_again_about_epochs_that_are_trained_again(
+    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruner = RecordingPruner()
+    monkeypatch.setattr(Pruning, "create_pruner", lambda *arguments: pruner)
+    config, space = write_config({"one": {"training": {"num_epochs": 1}}}), write_space(base={"num_epochs": 5})
+    with pytest.raises(KeyboardInterrupt):
+        search(config, space, 1, make_watcher(after_epoch=3, of_trial=1))
+    assert pruner.asked == [1, 2]
+    pruner.asked.clear()
+    # As on another machine, with an output folder of its own.
+    shutil.rmtree(OUT / "search_0001" / "checkpoints")
+    watcher = make_watcher()
+    search(config, space, 1, watcher)
+    assert watcher.started == [("search_0001", 1, True)]
+    assert watcher.epochs == [(1, epoch) for epoch in range(1, 6)]
+    # It was interrupted before the pruner was asked about the last reported epoch.
+    assert pruner.asked == [3, 4]
 
 
 def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteSpace) -> None:
@@ -321,7 +357,7 @@ def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_t
         assert entry["total_epochs"] < 20
         trial = trial_of(entry["experiment_name"])
         assert trial.state == TrialState.PRUNED
-        assert trial.user_attrs["why_ended"] == "nonfinite_loss"
+        assert trial.user_attrs["outcome"]["why_ended"] == "nonfinite_loss"
         assert not (OUT / entry["experiment_name"] / "checkpoints" / "last.pt").exists()
     with closing(sqlite3.connect(OUT / "study.db")) as database:
         for table, column in (("trial_values", "value_type"), ("trial_intermediate_values", "intermediate_value_type")):

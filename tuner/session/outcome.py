@@ -1,0 +1,71 @@
+"""The outcome of a trial: from the result of its training, its error, or the processes that it crashed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from search_spaces import Targets
+from studies import MAX_CRASHES, TrialOutcome, WhyEnded
+from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.out_of_memory import is_out_of_memory
+
+
+def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
+    """Return the outcome of a trial whose training came to its end."""
+    diverged = result.why_ended == "nonfinite_loss"
+    return replace(
+        _outcome(result.history, WhyEnded(result.why_ended)),
+        best_epoch=result.best_epoch or None,
+        converged_epoch=_converged_epoch(result.history, targets),
+        micro_batch_size=result.micro_batch_size,
+        error_message="the loss became infinite or not a number; try a lower learning_rate" if diverged else "",
+    )
+
+
+def outcome_of_error(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
+    """Return the outcome of a trial whose training raised an error after these epochs."""
+    why = WhyEnded.OUT_OF_MEMORY if is_out_of_memory(error) else WhyEnded.FAILED
+    kind = type(error).__name__
+    return replace(_outcome(epochs, why), error_type=kind, error_message=str(error) or kind)
+
+
+def outcome_of_crashes(epochs: Sequence[EpochMetrics], *, reported: int) -> TrialOutcome:
+    """Return the outcome of a trial that crashed too many processes.
+
+    Args:
+        epochs: The epochs in this machine's folder.
+        reported: The number of epochs in the study; greater where each machine has a folder of its own.
+    """
+    elsewhere = reported > len(epochs)
+    where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
+    message = f"{MAX_CRASHES} processes died one after the other {where}, for example for want of memory"
+    if elsewhere:
+        message += f"; the figures of {reported} epochs are in another machine's folder"
+    outcome = _outcome(epochs, WhyEnded.CRASHED)
+    return replace(outcome, total_epochs=max(reported, len(epochs)), error_message=message)
+
+
+def _outcome(epochs: Sequence[EpochMetrics], why: WhyEnded) -> TrialOutcome:
+    return TrialOutcome(
+        why_ended=why,
+        training_time_s=sum(epoch.epoch_seconds for epoch in epochs),
+        best_val_char_accuracy=max((epoch.val_char_accuracy for epoch in epochs), default=0.0),
+        best_val_seq_accuracy=max((epoch.val_seq_accuracy for epoch in epochs), default=0.0),
+        final_train_loss=epochs[-1].train_loss if epochs else None,
+        total_epochs=len(epochs),
+        best_epoch=None,
+        epoch_seconds_median=statistics.median(epoch.epoch_seconds for epoch in epochs) if epochs else None,
+    )
+
+
+def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:
+    """Return the first epoch that meets both accuracy targets; None if none does or there are none."""
+    if targets.character_accuracy is None and targets.sequence_accuracy is None:
+        return None
+    for epoch in epochs:
+        characters = epoch.val_char_accuracy >= (targets.character_accuracy or 0.0)
+        if characters and epoch.val_seq_accuracy >= (targets.sequence_accuracy or 0.0):
+            return epoch.epoch
+    return None
