@@ -17,17 +17,9 @@ from optuna.trial import create_trial
 
 from search_spaces import TrainingConfig
 from search_spaces.experiments.schema import Targets
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    TrialOutcome,
-    WhyEnded,
-    add_search_trials,
-    claim_next,
-    record_outcome,
-    save_artifact,
-    save_targets,
-)
+from studies import OutputFolder, SearchRequest, TrialOutcome, WhyEnded, add_search_trials, save_artifact, save_targets
+from studies.trials.claims import claim_next
+from studies.trials.record import record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]

@@ -21,19 +21,19 @@ from studies import (
     LeaseLost,
     OutputFolder,
     RowState,
-    StartedAfter,
     TrialOutcome,
-    claim_next,
     find_study,
     is_connection_lost,
     load_study,
     open_storage,
-    open_storage_for_reading,
     study_status,
 )
+from studies.storage.open import open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage, require_methods
+from studies.trials.claims import claim_next
 from studies.trials.leases import LEASE_GRACE_S
+from studies.trials.record import StartedAfter
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

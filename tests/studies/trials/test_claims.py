@@ -18,23 +18,20 @@ from studies import (
     MAX_CRASHES,
     OutputFolder,
     SearchRequest,
-    StartedAfter,
     TrialKind,
     TrialOutcome,
     TrialPhase,
     TrialRecord,
     WhyEnded,
     add_search_trials,
-    claim_next,
-    count_unclaimed,
-    final_state,
     find_study,
     load_study,
     open_storage,
     read_record,
-    record_outcome,
     study_status,
 )
+from studies.trials.claims import claim_next, count_unclaimed, final_state
+from studies.trials.record import StartedAfter, record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

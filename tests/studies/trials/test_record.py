@@ -12,17 +12,16 @@ from studies import (
     Attempt,
     OutputFolder,
     SearchRequest,
-    StartedAfter,
     TrialKind,
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     latest_records,
     read_record,
-    record_outcome,
     retry_failed_presets,
 )
+from studies.trials.claims import claim_next
+from studies.trials.record import StartedAfter, record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

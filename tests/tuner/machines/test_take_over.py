@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from studies import StartedAfter, load_study, read_record
+from studies import load_study, read_record
+from studies.trials.record import StartedAfter
 
 # Of conftest.py, which cannot be imported.
 Machine = Any

@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
-from studies import (
-    CRASHES_BEFORE_SMALLER_PASSES,
-    MAX_CRASHES,
-    RowState,
-    SearchRequest,
-    StartedAfter,
-    TrialRecord,
-    latest_records,
-    load_study,
-    study_status,
-)
+from studies import MAX_CRASHES, RowState, SearchRequest, TrialRecord, latest_records, load_study, study_status
+from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
+from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
 from tuner.session.run_options import RunOptions
