@@ -71,7 +71,7 @@ def test_a_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study
     changed = cli(*run_study.run_again, "--dry-run", "--seed", "5")
     assert (fresh.code, known.code, changed.code) == (0, 0, 0)
     assert [line.split()[-1] for line in fresh.out.splitlines() if line.startswith(("one", "two"))] == ["new", "new"]
-    assert "sequence accuracy >= 0.5" in fresh.out
+    assert "seq >= 0.5" in fresh.out
     assert "completed" in known.out
     assert "failed" in known.out
     assert changed.out.count("CHANGED") == 2
