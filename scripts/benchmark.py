@@ -30,7 +30,7 @@ from harness.fixture_study import STORAGE_VARIABLE
 from harness.run import HarnessError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
-from studies import write_json
+from search_spaces.diagnostics.atomic_files import write_json
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from search_spaces.diagnostics.atomic_files import write_json, write_text
-from studies.dashboard.artifacts import ArtifactFolder, artifact_store, save_artifact, trial_artifacts
+from studies.dashboard.artifacts import save_artifact
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.export.results_json import (
-    default_results_name,
-    ended_records,
-    records_not_kept,
-    render_results,
-)
+from studies.export.results_json import default_results_name, ended_records, records_not_kept, render_results
 from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
-from studies.sampling.distributions import suggest_all, to_distribution
-from studies.sampling.pruning import PrunerName, Pruning
+from studies.sampling.distributions import suggest_all
+from studies.sampling.pruning import PrunerName
 from studies.sampling.samplers import SamplerName
 from studies.status.disk_usage import DiskUsage, disk_usage
 from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.open import DATABASE_ERRORS, open_storage, open_storage_for_reading, storage_error_text
+from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_text
 from studies.storage.optuna_private import report_again
-from studies.storage.output_folder import OutputFolder, Owner
+from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, is_connection_lost
 from studies.storage.url import check_storage_url, default_storage_url, mask_password
-from studies.study.claiming import claim_next_trial, count_claimable, prepare_sampling
+from studies.study.claiming import claim_next_trial, count_claimable
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
@@ -39,71 +33,40 @@ from studies.study.lifecycle import (
     study_targets,
     version_notes,
 )
-from studies.study.presets import (
-    enqueue_presets,
-    preset_order,
-    refuse_changed_presets,
-    retry_failed_presets,
-    study_space,
-)
+from studies.study.presets import enqueue_presets, refuse_changed_presets, retry_failed_presets, study_space
 from studies.study.search_budget import (
     SearchRequest,
-    SearchSettings,
     add_search_trials,
     check_search,
     count_unenqueued,
     refuse_other_search,
     search_budget,
     search_settings,
-    top_up,
 )
 from studies.study.stop_requests import request_stop, stop_token
-from studies.trials.claims import (
-    CRASHES_BEFORE_SMALLER_PASSES,
-    MAX_CRASHES,
-    Claim,
-    claim_next,
-    count_unclaimed,
-    final_state,
-)
+from studies.trials.claims import MAX_CRASHES, Claim
 from studies.trials.leases import lock_of, note_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
-from studies.trials.record import (
-    Attempt,
-    StartedAfter,
-    TrialKind,
-    TrialOutcome,
-    TrialPhase,
-    TrialRecord,
-    WhyEnded,
-    read_record,
-    record_outcome,
-)
+from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
 from studies.trials.records import latest_records, own_records
 from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
 
 __all__ = [
-    "CRASHES_BEFORE_SMALLER_PASSES",
     "DATABASE_ERRORS",
     "DEFAULT_STUDY_NAME",
     "MAX_CRASHES",
     "TRIAL_COLUMNS",
-    "ArtifactFolder",
     "Attempt",
     "Claim",
     "DiskUsage",
     "LeaseLost",
     "OutputFolder",
-    "Owner",
     "Progress",
     "PrunerName",
-    "Pruning",
     "RemainingTime",
     "RowState",
     "SamplerName",
     "SearchRequest",
-    "SearchSettings",
-    "StartedAfter",
     "StatusRow",
     "StudyInvariants",
     "StudyStatus",
@@ -113,15 +76,12 @@ __all__ = [
     "TrialRecord",
     "WhyEnded",
     "add_search_trials",
-    "artifact_store",
     "best_records",
     "by_accuracy",
     "check_search",
     "check_storage_url",
-    "claim_next",
     "claim_next_trial",
     "count_claimable",
-    "count_unclaimed",
     "count_unenqueued",
     "create_or_join_study",
     "csv_text",
@@ -131,7 +91,6 @@ __all__ = [
     "ended_records",
     "enqueue_presets",
     "figure_text",
-    "final_state",
     "find_study",
     "find_trial",
     "is_connection_lost",
@@ -142,12 +101,8 @@ __all__ = [
     "mask_password",
     "note_stop",
     "open_storage",
-    "open_storage_for_reading",
     "own_records",
-    "prepare_sampling",
-    "preset_order",
     "read_record",
-    "record_outcome",
     "records_not_kept",
     "refuse_changed_presets",
     "refuse_other_invariants",
@@ -172,15 +127,10 @@ __all__ = [
     "target_figures",
     "target_verdicts",
     "targets_met",
-    "to_distribution",
-    "top_up",
-    "trial_artifacts",
     "trial_rows",
     "version_notes",
     "without_retries",
     "write_ended_note",
-    "write_json",
     "write_running_note",
     "write_study_note",
-    "write_text",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+import studies
 from search_spaces import load_experiments, load_model_definitions, load_search_space
 
 ROOT = Path(__file__).parents[1]
@@ -153,6 +154,18 @@ def test_folders_do_not_know_what_is_none_of_their_business(module: str) -> None
         assert third_party(module) <= {"yaml", "pydantic", "pydantic_core"}
     if within(module, ENGINE):
         assert not [name for name in imports(module) if within(name, ["studies"])]
+
+
+def test_studies_offers_what_tuner_uses_and_nothing_else() -> None:
+    used = set()
+    for module in (name for name in MODULES if within(name, ["tuner"])):
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "studies":
+                used |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and within(str(node.module), ["studies"]):
+                both = {alias.name for alias in node.names} & set(studies.__all__)
+                assert not both, f"{module} imports {both} from {node.module}; `studies` offers it"
+    assert set(studies.__all__) == used
 
 
 def test_every_entry_of_the_order_exists() -> None:

@@ -32,7 +32,7 @@ WATCHED = (
     Watched("optimizer", ("tuner.training.epoch.train_step",)),
     # All of it: its batches are cut and what was right is counted here too.
     Watched("validation", ("tuner.training.epoch.score_split",), opaque=True),
-    Watched("metrics", ("tuner.training.metrics.Accuracy.update", "tuner.models.reader.DigitReader.read")),
+    Watched("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.reader.DigitReader.read")),
     Watched(
         "logging",
         (

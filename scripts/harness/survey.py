@@ -38,7 +38,7 @@ class Survey:
     @property
     def is_at_the_limit(self) -> bool:
         """Whether the program trains a trial in smaller passes, to other bits, if one more process dies at it."""
-        from studies import CRASHES_BEFORE_SMALLER_PASSES
+        from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
 
         return self.deaths >= CRASHES_BEFORE_SMALLER_PASSES - 1
 

@@ -85,7 +85,7 @@ class Disturber:
             self._do(kind)
 
     def _possible(self, state: Survey) -> Iterator[Kind]:
-        from studies import CRASHES_BEFORE_SMALLER_PASSES
+        from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
 
         has_workers = bool(self._training.workers())
         # A trial that kills several processes in a row is trained in smaller passes, to other bits, and fails later.

@@ -13,7 +13,7 @@ _NO_ROOM = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room within the quota of that disk",
 }
-_OTHERS = {
+_REMEDIES = _NO_ROOM | {
     errno.EFBIG: "let files grow that big there (`ulimit -f` limits them, and so do some disks)",
     errno.EROFS: "make that disk writable or choose another folder",
     errno.EACCES: "change its rights or choose another folder",
@@ -23,7 +23,6 @@ _OTHERS = {
     errno.ETIMEDOUT: "wait until that network disk is there again",
     errno.ENOTCONN: "wait until that network disk is there again",
 }
-_REMEDIES = _NO_ROOM | _OTHERS
 _MUCH_BYTES = 100_000
 
 
@@ -58,7 +57,7 @@ def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
         where: The path, if the error does not name it.
     """
     path = os.fsdecode(error.filename or where)
-    free = f", {_free_mb(Path(path))} MB free" if error.errno in _NO_ROOM else ""
+    free = f", {free_bytes(Path(path)) // 10**6} MB free" if error.errno in _NO_ROOM else ""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{path}: {error.strerror or error}{free}" + (f"; {remedy}" if remedy else "")
 
@@ -68,6 +67,7 @@ def way_to_write(folder: Path) -> str:
     return "make its disk writable" if os.statvfs(folder).f_flag & os.ST_RDONLY else "change its rights"
 
 
-def _free_mb(path: Path) -> int:
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free // 10**6
+def free_bytes(path: Path) -> int:
+    """Return the free bytes on the disk of a file or folder, which may be missing."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(nearest).free

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import yaml
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, describe, suggest
+from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD, Experiment
 from search_spaces.experiments.warnings import warn_of_experiment
@@ -17,35 +18,8 @@ from search_spaces.training_config import STUDY_FIELDS
 Definitions = Mapping[str, ModelDefinition]
 
 
-class ModelFiles:
-    """The model definitions files that experiments name, each read once."""
-
-    def __init__(self) -> None:
-        """Start with none read."""
-        self._read: dict[str, Definitions | None] = {}
-
-    def definitions(self, path: str, diagnostics: Diagnostics) -> Definitions | None:
-        """Return the definitions in a file, or None after recording why there are none.
-
-        Args:
-            path: The file.
-            diagnostics: Those of the experiment that names the file.
-        """
-        if path not in self._read:
-            self._read[path] = _load(path, diagnostics)
-        return self._read[path]
-
-
-def _load(path: str, diagnostics: Diagnostics) -> Definitions | None:
-    try:
-        return load_model_definitions(path)
-    except FileNotFoundError as error:
-        diagnostics.invalid("model.config_path", str(error))
-    except yaml.YAMLError as error:
-        diagnostics.include([str(error)])
-    except ConfigurationError as error:
-        diagnostics.include(error.problems)
-    return None
+# The definitions of the model files that were read, by path; None if a file has none.
+ModelFiles = dict[str, Definitions | None]
 
 
 def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
@@ -54,7 +28,7 @@ def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: M
     Args:
         experiment: The experiment, with defaults in place of wrong values.
         diagnostics: Where errors and warnings go; paths start at the experiment.
-        models: The source of model definitions.
+        models: The model files read so far; that of the experiment is added.
     """
     data = experiment.data
     if diagnostics.is_valid("data.train_split", "data.val_split") and data.train_split == data.val_split:
@@ -73,7 +47,9 @@ def _check_model(experiment: Experiment, diagnostics: Diagnostics, models: Model
     model = experiment.model
     if not diagnostics.is_valid("model.config_path"):
         return
-    definitions = models.definitions(model.config_path, diagnostics)
+    if model.config_path not in models:
+        models[model.config_path] = _load(model.config_path, diagnostics)
+    definitions = models[model.config_path]
     if definitions is None or not diagnostics.is_valid("model.name"):
         return
     if model.name not in definitions:
@@ -81,6 +57,18 @@ def _check_model(experiment: Experiment, diagnostics: Diagnostics, models: Model
         diagnostics.invalid_value("model.name", model.name, rule, suggest(model.name, definitions))
     elif diagnostics.is_valid("training.loss_type"):
         _check_loss(experiment, definitions, diagnostics)
+
+
+def _load(path: str, diagnostics: Diagnostics) -> Definitions | None:
+    try:
+        return load_model_definitions(path)
+    except FileNotFoundError as error:
+        diagnostics.invalid("model.config_path", str(error))
+    except yaml.YAMLError as error:
+        diagnostics.include([str(error)])
+    except ConfigurationError as error:
+        diagnostics.include(error.problems)
+    return None
 
 
 def _check_loss(experiment: Experiment, definitions: Definitions, diagnostics: Diagnostics) -> None:
@@ -123,10 +111,9 @@ def _disagreements(values: Mapping[str, object]) -> list[tuple[str, str]]:
         return []
     [(usual, _)] = Counter(values.values()).most_common(1)
     agreeing = [name for name, value in values.items() if value == usual]
-    few = ", ".join(agreeing[:3]) + (f" and {len(agreeing) - 3} more" if len(agreeing) > 3 else "")
     text = (
         "the experiments of a file form one study and agree on this; "
-        f"write {describe(usual)} as in {few}, or move it to a file and an --output-dir of its own"
+        f"write {describe(usual)} as in {listed(agreeing, 3)}, or move it to a file and an --output-dir of its own"
     )
     return [(name, text) for name, value in values.items() if value != usual]
 

@@ -107,7 +107,7 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
     _note_unused_keys(config, diagnostics)
     targets = validated(Targets, config.get("targets", {}), diagnostics.below("targets")) or Targets()
     experiments = _experiments(config, diagnostics)
-    models = ModelFiles()
+    models: ModelFiles = {}
     for name, experiment in experiments.items():
         check_experiment(experiment, diagnostics.below("experiments", name), models)
     check_agreement(experiments, diagnostics)
@@ -144,7 +144,7 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
     name = experiment.experiment_name
     if name is not None and (problem := name_problem(name)):
         diagnostics.error("experiment_name", f"found {name!r}; {problem}")
-    check_experiment(experiment, diagnostics, ModelFiles())
+    check_experiment(experiment, diagnostics, models={})
     diagnostics.raise_errors()
     return _training_config(name or TrainingConfig.experiment_name, experiment)
 

@@ -68,7 +68,6 @@ class _LossCheck:
             self._check_order()
 
     def _gets_loss(self, model: str) -> bool:
-        """Return whether the space may give the loss to a model."""
         return self._loss is None or _may_be_active(self._loss, model, self._space)
 
     def _record(self, models: Sequence[str], wrong: Sequence[str], suitable: Sequence[str]) -> None:

@@ -214,7 +214,7 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
         return None
     if step <= 0 or (kind is int and not step.is_integer()):
         return f"found step {step:g}; a step is a {'whole ' if kind is int else ''}number above 0; write another"
-    if _is_multiple(high - low, step):
+    if FloatRange(low, high, step=step).holds(high):
         return None
     last = low + math.floor((high - low) / step) * step
     if last <= low:
@@ -241,7 +241,3 @@ def _example(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return f"[{', '.join(kind.__args__)}]"
     return "[true, false]" if kind is bool else "[small, medium]"
-
-
-def _is_multiple(distance: float, step: float) -> bool:
-    return math.isclose(distance / step, round(distance / step), abs_tol=1e-9)

@@ -147,7 +147,6 @@ class SearchSpace:
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def __iter__(self) -> Iterator[Parameter]:
-        """Iterate over the parameters in order."""
         return iter(self.parameters)
 
     @property
@@ -218,10 +217,9 @@ class SearchSpace:
 
         The order of parameters and of choices is no change.
         """
-        return [
-            *changes(self.base, other.base, "base "),
-            *changes(_entries(self), _entries(other), same=_is_same_entry),
-        ]
+        old, new = _entries(self), _entries(other)
+        same = [name for name in old.keys() & new.keys() if _unordered(old[name]) == _unordered(new[name])]
+        return [*changes(self.base, other.base, "base "), *changes(old, new | {name: old[name] for name in same})]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the space as plain data shaped like a search space file, for `parse_search_space`."""
@@ -254,10 +252,6 @@ def _entries(space: SearchSpace) -> dict[str, object]:
     """Return the parameters as people write them: choices without a condition are a list."""
     written = {parameter.name: _parameter_data(parameter) for parameter in space}
     return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
-
-
-def _is_same_entry(one: object, other: object) -> bool:
-    return _unordered(one) == _unordered(other)
 
 
 def _unordered(entry: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -21,30 +21,25 @@ _SCALAR_TAGS = tuple(_TAG + kind for kind in ("null", "bool", "int", "float", "s
 
 # The plain words and numbers of YAML 1.2, with 1.1's yes, no, on, off and underscores in numbers:
 # kind, pattern, possible first characters.
-_PLAIN_VALUES: tuple[tuple[str, str, str], ...] = (
+_PLAIN_VALUES: tuple[tuple[str, str, Iterable[str]], ...] = (
     ("bool", r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
     ("int", r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+)", "-+0123456789"),
     ("float", r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?\.(?i:inf|nan)", "-+."),
     ("null", r"~|null|Null|NULL", "~nN"),
+    ("null", r"", [""]),
     ("merge", r"<<", "<"),
 )
-
-
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Return PyYAML's table for recognising plain values by their first character; empty text is null."""
-    table: dict[str, list[tuple[str, re.Pattern[str]]]] = {"": [(_TAG + "null", re.compile(r"$"))]}
-    for kind, pattern, first in _PLAIN_VALUES:
-        for char in first:
-            table.setdefault(char, []).append((_TAG + kind, re.compile(rf"(?:{pattern})$")))
-    return table
 
 
 class _ConfigLoader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers: ``1e-3`` is a float, ``010`` is ten, dates are text."""
 
-    yaml_implicit_resolvers = _resolvers()
+
+_ConfigLoader.yaml_implicit_resolvers = {}
+for _kind, _pattern, _first in _PLAIN_VALUES:
+    _ConfigLoader.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_pattern})$"), _first)
 
 
 class _ConfigDumper(yaml.SafeDumper):

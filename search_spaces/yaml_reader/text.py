@@ -48,7 +48,7 @@ def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        return f"{file}:{line}:{column}: the character {chr(_code(error))!a} is not allowed in YAML; delete it"
+        return f"{file}:{line}:{column}: the character {chr(error.character)!a} is not allowed in YAML; delete it"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{file}: not valid YAML: {error}"
     mark = error.problem_mark
@@ -128,7 +128,3 @@ def _remedy(error: yaml.MarkedYAMLError, line: str) -> str:
     if _ASSIGNMENT.match(line):
         return "write 'key: value', not 'key = value'"
     return "check indentation, colons, brackets and quotes there"
-
-
-def _code(error: yaml.reader.ReaderError) -> int:
-    return error.character if isinstance(error.character, int) else ord(error.character)

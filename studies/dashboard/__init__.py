@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from studies.dashboard.app import dashboard_app, page_path
 from studies.dashboard.guard import ReadOnlyGuard
 from studies.dashboard.server import Address, DashboardServer
+from studies.dashboard.view import dashboard_app, page_path
 
 __all__ = ["Address", "DashboardServer", "ReadOnlyGuard", "dashboard_app", "page_path"]

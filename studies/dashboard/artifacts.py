@@ -26,10 +26,12 @@ _NAMESPACE = uuid.UUID("6d0a2c5e-0a51-4f0e-9b7e-6b686d657221")
 
 
 class ArtifactFolder(FileSystemArtifactStore):
-    """Optuna's artifact store in a folder, with atomic writes, and identifiers that cannot leave the folder."""
+    """Optuna's artifact store in a folder, with atomic writes, and identifiers that cannot leave the folder.
+
+    The first write creates the folder.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Use a folder, which the first write creates."""
         super().__init__(path)
         self._path = path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import traceback
 from collections.abc import Callable, Iterable
@@ -11,7 +12,6 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from werkzeug.wrappers import Response
 
-from studies.dashboard.response import refusal, requested_path
 from studies.dashboard.server import Address
 
 _METHODS = ("GET", "HEAD")
@@ -106,6 +106,22 @@ class ReadOnlyGuard:
             self._tell(f"{path!a} cannot be shown: {text}")
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "this cannot be shown")
         return response if path.startswith(_OWN) else _only_harmless(response)
+
+
+def refusal(status: HTTPStatus, reason: str) -> Response:
+    """Return a response whose reason the page of optuna-dashboard shows to its user."""
+    body = json.dumps({"reason": reason}, ensure_ascii=False)
+    return Response(body, status, content_type="application/json; charset=utf-8")
+
+
+def requested_path(environ: WSGIEnvironment) -> str:
+    """Return the path of a request, decoded as applications read it.
+
+    Raises:
+        UnicodeError: The path is not UTF-8.
+    """
+    path: str = environ["PATH_INFO"]
+    return path.encode("latin-1").decode("utf-8")
 
 
 def _only_harmless(response: Response) -> Response:

@@ -10,13 +10,14 @@ import optuna
 from optuna.trial import Trial
 from optuna_dashboard import get_note, save_note
 
+from search_spaces.diagnostics.diff import short_text
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import search_budget, search_settings
 from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts
 
-Rows = Iterable[tuple[str, str]]
+_Rows = list[tuple[str, str]]
 
 _MOST_ERROR_CHARACTERS = 600
 # The settings that a note shows; the whole configuration is an artifact of the trial.
@@ -95,13 +96,12 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
         save_note(study, text)
 
 
-def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
+def _body(state: str, rows: _Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
     name = record.experiment_name.replace("_", r"\_")  # at the edge of a word it would mean emphasis
     parts = [f"### {name}: {state}", "", *_table(rows), ""]
     if record.kind is TrialKind.PRESET or record.config:
         config = record.training_config
-        shown = (f"{name} {_shown(getattr(config, name))}" for name in _SETTINGS)
-        parts += [", ".join(shown), ""]
+        parts += [", ".join(f"{name} {short_text(getattr(config, name))}" for name in _SETTINGS), ""]
     if error:
         parts += [*_block(error[:_MOST_ERROR_CHARACTERS].splitlines()), ""]
     place = folder.trial_dir(record.experiment_name)
@@ -114,18 +114,18 @@ def _body(state: str, rows: Rows, record: TrialRecord, folder: OutputFolder, err
     return "\n".join(parts)
 
 
-def _best_rows(record: TrialRecord, value: float | None, epoch: int | None) -> list[tuple[str, str]]:
+def _best_rows(record: TrialRecord, value: float | None, epoch: int | None) -> _Rows:
     if value is None:
         return []
     in_epoch = f" in epoch {epoch}" if epoch else ""
     return [(f"best {record.training_config.early_stopping_monitor}", f"**{value:.4f}**{in_epoch}")]
 
 
-def _seconds_rows(seconds: float | None) -> list[tuple[str, str]]:
+def _seconds_rows(seconds: float | None) -> _Rows:
     return [] if seconds is None else [("seconds per epoch", f"{seconds:.3g}")]
 
 
-def _table(rows: Rows) -> list[str]:
+def _table(rows: _Rows) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
 
 
@@ -136,7 +136,3 @@ def _block(lines: Iterable[str]) -> list[str]:
 
 def _code(text: str) -> str:
     return f"`{text.replace('`', chr(39))}`"
-
-
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

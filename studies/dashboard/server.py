@@ -100,11 +100,9 @@ class DashboardServer:
         self.url = f"http://{address.shown_host}:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> Self:
-        """Return the server, which listens already."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop listening."""
         self._socket.close()
 
     def serve(self, app: WSGIApplication, *, debug: bool = False) -> None:

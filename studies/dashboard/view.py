@@ -1,4 +1,4 @@
-"""optuna-dashboard for one study of a database, with a clear response when there is nothing to show."""
+"""The web application that shows a study: optuna-dashboard on its database and artifacts, behind the guard."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
+import optuna
 import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
@@ -16,13 +18,17 @@ from optuna_dashboard import wsgi
 from werkzeug.wrappers import Response
 
 from search_spaces.errors import ConfigurationError
-from studies.dashboard.artifacts import ArtifactFolder
+from studies.dashboard.artifacts import ArtifactFolder, artifact_store
+from studies.dashboard.guard import ReadOnlyGuard, refusal, requested_path
 from studies.dashboard.quick_lookup import look_up_quickly
-from studies.dashboard.response import refusal, requested_path
+from studies.dashboard.server import Address
 from studies.storage.open import open_storage_for_reading, storage_error_text
-from studies.storage.optuna_private import cached_storage
+from studies.storage.optuna_private import cached_storage, rdb_storage
+from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
+# A page polls every few seconds, so a request need not wait as long as a worker does.
+PATIENCE_S = 10.0
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
@@ -33,25 +39,45 @@ _NO_ID = -1  # no study and no trial has it
 _LAYOUT = b"<style>main { min-width: 0 }</style>"
 
 
-class StudyView:
+def dashboard_app(
+    study: optuna.Study,
+    folder: OutputFolder,
+    address: Address,
+    *,
+    tell: Callable[[str], None],
+    debug: bool = False,
+    patience_s: float = PATIENCE_S,
+) -> ReadOnlyGuard:
+    """Return the web application that shows a study; no request changes the study.
+
+    Args:
+        study: From `load_study`.
+        folder: The study's output folder, with its artifacts.
+        address: Where the application will be served; requests for other hosts are refused.
+        tell: Receives a line about each request that failed.
+        debug: Also report every request, and errors with their traceback.
+        patience_s: Seconds that a request waits for a locked database.
+
+    Raises:
+        ConfigurationError: If the database cannot be read.
+    """
+    view = _StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), patience_s)
+    return ReadOnlyGuard(view.answer, address, tell=tell, debug=debug)
+
+
+def page_path(study: optuna.Study) -> str:
+    """Return the path of the study's own page in the dashboard."""
+    return f"/dashboard/studies/{rdb_storage(study).get_study_id_from_name(study.study_name)}"
+
+
+class _StudyView:
     """optuna-dashboard for the database at a study's URL, as if no other study were in it.
 
     Optuna and its dashboard cache ended trials, which makes polling cheap, and SQLite continues to read a file that
     has been deleted. So when another file takes its place, storage and caches are opened anew.
     """
 
-    def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, *, patience_s: float) -> None:
-        """Open a database.
-
-        Args:
-            url: The study's storage URL.
-            study_name: Its name.
-            artifacts: Its artifacts.
-            patience_s: Seconds that a request waits for a locked database.
-
-        Raises:
-            ConfigurationError: If the database cannot be read.
-        """
+    def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, patience_s: float) -> None:
         self._url = url
         self._study_name = study_name
         self._artifacts = artifacts

@@ -90,7 +90,8 @@ def _result(record: TrialRecord, *, with_error: bool) -> dict[str, Any]:
         "total_epochs": outcome.total_epochs,
     }
     if with_error:
-        result["error_message"] = _error_message(outcome) if failed else ""
+        error = outcome.error_message or outcome.error_type or outcome.why_ended.value
+        result["error_message"] = error if failed else ""
     config = record.training_config
     return result | {"hyperparameters": {name: getattr(config, name) for name in HYPERPARAMETERS}}
 
@@ -109,7 +110,3 @@ _UNKNOWN = TrialOutcome(
 
 def _number(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _error_message(outcome: TrialOutcome) -> str:
-    return outcome.error_message or outcome.error_type or outcome.why_ended.value

@@ -1,10 +1,10 @@
-"""Locks in PostgreSQL that live as long as the connection that took them: how workers on many machines keep apart.
+"""Advisory locks of PostgreSQL, which exclude workers on many machines.
 
-A session's advisory locks are freed by the server when the session ends: at once when its process dies, and after
-`SECONDS_UNTIL_LOST` when its machine vanishes without a word. They are lost as well when the server restarts or the
-connection breaks, while the process lives on. So they are taken on a connection of their own, which a thread looks
-after every second: it connects again as soon as it can, and takes again what this process holds. Whoever finds a lock
-free must therefore wait a little before he takes over what it stands for: see `studies.trials.leases`.
+The server frees a session's locks when the session ends: at once if its process exits, and after `SECONDS_UNTIL_LOST`
+if its machine is no longer reachable. A process also loses its locks if the server restarts or the connection breaks.
+So the locks have a connection of their own, which a thread checks every second: it reconnects and takes the locks of
+this process again. A process that finds a lock free must therefore wait before it takes over: see
+`studies.trials.leases`.
 
 https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
@@ -31,65 +31,63 @@ log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _POLL_S = 0.05
-# How the server finds out that a machine has vanished: probes after so many idle seconds, so far apart, so many.
+# The server probes an idle connection after _IDLE_S, then every _INTERVAL_S, and gives up after _PROBES without answer.
 _IDLE_S, _INTERVAL_S, _PROBES = 10, 5, 3
 SECONDS_UNTIL_LOST = _IDLE_S + _INTERVAL_S * _PROBES
 _SETTINGS = {
     "tcp_keepalives_idle": _IDLE_S,
     "tcp_keepalives_interval": _INTERVAL_S,
     "tcp_keepalives_count": _PROBES,
-    # An answer that was just under way when it vanished: without this it is sent again for a quarter of an hour.
+    # Without this, the server would resend an unacknowledged response for a quarter of an hour.
     "tcp_user_timeout": SECONDS_UNTIL_LOST * 1000,
-    # Nobody ends an idle session that holds locks.
+    # A session that holds locks is idle.
     "idle_session_timeout": 0,
 }
-
 
 Connect = Callable[[], sqlalchemy.Connection]
 
 
 @dataclass(frozen=True)
 class LockKey:
-    """What a lock is for: two numbers of 32 bits with a sign, as PostgreSQL wants them."""
+    """The key of a lock: two signed 32-bit numbers, as PostgreSQL expects them."""
 
     kind: int
     number: int
 
     @classmethod
     def of(cls, kind: str, name: int | str, schema: str) -> LockKey:
-        """Return the key of a thing.
+        """Return the key of an object that is locked; locks of other programs hardly ever have the same key.
 
         Args:
-            kind: What sort of thing it is; locks of other programs in the same database have other keys, but for
-                chance.
-            name: Which one: a number, or any text.
-            schema: The schema that Optuna's tables are in: another one has other trials of the same numbers.
+            kind: Kind of the object.
+            name: Its number or name.
+            schema: The schema of Optuna's tables: another schema has other trials of the same numbers.
         """
         number = name if isinstance(name, int) else _hash(name)
         return cls(_hash(f"khmer-ocr-tuner {kind} {schema}"), number)
 
 
 class LockLost(StorageInternalError):
-    """What was done under a lock must not go on: its connection broke, so another process may hold it by now."""
+    """The connection of a lock broke, so another process may hold the lock by now."""
 
 
 class AdvisoryLocks:
     """The advisory locks of this process in a database, on one connection."""
 
     def __init__(self, connect: Connect, connect_patiently: Connect) -> None:
-        """Take how to connect; the first lock does so.
+        """Connects lazily, when the first lock is taken.
 
         Args:
             connect: Returns a new connection in autocommit mode, or fails at once.
-            connect_patiently: The same, but waits for a server that is away.
+            connect_patiently: The same, but waits for a server that is not reachable.
         """
         self._connect = connect
         self._connect_patiently = connect_patiently
         self._connection: sqlalchemy.Connection | None = None
         self._held: set[LockKey] = set()
-        # What this process holds by its books, and the server does not know of: the connection was lost.
+        # Those of the held locks that the server freed when the connection was lost.
         self._lost: set[LockKey] = set()
-        # For these it is not enough to come back soon: nobody waits before he takes them.
+        # Held by `waiting`. They cannot be taken again: other processes do not wait before they take over.
         self._sections: set[LockKey] = set()
         self._one_at_a_time = threading.RLock()
         self._keeper: threading.Thread | None = None
@@ -98,7 +96,7 @@ class AdvisoryLocks:
         """Take a lock if it is free.
 
         Returns:
-            Whether it is this process's now; False too if another part of this process holds it.
+            Whether the lock was taken; False also if another part of this process holds it.
 
         Raises:
             SQLAlchemyError: The database cannot be reached.
@@ -111,7 +109,7 @@ class AdvisoryLocks:
             return True
 
     def free(self, key: LockKey) -> None:
-        """Give a lock back; one that is not held is left alone."""
+        """Free a lock; does nothing if this process does not hold it."""
         with self._one_at_a_time:
             if key not in self._held:
                 return
@@ -124,15 +122,15 @@ class AdvisoryLocks:
 
     @contextlib.contextmanager
     def waiting(self, key: LockKey, what: str, *, timeout_s: float) -> Iterator[None]:
-        """Hold a lock in a ``with`` statement, once whoever holds it has given it back.
+        """Wait for a lock and hold it in a ``with`` statement.
 
         Args:
-            key: Which lock.
-            what: What it is for; it begins the message.
+            key: The lock.
+            what: Purpose of the lock, with which the message begins.
             timeout_s: Seconds to wait at most.
 
         Raises:
-            ConfigurationError: It is not free in time.
+            ConfigurationError: The lock is not free in time.
             SQLAlchemyError: The database cannot be reached.
         """
         deadline = time.monotonic() + timeout_s
@@ -151,11 +149,11 @@ class AdvisoryLocks:
             self.free(key)
 
     def check_sections(self) -> None:
-        """Make sure that nobody else can have got a lock that this process has waited for and holds.
+        """Check that no other process can have taken a lock that this process holds by `waiting`.
 
         Raises:
-            LockLost: Somebody can: its connection broke meanwhile.
-            SQLAlchemyError: It breaks just now.
+            LockLost: The connection broke since the lock was taken.
+            SQLAlchemyError: The connection breaks now.
         """
         with self._one_at_a_time:
             if not self._sections:
@@ -165,7 +163,7 @@ class AdvisoryLocks:
             self._connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:
-        """Give all locks back and close the connection."""
+        """Free all locks and close the connection."""
         with self._one_at_a_time:
             self._held.clear()
             self._lost.clear()
@@ -177,7 +175,7 @@ class AdvisoryLocks:
         try:
             return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
         except SQLAlchemyError:
-            # A connection that broke while nobody looked; a second failure is the database's.
+            # The connection may have broken since the last check; a second failure is the database's.
             self._reconnect(self._connect_patiently)
             return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
 
@@ -187,7 +185,6 @@ class AdvisoryLocks:
         return self._connection.execute(sqlalchemy.text(statement), values).scalar()
 
     def _reconnect(self, connect: Connect) -> None:
-        """Connect anew, and take again what this process holds."""
         self._disconnect()
         self._lost |= self._held
         self._connection = connect()
@@ -211,7 +208,7 @@ class AdvisoryLocks:
             self._keeper.start()
 
     def _look(self) -> None:
-        """Look whether the connection still stands, and mend it."""
+        """Check the connection and re-establish it if it is lost."""
         with self._one_at_a_time:
             if not self._held:
                 return
@@ -222,18 +219,18 @@ class AdvisoryLocks:
                     self._take_again()
                 else:
                     self._connection.exec_driver_sql("SELECT 1")
-            except Exception as error:  # whatever it is, the next look may succeed, and who works goes on until then
+            except Exception as error:  # whatever it is, the next check may succeed, and workers continue until then
                 log.debug("the connection of the locks is lost: %s", type(error).__name__)
                 self._disconnect()
 
 
 def notice_lost_clients(connection: Any) -> None:
-    """Let the server end a new connection's session, and with it all locks, when the machine has vanished.
+    """Let the server end a session, and free its locks, if the machine is no longer reachable.
 
     Args:
-        connection: The driver's.
+        connection: A new connection of the driver.
     """
-    # Those settings that this server knows; older ones lack the last.
+    # Only the settings that the server knows; older versions lack the last.
     query = (
         "SELECT set_config(name, wanted.value, false) FROM pg_settings "
         "JOIN unnest(%s::text[], %s::text[]) AS wanted (name, value) USING (name)"
@@ -244,7 +241,7 @@ def notice_lost_clients(connection: Any) -> None:
 
 
 def _keep(reference: weakref.ref[AdvisoryLocks]) -> None:
-    """Look after locks every second, for as long as somebody has them."""
+    """Check the connection of the locks every second until the locks are garbage."""
     while (locks := reference()) is not None:
         locks._look()
         del locks

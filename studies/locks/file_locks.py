@@ -1,10 +1,9 @@
-"""Locks that a live process cannot lose and a dead one cannot keep.
+"""Locks on files that are held exactly as long as their process runs.
 
-POSIX record locks (`fcntl.lockf`) stay with a stopped process and are freed by the kernel at its death, `kill
--9` included; forked loader workers do not inherit them. They belong to the process, not to the file
-descriptor: closing any descriptor of the file drops the lock, and a process never blocks itself. So every
-lock of this process is noted here by path, each file is open at most once, and nothing else opens a lock
-file.
+A stopped process keeps its POSIX record locks (`fcntl.lockf`), the kernel frees those of a process that exits or is
+killed, and forked loader workers do not inherit them. They belong to the process: closing any descriptor of the file
+frees the lock, and a process never blocks itself. So this module registers the locks of this process by path, opens
+each file at most once, and nothing else opens a lock file.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from search_spaces.errors import ConfigurationError
 _POLL_S = 0.02
 _LONGEST_NOTE_BYTES = 200
 
-# struct flock: pid and type stand at other places on macOS.
+# struct flock, whose pid and type are at other places on macOS.
 _FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
 
 _held: dict[str, FileLock] = {}
-# One at a time: a probe that closes a file just when another thread locks it would drop that thread's lock.
+# If one thread closed a file that it probed while another thread locks it, the lock would be lost.
 _registry_lock = threading.Lock()
 
 
@@ -37,26 +36,24 @@ class FileLock:
     """A lock that this process holds on a file; made by `try_lock` and `wait_for_lock`.
 
     Attributes:
-        path: The lock file. It stays when the lock is released: removing it would let two processes lock two
-            files of the same name.
+        path: The lock file. It is never removed, or two processes could lock two files of the same name.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """Take over a locked descriptor."""
         self.path = path
         self._descriptor: int | None = descriptor
 
     @property
     def note(self) -> str:
-        """What the file says: the last `write_note`, of whichever process; "" if there was none."""
+        """The last note that any process wrote; "" if there is none."""
         assert self._descriptor is not None, "the lock was released"
         return os.pread(self._descriptor, _LONGEST_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def write_note(self, text: str) -> None:
-        """Leave a short word in the file for whoever locks it next; it survives the death of this process."""
+        """Write a short note for the process that locks the file next, if the disk allows it."""
         assert self._descriptor is not None, "the lock was released"
-        with contextlib.suppress(OSError):  # a full disk keeps nobody from working
-            # Always as long, over the one before, so that another word finds room where there is none any more.
+        with contextlib.suppress(OSError):
+            # Notes have the same length, so that a new one replaces an old one even if the disk is full.
             os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES].ljust(_LONGEST_NOTE_BYTES), 0)
 
     def release(self) -> None:
@@ -69,24 +66,19 @@ class FileLock:
             self._descriptor = None
 
     def __enter__(self) -> FileLock:
-        """Return the lock itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock."""
         self.release()
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """Lock a file if nobody else does; the file and its folder are created where missing.
-
-    Args:
-        path: The lock file.
+    """Lock a file, and create it and its folder if they are missing.
 
     Returns:
-        The lock, or None if another process, or another part of this one, holds it.
+        The lock; None if another process, or another part of this one, holds it.
 
     Raises:
         ConfigurationError: If the file system has no file locks.
@@ -108,14 +100,11 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
-    """Lock a file, waiting while another process does.
+    """Lock a file like `try_lock`, but wait until the lock is free.
 
     Args:
         path: The lock file.
         timeout_s: Seconds to wait at most.
-
-    Returns:
-        The lock.
 
     Raises:
         ConfigurationError: If the lock is not free in time (the holder is named), or there are no file locks.
@@ -135,12 +124,8 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
 def holder_pid(path: Path) -> int | None:
     """Return the process id of a lock's holder, without taking the lock or writing anything.
 
-    Args:
-        path: The lock file; it may be missing.
-
     Returns:
-        The process id (0 if the holder is on another machine and the file system does not tell), or None if
-        the lock is free.
+        The process id, 0 if the holder is on another machine and its id unknown; None if the lock is free.
     """
     with _registry_lock:
         if _key(path) in _held:
@@ -175,7 +160,7 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def _probe(descriptor: int) -> int | None:
-    """Ask the kernel who would be in the way of an exclusive lock on the whole file."""
+    """Return the process whose lock on the file excludes one on all of it, 0 if unknown; None if there is none."""
     if sys.platform == "darwin":
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, 0, 0, 0, fcntl.F_WRLCK, 0))
         _, _, pid, kind, _ = struct.unpack(_FLOCK_LAYOUT, answer)
@@ -191,7 +176,7 @@ def _holder_text(path: Path) -> str:
 
 
 def _forget_after_fork() -> None:
-    """A forked child holds none of its parent's locks, and the thread that held the registry's is gone."""
+    """Forget the locks of the parent process, and the lock of the registry, whose thread the child does not have."""
     global _registry_lock
     _held.clear()
     _registry_lock = threading.Lock()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Any
-
-from search_spaces.diagnostics.diff import as_written
 
 NOTHING = "–"
 
@@ -21,16 +18,6 @@ def share_text(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
-def seconds_text(seconds: float | None) -> str:
-    """Return the seconds of an epoch."""
-    return NOTHING if seconds is None else f"{seconds:.1f}"
-
-
-def duration_text(seconds: float | None) -> str:
+def duration_text(seconds: float) -> str:
     """Return hours, minutes and seconds, and days where there are some."""
-    return NOTHING if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def setting_text(value: Any, digits: int = 4) -> str:
-    """Return the value of a setting, long numbers shortened to so many digits."""
-    return f"{value:.{digits}g}" if isinstance(value, float) else as_written(value)
+    return str(timedelta(seconds=round(seconds)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -14,18 +13,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from studies.report.failures import MOST_FAILURES, failures
-from studies.report.panels import Panel
 from studies.report.setting_plots import importances, parallel_coordinates, slices
-from studies.report.snapshot import ReadEpochs, Snapshot, take_snapshot
+from studies.report.snapshot import ReadEpochs, take_snapshot
 from studies.report.summary import environment, space_rows, state_text, summary
 from studies.report.target_table import all_met_text, target_rows
 from studies.report.trial_plots import history, reasons, reported_curves, timeline
-from studies.report.trial_table import trial_table
+from studies.report.trial_table import MOST_FAILURES, failure_rows, trial_table
 from studies.report.winner import find_winner
 from studies.storage.output_folder import OutputFolder
 
 _TEMPLATE = Path(__file__).parent / "template"
+_PANELS = (history, reported_curves, parallel_coordinates, importances, slices, timeline, reasons)
 
 
 def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs, *, output_dir: str) -> str:
@@ -39,7 +37,7 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
     """
     snapshot = take_snapshot(study, folder, read_epochs)
     scripts = [Markup(get_plotlyjs()), Markup((_TEMPLATE / "page.js").read_text(encoding="utf-8"))]
-    failed = failures(snapshot)
+    failures = failure_rows(snapshot)
     template = _environment().get_template("page.html")
     return template.render(
         snapshot=snapshot,
@@ -51,18 +49,13 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         winner=find_winner(snapshot, output_dir),
         targets=list(target_rows(snapshot)),
         all_met=all_met_text(snapshot),
-        panels={panel.anchor: panel for panel in _panels(snapshot)},
-        failures=failed[:MOST_FAILURES],
-        failed_count=len(failed),
+        panels=[panel(snapshot) for panel in _PANELS],
+        failures=failures[:MOST_FAILURES],
+        failed_count=len(failures),
         trials=trial_table(snapshot),
         environment=list(environment(snapshot)),
         space=space_rows(snapshot),
     )
-
-
-def _panels(snapshot: Snapshot) -> Iterator[Panel]:
-    for panel in (history, reported_curves, parallel_coordinates, importances, slices, timeline, reasons):
-        yield panel(snapshot)
 
 
 def _environment() -> Environment:

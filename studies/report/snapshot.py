@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.status.reader import study_status
-from studies.status.status import StatusRow, StudyStatus
+from studies.status.status import StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
@@ -54,19 +54,10 @@ class Snapshot:
         """Name of the metric that the study optimizes."""
         return self.invariants.monitor
 
-    @cached_property
-    def rows(self) -> dict[int, StatusRow]:
-        """The rows of the status by trial number."""
-        return {row.number: row for row in self.status.rows}
-
-    @cached_property
-    def names(self) -> dict[int, str]:
-        """The trials' names by number, as plots take them: Plotly reads text as a kind of HTML."""
-        return {number: html.escape(record.experiment_name) for number, record in self.records.items()}
-
     def names_of(self, numbers: Sequence[int]) -> list[str]:
-        """Return the names of trials, as plots take them."""
-        return [self.names.get(int(number), f"trial {number}") for number in numbers]
+        """Return the names of trials as plots take them: Plotly reads text as a kind of HTML."""
+        names = {number: html.escape(record.experiment_name) for number, record in self.records.items()}
+        return [names.get(int(number), f"trial {number}") for number in numbers]
 
     @cached_property
     def outcomes(self) -> dict[int, TrialOutcome]:
@@ -98,11 +89,6 @@ class Snapshot:
         if self.records[trial.number].phase is TrialPhase.FAILED:
             return _bare(trial, TrialState.FAIL, None)
         return _bare(trial, trial.state, trial.value)
-
-    @cached_property
-    def valued(self) -> list[FrozenTrial]:
-        """Those of the trials for plots that have ended with a finite value."""
-        return list(filter(has_value, self.plot_trials))
 
     @cached_property
     def plot_study(self) -> optuna.Study:

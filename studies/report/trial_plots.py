@@ -12,21 +12,28 @@ from optuna.visualization import plot_intermediate_values, plot_optimization_his
 from search_spaces.diagnostics.plural import counted
 from studies.report.formatting import reason_text
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
-from studies.report.snapshot import Snapshot
-from studies.status.status import RowState
+from studies.report.snapshot import Snapshot, has_value
+from studies.status.status import StatusRow
 from studies.trials.record import WhyEnded
 
 MOST_CURVES = 30
 
-_STATE_COLORS = {"COMPLETE": BLUE, "PRUNED": ORANGE, "FAIL": RED, "RUNNING": GREEN}
+# Name and color of Optuna's states.
+_STATES = {
+    "COMPLETE": ("completed", BLUE),
+    "PRUNED": ("pruned", ORANGE),
+    "FAIL": ("failed", RED),
+    "RUNNING": ("running", GREEN),
+}
 _REASON_COLORS = {WhyEnded.MAX_EPOCHS: BLUE, WhyEnded.EARLY_STOPPED: "#60a5fa", WhyEnded.PRUNED: ORANGE}
 
 
 def history(snapshot: Snapshot) -> Panel:
     """Return the panel of the values of all trials, and of the best one so far."""
     panel = partial(Panel, "history", "Optimization history")
-    completed = [trial for trial in snapshot.valued if trial.state == TrialState.COMPLETE]
-    pruned = [trial for trial in snapshot.valued if trial.state == TrialState.PRUNED]
+    valued = list(filter(has_value, snapshot.plot_trials))
+    completed = [trial for trial in valued if trial.state == TrialState.COMPLETE]
+    pruned = [trial for trial in valued if trial.state == TrialState.PRUNED]
     if not completed and not pruned:
         return panel(missing="It begins when a first trial has ended with a value.")
     # Optuna draws points, a line of the best so far, and infeasible trials, which there are none of here. It complains
@@ -64,13 +71,12 @@ def reported_curves(snapshot: Snapshot) -> Panel:
     if not shown:
         return panel(missing="Only failed trials have finished an epoch.")
     figure = plot_intermediate_values(snapshot.study_of(shown))
+    names = snapshot.names_of([trial.number for trial in shown])
     for trace in figure.data:
-        trial = shown[int(trace.name.removeprefix("Trial"))]
-        name = snapshot.names[trial.number]
-        trace.update(name=name, hovertemplate="%{fullData.name}, epoch %{x}: %{y:.4f}<extra></extra>")
-        trace.update(
-            marker={"size": 4}, line={"width": 1.5, "dash": "dot" if trial.state == TrialState.PRUNED else "solid"}
-        )
+        position = int(trace.name.removeprefix("Trial"))
+        dash = "dot" if shown[position].state == TrialState.PRUNED else "solid"
+        trace.update(name=names[position], marker={"size": 4}, line={"width": 1.5, "dash": dash})
+        trace.update(hovertemplate="%{fullData.name}, epoch %{x}: %{y:.4f}<extra></extra>")
     legend = {"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
     styled(figure, height=440, xaxis_title="epoch", yaxis_title=f"{snapshot.metric}, best so far")
     figure.update_layout(showlegend=True, legend=legend)
@@ -85,11 +91,13 @@ def timeline(snapshot: Snapshot) -> Panel:
     if not any(trial.datetime_start for trial in snapshot.plot_trials):
         return panel(missing="It begins with the first trial.")
     figure = plot_timeline(snapshot.plot_study)
-    figure.data = [trace for trace in figure.data if trace.name in _STATE_COLORS]
+    figure.data = [trace for trace in figure.data if trace.name in _STATES]
+    rows = {row.number: row for row in snapshot.status.rows}
     for trace in figure.data:
+        name, color = _STATES[trace.name]
         # Plotly would make bars as thick as the trials of a state are apart.
-        trace.update(width=0.8, marker={"color": _STATE_COLORS[trace.name], "line": {"width": 0}})
-        trace.update(text=[_timeline_text(snapshot, number) for number in trace.y], name=_state_text(trace.name))
+        trace.update(name=name, width=0.8, marker={"color": color, "line": {"width": 0}})
+        trace.update(text=[_timeline_text(number, rows.get(number)) for number in trace.y])
         trace.update(hovertemplate="%{text}<extra></extra>")
     height = min(640, 150 + 14 * len(snapshot.trials))
     styled(figure, height=height, xaxis_title="", yaxis_title="trial", showlegend=True, barmode="overlay")
@@ -97,22 +105,17 @@ def timeline(snapshot: Snapshot) -> Panel:
     return panel("From a trial's first beginning to its end, interruptions included.", (figure,))
 
 
-def _timeline_text(snapshot: Snapshot, number: int) -> str:
-    row = snapshot.rows.get(number)
+def _timeline_text(number: int, row: StatusRow | None) -> str:
     if row is None:
         return f"trial {number}"
     best = "" if row.best_value is None else f", best {row.best_value:.4f}"
     return f"{row.name}: {reason_text(row.why_ended) or row.state.value}, {counted(row.epochs, 'epoch')}{best}"
 
 
-def _state_text(name: str) -> str:
-    return {"COMPLETE": "completed", "FAIL": "failed"}.get(name, name.lower())
-
-
 def reasons(snapshot: Snapshot) -> Panel:
     """Return the panel of the number of trials by the reason why they ended."""
     panel = partial(Panel, "reasons", "Why trials ended")
-    ended = [row for row in snapshot.status.rows if row.state in (RowState.COMPLETED, RowState.FAILED)]
+    ended = [row for row in snapshot.status.rows if row.has_ended]
     if not ended:
         return panel(missing="No trial has ended yet.")
     counts = Counter(reason_text(row.why_ended) or "no reason given" for row in ended)

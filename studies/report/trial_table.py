@@ -1,18 +1,20 @@
-"""The table of all trials: their results and their settings."""
+"""The table of all trials, with their results and settings, and the table of the failed ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from studies.report.formatting import NOTHING, duration_text, reason_text, setting_text, share_text
+from search_spaces.diagnostics.diff import short_text
+from studies.report.formatting import NOTHING, duration_text, reason_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.status.status import StatusRow
-from studies.trials.record import TrialOutcome
+from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
 from studies.trials.targets import figure_text, target_figures, target_verdicts
 
+MOST_FAILURES = 50
+_MOST_ERROR_CHARACTERS = 500
 # The metric of each target that is known after every epoch.
 _ACCURACIES = {"character_accuracy": "val_char_accuracy", "sequence_accuracy": "val_seq_accuracy"}
 
@@ -47,19 +49,12 @@ class Column:
     Attributes:
         title: Its heading.
         cell: Returns its cell of a trial.
-        is_number: Whether it holds numbers.
-        is_setting: Whether it holds a setting.
+        classes: The style classes of its cells.
     """
 
     title: str
     cell: Callable[[_Trial], Cell]
-    is_number: bool = True
-    is_setting: bool = False
-
-    @cached_property
-    def classes(self) -> str:
-        """The style classes of its cells."""
-        return " ".join(name for name, given in (("number", self.is_number), ("setting", self.is_setting)) if given)
+    classes: str = "number"
 
 
 @dataclass(frozen=True)
@@ -83,6 +78,22 @@ def trial_table(snapshot: Snapshot) -> TrialTable:
     return TrialTable(columns, tuple(rows))
 
 
+def failure_rows(snapshot: Snapshot) -> list[tuple[int, str, str, int, str]]:
+    """Return number, name, reason, finished epochs and error ("" if unknown) of the failed trials, the latest first."""
+    failed = [record for record in snapshot.records.values() if record.phase is TrialPhase.FAILED]
+    return [_failure_row(record) for record in reversed(failed)]
+
+
+def _failure_row(record: TrialRecord) -> tuple[int, str, str, int, str]:
+    outcome = record.outcome
+    if outcome is None:
+        return record.number, record.experiment_name, "ended from outside", 0, ""
+    error = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
+    if len(error) > _MOST_ERROR_CHARACTERS:
+        error = f"{error[:_MOST_ERROR_CHARACTERS]} …"
+    return record.number, record.experiment_name, reason_text(outcome.why_ended), outcome.total_epochs, error
+
+
 def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     record = snapshot.records.get(row.number)
     if record is None:
@@ -96,9 +107,9 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
 
 def _result_columns(metric: str) -> Iterator[Column]:
     yield Column("trial", lambda trial: Cell(str(trial.row.number)))
-    yield Column("name", lambda trial: Cell(trial.row.name), is_number=False)
-    yield Column("state", lambda trial: Cell(trial.row.state.value), is_number=False)
-    yield Column("why ended", lambda trial: Cell(reason_text(trial.row.why_ended)), is_number=False)
+    yield Column("name", lambda trial: Cell(trial.row.name), classes="")
+    yield Column("state", lambda trial: Cell(trial.row.state.value), classes="")
+    yield Column("why ended", lambda trial: Cell(reason_text(trial.row.why_ended)), classes="")
     if metric not in _ACCURACIES.values():
         yield Column(metric, _best_value)
     yield Column("char", _target("character_accuracy", metric))
@@ -111,7 +122,7 @@ def _result_columns(metric: str) -> Iterator[Column]:
 
 
 def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
-    """Return what fills the column of a figure that can have a target; the monitored one is known during training."""
+    """Return a function for a column of `target_figures`; the monitored one is known during training."""
 
     def cell(trial: _Trial) -> Cell:
         if trial.outcome is None:
@@ -134,7 +145,7 @@ def _duration(trial: _Trial) -> Cell:
 _STARTED = Column(
     "started",
     lambda trial: Cell(f"{trial.row.started:%Y-%m-%d %H:%M:%S}" if trial.row.started else ""),
-    is_number=False,
+    classes="",
 )
 
 
@@ -142,7 +153,7 @@ def _setting_columns(trials: list[_Trial]) -> Iterator[Column]:
     for name in sorted({name for trial in trials for name in trial.settings}):
         values = [trial.settings[name] for trial in trials if name in trial.settings]
         is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        yield Column(name, _setting(name), is_number, is_setting=True)
+        yield Column(name, _setting(name), classes="number setting" if is_number else "setting")
 
 
 def _setting(name: str) -> Callable[[_Trial], Cell]:
@@ -150,6 +161,6 @@ def _setting(name: str) -> Callable[[_Trial], Cell]:
         if name not in trial.settings:
             return Cell("")
         value = trial.settings[name]
-        return Cell(setting_text(value), order=repr(value) if isinstance(value, float) else "")
+        return Cell(short_text(value), order=repr(value) if isinstance(value, float) else "")
 
     return cell

@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 
 import plotly.graph_objects as go
 
+from search_spaces.diagnostics.diff import short_text
 from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
-from studies.report.formatting import NOTHING, duration_text, reason_text, seconds_text, setting_text, share_text
+from studies.report.formatting import NOTHING, duration_text, reason_text, share_text
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot
 from studies.report.summary import Fact
@@ -32,28 +33,24 @@ class Winner:
     """The best trial.
 
     Attributes:
-        number: Its number.
-        name: Its name.
+        record: Its record.
         facts: Its figures.
         varied: The settings that the search varies, by name, as a file has them; long numbers are shortened.
         fixed: The other settings.
-        curves: Plots of its epochs.
-        no_curves: Why there are no curves; "" if there are.
+        curves: Plots of its epochs; empty if its epochs are lost.
         pictures: Plots of what it reads, as ``data:`` addresses by title.
-        no_pictures: Which plots are missing; "" if none is.
+        missing: Titles of the plots that are missing.
         rival: A sentence about the trial that leads by the monitored metric; "" if it is this one.
         commands: Commands that use the trial, each with what it does.
     """
 
-    number: int
-    name: str
+    record: TrialRecord
     facts: tuple[Fact, ...]
     varied: Mapping[str, str]
     fixed: Mapping[str, str]
     curves: tuple[go.Figure, ...]
-    no_curves: str
     pictures: Mapping[str, str]
-    no_pictures: str
+    missing: tuple[str, ...]
     rival: str
     commands: tuple[tuple[str, str], ...]
 
@@ -68,23 +65,19 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
     record = snapshot.winner
     if record is None or record.outcome is None:
         return None
-    epochs = snapshot.read_epochs(record.experiment_name)
     pictures = dict(_pictures(snapshot, record))
-    missing = [title[:1].lower() + title[1:] for title in _PICTURES.values() if title not in pictures]
     config = record.training_config
     names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
-    settings = {name: setting_text(getattr(config, name), _SETTING_DIGITS) for name in names}
+    settings = {name: short_text(getattr(config, name), _SETTING_DIGITS) for name in names}
     varied = {*snapshot.trials[record.number].params, *record.outside_space}
     return Winner(
-        number=record.number,
-        name=record.experiment_name,
+        record=record,
         facts=tuple(_facts(record, record.outcome)),
         varied={name: text for name, text in settings.items() if name in varied},
         fixed={name: text for name, text in settings.items() if name not in varied},
-        curves=tuple(_curves(epochs, record.outcome)),
-        no_curves="" if epochs else "Its metrics.jsonl is gone or empty, so there are no curves.",
+        curves=tuple(_curves(snapshot.read_epochs(record.experiment_name), record.outcome)),
         pictures=pictures,
-        no_pictures=f"Not there: {' and '.join(missing)}." if missing else "",
+        missing=tuple(title for title in _PICTURES.values() if title not in pictures),
         rival=_rival(snapshot, record),
         commands=tuple(_commands(snapshot, output_dir)),
     )
@@ -99,7 +92,8 @@ def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
     yield Fact("Ended", reason_text(outcome.why_ended.value))
     if outcome.converged_epoch is not None:
         yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first that meets the accuracy targets")
-    yield Fact("Seconds an epoch", seconds_text(outcome.epoch_seconds_median))
+    seconds = outcome.epoch_seconds_median
+    yield Fact("Seconds an epoch", NOTHING if seconds is None else f"{seconds:.1f}")
     yield Fact("Training time", duration_text(outcome.training_time_s))
     yield Fact("Seed", str(record.training_config.seed))
 

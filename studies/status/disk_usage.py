@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from search_spaces.diagnostics.disk_errors import free_bytes
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
@@ -59,13 +58,8 @@ def disk_usage(folder: OutputFolder) -> DiskUsage:
     return DiskUsage(
         database=sum(map(_size, database)),
         **{kind: used[kind] for kind in _KINDS},
-        free=shutil.disk_usage(_nearest(folder.path)).free,
+        free=free_bytes(folder.path),
     )
-
-
-def _nearest(path: Path) -> Path:
-    """Return a folder, or its nearest parent that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _kind(inside: Sequence[str]) -> str:

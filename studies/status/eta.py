@@ -60,7 +60,7 @@ def remaining_time(
     running = [pace.of_trial(row, shares.get(row.number, 0.0)) for row in status.running]
     states = (RowState.INTERRUPTED, RowState.WAITING)
     waiting = [pace.of_trial(row, 0.0) for state in states for row in status.rows if row.state is state]
-    waiting += [pace.of_search_trial()] * status.unenqueued
+    waiting += [pace.search_trial] * status.unenqueued
     known = [cost for cost in (*running, *waiting) if cost is not None]
     if len(known) < len(running) + len(waiting):
         return None
@@ -86,14 +86,14 @@ class _Pace:
         epochs: Median seconds of an epoch, by model.
         sure: Models whose epochs were timed in presets alone: the settings of search trials differ too much for one to
             bound another.
-        search_trial: Mean seconds of an ended search trial, or as long as there is none, of an ended preset, or of
-            what the running ones come to if none ends early; None if no epoch was timed.
+        search_trial: Cost of a search trial that is not sampled yet: that of an ended search trial or, as long as there
+            is none, of an ended preset or else of the running ones if none ends early; None if no epoch was timed.
         lengths: Which share of their epochs ended trials had, by kind.
     """
 
     epochs: Mapping[str, float]
     sure: frozenset[str]
-    search_trial: float | None
+    search_trial: _Cost | None
     lengths: Mapping[TrialKind, Sequence[float]]
 
     @classmethod
@@ -109,7 +109,7 @@ class _Pace:
             sure=frozenset(
                 model for model, members in models.items() if all(row.kind is TrialKind.PRESET for row in members)
             ),
-            search_trial=_mean_seconds((ended[TrialKind.SEARCH] or ended[TrialKind.PRESET] or timed)[-_MOST_TRIALS:]),
+            search_trial=_mean_cost((ended[TrialKind.SEARCH] or ended[TrialKind.PRESET] or timed)[-_MOST_TRIALS:]),
             lengths={
                 kind: [row.epochs / row.num_epochs for row in members[-_MOST_TRIALS:] if row.num_epochs]
                 for kind, members in ended.items()
@@ -120,14 +120,10 @@ class _Pace:
         """Return the cost of the rest of a trial; None if no similar trial was timed."""
         epoch = self.epochs.get(row.model_name or "") if row.epoch_seconds is None else row.epoch_seconds
         if epoch is None or row.num_epochs is None:
-            return self.of_search_trial() if row.kind is TrialKind.SEARCH else None
+            return self.search_trial if row.kind is TrialKind.SEARCH else None
         bound = remaining_seconds(replace(row, epoch_seconds=epoch), epoch_share)
         known = row.epoch_seconds is not None or (row.kind is TrialKind.PRESET and row.model_name in self.sure)
         return _Cost(self._epochs_to_come(row, row.num_epochs, epoch_share) * epoch, bound if known else None)
-
-    def of_search_trial(self) -> _Cost | None:
-        """Return the cost of a search trial that is not sampled yet; None if no epoch was timed."""
-        return None if self.search_trial is None else _Cost(self.search_trial, None)
 
     def _epochs_to_come(self, row: StatusRow, num_epochs: int, epoch_share: float) -> float:
         """Return the expected number of further epochs: the mean of the trials that trained longer than this one."""
@@ -144,10 +140,10 @@ def _median_epoch(rows: Iterable[StatusRow]) -> float:
     return statistics.median(row.epoch_seconds or 0.0 for row in rows)
 
 
-def _mean_seconds(rows: Sequence[StatusRow]) -> float | None:
+def _mean_cost(rows: Sequence[StatusRow]) -> _Cost | None:
     """Return the mean seconds of trials; of trials that have not ended the most that they can take."""
     whole = [row.seconds if row.has_ended else (row.num_epochs or 0) * (row.epoch_seconds or 0.0) for row in rows]
-    return statistics.mean(seconds or 0.0 for seconds in whole) if whole else None
+    return _Cost(statistics.mean(seconds or 0.0 for seconds in whole), None) if whole else None
 
 
 def _makespan(workers: Sequence[float], tasks: Iterable[float]) -> float:

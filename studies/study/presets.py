@@ -8,8 +8,7 @@ from dataclasses import asdict
 import optuna
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.space.default import default_search_space
-from search_spaces.space.file import parse_search_space
+from search_spaces.space.file import default_search_space, parse_search_space
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from studies.sampling.distributions import fixed_values

@@ -1,4 +1,4 @@
-"""Who works on which trial: one live process works on each, and another takes over when that one dies."""
+"""Claims: one process trains each trial, and another takes over when that one exits."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from studies.trials.record import (
 )
 from studies.trials.records import own_records
 
-# A trial that kills its processes one after the other, as for want of memory, is given up: nothing is adopted for ever.
+# A trial whose processes crash one after the other, for example for lack of memory, is given up.
 MAX_CRASHES = 3
 CRASHES_BEFORE_SMALLER_PASSES = 2
 
 
 @dataclass
 class Claim:
-    """A trial that this process alone works on, until it lets go of it; use it in a ``with`` statement.
+    """A trial that only this process trains until it releases it; use it in a ``with`` statement.
 
     Attributes:
         trial: The running trial: suggests, reports, carries attributes.
-        record: What the study knew of it when it was claimed; the last of its `attempts` is this one.
-        adopted: Whether another process had begun it, and died or let go of it.
+        record: Its record when it was claimed; the last of its `attempts` is this one.
+        adopted: Whether another process started it, and crashed or released it.
     """
 
     trial: Trial
@@ -52,30 +52,30 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether it has killed so many processes that it is not begun once more."""
+        """Whether so many processes have crashed that it is not trained again."""
         return self.record.consecutive_crashes >= MAX_CRASHES
 
     @property
     def may_exceed_memory(self) -> bool:
-        """Whether it has killed more than one process in an epoch, perhaps for want of memory."""
+        """Whether several processes have crashed in its next epoch, perhaps for lack of memory."""
         return self.record.consecutive_crashes >= CRASHES_BEFORE_SMALLER_PASSES
 
     def record_config(self, config: TrainingConfig) -> None:
-        """Write down what the trial trains, once all of it is suggested."""
+        """Store the configuration of the trial, once all of it is suggested."""
         settings = asdict(config)
         if self.record.config != settings:
             self.trial.set_user_attr(CONFIG, settings)
             self.record = replace(self.record, config=settings)
 
     def finish(self, outcome: TrialOutcome, value: float | None = None) -> None:
-        """Write the outcome, tell the study, and let go of the trial.
+        """Store the outcome, tell the study, and release the trial.
 
         Args:
             outcome: How it ended.
             value: The best value of the monitored metric; needed if the trial ended by itself and succeeded.
 
         Raises:
-            ValueError: If a value is needed and there is none; the trial then stays running and resumable.
+            ValueError: A value is needed and there is none; the trial then stays running and resumable.
         """
         state = final_state(self.record.kind, outcome.why_ended)
         complete = state == TrialState.COMPLETE
@@ -83,19 +83,19 @@ class Claim:
             raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}; give its best value")
         record_outcome(self.trial, outcome)
         self.trial.study.tell(self.trial, value if complete else None, state=state)
-        # That it was let go of is of no interest any more, and a trial that has ended takes no attributes.
-        self._give_back(self._lease.free)
+        # A finished trial takes no attributes, so the release is not recorded.
+        self._give_back(self._lease.discard)
 
     def check(self) -> None:
-        """Make sure that the trial is this process's still.
+        """Make sure that this process still holds the lease.
 
         Raises:
-            LeaseLost: Another worker has taken it over: this one was stopped or cut off for so long.
+            LeaseLost: The lease expired and another worker has taken the trial over.
         """
         self._lease.check()
 
     def release(self) -> None:
-        """Let go of the trial; one that was not told stays running and is adopted by the next claim."""
+        """Release the trial; an unfinished one stays running, and the next claim adopts it."""
         self._give_back(self._lease.release)
 
     def _give_back(self, how: Callable[[], None]) -> None:
@@ -115,7 +115,7 @@ class Claim:
 def claim_next(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> Claim | None:
-    """Claim the trial to work on next: first those whose worker died, then waiting ones, by number.
+    """Claim a trial: first those whose worker has exited, then waiting ones, by number.
 
     Args:
         study: From `create_or_join_study`.
@@ -123,7 +123,7 @@ def claim_next(
         wanted: Which trials may be claimed; the default is all.
 
     Returns:
-        The claim, or None if nothing is left that nobody works on.
+        The claim, or None if no trial is left that no worker trains.
     """
     leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
@@ -133,28 +133,28 @@ def claim_next(
         try:
             claim = _take(study, record, lease)
         except BaseException:
-            lease.release()  # an error of the database is no death
+            lease.release()  # an error of the database is no crash
             raise
         if claim is not None:
             return claim
-        lease.free()
+        lease.discard()
     return None
 
 
 def count_unclaimed(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
-    """Return how many trials `claim_next` could give out now; it is only read, and no lock is taken."""
+    """Return the number of trials that `claim_next` could claim now; nothing is written and no lock is acquired."""
     holders = leases_of(study, folder).holders(_candidates(study, wanted))
-    # One that ended just after the trials were read is free because nothing is left of it to do.
+    # The lease of a trial that finished just after the trials were read is free as well.
     trials = study.get_trials(deepcopy=False)
     return sum(holder is None and not trials[number].state.is_finished() for number, holder in holders.items())
 
 
 def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
-    """Return the state that Optuna is told.
+    """Return the state of an ended trial in Optuna.
 
-    A search trial that diverged is told as pruned: samplers learn nothing from failed trials.
+    A search trial that diverged counts as pruned there: samplers learn nothing from failed trials.
     """
     if why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED):
         return TrialState.COMPLETE
@@ -170,17 +170,17 @@ def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> I
 
 
 def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
-    # Only now, under the lease, is the state certain: another worker may have ended the trial or died meanwhile.
+    # Only under the lease is the state certain: another worker may have finished the trial or crashed meanwhile.
     trial = study.get_trials(deepcopy=False)[seen.number]
     if trial.state.is_finished():
         return None
     record = read_record(trial)
     adopted = record.phase is TrialPhase.RUNNING
     if adopted and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
-        return None  # begun since it was read, by somebody who may be about to take his lease back
+        return None  # started since it was read, by a process that may be about to acquire its lease again
     after = StartedAfter.WAITING
     if adopted:
-        after = StartedAfter.STOP if lease.was_released(record) else StartedAfter.DEATH
+        after = StartedAfter.STOP if lease.was_released(record) else StartedAfter.CRASH
     record = _with_attempt(record, trial, after)
     begin = take_over_running if adopted else claim_waiting
     lease.expect(record)

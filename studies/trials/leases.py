@@ -1,10 +1,10 @@
-"""Leases: who works on which trial, as something that the dead cannot keep and the living do not lose.
+"""Leases: which worker trains which trial.
 
-With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process dies, and a live
-process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`; a live process can
-lose that one, when the server restarts or the network fails. So it is taken over only after it has been free for some
-seconds, in which a live process takes it back, and whoever was presumed dead is kept from writing by the fence of
-`studies.storage.postgresql`.
+With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process exits, and a running
+process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`, which a running
+process loses when the server restarts or the network fails. So such a lease expires only after it has been free for
+some seconds, in which its process acquires it again, and the fence of `studies.storage.postgresql` keeps a process
+whose lease has expired from writing.
 """
 
 from __future__ import annotations
@@ -28,54 +28,54 @@ from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, PostgresStorage
 from studies.trials.record import TrialPhase, TrialRecord
 
-# For so long a lease must be free before it is taken over: its live owner looks every second whether it has it still.
+# A lease that has been free for so long has expired: its process checks every second whether it still has it.
 LEASE_GRACE_S = 3.0
-# After a restart of the server all have lost theirs, and come back as they find it again.
+# After a restart of the server all processes have to reconnect.
 LEASE_GRACE_AFTER_RESTART_S = 15.0
 _POLL_S = 0.25
-_LET_GO = "let go"
+_RELEASED = "released"
 
 
 class Lease(Protocol):
     """A lease that this process holds."""
 
     def was_released(self, record: TrialRecord) -> bool:
-        """Return whether the process before this one let go of the trial, and did not die."""
+        """Return whether the process before this one released the trial, and did not crash."""
 
     def is_expired(self, record: TrialRecord) -> bool:
-        """Return whether a running trial whose lease was just found free is nobody's, for certain."""
+        """Return whether the lease of a running trial, which was just found free, has certainly expired."""
 
     def expect(self, record: TrialRecord) -> None:
-        """Note whose it is about to be: the last of the record's attempts."""
+        """Prepare for the attempt that is about to be stored, the record's last one."""
 
     def hold(self, record: TrialRecord) -> None:
-        """Note whose it is now."""
+        """Mark the lease as that of the record's last attempt, which is stored now."""
 
     def check(self) -> None:
-        """Make sure that nobody has taken over.
+        """Make sure that no other worker has taken over.
 
         Raises:
-            LeaseLost: Somebody has.
+            LeaseLost: Another worker has.
         """
 
     def release(self) -> None:
-        """Free it, and tell whoever takes it next that its holder did not die."""
+        """Free the lease, and record that its process did not crash."""
 
-    def free(self) -> None:
-        """Free it as if it had never been taken; a second call does nothing."""
+    def discard(self) -> None:
+        """Free the lease as if it had never been acquired; a second call does nothing."""
 
 
 class Leases(Protocol):
     """The leases of a study's trials."""
 
     def try_acquire(self, record: TrialRecord) -> Lease | None:
-        """Take a trial's lease; None if another process, or another part of this one, works on it."""
+        """Acquire a trial's lease; return None if another process, or another part of this one, holds it."""
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
-        """Return who holds the leases of trials, by number; nothing is taken or written.
+        """Return the process that holds each lease, by trial number; nothing is acquired or written.
 
         Returns:
-            The process ids: None where nobody does, 0 where it is on another machine.
+            Process ids: None for a free lease, 0 for a process on another machine.
         """
 
 
@@ -86,10 +86,10 @@ def leases_of(study: optuna.Study, folder: OutputFolder) -> Leases:
 
 
 def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> AbstractContextManager[object]:
-    """Return the lock under which a study's makeup changes, on whatever machine.
+    """Return the lock for changes to a study's attributes and to its list of trials, on any machine.
 
     Raises:
-        ConfigurationError: Another process does not let go of it in time.
+        ConfigurationError: Another process does not release it in time.
     """
     if isinstance(storage, PostgresStorage):
         return storage.locks.waiting(storage.lock_key("study", name), f"study {name!r}", timeout_s=BUSY_TIMEOUT_S)
@@ -97,7 +97,7 @@ def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> Abstract
 
 
 def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager[object]:
-    """Return the lock under which the makeup of a study that has begun changes: see `study_lock`."""
+    """Return the `study_lock` of a study."""
     return study_lock(rdb_storage(study), study.study_name, folder)
 
 
@@ -110,9 +110,9 @@ def without_retries(study: optuna.Study) -> Iterator[None]:
 
 
 def note_stop() -> None:
-    """Note in the leases that this process holds on files that it did not die, from whichever of its threads.
+    """Record in this process's leases on files that it did not crash; any thread may call this.
 
-    On a server a process that ends without telling has died: the connection that could tell may be what it waits for.
+    On a server the record would need a connection, which may be what the process waits for.
     """
     for lease in list(_ours):
         lease.note_stop()
@@ -123,35 +123,35 @@ class _FileLease:
         self._lock = lock
 
     def was_released(self, record: TrialRecord) -> bool:
-        return self._lock.note == _LET_GO
+        return self._lock.note == _RELEASED
 
     def is_expired(self, record: TrialRecord) -> bool:
         return True
 
     def expect(self, record: TrialRecord) -> None:
-        """A process that dies meanwhile has not worked on it."""
+        """Nothing to prepare: the file names no process before `hold`."""
 
     def hold(self, record: TrialRecord) -> None:
         self._lock.write_note(record.attempts[-1].worker)
         _ours.add(self)
 
     def check(self) -> None:
-        """The kernel keeps it for us."""
+        """The kernel never takes a file lock away."""
 
     def release(self) -> None:
-        if self in _ours:  # else the note is of the one before, who may have died
+        if self in _ours:  # else the note is that of the process before, which may have crashed
             self.note_stop()
-        self.free()
+        self.discard()
 
-    def free(self) -> None:
+    def discard(self) -> None:
         _ours.discard(self)
         self._lock.release()
 
     def note_stop(self) -> None:
-        self._lock.write_note(_LET_GO)
+        self._lock.write_note(_RELEASED)
 
 
-# Those on files that this process holds.
+# Leases on files that this process holds.
 _ours: set[_FileLease] = set()
 
 
@@ -165,7 +165,7 @@ class _FileLeases:
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
         paths = {record.number: self._folder.lease_path(record.number) for record in records}
-        # Most of those that wait have none yet, which is quicker to see than that nobody holds it.
+        # Most waiting trials have no file yet, which is quicker to see than that it is not locked.
         return {number: holder_pid(path) if path.exists() else None for number, path in paths.items()}
 
 
@@ -176,19 +176,19 @@ class _AdvisoryLease:
         self._attempts = 0
 
     def was_released(self, record: TrialRecord) -> bool:
-        return self._storage.get_trial_system_attrs(self._trial_id).get(_LET_GO) == len(record.attempts)
+        return self._storage.get_trial_system_attrs(self._trial_id).get(_RELEASED) == len(record.attempts)
 
     def is_expired(self, record: TrialRecord) -> bool:
-        # Only who waits while it is free can tell; the next look at all trials does.
+        # Only waiting shows that; `try_acquire` does, the next time.
         return self.was_released(record)
 
     def expect(self, record: TrialRecord) -> None:
-        # Already now: if the database goes away meanwhile, nobody knows which attempts it has.
+        # Before they are stored: if the connection is lost meanwhile, it is unknown which attempts the database has.
         self._attempts = len(record.attempts)
         self._storage.fence(self._trial_id, record.attempts_as_stored)
 
     def hold(self, record: TrialRecord) -> None:
-        """The fence is up."""
+        """`expect` has set the fence already."""
 
     def check(self) -> None:
         self._storage.check_fence(self._trial_id)
@@ -196,27 +196,27 @@ class _AdvisoryLease:
     def release(self) -> None:
         if self._attempts:
             self._storage.unrecorded_releases[self._trial_id] = self._attempts
-            # Until it can be told it looks like a death.
+            # Until it can be recorded it looks like a crash.
             with contextlib.suppress(*DATABASE_ERRORS), self._storage.impatient():
                 record_releases(self._storage)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
-    def free(self) -> None:
+    def discard(self) -> None:
         self._storage.unfence(self._trial_id)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
 
 def record_releases(storage: PostgresStorage) -> None:
-    """Write down which trials this process has let go of, alive.
+    """Record which trials this process has released without crashing.
 
     Raises:
-        DATABASE_ERRORS: The database cannot be reached; another call goes on.
+        DATABASE_ERRORS: The database cannot be reached; another call continues.
     """
     for trial_id, attempts in list(storage.unrecorded_releases.items()):
-        # Of so many attempts: where another process has begun one more since, this says nothing. A trial that has ended
-        # takes no attributes.
+        # With the number of attempts: it says nothing once another process has started one more. A finished trial takes
+        # no attributes.
         with contextlib.suppress(UpdateFinishedTrialError, LeaseLost):
-            storage.set_trial_system_attr(trial_id, _LET_GO, attempts)
+            storage.set_trial_system_attr(trial_id, _RELEASED, attempts)
         storage.unfence(trial_id)
         del storage.unrecorded_releases[trial_id]
 
@@ -244,8 +244,8 @@ class _AdvisoryLeases:
         }
 
     def _is_expired(self, record: TrialRecord, trial_id: int) -> bool:
-        """Return whether nobody holds the lease of a running trial, and nobody is about to take it back."""
-        # Asked once for all running trials; what is not held is looked at again below.
+        """Return whether the lease of a running trial has been free for long enough."""
+        # Read once for all running trials; leases that are not held are checked again below.
         if self._held is None:
             self._held = self._storage.held_numbers("trial")
         if trial_id in self._held:
@@ -256,7 +256,7 @@ class _AdvisoryLeases:
         enough = time.monotonic() + wait_s
         while trial_id not in self._storage.held_numbers("trial"):
             if self._storage.get_trial(trial_id).state.is_finished():
-                return False  # since it was read, its worker has ended it
+                return False  # its worker has finished it since it was read
             if time.monotonic() >= enough:
                 return True
             time.sleep(_POLL_S)

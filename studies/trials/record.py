@@ -44,7 +44,7 @@ class StartedAfter(StrEnum):
 
     WAITING = "waiting"
     STOP = "stop"
-    DEATH = "death"
+    CRASH = "crash"
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ class TrialRecord:
         Where each machine has a folder of its own, a trial that is taken over begins anew: there they may have died in
         an earlier epoch.
         """
-        deaths = 0
+        crashes = 0
         for attempt in reversed(self.attempts):
             if attempt.epochs != self.attempts[-1].epochs:
                 break
-            deaths += attempt.after is StartedAfter.DEATH
-        return deaths
+            crashes += attempt.after is StartedAfter.CRASH
+        return crashes
 
     @property
     def attempts_as_stored(self) -> str:

@@ -51,7 +51,6 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     claim_next_trial,
     create_or_join_study,
     default_storage_url,
@@ -61,11 +60,12 @@ from studies import (
     search_budget,
     search_settings,
     suggest_all,
-    top_up,
 )
 from studies.locks.file_locks import try_lock
 from studies.storage.optuna_private import rdb_storage
+from studies.study.search_budget import top_up
 from studies.trials import leases
+from studies.trials.claims import claim_next
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 SPACE = SearchSpace(

@@ -11,16 +11,8 @@ import torch
 import yaml
 
 from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError
-from studies import (
-    PrunerName,
-    RowState,
-    SamplerName,
-    SearchRequest,
-    StatusRow,
-    claim_next,
-    load_study,
-    study_status,
-)
+from studies import PrunerName, RowState, SamplerName, SearchRequest, StatusRow, load_study, study_status
+from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
 from tuner.session.run_options import RunOptions

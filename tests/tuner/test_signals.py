@@ -20,13 +20,13 @@ from studies import (
     OutputFolder,
     RowState,
     StudyInvariants,
-    claim_next,
     create_or_join_study,
     default_storage_url,
     load_study,
     open_storage,
     study_status,
 )
+from studies.trials.claims import claim_next
 from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, stop_on_signals
 
 
@@ -157,8 +157,9 @@ import os, signal, sqlite3, sys, threading
 from pathlib import Path
 import tuner.session.trial_selection
 from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
-from studies import OutputFolder, StudyInvariants, claim_next, create_or_join_study, default_storage_url
-from studies import enqueue_presets, open_storage
+from studies import OutputFolder, StudyInvariants, create_or_join_study, default_storage_url, enqueue_presets
+from studies import open_storage
+from studies.trials.claims import claim_next
 from tuner import signals
 signals._SECONDS_TO_ANSWER = 0.3
 folder = OutputFolder(Path(sys.argv[1]))

@@ -15,8 +15,9 @@ from search_spaces import (
     name_problem,
     resolve_config_path,
 )
+from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
-from studies import StudyInvariants, TrialRecord, write_text
+from studies import StudyInvariants, TrialRecord
 from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
 from tuner.session.output_paths import output_file_problem

@@ -63,7 +63,6 @@ class Distortions:
         return cls(_affine_maps(draws, size), bends, blurs, noises, places)
 
     def __getitem__(self, images: slice) -> Distortions:
-        """Return those of some of the images."""
         parts = (self.maps, self.bends, self.blurs, self.noises, self.places)
         return Distortions(*(part[images] for part in parts))
 

@@ -34,11 +34,6 @@ class SplitBatches:
 
     A gathered batch costs a copy of its bytes and nothing else: no process, no decoding, no per-image Python. On CUDA
     the whole split (8 KiB an image) stays in the device's memory.
-
-    Attributes:
-        split: What is cut.
-        batch_size: Images a batch.
-        device: Where batches are.
     """
 
     def __init__(
@@ -56,8 +51,7 @@ class SplitBatches:
             split: Images and labels.
             batch_size: Images a batch; the last one of an epoch may be smaller.
             device: Where batches are wanted.
-            shuffle_seed: Start of the order and the distortions of every epoch; None for the order of the split, and
-                distortions of seed 0.
+            shuffle_seed: Seed of order and distortions; None for the order of the split and distortions of seed 0.
             augmented: Whether images are distorted at random.
         """
         self.split = split
@@ -69,7 +63,6 @@ class SplitBatches:
         self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
         return -(-len(self._labels) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -138,13 +131,11 @@ class SplitDataset(Dataset[Batch]):
     """A cached split for PyTorch's own loaders; a whole batch is fetched, and distorted, at once."""
 
     def __init__(self, split: CachedSplit, *, augmented: bool, seed: int) -> None:
-        """Take a split, whether its images are distorted at random, and the start of the distortions."""
         self._split = split
         self._augmented = augmented
         self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self._split)
 
     def __getitem__(self, index: int) -> Batch:

@@ -137,7 +137,6 @@ class CacheFolder:
             unfinished.unlink(missing_ok=True)
 
     def _files(self, split: str) -> tuple[Path, Path]:
-        """Return the files with the pixels and the description of `split`."""
         name = f"{self.metadata_name}.{split}"
         if not _SAFE_NAME.fullmatch(name):
             name = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()

@@ -61,17 +61,14 @@ def image_bytes(path: str | os.PathLike[str]) -> bytes:
         OSError: If it cannot be read.
         UnreadableImageError: If reading it would never end, or fill the memory.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
+    # Without waiting: a pipe may have no process that writes to it.
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImageError("it is no regular file")
         if status.st_size > MAX_FILE_MB * 10**6:
             raise UnreadableImageError(f"it has {status.st_size // 10**6} MB, more than {MAX_FILE_MB}")
         return file.read()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # else a pipe that nobody writes to is waited for
 
 
 def file_digest(data: bytes) -> bytes:

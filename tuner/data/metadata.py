@@ -11,9 +11,10 @@ from pathlib import Path
 
 from search_spaces.errors import DataLoaderError
 from tuner.data.image_lookup import ImageName, find_images
-from tuner.data.problems import first_problems
 from tuner.data.vocabulary import label_problem
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
+
+_MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,14 @@ def read_metadata_bytes(file: Path) -> bytes:
             f"{file}: the dataset's metadata file cannot be read: {error.strerror or error}; "
             "check the file and its rights"
         ) from error
+
+
+def first_problems(problems: Sequence[str]) -> list[str]:
+    """Return the first twenty of `problems`, and how many more there are."""
+    told = list(problems[:_MOST_TOLD])
+    if len(problems) > _MOST_TOLD:
+        told.append(f"... and {len(problems) - _MOST_TOLD} more like these")
+    return told
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:

@@ -18,15 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import DataLoaderError
-from tuner.data.cache_folder import CachedPixels, CacheFolder, cache_folders, writable_folder
+from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_lookup import ImageName, find_image, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
-from tuner.data.metadata import DatasetMetadata, read_metadata, read_metadata_bytes
-from tuner.data.problems import first_problems
+from tuner.data.metadata import DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
 from tuner.data.vocabulary import EOS, encode_label
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,12 @@ class CachedSplit:
     digest: str
 
     def __len__(self) -> int:
-        """Return the number of samples."""
         return len(self.labels)
 
     @cached_property
     def aspect_ratios(self) -> npt.NDArray[np.float64]:
         """Width divided by height of each image before it was resized, `(N,)`."""
-        ratios: npt.NDArray[np.float64] = self.sizes[:, 0] / self.sizes[:, 1]
-        return ratios
+        return self.sizes[:, 0] / self.sizes[:, 1]
 
     @cached_property
     def image_statistics(self) -> ImageStatistics:
@@ -92,7 +87,6 @@ class PixelCache:
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def __getitem__(self, split: str) -> CachedSplit:
-        """Return the split of this name."""
         return self.splits[split]
 
 
@@ -151,7 +145,6 @@ def _find(
 
 
 def _decode(folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str]) -> dict[str, CachedSplit]:
-    """Decode `splits` and write their pixels into `folder`."""
     if not splits:
         return {}
     folder.remove_stale(metadata.digest)

@@ -147,5 +147,4 @@ def _rarity(confidence: Floats, distance: Floats, confidences: Floats, distances
     count = len(confidences)
     less_certain = (np.searchsorted(confidences, confidence, "right") + 1) / (count + 1)
     odder = (count - np.searchsorted(distances, distance, "left") + 1) / (count + 1)
-    rarity: Floats = -np.log(less_certain) - np.log(odder)
-    return rarity
+    return -np.log(less_certain) - np.log(odder)

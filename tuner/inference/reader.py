@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,8 @@ from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, digit_confusion
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
-from tuner.training.metrics import Accuracy
 from tuner.training.out_of_memory import keep_freed_memory
-from tuner.training.validation import SplitScore, score_split
+from tuner.training.validation import Accuracy, SplitScore, score_split
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Reader:
         config: TrainingConfig,
         definition: ModelDefinition,
         weights: Mapping[str, Tensor],
-        ood_detector: OODDetector | None = None,
+        ood_detector: OODDetector | None,
     ) -> None:
         """Build the network with its weights.
 
@@ -127,7 +126,7 @@ class Reader:
         A file that cannot be read has a `problem` and does not keep the others from being read.
         """
         batches = load_user_images(paths, VALIDATION_BATCH_SIZE)
-        return [reading for pictures in batches for reading in self._read_pictures(pictures)]
+        return [reading for images in batches for reading in self._read_batch(images)]
 
     def score(self, split: CachedSplit) -> SplitScore:
         """Read a split of a dataset and say how right that is, exactly as validation does during training."""
@@ -149,23 +148,19 @@ class Reader:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
 
-    def _read_pictures(self, pictures: list[UserImage]) -> list[Reading]:
-        found = self._readings([picture for picture in pictures if not picture.problem])
-        return [
-            Reading(picture.path, "", 0.0, problem=picture.problem) if picture.problem else next(found)
-            for picture in pictures
-        ]
-
-    def _readings(self, pictures: list[UserImage]) -> Iterator[Reading]:
-        """Yield the readings of pictures without a problem."""
-        if not pictures:
-            return
-        pixels = np.stack([picture.pixels for picture in pictures if picture.pixels is not None])
+    def _read_batch(self, images: list[UserImage]) -> list[Reading]:
+        readings = [Reading(image.path, "", 0.0, problem=image.problem) for image in images]
+        readable = {number: image.pixels for number, image in enumerate(images) if image.pixels is not None}
+        if not readable:
+            return readings
+        pixels = np.stack(list(readable.values()))
         rows, confidences = self.read_pixels(pixels)
         detector, statistics = self.ood_detector, image_statistics(pixels)
-        for picture, row, confidence, numbers in zip(pictures, rows, confidences.tolist(), statistics, strict=True):
-            flags = detector.flags(row.numpy(), confidence, picture.aspect_ratio, numbers) if detector else ()
-            yield Reading(picture.path, decode_label(row.tolist()), confidence, flags)
+        for number, row, confidence, values in zip(readable, rows, confidences.tolist(), statistics, strict=True):
+            image = images[number]
+            flags = detector.flags(row.numpy(), confidence, image.aspect_ratio, values) if detector else ()
+            readings[number] = Reading(image.path, decode_label(row.tolist()), confidence, flags)
+        return readings
 
 
 def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
@@ -184,7 +179,10 @@ def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> 
         known = {item.name for item in fields(TrainingConfig)}
         config = TrainingConfig(**{name: value for name, value in state["config"].items() if name in known})
         definition = ModelDefinition.model_validate(state["definition"])
-        return Reader(replace(config, device=device), definition, state["model"], _ood_detector(state))
+        validation = state.get("validation", {})
+        # Checkpoints of earlier versions have no statistics of the validation images.
+        detector = OODDetector.of(validation) if "image_statistics" in validation else None
+        return Reader(replace(config, device=device), definition, state["model"], detector)
     except ConfigurationError:
         raise  # the device
     except KeyError as missing:
@@ -227,12 +225,6 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         },
         confusion=digit_confusion(rows.numpy(), cached.labels),
     )
-
-
-def _ood_detector(state: Mapping[str, Any]) -> OODDetector | None:
-    validation = state.get("validation", {})
-    # Earlier versions kept less.
-    return OODDetector.of(validation) if "image_statistics" in validation else None
 
 
 def _load_state(path: Path) -> dict[str, Any]:

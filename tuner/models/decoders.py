@@ -32,7 +32,6 @@ class Decoder(nn.Module, ABC):
     """Scores the columns of an image and reads the label from the scores."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
-        """Take D, L and C."""
         super().__init__()
         self.positions = positions
         self.classes = classes
@@ -101,7 +100,6 @@ class CTCDecoder(Decoder):
     """Scores every column by itself; repeats and blanks are collapsed when reading (Graves et al. 2006)."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
-        """Take D, L and C."""
         super().__init__(width, positions, classes)
         self.scores = nn.Linear(width, classes)
 

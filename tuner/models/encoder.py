@@ -1,21 +1,21 @@
 """From an image to a sequence of column features.
 
-Shapes: N images, channels C, height H, width W, T columns, D features.
+Shapes: N images, channels C, height H, width W, T columns, D features (the definition's `width`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from search_spaces import ModelDefinition
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut (He et al. 2016); it starts as the identity."""
 
     def __init__(self, channels: int) -> None:
-        """Take the number of channels, which stays."""
         super().__init__()
         self.body = nn.Sequential(
             *conv_norm_relu(channels, channels),
@@ -34,12 +34,10 @@ class ResidualBlock(nn.Module):
 class LocalContext(nn.Module):
     """Lets a column see its neighbours: a depthwise convolution over columns, then a two-layer perceptron."""
 
-    def __init__(self, width: int, kernel: int = 7) -> None:
-        """Take the number of features, which stays, and the columns seen at once (odd)."""
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.neighbours = nn.Sequential(
-            nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width), FeatureNorm(width)
-        )
+        seven_columns = nn.Conv2d(width, width, (1, 7), padding=(0, 3), groups=width)
+        self.neighbours = nn.Sequential(seven_columns, FeatureNorm(width))
         # Convolutions of one column instead of linear layers: oneDNN's are twice as fast here as BLAS on AMD.
         self.mix = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
 
@@ -65,31 +63,23 @@ class ColumnEncoder(nn.Module):
     channels for the processor's matrix units to be busy.
     """
 
-    def __init__(
-        self,
-        *,
-        stem_channels: Sequence[int],
-        stage_channels: Sequence[int],
-        blocks_per_stage: int,
-        width: int,
-        context_layers: int,
-        image_height: int = 64,
-    ) -> None:
-        """Take the sizes of a model definition; `width` is D."""
+    def __init__(self, definition: ModelDefinition) -> None:
         super().__init__()
+        width = definition.width
         layers: list[nn.Module] = []
         channels = 1
-        for wider in stem_channels:
+        for wider in definition.stem_channels:
             layers += conv_norm_relu(channels, wider, stride=(2, 2))
             channels = wider
-        for wider in stage_channels:
+        for wider in definition.stage_channels:
             layers += conv_norm_relu(channels, wider, stride=(2, 1))
-            layers += [ResidualBlock(wider) for _ in range(blocks_per_stage)]
+            layers += [ResidualBlock(wider) for _ in range(definition.blocks_per_stage)]
             channels = wider
         self.image = nn.Sequential(*layers)
-        rows = image_height >> (len(stem_channels) + len(stage_channels))
+        rows = IMAGE_HEIGHT_PX >> (len(definition.stem_channels) + len(definition.stage_channels))
         self.column = nn.Sequential(nn.Conv2d(channels, width, (rows, 1)), FeatureNorm(width))
-        self.context = nn.Sequential(*(LocalContext(width) for _ in range(context_layers)), FeatureNorm(width))
+        layers = [LocalContext(width) for _ in range(definition.context_layers)]
+        self.context = nn.Sequential(*layers, FeatureNorm(width))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(N, 1, H, W)`` to columns ``(N, T, D)``."""

@@ -20,16 +20,9 @@ class DigitReader(nn.Module):
     """
 
     def __init__(self, definition: ModelDefinition, *, classes: int, positions: int) -> None:
-        """Take a model definition, C and L."""
         super().__init__()
         self.definition = definition
-        self.encoder = ColumnEncoder(
-            stem_channels=definition.stem_channels,
-            stage_channels=definition.stage_channels,
-            blocks_per_stage=definition.blocks_per_stage,
-            width=definition.width,
-            context_layers=definition.context_layers,
-        )
+        self.encoder = ColumnEncoder(definition)
         self.decoder = DECODERS[definition.decoder](definition.width, positions, classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -39,8 +39,5 @@ def _existing_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) 
     """Yield the checkpoint folder of each trial that has checkpoints; most trials of a large study have none."""
     for record in records:
         path = checkpoint_dir(folder.trial_dir(record.experiment_name))
-        if any(path.glob("*.pt")) and folder.holds(path):  # the target of a link is not ours to remove
-            config = record.training_config
-            yield CheckpointFolder(
-                path, save_every_n_epochs=config.save_every_n_epochs, keep_n_checkpoints=config.keep_n_checkpoints
-            )
+        if any(path.glob("*")) and folder.holds(path):  # the target of a link is not ours to remove
+            yield CheckpointFolder(path, record.training_config)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from studies import DATABASE_ERRORS, OutputFolder, StudyStatus, study_status
-from studies.trials.leases import without_retries
+from studies import DATABASE_ERRORS, OutputFolder, StudyStatus, study_status, without_retries
 from tuner.training.history import read_metrics
 
 if TYPE_CHECKING:

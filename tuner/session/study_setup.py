@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 
 from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
+from search_spaces.diagnostics.atomic_files import write_text
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -23,7 +24,6 @@ from studies import (
     open_storage,
     stop_token,
     study_invariants,
-    write_text,
 )
 
 

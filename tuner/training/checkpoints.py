@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_bytes
 from tuner.training.checkpoint_paths import BEST_CHECKPOINT
 
@@ -74,11 +75,10 @@ def has_state(path: Path) -> bool:
 class CheckpointFolder:
     """The checkpoints of one experiment: `last` and `previous` while it runs, `best`, and numbered snapshots."""
 
-    def __init__(self, path: Path, *, save_every_n_epochs: int, keep_n_checkpoints: int) -> None:
-        """Take the folder, made when the first checkpoint comes, and the rule for numbered snapshots."""
+    def __init__(self, path: Path, config: TrainingConfig) -> None:
+        """Take the folder, made when the first checkpoint comes, and the settings with the rule for snapshots."""
         self.path = path
-        self._every = save_every_n_epochs
-        self._keep = keep_n_checkpoints
+        self._config = config
 
     @property
     def best(self) -> Path:
@@ -88,8 +88,10 @@ class CheckpointFolder:
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
         """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""
         # The snapshot first: once `last` is there, nobody comes back to this epoch to complete it.
-        if epoch % self._every == 0:
-            self._save_snapshot(epoch, state)
+        if epoch % self._config.save_every_n_epochs == 0:
+            save_checkpoint(self.path / f"epoch_{epoch:04d}.pt", state)
+            for old in sorted(self.path.glob("epoch_*.pt"))[: -self._config.keep_n_checkpoints]:
+                old.unlink()
         last = self.path / "last.pt"
         if last.exists():
             last.replace(self.path / "previous.pt")
@@ -111,8 +113,6 @@ class CheckpointFolder:
 
     def end(self) -> None:
         """Remove what only an unfinished training needs."""
-        if not self.path.is_dir():
-            return
         for name in _OF_UNFINISHED:
             (self.path / name).unlink(missing_ok=True)
 
@@ -120,8 +120,3 @@ class CheckpointFolder:
         """Remove every checkpoint of an earlier, abandoned attempt."""
         for file in self.path.glob("*.pt"):
             file.unlink()
-
-    def _save_snapshot(self, epoch: int, state: dict[str, Any]) -> None:
-        save_checkpoint(self.path / f"epoch_{epoch:04d}.pt", state)
-        for old in sorted(self.path.glob("epoch_*.pt"))[: -self._keep]:
-            old.unlink()

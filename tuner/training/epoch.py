@@ -11,11 +11,10 @@ import torch
 
 from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
 from tuner.training.history import EpochMetrics
-from tuner.training.metrics import Accuracy
 from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import SplitScore, score_split
+from tuner.training.validation import Accuracy, SplitScore, score_split
 
 OnBatch = Callable[[int, int], None]
 
@@ -40,7 +39,7 @@ def run_epoch(
         train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
     with out_of_memory_as_exhausted(training.micro_batch_size_for(data.val)):
         score = score_split(
-            training.averaged_model,
+            training.averaged.module,
             training.loss,
             data.val,
             training.autocast,

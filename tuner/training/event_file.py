@@ -26,11 +26,9 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        """Begin a file; it is made with its first event.
+        """Start a file in the folder of a run.
 
-        Args:
-            folder: The folder of the run.
-            purge_step: From this step on, TensorBoard drops what older files of the run hold; None to drop nothing.
+        From `purge_step` on, TensorBoard drops what older files of the run hold; None to drop nothing.
         """
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
@@ -41,27 +39,16 @@ class EventFile:
         self._file: io.FileIO | None = None
         self._unwritten = bytearray()
         self._fails = False
-        self._add(purge_step, file_version="brain.Event:2")
+        self.add(purge_step, file_version="brain.Event:2")
         if purge_step is not None:
-            self._add(purge_step, session_log=SessionLog(status=SessionLog.START))
+            self.add(purge_step, session_log=SessionLog(status=SessionLog.START))
 
-    def add(self, summary: Any, step: int | None = None) -> None:
-        """Add a summary.
+    def add(self, step: int | None, **content: Any) -> None:
+        """Add an event with the given fields, for example a `summary`.
 
         Raises:
             OSError: There is no room on the disk; other errors are logged.
         """
-        self._add(step, summary=summary)
-
-    def close(self) -> None:
-        """Close the file."""
-        try:
-            self._write()
-        finally:
-            if self._file is not None:
-                self._file.close()
-
-    def _add(self, step: int | None, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -70,6 +57,14 @@ class EventFile:
         RecordWriter(record).write(event.SerializeToString())
         self._unwritten += record.getvalue()
         self._write()
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._write()
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     def _write(self) -> None:
         try:

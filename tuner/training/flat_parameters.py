@@ -38,8 +38,7 @@ class FlatParameters:
     them takes less. Optimizer, clipping and averaging have a kernel or two each this way.
 
     Attributes:
-        sized: The parameters whose size matters, see `by_size`.
-        sizeless: The others.
+        values: The parameters whose size matters, see `by_size`, and the others.
         statistics: The model's other floating-point tensors: means and variances of normalisation.
         counts: Its other integers: batches seen by normalisation.
     """
@@ -47,15 +46,10 @@ class FlatParameters:
     def __init__(self, model: nn.Module) -> None:
         """Move the weights of a model, which is to stay on its device."""
         self._pieces = by_size(model)
-        self.sized, self.sizeless = (nn.Parameter(_lay_end_to_end(piece)) for piece in self._pieces)
+        self.values = [nn.Parameter(_lay_end_to_end(piece)) for piece in self._pieces]
         buffers = list(model.buffers())
         self.statistics = _lay_end_to_end([buffer for buffer in buffers if buffer.is_floating_point()])
         self.counts = _lay_end_to_end([buffer for buffer in buffers if not buffer.is_floating_point()])
-
-    @property
-    def values(self) -> list[nn.Parameter]:
-        """All parameters."""
-        return [self.sized, self.sizeless]
 
     def gather_gradient(self) -> None:
         """Move the gradient that backward passes have accumulated in the model here."""

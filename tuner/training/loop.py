@@ -69,11 +69,7 @@ def train(
     training = TrainingState.create(config, steps_per_epoch=len(data.train))
     if training.device.type == "cpu":
         keep_freed_memory()
-    checkpoints = CheckpointFolder(
-        checkpoint_dir(folder),
-        save_every_n_epochs=config.save_every_n_epochs,
-        keep_n_checkpoints=config.keep_n_checkpoints,
-    )
+    checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
         _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
@@ -141,12 +137,7 @@ def _end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
 def _run_epoch_within_memory(
     training: TrainingState, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; when memory runs out, restart it with smaller micro-batches.
-
-    Raises:
-        MemoryExhaustedError: There is no memory even for a micro-batch of one image.
-        NonFiniteLossError: As `run_epoch`.
-    """
+    """Train and validate the next epoch; when memory runs out, restart it with smaller micro-batches."""
     while True:
         try:
             return run_epoch(training, data, recorder, on_batch)
@@ -200,7 +191,7 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
-        "model": training.averaged_model.state_dict(),
+        "model": training.averaged.module.state_dict(),
         "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,20 +26,15 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     Raises:
         ValueError: `optimizer_type` is neither.
     """
-    return optimizer_of(*by_size(model), config)
+    return optimizer_of(by_size(model), config)
 
 
-def optimizer_of(
-    sized: Tensor | list[nn.Parameter], sizeless: Tensor | list[nn.Parameter], config: TrainingConfig
-) -> torch.optim.Optimizer:
-    """Build the optimizer for parameters with and without weight decay, as `create_optimizer` does.
-
-    Raises:
-        ValueError: `optimizer_type` is unknown.
-    """
+def optimizer_of(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Build the optimizer for parameters with and those without weight decay, as `create_optimizer` does."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if config.optimizer_type not in kinds:
         raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")
+    sized, sizeless = parameters
     beta1, beta2 = config.optimizer_betas
     optimizer: torch.optim.Optimizer = uncompiled(kinds[config.optimizer_type])(
         [{"params": sized}, {"params": sizeless, "weight_decay": 0.0}],

@@ -41,7 +41,6 @@ class MemoryExhaustedError(RuntimeError):
     """
 
     def __init__(self, micro_batch_size: int, reason: str) -> None:
-        """Take the micro-batch size and PyTorch's message."""
         images = f"{micro_batch_size} image{'' if micro_batch_size == 1 else 's'}"
         super().__init__(f"no memory for a micro-batch of {images}: {reason.splitlines()[0]}")
         self.micro_batch_size = micro_batch_size

@@ -11,17 +11,10 @@ from tuner.data.pixel_cache import CachedSplit
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import digit_confusion
 from tuner.training.history import METRIC_NAMES, EpochMetrics
-from tuner.training.plots import (
-    CONFUSION_MATRIX,
-    LEARNING_CURVES,
-    WORST_READINGS,
-    Plots,
-    draw_confusion_matrix,
-    draw_learning_curves,
-    draw_readings,
-    read_wrong,
-    worst_first,
-)
+from tuner.training.plots import CONFUSION_MATRIX, LEARNING_CURVES, WORST_READINGS, Plots
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.training.plots.learning_curves import draw_learning_curves
+from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +28,7 @@ class PlotUpdates:
     """Draws the plots of a training, while it runs only as often as their share of its time allows."""
 
     def __init__(self, validation: CachedSplit, best: Path) -> None:
-        """Start to measure the training's time.
-
-        Args:
-            validation: The images that the training is validated with.
-            best: The path of its best checkpoint, which may not exist yet.
-        """
+        """Take the validation images and the path of the best checkpoint; the training's time starts now."""
         self._validation = validation
         self._best = best
         self._started = time.monotonic()

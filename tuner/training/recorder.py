@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -30,7 +30,7 @@ class Recorder:
         self,
         folder: Path,
         config: TrainingConfig,
-        history: Iterable[EpochMetrics],
+        history: Sequence[EpochMetrics],
         *,
         parameters: int,
         steps_per_epoch: int,
@@ -44,13 +44,12 @@ class Recorder:
             parameters: Trainable parameters of the model.
             steps_per_epoch: Training steps of an epoch.
         """
-        finished = list(history)
         self._metrics_path = folder / "metrics.jsonl"
-        self._metrics_path.write_text("".join(map(_metrics_line, finished)), encoding="utf-8")
+        self._metrics_path.write_text("".join(map(_metrics_line, history)), encoding="utf-8")
         self._begin_run = partial(
             TensorBoardRun, folder / "tensorboard", config, parameters=parameters, steps_per_epoch=steps_per_epoch
         )
-        self._run = self._begin_run(history=finished) if config.use_tensorboard else None
+        self._run = self._begin_run(history=history) if config.use_tensorboard else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
 
@@ -59,11 +58,11 @@ class Recorder:
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
 
-    def epoch_given_up(self, history: Iterable[EpochMetrics]) -> None:
+    def epoch_given_up(self, history: Sequence[EpochMetrics]) -> None:
         """Drop the steps after the finished epochs: they will be taken anew."""
         if self._run is not None:
             self._run.close()
-            self._run = self._begin_run(history=list(history))
+            self._run = self._begin_run(history=history)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""

@@ -47,15 +47,7 @@ class TensorBoardRun:
         parameters: int,
         steps_per_epoch: int,
     ) -> None:
-        """Begin a run, or go on with one after its history.
-
-        Args:
-            path: The folder of the run.
-            config: What is trained.
-            history: Epochs that an interrupted training finished; whatever was written beyond them is dropped.
-            parameters: Trainable parameters of the model.
-            steps_per_epoch: Training steps of an epoch.
-        """
+        """Start a run in a folder, or resume it after its history; the arguments are those of `Recorder`."""
         self._steps_per_epoch = steps_per_epoch
         self._plotted_epoch = 0
         finished = len(history)
@@ -88,7 +80,7 @@ class TensorBoardRun:
         if epochs > self._plotted_epoch:
             self._add_images(plots, epochs)
         *_, session_end = _hyperparameters({})
-        self._file.add(session_end)
+        self._file.add(None, summary=session_end)
 
     def close(self) -> None:
         """Close the files."""
@@ -98,7 +90,7 @@ class TensorBoardRun:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._file.add(summary, step)
+        self._file.add(step, summary=summary)
 
     def _add_images(self, plots: Plots, epoch: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -107,7 +99,7 @@ class TensorBoardRun:
             if name in plots:
                 image = Summary.Image(encoded_image_string=plots[name])
                 summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-                self._file.add(summary, epoch * self._steps_per_epoch)
+                self._file.add(epoch * self._steps_per_epoch, summary=summary)
         self._plotted_epoch = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
@@ -115,7 +107,7 @@ class TensorBoardRun:
         known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
         *begin, _ = _hyperparameters(known)
         for summary in begin:
-            self._file.add(summary)
+            self._file.add(None, summary=summary)
 
 
 def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:

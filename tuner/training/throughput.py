@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 
 import torch
 
 from search_spaces import TrainingConfig
-from tuner.data.batches import Batch, SplitBatches, TrainingData
+from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.device import setup_training_environment
 from tuner.training.epoch import train_step
@@ -34,7 +33,7 @@ class TrainingSteps:
         data = TrainingData.of(config, cache, self._device)
         self._training = TrainingState.create(config, steps_per_epoch=len(data.train))
         self._training.model.train()
-        self._batches = _endless(data.train)
+        self._batches = itertools.chain.from_iterable(map(data.train.epoch, itertools.count(1)))
 
     def take(self) -> int:
         """Take a step; return how many images were in it."""
@@ -72,8 +71,3 @@ class TrainingSteps:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic()
-
-
-def _endless(batches: SplitBatches) -> Iterator[Batch]:
-    for epoch in itertools.count(1):
-        yield from batches.epoch(epoch)

@@ -28,17 +28,10 @@ class TrainingState:
     """The state of a training, which a checkpoint holds.
 
     Attributes:
-        config: The settings.
-        device: The device that computes.
         use_amp: Whether forward passes compute in half precision.
-        model: The network that is trained.
-        weights: Its weights as flat tensors, which the optimizer updates.
+        weights: The model's weights as flat tensors, which the optimizer updates.
         averaged: The moving average of its weights, which is validated and kept.
-        loss: The loss function.
-        optimizer: The optimizer.
-        scheduler: The learning-rate schedule.
         scaler: Keeps float16 gradients from vanishing; disabled in other precisions.
-        early_stopping: The best epoch so far, and the epochs since.
         history: The finished epochs.
         micro_batch_size: The largest number of images in one pass, once memory has run out; None for whole batches.
     """
@@ -70,7 +63,7 @@ class TrainingState:
         # Nothing uses the global random state today; a layer that would (dropout) gives the same values each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatParameters(model)
-        optimizer = optimizer_of(weights.sized, weights.sizeless, config)
+        optimizer = optimizer_of(weights.values, config)
         return cls(
             config=config,
             device=device,
@@ -84,11 +77,6 @@ class TrainingState:
             scaler=torch.amp.GradScaler(device.type, enabled=use_amp and amp_dtype(device) == torch.float16),
             early_stopping=EarlyStopping.of(config),
         )
-
-    @property
-    def averaged_model(self) -> DigitReader:
-        """The network with the averaged weights."""
-        return self.averaged.module
 
     @property
     def learning_rate(self) -> float:

@@ -12,9 +12,39 @@ import torch
 from torch import Tensor
 
 from tuner.data.batches import SplitBatches, pieces
+from tuner.data.vocabulary import PAD
 from tuner.models import DigitReader
 from tuner.training.losses import LabelLoss
-from tuner.training.metrics import Accuracy
+
+
+@dataclass
+class Accuracy:
+    """Counts of right characters and right sequences; they stay on the device until asked for.
+
+    A character is a label position up to and including ``<EOS>``; a sequence is right if all of its characters are.
+    """
+
+    characters: Tensor | int = 0
+    right_characters: Tensor | int = 0
+    sequences: int = 0
+    right_sequences: Tensor | int = 0
+
+    def update(self, rows: Tensor, labels: Tensor) -> None:
+        """Count readings against labels, both ``(N, L)``."""
+        counted = labels != PAD
+        right = (rows == labels) & counted
+        self.characters += counted.sum()
+        self.right_characters += right.sum()
+        self.sequences += len(labels)
+        self.right_sequences += (right | ~counted).all(1).sum()
+
+    def character_accuracy(self) -> float:
+        """Return the share of right characters, 0 to 1; 0 if none was counted."""
+        return float(self.right_characters) / max(1.0, float(self.characters))
+
+    def sequence_accuracy(self) -> float:
+        """Return the share of right sequences, 0 to 1; 0 if none was counted."""
+        return float(self.right_sequences) / max(1, self.sequences)
 
 
 @dataclass(frozen=True)
@@ -45,12 +75,8 @@ def score_split(
 ) -> SplitScore:
     """Score a model over a split, in evaluation mode.
 
-    Args:
-        model: The model.
-        loss: The loss that is averaged.
-        batches: The split.
-        autocast: The precision context of forward passes.
-        micro_batch_size: The largest number of images in one pass; None for whole batches.
+    `autocast` gives the precision context of forward passes, and `micro_batch_size` the largest number of images in one
+    pass; None for whole batches.
     """
     model.eval()
     accuracy = Accuracy()

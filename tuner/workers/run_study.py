@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search_spaces.diagnostics.atomic_files import write_json
 from studies import (
     DATABASE_ERRORS,
     default_results_name,
@@ -15,7 +16,6 @@ from studies import (
     study_invariants,
     study_status,
     without_retries,
-    write_json,
 )
 from tuner.display import RunSummary
 from tuner.session.output_paths import timestamp

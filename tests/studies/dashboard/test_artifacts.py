@@ -10,16 +10,9 @@ from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_ar
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from search_spaces import TrainingConfig
-from studies import (
-    ArtifactFolder,
-    OutputFolder,
-    TrialOutcome,
-    artifact_store,
-    claim_next,
-    load_study,
-    save_artifact,
-    trial_artifacts,
-)
+from studies import OutputFolder, TrialOutcome, load_study, save_artifact
+from studies.dashboard.artifacts import ArtifactFolder, artifact_store, trial_artifacts
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

@@ -14,12 +14,12 @@ from studies import (
     Progress,
     TrialOutcome,
     WhyEnded,
-    claim_next,
     save_targets,
     write_ended_note,
     write_running_note,
     write_study_note,
 )
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

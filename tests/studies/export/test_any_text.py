@@ -21,6 +21,7 @@ from markdown_it import MarkdownIt
 from optuna_dashboard import get_note
 
 from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces.diagnostics.atomic_files import write_json
 from search_spaces.diagnostics.names import name_problem
 from studies import (
     OutputFolder,
@@ -29,16 +30,15 @@ from studies import (
     WhyEnded,
     add_search_trials,
     check_storage_url,
-    claim_next,
     csv_text,
     load_study,
     mask_password,
     render_results,
     storage_error_text,
     write_ended_note,
-    write_json,
 )
 from studies.storage.url import without_password
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

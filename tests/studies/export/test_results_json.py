@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.atomic_files import write_json
 from studies import (
     OutputFolder,
     SearchRequest,
@@ -20,7 +21,6 @@ from studies import (
     WhyEnded,
     add_search_trials,
     best_records,
-    claim_next,
     default_results_name,
     ended_records,
     load_study,
@@ -28,8 +28,8 @@ from studies import (
     render_results,
     retry_failed_presets,
     study_status,
-    write_json,
 )
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

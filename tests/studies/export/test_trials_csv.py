@@ -18,13 +18,13 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     csv_text,
     load_study,
     retry_failed_presets,
     save_targets,
     trial_rows,
 )
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

@@ -17,17 +17,9 @@ from optuna.trial import create_trial
 
 from search_spaces import TrainingConfig
 from search_spaces.experiments.schema import Targets
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    TrialOutcome,
-    WhyEnded,
-    add_search_trials,
-    claim_next,
-    record_outcome,
-    save_artifact,
-    save_targets,
-)
+from studies import OutputFolder, SearchRequest, TrialOutcome, WhyEnded, add_search_trials, save_artifact, save_targets
+from studies.trials.claims import claim_next
+from studies.trials.record import record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]
@@ -263,7 +255,7 @@ def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, rep
     add_search_trials(study, folder, SearchRequest(at_least=3, prune_share=0.7))
     attempts = [
         {"began": "2026-11-24T20:00:00+00:00", "worker": f"host{number}:7", "epochs": 0, "after": after}
-        for number, after in enumerate(("waiting", "stop", "death"))
+        for number, after in enumerate(("waiting", "stop", "crash"))
     ]
     add_trials(study, [0.5], kept={"attempts": attempts})
     text = report(folder).texts["environment"]

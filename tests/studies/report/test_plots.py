@@ -9,9 +9,10 @@ import optuna
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, WhyEnded, claim_next
+from studies import OutputFolder, WhyEnded
 from studies.report import setting_plots, trial_plots
 from studies.report.snapshot import Snapshot
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]

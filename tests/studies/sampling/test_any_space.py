@@ -23,8 +23,8 @@ from search_spaces import (
     experiments_data,
     parse_experiments,
 )
-from studies import suggest_all, to_distribution
-from studies.sampling.distributions import fixed_values
+from studies import suggest_all
+from studies.sampling.distributions import fixed_values, to_distribution
 
 FLOATS = {
     "learning_rate": (1e-3, 1.0),

@@ -17,8 +17,9 @@ from search_spaces import (
     TrainingConfig,
     load_search_space,
 )
-from studies import OutputFolder, TrialKind, claim_next, suggest_all, to_distribution
-from studies.sampling.distributions import Distribution
+from studies import OutputFolder, TrialKind, suggest_all
+from studies.sampling.distributions import Distribution, to_distribution
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

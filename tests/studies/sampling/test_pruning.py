@@ -15,16 +15,15 @@ from search_spaces import FloatRange, Parameter, SearchSpace
 from studies import (
     OutputFolder,
     PrunerName,
-    Pruning,
     SearchRequest,
     TrialKind,
     add_search_trials,
-    claim_next,
     default_storage_url,
     open_storage,
 )
-from studies.sampling.pruning import QuantilePruner, quantile_of_others
+from studies.sampling.pruning import Pruning, QuantilePruner, quantile_of_others
 from studies.study.claiming import prepare_sampling
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Reports = dict[int, float]

@@ -28,7 +28,6 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     enqueue_presets,
     search_settings,
     study_space,
@@ -36,6 +35,7 @@ from studies import (
 )
 from studies.sampling.samplers import StatelessSampler
 from studies.study.claiming import prepare_sampling
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]

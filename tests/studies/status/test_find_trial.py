@@ -13,11 +13,11 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     find_trial,
     load_study,
     retry_failed_presets,
 )
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 

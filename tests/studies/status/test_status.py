@@ -21,13 +21,13 @@ from studies import (
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     load_study,
     retry_failed_presets,
     save_targets,
     study_status,
 )
 from studies.status.status import SearchStatus
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -14,7 +14,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from search_spaces import ConfigurationError
-from studies import default_storage_url, open_storage, open_storage_for_reading, storage_error_text
+from studies import default_storage_url, open_storage, storage_error_text
+from studies.storage.open import open_storage_for_reading
 
 
 def test_the_database_keeps_sqlite_s_rollback_journal(tmp_path: Path) -> None:

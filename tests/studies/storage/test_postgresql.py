@@ -21,19 +21,19 @@ from studies import (
     LeaseLost,
     OutputFolder,
     RowState,
-    StartedAfter,
     TrialOutcome,
-    claim_next,
     find_study,
     is_connection_lost,
     load_study,
     open_storage,
-    open_storage_for_reading,
     study_status,
 )
+from studies.storage.open import open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage, require_methods
+from studies.trials.claims import claim_next
 from studies.trials.leases import LEASE_GRACE_S
+from studies.trials.record import StartedAfter
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -270,7 +270,7 @@ class TestLeases:
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
         _, fresh = taken_over(begun, start, presets, url)
-        assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.DEATH]
+        assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.CRASH]
 
     def test_a_live_worker_whose_connection_breaks_takes_its_lease_back(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server

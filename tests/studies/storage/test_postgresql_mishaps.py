@@ -15,11 +15,13 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import OutputFolder, StartedAfter, claim_next, enqueue_presets, is_connection_lost, open_storage
+from studies import OutputFolder, enqueue_presets, is_connection_lost, open_storage
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
 from studies.study import presets as presets_module
+from studies.trials.claims import claim_next
+from studies.trials.record import StartedAfter
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig
-from search_spaces.space.default import default_search_space
+from search_spaces.space.file import default_search_space
 from studies import (
     OutputFolder,
     SearchRequest,
@@ -18,20 +18,19 @@ from studies import (
     TrialPhase,
     WhyEnded,
     add_search_trials,
-    claim_next,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
     latest_records,
     open_storage,
-    preset_order,
     read_record,
     refuse_changed_presets,
     retry_failed_presets,
     study_space,
     suggest_all,
 )
-from studies.study.presets import merged_order
+from studies.study.presets import merged_order, preset_order
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -12,14 +12,12 @@ from studies import (
     Claim,
     OutputFolder,
     PrunerName,
-    Pruning,
     SamplerName,
     SearchRequest,
     TrialKind,
     TrialOutcome,
     add_search_trials,
     check_search,
-    claim_next,
     claim_next_trial,
     count_unenqueued,
     enqueue_presets,
@@ -29,9 +27,11 @@ from studies import (
     search_budget,
     search_settings,
     study_status,
-    top_up,
 )
+from studies.sampling.pruning import Pruning
 from studies.study.claiming import prepare_sampling
+from studies.study.search_budget import top_up
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

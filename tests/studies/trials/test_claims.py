@@ -18,23 +18,20 @@ from studies import (
     MAX_CRASHES,
     OutputFolder,
     SearchRequest,
-    StartedAfter,
     TrialKind,
     TrialOutcome,
     TrialPhase,
     TrialRecord,
     WhyEnded,
     add_search_trials,
-    claim_next,
-    count_unclaimed,
-    final_state,
     find_study,
     load_study,
     open_storage,
     read_record,
-    record_outcome,
     study_status,
 )
+from studies.trials.claims import claim_next, count_unclaimed, final_state
+from studies.trials.record import StartedAfter, record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
@@ -199,20 +196,20 @@ def test_trials_of_others_are_left_alone(start: Start, presets: Presets) -> None
 # (s), killed while it claimed the trial (c). Then: what each attempt came after, and the deaths in a row at the next.
 STORIES = {
     "s": ("waiting stop", 0),
-    "k": ("waiting death", 1),
+    "k": ("waiting crash", 1),
     "ss": ("waiting stop stop", 0),
-    "kk": ("waiting death death", 2),
-    "kkk": ("waiting death death death", 3),
-    "kkkk": ("waiting death death death death", 4),
+    "kk": ("waiting crash crash", 2),
+    "kkk": ("waiting crash crash crash", 3),
+    "kkkk": ("waiting crash crash crash crash", 4),
     # Stops neither count nor interrupt the row ...
-    "ksks": ("waiting death stop death stop", 2),
-    "ksksk": ("waiting death stop death stop death", 3),
+    "ksks": ("waiting crash stop crash stop", 2),
+    "ksksk": ("waiting crash stop crash stop crash", 3),
     # ... but an epoch does: whoever finished one died in the next.
-    "e": ("waiting death", 1),
-    "kke": ("waiting death death death", 1),
-    "kkek": ("waiting death death death death", 2),
-    "eee": ("waiting death death death", 1),
-    "ekk": ("waiting death death death", 3),
+    "e": ("waiting crash", 1),
+    "kke": ("waiting crash crash crash", 1),
+    "kkek": ("waiting crash crash crash crash", 2),
+    "eee": ("waiting crash crash crash", 1),
+    "ekk": ("waiting crash crash crash", 3),
 }
 
 
@@ -270,7 +267,7 @@ def test_a_death_is_a_death_also_if_the_first_take_over_fails(tmp_path: Path, mo
             claim_next(study, folder)
     claim = claim_next(study, folder)
     assert claim is not None
-    assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "death"]
+    assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "crash"]
 
 
 def test_a_stop_in_the_middle_of_the_claimed_work_is_a_stop(start: Start, presets: Presets) -> None:

@@ -16,7 +16,6 @@ from studies import (
     SearchRequest,
     TrialOutcome,
     add_search_trials,
-    claim_next,
     csv_text,
     load_study,
     remaining_time,
@@ -26,6 +25,7 @@ from studies import (
 from studies.export.trials_csv import TRIAL_COLUMNS
 from studies.report import render_report
 from studies.storage.optuna_private import rdb_storage
+from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]

@@ -12,17 +12,16 @@ from studies import (
     Attempt,
     OutputFolder,
     SearchRequest,
-    StartedAfter,
     TrialKind,
     TrialOutcome,
     WhyEnded,
     add_search_trials,
-    claim_next,
     latest_records,
     read_record,
-    record_outcome,
     retry_failed_presets,
 )
+from studies.trials.claims import claim_next
+from studies.trials.record import StartedAfter, record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
@@ -98,11 +97,11 @@ def attempts(*told: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
     [
         ((), 0),
         (((0, StartedAfter.WAITING),), 0),
-        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (0, StartedAfter.DEATH)), 2),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (0, StartedAfter.CRASH)), 2),
         # Stops of both sides, and what came before the last new epoch, do not count.
-        (((0, StartedAfter.WAITING), (0, StartedAfter.STOP), (0, StartedAfter.DEATH), (0, StartedAfter.STOP)), 1),
-        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (4, StartedAfter.DEATH)), 1),
-        (((0, StartedAfter.WAITING), (0, StartedAfter.DEATH), (4, StartedAfter.STOP), (4, StartedAfter.DEATH)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.STOP), (0, StartedAfter.CRASH), (0, StartedAfter.STOP)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (4, StartedAfter.CRASH)), 1),
+        (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (4, StartedAfter.STOP), (4, StartedAfter.CRASH)), 1),
     ],
 )
 def test_deaths_in_a_row_are_those_in_the_same_epoch(

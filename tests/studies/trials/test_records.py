@@ -13,17 +13,16 @@ from studies import (
     OutputFolder,
     TrialOutcome,
     TrialPhase,
-    claim_next,
-    count_unclaimed,
     ended_records,
     latest_records,
     own_records,
     records_not_kept,
     study_status,
-    top_up,
     trial_rows,
 )
+from studies.study.search_budget import top_up
 from studies.trials import records as study_records
+from studies.trials.claims import claim_next, count_unclaimed
 from studies.trials.record import TrialRecord, read_record
 from studies.trials.records import own_trials, trials_and_records
 

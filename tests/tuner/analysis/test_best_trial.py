@@ -14,13 +14,13 @@ from studies import (
     StudyInvariants,
     TrialOutcome,
     WhyEnded,
-    claim_next,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
     load_study,
     open_storage,
 )
+from studies.trials.claims import claim_next
 from tuner.analysis.best_trial import best_checkpoint, find_winner
 
 

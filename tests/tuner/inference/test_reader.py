@@ -22,8 +22,7 @@ from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.reader import Reader, evaluate_split, load_reader
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
-from tuner.training.metrics import Accuracy
-from tuner.training.validation import SplitScore
+from tuner.training.validation import Accuracy, SplitScore
 
 KINDS = ["attention", "ctc"]
 

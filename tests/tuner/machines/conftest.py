@@ -26,7 +26,8 @@ import sqlalchemy
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from studies import open_storage_for_reading, read_record
+from studies import read_record
+from studies.storage.open import open_storage_for_reading
 
 Words = str | Path | int
 

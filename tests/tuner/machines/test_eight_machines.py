@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from studies import StartedAfter, read_record
+from studies import read_record
+from studies.trials.record import StartedAfter
 
 # Of conftest.py, which cannot be imported.
 Job = Any
@@ -144,7 +145,7 @@ def check_attempts(network: Network, begun: Mapping[str, int]) -> None:
         trial = trials[begun[name]]
         mine, other = network.machines_of(trial)
         assert mine == name != other
-        assert read_record(trial).attempts[1].after is StartedAfter.DEATH
+        assert read_record(trial).attempts[1].after is StartedAfter.CRASH
     taken_over = {begun[name] for name in (CUT_OFF, ASLEEP, KILLED)}
     assert all(len(network.machines_of(trial)) == 1 for trial in trials if trial.number not in taken_over)
     # Its machine has answered for it.

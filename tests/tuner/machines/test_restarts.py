@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from studies import StartedAfter, read_record
+from studies import read_record
+from studies.trials.record import StartedAfter
 
 # Of conftest.py, which cannot be imported.
 Job = Any

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from studies import StartedAfter, load_study, read_record
+from studies import load_study, read_record
+from studies.trials.record import StartedAfter
 
 # Of conftest.py, which cannot be imported.
 Machine = Any
@@ -58,7 +59,7 @@ def test_a_trial_whose_worker_was_killed_ends_as_if_nothing_had_happened(
     begun, again = read_record(trials[0]).attempts
     assert begun.epochs == 0
     assert again.epochs >= 3
-    assert again.after is StartedAfter.DEATH
+    assert again.after is StartedAfter.CRASH
     lost = f"one: its checkpoints are not in {bora.folder / folder / 'one'}; it begins with epoch 1 again"
     assert (lost in said) == (not shared)
     assert f"going on with epoch {again.epochs + 1 if shared else 1}" in said

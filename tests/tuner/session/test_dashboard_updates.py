@@ -9,7 +9,8 @@ import yaml
 from optuna_dashboard import get_note
 from PIL import Image
 
-from studies import OutputFolder, load_study, trial_artifacts
+from studies import OutputFolder, load_study
+from studies.dashboard.artifacts import trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.display import Display

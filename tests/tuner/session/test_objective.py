@@ -23,11 +23,9 @@ from search_spaces import Targets, TrainingConfig
 from studies import (
     MAX_CRASHES,
     PrunerName,
-    Pruning,
     RowState,
     SamplerName,
     SearchRequest,
-    StartedAfter,
     StatusRow,
     TrialKind,
     TrialRecord,
@@ -36,6 +34,8 @@ from studies import (
     records_not_kept,
     study_status,
 )
+from studies.sampling.pruning import Pruning
+from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
 from tuner.display import Display
 from tuner.session.checkpoint_retention import tidy_checkpoints

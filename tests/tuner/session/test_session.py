@@ -19,7 +19,6 @@ from search_spaces import (
 )
 from studies import (
     PrunerName,
-    Pruning,
     SamplerName,
     SearchRequest,
     TrialKind,
@@ -33,6 +32,7 @@ from studies import (
     study_invariants,
     study_space,
 )
+from studies.sampling.pruning import Pruning
 from tuner.data.generation import generate_dataset
 from tuner.display import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data.vocabulary import BLANK, DIGITS, EOS, PAD, encode_label
-from tuner.training.metrics import Accuracy
+from tuner.training.validation import Accuracy
 
 LABELS = st.text(DIGITS[:3], min_size=1, max_size=8).map(lambda text: encode_label(text).tolist())
 Pair = tuple[list[int], list[int]]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from search_spaces import TrainingConfig
 from tuner.training.checkpoints import (
     CheckpointFolder,
     DamagedCheckpointError,
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CheckpointFolder:
-    return CheckpointFolder(tmp_path / "checkpoints", save_every_n_epochs=2, keep_n_checkpoints=2)
+    return CheckpointFolder(tmp_path / "checkpoints", TrainingConfig(save_every_n_epochs=2, keep_n_checkpoints=2))
 
 
 def names(folder: CheckpointFolder) -> list[str]:

@@ -163,6 +163,7 @@ def interrupt_after_two(epoch: int) -> None:
 BOMB = """
 import io, os, sys, torch
 from pathlib import Path
+from search_spaces import TrainingConfig
 from tuner.training.checkpoints import _sealed, CheckpointFolder
 
 class Bomb:
@@ -173,7 +174,7 @@ path = Path(sys.argv[1])
 buffer = io.BytesIO()
 torch.save({"config": Bomb(), "history": []}, buffer)
 path.write_bytes(_sealed(buffer.getvalue()))
-print(CheckpointFolder(path.parent, save_every_n_epochs=1, keep_n_checkpoints=1).load_last())
+print(CheckpointFolder(path.parent, TrainingConfig()).load_last())
 """
 
 

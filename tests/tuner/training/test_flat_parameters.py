@@ -45,7 +45,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, whole = create_model_from_config(config), create_model_from_config(config)
     weights = FlatParameters(whole)
-    of_single, of_whole = create_optimizer(single, config), optimizer_of(weights.sized, weights.sizeless, config)
+    of_single, of_whole = create_optimizer(single, config), optimizer_of(weights.values, config)
     for _ in range(4):
         single.zero_grad()
         for model in (single, whole):

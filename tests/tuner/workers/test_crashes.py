@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
-from studies import (
-    CRASHES_BEFORE_SMALLER_PASSES,
-    MAX_CRASHES,
-    RowState,
-    SearchRequest,
-    StartedAfter,
-    TrialRecord,
-    latest_records,
-    load_study,
-    study_status,
-)
+from studies import MAX_CRASHES, RowState, SearchRequest, TrialRecord, latest_records, load_study, study_status
+from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
+from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
 from tuner.session.run_options import RunOptions
@@ -76,7 +68,7 @@ def test_what_killed_three_processes_in_one_epoch_is_given_up_and_the_others_are
     assert record.outcome is not None
     assert record.outcome.why_ended == "crashed"
     after = [(attempt.after, attempt.epochs) for attempt in record.attempts]
-    assert after == [(StartedAfter.WAITING, 0), (StartedAfter.STOP, 2), *[(StartedAfter.DEATH, 2)] * MAX_CRASHES]
+    assert after == [(StartedAfter.WAITING, 0), (StartedAfter.STOP, 2), *[(StartedAfter.CRASH, 2)] * MAX_CRASHES]
     # As of every failure, the best model stays and what a continuation needs does not.
     assert [path.name for path in (OUT / "deadly" / "checkpoints").iterdir()] == ["best.pt"]
 

@@ -17,12 +17,12 @@ from studies import (
     StudyStatus,
     TrialPhase,
     TrialRecord,
-    claim_next,
     load_study,
     load_study_for_changes,
     request_stop,
     study_status,
 )
+from studies.trials.claims import claim_next
 from tuner.display import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest

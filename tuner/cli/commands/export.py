@@ -60,7 +60,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     """Export the study; it is only read."""
-    from studies import write_text
+    from search_spaces.diagnostics.atomic_files import write_text
     from tuner.session.output_paths import timestamp
 
     now = timestamp()

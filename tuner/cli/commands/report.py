@@ -39,7 +39,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Write the report and print its path; the study is only read."""
-    from studies import write_text
+    from search_spaces.diagnostics.atomic_files import write_text
     from studies.report import render_report
     from tuner.training.history import read_metrics
 

@@ -43,8 +43,7 @@ def check_target(target: Path, recipe: Recipe) -> bool:
 def folder_in_the_making(target: Path) -> Iterator[Path]:
     """Give a fresh hidden folder beside `target`; it becomes `target` at the end, or vanishes after an error.
 
-    If another process has filled `target` meanwhile, that one stays. What killed processes left is removed
-    first.
+    If another process has filled `target` meanwhile, that one stays. What killed processes left is removed first.
 
     Raises:
         OSError: If the folder cannot be made or put in place.

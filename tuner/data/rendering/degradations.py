@@ -1,4 +1,4 @@
-"""What happens to a picture after the text is on it: blur, lost contrast, noise."""
+"""What happens to a picture after the text is on it: blur, lost contrast, noise; and whether it stays legible."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from tuner.data.rendering.random_words import RandomWords
 
 _SMALL_TEXT_PX = 18
 _LARGE_TEXT_PX = 22
+
+# Limits of legibility, measured on the finished picture, so that no mix of losses slips through.
+_LEAST_CONTRAST = 64
+_NOISE_TIMES_SIZE = 144
 
 
 def degrade(words: RandomWords, picture: Picture, size_px: int) -> Picture:
@@ -44,6 +48,31 @@ def lose_contrast(picture: Picture, percent: int, lift: int) -> Picture:
 def finish(picture: Picture) -> npt.NDArray[np.uint8]:
     """Return `picture` as bytes, cut to 0 .. 255."""
     return limit(picture).astype(np.uint8)
+
+
+def is_legible(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], size_px: int) -> bool:
+    """Return whether the text of `mask` `(height, width)` stands out in `part` `(height, width, 3)`.
+
+    Its ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 144 / `size_px`
+    times the mean deviation of that paper: the smaller the text, the fewer pixels its strokes have against noise.
+    """
+    contrast, noise = contrast_and_noise(part, mask)
+    return contrast >= _LEAST_CONTRAST and contrast * size_px >= _NOISE_TIMES_SIZE * noise
+
+
+def contrast_and_noise(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Return how much darker the ink is than the paper around it, and the mean deviation of that paper.
+
+    Both in grey levels, 0 to 255; the contrast is negative if the ink is lighter.
+    """
+    red, green, blue = part.astype(np.int16).transpose(2, 0, 1)
+    light = red + green + blue
+    paper = light[mask < 40]
+    ink = light[mask > int(mask.max()) * 2 // 3]
+    paper_level = int(paper.sum(dtype=np.int64)) // paper.size
+    ink_level = int(ink.sum(dtype=np.int64)) // ink.size
+    noise = int(np.abs(paper - paper_level).sum(dtype=np.int64)) // paper.size
+    return (paper_level - ink_level) // 3, noise // 3
 
 
 def _blur_down(picture: Picture) -> Picture:

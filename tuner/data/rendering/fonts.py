@@ -17,14 +17,12 @@ from tuner.data.vocabulary import DIGITS
 
 _PINNED_PACKAGE = "fontpkg_noto_sans_khmer"
 _PINNED_FILE = "files/NotoSansKhmer[wdth,wght].ttf"
-# Weight 400 at width 100 is the font's default, the one instance that FreeType 2.13 and 2.14 draw
-# differently.
+# Weight 400 at width 100 is the font's default, the one instance that FreeType 2.13 and 2.14 draw differently.
 _PINNED_WEIGHTS = (350, 410, 500, 600, 700)
 _PINNED_WIDTHS = (65, 77, 88, 99)
 _PINNED_HEAVY = ((800, 88), (800, 99))  # narrower ones clog at small sizes
 
-# TrueType program "push 0, pop", repeated: it does nothing, and its presence alone switches FreeType's
-# auto-hinter off.
+# TrueType program "push 0, pop", repeated: it does nothing, and its presence alone switches FreeType's auto-hinter off.
 _IDLE_PROGRAM = b"\xb0\x00\x21" * 4
 
 
@@ -107,9 +105,8 @@ def _freetype_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
 def _unhinted_pinned_font() -> bytes:
     """Return the pinned font with an idle font program added.
 
-    The font carries no hints, and FreeType hints such fonts itself, since 2.14 quite differently from
-    before. A font with a program of its own is left alone: its plain outlines come out the same, to the
-    bit, from 2.13.2 to 2.14.3.
+    The font carries no hints, and FreeType hints such fonts itself, since 2.14 quite differently from before. A font
+    with a program of its own is left alone: its plain outlines come out the same, to the bit, from 2.13.2 to 2.14.3.
     """
     data = pinned_font_file().read_bytes()
     (count,) = struct.unpack_from(">H", data, 4)

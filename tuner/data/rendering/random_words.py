@@ -1,8 +1,7 @@
 """Random choices from a bit stream that never changes.
 
 NumPy keeps the raw words of a seeded PCG64 the same for ever, but not what its `Generator` makes of them.
-So words are turned into choices here, by integer arithmetic only: the same key gives the same choices on
-every machine.
+So words are turned into choices here, by integer arithmetic only: the same key gives the same choices on every machine.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.backgrounds import Picture, draw_background, plain
-from tuner.data.rendering.degradations import degrade, finish
+from tuner.data.rendering.degradations import degrade, finish, is_legible
 from tuner.data.rendering.fonts import Font
-from tuner.data.rendering.legibility import is_legible
 from tuner.data.rendering.random_words import RandomWords
 from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask, text_size
 from tuner.data.vocabulary import DIGITS, MAX_DIGITS
@@ -104,7 +103,6 @@ def _fitting_size(font: Font, label: str, wanted_px: int, looseness: int) -> tup
 
 
 def _text_size(font: Font, label: str, size_px: int, looseness: int) -> tuple[int, int]:
-    """Return height and width of a label."""
     return text_size(font, size_px, label, _gap(size_px, looseness))
 
 

@@ -48,8 +48,7 @@ def rotated_size(height: int, width: int, tenth_degrees: int) -> tuple[int, int]
 def rotate_mask(mask: Mask, tenth_degrees: int) -> Mask:
     """Return `mask` rotated about its middle, as large as `rotated_size` says.
 
-    Each pixel of the result looks up where it came from, in 16-bit fixed point, and mixes the four pixels
-    around.
+    Each pixel of the result looks up where it came from, in 16-bit fixed point, and mixes the four pixels around.
     """
     if tenth_degrees == 0:
         return mask
@@ -65,19 +64,12 @@ def rotate_mask(mask: Mask, tenth_degrees: int) -> Mask:
     stride = width + 2 * _BORDER
     row = np.clip(source_y >> 16, 0, height + _BORDER)
     column = np.clip(source_x >> 16, 0, width + _BORDER)
-    return _mix(padded.ravel(), row * stride + column, stride, (source_x >> 8) & 255, (source_y >> 8) & 255)
-
-
-def _mix(
-    pixels: npt.NDArray[np.int32],
-    index: npt.NDArray[np.int32],
-    stride: int,
-    part_x: npt.NDArray[np.int32],
-    part_y: npt.NDArray[np.int32],
-) -> Mask:
+    pixels, index = padded.ravel(), row * stride + column
+    part_x, part_y = (source_x >> 8) & 255, (source_y >> 8) & 255
     upper = pixels[index] * (256 - part_x) + pixels[index + 1] * part_x
     lower = pixels[index + stride] * (256 - part_x) + pixels[index + stride + 1] * part_x
-    return np.right_shift(upper * (256 - part_y) + lower * part_y, 16).astype(np.uint8)
+    mixed: Mask = np.right_shift(upper * (256 - part_y) + lower * part_y, 16).astype(np.uint8)
+    return mixed
 
 
 @cache

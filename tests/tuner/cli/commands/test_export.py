@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import claim_next, load_study_for_changes, retry_failed_presets
+from studies import load_study_for_changes, retry_failed_presets
+from studies.trials.claims import claim_next
 from tuner.training.history import METRIC_NAMES
 
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from search_spaces import load_model_definitions
-from studies import Pruning, RowState, SearchRequest, StatusRow, load_study, study_status
+from studies import RowState, SearchRequest, StatusRow, load_study, study_status
+from studies.sampling.pruning import Pruning
 from tuner import HyperparameterTuner
 from tuner.session.run_options import RunOptions
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import Claim, SearchRequest, add_search_trials, claim_next, load_study_for_changes
+from studies import Claim, SearchRequest, add_search_trials, load_study_for_changes
+from studies.trials.claims import claim_next
 from tuner.training.history import EpochMetrics
 
 OUT = Path("training_output")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tuner.data.rendering import backgrounds
-from tuner.data.rendering.degradations import blur, finish, lose_contrast
-from tuner.data.rendering.legibility import contrast_and_noise, is_legible
+from tuner.data.rendering.degradations import blur, contrast_and_noise, finish, is_legible, lose_contrast
 from tuner.data.rendering.random_words import RandomWords
 
 KINDS = [draw for _, draw in backgrounds.BACKGROUNDS]

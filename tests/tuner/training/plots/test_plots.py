@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from tuner.data.vocabulary import encode_label
-from tuner.training.plots import draw_confusion_matrix, draw_learning_curves, draw_readings, read_wrong, worst_first
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.training.plots.learning_curves import draw_learning_curves
+from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
 
 ORANGE, BLUE, GREEN, RED, FAINT = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38), (100, 116, 139)
 
@@ -135,7 +137,8 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 def test_matplotlib_is_loaded_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
     code = """
 import sys
-from tuner.training.plots import draw_learning_curves
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.training.plots.learning_curves import draw_learning_curves
 assert "matplotlib" not in sys.modules
 draw_learning_curves(dict.fromkeys(sys.argv[1:], [0.5]), 1)
 assert "matplotlib" in sys.modules

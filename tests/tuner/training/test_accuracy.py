@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tuner.data.vocabulary import EOS, PAD
-from tuner.training.metrics import Accuracy
+from tuner.training.validation import Accuracy
 
 LABEL = [1, 2, EOS, PAD]
 
