@@ -158,13 +158,13 @@ from pathlib import Path
 import tuner.session.trial_selection
 from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
 from studies import OutputFolder, StudyInvariants, create_or_join_study, default_storage_url, enqueue_presets
-from studies.trials.claims import claim_next
 from studies import open_storage
+from studies.trials.claims import claim_next
 from tuner import signals
 signals._SECONDS_TO_ANSWER = 0.3
 folder = OutputFolder(Path(sys.argv[1]))
-terms = StudyInvariants("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
-study = create_or_join_study(open_storage(default_storage_url(folder.path)), "khmer-ocr", folder, terms)
+invariants = StudyInvariants("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+study = create_or_join_study(open_storage(default_storage_url(folder.path)), "khmer-ocr", folder, invariants)
 space = SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-1)),))
 enqueue_presets(study, folder, {"one": TrainingConfig(experiment_name="one")}, space)
 claim = claim_next(study, folder)

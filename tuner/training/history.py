@@ -76,12 +76,3 @@ class TrainingResult:
     best_epoch: int
     parameters: int
     micro_batch_size: int | None = None
-
-    @property
-    def training_time_s(self) -> float:
-        """Seconds spent in finished epochs, summed over interruptions."""
-        return sum(epoch.epoch_seconds for epoch in self.history)
-
-    def highest(self, name: str) -> float:
-        """Return a metric's maximum over the epochs; 0 if none finished."""
-        return max((epoch.value(name) for epoch in self.history), default=0.0)

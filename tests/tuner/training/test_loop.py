@@ -66,7 +66,7 @@ def test_learns(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     assert result.why_ended == "max_epochs"
     assert [epoch.epoch for epoch in result.history] == list(range(1, 41))
     assert result.history[-1].train_loss < 0.85 * result.history[0].train_loss
-    assert result.highest("train_char_accuracy") > 0.25
+    assert max(epoch.train_char_accuracy for epoch in result.history) > 0.25
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,7 +149,7 @@ def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, r
     straight = run(config, tmp_path / "straight", on_epoch_end=note)
     expected, told = told, []
     assert [epoch for epoch, _ in expected] == [1, 2, 3]
-    assert expected[-1][1] == straight.highest("val_char_accuracy")
+    assert expected[-1][1] == max(epoch.val_char_accuracy for epoch in straight.history)
     with pytest.raises(Interruption):
         run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
     run(config, tmp_path / "broken", on_epoch_end=note)
@@ -250,7 +250,6 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(
 ) -> None:
     result = run(tiny_config(learning_rate=1e30), tmp_path)
     assert (result.why_ended, result.history, result.best_epoch) == ("nonfinite_loss", (), 0)
-    assert result.highest("val_char_accuracy") == 0
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
@@ -325,7 +324,6 @@ def test_metrics_of_every_epoch_are_kept_as_they_are(tiny_config: MakeConfig, ru
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert tuple(EpochMetrics(**json.loads(line)) for line in lines) == result.history
     assert all(epoch.epoch_seconds > 0 and epoch.memory_mb > 10 for epoch in result.history)
-    assert result.training_time_s == sum(epoch.epoch_seconds for epoch in result.history)
 
 
 @pytest.mark.slow

@@ -240,7 +240,7 @@ def test_the_display_sees_the_study_at_the_start_and_after_every_end(write_confi
 def test_the_display_sees_the_study_also_while_a_trial_is_trained(
     write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_POLLS", 0.0)
     monkeypatch.setattr("tuner.session.status_poller._MOST_SHARE", 1e9)
     display = Seen()
     work(opened(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
