@@ -29,6 +29,8 @@ _IMPORTED = (
     "tuner.hyperparameter_tuner",
     "tuner.cli.display_factory",
     "alembic.command",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "torch.utils.tensorboard",
 )
 _POLL_S = 0.002

@@ -70,11 +70,11 @@ def run_harness(
         print(f"{time.monotonic() - begun_s:.0f} s in all")
     except HarnessError as error:
         print(f"error: {error}")
-        return UNKNOWN
+        code = UNKNOWN
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = STOPPED
-    if code in (EQUAL, STOPPED) and options.folder is None and folder is not None:
+    if code in (EQUAL, STOPPED, UNKNOWN) and options.folder is None and folder is not None:
         shutil.rmtree(folder)
     return code
 

@@ -15,13 +15,13 @@ from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.record import TrialKind, TrialRecord
 from studies.trials.records import latest_records
 
-TrialFilter = Callable[[TrialRecord], bool]
+RecordPredicate = Callable[[TrialRecord], bool]
 
 
 def claim_next_trial(
     study: optuna.Study,
     folder: OutputFolder,
-    matches: TrialFilter = lambda record: True,
+    matches: RecordPredicate = lambda record: True,
     *,
     with_search: bool = True,
 ) -> Claim | None:
@@ -52,7 +52,11 @@ def claim_next_trial(
 
 
 def count_claimable(
-    study: optuna.Study, folder: OutputFolder, matches: TrialFilter = lambda record: True, *, with_search: bool = True
+    study: optuna.Study,
+    folder: OutputFolder,
+    matches: RecordPredicate = lambda record: True,
+    *,
+    with_search: bool = True,
 ) -> int:
     """Return the number of trials that no worker trains, those that are not enqueued yet among them; only reads."""
     waiting = count_unclaimed(study, folder, matches)
@@ -74,7 +78,7 @@ def prepare_sampling(study: optuna.Study) -> bool:
     return True
 
 
-def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: TrialFilter) -> Claim | None:
+def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> Claim | None:
     # A search may have started since this process did; from then on its trials may be claimed.
     has_search = prepare_sampling(study)
     claim = claim_next(

@@ -226,7 +226,8 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants:
         if _INVARIANTS not in attributes:
             if has_trials or attributes:
                 raise ConfigurationError(
-                    f"study {name!r}: another program made it in this storage; choose another --study name"
+                    f"study {name!r}: another program, or another version of this one, made it; "
+                    "choose another --study name"
                 )
             return
     _refuse_other_folder(study, folder)

@@ -68,7 +68,7 @@ def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser
     for command in commands:
         sub = subparsers.add_parser(
             command.name,
-            help=f"{command.description[0].lower()}{command.description[1:-1]}",
+            help=command.description[:1].lower() + command.description[1:].removesuffix("."),
             description=command.description,
             epilog=command.examples,
             formatter_class=raw,

@@ -16,7 +16,7 @@ import secrets
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,6 +129,8 @@ class CacheFolder:
                 unfinished.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
                 os.replace(unfinished, description_file)
         except OSError as error:
+            with suppress(OSError):  # the first error says more
+                self.remove(split)
             raise DataLoaderError(
                 f"{self.path}: cannot write the pixel cache: {error.strerror or error}; "
                 f"it needs {count * 8500 // 10**6 + 1} MB there: free some space"

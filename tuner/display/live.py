@@ -65,8 +65,7 @@ class LiveDisplay(ProgressDisplay):
 
     def _print(self, text: str, style: str = "") -> None:
         with drawn_at_once(self._console):
-            self._console.print(Text(text, style=style), soft_wrap=bool(style))
-        self._draw()
+            self._console.print(Text(text, style=style), soft_wrap=bool(style))  # Rich redraws the view below it
 
     def _refresh(self) -> None:
         if time.monotonic() >= self._next_refresh:
@@ -81,5 +80,5 @@ class LiveDisplay(ProgressDisplay):
 
     def _view(self) -> RenderableType:
         if self._images[1]:
-            return bars(self._console.width, ("drawing the dataset", *self._images, "images"))
+            return bars(self._console.width, ("generating the dataset", *self._images, "images"))
         return live_view(self._progress, *self._console.size)

@@ -106,10 +106,10 @@ def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | 
     if not status.pending or status.running:
         return None
     interrupted = status.counts[RowState.INTERRUPTED]
-    counts = {"interrupted": interrupted, "not begun": status.pending - interrupted}
+    counts = {"interrupted": interrupted, "not started": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     parts += [f"{time_text(remaining)} for one worker"] if remaining is not None else []
-    return f"owed: {', '.join(parts)}; `khmer-tuner resume` goes on"
+    return f"pending: {', '.join(parts)}; `khmer-tuner resume` resumes them"
 
 
 def disk_line(disk: DiskUsage) -> str:

@@ -13,7 +13,7 @@ from studies import DATABASE_ERRORS, OutputFolder, StudyStatus, study_status, wi
 from tuner.training.history import read_metrics
 
 if TYPE_CHECKING:
-    from tuner.session.session import Session  # it imports PyTorch, which `status` does without
+    from tuner.session.session import Session
 
 # A poll takes longer the more trials there are. As long as a pause of a minute suffices, polls take at most this share.
 _MOST_SHARE = 0.01

@@ -1,4 +1,4 @@
-"""The one signal of a training: what is best so far, has it stopped improving, is it worse than others?"""
+"""The signal of a training: what is best so far, and has it stopped improving?"""
 
 from __future__ import annotations
 

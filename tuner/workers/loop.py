@@ -77,7 +77,7 @@ def work(
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
     # A single trial is trained here, unless others that match the filter may be added meanwhile.
     if workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1):
-        work_in_processes(session, trial_filter, stop_conditions, workers, len(pending))
+        work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
     elif wait:
         _work_and_wait(session, trial_filter, stop_conditions, poller)
     else:
@@ -190,15 +190,19 @@ def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditio
     remaining = sorted([*remaining, *_unenqueued_names(session, trial_filter, records)])
     if not remaining:
         return
-    rows = study_status(session.study, session.context.folder).rows
     if stop_conditions.timed_out:
         reason = "the time is up"
     elif session.stop_requested:
         reason = "stop was asked for"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
-    elif {row.name for row in rows if row.state is RowState.RUNNING}.issuperset(remaining):
+    elif _running_names(session).issuperset(remaining):
         reason = f"another process is training {'them' if len(remaining) > 1 else 'it'}"
     else:
         reason = "no worker is left; `khmer-tuner resume` goes on with them"
     session.context.display.note(f"{listed(remaining, 3)}: not done here, {reason}")
+
+
+def _running_names(session: Session) -> set[str]:
+    rows = study_status(session.study, session.context.folder).rows
+    return {row.name for row in rows if row.state is RowState.RUNNING}

@@ -46,6 +46,7 @@ class WorkerProcess:
         failed_starts: int = 0,
     ) -> None:
         """Start a process with its orders; `lines` receives each line of its standard output, and None at the end."""
+        line = to_line(orders)  # before the process starts: an error leaves none behind
         self.threads = orders.threads
         self.running: int | None = None
         self.failed_starts = failed_starts
@@ -69,7 +70,7 @@ class WorkerProcess:
         ]
         for listener in self._listeners:
             listener.start()
-        self.send(orders)
+        self._write(line)
 
     @property
     def problems(self) -> list[str]:
@@ -84,9 +85,12 @@ class WorkerProcess:
 
     def send(self, message: object) -> None:
         """Write a message of `orders` to its standard input."""
+        self._write(to_line(message))
+
+    def _write(self, line: str) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the process has exited; its exit code tells why
-            self.process.stdin.write(to_line(message) + "\n")
+            self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
     def request_stop(self) -> None:

@@ -20,7 +20,6 @@ from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
-_SECONDS_BETWEEN_POLLS = 2.0
 # Workers that are killed this often before they start a trial are not replaced any more.
 _MAX_FAILED_STARTS = 3
 _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
@@ -46,7 +45,12 @@ class _Tracker(Display):
 
 
 def work_in_processes(
-    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, most: int, trials: int
+    session: Session,
+    trial_filter: TrialFilter,
+    stop_conditions: StopConditions,
+    most: int,
+    trials: int,
+    poller: StatusPoller,
 ) -> None:
     """Let worker processes train the study's pending trials; return when all have exited.
 
@@ -59,12 +63,13 @@ def work_in_processes(
         stop_conditions: What ends the work early.
         most: The largest number of worker processes.
         trials: Pending trials; no more workers than that start, and they share this process's PyTorch threads.
+        poller: Updates the display.
 
     Raises:
         ConfigurationError: Workers have exited because of problems that the user can fix, and trials are pending.
         RuntimeError: The same, but not all problems can be fixed by the user.
     """
-    supervisor = _Supervisor(session, trial_filter, stop_conditions, most)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, most, poller)
     try:
         for threads in shared_threads(torch.get_num_threads(), min(most, trials)):
             supervisor.start(threads)
@@ -74,13 +79,20 @@ def work_in_processes(
 
 
 class _Supervisor:
-    def __init__(self, session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, most: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        trial_filter: TrialFilter,
+        stop_conditions: StopConditions,
+        most: int,
+        poller: StatusPoller,
+    ) -> None:
         self._session = session
         self._trial_filter = trial_filter
         self._stop_conditions = stop_conditions
         self._most = most
         self._display = session.context.display
-        self._poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
+        self._poller = poller
         self._workers: list[WorkerProcess] = []
         self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
         self._problems: list[str] = []
@@ -156,7 +168,7 @@ class _Supervisor:
     def _report_end(self, worker: WorkerProcess, code: int) -> None:
         """Report why a worker ended that is not replaced."""
         if code < 0:
-            self._problems.append(f"worker processes are killed (signal {-code}) before they begin a trial")
+            self._problems.append(f"worker processes are killed (signal {-code}) before they start a trial")
         elif code > 128:
             self._display.note(f"a worker was stopped by signal {code - 128}")
         else:

@@ -115,9 +115,9 @@ def test_what_is_owed_is_told_with_the_time_it_takes(make_row, make_status):
     rows = [make_row(0), make_row(1, "interrupted"), make_row(2, "waiting")]
     status, left = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
     assert pending_line(status, left) == (
-        "owed: 1 interrupted, 12 not begun, about 8:20 for one worker; `khmer-tuner resume` goes on"
+        "pending: 1 interrupted, 12 not started, about 8:20 for one worker; `khmer-tuner resume` resumes them"
     )
-    assert pending_line(make_status(*rows[1:2]), None) == "owed: 1 interrupted; `khmer-tuner resume` goes on"
+    assert pending_line(make_status(*rows[1:2]), None) == "pending: 1 interrupted; `khmer-tuner resume` resumes them"
     # As long as somebody works on it, it is owed by nobody else.
     assert pending_line(make_status(*rows, make_row(3, "running")), left) is None
 

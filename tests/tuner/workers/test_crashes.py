@@ -107,7 +107,7 @@ def test_what_killed_two_processes_in_one_epoch_is_trained_in_smaller_passes(
     log = (OUT / "large" / "logs" / "training.log").read_text()
     assert "epoch 2: processes died in this epoch; training it in micro-batches of at most 8 images" in log
     assert main(["show", "large"]) == 0
-    assert "images at once: 8, since memory ran out for whole batches" in capsys.readouterr().out
+    assert "micro-batch: 8, since memory ran out for whole batches" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pydantic
 import pytest
 
 from search_spaces import TrainingConfig
@@ -14,7 +13,7 @@ CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, o
 @pytest.mark.parametrize(("device", "deadline"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
 def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
     orders = WorkerOrders(
-        output_dir="out",
+        output_dir="out\udcff",  # a byte that is no UTF-8
         storage="sqlite:///out/study.db",
         stop_token="token",
         device=device,
@@ -41,5 +40,5 @@ def test_the_messages_of_a_measurement_arrive_as_they_were_sent() -> None:
 
 def test_other_lines_are_no_orders() -> None:
     for line in (b"", b"{}", b"null", to_line(ProbeWindow(2, 1.0, 2.0)).encode()):
-        with pytest.raises(pydantic.ValidationError):
+        with pytest.raises(ValueError, match=r"."):
             read_orders(line)

@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
     assert sorted(watcher.ended) == ["one", "two"]
     assert epochs_of("one") == list(range(1, EPOCHS + 1))
     one = next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == "one")
-    assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "death"]
+    assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "crash"]
     trained = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
     assert trained["log_every_n_steps"] == 7  # where and how the work is done, as the latest run says
 

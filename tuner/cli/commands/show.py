@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LOG_LINES = 10
 _MOST_EPOCH_LINES = 40
 _BAR_CELLS = 20
-_AFTER = {"waiting": "enqueued", "stop": "the one before was stopped", "death": "the one before died"}
+_STARTED_AFTER = {"waiting": "enqueued", "stop": "the previous one was stopped", "crash": "the previous one crashed"}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     record, outcome = trial.record, trial.record.outcome
     yield _headline(record, trial.row)
     if outcome is not None and outcome.micro_batch_size is not None:
-        yield f"images at once: {outcome.micro_batch_size}, since memory ran out for whole batches"
+        yield f"micro-batch: {outcome.micro_batch_size}, since memory ran out for whole batches"
     if outcome is not None and outcome.error_message:
         error = f"error: {outcome.error_type} {outcome.error_message}"
         yield "\n".join(map(printable, error.splitlines())).strip()
@@ -174,7 +174,9 @@ def _attempts(attempts: Sequence[Attempt]) -> Table:
     table = plain_table("", "began", "host:process", "after epoch", "because", right=(3,))
     for attempt in attempts:
         began = datetime.fromisoformat(attempt.began).astimezone()
-        table.add_row("", f"{began:%Y-%m-%d %H:%M:%S}", attempt.worker, str(attempt.epochs), _AFTER[attempt.after])
+        table.add_row(
+            "", f"{began:%Y-%m-%d %H:%M:%S}", attempt.worker, str(attempt.epochs), _STARTED_AFTER[attempt.after]
+        )
     return table
 
 

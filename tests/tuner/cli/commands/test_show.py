@@ -7,6 +7,13 @@ from typing import Any
 
 import pytest
 
+from studies.trials.record import StartedAfter
+from tuner.cli.commands.show import _STARTED_AFTER
+
+
+def test_every_cause_of_an_attempt_has_its_words() -> None:
+    assert set(_STARTED_AFTER) == set(StartedAfter)
+
 
 def section(out: str, title: str) -> list[str]:
     """The lines below a title, up to the next blank line."""

@@ -86,9 +86,9 @@ def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
     told = cli("status").out
     assert "2 of 32 trials done (1 failed), 29 waiting, 1 interrupted\n" in told
     assert "left: " not in told
-    [pending] = [line for line in told.splitlines() if line.startswith("owed: ")]
-    assert pending.startswith("owed: 1 interrupted, 29 not begun, about ")
-    assert pending.endswith(" for one worker; `khmer-tuner resume` goes on")
+    [pending] = [line for line in told.splitlines() if line.startswith("pending: ")]
+    assert pending.startswith("pending: 1 interrupted, 29 not started, about ")
+    assert pending.endswith(" for one worker; `khmer-tuner resume` resumes them")
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
@@ -102,7 +102,7 @@ def test_each_of_many_trials_is_shown_if_it_is_asked_for(cli, at_work):
 def test_a_study_that_is_done_says_so(cli, run_study):
     told = cli("status", "--output-dir", run_study.folder).out
     assert "2 of 2 trials done (1 failed)\n" in told
-    assert "owed: " not in told
+    assert "pending: " not in told
     assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): not met yet" in told
 
 
