@@ -165,7 +165,7 @@ KILL_POINTS = (
     KillPoint("settings file", Phase.WORK, "tuner.training.loop.write_config"),
     KillPoint("artifact", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),
     KillPoint("artifact noted", Phase.WORK, "studies.dashboard.artifacts.set_artifact_attribute"),
-    KillPoint("note", Phase.WORK, "studies.dashboard.notes.save_note"),
+    KillPoint("note", Phase.WORK, "studies.dashboard.notes._save"),
     KillPoint("part of a note", Phase.WORK, "optuna.storages._CachedStorage.set_study_system_attr"),
     KillPoint("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),
     KillPoint("decision", Phase.WORK, "tuner.training.loop._end"),

@@ -32,11 +32,9 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
     Raises:
         OSError: If the disk is full or the folder is read-only; the old file is unchanged.
     """
-    if temporary is None:
-        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    else:
-        temporary.unlink(missing_ok=True)
+    temporary = temporary or path.with_name(f".{secrets.token_hex(8)}.tmp")
     with writing(path, len(content)):
+        temporary.unlink(missing_ok=True)
         try:
             # Created anew, so that no link that was put there is followed; the user's umask gives its rights.
             with temporary.open("xb") as file:

@@ -15,7 +15,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.checks import check_space
-from search_spaces.space.parser import EXAMPLE, SpaceReader
+from search_spaces.space.parser import EXAMPLE, SpaceParser
 from search_spaces.space.space import SearchSpace
 from search_spaces.space.warnings import warn_of_space
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
@@ -61,7 +61,7 @@ def parse_search_space(
     for key in data:
         if key not in ("base", "space"):
             diagnostics.error((str(key),), f"unknown key; {_key_remedy(str(key))}")
-    reader = SpaceReader(diagnostics, definitions)
+    reader = SpaceParser(diagnostics, definitions)
     base = reader.base(data.get("base", {}))
     space = SearchSpace(tuple(reader.parameters(data, base)), base)
     check_space(space, definitions, diagnostics)

@@ -44,7 +44,7 @@ class _ChoicesKeys(Section):
     when: dict[str, Any] = Field(default_factory=dict)
 
 
-class SpaceReader:
+class SpaceParser:
     """Turns the data of a search space file into parameters, recording every error."""
 
     def __init__(self, diagnostics: Diagnostics, definitions: Mapping[str, ModelDefinition] | None) -> None:

@@ -73,7 +73,7 @@ class FloatRange(_Range):
 
 @dataclass(frozen=True)
 class IntRange(_Range):
-    """The whole numbers from `low` to `high`; `step` is a whole number, 1 or more."""
+    """The whole numbers from `low` to `high`; `step` is 1 or more, and 1 if `log`."""
 
     low: int
     high: int

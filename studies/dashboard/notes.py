@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.trial import Trial
-from optuna_dashboard import get_note, save_note
 
 from search_spaces.diagnostics.diff import short_text
 from studies.storage.output_folder import OutputFolder
@@ -46,7 +45,7 @@ def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, fo
     rows = [("epochs", f"{progress.epochs} of at most {record.training_config.num_epochs}")]
     rows += _best_rows(record, progress.best_value, progress.best_epoch)
     rows += _seconds_rows(progress.epoch_seconds)
-    save_note(trial, _body("running", rows, record, folder))
+    _save(trial, _body("running", rows, record, folder))
 
 
 def write_ended_note(
@@ -74,7 +73,7 @@ def write_ended_note(
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
-    save_note(trial, _body(outcome.why_ended.value.replace("_", " "), rows, record, folder, error))
+    _save(trial, _body(outcome.why_ended.value.replace("_", " "), rows, record, folder, error))
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
@@ -92,8 +91,16 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     commands = [f"khmer-tuner {command} --output-dir {place}" for command in ("status", "resume", "report")]
     title = "Hyperparameter search for a network that reads Khmer digits."
     text = "\n".join([title, "", *_table(rows), "", *_block(commands)])
+    from optuna_dashboard import get_note
+
     if get_note(study) != text:
-        save_note(study, text)
+        _save(study, text)
+
+
+def _save(target: optuna.Study | Trial, text: str) -> None:
+    from optuna_dashboard import save_note  # not before a note is written: it loads a web framework
+
+    save_note(target, text)
 
 
 def _body(state: str, rows: _Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:

@@ -56,8 +56,11 @@ class Snapshot:
 
     def names_of(self, numbers: Sequence[int]) -> list[str]:
         """Return the names of trials as plots take them: Plotly reads text as a kind of HTML."""
-        names = {number: html.escape(record.experiment_name) for number, record in self.records.items()}
-        return [names.get(int(number), f"trial {number}") for number in numbers]
+        return [self._names.get(int(number), f"trial {number}") for number in numbers]
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {number: html.escape(record.experiment_name) for number, record in self.records.items()}
 
     @cached_property
     def outcomes(self) -> dict[int, TrialOutcome]:

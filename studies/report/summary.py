@@ -116,8 +116,7 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
         return
     yield Fact("Sampler", settings.sampler.value)
     pruning = settings.pruning
-    epochs = settings.start.early_stopping_patience if pruning.grace is None else pruning.grace
-    grace = f"after {counted(epochs, 'epoch')}"
+    grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
     share = f"must keep up with {pruning.share:.0%} of the others {grace}, with ever more later"
     notes = {PrunerName.QUANTILE: share, PrunerName.HYPERBAND: f"first {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])

@@ -36,7 +36,7 @@ class Pruning:
         pruner: ``quantile`` compares with what others had reached at the same epoch, ``hyperband`` is Optuna's,
             ``none`` prunes nothing. Optuna stores that Hyperband was asked, not its answer, so a trial whose process
             exits between that answer and its end continues to the next rung.
-        share: See `QuantilePruner`.
+        share: See `QuantilePruner`; above 0 and below 1.
         grace: Epochs before the first comparison, 1 or more; None for the trial's `early_stopping_patience`, the grace
             that early stopping itself gives.
     """
@@ -45,40 +45,38 @@ class Pruning:
     share: float = 0.6
     grace: int | None = None
 
+    def grace_epochs(self, early_stopping_patience: int) -> int:
+        """Return the epochs before the first comparison, for a trial of this patience."""
+        return early_stopping_patience if self.grace is None else self.grace
+
     def create_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
         """Return the pruner, for search trials that by default have this patience and number of epochs."""
         if self.pruner is PrunerName.QUANTILE:
-            return QuantilePruner(self.share, self.grace)
+            return QuantilePruner(self)
         if self.pruner is PrunerName.HYPERBAND:
-            return _Hyperband(self.grace, early_stopping_patience, num_epochs)
+            return _Hyperband(self, early_stopping_patience, num_epochs)
         return NopPruner()
 
 
 class QuantilePruner(BasePruner):
     """Prunes a trial whose best so far is worse than that of a share of the other trials at the same epoch.
 
-    At the end of its grace period a trial must keep up with `share` of the others; from there the share grows as
-    ``1 - (1 - share) (grace / epoch)^2``, since early values of a curve say little about its end. With 0.6 the pruner
-    lets 40 % of the trials continue when their grace ends, and 10 % after twice as long. A trial is worse if it is so
-    by more than its `early_stopping_min_delta`.
+    At the end of its grace period a trial must keep up with the share of the others that `Pruning.share` says. From
+    there the share grows as ``1 - (1 - share) (grace / epoch)^2``, since early values of a curve say little about its
+    end. With 0.6 the pruner lets 40 % of the trials continue when their grace ends, and 10 % after twice as long. A
+    trial is worse if it is so by more than its `early_stopping_min_delta`.
     """
 
-    def __init__(self, share: float = Pruning.share, grace: int | None = None) -> None:
-        """Create the pruner.
-
-        Args:
-            share: Above 0 and below 1.
-            grace: Epochs before the first comparison, 1 or more; None for each trial's `early_stopping_patience`.
-        """
-        self._share = share
-        self._grace = grace
+    def __init__(self, pruning: Pruning) -> None:
+        """Take the share and the grace period."""
+        self._pruning = pruning
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial, which has reported its best so far after each epoch, should be pruned."""
-        epoch, grace = trial.last_step, _grace_epochs(trial, self._grace)
+        epoch, grace = trial.last_step, _grace_epochs(trial, self._pruning)
         if epoch is None or epoch < grace:
             return False
-        share = 1 - (1 - self._share) * (grace / epoch) ** 2
+        share = 1 - (1 - self._pruning.share) * (grace / epoch) ** 2
         threshold = quantile_of_others(study, trial.number, epoch, share)
         if threshold is None:
             return False
@@ -91,19 +89,19 @@ class QuantilePruner(BasePruner):
 class _Hyperband(HyperbandPruner):
     """Optuna's Hyperband, which is not asked before the end of a trial's own grace period."""
 
-    def __init__(self, grace: int | None, early_stopping_patience: int, num_epochs: int) -> None:
+    def __init__(self, pruning: Pruning, early_stopping_patience: int, num_epochs: int) -> None:
         # Both limits are given: Optuna's estimates of them would differ after a restart.
-        least = min(early_stopping_patience if grace is None else grace, num_epochs)
+        least = min(pruning.grace_epochs(early_stopping_patience), num_epochs)
         super().__init__(min_resource=least, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
-        self._grace = grace
+        self._pruning = pruning
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         epoch = trial.last_step
-        return epoch is not None and epoch >= _grace_epochs(trial, self._grace) and super().prune(study, trial)
+        return epoch is not None and epoch >= _grace_epochs(trial, self._pruning) and super().prune(study, trial)
 
 
-def _grace_epochs(trial: FrozenTrial, grace: int | None) -> int:
-    return int(trial.user_attrs[CONFIG]["early_stopping_patience"]) if grace is None else grace
+def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:
+    return pruning.grace or int(trial.user_attrs[CONFIG]["early_stopping_patience"])
 
 
 def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:

@@ -7,6 +7,7 @@ the uninterrupted one would have.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -42,13 +43,24 @@ class SamplerName(StrEnum):
 class StatelessSampler(BaseSampler):
     """Draws with a fresh sampler each time, which knows nothing but its seed and the study's history.
 
-    Parameters without conditions are drawn jointly, conditional ones independently of each other.
+    Parameters without conditions are drawn jointly, conditional ones independently of each other. The history has this
+    package's trials only. A trial that another worker resumes in the midst of its draws gets the rest of them from the
+    history of then.
     """
 
-    def __init__(self, name: SamplerName, seed: int, space: Callable[[], SearchSpace]) -> None:
-        """Take the sampler's name, the study's seed, and how to read its search space: new presets may widen it."""
+    def __init__(self, name: SamplerName, seed: int, study: optuna.Study, space: Callable[[], SearchSpace]) -> None:
+        """Create the sampler.
+
+        Args:
+            name: Which of Optuna's samplers draws.
+            seed: The study's seed.
+            study: The study whose history counts. The one that Optuna hands to a sampler may be a part of it: under
+                Hyperband, the trials of one bracket.
+            space: Returns the study's search space, which new presets may widen.
+        """
         self._name = name
         self._seed = seed
+        self._study = study
         self._space = space
         self._history: _History | None = None
 
@@ -60,7 +72,7 @@ class StatelessSampler(BaseSampler):
         every trial, so it gets what they share.
         """
         if self._name is SamplerName.GP:
-            history = self._history_of(study, trial)
+            history = self._history_of(trial)
             return self._fresh(history, "joint").infer_relative_search_space(history.study, history.trial)
         return {item.name: to_distribution(item.domain) for item in self._space() if not item.when}
 
@@ -68,21 +80,21 @@ class StatelessSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the joint draw."""
-        history = self._history_of(study, trial)
+        history = self._history_of(trial)
         return self._fresh(history, "joint").sample_relative(history.study, history.trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the draw of one parameter."""
-        history = self._history_of(study, trial)
+        history = self._history_of(trial)
         sampler = self._fresh(history, param_name)
         return sampler.sample_independent(history.study, history.trial, param_name, param_distribution)
 
-    def _history_of(self, study: optuna.Study, trial: FrozenTrial) -> _History:
+    def _history_of(self, trial: FrozenTrial) -> _History:
         """Return the history as it was at the trial's first draw, for all of its draws."""
         if self._history is None or self._history.number != trial.number:
-            self._history = _History.of(study, trial.number)
+            self._history = _History.of(self._study, trial.number)
         return self._history
 
     def _fresh(self, history: _History, draw: str) -> BaseSampler:
@@ -110,11 +122,15 @@ class _History:
     @classmethod
     def of(cls, study: optuna.Study, number: int) -> _History:
         """Copy the history that the trial of a number may see."""
-        others = [trial for trial in own_trials(study) if trial.state in _VISIBLE_STATES and trial.number != number]
+        trials = own_trials(study)
         memory = optuna.create_study(direction=study.direction)
-        memory.add_trials([_bare(trial) for trial in others])
+        for trial in trials:
+            if trial.state in _VISIBLE_STATES and trial.number != number:
+                with contextlib.suppress(ValueError):  # Optuna refuses it, for example for a value beside its range
+                    memory.add_trial(_bare(trial))
         memory.add_trial(create_trial(state=TrialState.RUNNING))
-        presets = sum(trial.number < number and trial.user_attrs[KIND] == TrialKind.PRESET for trial in others)
+        earlier = [trial for trial in trials if trial.number < number and trial.state != TrialState.FAIL]
+        presets = sum(trial.user_attrs[KIND] == TrialKind.PRESET for trial in earlier)
         return cls(number, memory, memory.get_trials(deepcopy=False)[-1], presets)
 
 

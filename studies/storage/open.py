@@ -5,6 +5,7 @@ Optuna's own log lines below a warning are switched off here, once, for the whol
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from search_spaces.diagnostics.atomic_files import flush_to_disk
 from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.locks.file_locks import wait_for_lock
-from studies.storage.postgresql import PostgresStorage
+from studies.storage.postgresql import PostgresStorage, causes_of
 from studies.storage.url import complete_url, mask_password, sqlite_path, sqlite_url
 
 # What Optuna and SQLAlchemy raise when the database cannot be used; `storage_error_text` explains it.
@@ -102,8 +103,12 @@ def storage_error_text(error: Exception, url: str) -> str:
     Returns:
         Place, reason and remedy. What was committed before is safe in every case.
     """
-    causes = (error, error.__cause__, getattr(error.__cause__, "orig", None), getattr(error, "orig", None))
-    reason = str(next((cause for cause in reversed(causes) if cause is not None), error)).strip()
+    causes: list[BaseException] = [error.__cause__ or error]
+    for cause in causes_of(error):
+        if (original := getattr(cause, "orig", None)) is not None:  # what the driver raised
+            causes.append(original)
+            break
+    reason = str(causes[-1]).strip()
     # PostgreSQL tells in several lines, and shows the place in the statement.
     reason = " ".join(reason.partition("\nLINE ")[0].split())
     place = sqlite_path(url) or mask_password(url)
@@ -170,6 +175,8 @@ def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = Fa
 
 def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # It warns of a connection that broke while trials were read, with the whole statement; the error says it.
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     try:
         return connect()
     except DATABASE_ERRORS as error:

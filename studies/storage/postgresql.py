@@ -93,10 +93,20 @@ require_methods(
 
 def is_connection_lost(error: BaseException) -> bool:
     """Return whether a connection to the database broke in the middle of something; another one can be had by now."""
-    causes = (error, error.__cause__)
     return isinstance(error, LockLost) or any(
-        isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes
+        isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes_of(error)
     )
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the error itself first.
+
+    Where reading trials fails, Optuna repeats the query on the same, broken connection and raises that error instead.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 class PostgresStorage(RDBStorage):

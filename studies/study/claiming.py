@@ -72,7 +72,7 @@ def prepare_sampling(study: optuna.Study) -> bool:
     settings = search_settings(study)
     if settings is None:
         return False
-    study.sampler = StatelessSampler(settings.sampler, study_invariants(study).seed, lambda: study_space(study))
+    study.sampler = StatelessSampler(settings.sampler, study_invariants(study).seed, study, lambda: study_space(study))
     base = settings.start
     study.pruner = settings.pruning.create_pruner(base.early_stopping_patience, base.num_epochs)
     return True

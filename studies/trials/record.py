@@ -221,7 +221,10 @@ def _storable(name: str, value: Any) -> Any:
 
 
 def _read_outcome(stored: Mapping[str, Any] | None) -> TrialOutcome | None:
-    return None if stored is None else TrialOutcome(**{**stored, "why_ended": WhyEnded(stored["why_ended"])})
+    if stored is None:
+        return None
+    known = {item.name: stored[item.name] for item in fields(TrialOutcome) if item.name in stored}
+    return TrialOutcome(**{**known, "why_ended": WhyEnded(stored["why_ended"])})
 
 
 def _phase(state: TrialState, outcome: TrialOutcome | None) -> TrialPhase:

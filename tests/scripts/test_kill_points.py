@@ -17,7 +17,19 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHARED = "harness"
 OWN = ("kills", "faults", "soak", "observers", "benchmark")
 # Dotted names in strings begin with one of these.
-ROOTS = ("tuner", "studies", "search_spaces", "optuna", "sqlalchemy", "torch", "alembic", "os", SHARED, *OWN)
+ROOTS = (
+    "tuner",
+    "studies",
+    "search_spaces",
+    "optuna",
+    "sqlalchemy",
+    "torch",
+    "alembic",
+    "matplotlib",
+    "os",
+    SHARED,
+    *OWN,
+)
 DOTTED = re.compile(rf"(?:{'|'.join(ROOTS)})(?:\.(?!(?:json|c|so)$)\w+)+")  # but no file names
 
 

@@ -38,17 +38,18 @@ ON_BOTH = {
     f"test_{name}"
     for name in (
         "claims",
-        "optuna_internals",
+        "lifecycle",
+        "optuna_private",
         "presets",
-        "results",
-        "search",
+        "records",
+        "results_json",
+        "search_budget",
         "status",
         "stop_requests",
-        "study",
-        "study_records",
         "targets",
     )
 }
+assert {path.stem for path in HERE.rglob("test_*.py")} >= ON_BOTH, "each is the name of a module"
 MODELS = {
     "small": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16},
     "medium": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [16], "width": 32},

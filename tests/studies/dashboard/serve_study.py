@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from studies import load_study
-from studies.dashboard import Address, DashboardServer, dashboard_app, page_path
+from studies.dashboard.server import Address, DashboardServer
+from studies.dashboard.view import dashboard_app, page_path
 
 
 def serve(path: Path, patience_s: float) -> None:

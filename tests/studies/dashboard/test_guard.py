@@ -18,7 +18,8 @@ import optuna_dashboard
 import pytest
 from werkzeug.wrappers import Response
 
-from studies.dashboard import Address, ReadOnlyGuard
+from studies.dashboard.guard import ReadOnlyGuard
+from studies.dashboard.server import Address
 
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served

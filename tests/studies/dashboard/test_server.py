@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from search_spaces import ConfigurationError
-from studies.dashboard import Address, DashboardServer
+from studies.dashboard.server import Address, DashboardServer
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import optuna
 import pytest
 
 from studies import OutputFolder, default_storage_url, load_study
-from studies.dashboard import page_path
 from studies.dashboard.artifacts import artifact_store
+from studies.dashboard.view import page_path
 
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import Served

@@ -192,7 +192,7 @@ def test_a_trial_is_worse_if_it_is_so_by_more_than_its_min_delta(
     min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
     sign = 1 if mode == "max" else -1
-    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(grace=1))
+    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1)))
     add_ended(study, sign * others)
     trial = running_trial(study, min_delta=min_delta)
     assert not trial.should_prune()  # nothing is reported yet
@@ -211,7 +211,7 @@ def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0
 def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(
     epoch: int, share: float, storage: RDBStorage
 ) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(grace=10))
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10)))
     add_ended(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
         trial = running_trial(study)
@@ -229,7 +229,7 @@ def test_few_others_ask_for_less(others: int, rival: float, storage: RDBStorage)
 
 
 def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(grace=1))
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=1)))
     trial = running_trial(study)
     trial.report(0.0, 1)
     assert not trial.should_prune()

@@ -321,6 +321,35 @@ def test_presets_are_no_random_sample(
     assert [bool(joint_draws[number]) for number in range(count, count + 6)] == [False] * 5 + [True]
 
 
+def test_presets_that_are_still_waiting_are_no_random_sample_either(
+    start: Start, presets: Presets, joint_draws: JointDraws
+) -> None:
+    study, folder = start(presets)
+    ask(study, folder, SamplerName.TPE, 9)
+    prepare_sampling(study)
+    while (claim := claim_next(study, folder, lambda record: record.kind is TrialKind.SEARCH)) is not None:
+        with claim:
+            train(claim)
+    count = len(presets)
+    assert [bool(joint_draws[number]) for number in range(count, count + 9)] == [False] * (5 + count) + [True]
+
+
+def test_a_trial_that_optuna_refuses_is_left_out_of_the_history(start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    ask(study, folder, SamplerName.TPE, 7)
+    work_off(study, folder, most=len(presets) + 6)
+    study.enqueue_trial({"learning_rate": 5.0}, user_attrs={"kind": TrialKind.SEARCH.value})
+    odd = claim_next(study, folder, lambda record: record.number == len(presets) + 7)
+    assert odd is not None
+    with pytest.warns(UserWarning, match="out of range"):
+        odd.trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    odd.finish(outcome(WhyEnded.MAX_EPOCHS, 0.5, 1), 0.5)
+    with pytest.raises(ValueError, match="isn't contained"):
+        optuna.create_study().add_trial(study.get_trials()[-1])
+    work_off(study, folder)
+    assert study.get_trials()[len(presets) + 6].state.is_finished()
+
+
 @pytest.mark.parametrize("sampler", list(SamplerName))
 def test_every_trial_every_parameter_and_every_seed_has_draws_of_its_own(
     sampler: SamplerName, start: Start, tmp_path: Path

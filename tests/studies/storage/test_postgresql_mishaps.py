@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import OutputFolder, enqueue_presets, is_connection_lost, open_storage
+from studies import OutputFolder, enqueue_presets, is_connection_lost, open_storage, storage_error_text
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
@@ -67,6 +67,26 @@ def test_a_trial_whose_commit_nobody_heard_of_is_added_once(
     assert len(names(study)) == 1
     enqueue_presets(study, folder, presets)
     assert names(study) == list(presets)
+
+
+def test_a_connection_that_breaks_while_trials_are_read_is_recognised(
+    start: Start, presets: Presets, url: str, postgresql: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = start(presets, url=url)
+    engine, broken = storage_of(study).engine, []
+
+    def break_it(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "FROM trials" in statement and not broken:
+            broken.append(statement)
+            end_sessions(postgresql, url)
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", break_it)
+    with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+        study.get_trials()
+    assert is_connection_lost(caught.value)
+    assert "terminating connection" in storage_error_text(caught.value, url)
+    assert len(names(study)) == len(presets)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_who_lost_the_lock_of_a_study_adds_nothing_more(

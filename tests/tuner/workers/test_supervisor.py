@@ -24,6 +24,7 @@ from tuner.display import Display
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
+from tuner.session.status_poller import StatusPoller
 from tuner.session.study_setup import ExistingStudy
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -306,7 +307,7 @@ class TestWorkersThatCannotWork:
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         session = opened(write_config({"one": {}, "two": {}}), make_watcher())
-        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2)
+        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2, StatusPoller(session, every_s=1.0))
         # One has ended well, and another one for want of room.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):
@@ -320,7 +321,7 @@ class TestWorkersThatCannotWork:
         watcher = make_watcher()
         session = opened(write_config({"one": {}, "two": {}}), watcher)
         at_start(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
-        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they begin a trial"):
+        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they start a trial"):
             work(session, TrialFilter(), StopConditions(), workers=2)
         assert watcher.notes.count("a worker was killed by signal 9; another one takes its place") == 6
 

@@ -19,7 +19,7 @@ from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_flag, add_option, add_study_options, filled, whole_number
 
 if TYPE_CHECKING:
-    from studies.dashboard import Address
+    from studies.dashboard.server import Address
 
 _LARGEST_PORT = 65535
 
@@ -49,7 +49,8 @@ def prepare(options: argparse.Namespace) -> tuple[Address, LoadedStudy]:
 
 def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> int:
     """Serve the study until a signal ends the program; it is only read."""
-    from studies.dashboard import DashboardServer, dashboard_app, page_path
+    from studies.dashboard.server import DashboardServer
+    from studies.dashboard.view import dashboard_app, page_path
 
     address, (study, folder) = prepared
     with DashboardServer(address, options.port) as server:
@@ -68,7 +69,7 @@ def _address(options: argparse.Namespace) -> Address:
         ConfigurationError: It is no address, or other machines reach it without --public, or --public is of no use.
     """
     from search_spaces import ConfigurationError
-    from studies.dashboard import Address
+    from studies.dashboard.server import Address
 
     host = options.host
     address = Address.of(host)
