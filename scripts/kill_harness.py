@@ -81,7 +81,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _kill(options: argparse.Namespace, folder: Path) -> int:
     prepare(*(POSTGRESQL_DRIVERS if options.postgresql else ()))
     storage = Storage.POSTGRESQL if options.postgresql else Storage.SQLITE
-    kill_points = kill_points_of(options.sampler, storage)
+    kill_points = kill_points_of(storage)
     with closing(Databases(storage)) as databases:
         studies, schedule, shown = _campaign(options, folder, databases, kill_points)
     print("", shown, sep="\n")

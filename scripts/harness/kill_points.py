@@ -45,7 +45,6 @@ class KillPoint:
         target: Dotted name of the function, where its caller looks it up.
         concerns: Whether a call with these arguments is one.
         sides: ``before``, ``after`` or both.
-        samplers: The samplers that do it.
         storages: The storages with which it is done.
     """
 
@@ -54,7 +53,6 @@ class KillPoint:
     target: str
     concerns: Concerns = lambda *arguments, **named: True
     sides: tuple[str, ...] = ("before", "after")
-    samplers: tuple[str, ...] = ("tpe", "random", "gp")
     storages: tuple[Storage, ...] = tuple(Storage)
 
     @property
@@ -63,7 +61,7 @@ class KillPoint:
         return [f"{side} {self.name}" for side in self.sides]
 
 
-def watch_boundaries(passed: Callable[[str], object]) -> None:
+def watch_kill_points(passed: Callable[[str], object]) -> None:
     """Call `passed` with the name of every point that this process passes from now on."""
     for kill_point in KILL_POINTS:
         watch(kill_point.target, **{side: _passing(kill_point, side, passed) for side in kill_point.sides})
@@ -74,9 +72,9 @@ def points(phase: Phase | None = None) -> list[str]:
     return [point for kill_point in KILL_POINTS if phase in (None, kill_point.phase) for point in kill_point.points]
 
 
-def kill_points_of(sampler: str, storage: Storage) -> list[KillPoint]:
-    """Return the kill points of a study with this sampler in this storage."""
-    return [one for one in KILL_POINTS if sampler in one.samplers and storage in one.storages]
+def kill_points_of(storage: Storage) -> list[KillPoint]:
+    """Return the kill points of a study in this storage."""
+    return [one for one in KILL_POINTS if storage in one.storages]
 
 
 def _passing(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Callback:
@@ -154,13 +152,6 @@ KILL_POINTS = (
         storages=(Storage.POSTGRESQL,),
     ),
     KillPoint("suggestion", Phase.WORK, "optuna.storages._CachedStorage.set_trial_param"),
-    KillPoint(
-        "joint draw noted",
-        Phase.WORK,
-        "optuna.storages._CachedStorage.set_trial_system_attr",
-        lambda storage, trial, key, value: not key.startswith("artifacts:"),
-        samplers=("tpe", "gp"),
-    ),
     KillPoint("settings noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("config")),
     KillPoint("settings file", Phase.WORK, "tuner.training.loop.write_config"),
     KillPoint("artifact", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.kill_points import TAKE_OVER, watch_boundaries
+from harness.kill_points import TAKE_OVER, watch_kill_points
 from harness.processes import environment, python
 from harness.replacement import watch
 
@@ -47,7 +47,7 @@ def perform(task: Task) -> int:
     watch("os.replace", after=watcher.file_renamed)
     watch("optuna.trial.Trial.report", after=watcher.progressed)
     watch("optuna.study.Study.tell", after=watcher.progressed)
-    watch_boundaries(watcher.passed)
+    watch_kill_points(watcher.passed)
     code = main(task.command)
     log.append(EventKind.EXIT, passages=dict(watcher.passages))
     return code
