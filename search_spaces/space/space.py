@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class _Range:
+class _Range(ABC):
     """The numbers of a kind from `low` to `high`, both included.
 
     Attributes:
@@ -55,9 +56,9 @@ class _Range:
             return self
         return replace(self, low=min(self.low, number), high=max(self.high, number))
 
+    @abstractmethod
     def _on_grid(self, value: object) -> float | None:
         """Return a value of this kind that a step from `low` meets, in the range or not; None for any other."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from tuner.training.history import EpochMetrics
 _COMPLETED, _FAILED = "green", "bold red"
 
 
-class ProgressDisplay(Display):
+class ProgressDisplay(Display, ABC):
     """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
@@ -28,9 +29,9 @@ class ProgressDisplay(Display):
         self._progress = RunProgress()
         self._summary_console = summary_console
 
+    @abstractmethod
     def _print(self, text: str, style: str = "") -> None:
         """Print a line, on a terminal in a style of Rich."""
-        raise NotImplementedError
 
     def _refresh(self) -> None:
         """Redraw what changes without a line."""
