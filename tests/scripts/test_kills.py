@@ -86,6 +86,7 @@ def check_on_a_server(done: Harness, kills: int, password: str) -> None:
     assert password not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_on_a_server_too(work_folder: Path, password: str) -> None:
     folder = work_folder / "server"
     points = ("before second half of a claim", "after epoch", "before take-over")

@@ -74,6 +74,7 @@ def test_a_disk_that_stays_full_uses_no_trial_up(
     assert results(here / "results.json") == undisturbed
 
 
+@pytest.mark.slow
 def test_workers_side_by_side_tell_a_full_disk_too(
     disk: Path, fill: Fill, config: Path, here: Path, shell: Shell
 ) -> None:

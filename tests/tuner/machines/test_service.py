@@ -8,6 +8,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
+import pytest
 from optuna.trial import TrialState
 
 # Of conftest.py, which cannot be imported.
@@ -25,6 +26,7 @@ EXPERIMENTS = {
 WAITS = "waiting for work; SIGTERM or `khmer-tuner stop` ends this"
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_trains_what_is_enqueued_from_any_machine(
     network: Network, give_work: GiveWork, give_data: GiveData, write_space: WriteSpace, postgresql: Any
 ) -> None:

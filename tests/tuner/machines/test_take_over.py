@@ -36,7 +36,10 @@ def undisturbed(shell: Shell, give_work: GiveWork, ended: Ended, tmp_path_factor
     return [ended(trial, folder.path) for trial in study.get_trials()]
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["folders of their own", "shared folder"])
+@pytest.mark.parametrize(
+    "shared",
+    [pytest.param(False, id="folders of their own"), pytest.param(True, id="shared folder", marks=pytest.mark.slow)],
+)
 def test_a_trial_whose_worker_was_killed_ends_as_if_nothing_had_happened(
     shared: bool,
     network: Network,
