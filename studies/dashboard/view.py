@@ -11,9 +11,7 @@ from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
 import optuna
-import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.exceptions import StorageInternalError
 from optuna_dashboard import wsgi
 from werkzeug.wrappers import Response
 
@@ -22,7 +20,7 @@ from studies.dashboard.artifacts import ArtifactFolder, artifact_store
 from studies.dashboard.guard import ReadOnlyGuard, refusal, requested_path
 from studies.dashboard.quick_lookup import look_up_quickly
 from studies.dashboard.server import Address
-from studies.storage.open import open_storage_for_reading, storage_error_text
+from studies.storage.open import DATABASE_ERRORS, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import cached_storage, rdb_storage
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
@@ -104,7 +102,7 @@ class _StudyView:
             return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact is gone")
         except ConfigurationError as error:
             return _unavailable(str(error))
-        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        except DATABASE_ERRORS as error:
             return _unavailable(storage_error_text(error, self._url))
         if path.startswith("/dashboard"):
             response.data = response.data.replace(b"</head>", _LAYOUT + b"</head>", 1)
@@ -125,7 +123,7 @@ class _StudyView:
 
         Raises:
             ConfigurationError: If the database does not exist.
-            StorageInternalError, sqlalchemy.exc.SQLAlchemyError: If the database cannot be read.
+            DATABASE_ERRORS: If the database cannot be read.
         """
         match = _READS_DATABASE.match(path)
         if match is None:
