@@ -32,7 +32,7 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets, trials_to_start
+from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
@@ -87,8 +87,8 @@ def work(
 
 def work_here(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller | None = None
-) -> None:
-    """Train the study's pending trials one after another in this process.
+) -> bool:
+    """Train the study's pending trials one after another in this process; return whether there was any.
 
     Args:
         session: The opened study.
@@ -101,11 +101,13 @@ def work_here(
         should_stop=lambda: is_interrupted(session, stop_conditions),
         after_batch=(lambda: None) if poller is None else poller.poll_if_due,
     )
+    has_trained = False
     while True:
         try:
             claim = next_claim(session, trial_filter, stop_conditions)
             if claim is None or not _train_claimed(claim, context):
-                return
+                return has_trained
+            has_trained = True
             number = claim.record.number
             context.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
         except DATABASE_ERRORS as error:
@@ -142,15 +144,16 @@ def _work_and_wait(
     is_waiting = False
     while True:
         try:
-            work_here(session, trial_filter, stop_conditions, poller)
+            has_trained = work_here(session, trial_filter, stop_conditions, poller)
             if is_interrupted(session, stop_conditions):
                 break
-            if not is_waiting:
+            if has_trained or not is_waiting:
                 display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
+            is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
-            is_waiting = not trials_to_start(session, trial_filter)
             poller.poll_if_due()
         except DATABASE_ERRORS as error:
+            is_waiting = False
             reason = storage_error_text(error, session.storage_url)
             display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_RETRIES:.0f} s")
             time.sleep(_SECONDS_BETWEEN_RETRIES)
