@@ -95,7 +95,7 @@ class ReadOnlyGuard:
         """Return whether a Host header is a name of this dashboard; any port will do, since tunnels change it."""
         match = _HOST.fullmatch(host)
         name = match["name"].strip("[]").casefold() if match else ""
-        # Served to other machines, it may have addresses that are unknown here, and nobody can rebind an address.
+        # Served to other machines, it may have addresses that are unknown here, and no page can rebind an address.
         return name in self._names or (not self._is_private and _is_ip(name))
 
     def _shown(self, environ: WSGIEnvironment, path: str) -> Response:

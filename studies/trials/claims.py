@@ -52,7 +52,7 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether so many processes have crashed that it is not trained again."""
+        """Whether `MAX_CRASHES` processes have crashed one after the other, so that it is not trained again."""
         return self.record.consecutive_crashes >= MAX_CRASHES
 
     @property
