@@ -43,7 +43,7 @@ class Survey:
         return self.deaths >= CRASHES_BEFORE_SMALLER_PASSES - 1
 
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
-        """Yield what is wrong with the progress since an earlier survey, in a study of `trials` planned trials."""
+        """Yield what is wrong with the progress since an earlier survey, in a study of `planned` trials."""
         if self.trials < before.trials or self.ended < before.ended:
             yield f"lost trials: {before} became {self}"
         if self.trials > planned:
