@@ -6,7 +6,13 @@ Names are resolved when they are first used, so that commands which need no PyTo
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before PyTorch loads GNU's OpenMP library. By default an idle thread spins for milliseconds, which starves the other
+# threads as soon as another program uses the cores. Results are the same bit for bit.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from search_spaces import (

@@ -24,6 +24,7 @@ from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.plot_updates import PlotUpdates
 from tuner.training.plots import Plots
+from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore
@@ -82,6 +83,7 @@ def train(
         steps_per_epoch=len(data.train),
     )
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
+    processor_share = ProcessorShare()
     _log_start(training, data)
     try:
         for finished in _replay(training):
@@ -93,6 +95,8 @@ def train(
                 _keep(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
+                if training.device.type == "cpu":
+                    processor_share.epoch_ended(metrics)
                 on_epoch_end(metrics, training.early_stopping)
                 if plot_updates.is_due:
                     plots = plot_updates.draw(training.history)
