@@ -38,8 +38,7 @@ class SearchRequest:
         # Trains the experiments, then search trials until the study has four of them.
         search = SearchRequest(at_least=4, sampler="random")
         options = RunOptions(output_dir="search_output", space_file="space.yaml", search=search)
-        results = HyperparameterTuner("experiments.yaml", options=options).run_experiments()
-        print(results["best_result"]["hyperparameters"])
+        HyperparameterTuner("experiments.yaml", options=options).run_experiments()
 
     Attributes:
         sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
@@ -58,17 +57,12 @@ class SearchRequest:
     more: int = 0
 
     def __post_init__(self) -> None:
-        """Take the names of sampler and pruner as text too.
-
-        Raises:
-            ConfigurationError: There is no sampler or pruner of that name.
-        """
+        """Take the names of sampler and pruner as text too; refuse unknown ones with a `ConfigurationError`."""
         kinds: dict[str, type[StrEnum]] = {"sampler": SamplerName, "pruner": PrunerName}
         for name, kind in kinds.items():
-            value = getattr(self, name)
-            if value is not None and value not in list(kind):
+            if (value := getattr(self, name)) not in (None, *kind):
                 raise ConfigurationError(f"{name}: found {value!r}; {suggest(value, list(kind))}")
-            object.__setattr__(self, name, None if value is None else kind(value))
+            object.__setattr__(self, name, value and kind(value))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def table(heading: str) -> list[str]:
     """The rows of the table below a heading."""
     section = re.split(r"^## ", TEXT, flags=re.MULTILINE)
     (found,) = [part for part in section if part.startswith(f"{heading}\n")]
-    return [line for line in found.splitlines() if line.startswith("| `")]
+    return [line for line in found.splitlines() if line.startswith(("| `", "| - "))]
 
 
 def meanings(owner: type) -> dict[str, str]:
@@ -83,24 +83,20 @@ def setting_row(section: str, key: str) -> str:
     return row(f"`{section}.{key}`", f"`{field}`", values(model_field), default, use_in_a_space(field), meaning)
 
 
+def field_row(name: str) -> str:
+    """The row of a field that no key sets."""
+    return row("-", f"`{name}`", "-", f"`{getattr(TrainingConfig(), name)}`", "no", meanings(TrainingConfig)[name])
+
+
+def target_row(name: str) -> str:
+    return row(f"`targets.{name}`", "-", values(Targets.model_fields[name]), "none", "-", meanings(Targets)[name])
+
+
 def test_every_key_of_an_experiment_has_its_row() -> None:
-    check(
-        "Experiments", [setting_row(section, key) for section, model in SECTIONS.items() for key in model.model_fields]
-    )
-
-
-def test_every_field_without_a_key_has_its_row() -> None:
-    defaults = TrainingConfig()
-    without = [item.name for item in fields(TrainingConfig) if item.name not in KEY_OF_FIELD]
-    said = meanings(TrainingConfig)
-    check("Fields without a key", [row(f"`{name}`", f"`{getattr(defaults, name)}`", said[name]) for name in without])
-
-
-def test_every_target_has_its_row() -> None:
-    said = meanings(Targets)
-    check(
-        "Targets", [row(f"`targets.{name}`", values(item), said[name]) for name, item in Targets.model_fields.items()]
-    )
+    keys = [(section, key) for section, model in SECTIONS.items() for key in model.model_fields]
+    without_key = [item.name for item in fields(TrainingConfig) if item.name not in KEY_OF_FIELD]
+    settings = [setting_row(section, key) for section, key in keys]
+    check("Experiments", [*settings, *map(field_row, without_key), *map(target_row, Targets.model_fields)])
 
 
 def test_every_key_of_a_model_has_its_row() -> None:
@@ -148,7 +144,7 @@ def test_the_examples_are_valid_files_without_warnings(tmp_path: Path) -> None:
 
 def test_every_key_that_a_generated_dataset_has_is_explained(tmp_path: Path) -> None:
     metadata = yaml.safe_load(generate_dataset(tmp_path / "data", samples=10, test_samples=1).read_text("utf-8"))
-    documented = {re.findall(r"`([\w.\[\]]+)`", line)[0] for line in table("Dataset")}
+    documented = {name for line in table("Dataset") for name in re.findall(r"`([\w.\[\]]+)`", line.split("|")[1])}
     splits = {f"{split}_samples" for split in ("train", "val", "test")}
     info = {f"dataset_info.{key}" for key in metadata["dataset_info"] if key not in splits}
     samples = {f"samples[].{key}" for key in metadata["train"]["samples"][0]}

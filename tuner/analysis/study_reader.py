@@ -11,13 +11,7 @@ from tuner.analysis.best_trial import best_checkpoint
 from tuner.inference.reader import Reader, reader_of_checkpoint
 
 
-def load_reader(
-    source: str | os.PathLike[str] = TrainingConfig.output_dir,
-    *,
-    storage: str | None = None,
-    study_name: str | None = None,
-    device: str = "auto",
-) -> Reader:
+def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:
     """Load a trained model that reads images: that of a study's best trial, or that of a checkpoint.
 
     Example::
@@ -30,15 +24,13 @@ def load_reader(
 
     Args:
         source: The output folder of a study, or a checkpoint that training wrote.
-        storage: The study's storage URL; None for the one that the folder names.
-        study_name: The study's name; None for the folder's.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: There is no such study or checkpoint, no trial of the study has completed, the checkpoint is
-            damaged, or the device is not there.
+        ConfigurationError: There is no such study, checkpoint or device, no trial of the study has completed, or the
+            checkpoint is damaged.
     """
     path = Path(source)
     if path.suffix != ".pt" and not path.is_file():
-        path = best_checkpoint(*load_study(path, storage_url=storage, name=study_name))
+        path = best_checkpoint(*load_study(path))
     return reader_of_checkpoint(path, device=device)

@@ -41,11 +41,9 @@ class ProgressDisplay(PrintingDisplay):
     """
 
     def __init__(self, stream: TextIO | None = None, summary_console: Console | None = None) -> None:
-        """Print to a stream; when it fails (a closed pipe, a full disk), the training continues without output.
+        """Print to a stream, by default standard error, and at the end a summary to a console; None for no summary.
 
-        Args:
-            stream: Where the lines go; None for standard error.
-            summary_console: Where the summary at the end of the run goes; None for no summary.
+        When the stream fails (a closed pipe, a full disk), the training continues without output.
         """
         super().__init__(summary_console)
         self._stream = forgiving(stream or sys.stderr)

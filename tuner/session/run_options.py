@@ -28,13 +28,6 @@ WorkerCount = int | Literal["auto"]
 class RunOptions:
     """How the experiments of a file are trained.
 
-    Example::
-
-        from tuner import HyperparameterTuner, RunOptions
-
-        options = RunOptions(output_dir="another_output", seed=1, results_file="another.json", workers=1)
-        HyperparameterTuner("experiments.yaml", options=options).run_experiments()
-
     Attributes:
         output_dir: The study's output folder.
         study_name: The study's name.

@@ -31,7 +31,7 @@ def image(tiny_dataset: Path) -> Path:
 def test_a_study_gives_its_best_trial_and_a_checkpoint_its_own(output_dir: Path) -> None:
     winner = find_winner(*load_study(output_dir)).name
     assert load_reader(output_dir).config.experiment_name == winner
-    assert load_reader(str(output_dir), study_name="khmer-ocr").config.experiment_name == winner
+    assert load_reader(str(output_dir)).config.experiment_name == winner
     for name in ("one", "two"):
         assert load_reader(output_dir / name / "checkpoints" / "best.pt").config.experiment_name == name
 
@@ -46,7 +46,6 @@ def test_the_file_of_a_checkpoint_may_have_any_name(output_dir: Path, tmp_path: 
     [
         ("nothing", {}, "output folder nothing: there is no such folder"),
         ("nothing.pt", {}, "checkpoint nothing.pt: there is no such file; name a checkpoint"),
-        ("{}", {"study_name": "another"}, "belongs to the study 'khmer-ocr'"),
         ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
     ],
 )
