@@ -77,7 +77,7 @@ def file_digest(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Return an image file as grey pixels; see `grey_pixels`.
+    """Return an image file as `grey_pixels`, the right way up as its EXIF data say.
 
     Raises:
         UnreadableImageError: If it is no image, is damaged, or has more than `MAX_PIXELS` pixels.
@@ -86,6 +86,7 @@ def decode_image(data: bytes) -> DecodedImage:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            ImageOps.exif_transpose(image, in_place=True)
             return grey_pixels(image)
     # On damaged files Pillow's readers raise nearly anything: SyntaxError, struct.error, EOFError, KeyError ...
     except Exception as error:
@@ -93,12 +94,11 @@ def decode_image(data: bytes) -> DecodedImage:
 
 
 def grey_pixels(image: Image.Image) -> DecodedImage:
-    """Return an image, which may be changed, as grey pixels, the right way up as its EXIF data say.
+    """Return an image as grey pixels.
 
     Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
     0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
     """
-    ImageOps.exif_transpose(image, in_place=True)
     grey = _grey(image)
     width, height = grey.size
     if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, grey_pixels, image_bytes
 
@@ -92,11 +92,12 @@ def _load(picture: UserImage | InMemory) -> UserImage:
 
 def _load_from_memory(picture: InMemory) -> UserImage:
     try:
-        decoded = grey_pixels(picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(picture))
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        decoded = grey_pixels(ImageOps.exif_transpose(image))
+        return UserImage(None, decoded.pixels, decoded.width_px / decoded.height_px)
     except Exception as error:  # Pillow raises nearly anything
         expected = "expected a PIL image, or an array of bytes: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
         return UserImage(None, problem=f"it cannot be read as a picture: {error}; {expected}; convert it before")
-    return UserImage(None, decoded.pixels, decoded.width_px / decoded.height_px)
 
 
 def _nearest_image(path: Path) -> str:

@@ -44,7 +44,7 @@ def test_the_file_of_a_checkpoint_may_have_any_name(output_dir: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("source", "options", "problem"),
     [
-        ("nothing", {}, "output folder nothing: there is no such folder"),
+        ("nothing", {}, "output folder .*nothing: there is no such folder"),
         ("nothing.pt", {}, "checkpoint nothing.pt: there is no such file; name a checkpoint"),
         ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
     ],
