@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +137,9 @@ class Reader:
             A reading for each image. One that cannot be read has a `problem` and does not keep the others from being
             read.
         """
-        one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-        batches = load_user_images(cast("Iterable[ImageSource]", [images] if one else images), VALIDATION_BATCH_SIZE)
+        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
+            images = [images]
+        batches = load_user_images(images, VALIDATION_BATCH_SIZE)
         return [reading for images in batches for reading in self._read_batch(images)]
 
     def score(self, split: CachedSplit) -> SplitScore:
