@@ -38,9 +38,9 @@ class ModelDefinition(Section):
         decoder: ``attention`` attends to one digit after the other; ``ctc`` labels image columns.
         stem_channels: Channels of the two first convolutions, each of which halves height and width.
         stage_channels: Channels of the one to four stages, each of which halves the height.
-        blocks_per_stage: Residual blocks after each halving, 0 to 16.
+        blocks_per_stage: Residual blocks after each halving.
         width: Features of an image column after the convolutions.
-        context_layers: Layers that let columns see their neighbours, 0 to 16.
+        context_layers: Layers that let columns see their neighbours.
     """
 
     decoder: DecoderName

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         TrainingConfig,
         create_training_config,
     )
+    from studies import SearchRequest
+    from tuner.analysis.study_reader import load_reader
     from tuner.data.batches import create_data_loaders
-    from tuner.hyperparameter_tuner import HyperparameterTuner
+    from tuner.display.plain import ProgressDisplay
+    from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
     from tuner.models import create_model_from_config
     from tuner.training.device import setup_training_environment
     from tuner.training.losses import create_loss_function
@@ -36,6 +39,9 @@ _HOMES = {
     "ExperimentFailedError": "search_spaces",
     "HyperparameterTuner": "tuner.hyperparameter_tuner",
     "ModelCreationError": "search_spaces",
+    "ProgressDisplay": "tuner.display.plain",
+    "RunOptions": "tuner.session.run_options",
+    "SearchRequest": "studies",
     "TrainingConfig": "search_spaces",
     "create_data_loaders": "tuner.data.batches",
     "create_loss_function": "tuner.training.losses",
@@ -43,6 +49,7 @@ _HOMES = {
     "create_optimizer": "tuner.training.optimizers",
     "create_scheduler": "tuner.training.optimizers",
     "create_training_config": "search_spaces",
+    "load_reader": "tuner.analysis.study_reader",
     "setup_training_environment": "tuner.training.device",
 }
 
@@ -52,6 +59,9 @@ __all__ = [
     "ExperimentFailedError",
     "HyperparameterTuner",
     "ModelCreationError",
+    "ProgressDisplay",
+    "RunOptions",
+    "SearchRequest",
     "TrainingConfig",
     "create_data_loaders",
     "create_loss_function",
@@ -59,6 +69,7 @@ __all__ = [
     "create_optimizer",
     "create_scheduler",
     "create_training_config",
+    "load_reader",
     "setup_training_environment",
 ]
 

@@ -27,8 +27,12 @@ class HyperparameterTuner:
 
     Example::
 
-        tuner = HyperparameterTuner("experiments.yaml", options=RunOptions(output_dir="output", workers=2))
+        from tuner import HyperparameterTuner, ProgressDisplay, RunOptions
+
+        options = RunOptions(output_dir="training_output", device="cpu")
+        tuner = HyperparameterTuner("experiments.yaml", options=options, display=ProgressDisplay())
         results = tuner.run_experiments()
+        print(results["best_result"]["experiment_name"], results["best_result"]["best_val_char_accuracy"])
 
     Attributes:
         config_file: The file, as given.
@@ -48,7 +52,8 @@ class HyperparameterTuner:
         Args:
             config_file: The experiments; looked up in the working directory, then in the installed package.
             options: Where and how they are trained; by default as `RunOptions` says.
-            display: Shows the progress; by default nothing is shown.
+            display: Receives the events of a run and shows the progress, for example a `ProgressDisplay`; by default
+                nothing is shown.
 
         Raises:
             FileNotFoundError: There is no such file.

@@ -142,8 +142,8 @@ class Targets(Section):
     """``targets:``, what the experiments should reach; None where the file asks for nothing.
 
     Attributes:
-        character_accuracy: Share of label positions read correctly, above 0 and at most 1.
-        sequence_accuracy: Share of images read without any error, above 0 and at most 1.
+        character_accuracy: Share of label positions that are read correctly.
+        sequence_accuracy: Share of images that are read without any error.
         training_time_per_epoch: The most seconds one epoch may take.
         convergence_epochs: The most epochs until both accuracies are reached.
     """

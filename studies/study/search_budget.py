@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from typing import Any
 
 import optuna
 
+from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig
 from studies.sampling.pruning import PrunerName, Pruning
@@ -27,14 +29,23 @@ _BUDGET = "search_trials"
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a command asks of the search; None leaves the choice to the study or the default.
+    """What a command or a program asks of the search; None leaves the choice to the study or the default.
+
+    Example::
+
+        from tuner import HyperparameterTuner, RunOptions, SearchRequest
+
+        # Trains the experiments, then search trials until the study has four of them.
+        search = SearchRequest(at_least=4, sampler="random")
+        options = RunOptions(output_dir="search_output", space_file="space.yaml", search=search)
+        HyperparameterTuner("experiments.yaml", options=options).run_experiments()
 
     Attributes:
-        sampler: Which sampler.
-        pruner: Which rule prunes unpromising trials.
+        sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
+        pruner: The rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed as the sampler.
         prune_share: See `Pruning`.
         prune_grace: See `Pruning`.
-        at_least: The least number of search trials that the study should have.
+        at_least: The number of search trials that the study should have, those of earlier runs included.
         more: The number of search trials to add to the study's budget.
     """
 
@@ -44,6 +55,14 @@ class SearchRequest:
     prune_grace: int | None = None
     at_least: int = 0
     more: int = 0
+
+    def __post_init__(self) -> None:
+        """Take the names of sampler and pruner as text too; refuse unknown ones with a `ConfigurationError`."""
+        kinds: dict[str, type[StrEnum]] = {"sampler": SamplerName, "pruner": PrunerName}
+        for name, kind in kinds.items():
+            if (value := getattr(self, name)) not in (None, *kind):
+                raise ConfigurationError(f"{name}: found {value!r}; {suggest(value, list(kind))}")
+            object.__setattr__(self, name, value and kind(value))
 
 
 @dataclass(frozen=True)

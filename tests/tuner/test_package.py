@@ -32,7 +32,8 @@ ERRORS = ["ConfigurationError", "DataLoaderError", "ExperimentFailedError", "Mod
 def test_the_api_is_what_the_reference_documents() -> None:
     classes = {"HyperparameterTuner", "TrainingConfig", *ERRORS}
     functions = {name for name in DOCUMENTED if name.startswith(("create_", "setup_"))}
-    assert set(tuner.__all__) == classes | functions
+    ours = {"ProgressDisplay", "RunOptions", "SearchRequest", "load_reader"}
+    assert set(tuner.__all__) == classes | functions | ours
     assert tuner.__all__ == sorted(tuner.__all__)
     assert is_dataclass(tuner.TrainingConfig)
 
@@ -73,6 +74,7 @@ def test_errors_are_what_callers_may_already_catch() -> None:
             "from tuner import TrainingConfig, create_training_config, DataLoaderError",
             ["torch", "optuna", "sqlalchemy"],
         ),
+        ("from tuner import RunOptions, SearchRequest", ["torch"]),
         ("import search_spaces", ["torch", "optuna", "sqlalchemy", "numpy", "studies", "tuner"]),
         ("import studies", ["torch", "tuner"]),
     ],

@@ -88,7 +88,8 @@ class RunRequest:
     @property
     def trial_filter(self) -> TrialFilter:
         """The trials that are trained: the experiments, and search trials if the search has some."""
-        return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
+        search = self.options.search
+        return TrialFilter(frozenset(self.experiments), search=bool(search.at_least or search.more))
 
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.

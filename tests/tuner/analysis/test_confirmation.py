@@ -20,7 +20,7 @@ from tuner.analysis.candidates import Candidates, find_candidates
 from tuner.analysis.confirmation import Confirmation, confirm
 from tuner.display import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.reader import evaluate_split, load_reader
+from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 
 MakeWatcher = Callable[..., Any]
 SEED = 5
@@ -97,7 +97,7 @@ def test_figures_are_those_of_the_repetitions(study: Path) -> None:
         for repetition in candidate.repetitions:
             name = candidate.name if not candidate.name.startswith("search_") else f"best_{candidate.name}"
             checkpoint = candidates.seed_dir(repetition.seed) / name / "checkpoints" / "best.pt"
-            reader = load_reader(checkpoint, device="cpu")
+            reader = reader_of_checkpoint(checkpoint, device="cpu")
             assert reader.config.seed == repetition.seed
             test = evaluate_split(reader, candidates.metadata_path, "test")
             val = evaluate_split(reader, candidates.metadata_path, "val")

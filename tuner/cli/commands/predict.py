@@ -35,12 +35,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the digits of each image; problems with images are reported at the end, with exit code 2."""
     from tuner.display.terminal import printable
-    from tuner.inference.reader import load_reader
+    from tuner.inference.reader import reader_of_checkpoint
 
-    reader = load_reader(checkpoint, device=options.device)
+    reader = reader_of_checkpoint(checkpoint, device=options.device)
     if reader.ood_detector is None:
         tell("this checkpoint does not say what it was validated on: no reading can be flagged")
-    readings = reader.read_files(options.images)
+    readings = reader.read(options.images)
     if options.json:
         print_json([_plain(reading) for reading in readings])
     else:

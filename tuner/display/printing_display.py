@@ -21,7 +21,7 @@ from tuner.training.history import EpochMetrics
 _COMPLETED, _FAILED = "green", "bold red"
 
 
-class ProgressDisplay(Display, ABC):
+class PrintingDisplay(Display, ABC):
     """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
