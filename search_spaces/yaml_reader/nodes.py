@@ -69,6 +69,12 @@ _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
+def number_left_as_text(text: str) -> float | None:
+    """Return the number that PyYAML's own loaders leave as text (``1e-6``); None for any other text, quoted or not."""
+    tags = [kind("").resolve(yaml.ScalarNode, text, (True, False)) for kind in (yaml.SafeLoader, _ConfigLoader)]
+    return float(text.replace("_", "")) if tags == [_TAG + "str", _TAG + "float"] else None
+
+
 def yaml_text(data: object, *, a_line_each: bool = False) -> str:
     """Return plain data as YAML: a line for each list or mapping of single values, keys in their order.
 
