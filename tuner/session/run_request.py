@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import optuna
+
 from search_spaces import (
     ConfigurationError,
     ExperimentFile,
     SearchSpace,
     Targets,
     TrainingConfig,
+    check_fixed,
+    default_search_space,
     load_model_definitions,
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
+from studies import has_space, study_space
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
 
@@ -89,6 +94,24 @@ class RunRequest:
     def trial_filter(self) -> TrialFilter:
         """The trials that are trained: the experiments, and search trials if the search has some."""
         return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
+
+    def search_space(self, study: optuna.Study | None) -> SearchSpace:
+        """Return what the search varies: what the request or, without that, the study says; else the packaged space."""
+        if self.space is not None:
+            return self.space
+        if study is not None and has_space(study):
+            return study_space(study)
+        return default_search_space(load_model_definitions(self.first.model_config_path))
+
+    def check_search(self, study: optuna.Study | None) -> None:
+        """Check that the search can fix what it is asked to fix; nothing is created.
+
+        Raises:
+            ConfigurationError: A setting varies, or does not go together with the space.
+        """
+        if self.options.search.fixed:
+            definitions = load_model_definitions(self.first.model_config_path)
+            check_fixed(self.search_space(study), self.options.search.fixed, definitions)
 
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.

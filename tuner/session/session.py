@@ -131,7 +131,9 @@ def _refuse_early(request: RunRequest) -> str | None:
     try:
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     except ConfigurationError:  # there is none yet
+        request.check_search(None)
         return None
+    request.check_search(study)
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)
     return stop_token(study)

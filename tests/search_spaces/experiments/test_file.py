@@ -397,7 +397,7 @@ def test_other_text_is_no_number_for_a_program_either(text: str) -> None:
 
 
 def test_a_whole_number_is_not_written_with_an_exponent() -> None:
-    with pytest.raises(ConfigurationError, match="num_epochs: found 10.0; .*; write 10"):
+    with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; write 10"):
         create_training_config({"training": {"num_epochs": "1e1"}})
 
 
