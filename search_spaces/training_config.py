@@ -34,7 +34,7 @@ class TrainingConfig:
         learning_rate: The initial rate, above 0.
         weight_decay: L2 strength, 0 or more; weights that a normalisation follows, whose size says nothing, have none.
         gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
-        log_every_n_steps: Optimizer steps between two log lines, 1 or more.
+        log_every_n_steps: Optimizer steps between two log lines, 1 or more; the last step of an epoch has one too.
         save_every_n_epochs: Epochs between two numbered snapshots, 1 or more.
         keep_n_checkpoints: How many numbered snapshots stay, 1 or more.
         use_tensorboard: Whether TensorBoard files are written.
@@ -43,7 +43,8 @@ class TrainingConfig:
         optimizer_type: ``adam`` or ``adamw``.
         optimizer_betas: Adam's two decay rates, each 0 up to (not including) 1.
         scheduler_type: ``cosine``, ``steplr`` or ``plateau``.
-        warmup_epochs: Epochs of rising rate before the cosine.
+        warmup_epochs: Epochs before the cosine over which the rate rises linearly, step by step. With 0, as with every
+            other schedule, it still rises through the first epoch, but the cosine begins with that epoch.
         min_lr: The floor of every scheduler, at most `learning_rate`.
         step_size: Epochs between two drops of ``steplr``.
         gamma: What ``steplr`` multiplies the rate by, above 0 and at most 1.

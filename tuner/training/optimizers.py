@@ -69,8 +69,9 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -
 
     ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
     `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs in which
-    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Where there
-    is no warm-up, the training lets the steps of the first epoch rise to the initial rate.
+    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Within an
+    epoch of the warm-up, or the first epoch of a schedule without one, the training lets the rate rise step by step:
+    the rate given here is that of the epoch's last step.
 
     Raises:
         ConfigurationError: `scheduler_type` is none of these.
