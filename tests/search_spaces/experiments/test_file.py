@@ -390,7 +390,7 @@ def test_a_program_may_give_the_numbers_that_pyyaml_leaves_as_text(write: Any) -
     assert create_training_config({**experiment, "experiment_name": "1e5"}) == parsed.experiments["1e5"]
 
 
-@pytest.mark.parametrize("text", ["0.001", "64", "1e-3x", "", "nan", "1,5"])
+@pytest.mark.parametrize("text", ["0.001", "64", "1e-3x", "", "nan", ".Nan", "1,5"])
 def test_other_text_is_no_number_for_a_program_either(text: str) -> None:
     with pytest.raises(ConfigurationError, match="learning_rate: found"):
         create_training_config({"training": {"learning_rate": text}})

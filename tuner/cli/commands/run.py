@@ -63,9 +63,10 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
     """Load the configuration and the search space; check them, the dataset, the study and the results file."""
     from tuner.session.run_options import RunOptions
 
-    problems, overrides = collector(options), dict[str, dict[str, Any]]()
+    problems = collector(options)
+    overrides: Overrides = {}
     with problems.collect():
-        overrides |= overrides_of(options)
+        overrides = overrides_of(options)
     run_options = RunOptions(
         output_dir=options.output_dir,
         study_name=options.study,
