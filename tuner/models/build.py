@@ -37,13 +37,11 @@ def build_model(definition: ModelDefinition, config: TrainingConfig) -> DigitRea
     Raises:
         ModelCreationError: `vocab_size` or `max_sequence_length` is not possible.
     """
+    least = {"vocab_size": VOCABULARY_SIZE, "max_sequence_length": 2}
     problems = [
-        f"{name}: found {value!r}; a whole number of at least {least} is expected; leave it at {default}, its default"
-        for name, value, least, default in (
-            ("vocab_size", config.vocab_size, VOCABULARY_SIZE, TrainingConfig.vocab_size),
-            ("max_sequence_length", config.max_sequence_length, 2, TrainingConfig.max_sequence_length),
-        )
-        if type(value) is not int or value < least
+        f"{name}: found {value!r}; a whole number of at least {low} is expected; leave it at its default"
+        for name, low in least.items()
+        if type(value := getattr(config, name)) is not int or value < low
     ]
     if problems:
         raise ModelCreationError(problems)

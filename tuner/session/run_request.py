@@ -96,22 +96,16 @@ class RunRequest:
         return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
-        """Return what the search varies: what the request or, without that, the study says; else the packaged space."""
-        if self.space is not None:
-            return self.space
-        if study is not None and has_space(study):
-            return study_space(study)
-        return default_search_space(load_model_definitions(self.first.model_config_path))
-
-    def check_search(self, study: optuna.Study | None) -> None:
-        """Check that the search can fix what it is asked to fix; nothing is created.
+        """Return what the search varies: what the request, else the study, if there is one, else the package says.
 
         Raises:
-            ConfigurationError: A setting varies, or does not go together with the space.
+            ConfigurationError: The space cannot take the settings that the search fixes.
         """
-        if self.options.search.fixed:
-            definitions = load_model_definitions(self.first.model_config_path)
-            check_fixed(self.search_space(study), self.options.search.fixed, definitions)
+        definitions = load_model_definitions(self.first.model_config_path)
+        kept = study_space(study) if study is not None and has_space(study) else None
+        space = self.space or kept or default_search_space(definitions)
+        check_fixed(space, self.options.search.fixed, definitions)
+        return space
 
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.

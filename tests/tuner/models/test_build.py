@@ -68,9 +68,9 @@ def test_impossible_sizes_are_refused(tiny_config: MakeConfig, vocab_size: Any, 
     with pytest.raises(ModelCreationError) as caught:
         create_model_from_config(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
     assert caught.value.problems == (
-        f"vocab_size: found {vocab_size!r}; a whole number of at least 13 is expected; leave it at 13, its default",
+        f"vocab_size: found {vocab_size!r}; a whole number of at least 13 is expected; leave it at its default",
         f"max_sequence_length: found {max_sequence_length!r}; a whole number of at least 2 is expected; "
-        "leave it at 9, its default",
+        "leave it at its default",
     )
 
 

@@ -159,7 +159,6 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
 
 def _search_line(trials: int, request: RunRequest, study: LoadedStudy | None) -> str:
     """Return how many search trials there would be, and what they would vary."""
-    request.check_search(None if study is None else study[0])
     space = request.search_space(None if study is None else study[0])
     return f"search:  {trials} trials in the study, which vary {', '.join(space.names)}"
 
