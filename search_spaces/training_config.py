@@ -35,7 +35,7 @@ class TrainingConfig:
         learning_rate: The initial learning rate.
         weight_decay: L2 strength; weights that a normalisation follows have none, since their size has no effect.
         gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
-        log_every_n_steps: Optimizer steps between two lines in the trial's log.
+        log_every_n_steps: Optimizer steps between two lines in the trial's log; the last step of an epoch has one too.
         save_every_n_epochs: Epochs between two numbered snapshots, ``epoch_0005.pt``.
         keep_n_checkpoints: Number of numbered snapshots that are kept.
         use_tensorboard: Whether TensorBoard files are written.
@@ -44,7 +44,8 @@ class TrainingConfig:
         optimizer_type: The optimizer.
         optimizer_betas: Adam's decay rates of the two running averages.
         scheduler_type: How the learning rate falls: along a cosine, in steps, or when validation stops improving.
-        warmup_epochs: Epochs in which the rate rises before the cosine.
+        warmup_epochs: Epochs before the cosine over which the rate rises linearly, step by step. With 0, as with every
+            other schedule, it still rises through the first epoch, but the cosine begins with that epoch.
         min_lr: The floor of every scheduler, at most `learning_rate`.
         step_size: Epochs between two drops of the rate.
         gamma: Factor of the rate at each drop.

@@ -33,7 +33,13 @@ from studies.study.lifecycle import (
     study_targets,
     version_notes,
 )
-from studies.study.presets import enqueue_presets, refuse_changed_presets, retry_failed_presets, study_space
+from studies.study.presets import (
+    enqueue_presets,
+    has_space,
+    refuse_changed_presets,
+    retry_failed_presets,
+    study_space,
+)
 from studies.study.search_budget import (
     SearchRequest,
     add_search_trials,
@@ -93,6 +99,7 @@ __all__ = [
     "figure_text",
     "find_study",
     "find_trial",
+    "has_space",
     "is_connection_lost",
     "latest_records",
     "load_study",

@@ -79,7 +79,7 @@ class HyperparameterTuner:
         return load_experiments(config_file).config
 
     def validate_config(self, config: dict[str, Any]) -> None:
-        """Check a configuration.
+        """Check a configuration; a number that PyYAML's own loaders leave as text, such as ``1e-6``, is a number.
 
         Raises:
             ConfigurationError: Something in it is wrong; all problems are reported together. It is a ValueError.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS, collector
-from tuner.cli.options import search_request
+from tuner.cli.options import overrides_of, search_request
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
     if "sampler" in options:
         with problems.collect():
             check_search(search_request(options))
+    if "set" in options:
+        with problems.collect():
+            overrides_of(options, for_trials=True)
     problems.raise_all()
     return existing
 

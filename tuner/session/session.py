@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,9 +129,12 @@ def _refuse_early(request: RunRequest) -> str | None:
         The token of the study's latest stop; None if the folder has no study yet.
     """
     options = request.options
-    try:
+    study: optuna.Study | None = None
+    with suppress(ConfigurationError):  # there is none yet
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
-    except ConfigurationError:  # there is none yet
+    if options.search.fixed:
+        request.search_space(study)
+    if study is None:
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)

@@ -55,6 +55,7 @@ class Recorder:
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
         """Record a training step, counted from 1 over all epochs."""
+        log.info("step %d: loss %.4f, lr %.2e", step, loss, learning_rate)
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
 

@@ -29,6 +29,7 @@ TAGS = {
     "epoch_seconds": "system/epoch_seconds",
     "memory_mb": "system/memory_mb",
     "cpu_percent": "system/cpu_percent",
+    "gpu_memory_mb": "system/gpu_memory_mb",
 }
 assert set(TAGS) == set(METRIC_NAMES)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,17 @@ def test_an_unknown_model_is_refused_with_those_there_are(tiny_config: MakeConfi
         create_model_from_config(tiny_config(model_name=name))
     text = str(caught.value)
     assert all(part in text for part in (repr(name), "tiny, tiny_ctc", hint))
+
+
+@pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(12, 1), (-1, 0), (13.5, "9"), (True, None)])
+def test_impossible_sizes_are_refused(tiny_config: MakeConfig, vocab_size: Any, max_sequence_length: Any) -> None:
+    with pytest.raises(ModelCreationError) as caught:
+        create_model_from_config(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
+    assert caught.value.problems == (
+        f"vocab_size: found {vocab_size!r}; a whole number of at least 13 is expected; leave it at its default",
+        f"max_sequence_length: found {max_sequence_length!r}; a whole number of at least 2 is expected; "
+        "leave it at its default",
+    )
 
 
 def test_a_missing_definitions_file_is_named(tiny_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -219,6 +220,20 @@ def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> Non
         log.info("in between")
     lines = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8").splitlines()
     assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
+
+
+def test_the_log_file_has_the_steps_that_tensorboard_has(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=2, log_every_n_steps=3)
+    with log_file(tmp_path):
+        run(config, tmp_path)
+    found = curves(tmp_path)
+    text = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
+    logged = re.findall(r"step (\d+): loss (\S+), lr (\S+)$", text, re.MULTILINE)
+    # Every third step of an epoch, and its last; TensorBoard counts from 0.
+    assert [int(step) for step, _, _ in logged] == [3, 4, 7, 8]
+    for tag, figures in (("loss/train_step", 1), ("learning_rate_step", 2)):
+        expected = {int(line[0]) - 1: pytest.approx(float(line[figures]), rel=1e-2) for line in logged}
+        assert found[tag] == expected
 
 
 def test_the_log_file_has_names_that_are_no_text_too(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     yield _headline(record, trial.row)
     if outcome is not None and outcome.micro_batch_size is not None:
         yield f"micro-batch: {outcome.micro_batch_size}, since memory ran out for whole batches"
+    if outcome is not None and outcome.parameters is not None:
+        yield f"parameters: {outcome.parameters:,}"
     if outcome is not None and outcome.error_message:
         error = f"error: {outcome.error_type} {outcome.error_message}"
         yield "\n".join(map(printable, error.splitlines())).strip()
