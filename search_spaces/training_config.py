@@ -18,7 +18,8 @@ class TrainingConfig:
 
     Attributes:
         model_name: A model of the definitions file: ``small``, ``medium``, ``large``, ``ctc`` or one's own.
-        model_config_path: The definitions file; looked up in the working directory, then in this package.
+        model_config_path: The definitions file; looked up in the working directory, beside the file that names it, and
+            in this package.
         vocab_size: Ten digits, end, padding and blank.
         max_sequence_length: Label positions: up to eight digits and the end mark.
         metadata_path: The dataset's ``metadata.yaml``.

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from studies import load_study, study_invariants
+from tuner import HyperparameterTuner
 from tuner.data.pixel_cache import open_pixel_cache
+from tuner.session.run_options import RunOptions
 
 
 @pytest.fixture
@@ -54,3 +56,25 @@ def test_every_command_that_reads_a_dataset_reads_its_own_images(cli, write_conf
     trained_on = study_invariants(study).dataset
     assert trained_on["fingerprint"] == open_pixel_cache(tiny_dataset, ["train", "val"]).fingerprint
     assert trained_on["image_folder"] == str(dataset.parent / "train")
+
+
+def test_models_beside_the_experiments_are_found_from_any_folder(
+    cli, write_config, tiny_models, tmp_path, monkeypatch, here
+):
+    models, config = tmp_path / "my_models.yaml", write_config({"one": {}, "two": {}})
+    shutil.copy(tiny_models, models)
+    config.write_text(config.read_text().replace(str(tiny_models), models.name))
+    assert cli("validate", config).code == 0
+    assert cli("run", "--config", "../experiments.yaml", "--experiments", "one").code == 0
+    tuner = HyperparameterTuner(str(config), options=RunOptions(output_dir="of_a_program"))
+    tuner.validate_config(tuner.config)
+    assert tuner.run_single_experiment("one", tuner.config["experiments"]["one"])["status"] == "completed"
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path / "third")
+    assert cli("run", "--config", config, "--output-dir", here / "training_output").code == 0
+    models.unlink()
+    added = cli("search", "--output-dir", here / "training_output", "--trials", "1")
+    assert (added.code, "search_0002" in added.out) == (0, True)
+    missing = cli("validate", config)
+    assert missing.code == 2
+    assert f"looked for {tmp_path}/third/my_models.yaml and {models} and " in missing.err
