@@ -20,14 +20,14 @@ class TrainingConfig:
         model_name: A model of the definitions file: ``small``, ``medium``, ``large``, ``ctc`` or one's own.
         model_config_path: The definitions file; looked up in the working directory, beside the file that names it, and
             in this package.
-        vocab_size: Ten digits, end, padding and blank.
-        max_sequence_length: Label positions: up to eight digits and the end mark.
+        vocab_size: Ten digits, end, padding and blank; no other one is supported.
+        max_sequence_length: Label positions: up to eight digits and the end mark; no other number is supported.
         metadata_path: The dataset's ``metadata.yaml``.
         train_split: Name of the split that is trained on.
         val_split: Name of the split that is validated on; another one than `train_split`.
         batch_size: Images per optimizer step, 1 or more.
-        num_workers: Loader processes, 0 or more.
-        pin_memory: Whether loaders put batches into page-locked memory.
+        num_workers: Processes of a loader of `create_data_loaders`, 0 or more; training takes cached pixels instead.
+        pin_memory: Whether these loaders put batches into page-locked memory; not used by training either.
         augmentation: Whether training images are distorted at random.
         device: ``auto``, ``cpu`` or ``cuda``.
         mixed_precision: Whether to compute in half precision where the device has it.

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from search_spaces.errors import ConfigurationError
+from search_spaces.training_config import TrainingConfig
+
 DIGITS = "០១២៣៤៥៦៧៨៩"
 EOS = 10
 PAD = 11
@@ -20,6 +23,17 @@ LABEL_LENGTH = 9
 MAX_DIGITS = LABEL_LENGTH - 1
 
 _INDEX_OF = {digit: index for index, digit in enumerate(DIGITS)}
+
+
+def check_vocabulary(config: TrainingConfig) -> None:
+    """Refuse a configuration whose vocabulary or label length is not that of all datasets.
+
+    Raises:
+        ConfigurationError: It is another one.
+    """
+    for field, expected in (("vocab_size", VOCABULARY_SIZE), ("max_sequence_length", LABEL_LENGTH)):
+        if (found := getattr(config, field)) != expected:
+            raise ConfigurationError(f"{field}: found {found!r}; expected {expected}; leave it at its default")
 
 
 def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:

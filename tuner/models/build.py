@@ -7,6 +7,7 @@ import difflib
 import torch
 
 from search_spaces import ModelCreationError, ModelDefinition, TrainingConfig, load_model_definitions
+from tuner.data.vocabulary import check_vocabulary
 from tuner.models.reader import DigitReader
 from tuner.seeds import derived_seed
 
@@ -17,8 +18,9 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
     Raises:
         ModelCreationError: The model definitions have no such model.
         FileNotFoundError: There is no model definitions file at `model_config_path`.
-        ConfigurationError: That file is not as it should be.
+        ConfigurationError: That file is not as it should be, or the vocabulary is another one.
     """
+    check_vocabulary(config)
     definitions = load_model_definitions(config.model_config_path)
     if config.model_name not in definitions:
         nearest = difflib.get_close_matches(config.model_name, definitions, n=1)

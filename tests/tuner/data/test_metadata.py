@@ -43,6 +43,24 @@ def test_keys_that_nobody_needs_may_be_missing_or_more(foreign: Any) -> None:
     assert read_metadata(foreign(change=change), ["train"]).splits["train"].fonts == ("", "KhmerOS")
 
 
+def test_labels_are_text_whatever_vocabulary_the_metadata_declare(foreign: Any) -> None:
+    """Another order of the digits changes no label; what the labels themselves must not have is refused."""
+
+    def declare(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= {"character_set": ["៩", "០", "ក"], "max_sequence_length": 20}
+
+    def use(content: dict[str, Any]) -> None:
+        declare(content)
+        content["train"]["samples"][0]["label"], content["train"]["samples"][1]["label"] = "ក", "១" * 20
+
+    plain = read_metadata(foreign(), ["train"]).splits
+    assert read_metadata(foreign(change=declare), ["train"]).splits == plain
+    told = problems_of(foreign(change=use), "train")
+    assert len(told) == 2
+    assert "expected Khmer digits only" in told[0]
+    assert "with 20 digits; expected at most 8" in told[1]
+
+
 def test_tuples_aliases_merge_keys_and_a_bom_are_understood(foreign: Any) -> None:
     path = foreign()
     path.write_text(

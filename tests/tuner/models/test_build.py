@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
+from tuner.data.batches import create_data_loaders
 from tuner.models import DigitReader, build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
@@ -47,11 +48,26 @@ def test_a_blank_image_is_read_without_nan() -> None:
     assert model(torch.full((1, 1, 64, 128), 0.7)).isfinite().all()
 
 
-def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig) -> None:
-    images = torch.rand(2, 1, 64, 128)
-    assert create_model_from_config(tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
-    assert create_model_from_config(tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
-    assert create_model_from_config(tiny_config(model_name="tiny_ctc", vocab_size=15))(images).shape == (2, 32, 15)
+def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig, tiny_models: Path) -> None:
+    images, definitions = torch.rand(2, 1, 64, 128), load_model_definitions(tiny_models)
+    assert build_model(definitions["tiny"], tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
+    assert build_model(definitions["tiny"], tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
+    assert build_model(definitions["tiny_ctc"], tiny_config(vocab_size=15))(images).shape == (2, 32, 15)
+
+
+@pytest.mark.parametrize("create", [create_model_from_config, create_data_loaders])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocab_size": 15}, "vocab_size: found 15; expected 13"),
+        ({"max_sequence_length": 20}, "max_sequence_length: found 20; expected 9"),
+    ],
+)
+def test_a_vocabulary_that_no_dataset_has_is_refused(
+    create: Callable[..., object], changes: dict[str, int], says: str, tiny_config: MakeConfig
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        create(tiny_config(**changes))
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])
