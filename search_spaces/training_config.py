@@ -19,9 +19,10 @@ class TrainingConfig:
 
     Attributes:
         model_name: A model of the definitions file; the packaged one has ``small``, ``medium``, ``large`` and ``ctc``.
-        model_config_path: The definitions file; looked up in the working directory, then in this package.
-        vocab_size: Number of symbols: ten digits, end, padding and blank.
-        max_sequence_length: Label positions: up to eight digits and the end mark.
+        model_config_path: The definitions file; looked up in the working directory, beside the file that names it, and
+            in this package.
+        vocab_size: Number of symbols: ten digits, end, padding and blank; no other number is supported.
+        max_sequence_length: Label positions: up to eight digits and the end mark; no other number is supported.
         metadata_path: The dataset's ``metadata.yaml``.
         train_split: The split that is trained on.
         val_split: The split that is validated on; another one than `train_split`.

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.yaml_reader.file import YamlDocument
@@ -61,6 +62,11 @@ class Diagnostics:
         part = copy(self)
         part._root = (*self._root, *keys)
         return part
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the configuration; None if a program made it."""
+        return self._document.path
 
     def error(self, path: Location, text: str) -> None:
         """Record an error in a key itself, or in its combination with others; its value stays usable."""

@@ -118,4 +118,5 @@ def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
     """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
-    refuse_other_invariants(study, candidates.folder, current_invariants(candidates.invariants, cache.fingerprint))
+    now = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)
+    refuse_other_invariants(study, candidates.folder, now)

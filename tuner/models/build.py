@@ -7,7 +7,7 @@ import difflib
 import torch
 
 from search_spaces import ModelCreationError, ModelDefinition, TrainingConfig, load_model_definitions
-from tuner.data.vocabulary import VOCABULARY_SIZE
+from tuner.data.vocabulary import vocabulary_problems
 from tuner.models.reader import DigitReader
 from tuner.seeds import derived_seed
 
@@ -16,10 +16,13 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
     """Build the model that a configuration names, with weights that depend on its seed alone.
 
     Raises:
-        ModelCreationError: The model definitions have no such model, or its output cannot have the configured size.
+        ModelCreationError: The model definitions have no such model, or `vocab_size` or `max_sequence_length` is not
+            that of the dataset.
         FileNotFoundError: There is no model definitions file at `model_config_path`.
         ConfigurationError: That file is not as it should be.
     """
+    if problems := vocabulary_problems(config):
+        raise ModelCreationError(problems)
     definitions = load_model_definitions(config.model_config_path)
     if config.model_name not in definitions:
         nearest = difflib.get_close_matches(config.model_name, definitions, n=1)
@@ -32,19 +35,7 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
 
 
 def build_model(definition: ModelDefinition, config: TrainingConfig) -> DigitReader:
-    """Build a model from its definition; the global random state is left as it was.
-
-    Raises:
-        ModelCreationError: `vocab_size` or `max_sequence_length` is not possible.
-    """
-    least = {"vocab_size": VOCABULARY_SIZE, "max_sequence_length": 2}
-    problems = [
-        f"{name}: found {value!r}; a whole number of at least {low} is expected; leave it at its default"
-        for name, low in least.items()
-        if type(value := getattr(config, name)) is not int or value < low
-    ]
-    if problems:
-        raise ModelCreationError(problems)
+    """Build a model from its definition; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))
         model = DigitReader(definition, classes=config.vocab_size, positions=config.max_sequence_length)

@@ -187,6 +187,26 @@ def test_working_directory_comes_before_the_package(write: Any) -> None:
     assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
 
 
+def test_a_file_beside_the_one_that_names_it_comes_between_working_directory_and_package(
+    write: Any, tmp_path: Path
+) -> None:
+    name, naming = "config/model_config.yaml", Path("elsewhere/experiments.yaml")
+    packaged = resolve_config_path(name, naming)
+    write("models: {}", f"elsewhere/{name}")
+    beside = resolve_config_path(name, naming)
+    write("models: {}", name)
+    assert (packaged, beside) == (resolve_config_path(packaged), tmp_path / "elsewhere" / name)
+    assert resolve_config_path(name, naming) == Path(name)
+    write("a: 1", "elsewhere/deeper/x.yaml")
+    assert resolve_config_path(f"../{name}", Path("elsewhere/deeper/x.yaml")) == (
+        tmp_path / "elsewhere" / "deeper" / ".." / name
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        resolve_config_path("nothing.yaml", naming)
+    places = [tmp_path / "nothing.yaml", tmp_path / "elsewhere" / "nothing.yaml"]
+    assert f"looked for {places[0]} and {places[1]} and " in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "path", ["nothing.yaml", "/nothing.yaml", "../names.py", "x" * 5000, "a\0b", "~nobody-here/x.yaml"]
 )
