@@ -131,7 +131,9 @@ class Snapshot:
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
     """Read a study once; see `Snapshot`."""
-    status = study_status(study, folder)
+    status = study_status(
+        study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
+    )
     trials = study.get_trials(deepcopy=False)
     return Snapshot(
         study=study,

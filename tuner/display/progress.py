@@ -187,7 +187,7 @@ class RunProgress:
 
 
 def _ended_row(row: StatusRow, record: TrialRecord) -> StatusRow:
-    row = replace(row, state=RowState(record.phase.value), ended=datetime.now(), worker_pid=None)
+    row = replace(row, state=RowState.of(record), ended=datetime.now(), worker_pid=None)
     if (outcome := record.outcome) is None:
         return row
     return replace(

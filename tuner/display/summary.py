@@ -14,7 +14,7 @@ from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
 from studies import TrialKind, TrialPhase, TrialRecord, by_accuracy, figure_text, target_figures, target_verdicts
 from tuner.display.base import RunSummary
-from tuner.display.lines import REASONS, failure
+from tuner.display.lines import failure
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
@@ -69,10 +69,11 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
     status = "done" if record.phase is TrialPhase.COMPLETED else "FAILED"
     if outcome is None:
         return [record.experiment_name, status, "ended outside"]
+    why = outcome.why_ended.text
     return [
         record.experiment_name,
-        status,
-        REASONS[outcome.why_ended],
+        "pruned" if why == "pruned" else status,
+        why,
         f"{outcome.total_epochs}/{record.training_config.num_epochs}",
         f"{outcome.best_val_char_accuracy:.4f}",
         f"{outcome.best_val_seq_accuracy:.4f}",

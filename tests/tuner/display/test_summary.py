@@ -80,7 +80,7 @@ def test_of_200_search_trials_the_ten_best_and_ten_failed_are_shown(lines_of, ma
     best = [number for number in range(202, 190, -1) if number % 10]
     shown = [*best[:10], *range(10, 110, 10)]
     assert first_words(table)[2:] == [*PRESETS, *(f"search_{number:04d}" for number in shown)]
-    assert "search_0201 done pruned 25/30 0.2010 0.6789 7.9 -".split() in map(str.split, table)
+    assert "search_0201 pruned pruned 25/30 0.2010 0.6789 7.9 -".split() in map(str.split, table)
     targets = lines[len(table) + 2 : len(table) + 7]
     assert first_words(targets) == ["targets", *PRESETS, "search_0202"]
     assert targets[-1].split()[1:] == ["0.2020", "met"]
