@@ -39,10 +39,12 @@ _NO_ID = -1  # no study and no trial has it
 # What changes a study is refused, so its buttons and the field for files are not shown.
 _STYLE = b"""<style>
 main { min-width: 0 }
-div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem !important }
+div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem; white-space: nowrap }
 [aria-label="rename study"], [aria-label="delete study"], [aria-label="delete artifact"],
 .MuiCard-root:has([data-testid="UploadFileIcon"]),
-button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-testid="EditIcon"]) { display: none }
+button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-testid="EditIcon"]) {
+  display: none !important
+}
 </style>"""
 # The list of trials in the front end's script. In another version that has another form, it has no names.
 _LISTED = re.compile(rb"primary:`Trial \$\{(\w+)\.number\}`")

@@ -57,7 +57,7 @@ def summary(snapshot: Snapshot) -> Iterator[Fact]:
         )
     if any(limit is not None for _, limit in snapshot.status.targets):
         met = list(snapshot.status.met_by)
-        value = f"met by {counted(len(met), 'trial')}" if met else snapshot.status.unmet_text
+        value = f"met by {counted(len(met), 'trial')}" if met else snapshot.status.met_text(0)
         yield Fact("Targets", value, listed(met, _NAMES_SHOWN))
     yield _time(snapshot)
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from search_spaces.diagnostics.plural import listed
 from search_spaces.experiments.schema import Targets
 from studies.trials.ranking import by_value
 from studies.trials.record import TrialKind, TrialRecord, WhyEnded
@@ -171,9 +172,10 @@ class StudyStatus:
         """The trials that completed, the best value first, of equals the lower number."""
         return self._by_value(row for row in self.rows if row.state is RowState.COMPLETED)
 
-    @property
-    def unmet_text(self) -> str:
-        """What to say of targets that no trial has met so far."""
+    def met_text(self, most: int) -> str:
+        """Return who has met all targets: the names of at most so many trials, or that none has."""
+        if self.met_by:
+            return f"met by {listed(self.met_by, most)}"
         return "not met yet" if self.pending or self.running else "met by no trial"
 
     def leader_over(self, name: str) -> StatusRow | None:

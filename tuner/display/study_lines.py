@@ -8,7 +8,7 @@ from dataclasses import asdict
 from rich.cells import cell_len
 from rich.filesize import decimal
 
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.diagnostics.plural import counted
 from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus
 from tuner.display.lines import clock, end_text
 from tuner.display.terminal import spare_cells
@@ -92,8 +92,7 @@ def targets_line(status: StudyStatus) -> str | None:
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]
     if not texts:
         return None
-    met = f"met by {listed(status.met_by, _MET_SHOWN)}" if status.met_by else status.unmet_text
-    return f"targets ({', '.join(texts)}): {met}"
+    return f"targets ({', '.join(texts)}): {status.met_text(_MET_SHOWN)}"
 
 
 def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | None:
