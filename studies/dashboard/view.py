@@ -119,9 +119,8 @@ class _StudyView:
         except DATABASE_ERRORS as error:
             return _unavailable(storage_error_text(error, self._url))
         if path.startswith("/dashboard"):
-            response.data = response.data.replace(b"</head>", _STYLE + b"</head>", 1)
-            # Browsers may have kept the script without names.
-            response.data = response.data.replace(b"/bundle.js", b"/bundle.js?names", 1)
+            page = response.data.replace(b"</head>", _STYLE + b"</head>", 1)
+            response.data = page.replace(b"/bundle.js", b"/bundle.js?names", 1)  # browsers keep the one without names
         elif response.headers.get("Content-Encoding") == "gzip" and response.status_code == HTTPStatus.OK:
             response.data = _with_names(response.data)
         return response

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from studies.report.formatting import share_text
 from studies.report.snapshot import Snapshot
 
 
-class Confirmation(NamedTuple):
-    """The seeds of the repetitions, the cells of each configuration by name, and a sentence on each comparison."""
-
-    seeds: str
-    rows: Mapping[str, tuple[str, ...]]
-    sentences: tuple[str, ...]
-
-
-def find_confirmation(snapshot: Snapshot) -> Confirmation | None:
-    """Return what `confirm` has written; None if it has written nothing, or about other trials than these."""
+def find_confirmation(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Return what `confirm --json` prints, with the ``cells`` of each configuration; None if it is of other trials."""
     chosen = {record.experiment_name: record.outcome for record in snapshot.records.values() if record.outcome}
     try:
-        found = json.loads(snapshot.folder.confirmation_path.read_text(encoding="utf-8"))
-        items = found["configurations"]
-        if any(item["first_val_char_accuracy"] != chosen[item["name"]].best_val_char_accuracy for item in items):
-            return None
-        sentences = tuple(comparison["sentence"] for comparison in found["comparisons"])
-        rows = {item["name"]: _cells(item) for item in items}
-        return Confirmation(", ".join(map(str, found["seeds"])), rows, sentences)
-    except (OSError, ValueError, LookupError, TypeError):
+        found: dict[str, Any] = json.loads(snapshot.folder.confirmation_path.read_text(encoding="utf-8"))
+        for item in found["configurations"]:
+            if item["first_val_char_accuracy"] != chosen[item["name"]].best_val_char_accuracy:
+                return None
+            item["cells"] = [share_text(item["first_val_char_accuracy"])]
+            for figure in ("val_char_accuracy", "test_char_accuracy", "test_seq_accuracy"):
+                deviation = item["standard_deviation"][figure]
+                spread = "" if deviation is None else f" ± {deviation:.4f}"
+                item["cells"].append(f"{share_text(item['mean'][figure])}{spread}")
+    except (OSError, ValueError, LookupError, TypeError):  # confirm has not ended yet, or the file is damaged
         return None
-
-
-def _cells(item: Mapping[str, Any]) -> tuple[str, ...]:
-    texts = [share_text(item["first_val_char_accuracy"])]
-    for figure in ("val_char_accuracy", "test_char_accuracy", "test_seq_accuracy"):
-        deviation = item["standard_deviation"][figure]
-        texts.append(share_text(item["mean"][figure]) + ("" if deviation is None else f" ± {deviation:.4f}"))
-    return tuple(texts)
+    return found if {"seeds", "comparisons"} <= found.keys() else None

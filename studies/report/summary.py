@@ -43,7 +43,7 @@ def state_text(snapshot: Snapshot) -> str:
     if counts[RowState.RUNNING]:
         return "running"
     if snapshot.status.pending:
-        return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not started"
+        return "interrupted" if snapshot.status.ended or counts[RowState.INTERRUPTED] else "not started"
     return "finished" if snapshot.status.rows else "empty"
 
 

@@ -25,9 +25,7 @@ from tuner.training.recorder import CONFIG_FILE, config_yaml
 
 log = logging.getLogger(__name__)
 
-# The share of a training's time that its notes may take while it runs: one takes longer the more trials there are.
-_SHARE = 0.005
-_FIRST_SECONDS = 0.02  # assumed, so that the epochs before an interruption, which come at once, get no note each
+_NOTE_EVERY_S = 10.0
 
 
 class DashboardUpdates:
@@ -39,8 +37,7 @@ class DashboardUpdates:
         self._epoch_seconds: list[float] = []
         self._progress = Progress()
         self._not_kept: dict[str, bytes] = {}
-        self._started = time.monotonic()
-        self._spent_s = _FIRST_SECONDS
+        self._next_note = time.monotonic() + _NOTE_EVERY_S
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
@@ -49,12 +46,12 @@ class DashboardUpdates:
             self._write_note()
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        """Show the progress of the trial, unless its notes have taken more than their share of the time."""
+        """Show the progress of the trial, unless its last note is recent."""
         self._epoch_seconds.append(metrics.epoch_seconds)
         median = statistics.median(self._epoch_seconds)
         epochs, best_epoch = len(self._epoch_seconds), early_stopping.best_epoch or None
         self._progress = Progress(epochs, early_stopping.best, best_epoch, median)
-        if self._spent_s <= _SHARE * (time.monotonic() - self._started):
+        if time.monotonic() >= self._next_note:
             self._write_note()
 
     def show(self, plots: Plots) -> None:
@@ -70,7 +67,9 @@ class DashboardUpdates:
     def _write_note(self) -> None:
         started = time.monotonic()
         write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
-        self._spent_s += time.monotonic() - started
+        ended = time.monotonic()
+        # A note takes longer the more trials there are, but no more than a hundredth of the time.
+        self._next_note = ended + max(_NOTE_EVERY_S, 100 * (ended - started))
 
     def _keep(self, files: Mapping[str, bytes]) -> None:
         """Save files as artifacts of the trial; retry those that could not be saved before."""

@@ -25,9 +25,8 @@ class EventFile:
     PyTorch's writer has a thread of its own, where an error of the disk is found too late and ends all that is to come.
     Here, what could not be written is written with the next event.
 
-    What older files of the run hold of a tag, from the step on at which this file begins with it, is dropped by
-    TensorBoard: its data server always does so, and its Python code does it for events of version 1 whose step is lower
-    than the one before.
+    TensorBoard drops what older files of the run hold of a tag, from the step on at which this file begins with it. Its
+    Python code does so in files of version 1, and where the step is lower than that of the event before.
     """
 
     def __init__(self, folder: Path) -> None:

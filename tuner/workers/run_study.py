@@ -89,11 +89,8 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
     folder = session.context.folder
-    status, best, invariants = (
-        study_status(session.study, folder),
-        results["best_result"],
-        study_invariants(session.study),
-    )
+    status, best = study_status(session.study, folder), results["best_result"]
+    invariants = study_invariants(session.study)
     leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(

@@ -26,8 +26,8 @@ AddTrials = Callable[..., None]
 Report = Callable[..., Any]
 Presets = dict[str, TrainingConfig]
 
-SECTIONS = ["summary", "winner", "use", "targets", "history", "curves", "parallel", "importances", "slices"]
-SECTIONS += ["timeline", "reasons", "trials", "environment"]
+SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "curves", "parallel", "importances"]
+SECTIONS += ["slices", "timeline", "reasons", "trials", "environment"]
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
 

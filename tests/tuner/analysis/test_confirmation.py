@@ -288,8 +288,9 @@ def test_the_command_says_it(
         assert max(map(len, out.splitlines()[:6])) <= 80
     reported = find_confirmation(take_snapshot(*load_study(study), lambda name: []))
     assert reported is not None
-    assert (list(reported.rows), reported.seeds) == (names, f"{SEED + 1}, {SEED + 2}")
-    assert reported.sentences[0] in " ".join(out.split()).replace("\\u00b1", "±")
+    assert [item["name"] for item in reported["configurations"]] == names
+    assert reported["seeds"] == [SEED + 1, SEED + 2]
+    assert reported["comparisons"][0]["sentence"] in " ".join(out.split())
     assert f"seed {SEED + 2} (2 of 2)" in err
     assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,7 +88,8 @@ def test_while_a_trial_runs_its_note_says_so_and_its_plots_change(
 def test_the_note_of_a_running_trial_keeps_up_with_its_epochs(
     write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dashboard_updates, "_SHARE", 1e9)  # after each epoch
+    monkeypatch.setattr(dashboard_updates, "time", SimpleNamespace(monotonic=lambda: 0.0))  # notes take no time
+    monkeypatch.setattr(dashboard_updates, "_NOTE_EVERY_S", 0.0)
     rows = []
 
     class Watcher(make_watcher):  # type: ignore[misc]
