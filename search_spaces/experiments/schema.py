@@ -40,6 +40,8 @@ class ModelSection(Section):
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
+    vocab_size: Annotated[int, Field(ge=13, le=13)] = _DEFAULT.vocab_size
+    max_sequence_length: Annotated[int, Field(ge=9, le=9)] = _DEFAULT.max_sequence_length
 
 
 class DataSection(Section):
@@ -51,8 +53,6 @@ class DataSection(Section):
     num_workers: Annotated[int, Field(ge=0, le=256)] = _DEFAULT.num_workers
     pin_memory: bool = _DEFAULT.pin_memory
     augmentation: bool = _DEFAULT.augmentation
-    vocab_size: Annotated[int, Field(ge=13, le=13)] = _DEFAULT.vocab_size
-    max_sequence_length: Annotated[int, Field(ge=9, le=9)] = _DEFAULT.max_sequence_length
 
 
 class TrainingSection(Section):

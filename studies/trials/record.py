@@ -75,6 +75,11 @@ class WhyEnded(StrEnum):
     CRASHED = "crashed"
     FAILED = "failed"
 
+    @property
+    def text(self) -> str:
+        """The reason as people read it."""
+        return self.value.replace("_", " ")
+
 
 _KINDS = frozenset(TrialKind)
 _SETTINGS = frozenset(item.name for item in fields(TrainingConfig))

@@ -46,7 +46,7 @@ class Candidates:
     @property
     def root(self) -> Path:
         """The folder of their repetitions, beside the study's."""
-        return self.folder.path.with_name(f"{self.folder.path.name}_confirm")
+        return self.folder.confirmation_path.parent
 
     @property
     def metadata_path(self) -> str:

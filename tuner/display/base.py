@@ -27,6 +27,7 @@ class RunSummary:
         monitor: The metric that selects the best.
         leader: The experiment that is better by `monitor` than the results' best; None if none is.
         pending: The number of pending trials of the study.
+        training_images: The number of images that its trials train on.
     """
 
     results: Mapping[str, Any]
@@ -38,6 +39,7 @@ class RunSummary:
     monitor: str
     leader: str | None
     pending: int = 0
+    training_images: int = 0
 
 
 class Display:

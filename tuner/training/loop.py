@@ -75,13 +75,7 @@ def train(
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
         _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
     write_config(folder, config)
-    recorder = Recorder(
-        folder,
-        config,
-        training.history,
-        parameters=count_parameters(training.model),
-        steps_per_epoch=len(data.train),
-    )
+    recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
     processor_share = ProcessorShare()
     _log_start(training, data)

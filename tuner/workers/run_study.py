@@ -90,6 +90,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
     folder = session.context.folder
     status, best = study_status(session.study, folder), results["best_result"]
+    invariants = study_invariants(session.study)
     leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
@@ -99,7 +100,8 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         storage_url=None if in_folder else mask_password(session.storage_url),
         records=ended(session, trial_filter),
         targets=session.context.targets,
-        monitor=study_invariants(session.study).monitor,
+        monitor=invariants.monitor,
         leader=None if leader is None else leader.name,
         pending=status.pending,
+        training_images=len(session.context.cache[invariants.dataset["train_split"]]),
     )

@@ -14,6 +14,8 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import PrunerName, SearchRequest, load_study, load_study_for_changes, request_stop
+from studies.report.confirmation import find_confirmation
+from studies.report.snapshot import take_snapshot
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import Candidates, find_candidates
@@ -284,6 +286,11 @@ def test_the_command_says_it(
         assert [line.split()[0] for line in out.splitlines()[4:6]] == [name.split()[0] for name in names]
         assert "% interval" in out
         assert max(map(len, out.splitlines()[:6])) <= 80
+    reported = find_confirmation(take_snapshot(*load_study(study), lambda name: []))
+    assert reported is not None
+    assert [item["name"] for item in reported["configurations"]] == names
+    assert reported["seeds"] == [SEED + 1, SEED + 2]
+    assert reported["comparisons"][0]["sentence"] in " ".join(out.split())
     assert f"seed {SEED + 2} (2 of 2)" in err
     assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
 

@@ -169,7 +169,7 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     display.status_polled(make_status(own, other, make_row(2, "running")))
     seen = make_status(
         own,
-        make_row(1, "completed", best_value=0.875, why_ended="pruned", epochs=12),
+        make_row(1, "pruned", best_value=0.875, epochs=12),
         make_row(2, "failed", best_value=None, epochs=1),
         unenqueued=3,
     )
@@ -180,7 +180,7 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     assert told == [
         "3 trials were added to the study, which has 6 now",
         "search_0001: pruned at 12, best val_char_accuracy 0.8750 (another process)",
-        "search_0002 FAILED: crashed at 1 (another process)",
+        "search_0002: FAILED (crashed) at 1 (another process)",
     ]
 
 

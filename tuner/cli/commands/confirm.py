@@ -56,6 +56,7 @@ def prepare(options: argparse.Namespace) -> Candidates:
 
 def run(options: argparse.Namespace, candidates: Candidates) -> int:
     """Train what is not trained yet, then print the comparison."""
+    from search_spaces.diagnostics.atomic_files import write_json
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import display_of_run
 
@@ -66,8 +67,10 @@ def run(options: argparse.Namespace, candidates: Candidates) -> int:
         workers=options.workers,
         device=options.device,
     )
+    plain = {"set": options.set} | _plain(confirmation)
+    write_json(candidates.folder.confirmation_path, plain)  # for the report
     if options.json:
-        print_json({"set": options.set} | _plain(confirmation))
+        print_json(plain)
     else:
         _print(confirmation)
     return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS

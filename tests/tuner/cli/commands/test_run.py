@@ -37,7 +37,7 @@ def test_only_chosen_experiments_count(cli, run_study):
 
 def test_the_summary_names_experiments_targets_and_places(cli, run_study):
     summary = cli(*run_study.run_again, "--results-file", "r.json").out
-    assert "all epochs" in summary
+    assert "max epochs" in summary
     assert "MISSED" in summary
     assert "broken failed: " in summary
     assert str(run_study.folder / "broken" / "logs" / "training.log") in summary

@@ -62,7 +62,7 @@ def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any
     shown = cli("show", "broken", "--output-dir", run_study.folder)
     assert shown.code == 0
     headline, error, *_ = shown.out.splitlines()
-    assert headline == "trial 0, broken: failed, failed, 0 of 2 epochs"
+    assert headline == "trial 0, broken: failed, 0 of 2 epochs"
     assert error.startswith("error: ")
     assert "checkpoints" in error
     assert "epochs, on validation data" not in shown.out

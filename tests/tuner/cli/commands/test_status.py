@@ -60,7 +60,7 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert "2 of 32 trials done (1 failed), 29 waiting; 1 worker" in lines
     assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
     assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
-    assert summary["last"] == "last: ខ្មែរ all epochs, broken FAILED"
+    assert summary["last"] == "last: ខ្មែរ max epochs, broken FAILED"
     assert summary["left"].startswith("left: about ")
     assert summary["left"].endswith(" with the 29 waiting")
     assert "disk" in summary
@@ -103,7 +103,7 @@ def test_a_study_that_is_done_says_so(cli, run_study):
     told = cli("status", "--output-dir", run_study.folder).out
     assert "2 of 2 trials done (1 failed)\n" in told
     assert "pending: " not in told
-    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): not met yet" in told
+    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in told
 
 
 def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
