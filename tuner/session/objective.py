@@ -50,7 +50,7 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     updates = DashboardUpdates(claim, context.folder)
     value = None
     if claim.crashed and _may_crash_again(claim, folder):
-        outcome = outcome_of_crashes(read_metrics(folder), reported=claim.record.attempts[-1].epochs)
+        outcome = outcome_of_crashes(claim.record, read_metrics(folder))
     else:
         outcome, value = _train_to_the_end(claim, context, folder, updates)
     # Before `finish`: an ended trial accepts no notes.
@@ -131,7 +131,7 @@ def _train(
         on_batch=on_batch,
         before_save=claim.check,
         on_plots=updates.show,
-        halve_micro_batch=claim.may_exceed_memory,
+        halve_micro_batch=claim.exceeds_memory,
     )
 
 

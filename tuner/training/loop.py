@@ -59,8 +59,7 @@ def train(
         on_batch: Called with the finished and the total batches of an epoch: before the first batch and after each.
         before_save: Called after an epoch, before anything of it is saved; its exceptions propagate.
         on_plots: Called with plots of the training, now and then while it runs and once when it has ended.
-        halve_micro_batch: Whether to halve the micro-batch size, since processes died in the next epoch, perhaps for
-            lack of memory.
+        halve_micro_batch: Whether to halve the micro-batch size, since processes ran out of memory in the next epoch.
 
     Raises:
         ConfigurationError, ModelCreationError: As `TrainingState.create`.
@@ -72,7 +71,9 @@ def train(
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
-        _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
+        _halve_micro_batch(
+            training, training.micro_batch_size or config.batch_size, "processes ran out of memory in it"
+        )
     write_config(folder, config)
     recorder = Recorder(
         folder,
