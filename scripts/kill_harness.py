@@ -24,7 +24,7 @@ from harness.forks import in_fork, prepare
 from harness.kill_points import KILL_POINTS, KillPoint, Storage, kill_points_of, points
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from kills.campaign import Campaign, KilledStudy
-from kills.schedule import RANDOM_MOMENT, Reference, Schedule
+from kills.schedule import RANDOM_MOMENT, SEVERAL_DEATHS, Reference, Schedule
 
 EXAMPLES = """\
 examples:
@@ -38,7 +38,6 @@ The seed decides which process dies where, and after how many seconds; its progr
 """
 # Enough kills for each boundary to have its turn; then each must have had it.
 EVERY_BOUNDARY = 200
-_SEVERAL_DEATHS = 3
 _NAME_WIDTH = max(len(kill_point.name) for kill_point in KILL_POINTS)
 
 
@@ -118,8 +117,8 @@ def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None
     due = [point for kill_point in kill_points for point in kill_point.points]
     if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
-    if schedule.most_deaths < _SEVERAL_DEATHS:
-        raise HarnessError(f"no epoch was killed {_SEVERAL_DEATHS} times")
+    if schedule.most_deaths < SEVERAL_DEATHS:
+        raise HarnessError(f"no epoch was killed {SEVERAL_DEATHS} times")
 
 
 def _summary(

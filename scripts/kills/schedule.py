@@ -20,7 +20,8 @@ _TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
 _LONGEST_WORK = 0.25
 _MOST_KILLS_AT_THE_END = 2
 # The first step of a process that takes a trial over is in the epoch in which the process before it died. The program
-# must not take that for lack of memory, however often it happens.
+# must not take that for lack of memory, however often it happens. A campaign begins with several such deaths.
+SEVERAL_DEATHS = 4
 _SHARE_OF_SAME_EPOCH = 0.3
 _FIRST_STEP = "before training step"
 _MOST_DEATHS_IN_AN_EPOCH = 5
@@ -110,7 +111,7 @@ class Schedule:
 
     def _is_for_the_same_epoch(self, survey: Survey) -> bool:
         possible = not self._only and 0 < survey.deaths < _MOST_DEATHS_IN_AN_EPOCH
-        return possible and self._rng.random() < _SHARE_OF_SAME_EPOCH
+        return possible and (self.most_deaths < SEVERAL_DEATHS or self._rng.random() < _SHARE_OF_SAME_EPOCH)
 
     def _phase(self, survey: Survey) -> Phase:
         if survey.trials < self._trials:

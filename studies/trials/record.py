@@ -101,6 +101,7 @@ class TrialOutcome:
         epoch_seconds_median: Median seconds of an epoch; None if none finished.
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
         micro_batch_size: The most images in one pass, if memory ran out for whole batches; None if it did not.
+        threads: PyTorch's threads in all epochs on the CPU; None if they differ or are unknown.
         error_type: Class name of the error; "" without one.
         error_message: What went wrong; "" without an error.
     """
@@ -115,6 +116,7 @@ class TrialOutcome:
     epoch_seconds_median: float | None = None
     converged_epoch: int | None = None
     micro_batch_size: int | None = None
+    threads: int | None = None
     error_type: str = ""
     error_message: str = ""
 

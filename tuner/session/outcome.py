@@ -20,6 +20,7 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         best_epoch=result.best_epoch or None,
         converged_epoch=_converged_epoch(result.history, targets),
         micro_batch_size=result.micro_batch_size,
+        threads=result.threads,
         error_message="the loss became infinite or not a number; try a lower learning_rate" if diverged else "",
     )
 

@@ -83,8 +83,10 @@ def train(
         steps_per_epoch=len(data.train),
     )
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
-    _log_start(training, data)
+    process_threads = torch.get_num_threads()
     try:
+        torch.set_num_threads(config.threads or process_threads)
+        _log_start(training, data)
         for finished in _replay(training):
             on_epoch_end(*finished)
         try:
@@ -106,6 +108,7 @@ def train(
         recorder.ended(plots, len(training.history))
         on_plots(plots)
     finally:
+        torch.set_num_threads(process_threads)
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
     return TrainingResult(
@@ -114,6 +117,7 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
+        threads=next(iter(training.threads)) if len(training.threads) == 1 else None,
     )
 
 
@@ -175,6 +179,8 @@ def _keep(
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
     training.history.append(metrics)
+    if training.device.type == "cpu":
+        training.threads.add(torch.get_num_threads())
     if improved:
         save_checkpoint(checkpoints.best, best_state(training, val, metrics, score))
     checkpoints.save_epoch(metrics.epoch, training.state_dict())
