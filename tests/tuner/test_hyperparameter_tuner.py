@@ -252,7 +252,7 @@ class TestInterruption:
         assert (OUT / "one" / "tensorboard").is_dir()
         assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
 
-    def test_an_experiment_of_another_process_is_left_to_it(
+    def test_an_experiment_of_another_process_is_waited_for_and_taken_over_if_that_stops(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
@@ -261,13 +261,24 @@ class TestInterruption:
         held = claim_next(*load_study_for_work())
         assert held is not None
         watcher = make_watcher()
-        with held:
-            results = HyperparameterTuner(config, display=watcher).run_experiments()
-            assert [entry["experiment_name"] for entry in results["all_results"]] == ["two"]
-            assert watcher.notes == ["one: not done here, another process is training it"]
-            sections = yaml.safe_load(Path(config).read_text())["experiments"]["one"]
-            with pytest.raises(ExperimentFailedError, match="another process"):
-                HyperparameterTuner(config).run_single_experiment("one", sections)
+        note = watcher.note
+
+        def release_when_noted(text: str) -> None:
+            note(text)
+            assert watcher.ended == ["two"]
+            held.release()
+
+        watcher.note = release_when_noted
+        results = HyperparameterTuner(config, display=watcher).run_experiments()
+        assert [(entry["experiment_name"], entry["status"]) for entry in results["all_results"]] == [
+            ("one", "completed"),
+            ("two", "completed"),
+        ]
+        assert watcher.notes == [
+            f"one: trained by another process ({held.record.attempts[-1].worker}); waiting for it. "
+            "`khmer-tuner status` shows its progress"
+        ]
+        assert watcher.ended == ["two", "one"]
 
 
 def load_study_for_work() -> tuple[Any, Any]:
