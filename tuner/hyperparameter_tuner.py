@@ -91,7 +91,8 @@ class HyperparameterTuner:
             experiment_names: Which experiments; None for all.
 
         Returns:
-            The documented results, of the whole study.
+            The documented results of these experiments, and of the search trials if the options ask for a search;
+            `best_result` is the best of them. The results file covers the whole study, which may have further ones.
 
         Raises:
             ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
@@ -143,4 +144,5 @@ class HyperparameterTuner:
         session = Session.open(request, self._display)
         self._results = run_request(session, request)
         self.stopped = session.stop_requested
-        return self._results
+        now = self._results["timestamp"]
+        return render_results(session.study, timestamp=now, matches=request.trial_filter.matches)

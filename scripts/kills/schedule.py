@@ -90,15 +90,15 @@ class Schedule:
         """Plan for a new study from now on."""
         self._at_the_end = 0
 
-    def killed_at(self, point: str) -> None:
-        """Count a kill."""
+    def killed_at(self, point: str, survey: Survey) -> None:
+        """Count a kill, after which the study is as surveyed."""
         self.kills[point] += 1
+        self.most_deaths = max(self.most_deaths, survey.deaths)
         self._at_the_end += point in points(Phase.END)
 
     def plan(self, survey: Survey) -> Plan:
         """Return how the next process of a study dies."""
         phase = self._phase(survey)
-        self.most_deaths = max(self.most_deaths, survey.deaths)
         if self._is_for_the_same_epoch(survey):
             return Plan(kill_at={_FIRST_STEP: 1})
         if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:

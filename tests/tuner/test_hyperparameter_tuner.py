@@ -49,6 +49,24 @@ def written(folder: Path = OUT) -> dict[str, int]:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestRunExperiments:
+    def test_a_call_returns_its_own_experiments_and_writes_the_whole_study(
+        self, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        config = write_config({"good": {"training": {"num_epochs": 4}}, "poor": {"training": {"learning_rate": 1e-6}}})
+        options = RunOptions(results_file="r.json")
+        tuner = HyperparameterTuner(str(config), options=options)
+        first = tuner.run_experiments(["good"])
+        second = tuner.run_experiments(["poor"])
+        for name, results in (("good", first), ("poor", second)):
+            assert [entry["experiment_name"] for entry in results["all_results"]] == [name]
+            assert results["best_result"]["experiment_name"] == name
+            assert results["experiments_completed"] == 1
+        assert [entry["experiment_name"] for entry in read_results(Path("r.json"))["all_results"]] == ["good", "poor"]
+        whole = HyperparameterTuner(str(config), options=options).run_experiments()
+        assert read_results(Path("r.json")) == whole
+        tuner.save_results()
+        assert read_results(Path("r.json"))["experiments_completed"] == 2
+
     def test_trains_all_and_returns_what_it_writes(self, write_config: WriteConfig, read_results: ReadResults) -> None:
         config = write_config(
             {
@@ -108,6 +126,8 @@ class TestRunExperiments:
         results = HyperparameterTuner(config).run_experiments(["three"])
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["three"]
         results = HyperparameterTuner(config).run_experiments(["two", "one"])
+        assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two"]
+        results = HyperparameterTuner(config).run_experiments()
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
     @pytest.mark.parametrize("blocked", ["first", "first/logs", "first/checkpoints"])
