@@ -61,6 +61,7 @@ class TrainingConfig:
         seed: Start of every random sequence; the same seed gives the same training on CPU.
         focal_alpha: Scale of the focal loss.
         focal_gamma: How strongly the focal loss turns to hard examples; 0 is cross-entropy.
+        threads: PyTorch's threads while it trains, which decide on the last digits on the CPU; None for the process's.
     """
 
     model_name: str = "medium"
@@ -112,6 +113,7 @@ class TrainingConfig:
     seed: int = 0
     focal_alpha: float = 1.0
     focal_gamma: float = 2.0
+    threads: int | None = None
 
 
 # What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
@@ -178,7 +180,7 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
         if name in STUDY_FIELDS or all(other[name] == value for other in others)
     }
     shared["model_name"] = TrainingConfig.model_name if TrainingConfig.model_name in models else models[0]
-    return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir")}
+    return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir", "threads")}
 
 
 def _influences(config: TrainingConfig) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class HyperparameterTuner:
             experiment_names: Which experiments; None for all.
 
         Returns:
-            The documented results, of the whole study.
+            The documented results of these experiments, and of the search trials if the options ask for a search;
+            `best_result` is the best of them. The results file covers the whole study, which may have further ones.
 
         Raises:
             ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
@@ -117,18 +118,15 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records; or another process trains it, or a stop was
-                requested.
+            ExperimentFailedError: It failed, which the study records, or a stop was requested.
         """
         file = parse_experiments({"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
         results = self._run(RunRequest.from_file(file, options=options))
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
-        if entry is None and self.stopped:
-            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
         if entry is None:
-            raise ExperimentFailedError(f"experiment {experiment_name!r}: another process trains it; wait for that")
+            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
         if entry["status"] == "failed":
             raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
         return entry
@@ -151,4 +149,5 @@ class HyperparameterTuner:
         session = Session.open(request, self._display)
         self._results = run_request(session, request)
         self.stopped = session.stop_requested
-        return self._results
+        now = self._results["timestamp"]
+        return render_results(session.study, timestamp=now, matches=request.trial_filter.matches)

@@ -74,6 +74,7 @@ class TrainingSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = _DEFAULT.seed
     focal_alpha: Annotated[float, Field(gt=0, le=100)] = _DEFAULT.focal_alpha
     focal_gamma: Annotated[float, Field(ge=0, le=100)] = _DEFAULT.focal_gamma
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = _DEFAULT.threads
 
 
 class OptimizerSection(Section):

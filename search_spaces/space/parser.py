@@ -27,6 +27,7 @@ _NOT_SEARCHED: dict[str, str] = {
     **dict.fromkeys(WITHOUT_INFLUENCE, "does not change what a training reaches; leave it out"),
     **_NOT_BASE,
     "optimizer_betas": "is a list; write it under base:",
+    "threads": "only changes the last digits; write it under base:",
     "num_epochs": "must be the same for all trials, so that their epochs compare; write it under base:",
 }
 _SHAPE = "a list of choices, or a mapping with low and high, is expected"

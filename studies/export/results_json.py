@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -31,7 +32,9 @@ def default_results_name(timestamp: str) -> str:
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
-def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
+def render_results(
+    study: optuna.Study, *, timestamp: str, matches: Callable[[TrialRecord], bool] = lambda record: True
+) -> dict[str, Any]:
     """Return a study's results as the API reference documents them, at any time, also while it runs.
 
     Waiting and running trials are left out; of a preset that was retried only the latest trial counts. Pruned trials
@@ -40,11 +43,12 @@ def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
     Args:
         study: The study; it is only read.
         timestamp: ``YYYYMMDD_HHMMSS``.
+        matches: Which trials; the default is all.
 
     Returns:
         Plain data, ready for JSON.
     """
-    records = ended_records(study)
+    records = list(filter(matches, ended_records(study)))
     best = [_result(record, with_error=False) for record in best_records(records)[:1]]
     return {
         "timestamp": timestamp,

@@ -88,6 +88,7 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
     existing = Path(TrainingConfig.model_config_path) if is_shipped else winner.folder.model_definitions_path
     to_write = None if is_shipped or out is None else _models_beside(out)
     config = preset_config(winner.record, winner.invariants, name, to_write or existing)
+    config = replace(config, threads=winner.outcome.threads)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
     return Preset(name, config, text, to_write, definitions_yaml(winner.invariants.definitions))
 
@@ -145,8 +146,8 @@ def _head(winner: Winner, out: Path | None) -> str:
     lines = [
         f"{_FIRST_LINE} the best trial of a study. To train it again:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
-        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch, kind of processor and",
-        "# number of threads.",
+        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch and kind of processor"
+        f"{'' if winner.outcome.threads else ', and with the threads that trained each epoch'}.",
         "#",
         *(f"# {line}" for line in winner_lines(winner)),
         f"# dataset     fingerprint {dataset}",

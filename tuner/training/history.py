@@ -71,6 +71,7 @@ class TrainingResult:
         best_epoch: Epoch with the best monitored metric; 0 if none finished.
         parameters: Trainable parameters of the model.
         micro_batch_size: The most images in one pass, if memory ran out; None for whole batches.
+        threads: PyTorch's threads in all epochs on the CPU; None if they differ, or on another device.
     """
 
     why_ended: str
@@ -78,3 +79,4 @@ class TrainingResult:
     best_epoch: int
     parameters: int
     micro_batch_size: int | None = None
+    threads: int | None = None

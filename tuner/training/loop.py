@@ -60,8 +60,7 @@ def train(
         on_batch: Called with the finished and the total batches of an epoch: before the first batch and after each.
         before_save: Called after an epoch, before anything of it is saved; its exceptions propagate.
         on_plots: Called with plots of the training, now and then while it runs and once when it has ended.
-        halve_micro_batch: Whether to halve the micro-batch size, since processes died in the next epoch, perhaps for
-            lack of memory.
+        halve_micro_batch: Whether to halve the micro-batch size, since processes ran out of memory in the next epoch.
 
     Raises:
         ConfigurationError, ModelCreationError: As `TrainingState.create`.
@@ -73,13 +72,17 @@ def train(
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
-        _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
+        _halve_micro_batch(
+            training, training.micro_batch_size or config.batch_size, "processes ran out of memory in it"
+        )
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
     processor_share = ProcessorShare()
-    _log_start(training, data)
+    process_threads = torch.get_num_threads()
     try:
+        torch.set_num_threads(config.threads or process_threads)
+        _log_start(training, data)
         for finished in _replay(training):
             on_epoch_end(*finished)
         try:
@@ -103,6 +106,7 @@ def train(
         recorder.ended(plots, len(training.history))
         on_plots(plots)
     finally:
+        torch.set_num_threads(process_threads)
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
     return TrainingResult(
@@ -111,6 +115,7 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
+        threads=next(iter(training.threads)) if len(training.threads) == 1 else None,
     )
 
 
@@ -172,6 +177,8 @@ def _keep(
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
     training.history.append(metrics)
+    if training.device.type == "cpu":
+        training.threads.add(torch.get_num_threads())
     if improved:
         save_checkpoint(checkpoints.best, best_state(training, val, metrics, score))
     checkpoints.save_epoch(metrics.epoch, training.state_dict())

@@ -47,6 +47,8 @@ def run_study(
 ) -> dict[str, Any]:
     """Train a study's pending trials, then write its results, also if this is interrupted, and show the summary.
 
+    Trials that other processes are training are waited for, so that their results are among these.
+
     Args:
         session: The opened study.
         trial_filter: Which trials.
@@ -58,7 +60,7 @@ def run_study(
         The documented results, of the whole study.
     """
     try:
-        work(session, trial_filter, stop_conditions, workers)
+        work(session, trial_filter, stop_conditions, workers, wait="for others")
     except BaseException:
         _write_partial_results(session, results_file)
         raise

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 _LOG_LINES = 10
 _MOST_EPOCH_LINES = 40
 _BAR_CELLS = 20
-_STARTED_AFTER = {"waiting": "enqueued", "stop": "the previous one was stopped", "crash": "the previous one crashed"}
+_STARTED_AFTER = {
+    "waiting": "enqueued",
+    "stop": "the previous one was stopped",
+    "crash": "the previous one was killed",
+    "memory": "the previous one ran out of memory",
+}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
