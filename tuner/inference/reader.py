@@ -138,13 +138,13 @@ class Reader:
         """Read grey pixels ``(N, H, W)`` as in training, in the same precision.
 
         Returns:
-            On the CPU: label rows ``(N, L)``, their probabilities ``(N,)``, and those in distorted copies ``(N,)``.
+            Label rows ``(N, L)``, their confidence ``(N,)`` and `tta_confidence` ``(N,)``, on the CPU.
         """
         images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
         with self._autocast():
             scores = self._model(images)
             rows = self._model.read(scores)
-            tta_confidence = self._model.tta_confidence(images, rows)
+            tta_confidence = self._model.tta_confidence(images, scores, rows)
         return rows.cpu(), self._model.confidence(scores, rows).cpu(), tta_confidence.cpu()
 
     def _autocast(self) -> torch.autocast:

@@ -39,10 +39,11 @@ class DigitReader(nn.Module):
         """Return the probability ``(N,)``, 0 to 1, that scores give to rows ``(N, L)``."""
         return self.decoder.confidence(scores.float(), rows)
 
-    def tta_confidence(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean probability ``(N,)`` of rows ``(N, L)`` in distorted copies (test-time augmentation).
+    def tta_confidence(self, images: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the mean probability ``(N,)`` of rows ``(N, L)`` in scored images and distorted copies of them.
 
-        A reading that slight distortions change is likely wrong, however confident (Bahat and Shakhnarovich 2018,
-        https://arxiv.org/abs/1804.00657).
+        This is test-time augmentation: a reading that slight distortions change is likely wrong, however confident
+        (Bahat and Shakhnarovich 2018, https://arxiv.org/abs/1804.00657).
         """
-        return torch.stack([self.confidence(self(copy), rows) for copy in distorted_copies(images)]).mean(0)
+        every_score = [scores, *(self(copy) for copy in distorted_copies(images))]
+        return torch.stack([self.confidence(each, rows) for each in every_score]).mean(0)

@@ -56,7 +56,7 @@ class SplitScore:
         accuracy: Counts of right characters and sequences.
         rows: Label rows that were read, ``(N, L)``, bytes on the CPU.
         confidence: The probability that the model gives to each row, ``(N,)``, 0 to 1, on the CPU.
-        tta_confidence: That in distorted copies, likewise; None if it was not asked for.
+        tta_confidence: Its mean in the images and distorted copies of them, likewise; None if it was not asked for.
     """
 
     loss: float
@@ -96,7 +96,7 @@ def score_split(
         confidence.append(model.confidence(scores, rows[-1]))
         if distorted:
             with autocast():
-                tta_confidence.append(model.tta_confidence(images, rows[-1]))
+                tta_confidence.append(model.tta_confidence(images, scores, rows[-1]))
         accuracy.update(rows[-1], labels)
     return SplitScore(
         loss=float(total / count),
