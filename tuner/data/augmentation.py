@@ -6,7 +6,7 @@ Shapes: N images, one grey channel, height H, width W.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,6 +24,13 @@ LEAST_SHIFT = 0.03  # share of half the width, of half the height
 MAX_TONE_CURVE = 0.6
 MAX_BLUR = 0.4  # weight of the blurred image
 MAX_NOISE = 0.08  # in standard deviations of the image
+
+# Affine maps of the distorted copies: taller and wider; moved by 1.3 pixels; taller and slanted.
+_COPY_MAPS = (
+    ((0.97, 0.0, 0.0), (0.0, 0.9, 0.0)),
+    ((1.0, 0.0, 0.02), (0.0, 1.0, 0.0)),
+    ((1.0, -0.054, 0.0), (0.0, 0.9, 0.0)),
+)
 
 _NOISE_VALUES = 1 << 20
 
@@ -73,12 +80,17 @@ def augment(images: Tensor, distortions: Distortions) -> Tensor:
     Batches are shuffled, so it is as random, and much cheaper, to blur every third image and to add noise to every
     second than to toss a coin for each.
     """
-    grid = _grid(distortions.maps, images)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = _warp(images, distortions.maps)
     _bend_tones(images, distortions.bends)
     _blur(images[::3], distortions.blurs[::3])
     _add_noise(images[::2], distortions.noises[::2], float(distortions.places[0]))
     return images
+
+
+def distorted_copies(images: Tensor) -> Iterator[Tensor]:
+    """Yield slightly distorted copies of images ``(N, 1, H, W)``; all are distorted alike."""
+    for affine_map in _COPY_MAPS:
+        yield _warp(images, torch.tensor(affine_map, device=images.device).expand(len(images), 2, 3))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -98,6 +110,10 @@ def _affine_maps(draws: Tensor, size: Sequence[int]) -> Tensor:
     row_x = torch.stack([turn.cos() * zoom_x, (shear - turn.sin()) * zoom_y * aspect, shift_x], dim=1)
     row_y = torch.stack([turn.sin() * zoom_x / aspect, turn.cos() * zoom_y, shift_y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
+
+
+def _warp(images: Tensor, maps: Tensor) -> Tensor:
+    return F.grid_sample(images, _grid(maps, images), padding_mode="border", align_corners=False)
 
 
 def _grid(maps: Tensor, images: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Flags readings that are unlike nearly all that the same model read in its validation images.
 
-A network reads digits in any image. So a reading is flagged if its confidence, its image, or both together are rarer
-than among the validation images that the model read right.
+A network reads digits in any image, and is confident in designs that it never saw. So a reading is flagged if its
+confidence in slightly distorted copies of the image (`DigitReader.tta_confidence`), its image, or both together are
+rarer than among the validation images that the model read right.
 
 Shapes: N validation images, R of them read right, M other images, L label positions, K statistics of an image.
 """
@@ -19,7 +20,7 @@ from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
 
 MIN_IMAGES = 100  # fewer say nothing about one in a hundred
 # Shares of right validation readings that would be flagged: for their confidence, their image, or both together.
-FLAGGED_CONFIDENCE = 0.005
+FLAGGED_CONFIDENCE = 0.025
 FLAGGED_DISTANCE = 0.002
 FLAGGED_TOGETHER = 0.01
 FLAGGED_ASPECT_RATIOS = 0.005  # at either end
@@ -36,15 +37,15 @@ Floats = npt.NDArray[np.float64]
 class OODDetector:
     """Detects readings and images that are out of the distribution of the validation images.
 
-    Confidence alone finds only some images without text (Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136).
-    So image statistics count too, by their Mahalanobis distance from the validation images (Lee et al. 2018,
+    Confidence in distorted copies finds most wrong readings, but only some images without text. So image statistics
+    count too, by their Mahalanobis distance from the validation images (Lee et al. 2018,
     https://arxiv.org/abs/1807.03888, there in a network's features), and both together by Fisher's method, which adds
     the logarithms of how rare each is: an image may be a little odd, or its reading a little uncertain, but not both.
 
     Attributes:
         mean: The mean image statistics of all validation images, ``(K,)``.
         precision: The inverse of their covariance, ``(K, K)``.
-        confidences: Of right validation readings, ascending, ``(R,)``.
+        confidences: In distorted copies, of right validation readings, ascending, ``(R,)``.
         distances: Of the statistics of these images from the mean, squared, ascending, ``(R,)``.
         min_confidence: Readings below it are flagged.
         max_distance: Images beyond it are flagged.
@@ -65,17 +66,20 @@ class OODDetector:
     def of(cls, validation: Mapping[str, Any]) -> OODDetector:
         """Derive the limits from the validation readings in a checkpoint.
 
-        With few images read right, a confidence below one half is flagged, and image statistics are not judged.
+        With few images read right, and before the training has ended, a confidence below one half is flagged, and
+        image statistics are not judged.
 
         Args:
-            validation: ``rows`` and ``labels`` ``(N, L)``, ``confidence`` and ``aspect_ratios`` ``(N,)``,
-                ``image_statistics`` ``(N, K)``; tensors or arrays.
+            validation: ``rows`` and ``labels`` ``(N, L)``, ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)``,
+                and once the training has ended ``tta_confidence`` ``(N,)``; tensors or arrays.
         """
         kept = {name: np.asarray(values) for name, values in validation.items()}
         statistics = kept["image_statistics"]
         mean, precision = _mean_and_precision(statistics)
-        right = (kept["rows"] == kept["labels"]).all(1)
-        confidence, distance = kept["confidence"][right].astype(float), _distances(statistics[right], mean, precision)
+        # A training that has not ended knows no confidence in distorted copies, which is then as with few images.
+        tta_confidence = kept.get("tta_confidence", np.full(len(statistics), np.nan))
+        right = (kept["rows"] == kept["labels"]).all(1) & ~np.isnan(tta_confidence)
+        confidence, distance = tta_confidence[right].astype(float), _distances(statistics[right], mean, precision)
         confidences, distances = np.sort(confidence), np.sort(distance)
         rarity = _rarity(confidence, distance, confidences, distances)
         low, high = np.quantile(kept["aspect_ratios"], [FLAGGED_ASPECT_RATIOS, 1 - FLAGGED_ASPECT_RATIOS])
@@ -98,7 +102,7 @@ class OODDetector:
 
         Args:
             row: The label row that was read, ``(L,)``.
-            confidence: Its probability, 0 to 1.
+            confidence: Its mean probability in the image and slightly distorted copies, 0 to 1.
             aspect_ratio: Width by height of the image before it was resized.
             statistics: The image's statistics, ``(K,)``.
         """
@@ -109,10 +113,11 @@ class OODDetector:
         reasons = {
             "nothing was read": not decode_label(row.tolist()),
             f"no end was read within {MAX_DIGITS} digits": EOS not in row,
-            f"confidence is below {self.min_confidence:.4f}": is_uncertain,
+            f"the reading is not stable when the image is slightly distorted: mean confidence {confidence:.2f}, "
+            f"expected {self.min_confidence:.2f} or more": is_uncertain,
             f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
             "it looks like no validation image": is_odd,
-            "confidence is low for a picture that looks unusual": bool(rarity[0] > self.max_rarity)
+            "confidence under distortion is low for a picture that looks unusual": bool(rarity[0] > self.max_rarity)
             and not is_uncertain
             and not is_odd,
         }

@@ -148,16 +148,18 @@ class Reader:
         return score_split(self._model, create_loss_function(self.config), batches, self._autocast)
 
     @torch.inference_mode()
-    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return label rows ``(N, L)`` and their probabilities ``(N,)`` of grey pixels ``(N, H, W)``, on the CPU.
+    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
+        """Read grey pixels ``(N, H, W)`` as in training, in the same precision.
 
-        They are computed as in training, in the same precision.
+        Returns:
+            Label rows ``(N, L)``, their confidence ``(N,)`` and `tta_confidence` ``(N,)``, on the CPU.
         """
         images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
         with self._autocast():
             scores = self._model(images)
-        rows = self._model.read(scores)
-        return rows.cpu(), self._model.confidence(scores, rows).cpu()
+            rows = self._model.read(scores)
+            tta_confidence = self._model.tta_confidence(images, scores, rows)
+        return rows.cpu(), self._model.confidence(scores, rows).cpu(), tta_confidence.cpu()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
@@ -168,12 +170,12 @@ class Reader:
         if not readable:
             return readings
         pixels = np.stack(list(readable.values()))
-        rows, confidences = self.read_pixels(pixels)
-        detector, statistics = self.ood_detector, image_statistics(pixels)
-        for number, row, confidence, values in zip(readable, rows, confidences.tolist(), statistics, strict=True):
+        detector, read = self.ood_detector, (values.numpy() for values in self.read_pixels(pixels))
+        found = zip(readable, *read, image_statistics(pixels), strict=True)
+        for number, row, confidence, tta_confidence, statistics in found:
             image = images[number]
-            flags = detector.flags(row.numpy(), confidence, image.aspect_ratio, values) if detector else ()
-            readings[number] = Reading(image.path, decode_label(row.tolist()), confidence, flags)
+            flags = detector.flags(row, tta_confidence, image.aspect_ratio, statistics) if detector else ()
+            readings[number] = Reading(image.path, decode_label(row.tolist()), float(confidence), flags)
         return readings
 
 

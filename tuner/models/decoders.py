@@ -46,7 +46,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability ``(N,)``, 0 to 1, of rows ``(N, L)`` that were read from scores ``(N, S, C)``."""
+        """Return the probability ``(N,)``, 0 to 1, that scores ``(N, S, C)`` give to rows ``(N, L)``."""
 
 
 class MonotonicAttention(Decoder):
@@ -92,8 +92,8 @@ class MonotonicAttention(Decoder):
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Return the product over the read characters and the end mark; without an end mark, over all positions."""
-        likeliest = scores.softmax(-1).amax(-1)
-        return likeliest.masked_fill(_is_after_end(rows), 1.0).prod(1)
+        characters = scores.softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
+        return characters.masked_fill(_is_after_end(rows), 1.0).prod(1)
 
 
 class CTCDecoder(Decoder):

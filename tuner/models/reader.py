@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from search_spaces import ModelDefinition
-from tuner.data.augmentation import normalise
+from tuner.data.augmentation import distorted_copies, normalise
 from tuner.models.decoders import DECODERS
 from tuner.models.encoder import ColumnEncoder
 
@@ -35,5 +36,14 @@ class DigitReader(nn.Module):
         return self.decoder.read(scores)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability ``(N,)``, 0 to 1, that the model gives to rows ``(N, L)`` read from scores."""
+        """Return the probability ``(N,)``, 0 to 1, that scores give to rows ``(N, L)``."""
         return self.decoder.confidence(scores.float(), rows)
+
+    def tta_confidence(self, images: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the mean probability ``(N,)`` of rows ``(N, L)`` in scored images and distorted copies of them.
+
+        This is test-time augmentation: a reading that slight distortions change is likely wrong, however confident
+        (Bahat and Shakhnarovich 2018, https://arxiv.org/abs/1804.00657).
+        """
+        every_score = [scores, *(self(copy) for copy in distorted_copies(images))]
+        return torch.stack([self.confidence(each, rows) for each in every_score]).mean(0)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from search_spaces import TrainingConfig
-from tuner.data.batches import TrainingData
+from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoint_paths import checkpoint_dir
-from tuner.training.checkpoints import CheckpointFolder, save_checkpoint
+from tuner.training.checkpoints import CheckpointFolder, DamagedCheckpointError, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
@@ -27,7 +27,7 @@ from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import SplitScore
+from tuner.training.validation import SplitScore, score_split
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def train(
         except NonFiniteLossError as error:
             log.warning("%s", error)
             why_ended = "nonfinite_loss"
+        _complete_best(training, checkpoints.best, data.val, before_save)
         plots = plot_updates.draw(training.history)
         recorder.ended(plots, len(training.history))
         on_plots(plots)
@@ -199,6 +200,20 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
         "model": training.averaged.module.state_dict(),
         "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},
     }
+
+
+def _complete_best(training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]) -> None:
+    """Add to ``best.pt`` the confidence in distorted validation images: it takes four validations, so only once."""
+    try:
+        state = load_checkpoint(best)
+    except (FileNotFoundError, DamagedCheckpointError):
+        return  # the plots warn of it
+    model, size = training.averaged.module, training.micro_batch_size
+    model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
+    score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
+    state["validation"]["tta_confidence"] = score.tta_confidence
+    before_save()
+    save_checkpoint(best, state)
 
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:

@@ -137,6 +137,17 @@ def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_stu
     assert lines[0].index("image") == below.index("flagged")
 
 
+def test_predict_says_once_that_many_images_look_unlike_the_training_data(cli, run_study, tiny_dataset):
+    images = sorted((tiny_dataset.parent / "test").glob("*.png"))
+    for count, told in ((4, 0), (8, 1)):  # the study's model has learned nothing, so every reading is flagged
+        read = cli("predict", *images[:count], "--json", "--output-dir", run_study.folder)
+        assert read.code == 0
+        assert all(reading["flagged"] for reading in json.loads(read.out))
+        assert read.err.count(f"{count} of {count} images look unlike the training data") == told
+    assert "khmer-tuner data --fonts" in read.err
+    assert cli("predict", *images[:8], "--output-dir", run_study.folder).err == read.err
+
+
 def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study, tiny_dataset, here):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     names = ["a\n១២៣            1.0000  fake.png", "\x1b[2Jclear.png", "bad\udcff.png"]

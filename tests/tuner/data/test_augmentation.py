@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tuner.data.augmentation import (
     _blur,
     _grid,
     augment,
+    distorted_copies,
     normalise,
 )
 
@@ -52,6 +54,16 @@ def test_every_image_is_distorted_in_its_own_way(images: Tensor) -> None:
     distances = torch.cdist(distorted, distorted) + torch.eye(12)
     assert distances.min() > 0.1
     assert (distorted - same.flatten(1)).abs().amax(1).min() > 0.05
+
+
+def test_copies_are_distorted_alike_slightly_and_each_in_its_own_way(images: Tensor) -> None:
+    copies = torch.stack(list(distorted_copies(images)))
+    assert copies.shape == (3, *images.shape)
+    for number in (0, 7):  # whatever images are beside it in the batch
+        alone = torch.stack(list(distorted_copies(images[number : number + 1])))
+        assert torch.equal(alone, copies[:, number : number + 1])
+    changed = [(one - other).abs().mean() for one, other in combinations([images, *copies], 2)]
+    assert 0.002 < min(changed) < max(changed) < 0.05
 
 
 def test_leaves_the_images_that_it_was_given_alone(images: Tensor) -> None:

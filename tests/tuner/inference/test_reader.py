@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.validation import Accuracy, SplitScore
 
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 KINDS = ["attention", "ctc"]
 
 
@@ -139,7 +142,7 @@ def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader]
 def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
     readings = readers[kind].read(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
-    rows, confidences = readers[kind].read_pixels(val.images)
+    rows, confidences, _ = readers[kind].read_pixels(val.images)
     assert [reading.confidence for reading in readings] == confidences.tolist()
     assert [reading.text for reading in readings] == [decode_label(row) for row in rows.tolist()]
     assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
@@ -242,6 +245,57 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
     assert reader.ood_detector is None
     Image.new("L", (10, 300)).save(tmp_path / "narrow.png")
     assert [reading.flags for reading in reader.read([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reading_that_distortion_changes_is_flagged_by_the_limit_of_the_validation_images(
+    kind: str, readers: dict[str, Reader], checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
+) -> None:
+    _, confidence, tta_confidence = readers[kind].read_pixels(val.images)
+    assert not torch.allclose(confidence, tta_confidence, rtol=1e-3, atol=0)
+    middle = float(tta_confidence.median())  # as if most images had been read with as much certainty, or more
+    state = load_checkpoint(checkpoints[kind])
+    validation = {name: values.repeat(50, *[1] * (values.dim() - 1)) for name, values in state["validation"].items()}
+    validation["labels"] = validation["rows"].clone()
+    validation["tta_confidence"] = torch.full((400,), middle)
+    save_checkpoint(tmp_path / "limit.pt", state | {"validation": validation})
+    readings = load_reader(tmp_path / "limit.pt", device="cpu").read_files(val.image_paths)
+    flagged = [any(flag.startswith("the reading is not stable") for flag in reading.flags) for reading in readings]
+    assert flagged == (tta_confidence < middle).tolist()
+    assert 0 < sum(flagged) < len(flagged)
+
+
+def test_the_share_of_flagged_readings_is_measured_also_of_unseen_fonts_and_photographs(
+    checkpoints: dict[str, Path],
+    tiny_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unseen = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "unseen")) / tiny_dataset.name
+    known = set(open_pixel_cache(tiny_dataset, ["train"])["train"].font_names)
+    text = unseen.read_text(encoding="utf-8").replace("NotoSansKhmer-wght500", "Unseen")
+    unseen.write_text(text, encoding="utf-8")
+    count = sum(font not in known for font in re.findall('"font": "(.+?)"', text.split("\ntest:\n")[1]))
+    (tmp_path / "photographs").mkdir()
+    Image.effect_noise((300, 200), 50).save(tmp_path / "photographs" / "grain.png")
+    argv = ["--checkpoint", checkpoints["ctc"], "--metadata", tiny_dataset, "--unseen", unseen]
+    argv += ["--photographs", tmp_path / "photographs"]
+    monkeypatch.setattr("sys.argv", ["measure_flags.py", *map(str, argv)])
+    runpy.run_path(str(SCRIPTS / "measure_flags.py"), run_name="__main__")
+    told = capsys.readouterr().out.splitlines()
+    assert 0 < count < 10
+    assert [line.split(", ")[0] for line in told if not line.startswith(" ")] == [
+        f"{tiny_dataset}: 10 images",
+        f"{unseen}: {count} images",
+        "crops of photographs: 300",
+    ]
+    assert [line for line in told if line.startswith("  ")] == [
+        "  right readings: 0, flagged 0.0%",
+        "  wrong readings: 10, flagged 100.0%",
+        "  right readings: 0, flagged 0.0%",
+        f"  wrong readings: {count}, flagged 100.0%",
+    ]
 
 
 def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(

@@ -5,8 +5,8 @@ Examples:
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
 
-A reading is flagged if it is less certain, or its picture of another shape or look, than nearly all of the images
-that the model was validated on.
+A reading is flagged if it is less certain when its picture is slightly distorted, or the picture of another shape or
+look, than nearly all of the images that the model was validated on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
+
+# About one in ten images like the validation images is flagged, wrong readings included.
+_MANY_FLAGGED = 5
+_MANY_FLAGGED_SHARE = 0.3
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +45,17 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     if reader.ood_detector is None:
         tell("this checkpoint does not say what it was validated on: no reading can be flagged")
     readings = reader.read(options.images)
+    read = [reading for reading in readings if not reading.problem]
     if options.json:
         print_json([_plain(reading) for reading in readings])
     else:
-        _print([reading for reading in readings if not reading.problem])
+        _print(read)
+    flagged = sum(bool(reading.flags) for reading in read)
+    if flagged >= _MANY_FLAGGED and flagged > _MANY_FLAGGED_SHARE * len(read):
+        tell(
+            f"{flagged:,} of {len(read):,} images look unlike the training data, perhaps in fonts that the model never "
+            "saw: expect wrong readings; train on more fonts (`khmer-tuner data --fonts-dir DIR` or `--fonts system`)"
+        )
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     if not found:
         return SUCCESS

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Measure what `predict` flags: wrong and right readings of known and of unseen fonts, and crops of photographs.
+
+A dataset made with `--fonts-dir` or `--fonts system` has the fonts of this package too: only samples whose font is not
+in `--metadata` count as unseen.
+
+Example: python scripts/measure_flags.py --checkpoint training_output/conservative_small/checkpoints/best.pt \
+    --metadata generated_data/metadata.yaml --unseen unseen/metadata.yaml --photographs photographs
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.data.vocabulary import decode_label
+from tuner.inference.reader import Reader, Reading, load_reader
+
+CROPS = 300
+
+
+def main() -> None:
+    """Print a line for each kind of image: how many there are, and the share that is flagged."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, type=Path)
+    parser.add_argument("--metadata", required=True, help="the dataset that the model was trained on")
+    parser.add_argument("--unseen", nargs="*", default=[], help="metadata files of datasets with more fonts")
+    parser.add_argument("--photographs", type=Path, help="a folder of images, of which crops are read")
+    options = parser.parse_args()
+    reader = load_reader(options.checkpoint, device="cpu")
+    known = set(open_pixel_cache(options.metadata, ["train"])["train"].font_names)
+    measure_dataset(reader, options.metadata, unlike=set())
+    for metadata in options.unseen:
+        measure_dataset(reader, metadata, unlike=known)
+    if options.photographs:
+        with tempfile.TemporaryDirectory() as folder:
+            cut_photographs(options.photographs, Path(folder))
+            report("crops of photographs", reader.read_files([folder]))
+
+
+def measure_dataset(reader: Reader, metadata: str, unlike: set[str]) -> None:
+    """Measure wrong and right readings of the test split apart, without the fonts `unlike`."""
+    split = open_pixel_cache(metadata, ["test"])["test"]
+    chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in unlike]
+    started = time.perf_counter()
+    readings = reader.read_files(split.image_paths[index] for index in chosen)
+    speed = len(chosen) / (time.perf_counter() - started)
+    labels = [decode_label(split.labels[index].tolist()) for index in chosen]
+    print(f"{metadata}: {len(chosen):,} images, {speed:.0f} images/s")
+    for name, is_right in (("right", True), ("wrong", False)):
+        pairs = zip(readings, labels, strict=True)
+        report(f"  {name} readings", [reading for reading, label in pairs if (reading.text == label) == is_right])
+
+
+def cut_photographs(photographs: Path, target: Path) -> None:
+    """Write random crops, twice as wide as high, of the images in a folder; each time the same."""
+    random = np.random.default_rng(0)
+    files = sorted(file for file in photographs.iterdir() if file.is_file())
+    for number in range(CROPS):
+        with Image.open(files[number % len(files)]) as image:
+            height = int(random.uniform(0.15, 0.9) * min(image.height, image.width / 2))
+            left, top = random.integers(0, [image.width - 2 * height + 1, image.height - height + 1])
+            crop = image.convert("RGB").crop((left, top, left + 2 * height, top + height))
+        crop.save(target / f"{number:04d}.png")
+
+
+def report(name: str, readings: Sequence[Reading]) -> None:
+    """Print the share of readings that are flagged."""
+    flagged = sum(bool(reading.flags) for reading in readings)
+    print(f"{name}: {len(readings):,}, flagged {flagged / max(1, len(readings)):.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
