@@ -61,7 +61,8 @@ class TrainingConfig:
         seed: Start of every random sequence; the same seed gives the same training on CPU.
         focal_alpha: Scale of the focal loss.
         focal_gamma: How strongly the focal loss turns to hard examples; 0 is cross-entropy.
-        threads: PyTorch's threads while it trains, which decide on the last digits on the CPU; None for the process's.
+        threads: PyTorch's threads while it trains; they decide on the last digits on the CPU. Without it, those of the
+            process.
     """
 
     model_name: str = "medium"

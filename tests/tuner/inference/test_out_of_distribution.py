@@ -214,7 +214,7 @@ class TestTrained:
             picture = Image.fromarray(pixels).resize((512, 256), Image.Resampling.BICUBIC)
             light, dark = (picture.filter(kind(7)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
             ImageChops.invert(ImageChops.difference(light, dark)).save(tmp_path / f"{number:04d}.png")
-        readings = reader.read_files([tmp_path])
+        readings = reader.read([tmp_path])
         is_right = [reading.text == decode_label(label) for reading, label in zip(readings, test.labels, strict=True)]
         marked = np.array([bool(reading.flags) for reading in readings])
         wrong = ~np.array(is_right)

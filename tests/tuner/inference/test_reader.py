@@ -259,7 +259,7 @@ def test_a_reading_that_distortion_changes_is_flagged_by_the_limit_of_the_valida
     validation["labels"] = validation["rows"].clone()
     validation["tta_confidence"] = torch.full((400,), middle)
     save_checkpoint(tmp_path / "limit.pt", state | {"validation": validation})
-    readings = load_reader(tmp_path / "limit.pt", device="cpu").read_files(val.image_paths)
+    readings = reader_of_checkpoint(tmp_path / "limit.pt", device="cpu").read(val.image_paths)
     flagged = [any(flag.startswith("the reading is not stable") for flag in reading.flags) for reading in readings]
     assert flagged == (tta_confidence < middle).tolist()
     assert 0 < sum(flagged) < len(flagged)
