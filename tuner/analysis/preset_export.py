@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_spaces import (
-    ConfigurationError,
     TrainingConfig,
     definitions_yaml,
     experiments_yaml,
@@ -20,10 +20,11 @@ from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyInvariants, TrialRecord
 from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
-from tuner.session.output_paths import output_file_problem
+from tuner.session.output_paths import FileKind, check_output_file
 
 _FIRST_LINE = "# Written by khmer-tuner best:"
-_FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]
+_PRESET = FileKind("configuration written by `khmer-tuner best`", re.escape(_FIRST_LINE))
+_MODELS = FileKind("networks file written by `khmer-tuner best`", re.escape(definitions_yaml({}).split("\n", 1)[0]))
 
 
 @dataclass(frozen=True)
@@ -92,28 +93,23 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
     return Preset(name, config, text, to_write, definitions_yaml(winner.invariants.definitions))
 
 
-def check_preset_path(out: Path) -> None:
-    """Refuse an output file that another program has written, or whose folder does not exist.
+def check_preset_path(out: Path, output_dir: str | Path) -> None:
+    """Refuse a file for a preset, or for the networks beside it, in a way that `check_output_file` does.
 
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    if problem := output_file_problem(out):
-        raise ConfigurationError(f"--out {out}: {problem}")
-    for path, first_line in ((out, _FIRST_LINE), (_models_beside(out), _FIRST_LINE_OF_MODELS)):
-        if path.exists() and not _begins_with(path, first_line):
-            raise ConfigurationError(
-                f"--out {out}: {path} is there already and was not written by `khmer-tuner best`; name another file"
-            )
+    check_output_file(out, _PRESET, output_dir, "--out")
+    check_output_file(_models_beside(out), _MODELS, output_dir, f"--out {out}: the networks go to")
 
 
-def write_preset(preset: Preset, out: Path) -> None:
+def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
     """Write a preset, its networks first, so that no preset lacks them.
 
     Raises:
         ConfigurationError: As `check_preset_path`.
     """
-    check_preset_path(out)
+    check_preset_path(out, output_dir)
     if preset.models_path is not None:
         write_text(preset.models_path, preset.models_text)
     write_text(out, preset.text)
@@ -129,14 +125,6 @@ def _is_shipped(winner: Winner) -> bool:
     # One in the working directory would come first.
     is_packaged = resolve_config_path(default) == PACKAGE_FOLDER / default
     return is_packaged and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
-
-
-def _begins_with(path: Path, first_line: str) -> bool:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline().startswith(first_line)
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _head(winner: Winner, out: Path | None) -> str:

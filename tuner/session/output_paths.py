@@ -1,32 +1,89 @@
-"""Where results are written: checked before the work, not after it; and named after the time."""
+"""The files that commands write for the user: where they may be, and which existing file they may replace."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import ConfigurationError
+from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.diagnostics.names import path_problem
-from studies import default_results_name
+from studies import OutputFolder, default_results_name
+
+BYTE_ORDER_MARK = "\ufeff"
+_BEGINNING_BYTES = 2048
+# The study gives no file of its own such a name directly in its folder.
+_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml")
 
 
-def check_results_path(path: str | None) -> None:
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that commands write; an existing file is replaced only by one of its own kind.
+
+    Attributes:
+        name: The kind in words.
+        beginning: Regular expression for how the content of such a file begins.
+    """
+
+    name: str
+    beginning: str
+
+    def may_replace(self, path: Path) -> bool:
+        """Return whether no file is at a path, an empty one, or one of this kind; links are followed."""
+        if not os.path.lexists(path):
+            return True
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(_BEGINNING_BYTES).decode("utf-8", "replace").removeprefix(BYTE_ORDER_MARK)
+        except OSError:
+            return False
+        return not beginning or re.match(self.beginning, beginning) is not None
+
+
+RESULTS = FileKind("results file of khmer-tuner", r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":')
+TRIALS_CSV = FileKind("CSV file of trials", "number,experiment_name,kind,")
+EPOCHS_CSV = FileKind("CSV file of epochs", "number,experiment_name,epoch,")
+REPORT = FileKind("report", r'(?s)<!DOCTYPE html>.*<meta name="generator" content="khmer-ocr-tuner report">')
+
+
+def check_results_file(path: str | None, output_dir: str | Path) -> None:
     """Refuse a results file that could not be written in the end; None means the default name.
 
     Raises:
-        ConfigurationError: It is a folder, or its folder is missing or cannot be written.
+        ConfigurationError: As `check_output_file`.
     """
-    problem = output_file_problem(Path(path or default_results_name("")))
-    if problem is not None:
-        raise ConfigurationError(f"results file {path or 'here'}: {problem}")
+    check_output_file(Path(path or default_results_name("{timestamp}")), RESULTS, output_dir, "results file")
 
 
-def output_file_problem(path: Path) -> str | None:
-    """Say why no file can be written to a path, and what to do, or return None; nothing is created."""
+def check_output_file(path: Path, kind: FileKind, output_dir: str | Path, option: str) -> None:
+    """Refuse a file that a command should not or could not write; nothing is created.
+
+    Args:
+        path: The file.
+        kind: What the command writes there.
+        output_dir: The study's output folder.
+        option: What names the file, for the message.
+
+    Raises:
+        ConfigurationError: It is a folder or a device, or one of the study's own files, or not of this kind, or its
+            folder is missing or cannot be written.
+    """
+    if problem := _problem(path, kind, OutputFolder(output_dir)):
+        raise ConfigurationError(f"{option} {path}: {problem}")
+
+
+def write_output_file(path: Path, text: str, kind: FileKind, output_dir: str | Path, option: str) -> None:
+    """Write a file atomically, after `check_output_file`: another file may have been put there meanwhile."""
+    check_output_file(path, kind, output_dir, option)
+    write_text(path, text)
+
+
+def _problem(path: Path, kind: FileKind, output_folder: OutputFolder) -> str | None:
     folder = path.absolute().parent
-    problem = path_problem(path)
-    if problem is not None:
+    if problem := path_problem(path):
         return f"{problem}; name another file"
     if os.path.isdir(path):
         return "this is a folder; name a file"
@@ -36,6 +93,13 @@ def output_file_problem(path: Path) -> str | None:
         return f"there is no folder {folder}; create it first"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"nothing can be written in {folder}; choose another place"
+    is_beside_database = os.path.realpath(folder) == os.path.realpath(output_folder.path)
+    is_harmless = is_beside_database and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
+    # A link in the output folder may lead out of it.
+    if not is_harmless and (output_folder.holds(path) or output_folder.holds(folder / "any")):
+        return "the study keeps its own files there; name a file outside of its output folder"
+    if not kind.may_replace(path):
+        return f"this file is no {kind.name}, so it is not overwritten; choose another name, or remove it"
     return None
 
 

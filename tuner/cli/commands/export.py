@@ -21,21 +21,20 @@ from typing import TYPE_CHECKING
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
+from tuner.cli.output import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
     import optuna
 
     from studies import OutputFolder
+    from tuner.session.output_paths import FileKind
 
-_STANDARD_OUTPUT = "-"
-# Without it spreadsheets do not read the file as UTF-8.
-_BYTE_ORDER_MARK = "\ufeff"
 _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
-        "write it there, `-` for standard output (default: standard output for json, else "
+        "write it there, over an earlier one; `-` for standard output (default: standard output for json, else "
         "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
     )
     add_option(parser, "--results-file", "P", filled, results_file)
@@ -46,12 +45,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
     """Load the study, and check that the file can be written."""
-    from tuner.session.output_paths import check_results_path
+    from tuner.session.output_paths import check_output_file
 
     problems = collector(options)
-    if (path := _path(options, "")) is not None:
+    if (path := _path(options, "{timestamp}")) is not None:
         with problems.collect():
-            check_results_path(path)
+            check_output_file(Path(path), _kind(options.format), options.output_dir, "results file")
     with problems.collect():
         study = load(options)
     problems.raise_all()
@@ -60,8 +59,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     """Export the study; it is only read."""
-    from search_spaces.diagnostics.atomic_files import write_text
-    from tuner.session.output_paths import timestamp
+    from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp, write_output_file
 
     now = timestamp()
     text, what = _rendered(options.format, *study, now)
@@ -69,7 +67,9 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     if path is None:
         sys.stdout.write(text)
         return SUCCESS
-    write_text(Path(path), text if options.format == "json" else _BYTE_ORDER_MARK + text)
+    # Without the mark spreadsheets do not read the file as UTF-8.
+    text = text if options.format == "json" else BYTE_ORDER_MARK + text
+    write_output_file(Path(path), text, _kind(options.format), options.output_dir, "results file")
     tell(f"{what} written to {path}")
     return SUCCESS
 
@@ -78,7 +78,13 @@ def _path(options: argparse.Namespace, now: str) -> str | None:
     """Return the path of the file; None for standard output."""
     default = _DEFAULT_NAMES[options.format]
     path: str | None = options.results_file or (None if default is None else default.format(now))
-    return None if path == _STANDARD_OUTPUT else path
+    return None if path == STANDARD_OUTPUT else path
+
+
+def _kind(form: str) -> FileKind:
+    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, TRIALS_CSV
+
+    return {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV}[form]
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
