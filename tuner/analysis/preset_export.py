@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,7 @@ from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyInvariants, TrialRecord
 from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
-from tuner.session.output_paths import FileKind, check_output_file
-
-_FIRST_LINE = "# Written by khmer-tuner best:"
-_PRESET = FileKind("configuration written by `khmer-tuner best`", re.escape(_FIRST_LINE))
-_MODELS = FileKind("networks file written by `khmer-tuner best`", re.escape(definitions_yaml({}).split("\n", 1)[0]))
+from tuner.session.output_paths import NETWORKS, PRESET, check_output_file
 
 
 @dataclass(frozen=True)
@@ -94,13 +89,9 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
 
 def check_preset_path(out: Path, output_dir: str | Path) -> None:
-    """Refuse a file for a preset, or for the networks beside it, in a way that `check_output_file` does.
-
-    Raises:
-        ConfigurationError: The file cannot be used.
-    """
-    check_output_file(out, _PRESET, output_dir, "--out")
-    check_output_file(_models_beside(out), _MODELS, output_dir, f"--out {out}: the networks go to")
+    """Refuse a file for a preset, or for the networks beside it, as `check_output_file` does."""
+    check_output_file(out, PRESET, output_dir, "--out")
+    check_output_file(_models_beside(out), NETWORKS, output_dir, f"--out {out}: the networks go to")
 
 
 def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
@@ -131,7 +122,7 @@ def _head(winner: Winner, out: Path | None) -> str:
     file = shlex.quote(str(out or "FILE"))
     dataset = str(winner.invariants.dataset.get("fingerprint", ""))[:12]
     lines = [
-        f"{_FIRST_LINE} the best trial of a study. To train it again:",
+        "# Written by khmer-tuner best: the best trial of a study. To train it again:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
         "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch, kind of processor and",
         "# number of threads.",

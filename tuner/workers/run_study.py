@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from studies import (
 )
 from tuner.display import RunSummary
 from tuner.display.terminal import shown_path
-from tuner.session.output_paths import RESULTS, timestamp
+from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
@@ -78,7 +79,6 @@ def run_study(
 
 
 def _count_attempts(session: Session) -> int:
-    """Return how often any worker started or resumed a trial of the study."""
     return sum(len(record.attempts) for record in own_records(session.study))
 
 
@@ -102,16 +102,13 @@ def _write_new_results(
 ) -> Path | None:
     """Write the results unless nothing was trained since `attempts` were counted; return the path or None."""
     # A named file may lack results nevertheless: a command that was killed wrote none.
-    if _count_attempts(session) == attempts and (results_file is None or _has_results(Path(results_file), results)):
-        return None
+    if _count_attempts(session) == attempts:
+        if results_file is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if json.loads(Path(results_file).read_bytes()) | {"timestamp": results["timestamp"]} == results:
+                return None
     return write_results(results, results_file)
-
-
-def _has_results(path: Path, results: Mapping[str, Any]) -> bool:
-    try:
-        return json.loads(path.read_bytes()) | {"timestamp": None} == dict(results) | {"timestamp": None}
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
@@ -120,12 +117,11 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     If another file was put there since `check_results_file`, they go to a default name beside it.
     """
     wanted = Path(results_file or default_results_name(results["timestamp"]))
-    numbered = (f"{results['timestamp']}{suffix}" for suffix in chain([""], (f"_{number}" for number in count(2))))
-    names = (wanted.with_name(default_results_name(name)) for name in numbered)
-    path = next(path for path in chain([wanted], names) if RESULTS.may_replace(path))
+    names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())
+    path = next(path for path in chain([wanted], map(wanted.with_name, names)) if may_replace(path, RESULTS))
     write_json(path, results)
     if path != wanted:
-        log.warning("%s is no %s any more, so the results are in %s", wanted, RESULTS.name, path)
+        log.warning("%s is no %s any more, so the results are in %s", wanted, RESULTS, path)
     return path
 
 

@@ -61,7 +61,7 @@ def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tre
         (["--output-dir", "nope"], "no such folder"),
         (
             ["--output-dir", "{study}", "--out", "foreign.yaml"],
-            "foreign.yaml: this file is no configuration written by",
+            "foreign.yaml: this file is no configuration written",
         ),
         (["--output-dir", "{study}", "--out", "no/best.yaml"], "there is no folder"),
         (["--output-dir", "{study}", "--out", ""], "--out"),

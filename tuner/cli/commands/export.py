@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import optuna
 
     from studies import OutputFolder
-    from tuner.session.output_paths import FileKind
 
 _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
 
@@ -45,12 +44,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
     """Load the study, and check that the file can be written."""
-    from tuner.session.output_paths import check_output_file
-
     problems = collector(options)
     if (path := _path(options, "{timestamp}")) is not None:
         with problems.collect():
-            check_output_file(Path(path), _kind(options.format), options.output_dir, "results file")
+            _check_path(options, path)
     with problems.collect():
         study = load(options)
     problems.raise_all()
@@ -59,7 +56,8 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     """Export the study; it is only read."""
-    from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp, write_output_file
+    from search_spaces.diagnostics.atomic_files import write_text
+    from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp
 
     now = timestamp()
     text, what = _rendered(options.format, *study, now)
@@ -67,9 +65,8 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     if path is None:
         sys.stdout.write(text)
         return SUCCESS
-    # Without the mark spreadsheets do not read the file as UTF-8.
-    text = text if options.format == "json" else BYTE_ORDER_MARK + text
-    write_output_file(Path(path), text, _kind(options.format), options.output_dir, "results file")
+    _check_path(options, path)  # another file may have been put there meanwhile
+    write_text(Path(path), text if options.format == "json" else BYTE_ORDER_MARK + text)
     tell(f"{what} written to {path}")
     return SUCCESS
 
@@ -81,10 +78,11 @@ def _path(options: argparse.Namespace, now: str) -> str | None:
     return None if path == STANDARD_OUTPUT else path
 
 
-def _kind(form: str) -> FileKind:
-    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, TRIALS_CSV
+def _check_path(options: argparse.Namespace, path: str) -> None:
+    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, TRIALS_CSV, check_output_file
 
-    return {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV}[form]
+    kind = {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV}[options.format]
+    check_output_file(Path(path), kind, options.output_dir, "results file")
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:

@@ -42,8 +42,9 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Write the report and print its path; the study is only read."""
+    from search_spaces.diagnostics.atomic_files import write_text
     from studies.report import render_report
-    from tuner.session.output_paths import REPORT, write_output_file
+    from tuner.session.output_paths import REPORT, check_output_file
     from tuner.training.history import read_metrics
 
     study, folder = loaded
@@ -55,7 +56,8 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.out == STANDARD_OUTPUT:
         sys.stdout.write(page)
         return SUCCESS
-    write_output_file(path, page, REPORT, options.output_dir, "--out")
+    check_output_file(path, REPORT, options.output_dir, "--out")  # another file may have been put there meanwhile
+    write_text(path, page)
     tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
     print(path)
     return SUCCESS
