@@ -11,7 +11,7 @@ from search_spaces import (
     load_experiments,
     parse_experiments,
 )
-from studies import SearchRequest, default_results_name, load_study, render_results
+from studies import SearchRequest, load_study, render_results
 from tuner.display import Display
 from tuner.session.output_paths import timestamp
 from tuner.session.run_options import RunOptions
@@ -141,8 +141,7 @@ class HyperparameterTuner:
         if self._results is None:
             study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
             self._results = render_results(study, timestamp=timestamp())
-        write_results(self._results, options.results_file)
-        return options.results_file or default_results_name(self._results["timestamp"])
+        return str(write_results(self._results, options.results_file))
 
     def _run(self, request: RunRequest) -> dict[str, Any]:
         request.options.check()

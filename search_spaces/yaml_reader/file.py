@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from search_spaces.yaml_reader.nodes import KeyPath, compose, plain_data
 from search_spaces.yaml_reader.text import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
+_LEAST_SIMILARITY = 0.8
 
 
 @dataclass(frozen=True)
@@ -122,5 +124,16 @@ def _missing_text(path: str | Path, wanted: Path, beside: Path | None = None) ->
 def _near_file(wanted: Path, places: Iterable[Path]) -> str:
     folders = dict.fromkeys(place.parent for place in places)
     found = {file.name: file for folder in folders if os.path.isdir(folder) for file in folder.glob("*.y*ml")}
-    near = difflib.get_close_matches(wanted.name, found, n=1)
-    return f"; did you mean {found[near[0]]}?" if near else "; check the path"
+    near = similar_name(wanted.name, found)
+    return f"; did you mean {found[near]}?" if near else "; check the path"
+
+
+def similar_name(wanted: str, names: Iterable[str]) -> str | None:
+    """Return the file name that a wrong one was probably meant to be, or None.
+
+    The suffix does not make two names similar, and names with other numbers are those of other files.
+    """
+    stem, numbers = Path(wanted).stem, re.findall(r"\d+", Path(wanted).stem)
+    by_stem = {Path(name).stem: name for name in names if re.findall(r"\d+", Path(name).stem) == numbers}
+    near = difflib.get_close_matches(stem, by_stem, n=1, cutoff=_LEAST_SIMILARITY)
+    return by_stem[near[0]] if near else None

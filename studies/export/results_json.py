@@ -67,16 +67,17 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
     return [*presets, *(record for record in records if record.kind is TrialKind.SEARCH)]
 
 
-def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
+def records_not_kept(study: optuna.Study, keep: int = KEPT_SEARCH_TRIALS) -> list[TrialRecord]:
     """Return the ended search trials whose checkpoints are not kept.
 
-    Kept are the ten best by accuracy, pruned ones included, and the best completed one by the monitored metric.
+    Kept are the `keep` best by accuracy, pruned ones included, and of those that were not pruned the best one by
+    accuracy and the best one by the monitored metric.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
     trials = study.get_trials(deepcopy=False)
     complete = [trials[record.number] for record in searches if trials[record.number].state == TrialState.COMPLETE]
     leaders = by_value(complete, lambda trial: trial.value, maximize=study.direction == StudyDirection.MAXIMIZE)
-    kept = {record.number for record in by_accuracy(searches)[:KEPT_SEARCH_TRIALS]}
+    kept = {record.number for record in (*by_accuracy(searches)[:keep], *best_records(searches)[:1])}
     kept |= {trial.number for trial in leaders[:1]}
     return [record for record in searches if record.number not in kept]
 

@@ -240,10 +240,12 @@ class TestInterruption:
     ) -> None:
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
         straight = HyperparameterTuner(config, options=RunOptions(output_dir="straight")).run_experiments()
+        interrupted = make_watcher(in_batch=at)
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
-                config, options=RunOptions(results_file="broken.json"), display=make_watcher(in_batch=at)
+                config, options=RunOptions(results_file="broken.json"), display=interrupted
             ).run_experiments()
+        assert interrupted.notes[-1] == "the results so far are in broken.json"
         ended = read_results(Path("broken.json"))["all_results"]
         assert [entry["experiment_name"] for entry in ended] == finished
         name = "two" if finished else "one"

@@ -52,7 +52,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         ConfigurationError: Something cannot be used; all problems are reported together.
     """
     from studies import check_search
-    from tuner.session.output_paths import check_results_path
+    from tuner.session.output_paths import check_results_file
     from tuner.session.study_setup import ExistingStudy
 
     problems = collector(options)
@@ -60,7 +60,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
     if "results_file" in options:
         with problems.collect():
-            check_results_path(options.results_file)
+            check_results_file(options.results_file, options.output_dir)
     if "sampler" in options:
         with problems.collect():
             check_search(search_request(options))

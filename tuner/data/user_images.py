@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from search_spaces.yaml_reader.file import similar_name
 from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, grey_pixels, image_bytes
 
 InMemory = Image.Image | npt.NDArray[Any]
@@ -54,6 +54,14 @@ def load_user_images(images: Iterable[ImageSource], batch_size: int) -> Iterator
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 pictures = list(threads.map(_load, files[start : start + batch_size]))
             yield pictures
+
+
+def count_subfolders(path: str) -> int:
+    """Return how many folders, hidden ones aside, are in a folder, which `load_user_images` skips; 0 for a file."""
+    try:
+        return sum(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
+    except (OSError, ValueError):
+        return 0
 
 
 def _files_of(path: Path) -> list[UserImage]:
@@ -106,5 +114,5 @@ def _nearest_image(path: Path) -> str:
         names = [name for name in os.listdir(path.parent) if _names_an_image(name)]
     except (OSError, ValueError):
         return "check the path"
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else "check the name"
+    near = similar_name(path.name, names)
+    return f"did you mean {near!r}?" if near else "check the name"

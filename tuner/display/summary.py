@@ -121,7 +121,7 @@ def _data_lines(summary: RunSummary) -> list[str]:
 def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     folder = shown_path(summary.output_dir)
     lines = [
-        f"results      {shown_path(summary.results_path)}",
+        f"results      {_results_place(summary)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
     ]
     for position, name in enumerate(names):
@@ -129,6 +129,13 @@ def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     if any(record.training_config.use_tensorboard for record in summary.records):
         lines.append(f"curves       tensorboard --logdir {shlex.quote(folder)}")
     return lines
+
+
+def _results_place(summary: RunSummary) -> str:
+    if summary.results_path is not None:
+        return shown_path(summary.results_path)
+    why = f"the study in {shown_path(summary.output_dir)} is complete" if summary.is_complete else "nothing was trained"
+    return f"no new ones, {why}; `{_command('export', summary.output_dir)} --results-file FILE` writes them"
 
 
 def _pending_lines(summary: RunSummary) -> list[str]:

@@ -179,6 +179,13 @@ def test_missing_file_names_a_similar_one(write: Any, tmp_path: Path) -> None:
     assert str(tmp_path / "my_config.yaml") in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "elsewhere/test.yaml"])
+def test_a_file_that_is_not_similar_of_another_kind_or_elsewhere_is_not_suggested(write: Any, other: str) -> None:
+    write("a: 1", other)
+    with pytest.raises(FileNotFoundError, match=r"; check the path$"):
+        load_yaml("test.yaml")
+
+
 def test_working_directory_comes_before_the_package(write: Any) -> None:
     packaged = resolve_config_path("config/phase3_simple_configs.yaml")
     assert packaged.is_absolute()

@@ -67,7 +67,10 @@ def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tre
     ("argv", "told"),
     [
         (["--output-dir", "nope"], "no such folder"),
-        (["--output-dir", "{study}", "--out", "foreign.yaml"], "foreign.yaml is there already"),
+        (
+            ["--output-dir", "{study}", "--out", "foreign.yaml"],
+            "foreign.yaml: this file is no configuration written",
+        ),
         (["--output-dir", "{study}", "--out", "no/best.yaml"], "there is no folder"),
         (["--output-dir", "{study}", "--out", ""], "--out"),
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),

@@ -27,9 +27,23 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert "ខ្មែរ is finished already" in again.err
     assert "broken has failed already" in again.err
     assert "nothing is left to train" in again.err
-    before = json.loads(run_study.results.read_text())["all_results"]
-    [results] = Path().glob("hyperparameter_tuning_results_*.json")
-    assert json.loads(results.read_text())["all_results"] == before
+    folder = run_study.folder
+    assert f"the study in {folder} is complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
+    assert list(Path().iterdir()) == []
+
+
+def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study):
+    run = [*run_study.run_again, "--results-file", "r.json"]
+    assert cli(*run).code == 1
+    written = Path("r.json").read_bytes()
+    assert json.loads(written)["all_results"] == json.loads(run_study.results.read_text())["all_results"]
+    os.utime("r.json", (1, 1))
+    assert "is complete" in cli(*run).out
+    assert os.stat("r.json").st_mtime == 1
+    # A command that was killed has left the results of an earlier one.
+    Path("r.json").write_text(json.dumps(json.loads(written) | {"all_results": []}))
+    assert "results      r.json\n" in cli(*run).out
+    assert json.loads(Path("r.json").read_text())["all_results"] == json.loads(written)["all_results"]
 
 
 def test_only_chosen_experiments_count(cli, run_study):
@@ -50,6 +64,7 @@ def test_the_summary_names_experiments_targets_and_places(cli, run_study):
 
 
 def test_json_prints_the_results_and_nothing_else(cli, run_study):
+    Path("r.json").touch()
     printed = json.loads(cli(*run_study.run_again, "--json", "--results-file", "r.json").out)
     assert printed == json.loads(Path("r.json").read_text())
 
