@@ -127,8 +127,8 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
     """Create the training configuration of one experiment.
 
     A number that PyYAML's own loaders leave as text, such as ``1e-6``, is taken as that number. What the dictionary
-    leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` win over those
-    of ``training``.
+    leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` win over
+    those of ``training``.
 
     Args:
         experiment_config: The sections of an experiment, as under its name in an experiments file.
