@@ -166,7 +166,7 @@ def suggest(name: object, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` if a choice is near, else the list of what there is."""
     choices = list(choices)
     near = nearest(name, choices) if isinstance(name, str) else None
-    return f"did you mean {near!r}?" if near else f"write one of {', '.join(choices)}"
+    return f"did you mean {near!r}?" if near else f"write {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
 
 
 def _folded(name: str) -> str:

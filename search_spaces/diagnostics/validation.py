@@ -205,7 +205,8 @@ def _kind(field: FieldInfo) -> str:
     if _is_mapping(annotation):
         return "a mapping of keys"
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
+        choices = get_args(annotation)
+        return ("one of " if len(choices) > 1 else "") + ", ".join(map(str, choices))
     if get_origin(annotation) in (list, tuple):
         item = FieldInfo.from_annotation(get_args(annotation)[0])
         return f"a list{_length(field.metadata)}, each {_kind(item)},"

@@ -40,8 +40,8 @@ class ModelSection(Section):
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
-    vocab_size: Annotated[int, Field(ge=13, le=13)] = _DEFAULT.vocab_size
-    max_sequence_length: Annotated[int, Field(ge=9, le=9)] = _DEFAULT.max_sequence_length
+    vocab_size: Literal[13] = _DEFAULT.vocab_size
+    max_sequence_length: Literal[9] = _DEFAULT.max_sequence_length
 
 
 class DataSection(Section):
