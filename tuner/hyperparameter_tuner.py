@@ -90,7 +90,8 @@ class HyperparameterTuner:
         """Train all or some experiments of the file, and write the results.
 
         Experiments that the study has finished are not trained again; a failure is recorded, and the next experiment
-        runs. The results are written also if this is interrupted; the next call then continues.
+        runs. The results are written also if this is interrupted; the next call then continues. If nothing was trained,
+        they are written only to a named `results_file` that does not have them yet; `save_results` always writes.
 
         Args:
             experiment_names: Which experiments; None for all.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -318,6 +319,8 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
             assert process.wait() == code
             assert time.monotonic() - sent < 10
         assert rest.endswith("stopped; the same command goes on where it left\n")
+        [written] = re.findall("the results so far are in (.*)", rest)
+        assert (tmp_path / written).is_file()
         assert "Traceback" not in rest
         assert ("going on after an interruption" in "".join(told)) == (epochs > 0)
         [row] = study_status(*load_study(tmp_path / "out")).rows

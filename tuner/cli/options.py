@@ -230,7 +230,9 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add what the commands have in common that train a study."""
     add_flag(parser, "--until-targets", "start no further trial once one has met all targets of the configuration")
-    results_file = "the results file (default: hyperparameter_tuning_results_{timestamp}.json here)"
+    results_file = (
+        "the results file, over an earlier one (default: hyperparameter_tuning_results_{timestamp}.json here)"
+    )
     add_option(parser, "--results-file", "P", filled, results_file)
     add_workers_option(parser)
     add_device_option(parser)

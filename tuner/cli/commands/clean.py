@@ -40,13 +40,14 @@ def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
         ("tensorboard", "events.out.tfevents.*", pruned),
     ):
         for record in records:
-            name, path = record.experiment_name, folder.trial_dir(record.experiment_name) / what
-            files = sorted(path.glob(pattern)) if folder.holds(path) else []  # the target of a link is not ours
-            with contextlib.suppress(FileNotFoundError):  # a worker removes them itself at this moment
-                size = sum(file.lstat().st_size for file in files)
-            if files:
-                item = {"number": record.number, "name": name, "what": what, "size": size}
-                found.append(item | {"files": list(map(str, files))})
+            path = folder.trial_dir(record.experiment_name) / what
+            sizes: dict[str, int] = {}
+            for file in sorted(path.glob(pattern)) if folder.holds(path) else ():  # the target of a link is not ours
+                with contextlib.suppress(FileNotFoundError):  # a worker has removed it meanwhile
+                    sizes[str(file)] = file.lstat().st_size
+            if sizes:
+                item = {"number": record.number, "name": record.experiment_name, "what": what}
+                found.append(item | {"size": sum(sizes.values()), "files": list(sizes)})
     return sorted(found, key=lambda item: (item["number"], item["what"]))
 
 
