@@ -9,6 +9,7 @@ parts:
   scale        start-up, status and export of studies of up to 10,000 trials
   images       a dataset of 100,000 images: opening it, time and memory of a worker
   workers      trials per hour with one worker and with several
+  busy         seconds of an epoch beside 0, 1 and 2 busy processes, by threads, workers and how long threads spin
   runners      trials per second that train nothing, with up to 16 workers, on SQLite and on PostgreSQL
   cuda         rates, epochs and workers on a GPU, if there is one
 """
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import bookkeeping, cuda, epochs, images, machine, runners, scale, targets, workers
+from benchmark import bookkeeping, busy, cuda, epochs, images, machine, runners, scale, targets, workers
 from benchmark.plan import Figures, Plan
 from harness.fixture_study import STORAGE_VARIABLE
 from harness.run import HarnessError
@@ -36,7 +37,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
-_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, runners, cuda)
+_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, busy, runners, cuda)
 PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\

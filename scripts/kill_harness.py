@@ -14,17 +14,17 @@ import argparse
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from harness.databases import POSTGRESQL_DRIVERS, Databases, passwords_found
 from harness.fixture_study import FixtureStudy
 from harness.forks import in_fork, prepare
-from harness.kill_points import AFTER_TAKE_OVER, KILL_POINTS, KillPoint, Storage, kill_points_of, points
+from harness.kill_points import KILL_POINTS, KillPoint, Storage, kill_points_of, points
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from kills.campaign import Campaign, KilledStudy
-from kills.schedule import RANDOM_MOMENT, Reference, Schedule
+from kills.schedule import RANDOM_MOMENT, SEVERAL_DEATHS, Reference, Schedule
 
 EXAMPLES = """\
 examples:
@@ -110,20 +110,22 @@ def _campaign(
         print(studies[-1], flush=True)
         if not studies[-1].kills:
             raise HarnessError("a whole study passed without a kill")
-    return studies, schedule, "\n".join(_summary(studies, schedule.kills, reference, kill_points))
+    return studies, schedule, "\n".join(_summary(studies, schedule, reference, kill_points))
 
 
 def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
-    # Whether this one is possible depends on chance, however many are killed; it has a test of its own.
-    due = [point for kill_point in kill_points for point in kill_point.points if point != AFTER_TAKE_OVER]
+    due = [point for kill_point in kill_points for point in kill_point.points]
     if missed := [point for point in due if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
+    if schedule.most_deaths < SEVERAL_DEATHS:
+        raise HarnessError(f"no epoch was killed {SEVERAL_DEATHS} times")
 
 
 def _summary(
-    studies: Sequence[KilledStudy], kills: Mapping[str, int], reference: Reference, kill_points: Sequence[KillPoint]
+    studies: Sequence[KilledStudy], schedule: Schedule, reference: Reference, kill_points: Sequence[KillPoint]
 ) -> Iterator[str]:
     """Yield the lines of the summary, one of them for each of the boundaries that the studies pass."""
+    kills = schedule.kills
     yield f"{'kills at':{_NAME_WIDTH}} before after"
     for kill_point in kill_points:
         cells = [
@@ -132,6 +134,7 @@ def _summary(
         ]
         yield " ".join([f"{kill_point.name:{_NAME_WIDTH}}", *cells]).rstrip()
     yield f"{RANDOM_MOMENT + 's':{_NAME_WIDTH}} {kills[RANDOM_MOMENT]:>6}"
+    yield f"most kills of the same epoch: {schedule.most_deaths}"
     yield ""
     yield from _result_lines(studies, reference)
 

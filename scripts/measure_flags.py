@@ -42,7 +42,7 @@ def main() -> None:
     if options.photographs:
         with tempfile.TemporaryDirectory() as folder:
             cut_photographs(options.photographs, Path(folder))
-            report("crops of photographs", reader.read_files([folder]))
+            report("crops of photographs", reader.read([folder]))
 
 
 def measure_dataset(reader: Reader, metadata: str, unlike: set[str]) -> None:
@@ -50,7 +50,7 @@ def measure_dataset(reader: Reader, metadata: str, unlike: set[str]) -> None:
     split = open_pixel_cache(metadata, ["test"])["test"]
     chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in unlike]
     started = time.perf_counter()
-    readings = reader.read_files(split.image_paths[index] for index in chosen)
+    readings = reader.read(split.image_paths[index] for index in chosen)
     speed = len(chosen) / (time.perf_counter() - started)
     labels = [decode_label(split.labels[index].tolist()) for index in chosen]
     print(f"{metadata}: {len(chosen):,} images, {speed:.0f} images/s")

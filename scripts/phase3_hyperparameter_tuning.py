@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
 """The documented main script: the same as ``khmer-tuner run``, with the same options.
 
+Programs can import the documented names from it: ``from phase3_hyperparameter_tuning import HyperparameterTuner``.
+
 Example: python scripts/phase3_hyperparameter_tuning.py --experiments conservative_small baseline_optimized
 """
 
 import sys
 
-from tuner.__main__ import main
+try:
+    # PEP 562: the documented names are resolved when they are first used, since --help needs no PyTorch.
+    from tuner import __getattr__ as __getattr__
+    from tuner.__main__ import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; install the package first: bash scripts/setup.sh, then use .venv/bin/python")
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
 from search_spaces.experiments.file import ExperimentFile, create_training_config, load_experiments, parse_experiments
+from search_spaces.experiments.overrides import load_overridden, overridden_fields, override, parse_overrides
 from search_spaces.experiments.schema import Targets
 from search_spaces.experiments.text import experiments_data, experiments_yaml
 from search_spaces.model_definitions import (
@@ -14,7 +15,7 @@ from search_spaces.model_definitions import (
     fit_loss,
     load_model_definitions,
 )
-from search_spaces.space.file import default_search_space, load_search_space, parse_search_space
+from search_spaces.space.file import check_fixed, default_search_space, load_search_space, parse_search_space
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
@@ -36,6 +37,7 @@ __all__ = [
     "Targets",
     "TrainingConfig",
     "YamlDocument",
+    "check_fixed",
     "config_digest",
     "create_training_config",
     "default_search_space",
@@ -47,10 +49,14 @@ __all__ = [
     "fit_loss",
     "load_experiments",
     "load_model_definitions",
+    "load_overridden",
     "load_search_space",
     "load_yaml",
     "name_problem",
+    "overridden_fields",
+    "override",
     "parse_experiments",
+    "parse_overrides",
     "parse_search_space",
     "resolve_config_path",
 ]

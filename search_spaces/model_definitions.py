@@ -38,9 +38,9 @@ class ModelDefinition(Section):
         decoder: ``attention`` attends to one digit after the other; ``ctc`` labels image columns.
         stem_channels: Channels of the two first convolutions, each of which halves height and width.
         stage_channels: Channels of the one to four stages, each of which halves the height.
-        blocks_per_stage: Residual blocks after each halving, 0 to 16.
+        blocks_per_stage: Residual blocks after each halving.
         width: Features of an image column after the convolutions.
-        context_layers: Layers that let columns see their neighbours, 0 to 16.
+        context_layers: Layers that let columns see their neighbours.
     """
 
     decoder: DecoderName
@@ -56,18 +56,19 @@ class ModelDefinition(Section):
         return LOSSES_OF_DECODER[self.decoder]
 
 
-def load_model_definitions(path: str | Path) -> dict[str, ModelDefinition]:
+def load_model_definitions(path: str | Path, named_in: Path | None = None) -> dict[str, ModelDefinition]:
     """Read a model definitions file: a mapping ``models:`` from names to definitions, in the file's order.
 
     Args:
-        path: Looked up in the working directory, then in this package.
+        path: Looked up as `resolve_config_path` does.
+        named_in: The file that names it, if one does.
 
     Raises:
-        FileNotFoundError: If the file is in neither place.
+        FileNotFoundError: If there is no such file.
         yaml.YAMLError: If it is not YAML.
         ConfigurationError: If it has another shape or its definitions are wrong; all problems at once.
     """
-    document = load_yaml(resolve_config_path(path))
+    document = load_yaml(resolve_config_path(path, named_in))
     diagnostics = Diagnostics(document)
     definitions = {
         str(name): definition

@@ -13,51 +13,56 @@ from typing import Any
 class TrainingConfig:
     """Everything that one training needs to know.
 
-    The fields of the API reference come first, in its order and with its defaults. Ranges and choices are
-    checked where a configuration enters the program (`create_training_config`, `load_experiments`), not here.
+    The fields of the API reference come first, in its order and with its defaults. Ranges and choices, which
+    ``search_spaces/README.md`` lists, are checked where a configuration enters the program (`create_training_config`,
+    `load_experiments`), not here.
 
     Attributes:
-        model_name: A model of the definitions file: ``small``, ``medium``, ``large``, ``ctc`` or one's own.
-        model_config_path: The definitions file; looked up in the working directory, then in this package.
-        vocab_size: Ten digits, end, padding and blank.
-        max_sequence_length: Label positions: up to eight digits and the end mark.
+        model_name: A model of the definitions file; the packaged one has ``small``, ``medium``, ``large`` and ``ctc``.
+        model_config_path: The definitions file; looked up in the working directory, beside the file that names it, and
+            in this package.
+        vocab_size: Number of symbols: ten digits, end, padding and blank; no other number is supported.
+        max_sequence_length: Label positions: up to eight digits and the end mark; no other number is supported.
         metadata_path: The dataset's ``metadata.yaml``.
-        train_split: Name of the split that is trained on.
-        val_split: Name of the split that is validated on; another one than `train_split`.
-        batch_size: Images per optimizer step, 1 or more.
-        num_workers: Loader processes, 0 or more.
-        pin_memory: Whether loaders put batches into page-locked memory.
+        train_split: The split that is trained on.
+        val_split: The split that is validated on; another one than `train_split`.
+        batch_size: Images per optimizer step.
+        num_workers: Processes of the loaders of `create_data_loaders`; trials need none.
+        pin_memory: Whether the loaders of `create_data_loaders` put batches into page-locked memory.
         augmentation: Whether training images are distorted at random.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: Where to compute; ``auto`` takes CUDA where there is a device, else the CPU.
         mixed_precision: Whether to compute in half precision where the device has it.
-        num_epochs: The most epochs to train, 1 or more.
-        learning_rate: The initial rate, above 0.
-        weight_decay: L2 strength, 0 or more; weights that a normalisation follows, whose size says nothing, have none.
+        num_epochs: The most epochs to train.
+        learning_rate: The initial learning rate.
+        weight_decay: L2 strength; weights that a normalisation follows have none, since their size has no effect.
         gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
-        log_every_n_steps: Optimizer steps between two log lines, 1 or more.
-        save_every_n_epochs: Epochs between two numbered snapshots, 1 or more.
-        keep_n_checkpoints: How many numbered snapshots stay, 1 or more.
+        log_every_n_steps: Optimizer steps between two lines in the trial's log; the last step of an epoch has one too.
+        save_every_n_epochs: Epochs between two numbered snapshots, ``epoch_0005.pt``.
+        keep_n_checkpoints: Number of numbered snapshots that are kept.
         use_tensorboard: Whether TensorBoard files are written.
-        loss_type: ``crossentropy``, ``focal`` or (for CTC models only) ``ctc``.
-        label_smoothing: 0 up to (not including) 1; cross-entropy only.
-        optimizer_type: ``adam`` or ``adamw``.
-        optimizer_betas: Adam's two decay rates, each 0 up to (not including) 1.
-        scheduler_type: ``cosine``, ``steplr`` or ``plateau``.
-        warmup_epochs: Epochs of rising rate before the cosine.
+        loss_type: The loss; CTC models have ``ctc`` only, the others one of the other two.
+        label_smoothing: Share of the probability that is spread over all symbols.
+        optimizer_type: The optimizer.
+        optimizer_betas: Adam's decay rates of the two running averages.
+        scheduler_type: How the learning rate falls: along a cosine, in steps, or when validation stops improving.
+        warmup_epochs: Epochs before the cosine over which the rate rises linearly, step by step. With 0, as with every
+            other schedule, it still rises through the first epoch, but the cosine begins with that epoch.
         min_lr: The floor of every scheduler, at most `learning_rate`.
-        step_size: Epochs between two drops of ``steplr``.
-        gamma: What ``steplr`` multiplies the rate by, above 0 and at most 1.
-        patience: Epochs without improvement that ``plateau`` waits.
-        factor: What ``plateau`` multiplies the rate by, between 0 and 1.
-        early_stopping_patience: Epochs without improvement after which training stops, 1 or more.
-        early_stopping_min_delta: The smallest change of the monitored metric that counts as improvement.
-        early_stopping_monitor: The metric that selects the best checkpoint, stops early, goes to the study.
+        step_size: Epochs between two drops of the rate.
+        gamma: Factor of the rate at each drop.
+        patience: Epochs without improvement before the rate drops.
+        factor: Factor of the rate at each drop.
+        early_stopping_patience: Epochs without improvement after which training stops.
+        early_stopping_min_delta: The change of the monitored metric that an improvement must exceed.
+        early_stopping_monitor: The metric that selects the best checkpoint, stops early and is the study's value.
         early_stopping_mode: ``max`` if higher is better, ``min`` if lower is.
-        experiment_name: Names the experiment's folder.
-        output_dir: The study's folder.
+        experiment_name: The trial's name and that of its folder.
+        output_dir: The study's output folder.
         seed: Start of every random sequence; the same seed gives the same training on CPU.
-        focal_alpha: Scale of the focal loss, above 0.
+        focal_alpha: Scale of the focal loss.
         focal_gamma: How strongly the focal loss turns to hard examples; 0 is cross-entropy.
+        threads: PyTorch's threads while it trains; they decide on the last digits on the CPU. Without it, those of the
+            process.
     """
 
     model_name: str = "medium"
@@ -109,6 +114,7 @@ class TrainingConfig:
     seed: int = 0
     focal_alpha: float = 1.0
     focal_gamma: float = 2.0
+    threads: int | None = None
 
 
 # What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
@@ -175,7 +181,7 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
         if name in STUDY_FIELDS or all(other[name] == value for other in others)
     }
     shared["model_name"] = TrainingConfig.model_name if TrainingConfig.model_name in models else models[0]
-    return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir")}
+    return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir", "threads")}
 
 
 def _influences(config: TrainingConfig) -> dict[str, Any]:

@@ -33,7 +33,13 @@ from studies.study.lifecycle import (
     study_targets,
     version_notes,
 )
-from studies.study.presets import enqueue_presets, refuse_changed_presets, retry_failed_presets, study_space
+from studies.study.presets import (
+    enqueue_presets,
+    has_space,
+    refuse_changed_presets,
+    retry_failed_presets,
+    study_space,
+)
 from studies.study.search_budget import (
     SearchRequest,
     add_search_trials,
@@ -44,7 +50,7 @@ from studies.study.search_budget import (
     search_settings,
 )
 from studies.study.stop_requests import request_stop, stop_token
-from studies.trials.claims import MAX_CRASHES, Claim
+from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
 from studies.trials.leases import lock_of, note_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
@@ -55,6 +61,7 @@ __all__ = [
     "DATABASE_ERRORS",
     "DEFAULT_STUDY_NAME",
     "MAX_CRASHES",
+    "MAX_MEMORY_CRASHES",
     "TRIAL_COLUMNS",
     "Attempt",
     "Claim",
@@ -93,6 +100,7 @@ __all__ = [
     "figure_text",
     "find_study",
     "find_trial",
+    "has_space",
     "is_connection_lost",
     "latest_records",
     "load_study",
@@ -103,6 +111,7 @@ __all__ = [
     "open_storage",
     "own_records",
     "read_record",
+    "record_memory_signal",
     "records_not_kept",
     "refuse_changed_presets",
     "refuse_other_invariants",

@@ -177,7 +177,7 @@ def test_the_study_s_page_draws_its_plots(browser: Browser, page: str) -> None:
 
 def test_a_finished_trial_shows_its_note_and_its_pictures(browser: Browser, page: str) -> None:
     browser.open(f"{page}/trials")
-    browser.wait_for(lambda: browser.driver.find_elements(By.XPATH, "//*[text()='Trial 0']"))[0].click()
+    browser.wait_for(lambda: browser.driver.find_elements(By.XPATH, "//*[text()='Trial 0 ខ្មែរ']"))[0].click()
     browser.wait_for(lambda: "ខ្មែរ: max epochs" in browser.text())
     note = browser.text().partition("Note")[2]
     for words in ("best character accuracy", "seconds per epoch", "2 of at most 2", "tensorboard --logdir"):
@@ -188,6 +188,29 @@ def test_a_finished_trial_shows_its_note_and_its_pictures(browser: Browser, page
     assert browser.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.complaints() == []
     assert browser.requested() <= {page.partition("/dashboard")[0], "data:", "blob:"}
+
+
+def test_what_is_refused_is_not_offered(browser: Browser, page: str) -> None:
+    def labels() -> list[str]:
+        script = """return [...document.querySelectorAll("button, .MuiCard-root")]
+            .filter(shown => shown.checkVisibility()).map(shown => shown.ariaLabel ?? shown.innerText)"""
+        return list(browser.driver.execute_script(script))
+
+    def icons() -> set[str]:
+        script = """return [...document.querySelectorAll("svg")]
+            .filter(shown => shown.checkVisibility()).map(shown => shown.dataset.testid)"""
+        return set(browser.driver.execute_script(script))
+
+    browser.open(f"{page}/trials?numbers=1")
+    browser.wait_for(lambda: "endless: running" in browser.text())
+    assert "Filter" in labels()
+    assert "Trial 1 endless" in browser.text()
+    assert "Fail Trial" not in browser.driver.execute_script("return document.body.innerText")
+    assert not icons() & {"EditIcon", "UploadFileIcon", "DeleteIcon", "StopCircleIcon"}
+    browser.open(page.partition("/studies")[0])
+    browser.wait_for(lambda: "khmer-ocr" in browser.text())
+    assert "RELOAD" in labels()
+    assert not {"CREATE", "rename study", "delete study"} & set(labels())
 
 
 def test_the_report_opens_from_disk(browser: Browser, folder: Path) -> None:

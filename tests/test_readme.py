@@ -80,6 +80,14 @@ def test_commands_work_as_printed(after_a_run: Path, shell: Shell) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("program", blocks("python"))
+def test_programs_work_as_printed(program: str, after_a_run: Path, shell: Shell) -> None:
+    done = shell(["python", "-c", program], after_a_run)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(list((after_a_run / "generated_data" / "test").iterdir()))
+
+
+@pytest.mark.slow
 def test_commands_work_as_printed_on_a_server(
     after_a_run: Path,
     shell: Shell,

@@ -6,7 +6,13 @@ Names are resolved when they are first used, so that commands which need no PyTo
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before PyTorch loads GNU's OpenMP library. By default an idle thread spins for milliseconds, which starves the other
+# threads as soon as another program uses the cores. Results are the same bit for bit.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from search_spaces import (
@@ -17,8 +23,11 @@ if TYPE_CHECKING:
         TrainingConfig,
         create_training_config,
     )
+    from studies import SearchRequest
+    from tuner.analysis.study_reader import load_reader
     from tuner.data.batches import create_data_loaders
-    from tuner.hyperparameter_tuner import HyperparameterTuner
+    from tuner.display.plain import ProgressDisplay
+    from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
     from tuner.models import create_model_from_config
     from tuner.training.device import setup_training_environment
     from tuner.training.losses import create_loss_function
@@ -30,6 +39,9 @@ _HOMES = {
     "ExperimentFailedError": "search_spaces",
     "HyperparameterTuner": "tuner.hyperparameter_tuner",
     "ModelCreationError": "search_spaces",
+    "ProgressDisplay": "tuner.display.plain",
+    "RunOptions": "tuner.session.run_options",
+    "SearchRequest": "studies",
     "TrainingConfig": "search_spaces",
     "create_data_loaders": "tuner.data.batches",
     "create_loss_function": "tuner.training.losses",
@@ -37,6 +49,7 @@ _HOMES = {
     "create_optimizer": "tuner.training.optimizers",
     "create_scheduler": "tuner.training.optimizers",
     "create_training_config": "search_spaces",
+    "load_reader": "tuner.analysis.study_reader",
     "setup_training_environment": "tuner.training.device",
 }
 
@@ -46,6 +59,9 @@ __all__ = [
     "ExperimentFailedError",
     "HyperparameterTuner",
     "ModelCreationError",
+    "ProgressDisplay",
+    "RunOptions",
+    "SearchRequest",
     "TrainingConfig",
     "create_data_loaders",
     "create_loss_function",
@@ -53,6 +69,7 @@ __all__ = [
     "create_optimizer",
     "create_scheduler",
     "create_training_config",
+    "load_reader",
     "setup_training_environment",
 ]
 

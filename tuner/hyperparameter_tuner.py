@@ -11,7 +11,7 @@ from search_spaces import (
     load_experiments,
     parse_experiments,
 )
-from studies import SearchRequest, default_results_name, load_study, render_results
+from studies import SearchRequest, load_study, render_results
 from tuner.display import Display
 from tuner.session.output_paths import timestamp
 from tuner.session.run_options import RunOptions
@@ -27,8 +27,12 @@ class HyperparameterTuner:
 
     Example::
 
-        tuner = HyperparameterTuner("experiments.yaml", options=RunOptions(output_dir="output", workers=2))
+        from tuner import HyperparameterTuner, ProgressDisplay, RunOptions
+
+        options = RunOptions(output_dir="training_output", device="cpu")
+        tuner = HyperparameterTuner("experiments.yaml", options=options, display=ProgressDisplay())
         results = tuner.run_experiments()
+        print(results["best_result"]["experiment_name"], results["best_result"]["best_val_char_accuracy"])
 
     Attributes:
         config_file: The file, as given.
@@ -48,7 +52,8 @@ class HyperparameterTuner:
         Args:
             config_file: The experiments; looked up in the working directory, then in the installed package.
             options: Where and how they are trained; by default as `RunOptions` says.
-            display: Shows the progress; by default nothing is shown.
+            display: Receives the events of a run and shows the progress, for example a `ProgressDisplay`; by default
+                nothing is shown.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -74,7 +79,7 @@ class HyperparameterTuner:
         return load_experiments(config_file).config
 
     def validate_config(self, config: dict[str, Any]) -> None:
-        """Check a configuration.
+        """Check a configuration; a number that PyYAML's own loaders leave as text, such as ``1e-6``, is a number.
 
         Raises:
             ConfigurationError: Something in it is wrong; all problems are reported together. It is a ValueError.
@@ -91,7 +96,8 @@ class HyperparameterTuner:
             experiment_names: Which experiments; None for all.
 
         Returns:
-            The documented results, of the whole study.
+            The documented results of these experiments, and of the search trials if the options ask for a search;
+            `best_result` is the best of them. The results file covers the whole study, which may have further ones.
 
         Raises:
             ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
@@ -112,18 +118,15 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records; or another process trains it, or a stop was
-                requested.
+            ExperimentFailedError: It failed, which the study records, or a stop was requested.
         """
         file = parse_experiments({"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
         results = self._run(RunRequest.from_file(file, options=options))
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
-        if entry is None and self.stopped:
-            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
         if entry is None:
-            raise ExperimentFailedError(f"experiment {experiment_name!r}: another process trains it; wait for that")
+            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
         if entry["status"] == "failed":
             raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
         return entry
@@ -138,12 +141,12 @@ class HyperparameterTuner:
         if self._results is None:
             study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
             self._results = render_results(study, timestamp=timestamp())
-        write_results(self._results, options.results_file)
-        return options.results_file or default_results_name(self._results["timestamp"])
+        return str(write_results(self._results, options.results_file))
 
     def _run(self, request: RunRequest) -> dict[str, Any]:
         request.options.check()
         session = Session.open(request, self._display)
         self._results = run_request(session, request)
         self.stopped = session.stop_requested
-        return self._results
+        now = self._results["timestamp"]
+        return render_results(session.study, timestamp=now, matches=request.trial_filter.matches)

@@ -16,7 +16,7 @@ Concerns = Callable[..., bool]
 
 # The points that a process passes only if another one has left a trial running end with this.
 TAKE_OVER = "take-over"
-# This one only if that trial has no epoch left to train: see `kills.schedule`.
+# This one also counts as a death at that trial: see `kills.schedule`.
 AFTER_TAKE_OVER = f"after {TAKE_OVER}"
 
 

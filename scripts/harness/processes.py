@@ -92,19 +92,20 @@ def problem_of(done: subprocess.CompletedProcess[str]) -> str:
     return "" if is_well else f"exit {done.returncode}: {errors}"
 
 
-def seconds_of(words: Sequence[str], folder: Path, threads: int) -> float:
+def seconds_of(words: Sequence[str], folder: Path, threads: int, **variables: str) -> float:
     """Return how long ``python WORDS`` takes in a folder from its start to its end.
 
     Args:
         words: What follows ``python``.
         folder: Its working directory, created if missing.
         threads: Threads of the libraries that it computes with.
+        variables: More changes of the environment.
 
     Raises:
         HarnessError: It failed.
     """
     started_at = time.perf_counter()
-    with started(words, folder, **computing(folder, threads)) as process:
+    with started(words, folder, **computing(folder, threads), **variables) as process:
         code = process.wait()
     seconds = time.perf_counter() - started_at
     if code:

@@ -17,7 +17,7 @@ from harness.fixture_study import RESULTS, open_study
 Snapshot = dict[str, str]
 Items = Iterator[tuple[str, object]]
 
-_TIMES = {"epoch_seconds", "memory_mb", "cpu_percent"}
+_TIMES = {"epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb"}
 # The global random state differs between processes; a training that depended on it would differ each time.
 _PROCESS_STATE = {"rng", "cuda_rng"}
 _OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}

@@ -25,22 +25,19 @@ class Survey:
         is_running: Whether a trial was left running.
         deaths: How many deaths in a row, without an epoch between them, the next process will count on a running trial;
             of all running trials the most.
-        is_trained: Whether a trial was left running that has no epoch left to train, so that one or two more deaths do
-            not change how it is trained.
     """
 
     trials: int = 0
     ended: int = 0
     is_running: bool = False
     deaths: int = 0
-    is_trained: bool = False
 
     @property
     def is_at_the_limit(self) -> bool:
-        """Whether the program trains a trial in smaller passes, to other bits, if one more process dies at it."""
-        from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
+        """Whether the program gives a trial up if one more process dies at it."""
+        from studies import MAX_CRASHES
 
-        return self.deaths >= CRASHES_BEFORE_SMALLER_PASSES - 1
+        return self.deaths >= MAX_CRASHES - 1
 
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
         """Yield what is wrong with the progress since an earlier survey, in a study of `planned` trials."""
@@ -95,7 +92,7 @@ def _survey(folder: Path) -> Survey:
     ended = sum(trial.state.is_finished() for trial in trials)
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
     deaths = max(map(_deaths, running), default=0)
-    return Survey(len(trials), ended, bool(running), deaths, is_trained=any(map(_is_trained, running)))
+    return Survey(len(trials), ended, bool(running), deaths)
 
 
 def _deaths(trial: Any) -> int:
@@ -104,10 +101,3 @@ def _deaths(trial: Any) -> int:
     record = read_record(trial)
     has_progressed = record.attempts[-1].epochs != len(trial.intermediate_values)
     return 1 if has_progressed else record.consecutive_crashes + 1
-
-
-def _is_trained(trial: Any) -> bool:
-    """Return whether only the report of a running trial's result is missing; a pruned one could be trained further."""
-    from studies import WhyEnded
-
-    return trial.user_attrs.get("outcome", {}).get("why_ended") in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)

@@ -122,14 +122,13 @@ class Campaign:
         command = self.small.run if study.starts % 2 else self.small.resume
         task = Task(command, study.starts, plan.kill_at, after_progress=before.is_at_the_limit)
         ending = self._run_process(folder, task, plan)
-        events = read_events(folder, study.starts)
+        events, after = read_events(folder, study.starts), survey(folder)
         if ending.code is None and not ending.hung:
             point = next((event.point for event in events if event.kind is EventKind.KILL), RANDOM_MOMENT)
             if point == RANDOM_MOMENT and plan.lifetime_s is None:
                 study.problems.append(f"process {study.starts} was killed, but not by the harness")
-            schedule.killed_at(point)
+            schedule.killed_at(point, after)
             study.kills.append(point)
-        after = survey(folder)
         problems = self._process_problems(ending, task, before, after, folder)
         study.problems += [f"process {study.starts} {problem}" for problem in problems]
         waits = study.resumed_epoch_s if before.is_running else [] if before.trials else study.first_epoch_s

@@ -27,7 +27,7 @@ class Task:
         start: Number of the process among those of its study.
         kill_at: At which passage of which points it kills itself; the first one that it reaches counts.
         after_progress: Whether it does so, but for a take-over, only after an epoch or a trial has ended: the program
-            fails a trial that kills several processes in a row without progress.
+            fails a trial at which many processes die in a row without progress.
     """
 
     command: list[str]

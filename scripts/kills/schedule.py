@@ -19,8 +19,12 @@ _TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
 # A process killed at random dies within its start and this share of the whole work, at each moment equally likely.
 _LONGEST_WORK = 0.25
 _MOST_KILLS_AT_THE_END = 2
-# After one more the program would fail the trial, if it had an epoch left to train.
-_MOST_DEATHS_AT_A_TAKE_OVER = 2
+# The first step of a process that takes a trial over is in the epoch in which the process before it died. The program
+# must not take that for lack of memory, however often it happens. A campaign begins with several such deaths.
+SEVERAL_DEATHS = 4
+_SHARE_OF_SAME_EPOCH = 0.3
+_FIRST_STEP = "before training step"
+_MOST_DEATHS_IN_AN_EPOCH = 5
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Schedule:
 
     Attributes:
         kills: Number of kills at each point so far, and at random moments.
+        most_deaths: The most processes so far that died one after the other in the same epoch of a trial.
     """
 
     def __init__(self, rng: random.Random, reference: Reference, trials: int, only: Sequence[str] = ()) -> None:
@@ -72,6 +77,7 @@ class Schedule:
             only: Kill at these points only, and never at random; empty for all points.
         """
         self.kills: Counter[str] = Counter()
+        self.most_deaths = 0
         self._rng = rng
         self._per_trial = {point: count / trials for point, count in reference.passages.items()}
         self._trials = trials
@@ -84,14 +90,17 @@ class Schedule:
         """Plan for a new study from now on."""
         self._at_the_end = 0
 
-    def killed_at(self, point: str) -> None:
-        """Count a kill."""
+    def killed_at(self, point: str, survey: Survey) -> None:
+        """Count a kill, after which the study is as surveyed."""
         self.kills[point] += 1
+        self.most_deaths = max(self.most_deaths, survey.deaths)
         self._at_the_end += point in points(Phase.END)
 
     def plan(self, survey: Survey) -> Plan:
         """Return how the next process of a study dies."""
         phase = self._phase(survey)
+        if self._is_for_the_same_epoch(survey):
+            return Plan(kill_at={_FIRST_STEP: 1})
         if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:
             return Plan(lifetime_s=self._rng.uniform(0, self._longest_life_s))
         # A point that was passed may not be passed again, so later ones are targets, too.
@@ -99,6 +108,10 @@ class Schedule:
         if self._at_the_end < _MOST_KILLS_AT_THE_END:
             phases.append(Phase.END)
         return Plan(kill_at={point: self._passage(point) for phase in phases for point in self._targets(phase, survey)})
+
+    def _is_for_the_same_epoch(self, survey: Survey) -> bool:
+        possible = not self._only and 0 < survey.deaths < _MOST_DEATHS_IN_AN_EPOCH
+        return possible and (self.most_deaths < SEVERAL_DEATHS or self._rng.random() < _SHARE_OF_SAME_EPOCH)
 
     def _phase(self, survey: Survey) -> Phase:
         if survey.trials < self._trials:
@@ -117,7 +130,7 @@ class Schedule:
 
     def _is_ahead(self, point: str, survey: Survey) -> bool:
         if point == AFTER_TAKE_OVER:  # a kill here counts as a death at the trial, before it makes any progress
-            return survey.is_trained and survey.deaths <= _MOST_DEATHS_AT_A_TAKE_OVER
+            return survey.is_running and not survey.is_at_the_limit
         if point.endswith(TAKE_OVER):
             return survey.is_running
         return point in self._per_trial

@@ -85,11 +85,11 @@ class Disturber:
             self._do(kind)
 
     def _possible(self, state: Survey) -> Iterator[Kind]:
-        from studies.trials.claims import CRASHES_BEFORE_SMALLER_PASSES
+        from studies import MAX_CRASHES
 
         has_workers = bool(self._training.workers())
-        # A trial that kills several processes in a row is trained in smaller passes, to other bits, and fails later.
-        may_kill = state.deaths < CRASHES_BEFORE_SMALLER_PASSES
+        # A trial whose processes die many times in a row fails.
+        may_kill = state.deaths < MAX_CRASHES - 1
         is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
         has_handlers = bool(self._training.output) and is_far_from_its_end
         conditions = {

@@ -83,4 +83,6 @@ def _differences(record: Any, output: Any, place: Path) -> str:
 
 def _without_times(epochs: Sequence[Any]) -> list[str]:
     """Return epochs as texts that are equal if and only if every bit is that does not depend on the moment."""
-    return [repr(replace(epoch, epoch_seconds=0.0, memory_mb=0.0, cpu_percent=0.0)) for epoch in epochs]
+    return [
+        repr(replace(epoch, epoch_seconds=0.0, memory_mb=0.0, cpu_percent=0.0, gpu_memory_mb=0.0)) for epoch in epochs
+    ]

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.yaml_reader.file import YamlDocument
@@ -62,6 +63,11 @@ class Diagnostics:
         part._root = (*self._root, *keys)
         return part
 
+    @property
+    def file(self) -> Path | None:
+        """The file of the configuration; None if a program made it."""
+        return self._document.path
+
     def error(self, path: Location, text: str) -> None:
         """Record an error in a key itself, or in its combination with others; its value stays usable."""
         self._add(self._errors, path, text)
@@ -97,6 +103,11 @@ class Diagnostics:
         return not any(
             keys[:end] in self._invalid for keys in map(self._keys, paths) for end in range(1, len(keys) + 1)
         )
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the configuration was read from a file, not given by a program."""
+        return self._document.path is not None
 
     @property
     def warnings(self) -> tuple[str, ...]:

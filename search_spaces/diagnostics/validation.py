@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
+from search_spaces.yaml_reader.nodes import number_left_as_text
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Homes = Mapping[str, tuple[str, ...]]
@@ -30,7 +31,8 @@ def validated(
 ) -> _Model | None:
     """Return the data as a model, and record every error in it.
 
-    In the result, a wrong value is left out and takes its default, so that the rest can be checked further.
+    In the result, a wrong value is left out and takes its default, so that the rest can be checked further. The data of
+    a program may have numbers that PyYAML's loaders leave as text (``'1e-6'``); text in a file is text.
 
     Args:
         model: The keys, types and ranges that are expected.
@@ -41,6 +43,7 @@ def validated(
     Returns:
         The model, or None if a key without a default is missing or wrong.
     """
+    data = data if diagnostics.has_file else _with_numbers(model, data)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -69,6 +72,17 @@ def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -
 def expected_text(field: FieldInfo) -> str:
     """Return what a field takes, as ``a whole number from 1 to 65536 is expected``."""
     return f"{_kind(field)} is expected"
+
+
+def _with_numbers(kind: Any, data: object) -> Any:
+    """Return data with text such as ``'1e-6'`` as a number where the type expects one."""
+    if _is_section(kind) and isinstance(data, dict):
+        kinds = {name: kind_of(field) for name, field in kind.model_fields.items()}
+        return {key: _with_numbers(kinds.get(key), value) for key, value in data.items()}
+    if get_origin(kind) is list and isinstance(data, list | tuple):
+        return [_with_numbers(kind_of(FieldInfo.from_annotation(get_args(kind)[0])), item) for item in data]
+    number = number_left_as_text(data) if kind in (int, float) and isinstance(data, str) else None
+    return data if number is None else number
 
 
 def _record(detail: ErrorDetails, model: type[BaseModel], diagnostics: Diagnostics, homes: _Homes) -> None:

@@ -61,7 +61,7 @@ def _check_model(experiment: Experiment, diagnostics: Diagnostics, models: Model
 
 def _load(path: str, diagnostics: Diagnostics) -> Definitions | None:
     try:
-        return load_model_definitions(path)
+        return load_model_definitions(path, diagnostics.file)
     except FileNotFoundError as error:
         diagnostics.invalid("model.config_path", str(error))
     except yaml.YAMLError as error:

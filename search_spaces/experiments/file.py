@@ -15,7 +15,7 @@ from search_spaces.experiments.checks import ModelFiles, check_agreement, check_
 from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
 from search_spaces.experiments.warnings import warn_of_targets
 from search_spaces.training_config import TrainingConfig
-from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
 
 _TOP_KEYS = ("experiments", "targets")
 _OTHER_FILES = {
@@ -88,7 +88,11 @@ def load_experiments(path: str | Path) -> ExperimentFile:
         ConfigurationError: If anything in it is wrong; all problems at once, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
-    return parse_experiments(document.data, document)
+    file = parse_experiments(document.data, document)
+    for name, entry in file.config["experiments"].items():  # programs read them without the file that they are beside
+        if "config_path" in entry.get("model", {}):
+            entry["model"] = {**entry["model"], "config_path": file.experiments[name].model_config_path}
+    return file
 
 
 def parse_experiments(config: dict[str, Any], document: YamlDocument | None = None) -> ExperimentFile:
@@ -116,7 +120,7 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
     return ExperimentFile(
         path=document.path if document else None,
         config=config,
-        experiments={name: _training_config(name, experiment) for name, experiment in experiments.items()},
+        experiments={name: _training_config(name, item, diagnostics.file) for name, item in experiments.items()},
         targets=targets,
         warnings=diagnostics.warnings,
         notes=diagnostics.notes,
@@ -126,8 +130,9 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
 def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
     """Create the training configuration of one experiment.
 
-    What the dictionary leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and
-    ``optimizer.weight_decay`` win over those of ``training``.
+    A number that PyYAML's own loaders leave as text, such as ``1e-6``, is taken as that number. What the dictionary
+    leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` win over
+    those of ``training``.
 
     Args:
         experiment_config: The sections of an experiment, as under its name in an experiments file.
@@ -216,10 +221,13 @@ def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
             diagnostics.error(("experiments", name), text)
 
 
-def _training_config(name: str, experiment: Experiment) -> TrainingConfig:
+def _training_config(name: str, experiment: Experiment, file: Path | None = None) -> TrainingConfig:
     # Sections in the schema's order: the optimizer's learning rate comes after, and so wins over, training's.
     settings: dict[str, Any] = {}
     for section in SECTIONS:
         values = getattr(experiment, section).model_dump(exclude_unset=True)
         settings.update({FIELD_OF_KEY[section, key]: value for key, value in values.items()})
+    models = resolve_config_path(experiment.model.config_path, file)
+    if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # beside the file: only here is that known
+        settings["model_config_path"] = str(models)
     return TrainingConfig(**settings, experiment_name=name)

@@ -40,6 +40,8 @@ class ModelSection(Section):
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
+    vocab_size: Annotated[int, Field(ge=13, le=13)] = _DEFAULT.vocab_size
+    max_sequence_length: Annotated[int, Field(ge=9, le=9)] = _DEFAULT.max_sequence_length
 
 
 class DataSection(Section):
@@ -72,6 +74,7 @@ class TrainingSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = _DEFAULT.seed
     focal_alpha: Annotated[float, Field(gt=0, le=100)] = _DEFAULT.focal_alpha
     focal_gamma: Annotated[float, Field(ge=0, le=100)] = _DEFAULT.focal_gamma
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = _DEFAULT.threads
 
 
 class OptimizerSection(Section):
@@ -142,8 +145,8 @@ class Targets(Section):
     """``targets:``, what the experiments should reach; None where the file asks for nothing.
 
     Attributes:
-        character_accuracy: Share of label positions read correctly, above 0 and at most 1.
-        sequence_accuracy: Share of images read without any error, above 0 and at most 1.
+        character_accuracy: Share of label positions that are read correctly.
+        sequence_accuracy: Share of images that are read without any error.
         training_time_per_epoch: The most seconds one epoch may take.
         convergence_epochs: The most epochs until both accuracies are reached.
     """

@@ -42,6 +42,6 @@ def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
 
 def _has_effect(section: str, key: str, config: TrainingConfig) -> bool:
     if (section, key) not in ONLY_FOR:
-        return True
+        return getattr(config, FIELD_OF_KEY[section, key]) is not None
     owner, kind, needed = ONLY_FOR[section, key]
     return bool(getattr(config, FIELD_OF_KEY[owner, kind]) == needed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from search_spaces.diagnostics.diagnostics import Diagnostics, Location
+from search_spaces.diagnostics.diagnostics import Diagnostics, Location, describe
 from search_spaces.experiments.schema import ONLY_FOR, Experiment, Targets
+from search_spaces.training_config import TrainingConfig
 
 _HIGH_LEARNING_RATE = 0.1
 
@@ -21,7 +22,7 @@ def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None
         experiment: The experiment, with defaults in place of wrong values.
         diagnostics: Where warnings go; paths start at the experiment.
     """
-    rules = (_rate, _overrides, _unused_keys, _early_stopping, _schedule, _snapshots, _constant_rate, _mode)
+    rules = (_rate, _overrides, _unused_keys, _loaders, _early_stopping, _schedule, _snapshots, _constant_rate, _mode)
     for key, text in chain.from_iterable(rule(experiment, diagnostics.is_valid) for rule in rules):
         diagnostics.warning(key, text)
 
@@ -53,6 +54,15 @@ def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
         is_set = experiment.gives(section, key) and (key != "label_smoothing" or experiment.value(section, key) > 0)
         if is_set and actual != needed and is_valid((owner, kind)):
             yield (section, key), f"can never act with {owner}.{kind} {actual}, only with {needed}"
+
+
+def _loaders(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
+    for key in ("num_workers", "pin_memory"):
+        value = experiment.value("data", key)
+        # The default says nothing of what the user wants; 0 and false are what training does.
+        if experiment.gives("data", key) and value not in (0, getattr(TrainingConfig, key)):
+            text = "can never act on training, which cuts its batches from the pixel cache; create_data_loaders uses it"
+            yield ("data", key), f"{describe(value)} {text}"
 
 
 def _early_stopping(experiment: Experiment, is_valid: _IsValid) -> _Warnings:

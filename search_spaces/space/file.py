@@ -70,6 +70,30 @@ def parse_search_space(
     return replace(space, warnings=diagnostics.warnings)
 
 
+def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> None:
+    """Check that a space can take further fixed settings of its trials into its base.
+
+    Args:
+        space: The space.
+        fixed: Values of fields of `TrainingConfig`, each valid by itself.
+        definitions: The models that exist.
+
+    Raises:
+        ConfigurationError: A setting varies, or does not go together with the space; all problems at once.
+    """
+    varied = [parameter for parameter in space if parameter.name in fixed]
+    if varied:
+        remedy = "leave it out, or begin another study with a --space that does not vary it"
+        raise ConfigurationError(
+            [
+                f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search varies it ({item.domain}); {remedy}"
+                for item in varied
+            ]
+        )
+    if fixed:
+        parse_search_space({**space.as_dict(), "base": {**space.base, **fixed}}, definitions=definitions)
+
+
 def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSpace:
     """Return the shipped search space, over the models of a study whose definitions lack some of the shipped ones.
 

@@ -21,11 +21,13 @@ _NOT_BASE: dict[str, str] = {
     **dict.fromkeys(STUDY_FIELDS, "is one for the whole study; set it in the experiments"),
     "experiment_name": "is given to each trial by its number; leave it out",
     "output_dir": "is given by --output-dir; leave it out",
+    **dict.fromkeys(("vocab_size", "max_sequence_length"), "is the same for all trainings; leave it out"),
 }
 _NOT_SEARCHED: dict[str, str] = {
     **dict.fromkeys(WITHOUT_INFLUENCE, "does not change what a training reaches; leave it out"),
     **_NOT_BASE,
     "optimizer_betas": "is a list; write it under base:",
+    "threads": "only changes the last digits; write it under base:",
     "num_epochs": "must be the same for all trials, so that their epochs compare; write it under base:",
 }
 _SHAPE = "a list of choices, or a mapping with low and high, is expected"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from search_spaces.yaml_reader.nodes import KeyPath, compose, plain_data
 from search_spaces.yaml_reader.text import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
+_LEAST_SIMILARITY = 0.8
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,27 @@ class YamlDocument:
         return f"{self.path}: " if line is None else f"{self.path}:{line}: "
 
 
-def resolve_config_path(path: str | Path) -> Path:
+def resolve_config_path(path: str | Path, named_in: Path | None = None) -> Path:
     """Return where a configuration file is: in the working directory or, if not there, in this package.
 
     Args:
         path: As the user wrote it; ``~`` is the home folder. An absolute path is taken as it is.
+        named_in: The file that names it, whose folder comes second; None if no file does.
 
     Raises:
-        FileNotFoundError: If it is in neither place; the message names both and a file of a similar name.
+        FileNotFoundError: If it is nowhere; the message names all places and a file of a similar name.
     """
     wanted = Path(os.path.expanduser(path))
     # os.path, because pathlib raises for names that are too long or folders that may not be entered.
     if os.path.exists(wanted):
         return wanted
+    beside = named_in.absolute().parent / wanted if named_in else None
+    if beside and os.path.isfile(beside):
+        return beside
     packaged = PACKAGE_FOLDER / wanted
     if not wanted.is_absolute() and ".." not in wanted.parts and os.path.isfile(packaged):
         return packaged
-    raise FileNotFoundError(_missing_text(path, wanted))
+    raise FileNotFoundError(_missing_text(path, wanted, beside))
 
 
 def load_yaml(path: str | Path) -> YamlDocument:
@@ -105,21 +111,29 @@ def load_yaml(path: str | Path) -> YamlDocument:
 _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"
 
 
-def _missing_text(path: str | Path, wanted: Path) -> str:
+def _missing_text(path: str | Path, wanted: Path, beside: Path | None = None) -> str:
     if os.path.islink(wanted):
         return (
             f"configuration file not found: {path}; it is a link to {os.readlink(wanted)}, which leads nowhere; mend it"
         )
-    places = f"{wanted.absolute()}"
-    if not wanted.is_absolute():
-        places += f" and {PACKAGE_FOLDER / wanted}"
-    return f"configuration file not found: {path}; looked for {places}{_near_file(wanted)}"
+    places = dict.fromkeys([wanted.absolute(), *([beside] if beside else []), PACKAGE_FOLDER / wanted])
+    looked_for = " and ".join(map(str, places))
+    return f"configuration file not found: {path}; looked for {looked_for}{_near_file(wanted, places)}"
 
 
-def _near_file(wanted: Path) -> str:
-    folders = [wanted.absolute().parent]
-    if not wanted.is_absolute():
-        folders.append(PACKAGE_FOLDER / wanted.parent)
+def _near_file(wanted: Path, places: Iterable[Path]) -> str:
+    folders = dict.fromkeys(place.parent for place in places)
     found = {file.name: file for folder in folders if os.path.isdir(folder) for file in folder.glob("*.y*ml")}
-    near = difflib.get_close_matches(wanted.name, found, n=1)
-    return f"; did you mean {found[near[0]]}?" if near else "; check the path"
+    near = similar_name(wanted.name, found)
+    return f"; did you mean {found[near]}?" if near else "; check the path"
+
+
+def similar_name(wanted: str, names: Iterable[str]) -> str | None:
+    """Return the file name that a wrong one was probably meant to be, or None.
+
+    The suffix does not make two names similar, and names with other numbers are those of other files.
+    """
+    stem, numbers = Path(wanted).stem, re.findall(r"\d+", Path(wanted).stem)
+    by_stem = {Path(name).stem: name for name in names if re.findall(r"\d+", Path(name).stem) == numbers}
+    near = difflib.get_close_matches(stem, by_stem, n=1, cutoff=_LEAST_SIMILARITY)
+    return by_stem[near[0]] if near else None

@@ -69,6 +69,14 @@ _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
+def number_left_as_text(text: str) -> float | None:
+    """Return the number that PyYAML's own loaders leave as text (``1e-6``); None for any other text, quoted or not."""
+    loaders = yaml.SafeLoader(""), _ConfigLoader("")
+    tags = [loader.resolve(yaml.ScalarNode, text, (True, False)) for loader in loaders]  # type: ignore[no-untyped-call]
+    is_left = tags == [_TAG + "str", _TAG + "float"]
+    return _float(loaders[1], yaml.ScalarNode(_TAG + "float", text)) if is_left else None
+
+
 def yaml_text(data: object, *, a_line_each: bool = False) -> str:
     """Return plain data as YAML: a line for each list or mapping of single values, keys in their order.
 

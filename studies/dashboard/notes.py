@@ -73,7 +73,7 @@ def write_ended_note(
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
-    _save(trial, _body(outcome.why_ended.value.replace("_", " "), rows, record, folder, error))
+    _save(trial, _body(outcome.why_ended.text, rows, record, folder, error))
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna_dashboard import _serializer
 
+from search_spaces.diagnostics.names import search_trial_name
 from studies.storage.optuna_private import database_id
+from studies.trials.record import EXPERIMENT_NAME, KIND
 
 _OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
 
@@ -29,10 +31,12 @@ def look_up_quickly() -> None:
 
 
 def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same as the function of optuna-dashboard that this replaces."""
+    """Return the same as the function of optuna-dashboard that this replaces, with the name of a search trial, too."""
     if getattr(_seen, "attributes", None) is not study_attributes:
         _seen.attributes, _seen.by_trial = study_attributes, _by_trial(study_attributes)
     serialized: dict[str, Any] = _serialize(study_id, trial, _seen.by_trial.get(database_id(trial), {}))
+    if KIND in trial.user_attrs and EXPERIMENT_NAME not in trial.user_attrs:
+        serialized["user_attrs"].append({"key": EXPERIMENT_NAME, "value": search_trial_name(trial.number)})
     return serialized
 
 

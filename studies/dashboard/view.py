@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from wsgiref.types import WSGIEnvironment
 
@@ -33,8 +35,20 @@ _READS_DATABASE = re.compile(
 
 _NO_ID = -1  # no study and no trial has it
 
-# Without this, a long attribute of a trial makes its page several screens wide.
-_LAYOUT = b"<style>main { min-width: 0 }</style>"
+# A long attribute of a trial must not make its page several screens wide, and names need room in the list of trials.
+# What changes a study is refused, so its buttons and the field for files are not shown.
+_STYLE = b"""<style>
+main { min-width: 0 }
+div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem; white-space: nowrap }
+[aria-label="rename study"], [aria-label="delete study"], [aria-label="delete artifact"],
+.MuiCard-root:has([data-testid="UploadFileIcon"]),
+button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-testid="EditIcon"]) {
+  display: none !important
+}
+</style>"""
+# The list of trials in the front end's script. In another version that has another form, it has no names.
+_LISTED = re.compile(rb"primary:`Trial \$\{(\w+)\.number\}`")
+_NAMED = rb"primary:`Trial ${\1.number} ${(\1.user_attrs.find(a=>a.key==='experiment_name')||{value:''}).value}`"
 
 
 def dashboard_app(
@@ -105,7 +119,10 @@ class _StudyView:
         except DATABASE_ERRORS as error:
             return _unavailable(storage_error_text(error, self._url))
         if path.startswith("/dashboard"):
-            response.data = response.data.replace(b"</head>", _LAYOUT + b"</head>", 1)
+            page = response.data.replace(b"</head>", _STYLE + b"</head>", 1)
+            response.data = page.replace(b"/bundle.js", b"/bundle.js?names", 1)  # browsers keep the one without names
+        elif response.headers.get("Content-Encoding") == "gzip" and response.status_code == HTTPStatus.OK:
+            response.data = _with_names(response.data)
         return response
 
     def _open(self) -> None:
@@ -168,6 +185,12 @@ class _StudyView:
                 before = self._storage
                 self._open()
                 before.engine.dispose()
+
+
+@lru_cache(maxsize=1)
+def _with_names(script: bytes) -> bytes:
+    """Return the front end's script, compressed like this one, with the name of each trial in the list of trials."""
+    return gzip.compress(_LISTED.sub(_NAMED, gzip.decompress(script)))
 
 
 def _number(digits: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -31,7 +32,9 @@ def default_results_name(timestamp: str) -> str:
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
-def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
+def render_results(
+    study: optuna.Study, *, timestamp: str, matches: Callable[[TrialRecord], bool] = lambda record: True
+) -> dict[str, Any]:
     """Return a study's results as the API reference documents them, at any time, also while it runs.
 
     Waiting and running trials are left out; of a preset that was retried only the latest trial counts. Pruned trials
@@ -40,11 +43,12 @@ def render_results(study: optuna.Study, *, timestamp: str) -> dict[str, Any]:
     Args:
         study: The study; it is only read.
         timestamp: ``YYYYMMDD_HHMMSS``.
+        matches: Which trials; the default is all.
 
     Returns:
         Plain data, ready for JSON.
     """
-    records = ended_records(study)
+    records = list(filter(matches, ended_records(study)))
     best = [_result(record, with_error=False) for record in best_records(records)[:1]]
     return {
         "timestamp": timestamp,
@@ -63,16 +67,17 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
     return [*presets, *(record for record in records if record.kind is TrialKind.SEARCH)]
 
 
-def records_not_kept(study: optuna.Study) -> list[TrialRecord]:
+def records_not_kept(study: optuna.Study, keep: int = KEPT_SEARCH_TRIALS) -> list[TrialRecord]:
     """Return the ended search trials whose checkpoints are not kept.
 
-    Kept are the ten best by accuracy, pruned ones included, and the best completed one by the monitored metric.
+    Kept are the `keep` best by accuracy, pruned ones included, and of those that were not pruned the best one by
+    accuracy and the best one by the monitored metric.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
     trials = study.get_trials(deepcopy=False)
     complete = [trials[record.number] for record in searches if trials[record.number].state == TrialState.COMPLETE]
     leaders = by_value(complete, lambda trial: trial.value, maximize=study.direction == StudyDirection.MAXIMIZE)
-    kept = {record.number for record in by_accuracy(searches)[:KEPT_SEARCH_TRIALS]}
+    kept = {record.number for record in (*by_accuracy(searches)[:keep], *best_records(searches)[:1])}
     kept |= {trial.number for trial in leaders[:1]}
     return [record for record in searches if record.number not in kept]
 

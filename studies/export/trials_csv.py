@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial
 from search_spaces.experiments.schema import Targets
 from search_spaces.training_config import TrainingConfig
 from studies.status.reader import study_status
-from studies.status.status import StatusRow
+from studies.status.status import StatusRow, utc_text
 from studies.storage.output_folder import OutputFolder
 from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.records import trials_and_records
@@ -85,15 +84,10 @@ def _row(row: StatusRow, trial: FrozenTrial, record: TrialRecord, targets: Targe
         "why_ended": row.why_ended,
         "monitored_value": row.best_value,
         "attempts": row.attempts,
-        "started": _utc(trial.datetime_start),
-        "ended": None if outcome is None else _utc(trial.datetime_complete),
+        "started": utc_text(trial.datetime_start),
+        "ended": None if outcome is None else utc_text(trial.datetime_complete),
         "worker": record.attempts[-1].worker if record.attempts else None,
     }
-
-
-def _utc(local: datetime | None) -> str | None:
-    """Return a time of Optuna's, which is local, as ISO 8601 in UTC."""
-    return None if local is None else local.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _cell(value: Any) -> Any:

@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from studies.report.confirmation import find_confirmation
 from studies.report.setting_plots import importances, parallel_coordinates, slices
 from studies.report.snapshot import ReadEpochs, take_snapshot
 from studies.report.summary import environment, space_rows, state_text, summary
-from studies.report.target_table import all_met_text, target_rows
+from studies.report.target_table import target_rows
 from studies.report.trial_plots import history, reasons, reported_curves, timeline
 from studies.report.trial_table import MOST_FAILURES, failure_rows, trial_table
 from studies.report.winner import find_winner
@@ -48,7 +49,7 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         summary=list(summary(snapshot)),
         winner=find_winner(snapshot, output_dir),
         targets=list(target_rows(snapshot)),
-        all_met=all_met_text(snapshot),
+        confirmation=find_confirmation(snapshot),
         panels=[panel(snapshot) for panel in _PANELS],
         failures=failures[:MOST_FAILURES],
         failed_count=len(failures),

@@ -19,7 +19,7 @@ from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
 from studies.trials.ranking import best_records, by_value
-from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]
@@ -61,11 +61,6 @@ class Snapshot:
     @cached_property
     def _names(self) -> dict[int, str]:
         return {number: html.escape(record.experiment_name) for number, record in self.records.items()}
-
-    @cached_property
-    def outcomes(self) -> dict[int, TrialOutcome]:
-        """How the trials ended that did, by number."""
-        return {number: record.outcome for number, record in self.records.items() if record.outcome is not None}
 
     @cached_property
     def winner(self) -> TrialRecord | None:
@@ -131,7 +126,9 @@ class Snapshot:
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
     """Read a study once; see `Snapshot`."""
-    status = study_status(study, folder)
+    status = study_status(
+        study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
+    )
     trials = study.get_trials(deepcopy=False)
     return Snapshot(
         study=study,

@@ -43,7 +43,7 @@ def state_text(snapshot: Snapshot) -> str:
     if counts[RowState.RUNNING]:
         return "running"
     if snapshot.status.pending:
-        return "interrupted" if snapshot.outcomes or counts[RowState.INTERRUPTED] else "not started"
+        return "interrupted" if snapshot.status.ended or counts[RowState.INTERRUPTED] else "not started"
     return "finished" if snapshot.status.rows else "empty"
 
 
@@ -57,7 +57,7 @@ def summary(snapshot: Snapshot) -> Iterator[Fact]:
         )
     if any(limit is not None for _, limit in snapshot.status.targets):
         met = list(snapshot.status.met_by)
-        value = f"met by {counted(len(met), 'trial')}" if met else "not met yet"
+        value = f"met by {counted(len(met), 'trial')}" if met else snapshot.status.met_text(0)
         yield Fact("Targets", value, listed(met, _NAMES_SHOWN))
     yield _time(snapshot)
 
@@ -80,7 +80,7 @@ def _state(snapshot: Snapshot) -> Fact:
 
 
 def _time(snapshot: Snapshot) -> Fact:
-    trained = sum(outcome.training_time_s for outcome in snapshot.outcomes.values())
+    trained = sum(row.seconds or 0.0 for row in snapshot.status.rows)
     epochs = sum(row.epochs for row in snapshot.status.rows)
     own = [trial for trial in snapshot.trials if trial.number in snapshot.records]
     start = min((trial.datetime_start for trial in own if trial.datetime_start), default=None)
@@ -129,7 +129,7 @@ def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
     hosts = sorted({worker.rpartition(":")[0] for worker in processes})
     yield Fact("Workers", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
     stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
-    deaths = sum(attempt.after is StartedAfter.CRASH for attempt in attempts)
+    deaths = sum(attempt.after in (StartedAfter.CRASH, StartedAfter.MEMORY_CRASH) for attempt in attempts)
     yield Fact(
         "Interruptions", f"{stops} stopped, {deaths} crashed", "each trial resumed after its last finished epoch"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.diagnostics.plural import listed
 from studies.report.formatting import NOTHING
 from studies.report.snapshot import Snapshot
 from studies.trials.record import TrialOutcome
@@ -54,13 +54,3 @@ def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
     # Of equals, max and min return the first, which has the lower number.
     best = (max if target in HIGHER_IS_BETTER else min)(known, key=lambda name: known[name])
     return f"{figure_text(target, known[best])}, {best}"
-
-
-def all_met_text(snapshot: Snapshot) -> str:
-    """Return a sentence about the trials that met all targets."""
-    met = snapshot.status.met_by
-    if not snapshot.outcomes:
-        return "No trial has ended yet."
-    if not met:
-        return "No trial has met all of them."
-    return f"{counted(len(met), 'trial')} met all of them: {listed(met, _NAMES_SHOWN)}."

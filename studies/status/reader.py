@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
@@ -34,19 +34,19 @@ def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTi
     Args:
         study: From `load_study` or `create_or_join_study`.
         folder: Its folder.
-        epoch_times: Returns the seconds of each epoch of a running trial, given its folder; without it only
-            ended trials have `epoch_seconds`.
+        epoch_times: Returns the seconds of each finished epoch of a running trial, given its folder; without it only
+            ended trials have `seconds` and `epoch_seconds`.
     """
     maximize = study.direction == StudyDirection.MAXIMIZE
     trials, pids = _read(study, folder)
     latest = without_superseded([record for _, record in trials])
     current = {record.number for record in latest}
-    rows = (
-        _row(trial, record, pids.get(trial.number), maximize, superseded=record.number not in current)
-        for trial, record in trials
-    )
-    if epoch_times is not None:
-        rows = (_timed(row, epoch_times, folder) for row in rows)
+    rows = []
+    for trial, record in trials:
+        row = _row(trial, record, pids.get(trial.number), maximize, superseded=record.number not in current)
+        if epoch_times is not None and record.phase is TrialPhase.RUNNING:
+            row = _timed(row, record, epoch_times(folder.trial_dir(row.name)))
+        rows.append(row)
     targets = study_targets(study)
     return StudyStatus(
         study=study.study_name,
@@ -113,7 +113,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
         why_ended=None if outcome is None else outcome.why_ended.value,
         started=trial.datetime_start,
         ended=trial.datetime_complete,
-        seconds=_seconds(trial, record),
+        seconds=None if outcome is None else outcome.training_time_s,
         worker_pid=pid,
         attempts=len(record.attempts),
         model_name=record.config.get("model_name"),
@@ -123,24 +123,18 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
     )
 
 
-def _timed(row: StatusRow, epoch_times: EpochTimes, folder: OutputFolder) -> StatusRow:
-    """Return the row of a running trial with its median epoch, any other row unchanged."""
-    if row.state not in (RowState.RUNNING, RowState.INTERRUPTED):
-        return row
-    times = epoch_times(folder.trial_dir(row.name))
-    return replace(row, epoch_seconds=statistics.median(times)) if times else row
+def _timed(row: StatusRow, record: TrialRecord, times: Sequence[float]) -> StatusRow:
+    """Return the row of a trial that has started with the time worked on it, by its epochs and its last attempt."""
+    seconds = sum(times)
+    if row.state is RowState.RUNNING and record.attempts:
+        attempt = record.attempts[-1]
+        running = (datetime.now(UTC) - datetime.fromisoformat(attempt.began)).total_seconds()
+        # Negative if the clock was set back in between.
+        seconds = sum(times[: attempt.epochs]) + max(0.0, running)
+    return replace(row, seconds=seconds, epoch_seconds=statistics.median(times) if times else None)
 
 
 def _state(record: TrialRecord, pid: int | None) -> RowState:
     if record.phase is TrialPhase.RUNNING:
         return RowState.INTERRUPTED if pid is None else RowState.RUNNING
-    return RowState(record.phase.value)
-
-
-def _seconds(trial: FrozenTrial, record: TrialRecord) -> float | None:
-    if record.outcome is not None:
-        return record.outcome.training_time_s
-    if trial.datetime_start is None:
-        return None
-    # Negative if the clock was set back in between.
-    return max(0.0, ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds())
+    return RowState.of(record)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from search_spaces.diagnostics.plural import listed
 from search_spaces.experiments.schema import Targets
 from studies.trials.ranking import by_value
-from studies.trials.record import TrialKind, WhyEnded
+from studies.trials.record import TrialKind, TrialRecord, WhyEnded
 
 
 class RowState(StrEnum):
@@ -22,7 +23,14 @@ class RowState(StrEnum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     COMPLETED = "completed"
+    PRUNED = "pruned"
     FAILED = "failed"
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> RowState:
+        """Return the state of a trial, taking it that a running one has a worker."""
+        pruned = record.outcome is not None and record.outcome.why_ended is WhyEnded.PRUNED
+        return cls.PRUNED if pruned else cls(record.phase.value)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class StatusRow:
         why_ended: The reason; None while it has not ended.
         started: When it was first started, local time; None while it waits.
         ended: When it ended, local time; None while it has not.
-        seconds: Of training if it ended, since its start if not; None while it waits.
+        seconds: Of work on it, without interruptions; None while it waits, or if they are not known.
         worker_pid: Process of its worker; None without one, 0 if it is on another machine.
         attempts: How often it was started or resumed.
         model_name: Its model; None until the settings of a search trial have been sampled.
@@ -67,8 +75,8 @@ class StatusRow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it completed or failed."""
-        return self.state in (RowState.COMPLETED, RowState.FAILED)
+        """Whether it completed, was pruned or failed."""
+        return self.state in (RowState.COMPLETED, RowState.PRUNED, RowState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -156,15 +164,19 @@ class StudyStatus:
 
     @property
     def best(self) -> StatusRow | None:
-        """The best trial by value among those that completed and were not pruned; None if there is none."""
+        """The best trial by value among those that completed; None if there is none."""
         return self.ranking[0] if self.ranking else None
 
     @cached_property
     def ranking(self) -> list[StatusRow]:
-        """The trials that completed and were not pruned, the best value first, of equals the lower number."""
-        return self._by_value(
-            row for row in self.rows if row.state is RowState.COMPLETED and row.why_ended != WhyEnded.PRUNED
-        )
+        """The trials that completed, the best value first, of equals the lower number."""
+        return self._by_value(row for row in self.rows if row.state is RowState.COMPLETED)
+
+    def met_text(self, most: int) -> str:
+        """Return who has met all targets: the names of at most so many trials, or that none has."""
+        if self.met_by:
+            return f"met by {listed(self.met_by, most)}"
+        return "not met yet" if self.pending or self.running else "met by no trial"
 
     def leader_over(self, name: str) -> StatusRow | None:
         """Return the best trial by the monitored metric if its value is not that of the trial `name`, else None."""
@@ -185,7 +197,7 @@ class StudyStatus:
         return by_value(rows, lambda row: row.best_value, maximize=self.mode == "max")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain data for JSON; times in ISO 8601."""
+        """Return the status as plain data for JSON; times as `utc_text`."""
         return {
             "study": self.study,
             "monitor": self.monitor,
@@ -204,6 +216,11 @@ def _plain(row: StatusRow) -> dict[str, Any]:
     return asdict(row) | {
         "kind": row.kind.value,
         "state": row.state.value,
-        "started": None if row.started is None else row.started.isoformat(timespec="seconds"),
-        "ended": None if row.ended is None else row.ended.isoformat(timespec="seconds"),
+        "started": utc_text(row.started),
+        "ended": utc_text(row.ended),
     }
+
+
+def utc_text(local: datetime | None) -> str | None:
+    """Return a time of Optuna's, which is local, as ISO 8601 in UTC."""
+    return None if local is None else local.astimezone(UTC).isoformat(timespec="seconds")

@@ -48,6 +48,11 @@ class OutputFolder:
         self.path = Path(os.path.abspath(path))
         self.internal = self.path / INTERNAL_FOLDER
 
+    @property
+    def confirmation_path(self) -> Path:
+        """The results of `confirm`, in the folder of its repetitions beside this one."""
+        return self.path.with_name(f"{self.path.name}_confirm") / "confirmation.json"
+
     def trial_dir(self, name: str) -> Path:
         """Return the folder of an experiment or a search trial; it may be missing still.
 

@@ -12,7 +12,8 @@ from optuna.study import StudyDirection
 from search_spaces.model_definitions import ModelDefinition, definition_changes
 
 # The dataset may be moved; its fingerprint tells whether it is still the same.
-_DATASET_PLACE = "metadata_path"
+_DATASET_PLACES = ("metadata_path", "image_folder")
+_FINGERPRINT = "the dataset's fingerprint"
 _DIGEST_CHARACTERS_SHOWN = 12
 
 
@@ -25,7 +26,7 @@ class StudyInvariants:
         mode: ``max`` or ``min``.
         seed: The study's seed.
         dataset: ``fingerprint`` of the content, ``train_split``, ``val_split``; ``metadata_path`` (where it
-            was found) may differ from one run to the next.
+            was found) and ``image_folder`` (where its first image was) may differ from one run to the next.
         models: The definition of every model that the study knows, by name, as plain data. The same name means the
             same network in all of its trials; later runs may add names.
         versions: Of Python and the libraries, by name; for information.
@@ -59,20 +60,30 @@ class StudyInvariants:
         old, new = self._compared(), now._compared()
         return [
             f"{what} was {_shown(old.get(what))} when it began and is {_shown(new.get(what))} now"
+            + (self._other_images(now) if what == _FINGERPRINT else "")
             for what in dict.fromkeys((*old, *new))
             if old.get(what) != new.get(what)
         ] + definition_changes(self.definitions, now.definitions)
 
     def extended(self, now: StudyInvariants) -> StudyInvariants:
         """Return these invariants with the further models, and the path of the dataset, of others."""
-        place = {name: value for name, value in now.dataset.items() if name == _DATASET_PLACE}
-        return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **place})
+        places = {name: value for name, value in now.dataset.items() if name in _DATASET_PLACES}
+        return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **places})
+
+    def _other_images(self, now: StudyInvariants) -> str:
+        """Say that the images are now read from another folder; nothing if they are not."""
+        before, after = (dataset.get("image_folder") for dataset in (self.dataset, now.dataset))
+        if after is None or before == after:
+            return ""
+        were = f"were read from {before}" if before else "may have been read from the working directory"
+        return f": its images {were} and are read from {after} now; name a metadata file beside the former to continue"
 
     def _compared(self) -> dict[str, Any]:
         """Return what must not change, by the names in the configuration file."""
         data = self.as_dict()
         dataset = {f"the dataset's {name}": value for name, value in data["dataset"].items()}
-        dataset.pop(f"the dataset's {_DATASET_PLACE}", None)
+        for place in _DATASET_PLACES:
+            dataset.pop(f"the dataset's {place}", None)
         return {
             "early_stopping.monitor": data["monitor"],
             "early_stopping.mode": data["mode"],

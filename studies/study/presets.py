@@ -67,13 +67,18 @@ def preset_order(study: optuna.Study) -> list[str]:
     return list(study.user_attrs.get(_PRESET_ORDER, []))
 
 
+def has_space(study: optuna.Study) -> bool:
+    """Return whether the study has a search space yet."""
+    return _SPACE in study.user_attrs
+
+
 def study_space(study: optuna.Study) -> SearchSpace:
     """Return the search space that the study was begun with, widened to hold its presets.
 
     Raises:
         ConfigurationError: If the study has none yet, or this version cannot read it.
     """
-    if _SPACE not in study.user_attrs:
+    if not has_space(study):
         raise ConfigurationError(f"study {study.study_name!r}: it has no search space yet; begin with its presets")
     return parse_search_space(study.user_attrs[_SPACE])
 

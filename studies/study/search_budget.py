@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from typing import Any
 
 import optuna
 
+from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
+from search_spaces.space.file import check_fixed
 from search_spaces.training_config import TrainingConfig
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
+from studies.study.lifecycle import study_invariants
 from studies.study.presets import study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
@@ -27,15 +31,25 @@ _BUDGET = "search_trials"
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a command asks of the search; None leaves the choice to the study or the default.
+    """What a command or a program asks of the search; None leaves the choice to the study or the default.
+
+    Example::
+
+        from tuner import HyperparameterTuner, RunOptions, SearchRequest
+
+        # Trains the experiments, then search trials until the study has four of them.
+        search = SearchRequest(at_least=4, sampler="random")
+        options = RunOptions(output_dir="search_output", space_file="space.yaml", search=search)
+        HyperparameterTuner("experiments.yaml", options=options).run_experiments()
 
     Attributes:
-        sampler: Which sampler.
-        pruner: Which rule prunes unpromising trials.
+        sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
+        pruner: The rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed as the sampler.
         prune_share: See `Pruning`.
         prune_grace: See `Pruning`.
-        at_least: The least number of search trials that the study should have.
+        at_least: The number of search trials that the study should have, those of earlier runs included.
         more: The number of search trials to add to the study's budget.
+        fixed: Settings of all search trials, by field of `TrainingConfig`; none of them varies.
     """
 
     sampler: SamplerName | None = None
@@ -44,6 +58,15 @@ class SearchRequest:
     prune_grace: int | None = None
     at_least: int = 0
     more: int = 0
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take the names of sampler and pruner as text too; refuse unknown ones with a `ConfigurationError`."""
+        kinds: dict[str, type[StrEnum]] = {"sampler": SamplerName, "pruner": PrunerName}
+        for name, kind in kinds.items():
+            if (value := getattr(self, name)) not in (None, *kind):
+                raise ConfigurationError(f"{name}: found {value!r}; {suggest(value, list(kind))}")
+            object.__setattr__(self, name, value and kind(value))
 
 
 @dataclass(frozen=True)
@@ -94,8 +117,11 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         request: The settings and the number of trials.
 
     Raises:
-        ConfigurationError: The study has other search settings; all differences are reported together.
+        ConfigurationError: The study has other search settings, or cannot fix what the request does; all differences
+            are reported together.
     """
+    if request.fixed:
+        check_fixed(study_space(study), request.fixed, study_invariants(study).definitions)
     with lock_of(study, folder):
         refuse_other_search(study, request)
         if _SEARCH not in study.user_attrs:
@@ -114,20 +140,22 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     Raises:
         ConfigurationError: As `add_search_trials`.
     """
-    known = study.user_attrs.get(_SEARCH)
-    if known is None:
+    stored = study.user_attrs.get(_SEARCH)
+    if stored is None:
         return
+    known = {**stored["start"], **stored}
     asked = {
         "sampler": request.sampler,
         "pruner": request.pruner,
         "prune_share": request.prune_share,
         "prune_grace": request.prune_grace,
+        **request.fixed,
     }
     problems = [
-        f"study {study.study_name!r}: its search has {name} {known[name]}, not {value}; all search trials are "
+        f"study {study.study_name!r}: its search has {name} {known.get(name)}, not {value}; all search trials are "
         "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
         for name, value in asked.items()
-        if value is not None and value != known[name]
+        if value is not None and value != known.get(name)
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -172,6 +200,7 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
     sampler = request.sampler or SamplerName.TPE
     default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.QUANTILE
     start = study_space(study).start_config([preset.training_config for preset in presets.values()])
+    start = replace(start, **request.fixed)
     return {
         "sampler": sampler.value,
         "pruner": (request.pruner or default_pruner).value,

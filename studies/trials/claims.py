@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.storage.optuna_private import claim_waiting, continue_trial, take_over_running
+from studies.storage.optuna_private import (
+    claim_waiting,
+    continue_trial,
+    rdb_storage,
+    take_over_running,
+    trial_id_of,
+)
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.trials.leases import Lease, leases_of, this_worker
+from studies.trials.leases import Lease, leases_of, local_process_id, this_worker
+from studies.trials.memory_kills import count_memory_kills, has_risen
 from studies.trials.record import (
     CONFIG,
     Attempt,
@@ -29,9 +38,12 @@ from studies.trials.record import (
 )
 from studies.trials.records import own_records
 
-# A trial whose processes crash one after the other, for example for lack of memory, is given up.
-MAX_CRASHES = 3
-CRASHES_BEFORE_SMALLER_PASSES = 2
+# A trial whose processes die one after the other in the same epoch is given up; sooner if memory is the cause. On a
+# preemptible machine a few deaths without that evidence are ordinary, and must not change the training.
+MAX_CRASHES = 10
+MAX_MEMORY_CRASHES = 3
+MEMORY_CRASHES_BEFORE_SMALLER_PASSES = 2
+_MEMORY_SIGNAL = "memory_signal"
 
 
 @dataclass
@@ -52,13 +64,14 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether `MAX_CRASHES` processes have crashed one after the other, so that it is not trained again."""
-        return self.record.consecutive_crashes >= MAX_CRASHES
+        """Whether so many processes have died in its next epoch that it is not trained again."""
+        record = self.record
+        return record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
 
     @property
-    def may_exceed_memory(self) -> bool:
-        """Whether several processes have crashed in its next epoch, perhaps for lack of memory."""
-        return self.record.consecutive_crashes >= CRASHES_BEFORE_SMALLER_PASSES
+    def exceeds_memory(self) -> bool:
+        """Whether several processes have died in its next epoch for lack of memory."""
+        return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_SMALLER_PASSES
 
     def record_config(self, config: TrainingConfig) -> None:
         """Store the configuration of the trial, once all of it is suggested."""
@@ -180,7 +193,7 @@ def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
         return None  # started since it was read, by a process that may be about to acquire its lease again
     after = StartedAfter.WAITING
     if adopted:
-        after = StartedAfter.STOP if lease.was_released(record) else StartedAfter.CRASH
+        after = StartedAfter.STOP if lease.was_released(record) else _cause_of_death(record, trial)
     record = _with_attempt(record, trial, after)
     begin = take_over_running if adopted else claim_waiting
     lease.expect(record)
@@ -190,11 +203,31 @@ def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
     return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), adopted, lease)
 
 
+def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
+    """Record that a signal that suggests memory trouble ended a process of this machine while it trained a trial.
+
+    Nothing is recorded if another worker has taken the trial over by now, or the trial has ended.
+    """
+    record = read_record(study.get_trials(deepcopy=False)[number])
+    if record.phase is TrialPhase.RUNNING and local_process_id(record) == pid:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            attempts, trial_id = len(record.attempts), trial_id_of(study, number)
+            rdb_storage(study).set_trial_system_attr(trial_id, _MEMORY_SIGNAL, attempts)
+
+
+def _cause_of_death(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
+    """Return why the process of the latest attempt died: evidence of lack of memory, or none."""
+    by_signal = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
+    by_kernel = any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:])
+    return StartedAfter.MEMORY_CRASH if by_signal or by_kernel else StartedAfter.CRASH
+
+
 def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: StartedAfter) -> TrialRecord:
     now = Attempt(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         worker=this_worker(),
         epochs=len(trial.intermediate_values),
         after=after,
+        memory_kills=count_memory_kills(),
     )
     return replace(record, attempts=(*record.attempts, now))

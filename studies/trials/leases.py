@@ -239,7 +239,7 @@ class _AdvisoryLeases:
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
         held = self._storage.held_numbers("trial")
         return {
-            record.number: _process_id(record) if trial_id_of(self._study, record.number) in held else None
+            record.number: local_process_id(record) if trial_id_of(self._study, record.number) in held else None
             for record in records
         }
 
@@ -263,7 +263,8 @@ class _AdvisoryLeases:
         return False
 
 
-def _process_id(record: TrialRecord) -> int:
+def local_process_id(record: TrialRecord) -> int:
+    """Return the process of the latest attempt at a trial; 0 if it is on another machine."""
     host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
     return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
 

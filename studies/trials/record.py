@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -45,6 +46,7 @@ class StartedAfter(StrEnum):
     WAITING = "waiting"
     STOP = "stop"
     CRASH = "crash"
+    MEMORY_CRASH = "memory"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,16 @@ class Attempt:
         began: When, ISO 8601 in UTC, whole seconds.
         worker: Host and process, as ``host:pid``.
         epochs: Epochs that the study knew of then.
-        after: Whether the trial was waiting, or the process before this one was stopped or died.
+        after: Whether the trial was waiting, or the process before this one was stopped or died; ``memory`` if there is
+            evidence that it died for lack of memory.
+        memory_kills: `count_memory_kills` then.
     """
 
     began: str
     worker: str
     epochs: int
     after: StartedAfter
+    memory_kills: Mapping[str, int] = field(default_factory=dict)
 
 
 class WhyEnded(StrEnum):
@@ -74,6 +79,11 @@ class WhyEnded(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
     FAILED = "failed"
+
+    @property
+    def text(self) -> str:
+        """The reason as people read it."""
+        return self.value.replace("_", " ")
 
 
 _KINDS = frozenset(TrialKind)
@@ -96,6 +106,8 @@ class TrialOutcome:
         epoch_seconds_median: Median seconds of an epoch; None if none finished.
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
         micro_batch_size: The most images in one pass, if memory ran out for whole batches; None if it did not.
+        parameters: Trainable parameters of the model; None if its training did not finish.
+        threads: PyTorch's threads in all epochs on the CPU; None if they differ or are unknown.
         error_type: Class name of the error; "" without one.
         error_message: What went wrong; "" without an error.
     """
@@ -110,6 +122,8 @@ class TrialOutcome:
     epoch_seconds_median: float | None = None
     converged_epoch: int | None = None
     micro_batch_size: int | None = None
+    parameters: int | None = None
+    threads: int | None = None
     error_type: str = ""
     error_message: str = ""
 
@@ -152,12 +166,16 @@ class TrialRecord:
         Where each machine has a folder of its own, a trial that is taken over begins anew: there they may have died in
         an earlier epoch.
         """
-        crashes = 0
-        for attempt in reversed(self.attempts):
-            if attempt.epochs != self.attempts[-1].epochs:
-                break
-            crashes += attempt.after is StartedAfter.CRASH
-        return crashes
+        return self._count_in_epoch(StartedAfter.CRASH, StartedAfter.MEMORY_CRASH)
+
+    @property
+    def consecutive_memory_crashes(self) -> int:
+        """How many of these processes died for lack of memory, by the evidence that there is."""
+        return self._count_in_epoch(StartedAfter.MEMORY_CRASH)
+
+    def _count_in_epoch(self, *causes: StartedAfter) -> int:
+        latest = takewhile(lambda attempt: attempt.epochs == self.attempts[-1].epochs, reversed(self.attempts))
+        return sum(attempt.after in causes for attempt in latest)
 
     @property
     def attempts_as_stored(self) -> str:

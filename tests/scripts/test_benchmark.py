@@ -21,7 +21,7 @@ from search_spaces import TrainingConfig, load_experiments, load_model_definitio
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "scripts" / "benchmark.py"
-PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "runners", "cuda")
+PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "busy", "runners", "cuda")
 
 
 @pytest.fixture
@@ -68,6 +68,9 @@ def test_a_quick_run_measures_everything(tmp_path: Path, passage: Path) -> None:
         assert found["trial"]["claim"] > 0
     assert [int(images) for images in report["parts"]["images"]] == [200, 2000]
     assert all(found["trials"] == 2 * int(count) for count, found in report["parts"]["workers"]["workers"].items())
+    for found in report["parts"]["busy"]["ways"].values():
+        assert list(found) == ["0", "1"]
+        assert min(found.values()) > 0
     check_runners(report["parts"]["runners"])
     assert list(passage.iterdir()) == []
 

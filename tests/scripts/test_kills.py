@@ -78,6 +78,7 @@ def killed(work_folder: Path) -> tuple[Path, Harness]:
 
 def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, Harness]) -> None:
     check(killed[1], 12)
+    assert re.search(r"^most kills of the same epoch: [3-9]$", killed[1].stdout, re.MULTILINE), killed[1].stdout
 
 
 def check_on_a_server(done: Harness, kills: int, password: str) -> None:

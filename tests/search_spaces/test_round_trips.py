@@ -66,8 +66,8 @@ RATE = st.floats(0, 1, exclude_max=True)
 SETTINGS = {
     name: values_of(field_of(name))
     for name in KEY_OF_FIELD
-    if name not in ("optimizer_betas", "model_name", "model_config_path", "loss_type")
-}
+    if name not in ("optimizer_betas", "model_name", "model_config_path", "loss_type", "threads")
+} | {"threads": st.none() | st.integers(1, 1024)}
 
 
 def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:

@@ -66,7 +66,7 @@ WITHOUT_INFLUENCE: dict[str, Any] = {
 def test_documented_fields_come_first_in_order_with_their_defaults() -> None:
     ours = asdict(TrainingConfig())
     assert list(ours.items())[: len(DOCUMENTED)] == list(DOCUMENTED.items())
-    assert list(ours)[len(DOCUMENTED) :] == ["seed", "focal_alpha", "focal_gamma"]
+    assert list(ours)[len(DOCUMENTED) :] == ["seed", "focal_alpha", "focal_gamma", "threads"]
 
 
 def test_two_configurations_do_not_share_their_betas() -> None:
@@ -89,7 +89,7 @@ def test_every_other_field_changes_the_identity(field: str) -> None:
     elif isinstance(old, list):
         other = [0.5, 0.6]
     else:
-        other = old + "x" if isinstance(old, str) else old + 1
+        other = old + "x" if isinstance(old, str) else (old or 0) + 1
     changed = replace(TrainingConfig(), **{field: other})
     assert config_digest(changed) != config_digest(TrainingConfig())
     assert differing_fields(TrainingConfig(), changed) == {field: (old, other)}

@@ -49,6 +49,24 @@ def written(folder: Path = OUT) -> dict[str, int]:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestRunExperiments:
+    def test_a_call_returns_its_own_experiments_and_writes_the_whole_study(
+        self, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
+        config = write_config({"good": {"training": {"num_epochs": 4}}, "poor": {"training": {"learning_rate": 1e-6}}})
+        options = RunOptions(results_file="r.json")
+        tuner = HyperparameterTuner(str(config), options=options)
+        first = tuner.run_experiments(["good"])
+        second = tuner.run_experiments(["poor"])
+        for name, results in (("good", first), ("poor", second)):
+            assert [entry["experiment_name"] for entry in results["all_results"]] == [name]
+            assert results["best_result"]["experiment_name"] == name
+            assert results["experiments_completed"] == 1
+        assert [entry["experiment_name"] for entry in read_results(Path("r.json"))["all_results"]] == ["good", "poor"]
+        whole = HyperparameterTuner(str(config), options=options).run_experiments()
+        assert read_results(Path("r.json")) == whole
+        tuner.save_results()
+        assert read_results(Path("r.json"))["experiments_completed"] == 2
+
     def test_trains_all_and_returns_what_it_writes(self, write_config: WriteConfig, read_results: ReadResults) -> None:
         config = write_config(
             {
@@ -108,6 +126,8 @@ class TestRunExperiments:
         results = HyperparameterTuner(config).run_experiments(["three"])
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["three"]
         results = HyperparameterTuner(config).run_experiments(["two", "one"])
+        assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two"]
+        results = HyperparameterTuner(config).run_experiments()
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
     @pytest.mark.parametrize("blocked", ["first", "first/logs", "first/checkpoints"])
@@ -220,10 +240,12 @@ class TestInterruption:
     ) -> None:
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
         straight = HyperparameterTuner(config, options=RunOptions(output_dir="straight")).run_experiments()
+        interrupted = make_watcher(in_batch=at)
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
-                config, options=RunOptions(results_file="broken.json"), display=make_watcher(in_batch=at)
+                config, options=RunOptions(results_file="broken.json"), display=interrupted
             ).run_experiments()
+        assert interrupted.notes[-1] == "the results so far are in broken.json"
         ended = read_results(Path("broken.json"))["all_results"]
         assert [entry["experiment_name"] for entry in ended] == finished
         name = "two" if finished else "one"
@@ -252,7 +274,7 @@ class TestInterruption:
         assert (OUT / "one" / "tensorboard").is_dir()
         assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
 
-    def test_an_experiment_of_another_process_is_left_to_it(
+    def test_an_experiment_of_another_process_is_waited_for_and_taken_over_if_that_stops(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
@@ -261,13 +283,24 @@ class TestInterruption:
         held = claim_next(*load_study_for_work())
         assert held is not None
         watcher = make_watcher()
-        with held:
-            results = HyperparameterTuner(config, display=watcher).run_experiments()
-            assert [entry["experiment_name"] for entry in results["all_results"]] == ["two"]
-            assert watcher.notes == ["one: not done here, another process is training it"]
-            sections = yaml.safe_load(Path(config).read_text())["experiments"]["one"]
-            with pytest.raises(ExperimentFailedError, match="another process"):
-                HyperparameterTuner(config).run_single_experiment("one", sections)
+        note = watcher.note
+
+        def release_when_noted(text: str) -> None:
+            note(text)
+            assert watcher.ended == ["two"]
+            held.release()
+
+        watcher.note = release_when_noted
+        results = HyperparameterTuner(config, display=watcher).run_experiments()
+        assert [(entry["experiment_name"], entry["status"]) for entry in results["all_results"]] == [
+            ("one", "completed"),
+            ("two", "completed"),
+        ]
+        assert watcher.notes == [
+            f"one: trained by another process ({held.record.attempts[-1].worker}); waiting for it. "
+            "`khmer-tuner status` shows its progress"
+        ]
+        assert watcher.ended == ["two", "one"]
 
 
 def load_study_for_work() -> tuple[Any, Any]:

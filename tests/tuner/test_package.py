@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import importlib
 import inspect
 import subprocess
 import sys
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tuner
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "phase3_hyperparameter_tuning.py"
+IMPORTS_IT = (
+    f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+    "from phase3_hyperparameter_tuning import HyperparameterTuner\n"
+)
 # The names and parameters of the API reference; what is ours comes after, keyword-only and with defaults.
 DOCUMENTED: dict[str, list[str]] = {
     "create_training_config": ["experiment_config"],
@@ -32,7 +39,8 @@ ERRORS = ["ConfigurationError", "DataLoaderError", "ExperimentFailedError", "Mod
 def test_the_api_is_what_the_reference_documents() -> None:
     classes = {"HyperparameterTuner", "TrainingConfig", *ERRORS}
     functions = {name for name in DOCUMENTED if name.startswith(("create_", "setup_"))}
-    assert set(tuner.__all__) == classes | functions
+    ours = {"ProgressDisplay", "RunOptions", "SearchRequest", "load_reader"}
+    assert set(tuner.__all__) == classes | functions | ours
     assert tuner.__all__ == sorted(tuner.__all__)
     assert is_dataclass(tuner.TrainingConfig)
 
@@ -55,6 +63,24 @@ def test_every_name_resolves_and_is_listed(name: str) -> None:
     assert name in dir(tuner)
 
 
+def test_the_documented_script_has_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module(SCRIPT.stem)
+    assert [getattr(script, name) for name in tuner.__all__] == [getattr(tuner, name) for name in tuner.__all__]
+    with pytest.raises(ImportError):
+        from phase3_hyperparameter_tuning import Tuner  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.mark.parametrize("program", [[str(SCRIPT), "--dry-run"], ["-c", IMPORTS_IT]])
+def test_without_the_package_the_script_says_how_to_install_it(program: list[str]) -> None:
+    ended = subprocess.run([sys.executable, "-I", "-S", *program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        "error: No module named 'tuner'; install the package first: bash scripts/setup.sh, then use .venv/bin/python\n"
+    )
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'Tuner'"):
         _ = tuner.Tuner
@@ -73,6 +99,7 @@ def test_errors_are_what_callers_may_already_catch() -> None:
             "from tuner import TrainingConfig, create_training_config, DataLoaderError",
             ["torch", "optuna", "sqlalchemy"],
         ),
+        ("from tuner import RunOptions, SearchRequest", ["torch"]),
         ("import search_spaces", ["torch", "optuna", "sqlalchemy", "numpy", "studies", "tuner"]),
         ("import studies", ["torch", "tuner"]),
     ],

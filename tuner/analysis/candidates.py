@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import optuna
 
-from search_spaces import ConfigurationError, DataLoaderError, Targets, config_digest
+from search_spaces import ConfigurationError, DataLoaderError, Targets, config_digest, override
+from search_spaces.experiments.overrides import Overrides
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -45,7 +46,7 @@ class Candidates:
     @property
     def root(self) -> Path:
         """The folder of their repetitions, beside the study's."""
-        return self.folder.path.with_name(f"{self.folder.path.name}_confirm")
+        return self.folder.confirmation_path.parent
 
     @property
     def metadata_path(self) -> str:
@@ -61,12 +62,20 @@ class Candidates:
         return [(self.invariants.seed + step) % _SEEDS for step in range(1, count + 1)]
 
 
-def find_candidates(study: optuna.Study, folder: OutputFolder, top: int) -> Candidates:
-    """Return the best configurations of a study, at most `top` (2 or more), and check that they can be tested.
+def find_candidates(
+    study: optuna.Study, folder: OutputFolder, top: int, overrides: Overrides | None = None
+) -> Candidates:
+    """Return the best configurations of a study, and check that they can be tested.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        top: The number of configurations at most, 2 or more.
+        overrides: Settings that their repetitions have instead of their own.
 
     Raises:
-        ConfigurationError: Fewer than two configurations have completed, or the study's dataset has no split for
-            testing or has changed.
+        ConfigurationError: Fewer than two configurations have completed, an override does not go together with one of
+            them, or the study's dataset has no split for testing or has changed.
         DataLoaderError: The study's dataset is missing or damaged.
     """
     differing: dict[str, TrialRecord] = {}
@@ -77,10 +86,17 @@ def find_candidates(study: optuna.Study, folder: OutputFolder, top: int) -> Cand
             f"output folder {folder.path}: {len(differing) or 'none'} of its configurations has completed, and two are "
             "needed to be compared; `khmer-tuner status` shows how far they are, `khmer-tuner search` adds some"
         )
-    candidates = Candidates(folder, study_invariants(study), study_targets(study), tuple(differing.values())[:top])
+    best = tuple(_overridden(record, folder, overrides or {}) for record in list(differing.values())[:top])
+    candidates = Candidates(folder, study_invariants(study), study_targets(study), best)
     _check_test_split(candidates)
     _check_dataset(study, candidates)
     return candidates
+
+
+def _overridden(record: TrialRecord, folder: OutputFolder, overrides: Overrides) -> TrialRecord:
+    config = replace(record.training_config, model_config_path=str(folder.model_definitions_path))
+    [changed] = override({record.experiment_name: config}, overrides).values()
+    return replace(record, config=asdict(changed))
 
 
 def _check_test_split(candidates: Candidates) -> None:
@@ -102,4 +118,5 @@ def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
     """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
-    refuse_other_invariants(study, candidates.folder, current_invariants(candidates.invariants, cache.fingerprint))
+    now = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)
+    refuse_other_invariants(study, candidates.folder, now)

@@ -14,7 +14,7 @@ from tuner.analysis.candidates import TEST_SPLIT, Candidates
 from tuner.analysis.paired_t_test import Comparison, compare
 from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
 from tuner.display import Display
-from tuner.inference.reader import evaluate_split, load_reader
+from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 from tuner.session.run_options import RunOptions, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
@@ -177,7 +177,7 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
     if record.phase is TrialPhase.FAILED:
         return Repetition(seed, "failed")
     checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
-    reader = load_reader(checkpoint, device=session.context.device or TrainingConfig.device)
+    reader = reader_of_checkpoint(checkpoint, device=session.context.device or TrainingConfig.device)
     test = evaluate_split(reader, candidates.metadata_path, TEST_SPLIT)
     kept = load_checkpoint(checkpoint)["metrics"]
     val = (kept["val_char_accuracy"], kept["val_seq_accuracy"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_spaces import (
-    ConfigurationError,
     TrainingConfig,
     definitions_yaml,
     experiments_yaml,
@@ -20,10 +19,7 @@ from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import StudyInvariants, TrialRecord
 from tuner.analysis.best_trial import Winner, winner_lines
 from tuner.display.terminal import printable
-from tuner.session.output_paths import output_file_problem
-
-_FIRST_LINE = "# Written by khmer-tuner best:"
-_FIRST_LINE_OF_MODELS = definitions_yaml({}).split("\n", 1)[0]
+from tuner.session.output_paths import NETWORKS, PRESET, check_output_file
 
 
 @dataclass(frozen=True)
@@ -88,32 +84,24 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
     existing = Path(TrainingConfig.model_config_path) if is_shipped else winner.folder.model_definitions_path
     to_write = None if is_shipped or out is None else _models_beside(out)
     config = preset_config(winner.record, winner.invariants, name, to_write or existing)
+    config = replace(config, threads=winner.outcome.threads)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
     return Preset(name, config, text, to_write, definitions_yaml(winner.invariants.definitions))
 
 
-def check_preset_path(out: Path) -> None:
-    """Refuse an output file that another program has written, or whose folder does not exist.
-
-    Raises:
-        ConfigurationError: The file cannot be used.
-    """
-    if problem := output_file_problem(out):
-        raise ConfigurationError(f"--out {out}: {problem}")
-    for path, first_line in ((out, _FIRST_LINE), (_models_beside(out), _FIRST_LINE_OF_MODELS)):
-        if path.exists() and not _begins_with(path, first_line):
-            raise ConfigurationError(
-                f"--out {out}: {path} is there already and was not written by `khmer-tuner best`; name another file"
-            )
+def check_preset_path(out: Path, output_dir: str | Path) -> None:
+    """Refuse a file for a preset, or for the networks beside it, as `check_output_file` does."""
+    check_output_file(out, PRESET, output_dir, "--out")
+    check_output_file(_models_beside(out), NETWORKS, output_dir, f"--out {out}: the networks go to")
 
 
-def write_preset(preset: Preset, out: Path) -> None:
+def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
     """Write a preset, its networks first, so that no preset lacks them.
 
     Raises:
         ConfigurationError: As `check_preset_path`.
     """
-    check_preset_path(out)
+    check_preset_path(out, output_dir)
     if preset.models_path is not None:
         write_text(preset.models_path, preset.models_text)
     write_text(out, preset.text)
@@ -131,22 +119,14 @@ def _is_shipped(winner: Winner) -> bool:
     return is_packaged and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
 
 
-def _begins_with(path: Path, first_line: str) -> bool:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline().startswith(first_line)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
 def _head(winner: Winner, out: Path | None) -> str:
     file = shlex.quote(str(out or "FILE"))
     dataset = str(winner.invariants.dataset.get("fingerprint", ""))[:12]
     lines = [
-        f"{_FIRST_LINE} the best trial of a study. To train it again:",
+        "# Written by khmer-tuner best: the best trial of a study. To train it again:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
-        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch, kind of processor and",
-        "# number of threads.",
+        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch and kind of processor"
+        f"{'' if winner.outcome.threads else ', and with the threads that trained each epoch'}.",
         "#",
         *(f"# {line}" for line in winner_lines(winner)),
         f"# dataset     fingerprint {dataset}",

@@ -20,11 +20,11 @@ def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
         debug: Whether tracebacks of experiments that fail are shown, which are in their log files anyway.
     """
     from tuner.display.live import LiveDisplay
-    from tuner.display.plain import PlainDisplay
+    from tuner.display.plain import ProgressDisplay
     from tuner.display.terminal import console_on, forgiving, is_terminal
 
     summary_console = console_on(forgiving(sys.stdout)) if with_summary else None
-    kind = LiveDisplay if is_terminal(sys.stderr) else PlainDisplay
+    kind = LiveDisplay if is_terminal(sys.stderr) else ProgressDisplay
     display = kind(sys.stderr, summary_console)
     try:
         with logged_as_notes(display, debug=debug):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS, collector
-from tuner.cli.options import search_request
+from tuner.cli.options import overrides_of, search_request
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         ConfigurationError: Something cannot be used; all problems are reported together.
     """
     from studies import check_search
-    from tuner.session.output_paths import check_results_path
+    from tuner.session.output_paths import check_results_file
     from tuner.session.study_setup import ExistingStudy
 
     problems = collector(options)
@@ -60,10 +60,13 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
     if "results_file" in options:
         with problems.collect():
-            check_results_path(options.results_file)
+            check_results_file(options.results_file, options.output_dir)
     if "sampler" in options:
         with problems.collect():
             check_search(search_request(options))
+    if "set" in options:
+        with problems.collect():
+            overrides_of(options, for_trials=True)
     problems.raise_all()
     return existing
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from search_spaces.experiments.overrides import Overrides
     from studies import SearchRequest
 
     _Options = argparse._ActionsContainer
@@ -200,6 +201,23 @@ def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | No
     add_option(parser, "--seed", "S", whole_number(0, LARGEST_SEED), seed)
 
 
+def add_set_option(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add ``--set``; `of` says what has the settings."""
+    text = f"a setting of {of}, as section.key in a file, for example training.num_epochs=5; may be repeated"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
+
+
+def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Overrides:
+    """Return what ``--set`` gives; the arguments and errors are those of `parse_overrides`."""
+    from search_spaces import ConfigurationError, parse_overrides
+
+    overrides = parse_overrides(options.set, for_trials=for_trials)
+    twice = [name for name in ("seed", "device") if vars(options).get(name) and name in overrides.get("training", {})]
+    if twice:
+        raise ConfigurationError([f"--set training.{name}: --{name} gives it too; keep one" for name in twice])
+    return overrides
+
+
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     workers = (
@@ -237,8 +255,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
-def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
-    """Return what the options of `add_search_options` ask for, with how many trials."""
+def search_request(options: argparse.Namespace, overrides: Overrides | None = None, **trials: int) -> SearchRequest:
+    """Return what the options of `add_search_options` ask for, with how many trials and the overrides for them."""
+    from search_spaces import overridden_fields
+    from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest
 
     return SearchRequest(
@@ -246,5 +266,6 @@ def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
         pruner=None if options.pruner is None else PrunerName(options.pruner),
         prune_share=options.prune_share,
         prune_grace=options.prune_grace,
+        fixed={name: value for name, value in overridden_fields(overrides or {}).items() if name not in STUDY_FIELDS},
         **trials,
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+STANDARD_OUTPUT = "-"  # as the file of an option
+
 
 def print_json(data: object) -> None:
     """Print plain data as JSON."""

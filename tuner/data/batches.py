@@ -5,6 +5,7 @@ Shapes: N images of a batch, one grey channel, height H = 64, width W = 128, L =
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from search_spaces import DataLoaderError, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from tuner.data.augmentation import Distortions, augment
 from tuner.data.pixel_cache import CachedSplit, PixelCache, open_pixel_cache
+from tuner.data.vocabulary import vocabulary_problems
 from tuner.seeds import derived_seed
+
+log = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 250
 
@@ -162,14 +166,19 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
     worker that hangs is noticed after two minutes.
 
     Raises:
+        ConfigurationError: `vocab_size` or `max_sequence_length` is not that of the dataset.
         DataLoaderError: The dataset is missing or damaged, or a split is not in it.
     """
+    if problems := vocabulary_problems(config):
+        raise ConfigurationError(problems)
     if config.train_split == config.val_split:
         raise DataLoaderError(
             f"val_split: found {config.val_split!r}, which is also train_split; validate on another split"
         )
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     workers = min(config.num_workers, os.cpu_count() or 1)
+    if workers < config.num_workers:
+        log.warning("num_workers: found %d; the loaders use %d, one for each core", config.num_workers, workers)
     return (
         _loader(cache[config.train_split], config, workers, training=True),
         _loader(cache[config.val_split], config, workers, training=False),

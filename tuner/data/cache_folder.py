@@ -29,7 +29,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
 
-_LAYOUT = 3  # a cache of another layout is made again
+_LAYOUT = 4  # a cache of another layout is made again
 _FOLDER_NAME = ".pixel_cache"
 _LOCK_FILE = "lock"
 _PIXELS_SUFFIX = ".npy"

@@ -77,10 +77,7 @@ def file_digest(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Return an image file as grey pixels, the right way up as its EXIF data say.
-
-    Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
-    0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
+    """Return an image file as `grey_pixels`, the right way up as its EXIF data say.
 
     Raises:
         UnreadableImageError: If it is no image, is damaged, or has more than `MAX_PIXELS` pixels.
@@ -90,13 +87,22 @@ def decode_image(data: bytes) -> DecodedImage:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             ImageOps.exif_transpose(image, in_place=True)
-            grey = _grey(image)
-            width, height = grey.size
-            if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):
-                grey = grey.resize((IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX), Image.Resampling.BILINEAR)
+            return grey_pixels(image)
     # On damaged files Pillow's readers raise nearly anything: SyntaxError, struct.error, EOFError, KeyError ...
     except Exception as error:
         raise UnreadableImageError(_reason(data, error)) from error
+
+
+def grey_pixels(image: Image.Image) -> DecodedImage:
+    """Return an image as grey pixels.
+
+    Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
+    0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
+    """
+    grey = _grey(image)
+    width, height = grey.size
+    if grey.size != (IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX):
+        grey = grey.resize((IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX), Image.Resampling.BILINEAR)
     return DecodedImage(np.asarray(grey, np.uint8), width, height)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-_SAMPLES_TRIED = 20
 
 
 class ImageName(NamedTuple):
@@ -19,45 +17,73 @@ class ImageName(NamedTuple):
     filename: str
 
 
+class ImageLookup:
+    """Looks for the images of a split in the documented places, in their order."""
+
+    def __init__(self, metadata_path: Path, split: str) -> None:
+        # The images are with the metadata file itself, even if it or its folder is reached by a link.
+        folders = dict.fromkeys(map(os.path.dirname, (os.path.realpath(metadata_path), str(metadata_path))))
+        self._beside = [os.path.join(folder, split) for folder in folders]
+        self._places = [
+            place
+            for folder, beside in zip(folders, self._beside, strict=True)
+            for place in ((os.path.dirname(folder), "path"), (folder, "path"), (beside, "filename"))
+        ]
+        # Last, since it may hold another dataset, whose images these labels do not describe.
+        self._places.append((os.getcwd(), "path"))
+        self._is_folder: dict[str, bool] = {}
+
+    def candidates(self, name: ImageName) -> Iterator[str]:
+        """Yield where an image may be, best first: absolute paths, empty text where a place does not apply."""
+        name = name._replace(filename=name.filename or os.path.basename(name.path))
+        for folder, key in self._places:
+            relative = name.path if key == "path" else name.filename
+            yield os.path.normpath(os.path.join(folder, relative)) if relative else ""
+
+    def find(self, name: ImageName) -> tuple[str, str]:
+        """Return the absolute path of an image and the folder of its place; empty texts if there is no such file.
+
+        An image with an absolute `image_path` has no place.
+        """
+        for (place, key), path in zip(self._places, self.candidates(name), strict=True):
+            folder = os.path.dirname(path)
+            if folder not in self._is_folder:  # so that a place without the folder costs no look at each image
+                self._is_folder[folder] = os.path.isdir(folder)
+            if self._is_folder[folder] and os.path.isfile(path):
+                is_absolute = key == "path" and os.path.isabs(name.path)
+                return path, "" if is_absolute else folder if folder in self._beside else place
+        return "", ""
+
+
 def find_images(
     names: Sequence[ImageName], metadata_path: Path, split: str, place: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
-    """Return the absolute paths of `names`, and a problem for each that cannot be found.
+    """Return the absolute paths of `names`, and a problem for each that cannot be found or is in a second place.
 
-    The rule that finds the first images is tried first for all others. `place` says where in the metadata one is.
+    `place` says where in the metadata one is.
     """
-    rule = _first_rule(names[:_SAMPLES_TRIED], metadata_path, split)
+    lookup = ImageLookup(metadata_path, split)
     paths: list[str] = []
+    first_in: dict[str, str] = {}
     missing: dict[int, list[str]] = {}
     for number, name in enumerate(names):
-        candidates = _candidates(name, metadata_path, split)
-        found = _first_file(candidates[rule:] + candidates[:rule])
-        if found is not None:
-            paths.append(found)
+        path, folder = lookup.find(name)
+        if path:
+            paths.append(path)
+            if folder and folder not in first_in:
+                first_in[folder] = f"{place(number)}: its image was found in {folder}: {path}"
         elif any(name):  # else it is reported already that the metadata name no image
-            missing[number] = list(dict.fromkeys(path for path in candidates if path))
+            missing[number] = list(dict.fromkeys(path for path in lookup.candidates(name) if path))
     if missing and not paths and len(missing) > 1:
         remedy = f"none of the {len(missing)} images of this split is there: run in the folder where the dataset was "
         remedy += "generated, or keep metadata and images together"
         missing = dict(list(missing.items())[:1])
     else:
         remedy = "copy it there, or delete the sample"
-    return paths, [f"{place(number)}: {_missing_text(places, remedy)}" for number, places in missing.items()]
-
-
-def find_image(name: ImageName, metadata_path: Path, split: str) -> str | None:
-    """Return the absolute path of one image, or None if there is no such file."""
-    return _first_file(_candidates(name, metadata_path, split))
-
-
-def _candidates(name: ImageName, metadata_path: Path, split: str) -> list[str]:
-    """Return where the image may be, best first: absolute paths, empty text where a rule does not apply."""
-    folder = str(metadata_path.parent)
-    filename = name.filename or os.path.basename(name.path)
-    from_working_directory = os.path.abspath(name.path) if name.path else ""
-    from_above = os.path.normpath(os.path.join(os.path.dirname(folder), name.path)) if name.path else ""
-    beside = os.path.join(folder, split, filename) if filename else ""
-    return [from_working_directory, from_above, beside]
+    problems = [f"{place(number)}: {_missing_text(places, remedy)}" for number, places in missing.items()]
+    rule = "all images of a split must be in one place; move them together, or correct image_path"
+    first, *others = first_in.values() or [""]
+    return paths, [f"{other}; but {first}; {rule}" for other in others] + problems
 
 
 def states_digest(paths: Iterable[str]) -> str:
@@ -71,18 +97,6 @@ def states_digest(paths: Iterable[str]) -> str:
         else:
             states.extend((status.st_size, status.st_mtime_ns))
     return hashlib.sha256(states.tobytes()).hexdigest()
-
-
-def _first_rule(names: Iterable[ImageName], metadata_path: Path, split: str) -> int:
-    for name in names:
-        candidates = _candidates(name, metadata_path, split)
-        if found := _first_file(candidates):
-            return candidates.index(found)
-    return 0
-
-
-def _first_file(candidates: Iterable[str]) -> str | None:
-    return next((path for path in candidates if path and os.path.isfile(path)), None)
 
 
 def _missing_text(places: list[str], remedy: str) -> str:

@@ -52,8 +52,8 @@ class DatasetMetadata:
 def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> DatasetMetadata:
     """Read the samples of `splits` and find their images. Keys that are not needed are ignored.
 
-    An image path is looked up from the working directory, then from the folder that holds the metadata's
-    folder, and last as `{split}/{image_filename}` beside the metadata.
+    An image path is looked up from the folder that holds the metadata's folder, from the metadata's folder, as
+    `{split}/{image_filename}` beside the metadata, and last from the working directory.
 
     Args:
         path: The metadata file.
@@ -61,7 +61,8 @@ def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> Datase
 
     Raises:
         DataLoaderError: If the file or a split is missing or empty, a label is not 1 to 8 Khmer digits, or
-            an image does not exist; it tells all problems, of many alike the first twenty.
+            an image does not exist or is in another place than the split's others; it tells all problems, of
+            many alike the first twenty.
     """
     file = Path(os.path.abspath(path))
     data = read_metadata_bytes(file)

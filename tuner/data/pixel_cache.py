@@ -20,7 +20,7 @@ import numpy.typing as npt
 from search_spaces.errors import DataLoaderError
 from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
-from tuner.data.image_lookup import ImageName, find_image, states_digest
+from tuner.data.image_lookup import ImageLookup, ImageName, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
 from tuner.data.metadata import DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
 from tuner.data.vocabulary import EOS, encode_label
@@ -86,6 +86,11 @@ class PixelCache:
         digests = {name: split.digest for name, split in self.splits.items()}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def image_folder(self) -> str:
+        """The folder of the first image, absolute."""
+        return os.path.dirname(next(iter(self.splits.values())).image_paths[0])
+
     def __getitem__(self, split: str) -> CachedSplit:
         return self.splits[split]
 
@@ -133,10 +138,11 @@ def _find(
             continue
         cached, described = _cached_split(pixels, metadata_path), pixels.description
         # The same metadata may mean other files from another working directory.
-        first_image = find_image(ImageName(*described["first_name"]), metadata_path, split)
+        number, first_name = described["first_relative"]
+        first_image, _ = ImageLookup(metadata_path, split).find(ImageName(*first_name))
         if (
             described["split"] == split
-            and first_image == cached.image_paths[0]
+            and first_image == cached.image_paths[number]
             and described["states_digest"] == states_digest(cached.image_paths)
             and (not verify or _has_content(cached))
         ):
@@ -164,7 +170,10 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
     samples = metadata.splits[split]
     states = states_digest(samples.image_paths)  # first: an image that changes while it is decoded must be noticed
     labels = np.array([encode_label(label) for label in samples.labels])
+    base = os.path.dirname(os.path.realpath(metadata.path))
     font_numbers = {name: number for number, name in enumerate(dict.fromkeys(samples.fonts))}
+    # All relative paths start at one place, so one of them shows whether it is still the same.
+    first = next((number for number, name in enumerate(samples.names) if not os.path.isabs(name.path)), 0)
     problems: list[str] = []
     sizes: list[tuple[int, int]] = []
     digests: list[bytes] = []
@@ -179,10 +188,10 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
                 "metadata_name": metadata.path.name,
                 "metadata_digest": metadata.digest,
                 "split": split,
-                "first_name": samples.names[0],
+                "first_relative": (first, samples.names[first]),
                 "states_digest": states,
                 "content_digest": _content_digest(digests, labels),
-                "image_paths": [os.path.relpath(path, metadata.path.parent) for path in samples.image_paths],
+                "image_paths": [os.path.relpath(path, base) for path in samples.image_paths],
                 "labels": labels.tolist(),
                 "sizes": sizes,
                 "font_names": list(font_numbers),
@@ -192,7 +201,7 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
 
 
 def _cached_split(pixels: CachedPixels, metadata_path: Path) -> CachedSplit:
-    described, folder = pixels.description, str(metadata_path.parent)
+    described, folder = pixels.description, os.path.dirname(os.path.realpath(metadata_path))
     return CachedSplit(
         images=pixels.images,
         labels=np.array(described["labels"], np.uint8),

@@ -1,19 +1,24 @@
-"""Pictures that a user names: any files, from anywhere, in any state."""
+"""Pictures that a user names or has in memory: from anywhere, in any state."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
-from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, image_bytes
+from search_spaces.yaml_reader.file import similar_name
+from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, grey_pixels, image_bytes
+
+InMemory = Image.Image | npt.NDArray[Any]
+ImageSource = str | os.PathLike[str] | InMemory
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
@@ -22,24 +27,26 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class UserImage:
-    """An image file that a user named.
+    """An image that a user named or has in memory.
 
     Attributes:
-        path: The file.
+        path: The file; None for an image in memory.
         pixels: Grey, as `decode_image` gives them, ``(64, 128)``; None if there is a problem.
-        aspect_ratio: Width divided by height of the file's picture, the right way up; 0 if there is a problem.
-        problem: What is wrong with the file, without its path; empty if nothing is.
+        aspect_ratio: Width divided by height of the picture, the right way up; 0 if there is a problem.
+        problem: What is wrong with it, without its path; empty if nothing is.
     """
 
-    path: Path
+    path: Path | None
     pixels: npt.NDArray[np.uint8] | None = None
     aspect_ratio: float = 0.0
     problem: str = ""
 
 
-def load_user_images(paths: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[UserImage]]:
-    """Decode files in order, `batch_size` or fewer at a time; of a folder the pictures in it, by name."""
-    files = [file for path in paths for file in _files_of(Path(path))]
+def load_user_images(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[UserImage]]:
+    """Decode images in order, `batch_size` or fewer at a time; of a folder the pictures in it, by name."""
+    files: list[UserImage | InMemory] = []
+    for image in images:
+        files += _files_of(Path(image)) if isinstance(image, str | os.PathLike) else [image]
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(files), batch_size):
             with warnings.catch_warnings():
@@ -47,6 +54,14 @@ def load_user_images(paths: Iterable[str | os.PathLike[str]], batch_size: int) -
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 pictures = list(threads.map(_load, files[start : start + batch_size]))
             yield pictures
+
+
+def count_subfolders(path: str) -> int:
+    """Return how many folders, hidden ones aside, are in a folder, which `load_user_images` skips; 0 for a file."""
+    try:
+        return sum(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
+    except (OSError, ValueError):
+        return 0
 
 
 def _files_of(path: Path) -> list[UserImage]:
@@ -66,8 +81,10 @@ def _names_an_image(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
-def _load(picture: UserImage) -> UserImage:
-    if picture.problem:
+def _load(picture: UserImage | InMemory) -> UserImage:
+    if not isinstance(picture, UserImage):
+        return _load_from_memory(picture)
+    if picture.problem or picture.path is None:
         return picture
     try:
         decoded = decode_image(image_bytes(picture.path))
@@ -81,11 +98,21 @@ def _load(picture: UserImage) -> UserImage:
     return UserImage(picture.path, problem=problem)
 
 
+def _load_from_memory(picture: InMemory) -> UserImage:
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        decoded = grey_pixels(ImageOps.exif_transpose(image))
+        return UserImage(None, decoded.pixels, decoded.width_px / decoded.height_px)
+    except Exception as error:  # Pillow raises nearly anything
+        expected = "expected a PIL image, or an array of bytes: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
+        return UserImage(None, problem=f"it cannot be read as a picture: {error}; {expected}; convert it before")
+
+
 def _nearest_image(path: Path) -> str:
     """Return a hint with the most similar name of an image beside a missing one."""
     try:
         names = [name for name in os.listdir(path.parent) if _names_an_image(name)]
     except (OSError, ValueError):
         return "check the path"
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else "check the name"
+    near = similar_name(path.name, names)
+    return f"did you mean {near!r}?" if near else "check the name"

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from search_spaces.training_config import TrainingConfig
+
 DIGITS = "០១២៣៤៥៦៧៨៩"
 EOS = 10
 PAD = 11
@@ -20,6 +22,16 @@ LABEL_LENGTH = 9
 MAX_DIGITS = LABEL_LENGTH - 1
 
 _INDEX_OF = {digit: index for index, digit in enumerate(DIGITS)}
+
+
+def vocabulary_problems(config: TrainingConfig) -> list[str]:
+    """Return a problem for each of `vocab_size` and `max_sequence_length` that is not that of all datasets."""
+    expected = {"vocab_size": VOCABULARY_SIZE, "max_sequence_length": LABEL_LENGTH}
+    return [
+        f"{field}: found {found!r}; expected {number}; leave it at its default"
+        for field, number in expected.items()
+        if type(found := getattr(config, field)) is not int or found != number
+    ]
 
 
 def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:

@@ -19,7 +19,7 @@ class RunSummary:
 
     Attributes:
         results: The documented results, as in the results file.
-        results_path: The results file.
+        results_path: The results file; None if nothing was trained, so that none was written.
         output_dir: The study's output folder.
         storage_url: The study's storage, without password; None for ``study.db`` in the output folder.
         records: The ended trials of this run: presets in the order of their file, then search trials.
@@ -27,10 +27,12 @@ class RunSummary:
         monitor: The metric that selects the best.
         leader: The experiment that is better by `monitor` than the results' best; None if none is.
         pending: The number of pending trials of the study.
+        training_images: The number of images that its trials train on.
+        is_complete: Whether all trials of the study have ended.
     """
 
     results: Mapping[str, Any]
-    results_path: Path
+    results_path: Path | None
     output_dir: Path
     storage_url: str | None
     records: Sequence[TrialRecord]
@@ -38,6 +40,8 @@ class RunSummary:
     monitor: str
     leader: str | None
     pending: int = 0
+    training_images: int = 0
+    is_complete: bool = False
 
 
 class Display:

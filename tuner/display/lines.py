@@ -13,16 +13,6 @@ from search_spaces.training_config import WITHOUT_INFLUENCE
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.terminal import printable
 
-REASONS = {
-    WhyEnded.MAX_EPOCHS: "all epochs",
-    WhyEnded.EARLY_STOPPED: "early stopped",
-    WhyEnded.PRUNED: "pruned",
-    WhyEnded.NONFINITE_LOSS: "loss infinite",
-    WhyEnded.OUT_OF_MEMORY: "out of memory",
-    WhyEnded.CRASHED: "crashed",
-    WhyEnded.FAILED: "error",
-}
-
 # Settings that `settings` prints for each trial, and settings that are the same in the whole study.
 _NOT_SAMPLED = WITHOUT_INFLUENCE | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
 _NOT_SAMPLED |= {"early_stopping_monitor", "early_stopping_mode"}
@@ -48,20 +38,21 @@ def trial_line(record: TrialRecord) -> str:
     if record.phase is TrialPhase.FAILED or outcome is None:
         return f"{name} FAILED: {failure(outcome)}"
     figures = f"best char {outcome.best_val_char_accuracy:.4f}, seq {outcome.best_val_seq_accuracy:.4f}"
-    return f"{name}: {_end(outcome.why_ended, outcome.total_epochs)}, {figures}"
+    return f"{name}: {outcome.why_ended.text} at {outcome.total_epochs}, {figures}"
 
 
 def row_line(row: StatusRow, monitor: str) -> str:
     """Return how a trial of another process ended."""
-    failed = " FAILED" if row.state is RowState.FAILED else ""
-    end = _end(WhyEnded(row.why_ended), row.epochs) if row.why_ended else reason(row)
     best = "" if row.best_value is None else f", best {monitor} {row.best_value:.4f}"
-    return f"{row.name}{failed}: {end}{best} (another process)"
+    return f"{row.name}: {end_text(row)} at {row.epochs}{best} (another process)"
 
 
-def reason(row: StatusRow) -> str:
-    """Return why a trial ended."""
-    return REASONS[WhyEnded(row.why_ended)] if row.why_ended else "ended from outside"
+def end_text(row: StatusRow) -> str:
+    """Return how and why a trial ended."""
+    reason = WhyEnded(row.why_ended).text if row.why_ended else "ended from outside"
+    if row.state is not RowState.FAILED:
+        return reason
+    return "FAILED" if row.why_ended == WhyEnded.FAILED else f"FAILED ({reason})"
 
 
 def title(number: int, name: str, *remarks: str) -> str:
@@ -117,12 +108,6 @@ def failure(outcome: TrialOutcome | None) -> str:
     """Return why a trial failed, in one line."""
     if outcome is None:
         return "ended from outside, without a reason given"
-    text = outcome.error_message.strip() or REASONS[outcome.why_ended]
+    text = outcome.error_message.strip() or outcome.why_ended.text
     first = printable(text.splitlines()[0])
     return f"{outcome.error_type}: {first}" if outcome.error_type else first
-
-
-def _end(why: WhyEnded, epochs: int) -> str:
-    if why is WhyEnded.MAX_EPOCHS:
-        return f"all {epochs} epochs"
-    return f"{REASONS[why]} at {epochs}"

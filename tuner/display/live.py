@@ -14,7 +14,7 @@ from studies import StudyStatus
 from tuner.display.base import RunSummary
 from tuner.display.lines import title
 from tuner.display.live_view import bars, live_view
-from tuner.display.progress_display import ProgressDisplay
+from tuner.display.printing_display import PrintingDisplay
 from tuner.display.terminal import console_on, drawn_at_once, forgiving
 
 _REFRESH_SECONDS = 0.25
@@ -22,7 +22,7 @@ _REFRESH_SECONDS = 0.25
 _MOST_SHARE = 0.02
 
 
-class LiveDisplay(ProgressDisplay):
+class LiveDisplay(PrintingDisplay):
     """Redraws the live view a few times a second, in the thread that sends the events."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
@@ -11,8 +12,8 @@ from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
 from studies import TrialRecord
 from tuner.display.lines import clock, further_settings, settings, title, wrapped
+from tuner.display.printing_display import PrintingDisplay
 from tuner.display.progress import RunningTrial
-from tuner.display.progress_display import ProgressDisplay
 from tuner.display.terminal import forgiving
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -21,13 +22,31 @@ _DATASET_LINES = 10
 _WIDTH = 80
 
 
-class PlainDisplay(ProgressDisplay):
-    """Prints a line for every change, and one for each epoch."""
+class ProgressDisplay(PrintingDisplay):
+    """Prints a line for every change, and one for each epoch, as the command line does where there is no terminal.
 
-    def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
-        """Print to a stream; when it fails (a closed pipe, a full disk), the training continues without output."""
+    A subclass overrides the events of `Display` that it wants to handle itself.
+
+    Example::
+
+        from tuner import HyperparameterTuner, ProgressDisplay
+
+        class SlowEpochs(ProgressDisplay):
+            def epoch_ended(self, number, metrics, signal):
+                super().epoch_ended(number, metrics, signal)
+                if metrics.epoch_seconds > 30:
+                    self.note(f"trial {number}: epoch {metrics.epoch} took {metrics.epoch_seconds:.0f} s")
+
+        HyperparameterTuner("experiments.yaml", display=SlowEpochs()).run_experiments()
+    """
+
+    def __init__(self, stream: TextIO | None = None, summary_console: Console | None = None) -> None:
+        """Print to a stream, by default standard error, and at the end a summary to a console; None for no summary.
+
+        When the stream fails (a closed pipe, a full disk), the training continues without output.
+        """
         super().__init__(summary_console)
-        self._stream = forgiving(stream)
+        self._stream = forgiving(stream or sys.stderr)
         self._dataset_tenths = 0
         self._repeating: set[int] = set()  # trials whose epochs before an interruption are being sent again
         self._several = False  # whether more than one trial has been running at a time

@@ -160,6 +160,8 @@ class RunProgress:
         added = max(0, status.total - self._polled.total) if self.is_polled else 0
         if not self.is_polled:
             self._reported |= {row.number for row in status.rows if row.has_ended}
+        if status.counts[RowState.INTERRUPTED] > self._polled.counts[RowState.INTERRUPTED]:
+            self._workers_at_polls.clear()  # a worker has stopped, so earlier polls say nothing of how many are left
         self._polled, self.is_polled = status, True
         self._stopped.clear()
         self._forget_merged()
@@ -187,7 +189,7 @@ class RunProgress:
 
 
 def _ended_row(row: StatusRow, record: TrialRecord) -> StatusRow:
-    row = replace(row, state=RowState(record.phase.value), ended=datetime.now(), worker_pid=None)
+    row = replace(row, state=RowState.of(record), ended=datetime.now(), worker_pid=None)
     if (outcome := record.outcome) is None:
         return row
     return replace(

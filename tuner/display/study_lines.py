@@ -8,9 +8,9 @@ from dataclasses import asdict
 from rich.cells import cell_len
 from rich.filesize import decimal
 
-from search_spaces.diagnostics.plural import counted, listed
-from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus, WhyEnded
-from tuner.display.lines import clock, reason
+from search_spaces.diagnostics.plural import counted
+from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus
+from tuner.display.lines import clock, end_text
 from tuner.display.terminal import spare_cells
 
 _LAST_SHOWN = 3
@@ -57,7 +57,7 @@ def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int
         named: Returns the name to show for a trial.
         width: Columns of the terminal; one to three trials are shown, as many as fit.
     """
-    ends = [f"{named(row.name)} {_end(row)}" for row in status.last_first[:_LAST_SHOWN]]
+    ends = [f"{named(row.name)} {end_text(row)}" for row in status.last_first[:_LAST_SHOWN]]
     lines = [f"last: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
     return next((line for line in lines if cell_len(line) + spare_cells(line) <= width), lines[-1] if lines else None)
 
@@ -92,8 +92,7 @@ def targets_line(status: StudyStatus) -> str | None:
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]
     if not texts:
         return None
-    met = listed(status.met_by, _MET_SHOWN)
-    return f"targets ({', '.join(texts)}): {f'met by {met}' if met else 'not met yet'}"
+    return f"targets ({', '.join(texts)}): {status.met_text(_MET_SHOWN)}"
 
 
 def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | None:
@@ -128,12 +127,6 @@ def _open(status: StudyStatus) -> list[str]:
     interrupted = status.counts[RowState.INTERRUPTED]
     counts = {"waiting": status.pending - interrupted, "interrupted": interrupted}
     return [f"{count:,} {what}" for what, count in counts.items() if count]
-
-
-def _end(row: StatusRow) -> str:
-    if row.state is not RowState.FAILED:
-        return reason(row)
-    return "FAILED" if row.why_ended == WhyEnded.FAILED else f"FAILED ({reason(row)})"
 
 
 def _value(status: StudyStatus, row: StatusRow, named: Callable[[str], str]) -> str:

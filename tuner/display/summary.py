@@ -14,11 +14,12 @@ from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
 from studies import TrialKind, TrialPhase, TrialRecord, by_accuracy, figure_text, target_figures, target_verdicts
 from tuner.display.base import RunSummary
-from tuner.display.lines import REASONS, failure
+from tuner.display.lines import failure
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
+_FAR_BELOW = 0.75  # share of a target
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
@@ -71,8 +72,8 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
         return [record.experiment_name, status, "ended outside"]
     return [
         record.experiment_name,
-        status,
-        REASONS[outcome.why_ended],
+        "pruned" if outcome.why_ended == "pruned" else status,
+        outcome.why_ended.text,
         f"{outcome.total_epochs}/{record.training_config.num_epochs}",
         f"{outcome.best_val_char_accuracy:.4f}",
         f"{outcome.best_val_seq_accuracy:.4f}",
@@ -101,13 +102,26 @@ def _best_lines(summary: RunSummary) -> list[str]:
     lines = [f"best: {best['experiment_name']}, char {char:.4f}, seq {seq:.4f}"]
     if summary.leader is not None:
         lines.append(f"by {summary.monitor}, which the study goes by, {summary.leader} is better")
-    return [*lines, ""]
+    return [*lines, *_data_lines(summary), ""]
+
+
+def _data_lines(summary: RunSummary) -> list[str]:
+    """Return a note on the number of images if the best trial stopped improving far below an accuracy target."""
+    outcome = next((record.outcome for record in by_accuracy(summary.records)), None)
+    if outcome is None or outcome.why_ended != "early_stopped":
+        return []
+    figures, goals = target_figures(outcome), dict(summary.targets)
+    accuracies = ((figures[name] or 0.0, goals[name] or 0.0) for name in ("character_accuracy", "sequence_accuracy"))
+    if all(reached >= _FAR_BELOW * goal for reached, goal in accuracies):
+        return []
+    few = f"{summary.training_images:,} training images may be too few (`khmer-tuner data` generates more)"
+    return [f"the best stopped early, far below the targets: {few}"]
 
 
 def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     folder = shown_path(summary.output_dir)
     lines = [
-        f"results      {shown_path(summary.results_path)}",
+        f"results      {_results_place(summary)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
     ]
     for position, name in enumerate(names):
@@ -115,6 +129,13 @@ def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     if any(record.training_config.use_tensorboard for record in summary.records):
         lines.append(f"curves       tensorboard --logdir {shlex.quote(folder)}")
     return lines
+
+
+def _results_place(summary: RunSummary) -> str:
+    if summary.results_path is not None:
+        return shown_path(summary.results_path)
+    why = f"the study in {shown_path(summary.output_dir)} is complete" if summary.is_complete else "nothing was trained"
+    return f"no new ones, {why}; `{_command('export', summary.output_dir)} --results-file FILE` writes them"
 
 
 def _pending_lines(summary: RunSummary) -> list[str]:

@@ -68,7 +68,7 @@ def _group_cells(status: StudyStatus, rows: Sequence[StatusRow]) -> list[str]:
     if not rows[0].has_ended:
         what = "search trials" if rows[0].kind is TrialKind.SEARCH else "experiments"
         return [numbers, f"{len(rows):,} {what}", "waiting", "-", "0", "-", "-", "-"]
-    best = status.best_of(row for row in rows if row.state is RowState.COMPLETED)
+    best = status.best_of(row for row in rows if row.state is not RowState.FAILED)
     best_value = value_text(best.best_value if best else None)
     return [numbers, f"{len(rows):,} more trials", "ended", best_value, "-", "-", "-", "-"]
 

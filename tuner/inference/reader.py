@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
 from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
-from tuner.data.user_images import UserImage, load_user_images
+from tuner.data.user_images import ImageSource, UserImage, load_user_images
 from tuner.data.vocabulary import decode_label
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.models import DigitReader, build_model
@@ -36,23 +37,28 @@ from tuner.training.validation import Accuracy, SplitScore, score_split
 
 @dataclass(frozen=True)
 class Reading:
-    """The reading of an image file.
+    """The reading of an image.
 
     Attributes:
-        path: The file.
+        path: The file; None for an image in memory.
         text: Khmer digits, in general 1 to 8; empty if none were seen or there is a problem.
         confidence: The probability, 0 to 1, that the model gives to `text`: for attention the product over the read
             characters and the end mark; for CTC the sum over all ways to spell `text` along the image's columns.
             0 if there is a problem.
         flags: The reasons not to trust the reading, in words; empty if there are none or there is a problem.
-        problem: Why the file could not be read, without its path; empty if it could.
+        problem: Why the image could not be read, without its path; empty if it could.
     """
 
-    path: Path
+    path: Path | None
     text: str
     confidence: float
     flags: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether there is a reason not to trust the reading; `flags` has it."""
+        return bool(self.flags)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Evaluation(Accuracies):
 
 
 class Reader:
-    """A trained model that reads images; `load_reader` creates it.
+    """A trained model that reads images; `tuner.load_reader` creates it.
 
     Attributes:
         config: What it was trained with, and the device that it is on.
@@ -120,12 +126,20 @@ class Reader:
         self._model.load_state_dict(weights)
         self._model.to(self.device).eval()
 
-    def read_files(self, paths: Iterable[str | os.PathLike[str]]) -> list[Reading]:
-        """Read image files of any size and kind, in order; of a folder the images in it, sorted by name.
+    def read(self, images: ImageSource | Iterable[ImageSource]) -> list[Reading]:
+        """Read images of any size and kind, in order.
 
-        A file that cannot be read has a `problem` and does not keep the others from being read.
+        Args:
+            images: One or several of: the path of a file, or of a folder, whose images are read sorted by name; a PIL
+                image; a NumPy array of one image, grey ``(H, W)``, RGB ``(H, W, 3)`` or RGBA ``(H, W, 4)``.
+
+        Returns:
+            A reading for each image. One that cannot be read has a `problem` and does not keep the others from being
+            read.
         """
-        batches = load_user_images(paths, VALIDATION_BATCH_SIZE)
+        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
+            images = [images]
+        batches = load_user_images(images, VALIDATION_BATCH_SIZE)
         return [reading for images in batches for reading in self._read_batch(images)]
 
     def score(self, split: CachedSplit) -> SplitScore:
@@ -165,7 +179,7 @@ class Reader:
         return readings
 
 
-def load_reader(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
+def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
     """Load the model of a checkpoint; the file is checked, and nothing in it is executed.
 
     Args:

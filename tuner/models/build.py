@@ -7,6 +7,7 @@ import difflib
 import torch
 
 from search_spaces import ModelCreationError, ModelDefinition, TrainingConfig, load_model_definitions
+from tuner.data.vocabulary import vocabulary_problems
 from tuner.models.reader import DigitReader
 from tuner.seeds import derived_seed
 
@@ -15,10 +16,13 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
     """Build the model that a configuration names, with weights that depend on its seed alone.
 
     Raises:
-        ModelCreationError: The model definitions have no such model.
+        ModelCreationError: The model definitions have no such model, or `vocab_size` or `max_sequence_length` is not
+            that of the dataset.
         FileNotFoundError: There is no model definitions file at `model_config_path`.
         ConfigurationError: That file is not as it should be.
     """
+    if problems := vocabulary_problems(config):
+        raise ModelCreationError(problems)
     definitions = load_model_definitions(config.model_config_path)
     if config.model_name not in definitions:
         nearest = difflib.get_close_matches(config.model_name, definitions, n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+import time
 from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
@@ -24,6 +25,8 @@ from tuner.training.recorder import CONFIG_FILE, config_yaml
 
 log = logging.getLogger(__name__)
 
+_NOTE_EVERY_S = 10.0
+
 
 class DashboardUpdates:
     """Keeps a trial's note, plots and settings up to date; for the last time before its end is reported."""
@@ -34,29 +37,39 @@ class DashboardUpdates:
         self._epoch_seconds: list[float] = []
         self._progress = Progress()
         self._not_kept: dict[str, bytes] = {}
+        self._next_note = time.monotonic() + _NOTE_EVERY_S
 
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
         self._keep({CONFIG_FILE: config_yaml(config).encode()})
         if not self._claim.adopted:  # else there is a better note already
-            write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
+            self._write_note()
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        """Remember an epoch for the next note."""
+        """Show the progress of the trial, unless its last note is recent."""
         self._epoch_seconds.append(metrics.epoch_seconds)
         median = statistics.median(self._epoch_seconds)
         epochs, best_epoch = len(self._epoch_seconds), early_stopping.best_epoch or None
         self._progress = Progress(epochs, early_stopping.best, best_epoch, median)
+        if time.monotonic() >= self._next_note:
+            self._write_note()
 
     def show(self, plots: Plots) -> None:
         """Show new plots and the progress of the trial."""
         self._keep(plots)
-        write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
+        self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
         """Show how the trial ended."""
         self._keep({})
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
+
+    def _write_note(self) -> None:
+        started = time.monotonic()
+        write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
+        ended = time.monotonic()
+        # A note takes longer the more trials there are, but no more than a hundredth of the time.
+        self._next_note = ended + max(_NOTE_EVERY_S, 100 * (ended - started))
 
     def _keep(self, files: Mapping[str, bytes]) -> None:
         """Save files as artifacts of the trial; retry those that could not be saved before."""

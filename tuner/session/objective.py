@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from search_spaces import ConfigurationError, TrainingConfig, fit_loss
 from search_spaces.diagnostics.disk_errors import is_disk_error
 from studies import (
@@ -50,7 +52,7 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     updates = DashboardUpdates(claim, context.folder)
     value = None
     if claim.crashed and _may_crash_again(claim, folder):
-        outcome = outcome_of_crashes(read_metrics(folder), reported=claim.record.attempts[-1].epochs)
+        outcome = outcome_of_crashes(claim.record, read_metrics(folder))
     else:
         outcome, value = _train_to_the_end(claim, context, folder, updates)
     # Before `finish`: an ended trial accepts no notes.
@@ -104,6 +106,11 @@ def _train(
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
     if reported and not has_state(checkpoint_dir(folder)):
         display.note(f"{name}: its checkpoints are not in {folder}; it begins with epoch 1 again")
+    if (config.threads or 0) > torch.get_num_threads():
+        display.note(
+            f"{name}: its settings ask for {config.threads} threads, more than the {torch.get_num_threads()} of this "
+            "process; it trains with them for the same figures, and may be slow"
+        )
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         epochs.append(metrics)
@@ -131,7 +138,7 @@ def _train(
         on_batch=on_batch,
         before_save=claim.check,
         on_plots=updates.show,
-        halve_micro_batch=claim.may_exceed_memory,
+        halve_micro_batch=claim.exceeds_memory,
     )
 
 

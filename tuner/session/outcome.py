@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from search_spaces import Targets
-from studies import MAX_CRASHES, TrialOutcome, WhyEnded
+from studies import MAX_MEMORY_CRASHES, TrialOutcome, TrialRecord, WhyEnded
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.out_of_memory import is_out_of_memory
 
@@ -20,6 +20,8 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         best_epoch=result.best_epoch or None,
         converged_epoch=_converged_epoch(result.history, targets),
         micro_batch_size=result.micro_batch_size,
+        parameters=result.parameters,
+        threads=result.threads,
         error_message="the loss became infinite or not a number; try a lower learning_rate" if diverged else "",
     )
 
@@ -31,16 +33,23 @@ def outcome_of_error(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialO
     return replace(_outcome(epochs, why), error_type=kind, error_message=str(error) or kind)
 
 
-def outcome_of_crashes(epochs: Sequence[EpochMetrics], *, reported: int) -> TrialOutcome:
+def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
     """Return the outcome of a trial that crashed too many processes.
 
     Args:
+        record: The trial; more epochs are reported than here where each machine has a folder of its own.
         epochs: The epochs in this machine's folder.
-        reported: The number of epochs in the study; greater where each machine has a folder of its own.
     """
+    reported = record.attempts[-1].epochs
     elsewhere = reported > len(epochs)
     where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
-    message = f"{MAX_CRASHES} processes died one after the other {where}, for example for want of memory"
+    if record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES:
+        died = f"{record.consecutive_memory_crashes} processes died for lack of memory"
+        advice = "a smaller batch_size or model needs less"
+    else:
+        died = f"{record.consecutive_crashes} processes were killed"
+        advice = "nothing shows that memory ran out; find out what ends processes on this machine"
+    message = f"{died} one after the other {where}; {advice}"
     if elsewhere:
         message += f"; the figures of {reported} epochs are in another machine's folder"
     outcome = _outcome(epochs, WhyEnded.CRASHED)

@@ -1,29 +1,69 @@
-"""Where results are written: checked before the work, not after it; and named after the time."""
+"""The files that commands write for the user: where they may be, and which existing file they may replace."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
 from search_spaces import ConfigurationError
 from search_spaces.diagnostics.names import path_problem
-from studies import default_results_name
+from studies import OutputFolder, default_results_name
+
+BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read a file as UTF-8
+# Kinds of files: what each is called, and how it begins.
+RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
+REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "networks file of a study"
+_BEGINNINGS = {
+    RESULTS: r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":',
+    TRIALS_CSV: "number,experiment_name,kind,",
+    EPOCHS_CSV: "number,experiment_name,epoch,",
+    REPORT: r'(?s)<!DOCTYPE html>.*<meta name="generator" content="khmer-ocr-tuner report">',
+    PRESET: "# Written by khmer-tuner best:",
+    NETWORKS: "# The networks of a study",
+}
+_BEGINNING_BYTES = 2048
+# The study gives no file of its own such a name directly in its folder.
+_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml")
 
 
-def check_results_path(path: str | None) -> None:
-    """Refuse a results file that could not be written in the end; None means the default name.
+def may_replace(path: Path, kind: str) -> bool:
+    """Return whether no file is at a path, an empty one, or one of this kind; links are followed."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING_BYTES).decode("utf-8", "replace").removeprefix(BYTE_ORDER_MARK)
+    except OSError:
+        return False
+    return not beginning or re.match(_BEGINNINGS[kind], beginning) is not None
+
+
+def check_results_file(path: str | None, output_dir: str | Path) -> None:
+    """Refuse a results file as `check_output_file` does; None means the default name."""
+    check_output_file(Path(path or default_results_name("{timestamp}")), RESULTS, output_dir, "results file")
+
+
+def check_output_file(path: Path, kind: str, output_dir: str | Path, option: str) -> None:
+    """Refuse a file that a command must not or cannot write; nothing is created.
+
+    Args:
+        path: The file.
+        kind: What the command writes there, `RESULTS` or another kind.
+        output_dir: The study's output folder.
+        option: What names the file, for the message.
 
     Raises:
-        ConfigurationError: It is a folder, or its folder is missing or cannot be written.
+        ConfigurationError: It is a folder or a device, one of the study's own files, or an existing file of another
+            kind; or its folder is missing or cannot be written.
     """
-    problem = output_file_problem(Path(path or default_results_name("")))
-    if problem is not None:
-        raise ConfigurationError(f"results file {path or 'here'}: {problem}")
+    if problem := output_file_problem(path, kind, OutputFolder(output_dir)):
+        raise ConfigurationError(f"{option} {path}: {problem}")
 
 
-def output_file_problem(path: Path) -> str | None:
-    """Say why no file can be written to a path, and what to do, or return None; nothing is created."""
+def output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> str | None:
+    """Say why a file of a kind must not or cannot be written to a path, and what to do, or return None."""
     folder = path.absolute().parent
     problem = path_problem(path)
     if problem is not None:
@@ -36,6 +76,13 @@ def output_file_problem(path: Path) -> str | None:
         return f"there is no folder {folder}; create it first"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"nothing can be written in {folder}; choose another place"
+    is_beside_database = os.path.realpath(folder) == os.path.realpath(output_folder.path)
+    is_harmless = is_beside_database and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
+    # A link in the output folder may lead out of it.
+    if not is_harmless and (output_folder.holds(path) or output_folder.holds(folder / "any")):
+        return "the study keeps its own files there; name a file outside of its output folder"
+    if not may_replace(path, kind):
+        return f"this file is no {kind}, so it is not overwritten; choose another name, or remove it"
     return None
 
 

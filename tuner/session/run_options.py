@@ -19,7 +19,7 @@ from studies import (
     check_storage_url,
     default_storage_url,
 )
-from tuner.session.output_paths import check_results_path
+from tuner.session.output_paths import check_results_file
 
 WorkerCount = int | Literal["auto"]
 
@@ -67,7 +67,7 @@ class RunOptions:
         with problems.collect():
             self.check_location()
         with problems.collect():
-            check_results_path(self.results_file)
+            check_results_file(self.results_file, self.output_dir)
         with problems.collect():
             check_search(self.search)
         problems.raise_all()

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import optuna
+
 from search_spaces import (
     ConfigurationError,
     ExperimentFile,
     SearchSpace,
     Targets,
     TrainingConfig,
+    check_fixed,
+    default_search_space,
     load_model_definitions,
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
+from studies import has_space, study_space
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
 
@@ -88,7 +93,20 @@ class RunRequest:
     @property
     def trial_filter(self) -> TrialFilter:
         """The trials that are trained: the experiments, and search trials if the search has some."""
-        return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
+        search = self.options.search
+        return TrialFilter(frozenset(self.experiments), search=bool(search.at_least or search.more))
+
+    def search_space(self, study: optuna.Study | None) -> SearchSpace:
+        """Return what the search varies: what the request, else the study, if there is one, else the package says.
+
+        Raises:
+            ConfigurationError: The space cannot take the settings that the search fixes.
+        """
+        definitions = load_model_definitions(self.first.model_config_path)
+        kept = study_space(study) if study is not None and has_space(study) else None
+        space = self.space or kept or default_search_space(definitions)
+        check_fixed(space, self.options.search.fixed, definitions)
+        return space
 
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.

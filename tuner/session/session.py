@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Session:
         token = _refuse_early(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        invariants = invariants_of(first, cache.fingerprint)
+        invariants = invariants_of(first, cache.fingerprint, cache.image_folder)
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
@@ -107,7 +108,7 @@ class Session:
         """
         check_device(device)
         cache = _cache_of(existing.invariants, existing.folder, metadata)
-        invariants = current_invariants(existing.invariants, cache.fingerprint)
+        invariants = current_invariants(existing.invariants, cache.fingerprint, cache.image_folder)
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
@@ -128,9 +129,12 @@ def _refuse_early(request: RunRequest) -> str | None:
         The token of the study's latest stop; None if the folder has no study yet.
     """
     options = request.options
-    try:
+    study: optuna.Study | None = None
+    with suppress(ConfigurationError):  # there is none yet
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
-    except ConfigurationError:  # there is none yet
+    if options.search.fixed:
+        request.search_space(study)
+    if study is None:
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)

@@ -71,12 +71,13 @@ def with_overrides(
     return {name: replace(config, **overrides) for name, config in experiments.items()}
 
 
-def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
+def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | None = None) -> StudyInvariants:
     """Return the invariants of a study that trains an experiment.
 
     Args:
         config: The experiment's configuration.
         fingerprint: Of the content of its dataset's splits.
+        image_folder: Where the images are; None if unknown.
 
     Raises:
         FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_model_definitions`.
@@ -91,15 +92,17 @@ def invariants_of(config: TrainingConfig, fingerprint: str) -> StudyInvariants:
             "train_split": config.train_split,
             "val_split": config.val_split,
             "metadata_path": os.path.abspath(config.metadata_path),
+            **({} if image_folder is None else {"image_folder": image_folder}),
         },
         models={name: definition.model_dump(mode="json") for name, definition in definitions.items()},
         versions=_versions(),
     )
 
 
-def current_invariants(existing: StudyInvariants, fingerprint: str) -> StudyInvariants:
+def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder: str) -> StudyInvariants:
     """Return a study's invariants with what can have changed since: the dataset's content and the versions."""
-    return replace(existing, dataset={**existing.dataset, "fingerprint": fingerprint}, versions=_versions())
+    dataset = {**existing.dataset, "fingerprint": fingerprint, "image_folder": image_folder}
+    return replace(existing, dataset=dataset, versions=_versions())
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:

@@ -41,6 +41,15 @@ def amp_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def peak_gpu_memory_mb(device: torch.device) -> float:
+    """Return the most memory, in MiB, that tensors of this process took on a device since the last call; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0.0
+    peak_bytes = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak_bytes / 2**20
+
+
 def _computes_half_precision(device: torch.device) -> bool:
     if device.type == "cuda":
         return True

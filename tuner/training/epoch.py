@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
+from tuner.training.device import peak_gpu_memory_mb
 from tuner.training.history import EpochMetrics
 from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
@@ -60,6 +61,7 @@ def run_epoch(
         epoch_seconds=time.perf_counter() - started,
         memory_mb=memory_mb,
         cpu_percent=cpu_percent,
+        gpu_memory_mb=peak_gpu_memory_mb(training.device),
     )
     return metrics, score
 
@@ -94,20 +96,21 @@ def train_epoch(
 
 @contextmanager
 def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
-    """Scale the learning rate by a share of the first epoch, unless the schedule has a warm-up of its own.
+    """Give the optimizer the rate of a step of the warm-up, with which `share` of the epoch is done.
 
-    Adam's first steps are as large as the later ones although they rest on a few gradients; at a high rate, some
-    trainings learned at half the pace afterwards (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive
-    optimization").
+    The rate rises linearly, step by step, to that of the schedule at the end of each warm-up epoch, never below
+    `min_lr`. So it does in the first epoch of a schedule without a warm-up: Adam's first steps are as large as the
+    later ones although they rest on a few gradients; at a high rate, some trainings learned at half the pace afterwards
+    (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization").
     """
     config = training.config
-    if epoch > 1 or (config.scheduler_type == "cosine" and config.warmup_epochs > 0):
+    if epoch > max(1, config.warmup_epochs if config.scheduler_type == "cosine" else 0):
         yield
         return
     groups = training.optimizer.param_groups
     rates = [group["lr"] for group in groups]
     for group in groups:
-        group["lr"] *= share
+        group["lr"] = max(config.min_lr, group["lr"] * ((epoch - 1 + share) / epoch))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from search_spaces.diagnostics.disk_errors import is_full_or_read_only
 log = logging.getLogger(__name__)
 
 _numbers = itertools.count()
+_AFTER_ALL_STEPS = 2**62
 
 
 class EventFile:
@@ -23,15 +24,13 @@ class EventFile:
 
     PyTorch's writer has a thread of its own, where an error of the disk is found too late and ends all that is to come.
     Here, what could not be written is written with the next event.
+
+    TensorBoard drops what older files of the run hold of a tag, from the step on at which this file begins with it. Its
+    Python code does so in files of version 1, and where the step is lower than that of the event before.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        """Start a file in the folder of a run.
-
-        From `purge_step` on, TensorBoard drops what older files of the run hold; None to drop nothing.
-        """
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-
+    def __init__(self, folder: Path) -> None:
+        """Start a file in the folder of a run."""
         # TensorBoard reads a run's files in the order of their names.
         seconds, fraction = divmod(time.time_ns(), 10**9)
         writer = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
@@ -39,22 +38,27 @@ class EventFile:
         self._file: io.FileIO | None = None
         self._unwritten = bytearray()
         self._fails = False
-        self.add(purge_step, file_version="brain.Event:2")
-        if purge_step is not None:
-            self.add(purge_step, session_log=SessionLog(status=SessionLog.START))
+        self._tags: set[str] = set()
+        self._append(0, file_version="brain.Event:1")
 
-    def add(self, step: int | None, **content: Any) -> None:
-        """Add an event with the given fields, for example a `summary`.
+    def add(self, step: int, summary: Any) -> None:
+        """Add a summary.
 
         Raises:
             OSError: There is no room on the disk; other errors are logged.
         """
+        tags = {value.tag for value in summary.value}
+        if not tags <= self._tags:
+            self._tags |= tags
+            self._append(_AFTER_ALL_STEPS, summary=type(summary)())
+        self._append(step, summary=summary)
+
+    def _append(self, step: int, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         record = io.BytesIO()
-        event = Event(wall_time=time.time(), step=step or 0, **content)
-        RecordWriter(record).write(event.SerializeToString())
+        RecordWriter(record).write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
         self._unwritten += record.getvalue()
         self._write()
 

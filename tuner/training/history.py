@@ -20,10 +20,11 @@ class EpochMetrics:
         val_char_accuracy: The same on the validation split.
         train_seq_accuracy: Share of labels read without any error, 0 to 1.
         val_seq_accuracy: The same on the validation split.
-        learning_rate: The rate that the epoch was trained with.
+        learning_rate: The rate of the epoch's last step; in a warm-up, that of the other steps is lower.
         epoch_seconds: Wall time of training and validation.
         memory_mb: Resident memory of the process, in MiB.
         cpu_percent: CPU use of the process during the epoch; 100 is one core.
+        gpu_memory_mb: The most GPU memory that its tensors took during the epoch, in MiB; 0 on a CPU.
     """
 
     epoch: int
@@ -37,6 +38,7 @@ class EpochMetrics:
     epoch_seconds: float
     memory_mb: float
     cpu_percent: float
+    gpu_memory_mb: float = 0.0
 
     def value(self, name: str) -> float:
         """Return a figure by name, for example that of `early_stopping_monitor`."""
@@ -69,6 +71,7 @@ class TrainingResult:
         best_epoch: Epoch with the best monitored metric; 0 if none finished.
         parameters: Trainable parameters of the model.
         micro_batch_size: The most images in one pass, if memory ran out; None for whole batches.
+        threads: PyTorch's threads in all epochs on the CPU; None if they differ, or on another device.
     """
 
     why_ended: str
@@ -76,3 +79,4 @@ class TrainingResult:
     best_epoch: int
     parameters: int
     micro_batch_size: int | None = None
+    threads: int | None = None

@@ -24,6 +24,7 @@ from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.plot_updates import PlotUpdates
 from tuner.training.plots import Plots
+from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore, score_split
@@ -59,8 +60,7 @@ def train(
         on_batch: Called with the finished and the total batches of an epoch: before the first batch and after each.
         before_save: Called after an epoch, before anything of it is saved; its exceptions propagate.
         on_plots: Called with plots of the training, now and then while it runs and once when it has ended.
-        halve_micro_batch: Whether to halve the micro-batch size, since processes died in the next epoch, perhaps for
-            lack of memory.
+        halve_micro_batch: Whether to halve the micro-batch size, since processes ran out of memory in the next epoch.
 
     Raises:
         ConfigurationError, ModelCreationError: As `TrainingState.create`.
@@ -72,18 +72,17 @@ def train(
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
-        _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "processes died in this epoch")
+        _halve_micro_batch(
+            training, training.micro_batch_size or config.batch_size, "processes ran out of memory in it"
+        )
     write_config(folder, config)
-    recorder = Recorder(
-        folder,
-        config,
-        training.history,
-        parameters=count_parameters(training.model),
-        steps_per_epoch=len(data.train),
-    )
+    recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
-    _log_start(training, data)
+    processor_share = ProcessorShare()
+    process_threads = torch.get_num_threads()
     try:
+        torch.set_num_threads(config.threads or process_threads)
+        _log_start(training, data)
         for finished in _replay(training):
             on_epoch_end(*finished)
         try:
@@ -93,6 +92,8 @@ def train(
                 _keep(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
+                if training.device.type == "cpu":
+                    processor_share.epoch_ended(metrics)
                 on_epoch_end(metrics, training.early_stopping)
                 if plot_updates.is_due:
                     plots = plot_updates.draw(training.history)
@@ -106,6 +107,7 @@ def train(
         recorder.ended(plots, len(training.history))
         on_plots(plots)
     finally:
+        torch.set_num_threads(process_threads)
         recorder.close()
     log.info("ended: %s, best epoch %d", why_ended, training.early_stopping.best_epoch)
     return TrainingResult(
@@ -114,6 +116,7 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
+        threads=next(iter(training.threads)) if len(training.threads) == 1 else None,
     )
 
 
@@ -175,6 +178,8 @@ def _keep(
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
     training.history.append(metrics)
+    if training.device.type == "cpu":
+        training.threads.add(torch.get_num_threads())
     if improved:
         save_checkpoint(checkpoints.best, best_state(training, val, metrics, score))
     checkpoints.save_epoch(metrics.epoch, training.state_dict())

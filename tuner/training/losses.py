@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from tuner.data.vocabulary import BLANK, EOS, PAD
 
 
@@ -80,8 +80,8 @@ def create_loss_function(config: TrainingConfig) -> LabelLoss:
     """Build the loss of a configuration.
 
     Raises:
-        ValueError: `loss_type` is not a key of `LOSSES`.
+        ConfigurationError: `loss_type` is not a key of `LOSSES`.
     """
     if config.loss_type not in LOSSES:
-        raise ValueError(f"loss_type: found {config.loss_type!r}; use one of {', '.join(sorted(LOSSES))}")
+        raise ConfigurationError(f"loss_type: found {config.loss_type!r}; use one of {', '.join(sorted(LOSSES))}")
     return LOSSES[config.loss_type](config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from tuner.training.flat_parameters import by_size
 
 _GUARDED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
@@ -24,19 +24,20 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     themselves (Loshchilov and Hutter 2019). Weights that a normalisation follows have none, see `by_size`.
 
     Raises:
-        ValueError: `optimizer_type` is neither.
+        ConfigurationError: `optimizer_type` is neither.
     """
     return optimizer_of(by_size(model), config)
 
 
 def optimizer_of(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
     """Build the optimizer for parameters with and those without weight decay, as `create_optimizer` does."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if config.optimizer_type not in kinds:
-        raise ValueError(f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(kinds)}")
+    if config.optimizer_type not in _OPTIMIZERS:
+        raise ConfigurationError(
+            f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(_OPTIMIZERS)}"
+        )
     sized, sizeless = parameters
     beta1, beta2 = config.optimizer_betas
-    optimizer: torch.optim.Optimizer = uncompiled(kinds[config.optimizer_type])(
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer_type](
         [{"params": sized}, {"params": sizeless, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=(beta1, beta2),
@@ -57,16 +58,23 @@ def uncompiled(kind: type[torch.optim.Optimizer]) -> type[Any]:
     return type(kind.__name__, (kind,), methods)
 
 
+# By these names, pickle finds the classes again.
+Adam = uncompiled(torch.optim.Adam)
+AdamW = uncompiled(torch.optim.AdamW)
+_OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
+
+
 def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
     """Build the learning-rate schedule of a configuration; step it once at the end of every epoch.
 
     ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
     `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs in which
-    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Where there
-    is no warm-up, the training lets the steps of the first epoch rise to the initial rate.
+    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Within an
+    epoch of the warm-up, or the first epoch of a schedule without one, the training lets the rate rise step by step:
+    the rate given here is that of the epoch's last step.
 
     Raises:
-        ValueError: `scheduler_type` is none of these.
+        ConfigurationError: `scheduler_type` is none of these.
     """
     floor = config.min_lr / config.learning_rate
     if config.scheduler_type == "cosine":
@@ -83,7 +91,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -
             threshold_mode="abs",
             min_lr=config.min_lr,
         )
-    raise ValueError(f"scheduler_type: found {config.scheduler_type!r}; use one of cosine, plateau, steplr")
+    raise ConfigurationError(f"scheduler_type: found {config.scheduler_type!r}; use one of cosine, plateau, steplr")
 
 
 def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:

@@ -27,13 +27,7 @@ class Recorder:
     """Writes the epochs of one experiment; after an interruption it goes on where the history ends."""
 
     def __init__(
-        self,
-        folder: Path,
-        config: TrainingConfig,
-        history: Sequence[EpochMetrics],
-        *,
-        parameters: int,
-        steps_per_epoch: int,
+        self, folder: Path, config: TrainingConfig, history: Sequence[EpochMetrics], *, parameters: int
     ) -> None:
         """Open the files of an experiment.
 
@@ -42,19 +36,17 @@ class Recorder:
             config: What is trained.
             history: Epochs that an interrupted training finished; whatever was written beyond them is dropped.
             parameters: Trainable parameters of the model.
-            steps_per_epoch: Training steps of an epoch.
         """
         self._metrics_path = folder / "metrics.jsonl"
         self._metrics_path.write_text("".join(map(_metrics_line, history)), encoding="utf-8")
-        self._begin_run = partial(
-            TensorBoardRun, folder / "tensorboard", config, parameters=parameters, steps_per_epoch=steps_per_epoch
-        )
+        self._begin_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
         self._run = self._begin_run(history=history) if config.use_tensorboard else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
         """Record a training step, counted from 1 over all epochs."""
+        log.info("step %d: loss %.4f, lr %.2e", step, loss, learning_rate)
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
 

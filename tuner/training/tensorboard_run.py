@@ -1,8 +1,6 @@
 """An experiment as one run of TensorBoard: curves, readings and hyperparameters, continued after an interruption.
 
-All of it goes along one axis: optimizer steps taken. The loss of a step is that of the weights before it; the figures
-of an epoch are those of the weights after its last step. So what an interruption cut off is dropped by TensorBoard at
-one place, by number, and nothing is there twice.
+Curves and readings of epochs go along the number of the epoch, those of training steps along the optimizer steps taken.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ TAGS = {
     "epoch_seconds": "system/epoch_seconds",
     "memory_mb": "system/memory_mb",
     "cpu_percent": "system/cpu_percent",
+    "gpu_memory_mb": "system/gpu_memory_mb",
 }
 assert set(TAGS) == set(METRIC_NAMES)
 
@@ -39,23 +38,14 @@ _IMAGE_TAGS = {WORST_READINGS: "readings/worst", CONFUSION_MATRIX: "readings/con
 class TensorBoardRun:
     """Writes the event files of one experiment."""
 
-    def __init__(
-        self,
-        path: Path,
-        config: TrainingConfig,
-        history: Sequence[EpochMetrics],
-        parameters: int,
-        steps_per_epoch: int,
-    ) -> None:
+    def __init__(self, path: Path, config: TrainingConfig, history: Sequence[EpochMetrics], parameters: int) -> None:
         """Start a run in a folder, or resume it after its history; the arguments are those of `Recorder`."""
-        self._steps_per_epoch = steps_per_epoch
         self._plotted_epoch = 0
-        finished = len(history)
-        if not finished:
+        if not history:
             for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
                 file.unlink()
-        self._file = EventFile(path, purge_step=finished * steps_per_epoch or None)
-        if finished:  # its checkpoint may be all that was written of it
+        self._file = EventFile(path)
+        if history:  # its checkpoint may be all that was written of it
             self.add_epoch(history[-1])
         else:
             self._add_scalars({"model/parameters": parameters}, 0)
@@ -68,7 +58,7 @@ class TensorBoardRun:
     def add_epoch(self, metrics: EpochMetrics) -> None:
         """Add a finished epoch."""
         values = {tag: metrics.value(name) for name, tag in TAGS.items()}
-        self._add_scalars(values, metrics.epoch * self._steps_per_epoch)
+        self._add_scalars(values, metrics.epoch)
 
     def add_plots(self, plots: Plots, epoch: int) -> None:
         """Add the plots after an epoch if the epochs have doubled since the last ones: images are large."""
@@ -80,7 +70,7 @@ class TensorBoardRun:
         if epochs > self._plotted_epoch:
             self._add_images(plots, epochs)
         *_, session_end = _hyperparameters({})
-        self._file.add(None, summary=session_end)
+        self._file.add(0, session_end)
 
     def close(self) -> None:
         """Close the files."""
@@ -90,7 +80,7 @@ class TensorBoardRun:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._file.add(step, summary=summary)
+        self._file.add(step, summary)
 
     def _add_images(self, plots: Plots, epoch: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -99,7 +89,7 @@ class TensorBoardRun:
             if name in plots:
                 image = Summary.Image(encoded_image_string=plots[name])
                 summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-                self._file.add(epoch * self._steps_per_epoch, summary=summary)
+                self._file.add(epoch, summary)
         self._plotted_epoch = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
@@ -107,7 +97,7 @@ class TensorBoardRun:
         known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
         *begin, _ = _hyperparameters(known)
         for summary in begin:
-            self._file.add(None, summary=summary)
+            self._file.add(0, summary)
 
 
 def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:

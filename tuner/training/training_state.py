@@ -34,6 +34,7 @@ class TrainingState:
         scaler: Keeps float16 gradients from vanishing; disabled in other precisions.
         history: The finished epochs.
         micro_batch_size: The largest number of images in one pass, once memory has run out; None for whole batches.
+        threads: The numbers of threads that trained the epochs on the CPU.
     """
 
     config: TrainingConfig
@@ -49,6 +50,7 @@ class TrainingState:
     early_stopping: EarlyStopping
     history: list[EpochMetrics] = field(default_factory=list)
     micro_batch_size: int | None = None
+    threads: set[int] = field(default_factory=set)
 
     @classmethod
     def create(cls, config: TrainingConfig, *, steps_per_epoch: int) -> TrainingState:
@@ -103,6 +105,7 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "early_stopping": asdict(self.early_stopping),
             "micro_batch_size": self.micro_batch_size,
+            "threads": sorted(self.threads),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
@@ -111,7 +114,7 @@ class TrainingState:
         """Return whether a checkpoint's state belongs to this training: complete, with its settings and its network."""
         ours = self.state_dict()
         return (
-            state.keys() == ours.keys()
+            {"threads", *state} == ours.keys()  # older checkpoints lack it
             and state["config"].keys() <= ours["config"].keys()
             and config_digest(TrainingConfig(**state["config"])) == config_digest(self.config)
             and _shapes(state["model"]) == _shapes(ours["model"])
@@ -127,6 +130,7 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         self.early_stopping = EarlyStopping(**state["early_stopping"])
         self.micro_batch_size = state["micro_batch_size"]
+        self.threads = set(state.get("threads", (0,)))  # unknown
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])

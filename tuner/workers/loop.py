@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import search_trial_name
@@ -32,9 +33,11 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import is_interrupted, next_claim, trial_that_met_targets
+from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets, trials_to_start
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
+
+Wait = Literal["never", "for others", "for ever"]
 
 _SECONDS_BETWEEN_POLLS = 5.0
 # How soon a waiting worker notices that a trial was enqueued.
@@ -49,7 +52,7 @@ def work(
     stop_conditions: StopConditions,
     workers: WorkerCount = 1,
     *,
-    wait: bool = False,
+    wait: Wait = "never",
 ) -> None:
     """Train the study's pending trials until none is left to claim or a stop condition holds.
 
@@ -58,7 +61,8 @@ def work(
         trial_filter: Which trials.
         stop_conditions: What ends the work early.
         workers: Processes that train in parallel, ``auto`` for as many as are fastest; a single one is this process.
-        wait: Whether a single worker waits for further trials when none is left, until a stop condition holds.
+        wait: Whether to wait when no trial is left to claim: ``for others`` that train some, to take them over if their
+            process dies, or ``for ever``, for further trials, until a stop condition holds.
 
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
@@ -76,12 +80,12 @@ def work(
     if workers == AUTO:
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
     # A single trial is trained here, unless others that match the filter may be added meanwhile.
-    if workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1):
+    in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
+    if in_processes:
         work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
-    elif wait:
-        _work_and_wait(session, trial_filter, stop_conditions, poller)
-    else:
-        work_here(session, trial_filter, stop_conditions, poller)
+    # Trials that are left when worker processes were stopped one by one are not for this process.
+    if not in_processes or (wait == "for others" and not trials_to_start(session, trial_filter)):
+        _work_and_wait(session, trial_filter, stop_conditions, poller, wait)
     _report_remaining(session, trial_filter, stop_conditions)
 
 
@@ -137,28 +141,40 @@ def _train_claimed(claim: Claim, context: RunContext) -> bool:
 
 
 def _work_and_wait(
-    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller
+    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller, wait: Wait
 ) -> None:
-    """Train pending trials and those that are added; retry while the database cannot be reached."""
+    """Train pending trials and, if it waits, those that are added; retry for ever if the database cannot be reached."""
     display = session.context.display
     is_waiting = False
     while True:
         try:
             has_trained = work_here(session, trial_filter, stop_conditions, poller)
-            if is_interrupted(session, stop_conditions):
+            others = [record for record in latest_records(session.study) if record.phase is TrialPhase.RUNNING]
+            others = [record for record in others if trial_filter.matches(record)] if wait == "for others" else []
+            if not may_start(session, stop_conditions) or not (others or wait == "for ever"):
                 break
             if has_trained or not is_waiting:
-                display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
+                display.note(_waiting_text(others))
             is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
         except DATABASE_ERRORS as error:
+            if wait != "for ever":
+                raise
             is_waiting = False
             reason = storage_error_text(error, session.storage_url)
             display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_RETRIES:.0f} s")
             time.sleep(_SECONDS_BETWEEN_RETRIES)
-    if session.stop_requested:
+    if wait == "for ever" and session.stop_requested:
         display.note("stop was asked for")
+
+
+def _waiting_text(others: Sequence[TrialRecord]) -> str:
+    if not others:
+        return "waiting for work; SIGTERM or `khmer-tuner stop` ends this"
+    names = listed([record.experiment_name for record in others], 3)
+    workers = listed(sorted({record.attempts[-1].worker for record in others}), 3)
+    return f"{names}: trained by another process ({workers}); waiting for it. `khmer-tuner status` shows its progress"
 
 
 def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, TrainingConfig | None]:

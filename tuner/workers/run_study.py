@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +16,21 @@ from studies import (
     default_results_name,
     default_storage_url,
     mask_password,
+    own_records,
     render_results,
     study_invariants,
     study_status,
     without_retries,
 )
 from tuner.display import RunSummary
-from tuner.session.output_paths import timestamp
+from tuner.display.terminal import shown_path
+from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.workers.loop import ended, work
+
+log = logging.getLogger(__name__)
 
 
 def run_request(session: Session, request: RunRequest) -> dict[str, Any]:
@@ -47,49 +55,82 @@ def run_study(
 ) -> dict[str, Any]:
     """Train a study's pending trials, then write its results, also if this is interrupted, and show the summary.
 
+    Trials that other processes are training are waited for, so that their results are among these.
+
     Args:
         session: The opened study.
         trial_filter: Which trials.
         stop_conditions: What ends the work early.
         workers: Processes that train in parallel; ``auto`` measures how many are fastest.
-        results_file: The results file; None for a name with the time, in the working directory.
+        results_file: The results file; None for a name with the time, in the working directory. If nothing was
+            trained, only a named file is written, unless it has these results already.
 
     Returns:
         The documented results, of the whole study.
     """
+    attempts = _count_attempts(session)
     try:
-        work(session, trial_filter, stop_conditions, workers)
+        work(session, trial_filter, stop_conditions, workers, wait="for others")
     except BaseException:
-        _write_partial_results(session, results_file)
+        _write_partial_results(session, results_file, attempts)
         raise
     results = render_results(session.study, timestamp=timestamp())
-    path = write_results(results, results_file)
+    path = _write_new_results(session, results, results_file, attempts)
     session.context.display.run_ended(_summary(session, trial_filter, results, path))
     return results
 
 
-def _write_partial_results(session: Session, results_file: str | None) -> None:
+def _count_attempts(session: Session) -> int:
+    return sum(len(record.attempts) for record in own_records(session.study))
+
+
+def _write_partial_results(session: Session, results_file: str | None, attempts: int) -> None:
     """Write the results after an interruption; a failure here must not hide its cause."""
     try:
         # A process that stops does not wait for a lost connection.
         with without_retries(session.study):
-            write_results(render_results(session.study, timestamp=timestamp()), results_file)
+            results = render_results(session.study, timestamp=timestamp())
+            path = _write_new_results(session, results, results_file, attempts)
+        if path is not None:
+            session.context.display.note(f"the results so far are in {shown_path(path)}")
     except DATABASE_ERRORS:
         pass  # the cause of the interruption is reported already
     except OSError as error:
         session.context.display.note(f"the results were not written: {error}; `khmer-tuner export` writes them")
 
 
+def _write_new_results(
+    session: Session, results: Mapping[str, Any], results_file: str | None, attempts: int
+) -> Path | None:
+    """Write the results unless nothing was trained since `attempts` were counted; return the path or None."""
+    # A named file may lack results nevertheless: a command that was killed wrote none.
+    if _count_attempts(session) == attempts:
+        if results_file is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if json.loads(Path(results_file).read_bytes()) | {"timestamp": results["timestamp"]} == results:
+                return None
+    return write_results(results, results_file)
+
+
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
-    """Write results atomically; return the absolute path."""
-    path = Path(results_file or default_results_name(results["timestamp"])).absolute()
+    """Write results atomically and return the path.
+
+    If another file was put there since `check_results_file`, they go to a default name beside it.
+    """
+    wanted = Path(results_file or default_results_name(results["timestamp"]))
+    names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())
+    path = next(path for path in chain([wanted], map(wanted.with_name, names)) if may_replace(path, RESULTS))
     write_json(path, results)
+    if path != wanted:
+        log.warning("%s is no %s any more, so the results are in %s", wanted, RESULTS, path)
     return path
 
 
-def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path) -> RunSummary:
+def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path | None) -> RunSummary:
     folder = session.context.folder
     status, best = study_status(session.study, folder), results["best_result"]
+    invariants = study_invariants(session.study)
     leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
     return RunSummary(
@@ -99,7 +140,9 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         storage_url=None if in_folder else mask_password(session.storage_url),
         records=ended(session, trial_filter),
         targets=session.context.targets,
-        monitor=study_invariants(session.study).monitor,
+        monitor=invariants.monitor,
         leader=None if leader is None else leader.name,
         pending=status.pending,
+        training_images=len(session.context.cache[invariants.dataset["train_split"]]),
+        is_complete=status.ended == status.total,
     )

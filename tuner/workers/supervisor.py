@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import TrialRecord
+from studies import TrialRecord, record_memory_signal
 from tuner.display import Display
 from tuner.display.events import replay
 from tuner.session.run_options import StopConditions, TrialFilter
@@ -22,6 +23,8 @@ from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 _POLL_S = 0.2
 # Workers that are killed this often before they start a trial are not replaced any more.
 _MAX_FAILED_STARTS = 3
+# What a process that cannot get or use memory dies of, where the kernel does not kill it.
+_MEMORY_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})
 _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
 
 
@@ -155,11 +158,15 @@ class _Supervisor:
         worker.close()
         self._workers.remove(worker)
         if worker.running is not None:
+            if -code in _MEMORY_SIGNALS:
+                with contextlib.suppress(*POLL_ERRORS):
+                    record_memory_signal(self._session.study, worker.running, worker.process.pid)
             self._display.worker_lost(worker.running)
         if code == 0:
             self._succeeded = True
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
-            self._display.note(f"a worker was killed by signal {-code}; another one takes its place")
+            reason = ", perhaps for lack of memory" if -code in _MEMORY_SIGNALS else ""
+            self._display.note(f"a worker was killed by signal {-code}{reason}; another one takes its place")
             self.start(worker.threads, worker.failed_starts + (worker.running is None))
         else:
             self._most -= 1  # another worker would end like it

@@ -211,6 +211,9 @@ def test_every_documented_key_reaches_its_field(write: Any) -> None:
         ('data: {metadata_path: ""}', "text is expected; write one line of text that is not blank"),
         ('data: {metadata_path: "a\\0b"}', "text is expected"),
         ("data: {num_workers: -1}", "from 0 to 256"),
+        ("model: {vocab_size: 15}", "model.vocab_size: found 15; a whole number from 13 to 13 is expected"),
+        ("model: {max_sequence_length: 20}", "model.max_sequence_length: found 20; a whole number from 9 to 9"),
+        ("data: {vocab_size: 13}", "unknown key; write it as vocab_size below model:"),
         ("model: {name: medum}", "defined in config/model_config.yaml is expected; did you mean 'medium'?"),
         ("model: {name: resnet}", "write one of small, medium, large, ctc"),
         ("model: {config_path: nowhere.yaml}", "configuration file not found: nowhere.yaml"),
@@ -364,6 +367,41 @@ def test_create_training_config_as_in_the_reference() -> None:
 
 def test_programs_may_write_a_tuple() -> None:
     assert create_training_config({"optimizer": {"betas": (0.8, 0.9)}}).optimizer_betas == [0.8, 0.9]
+
+
+_NUMBERS_AS_TEXT = """
+experiments:
+  '1e5':
+    model: {name: small}
+    training: {learning_rate: 1e-2, weight_decay: 1e-5, num_epochs: 5}
+    optimizer: {betas: [9e-1, 0.99]}
+    scheduler: {min_lr: +1E-6, gamma: 1.5e-1}
+targets: {character_accuracy: 9e-1}
+"""
+
+
+def test_a_program_may_give_the_numbers_that_pyyaml_leaves_as_text(write: Any) -> None:
+    config = yaml.safe_load(_NUMBERS_AS_TEXT)
+    assert config["experiments"]["1e5"]["scheduler"]["min_lr"] == "+1E-6"  # else this tests nothing
+    from_file = load_experiments(write(_NUMBERS_AS_TEXT))
+
+    parsed = parse_experiments(config)
+
+    assert parsed.experiments == from_file.experiments
+    assert parsed.targets == from_file.targets
+    [experiment] = config["experiments"].values()
+    assert create_training_config({**experiment, "experiment_name": "1e5"}) == parsed.experiments["1e5"]
+
+
+@pytest.mark.parametrize("text", ["0.001", "64", "1e-3x", "", "nan", ".Nan", "1,5"])
+def test_other_text_is_no_number_for_a_program_either(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="learning_rate: found"):
+        create_training_config({"training": {"learning_rate": text}})
+
+
+def test_a_whole_number_is_not_written_with_an_exponent() -> None:
+    with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; write 10"):
+        create_training_config({"training": {"num_epochs": "1e1"}})
 
 
 def test_create_training_config_tells_all_problems() -> None:

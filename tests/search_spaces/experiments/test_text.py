@@ -48,6 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "words": {"metadata_path": "/data/៣ #1: 'x'/yes", "train_split": "1e-3", "val_split": "no"},
     "another signal": {"early_stopping_monitor": "val_loss", "early_stopping_mode": "min"},
     "switches": {"augmentation": False, "mixed_precision": True, "use_tensorboard": False, "pin_memory": True},
+    "threads": {"threads": 3},
     "largest seed": {"seed": 2**32 - 1},
 }
 
@@ -76,7 +77,7 @@ def test_keys_without_an_effect_are_left_out(tmp_path: Path) -> None:
 def test_every_key_of_a_file_is_written_with_one_of_the_settings() -> None:
     written = set()
     for loss, scheduler in (("crossentropy", "cosine"), ("focal", "steplr"), ("focal", "plateau")):
-        config = TrainingConfig(loss_type=loss, scheduler_type=scheduler)
+        config = TrainingConfig(loss_type=loss, scheduler_type=scheduler, threads=1)
         sections = experiments_data({"one": config}, Targets())["experiments"]["one"]
         written |= {FIELD_OF_KEY[section, key] for section, values in sections.items() for key in values}
     assert written == set(FIELD_OF_KEY.values())

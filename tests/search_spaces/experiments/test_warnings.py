@@ -92,6 +92,8 @@ def plateau(patience: int) -> dict[str, Any]:
             "training.weight_decay",
             "0.1 can never act: optimizer.weight_decay, 0.2, wins over it",
         ),
+        ({"data": {"num_workers": 8}}, "data.num_workers", "8 can never act on training, which cuts its batches from"),
+        ({"data": {"pin_memory": True}}, "data.pin_memory", "true can never act on training, which cuts its batches"),
     ],
 )
 def test_what_is_senseless_is_told_and_does_no_harm(experiment: dict[str, Any], key: str, says: str) -> None:
@@ -107,6 +109,8 @@ def test_what_is_senseless_is_told_and_does_no_harm(experiment: dict[str, Any], 
         {},
         {"training": {"num_epochs": 1}},
         {"training": {"loss_type": "focal", "focal_alpha": 0.5, "focal_gamma": 0.0, "label_smoothing": 0}},
+        {"data": {"num_workers": 4, "pin_memory": False}},
+        {"data": {"num_workers": 0}},
         {"early_stopping": {"patience": 38}},
         {"scheduler": {"type": "cosine", "warmup_epochs": 39}},
         {"scheduler": {"step_size": 39}},

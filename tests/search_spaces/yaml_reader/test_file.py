@@ -179,12 +179,39 @@ def test_missing_file_names_a_similar_one(write: Any, tmp_path: Path) -> None:
     assert str(tmp_path / "my_config.yaml") in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "elsewhere/test.yaml"])
+def test_a_file_that_is_not_similar_of_another_kind_or_elsewhere_is_not_suggested(write: Any, other: str) -> None:
+    write("a: 1", other)
+    with pytest.raises(FileNotFoundError, match=r"; check the path$"):
+        load_yaml("test.yaml")
+
+
 def test_working_directory_comes_before_the_package(write: Any) -> None:
     packaged = resolve_config_path("config/phase3_simple_configs.yaml")
     assert packaged.is_absolute()
     assert packaged.is_file()
     write("experiments: {}", "config/phase3_simple_configs.yaml")
     assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
+
+
+def test_a_file_beside_the_one_that_names_it_comes_between_working_directory_and_package(
+    write: Any, tmp_path: Path
+) -> None:
+    name, naming = "config/model_config.yaml", Path("elsewhere/experiments.yaml")
+    packaged = resolve_config_path(name, naming)
+    write("models: {}", f"elsewhere/{name}")
+    beside = resolve_config_path(name, naming)
+    write("models: {}", name)
+    assert (packaged, beside) == (resolve_config_path(packaged), tmp_path / "elsewhere" / name)
+    assert resolve_config_path(name, naming) == Path(name)
+    write("a: 1", "elsewhere/deeper/x.yaml")
+    assert resolve_config_path(f"../{name}", Path("elsewhere/deeper/x.yaml")) == (
+        tmp_path / "elsewhere" / "deeper" / ".." / name
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        resolve_config_path("nothing.yaml", naming)
+    places = [tmp_path / "nothing.yaml", tmp_path / "elsewhere" / "nothing.yaml"]
+    assert f"looked for {places[0]} and {places[1]} and " in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_every_trial_keeps_its_own(study: optuna.Study) -> None:
     assert quick[10]["artifacts"] == [{"artifact_id": "10"}]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "names"),
+    [({"kind": "search"}, ["search_0012"]), ({"kind": "preset", "experiment_name": "one"}, ["one"]), ({}, [])],
+)
+def test_every_trial_of_this_program_has_its_name(
+    study: optuna.Study, attributes: dict[str, str], names: list[str]
+) -> None:
+    study.add_trial(optuna.create_trial(value=0.5, user_attrs=attributes))
+    found = serialize_trial(1, study.get_trials()[12], study._storage.get_study_system_attrs(study._study_id))
+    assert [item["value"] for item in found["user_attrs"] if item["key"] == "experiment_name"] == names
+
+
 def test_what_the_study_says_meanwhile_is_seen(study: optuna.Study) -> None:
     trial = study.get_trials()[3]
     before = serialize_trial(1, trial, study._storage.get_study_system_attrs(study._study_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -43,6 +44,14 @@ def test_the_page_shows_the_study_of_its_folder(served: Served) -> None:
     assert [point["step"] for point in study["trials"][0]["intermediate_values"]] == [1, 2, 3]
     assert served.url.endswith("/dashboard/studies/1")
     assert b"bundle.js" in served.ask("/dashboard/studies/1").body
+
+
+def test_the_list_of_trials_has_names(served: Served) -> None:
+    assert b'src="/static/bundle.js?names"' in served.ask("/dashboard").body
+    script = served.ask("/static/bundle.js?names", Accept_Encoding="gzip")
+    assert script.header("Content-Encoding") == "gzip"
+    assert gzip.decompress(script.body).count(b"'experiment_name'") == 1
+    assert script.body == served.ask("/static/bundle.js?names", Accept_Encoding="gzip").body
 
 
 def test_of_several_studies_in_a_database_each_has_its_page(tmp_path: Path, begin: Begin) -> None:

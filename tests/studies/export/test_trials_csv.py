@@ -66,7 +66,7 @@ def test_every_trial_has_a_row_in_whatever_state_it_is(busy: tuple[optuna.Study,
     assert [(row["number"], row["experiment_name"], row["kind"], row["state"], row["why_ended"]) for row in rows] == [
         ("0", "ខ្មែរ, ១", "preset", "completed", "max_epochs"),
         ("1", "'-two", "preset", "failed", "failed"),
-        ("2", "search_0002", "search", "completed", "pruned"),
+        ("2", "search_0002", "search", "pruned", "pruned"),
         ("3", "search_0003", "search", "running", ""),
         ("4", "search_0004", "search", "interrupted", ""),
         ("5", "search_0005", "search", "waiting", ""),

@@ -26,8 +26,8 @@ AddTrials = Callable[..., None]
 Report = Callable[..., Any]
 Presets = dict[str, TrainingConfig]
 
-SECTIONS = ["summary", "winner", "use", "targets", "history", "curves", "parallel", "importances", "slices"]
-SECTIONS += ["timeline", "reasons", "trials", "environment"]
+SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "curves", "parallel", "importances"]
+SECTIONS += ["slices", "timeline", "reasons", "trials", "environment"]
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
 
@@ -70,7 +70,7 @@ def test_no_script_runs_but_the_report_s_own(start: Start, report: Report) -> No
     ("kind", "words"),
     [
         ("failed", {"winner": "No trial has completed yet", "history": "when a first trial has ended with a value"}),
-        ("running", {"curves": "", "reasons": "No trial has ended yet", "targets": "No trial has ended yet"}),
+        ("running", {"curves": "", "reasons": "No trial has ended yet", "targets": "All of them: not met yet."}),
         ("waiting", {"timeline": "It begins with the first trial", "trials": "waiting"}),
         ("pruned", {"winner": "No trial has completed yet", "history": "", "reasons": "Why trials ended"}),
     ],
@@ -224,7 +224,7 @@ def test_who_met_which_target_is_told(
     add_trials(study, [0.5, 0.75, 0.8], converged_epoch=4)
     add_trials(study, [0.9], converged_epoch=9)
     page = report(folder)
-    assert "2 trials met all of them: search_0001, search_0002." in page.texts["targets"]
+    assert "All of them: met by search_0001, search_0002." in page.texts["targets"]
     told = page.texts["targets"].split("\n")
     assert "char >= 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
     assert "converged <= 53 of 44, search_0000search_0000, search_0001, search_0002" in told

@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -27,20 +29,23 @@ from studies import (
     study_status,
 )
 from studies.status.status import SearchStatus
-from studies.trials.claims import claim_next
+from studies.trials.claims import Claim, claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
 
 
 def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
-    study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig()})
-    done, broken, running, dead = (claim_next(study, folder) for _ in range(4))
+    study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig(), "six": TrainingConfig()})
+    done, broken, running, dead, cut = (claim_next(study, folder) for _ in range(5))
     assert done is not None
     assert broken is not None
     assert running is not None
     assert dead is not None
+    assert cut is not None
     done.finish(replace(outcome, why_ended=WhyEnded.EARLY_STOPPED), 0.9)
+    cut.trial.report(0.95, 1)
+    cut.finish(replace(outcome, why_ended=WhyEnded.PRUNED), 0.95)
     broken.finish(replace(outcome, why_ended=WhyEnded.FAILED, error_message="boom"))
     for step, value in enumerate((0.1, 0.3, 0.2), start=1):
         running.trial.report(value, step)
@@ -53,13 +58,14 @@ def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, ou
         ("baseline", "failed", "failed"),
         ("high_rate", "running", None),
         ("four", "interrupted", None),
-        ("five", "waiting", None),
+        ("five", "pruned", "pruned"),
+        ("six", "waiting", None),
     ]
-    assert [row.best_value for row in status.rows] == [0.9, None, 0.3, None, None]
-    assert [row.epochs for row in status.rows] == [3, 3, 3, 0, 0]
-    assert [row.worker_pid for row in status.rows] == [None, None, os.getpid(), None, None]
+    assert [row.best_value for row in status.rows] == [0.9, None, 0.3, None, 0.95, None]
+    assert [row.epochs for row in status.rows] == [3, 3, 3, 0, 3, 0]
+    assert [row.worker_pid for row in status.rows] == [None, None, os.getpid(), None, None, None]
     assert status.rows[0].seconds == 12.5
-    assert (status.rows[4].started, status.rows[4].seconds) == (None, None)
+    assert (status.rows[5].started, status.rows[5].seconds) == (None, None)
     assert status.counts == dict.fromkeys(map(str, RowState), 1)
     assert status.pending == 2
     assert status.best == status.rows[0]
@@ -90,7 +96,9 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
     assert list(data) == keys
     assert (data["pending"], data["search"], data["targets"], data["targets_met_by"]) == (2, None, {}, [])
     assert data["trials"][0]["state"] == "running"
-    assert data["trials"][0]["started"].startswith("20")
+    started = datetime.fromisoformat(data["trials"][0]["started"])
+    assert started.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - started) < timedelta(minutes=1)
     claim.release()
 
 
@@ -193,6 +201,34 @@ def test_a_trial_says_what_time_it_takes(start: Start, presets: Presets, outcome
     assert rows[1].ended is None
     assert [row.epoch_seconds for row in study_status(study, folder).rows] == [4.5, None, None, None]
     running.release()
+
+
+def test_the_hours_between_an_interruption_and_the_next_attempt_do_not_count(
+    start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start(presets)
+
+    def claim_hours_ago(hours: int) -> Claim:
+        began = datetime.now(UTC) - timedelta(hours=hours)
+        with monkeypatch.context() as patches:
+            patches.setattr("studies.trials.claims.datetime", SimpleNamespace(now=lambda zone: began))
+            claim = claim_next(study, folder)
+        assert claim is not None
+        assert claim.record.number == 0
+        return claim
+
+    def seconds() -> float | None:
+        return study_status(load_study(folder.path)[0], folder, lambda trial_dir: [9.0, 8.0, 7.0]).rows[0].seconds
+
+    first = claim_hours_ago(50)
+    for epoch in (1, 2):
+        first.trial.report(0.5, epoch)
+    first.release()
+    assert seconds() == 24.0
+    second = claim_hours_ago(1)
+    # Two epochs before the interruption, and the hour since the worker adopted it.
+    assert seconds() == pytest.approx(17.0 + 3600.0, abs=5.0)
+    second.release()
 
 
 @pytest.mark.parametrize(("at_work", "reads"), [("nobody", 1), ("this process", 1), ("a dead one", 2)])

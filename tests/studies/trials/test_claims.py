@@ -15,7 +15,6 @@ from optuna.trial import TrialState
 
 from search_spaces import TrainingConfig
 from studies import (
-    MAX_CRASHES,
     OutputFolder,
     SearchRequest,
     TrialKind,
@@ -200,7 +199,8 @@ STORIES = {
     "ss": ("waiting stop stop", 0),
     "kk": ("waiting crash crash", 2),
     "kkk": ("waiting crash crash crash", 3),
-    "kkkk": ("waiting crash crash crash crash", 4),
+    "kkkkkkkkk": ("waiting" + 9 * " crash", 9),
+    "kkkkkkkkkk": ("waiting" + 10 * " crash", 10),
     # Stops neither count nor interrupt the row ...
     "ksks": ("waiting crash stop crash stop", 2),
     "ksksk": ("waiting crash stop crash stop crash", 3),
@@ -245,7 +245,8 @@ def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
         assert " ".join(attempt.after for attempt in attempts) == after
         assert claim.adopted
         assert claim.record.consecutive_crashes == deaths
-        assert claim.crashed == (deaths >= MAX_CRASHES)
+        assert claim.crashed == (deaths >= 10)
+        assert not claim.exceeds_memory
         assert [attempt.epochs for attempt in attempts] == [story[:begun].count("e") for begun in range(len(attempts))]
         # Each was a process of its own, this one is the last, and all of it is in the study.
         workers = [attempt.worker for attempt in attempts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -41,6 +42,18 @@ def begin_later(study: optuna.Study, by: timedelta) -> None:
                 moved = (datetime.fromisoformat(text) + by).isoformat(sep=" ")
                 change = sqlalchemy.text("UPDATE trials SET datetime_start = :moved WHERE trial_id = :trial")
                 connection.execute(change, {"moved": moved, "trial": trial})
+        attempts = connection.execute(
+            sqlalchemy.text("SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'attempts'")
+        ).all()
+        for trial, text in attempts:
+            moved_attempts = [
+                attempt | {"began": (datetime.fromisoformat(attempt["began"]) + by).isoformat()}
+                for attempt in json.loads(text)
+            ]
+            change = sqlalchemy.text(
+                "UPDATE trial_user_attributes SET value_json = :moved WHERE trial_id = :trial AND key = 'attempts'"
+            )
+            connection.execute(change, {"moved": json.dumps(moved_attempts), "trial": trial})
 
 
 @pytest.fixture(params=[HOUR, -HOUR, timedelta(days=4000)], ids=["ahead", "behind", "years ahead"])
@@ -62,7 +75,7 @@ def clocked(
 
 
 def test_no_trial_takes_less_than_no_time(clocked: tuple[optuna.Study, OutputFolder]) -> None:
-    ended, running, left, waiting = [row.seconds for row in study_status(*clocked).rows]
+    ended, running, left, waiting = [row.seconds for row in study_status(*clocked, lambda trial_dir: [2.0]).rows]
     assert ended == 12.5  # measured while it trained
     assert running is not None
     assert left is not None

@@ -14,13 +14,15 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import PrunerName, SearchRequest, load_study, load_study_for_changes, request_stop
+from studies.report.confirmation import find_confirmation
+from studies.report.snapshot import take_snapshot
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import Candidates, find_candidates
 from tuner.analysis.confirmation import Confirmation, confirm
 from tuner.display import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.reader import evaluate_split, load_reader
+from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 
 MakeWatcher = Callable[..., Any]
 SEED = 5
@@ -97,7 +99,7 @@ def test_figures_are_those_of_the_repetitions(study: Path) -> None:
         for repetition in candidate.repetitions:
             name = candidate.name if not candidate.name.startswith("search_") else f"best_{candidate.name}"
             checkpoint = candidates.seed_dir(repetition.seed) / name / "checkpoints" / "best.pt"
-            reader = load_reader(checkpoint, device="cpu")
+            reader = reader_of_checkpoint(checkpoint, device="cpu")
             assert reader.config.seed == repetition.seed
             test = evaluate_split(reader, candidates.metadata_path, "test")
             val = evaluate_split(reader, candidates.metadata_path, "val")
@@ -284,6 +286,11 @@ def test_the_command_says_it(
         assert [line.split()[0] for line in out.splitlines()[4:6]] == [name.split()[0] for name in names]
         assert "% interval" in out
         assert max(map(len, out.splitlines()[:6])) <= 80
+    reported = find_confirmation(take_snapshot(*load_study(study), lambda name: []))
+    assert reported is not None
+    assert [item["name"] for item in reported["configurations"]] == names
+    assert reported["seeds"] == [SEED + 1, SEED + 2]
+    assert reported["comparisons"][0]["sentence"] in " ".join(out.split())
     assert f"seed {SEED + 2} (2 of 2)" in err
     assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
 

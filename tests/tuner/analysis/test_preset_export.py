@@ -77,7 +77,7 @@ def test_training_the_preset_again_gives_the_same_bits(
     winner = chosen(searched, kind)
     (tmp_path / "taken").mkdir()
     preset = best_preset(winner, tmp_path / "taken" / "best.yaml")
-    write_preset(preset, tmp_path / "taken" / "best.yaml")
+    write_preset(preset, tmp_path / "taken" / "best.yaml", searched)
     monkeypatch.chdir(tmp_path)
     tuner = HyperparameterTuner("taken/best.yaml", options=RunOptions(output_dir="again", results_file="again.json"))
     tuner.run_experiments()
@@ -89,7 +89,7 @@ def test_the_file_says_where_it_comes_from_and_has_no_keys_without_effect(search
     winner = chosen(searched, "search ctc")
     out = tmp_path / "best.yaml"
     preset = best_preset(winner, out)
-    write_preset(preset, out)
+    write_preset(preset, out, searched)
     text = out.read_text(encoding="utf-8")
     assert [line for line in winner_lines(winner) if f"# {line}\n" not in text] == []
     assert str(winner.checkpoint) in text
@@ -132,7 +132,7 @@ def test_a_preset_of_every_setting_is_read_back_whole(searched: Path, tmp_path: 
     )
     record = replace(winner.record, config={name: getattr(odd, name) for name in vars(odd)})
     out = tmp_path / "odd.yaml"
-    write_preset(best_preset(replace(winner, record=record), out), out)
+    write_preset(best_preset(replace(winner, record=record), out), out, searched)
     (config,) = load_experiments(out).experiments.values()
     assert config_digest(config) == config_digest(odd)
 
@@ -143,7 +143,7 @@ def test_networks_of_the_study_are_written_beside_the_preset(
     monkeypatch.chdir(tmp_path)
     winner = chosen(searched, "preset")
     preset = best_preset(winner, Path("mine.yaml"))
-    write_preset(preset, Path("mine.yaml"))
+    write_preset(preset, Path("mine.yaml"), searched)
     assert preset.models_path == tmp_path / "mine_models.yaml"
     assert load_model_definitions(tmp_path / "mine_models.yaml") == winner.invariants.definitions
     assert preset.config.model_config_path == str(tmp_path / "mine_models.yaml")
@@ -197,12 +197,12 @@ def test_a_file_of_somebody_else_is_not_overwritten(searched: Path, tmp_path: Pa
     out = tmp_path / "best.yaml"
     preset = best_preset(find_winner(*load_study(searched)), out)
     for _ in range(2):  # its own files it replaces
-        write_preset(preset, out)
+        write_preset(preset, out, searched)
     for path in (out, tmp_path / "best_models.yaml"):
         own, foreign = path.read_bytes(), b"\xff\xfe of another program"
         path.write_bytes(foreign)
-        with pytest.raises(ConfigurationError, match="is there already and was not written by"):
-            write_preset(preset, out)
+        with pytest.raises(ConfigurationError, match="so it is not overwritten"):
+            write_preset(preset, out, searched)
         assert path.read_bytes() == foreign
         path.write_bytes(own)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.yaml", "best_models.yaml"]
@@ -214,7 +214,7 @@ def test_places_that_cannot_be_written_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message):
-        check_preset_path(Path(out))
+        check_preset_path(Path(out), "training_output")
 
 
 def test_odd_names_of_folders_cannot_break_out_of_the_comments(searched: Path, tmp_path: Path) -> None:

@@ -83,6 +83,23 @@ def test_predict_reads_images_and_names_those_it_cannot_read(cli, run_study, tin
     assert "error: missing.png: " in mixed.err
 
 
+def test_predict_says_which_model_it_used_and_that_subfolders_are_skipped(cli, run_study, tiny_dataset):
+    checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
+    Path("images/inner").mkdir(parents=True)
+    Path("images/.hidden").mkdir()
+    shutil.copy(next((tiny_dataset.parent / "test").glob("*.png")), "images/one.png")
+    read = cli("predict", "images", "--json", "--output-dir", run_study.folder)
+    assert [reading["path"] for reading in json.loads(read.out)] == ["images/one.png"]
+    assert read.err.splitlines() == [
+        f"checkpoint: {checkpoint}",
+        "images: 1 subfolder skipped; name a subfolder to read its images",
+    ]
+    Path("images/inner").rmdir()
+    assert cli("predict", "images", "images/one.png", "--output-dir", run_study.folder).err.splitlines() == [
+        f"checkpoint: {checkpoint}"
+    ]
+
+
 def test_data_draws_once(cli, tree):
     argv = ["data", "--samples", "20", "--test-samples", "2", "--out", "drawn"]
     first = cli(*argv)

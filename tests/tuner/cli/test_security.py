@@ -28,7 +28,10 @@ COMMANDS: dict[str, list[str]] = {
     "enqueue": ["enqueue", "--trials", "1"],
     "best": ["best", "--out", "best.yaml"],
     "predict": ["predict", "{config}"],
-    **{name: [name] for name in ("resume", "worker", "stop", "status", "export", "report", "dashboard", "confirm")},
+    **{
+        name: [name]
+        for name in ("resume", "worker", "stop", "status", "export", "report", "dashboard", "confirm", "clean")
+    },
     "show": ["show", "0"],
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tuner.data.vocabulary import DIGITS
@@ -23,13 +24,20 @@ def epochs(folder: Path) -> list[dict[str, float]]:
     return [{name: line[name] for name in FIGURES} for line in lines]
 
 
-def test_best_then_run_gives_the_same_figures(cli, run_study):
+def test_best_then_run_gives_the_same_figures_where_a_process_has_more_threads(cli, run_study):
     written = cli("best", "--output-dir", run_study.folder, "--out", "best.yaml")
     assert written.code == 0
     assert "written     best.yaml and best_models.yaml" in written.out
     assert cli("validate", "best.yaml").code == 0
-    again = cli("run", "--config", "best.yaml", "--output-dir", "again", "--results-file", "again.json")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # the study had one
+    try:
+        again = cli("run", "--config", "best.yaml", "--output-dir", "again", "--results-file", "again.json")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert again.code == 0
+    assert ", 1 threads" in Path("again/best_ខ្មែរ/logs/training.log").read_text()
     assert epochs(Path("again/best_ខ្មែរ")) == epochs(run_study.folder / "ខ្មែរ")
 
 
@@ -59,7 +67,10 @@ def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tre
     ("argv", "told"),
     [
         (["--output-dir", "nope"], "no such folder"),
-        (["--output-dir", "{study}", "--out", "foreign.yaml"], "foreign.yaml is there already"),
+        (
+            ["--output-dir", "{study}", "--out", "foreign.yaml"],
+            "foreign.yaml: this file is no configuration written",
+        ),
         (["--output-dir", "{study}", "--out", "no/best.yaml"], "there is no folder"),
         (["--output-dir", "{study}", "--out", ""], "--out"),
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),

@@ -44,7 +44,7 @@ def foreign(tmp_path: Path) -> DatasetMaker:
         folder = tmp_path / "foreign"
         content: dict[str, Any] = {"dataset_info": {"generated_by": "text", "image_size": list(size)}}
         for split, labels in (splits or {"train": ["០១២", "៩"], "val": ["៨៨៨៨៨៨៨៨"]}).items():
-            (folder / split).mkdir(parents=True)
+            (folder / split).mkdir(parents=True, exist_ok=True)
             content[split] = {"samples": []}
             for number, label in enumerate(labels):
                 filename = f"{split}_{number:06d}.png"

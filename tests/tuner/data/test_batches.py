@@ -154,6 +154,20 @@ class TestDataLoaders:
             # A worker that hangs must not hang the program for ever.
             assert (loader.timeout > 0) == (asked > 0)
 
+    @pytest.mark.parametrize(("asked", "says"), [(3, "num_workers: found 3; the loaders use 2, "), (2, "")])
+    def test_fewer_workers_than_asked_for_are_told(
+        self,
+        asked: int,
+        says: str,
+        tiny_config: MakeConfig,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        train, _ = create_data_loaders(tiny_config(num_workers=asked))
+        assert train.num_workers == 2
+        assert (says in caplog.text) if says else caplog.text == ""
+
     def test_two_workers_distort_differently(self, tiny_config: MakeConfig, split: CachedSplit) -> None:
         same = replace(split, images=np.repeat(split.images[:1], len(split), axis=0))
         with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def test_keys_that_nobody_needs_may_be_missing_or_more(foreign: Any) -> None:
     assert read_metadata(foreign(change=change), ["train"]).splits["train"].fonts == ("", "KhmerOS")
 
 
+def test_labels_are_text_whatever_vocabulary_the_metadata_declare(foreign: Any) -> None:
+    """Another order of the digits changes no label; what the labels themselves must not have is refused."""
+
+    def declare(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= {"character_set": ["៩", "០", "ក"], "max_sequence_length": 20}
+
+    def use(content: dict[str, Any]) -> None:
+        declare(content)
+        content["train"]["samples"][0]["label"], content["train"]["samples"][1]["label"] = "ក", "១" * 20
+
+    plain = read_metadata(foreign(), ["train"]).splits
+    assert read_metadata(foreign(change=declare), ["train"]).splits == plain
+    told = problems_of(foreign(change=use), "train")
+    assert len(told) == 2
+    assert "expected Khmer digits only" in told[0]
+    assert "with 20 digits; expected at most 8" in told[1]
+
+
 def test_tuples_aliases_merge_keys_and_a_bom_are_understood(foreign: Any) -> None:
     path = foreign()
     path.write_text(
@@ -56,31 +75,69 @@ def test_tuples_aliases_merge_keys_and_a_bom_are_understood(foreign: Any) -> Non
     assert train.fonts == ("Siemreap", "Siemreap")
 
 
-@pytest.mark.parametrize("where", ["working directory", "above", "beside"])
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("where", ["above", "own folder", "beside", "working directory"])
 def test_image_paths_are_looked_up_in_the_documented_order(
-    where: str, foreign: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, linked: bool, foreign: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path: Path = foreign({"train": ["១"]})
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    here = tmp_path / "here"
     expected = path.parent / "train" / "train_000000.png"
-    if where == "working directory":  # wins over the other two, which hold the image as well
-        expected = elsewhere / "foreign" / "train" / "train_000000.png"
-        expected.parent.mkdir(parents=True)
-        expected.write_bytes((path.parent / "train" / "train_000000.png").read_bytes())
-    if where == "beside":
+    shutil.copytree(path.parent, here / "foreign")  # a dataset of the same name: never its images if there are others
+    shutil.copytree(path.parent, here / "linked" / "foreign")
+    if where in ("own folder", "beside"):
         path = path.parent.rename(tmp_path / "renamed") / "metadata.yaml"
         expected = path.parent / "train" / "train_000000.png"
-    assert read_metadata(path, ["train"]).splits["train"].image_paths == (str(expected),)
+    if where == "own folder":
+        expected = Path(shutil.copytree(path.parent / "train", path.parent / "foreign" / "train")) / expected.name
+    elif where == "working directory":
+        expected.unlink()
+        shutil.rmtree(here / "linked" / "foreign")
+        expected = here / "foreign" / "train" / "train_000000.png"
+    monkeypatch.chdir(here)
+    if linked:  # the metadata file as such, and its folder
+        (here / "linked" / "labels.yaml").symlink_to(path)
+        (here / "data").symlink_to(path.parent)
+    for name in ("linked/labels.yaml", "data/metadata.yaml") if linked else (path,):
+        assert read_metadata(name, ["train"]).splits["train"].image_paths == (str(expected),)
 
 
-def test_images_found_by_different_rules_are_all_found(foreign: Any, tmp_path: Path) -> None:
+def test_images_beside_a_linked_metadata_file_are_found(foreign: Any, tmp_path: Path) -> None:
+    path: Path = foreign({"train": ["១"]})
+    shutil.move(path, tmp_path / "4f1a")  # as a store of files by their content does it
+    path.symlink_to(tmp_path / "4f1a")
+    [found] = read_metadata(path, ["train"]).splits["train"].image_paths
+    assert found == str(path.parent / "train" / "train_000000.png")
+
+
+def test_images_named_by_other_keys_are_found_in_one_folder(foreign: Any) -> None:
     def change(content: dict[str, Any]) -> None:
-        content["train"]["samples"][1]["image_path"] = "gone/elsewhere.png"
+        samples = content["train"]["samples"]
+        samples[1]["image_path"] = "gone/elsewhere.png"
+        samples[2]["image_path"] = "train/train_000002.png"
+        del samples[3]["image_path"]
 
-    paths = read_metadata(foreign(change=change), ["train"]).splits["train"].image_paths
-    assert [os.path.basename(path) for path in paths] == ["train_000000.png", "train_000001.png"]
+    paths = read_metadata(foreign({"train": ["១"] * 5}, change=change), ["train"]).splits["train"].image_paths
+    assert [os.path.basename(path) for path in paths] == [f"train_00000{number}.png" for number in range(5)]
+
+
+@pytest.mark.parametrize("other", ["own folder", "working directory"])
+def test_images_in_two_places_are_refused_with_both(
+    other: str, foreign: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path: Path = foreign({"train": ["១"] * 30, "val": ["២"]})
+    base = path.parent if other == "own folder" else tmp_path / "here"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for number in (24, 27):
+        image = path.parent / "train" / f"train_{number:06d}.png"
+        (base / "foreign" / "train").mkdir(parents=True, exist_ok=True)
+        image.rename(base / "foreign" / "train" / image.name)
+    (problem,) = problems_of(path)
+    assert "train.samples[24]: its image was found in " in problem
+    assert f"{base}: {base}/foreign/train/train_000024.png; but " in problem
+    assert f"train.samples[0]: its image was found in {path.parent}/train: " in problem
+    assert "all images of a split must be in one place; move them together" in problem
 
 
 def test_absolute_image_paths(foreign: Any, tmp_path: Path) -> None:

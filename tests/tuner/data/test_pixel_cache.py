@@ -71,7 +71,7 @@ def test_sizes_of_the_files_are_kept(size: tuple[int, int], foreign: Any) -> Non
 def test_a_cache_of_an_earlier_layout_is_made_again(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     for file in (generated.parent / ".pixel_cache").glob("*.jsonl"):
-        line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 3', b'"layout": 2')
+        line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 4', b'"layout": 3')
         file.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
     files = cache_files(generated)
     after = open_pixel_cache(generated, SPLITS)
@@ -285,17 +285,51 @@ def test_moved_dataset_keeps_its_cache(generated: Path, tmp_path: Path) -> None:
     assert Path(cache["train"].image_paths[0]).is_relative_to(tmp_path / "moved")
 
 
-def test_other_working_directory_with_other_images_is_noticed(
+def test_images_of_the_working_directory_are_not_taken_if_there_are_others(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
     other = tmp_path / "other" / "generated_data"
     shutil.copytree(generated.parent, other)
     repaint(other / "train" / "train_000000.png")
-    monkeypatch.chdir(tmp_path / "other")  # image paths now mean the copy
-    after = open_pixel_cache(generated, SPLITS)
-    assert after["train"].image_paths[0] == str(other / "train" / "train_000000.png")
-    assert after.fingerprint != before.fingerprint
+    monkeypatch.chdir(tmp_path / "other")
+    assert_same(before, open_pixel_cache(generated, SPLITS))
+    shutil.rmtree(generated.parent / ".pixel_cache")
+    assert_same(before, open_pixel_cache(generated, SPLITS))
+    assert cache_files(generated) != files
+
+
+@pytest.mark.parametrize("first_is_absolute", [False, True])
+def test_other_images_in_another_working_directory_are_noticed(
+    first_is_absolute: bool, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache may have been made in a working directory that has the images, as the last place with them."""
+    alone = tmp_path / "alone" / "set" / "metadata.yaml"
+    alone.parent.mkdir(parents=True)
+    text = generated.read_text(encoding="utf-8")
+    if first_is_absolute:
+        text = text.replace("generated_data/train/train_000000", f"{generated.parent}/train/train_000000")
+    alone.write_text(text, encoding="utf-8")
+    shutil.copytree(generated.parent, tmp_path / "other" / "generated_data")
+    repaint(tmp_path / "other" / "generated_data" / "train" / "train_000001.png")
+    found = []
+    for folder in (tmp_path, tmp_path / "other", tmp_path):
+        monkeypatch.chdir(folder)
+        cache = open_pixel_cache(alone, ["train"])
+        assert cache["train"].image_paths[1] == str(folder / "generated_data" / "train" / "train_000001.png")
+        found.append(cache.fingerprint)
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_linked_dataset_has_one_cache(generated: Path, tmp_path: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
+    link = tmp_path / "somewhere" / "deeper" / "link"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(generated.parent)
+    assert_same(before, open_pixel_cache(link / "metadata.yaml", SPLITS))
+    assert cache_files(generated) == files
 
 
 def test_cache_goes_to_the_users_folder_where_the_dataset_cannot_be_written(

@@ -139,11 +139,11 @@ def make_row() -> Callable[..., StatusRow]:
             "model_name": None if state == "waiting" and not name else "small",
             "num_epochs": None if state == "waiting" and not name else 30,
         }
-        if state in ("completed", "failed"):
+        if state in ("completed", "pruned", "failed"):
             values |= {
                 "best_value": 0.5,
                 "epochs": 25,
-                "why_ended": "early_stopped" if state == "completed" else "crashed",
+                "why_ended": {"completed": "early_stopped", "pruned": "pruned"}.get(state, "crashed"),
                 "ended": datetime(2026, 1, 1) + timedelta(minutes=number),
                 "seconds": 250.0,
                 "epoch_seconds": 10.0,

@@ -10,7 +10,7 @@ import pytest
 
 from search_spaces import TrainingConfig
 from tuner.display.live import LiveDisplay
-from tuner.display.plain import PlainDisplay
+from tuner.display.plain import ProgressDisplay
 from tuner.display.terminal import console_on, is_terminal
 
 
@@ -28,7 +28,7 @@ def tell_a_run(config, make_record, make_metrics, make_signal, make_row, make_st
 
 
 def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, tell_a_run, make_record):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     tell_a_run(display)
     display.trial_ended(make_record("new", 1))
     assert stream.getvalue() == stream.text
@@ -43,7 +43,7 @@ def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, tell_
 
 
 def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics, make_signal, make_record):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     display.run_started({"a": config, "b": config}, [])
     display.trial_started(0, "a", config, adopted=False)
     display.trial_started(1, "b", config, adopted=True)
@@ -70,7 +70,7 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
         warmup_epochs=3,
         gradient_clip_norm=2.5,
     )
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     display.run_started({"search_0007": None}, [])
     display.trial_started(7, "search_0007", drawn, adopted=False)
     assert stream.lines == [
@@ -82,7 +82,7 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
 
 
 def test_epochs_of_before_an_interruption_are_not_told_again(stream, config, make_metrics, make_signal):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, adopted=True)
     display.epoch_ended(0, make_metrics(1), make_signal())
@@ -94,13 +94,13 @@ def test_epochs_of_before_an_interruption_are_not_told_again(stream, config, mak
 
 
 def test_a_dataset_is_drawn_in_a_few_lines(stream):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     for done in range(0, 6001, 100):
         display.dataset_progress(done, 6000)
     assert len(stream.lines) == 10
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(kind, terminal, config, make_record):
     finished = [
         make_record("a"),
@@ -121,7 +121,7 @@ def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(k
     ]
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, config):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, co
     assert "going on after an interruption" in terminal.text
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, monkeypatch):
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
     display = kind(terminal, None)
@@ -148,7 +148,7 @@ def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, m
     assert "trial 7" not in terminal.text
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make_metrics, make_signal, make_record):
     display = kind(terminal, None)
     display.batch(3, 1, 63)
@@ -160,7 +160,7 @@ def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make
     assert "/30" not in terminal.text
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, make_status):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
@@ -169,7 +169,7 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     display.status_polled(make_status(own, other, make_row(2, "running")))
     seen = make_status(
         own,
-        make_row(1, "completed", best_value=0.875, why_ended="pruned", epochs=12),
+        make_row(1, "pruned", best_value=0.875, epochs=12),
         make_row(2, "failed", best_value=None, epochs=1),
         unenqueued=3,
     )
@@ -180,14 +180,14 @@ def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, m
     assert told == [
         "3 trials were added to the study, which has 6 now",
         "search_0001: pruned at 12, best val_char_accuracy 0.8750 (another process)",
-        "search_0002 FAILED: crashed at 1 (another process)",
+        "search_0002: FAILED (crashed) at 1 (another process)",
     ]
 
 
 def test_the_position_of_a_trial_is_in_the_whole_study_and_not_shown_before_it_is_known(
     stream, config, make_row, make_status
 ):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     display.run_started({"b": config}, [])
     display.trial_started(1, "search_0001", config, adopted=False)
     assert stream.lines[-1] == "search_0001: small, batch 32, lr 0.001, steplr, up to 30 epochs"
@@ -256,7 +256,7 @@ def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost,
     assert most - 2 <= drawn <= most
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_a_terminal_that_is_gone_does_not_stop_the_training(kind, terminal, tell_a_run, monkeypatch):
     def gone(text):
         raise BrokenPipeError
@@ -265,7 +265,7 @@ def test_a_terminal_that_is_gone_does_not_stop_the_training(kind, terminal, tell
     tell_a_run(kind(terminal, None))
 
 
-@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_the_summary_comes_where_results_go(kind, stream, terminal, make_summary, make_record):
     kind(terminal, console_on(stream)).run_ended(make_summary(make_record("a")))
     assert stream.getvalue() == stream.text
@@ -285,7 +285,7 @@ def test_colours_are_for_terminals_that_want_them(variables, colours, monkeypatc
 
 
 def test_settings_that_are_the_default_are_not_told(stream, config):
-    display = PlainDisplay(stream, None)
+    display = ProgressDisplay(stream, None)
     display.run_started({}, [])
     display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), adopted=False)
     assert stream.lines[1:] == ["search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]

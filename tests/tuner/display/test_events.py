@@ -14,7 +14,7 @@ from search_spaces import TrainingConfig
 from studies.trials.record import Attempt, StartedAfter
 from tuner.display import Display
 from tuner.display.events import EventWriter, replay
-from tuner.display.plain import PlainDisplay
+from tuner.display.plain import ProgressDisplay
 from tuner.signals import StopRequested
 
 
@@ -146,7 +146,7 @@ def test_a_line_that_is_no_event_is_refused(line):
 
 
 def test_a_display_shows_what_arrives_as_if_told_directly(calls, stream, terminal):
-    direct = PlainDisplay(terminal, None)
+    direct = ProgressDisplay(terminal, None)
     writer = EventWriter(stream)
     for event, args, kwargs in calls:
         getattr(direct, event)(*args, **kwargs)
@@ -154,7 +154,7 @@ def test_a_display_shows_what_arrives_as_if_told_directly(calls, stream, termina
     told = terminal.getvalue()
     terminal.seek(0)
     terminal.truncate()
-    replayed = PlainDisplay(terminal, None)
+    replayed = ProgressDisplay(terminal, None)
     for line in stream.getvalue().split("\n")[:-1]:
         replay(line, replayed)
     assert terminal.getvalue() == told

@@ -31,7 +31,7 @@ def test_any_error_is_one_line_that_a_terminal_shows(message: str, kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"), [("first\nsecond", "OSError: first"), ("", "OSError: error"), ("\n\n", "OSError: error")]
+    ("message", "shown"), [("first\nsecond", "OSError: first"), ("", "OSError: failed"), ("\n\n", "OSError: failed")]
 )
 def test_the_first_line_of_an_error_is_told_or_the_reason(message: str, shown: str) -> None:
     assert failure(replace(FAILED, error_type="OSError", error_message=message)) == shown

@@ -44,7 +44,9 @@ def eight_workers(make_row, make_status, make_metrics, make_signal, config):
     progress = RunProgress()
     for number in range(9, 15):
         progress.trial_started(number, f"search_{number:04d}", config)
-    ended = [make_row(number, why_ended="pruned" if number % 2 else "max_epochs") for number in range(1, 9)]
+    ended = [
+        make_row(number, "pruned") if number % 2 else make_row(number, why_ended="max_epochs") for number in range(1, 9)
+    ]
     first = make_row(0, "completed", "conservative_small", best_value=0.9912)
     waiting = [make_row(number, "waiting") for number in range(17, 20)]
     progress.status_polled(make_status(first, *ended, *running, *waiting, unenqueued=7))
@@ -68,7 +70,7 @@ def test_eight_running_trials_are_a_row_each(eight_workers):
         "work: 8 workers, 10 waiting",
         "best: conservative_small, val_char_accuracy 0.9912",
         "left: about 10:15 with the 10 waiting",
-        "last: search_0008 all epochs, search_0007 pruned, search_0006 all epochs",
+        "last: search_0008 max epochs, search_0007 pruned, search_0006 max epochs",
     ]
 
 

@@ -237,6 +237,15 @@ def test_a_worker_between_two_trials_is_counted(progress, make_row, make_status,
     assert progress.workers == 1
 
 
+def test_workers_that_stop_are_not_counted_any_more(progress, make_row, make_status):
+    waiting = [make_row(number, "waiting") for number in range(3, 9)]
+    progress.status_polled(make_status(*(make_row(number, "running") for number in range(3)), *waiting))
+    assert progress.workers == 3
+    left = [make_row(number, "interrupted") for number in (1, 2)]
+    progress.status_polled(make_status(make_row(0, "running"), *left, *waiting))
+    assert progress.workers == 1
+
+
 def test_a_search_trial_started_since_the_last_poll_is_not_counted_twice(progress, make_row, make_status):
     progress.status_polled(make_status(make_row(0), unenqueued=2))
     progress.trial_started(1, "search_0001", SMALL)

@@ -52,7 +52,7 @@ def test_nothing_is_said_of_what_there_is_not(state, whole, work, make_row, make
 
 def test_the_best_is_that_of_completed_ones(make_row, make_status):
     assert best_line(make_status(make_row(3, "running", best_value=0.95))) is None
-    rows = [make_row(0, best_value=0.9), make_row(1, best_value=0.99, why_ended="pruned"), make_row(2, "failed")]
+    rows = [make_row(0, best_value=0.9), make_row(1, "pruned", best_value=0.99), make_row(2, "failed")]
     assert best_line(make_status(*rows)) == "best: search_0000, val_char_accuracy 0.9000"
     assert best_line(make_status(*rows), lambda name: name[-1]) == "best: 0, val_char_accuracy 0.9000"
 
@@ -62,7 +62,7 @@ def test_the_best_is_that_of_completed_ones(make_row, make_status):
     [(0.95, "ahead: search_0003, val_char_accuracy 0.9500, still running"), (0.9, None), (0.8, None), (None, None)],
 )
 def test_a_running_trial_that_is_better_is_told(value, ahead, make_row, make_status):
-    rows = [make_row(0, best_value=0.9), make_row(1, best_value=0.99, why_ended="pruned")]
+    rows = [make_row(0, best_value=0.9), make_row(1, "pruned", best_value=0.99)]
     assert ahead_line(make_status(*rows, make_row(3, "running", best_value=value))) == ahead
 
 
@@ -122,14 +122,16 @@ def test_what_is_owed_is_told_with_the_time_it_takes(make_row, make_status):
     assert pending_line(make_status(*rows, make_row(3, "running")), left) is None
 
 
-def test_the_search_and_the_targets(make_status):
+def test_the_search_and_the_targets(make_row, make_status):
     searching = make_status(search=SearchStatus("tpe", "quantile", 24, 11, 5))
     assert search_line(searching) == "search: 11 of 24 trials, sampler tpe, pruner quantile"
     assert search_line(make_status(search=None)) is None
     assert targets_line(searching) is None
     targets = Targets(character_accuracy=0.85, convergence_epochs=15)
     what = "targets (character_accuracy 0.85, convergence_epochs 15): "
-    assert targets_line(make_status(targets=targets)) == f"{what}not met yet"
+    for state in ("waiting", "running", "interrupted"):
+        assert targets_line(make_status(make_row(0, state), targets=targets)) == f"{what}not met yet"
+    assert targets_line(make_status(make_row(0), targets=targets)) == f"{what}met by no trial"
     met = make_status(targets=targets, met_by=("a", "b", "c", "d", "e"))
     assert targets_line(met) == f"{what}met by a, b, c and 2 more"
 

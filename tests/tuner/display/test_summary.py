@@ -72,6 +72,34 @@ def test_a_summary_without_targets_or_rivals_says_nothing_of_them(lines_of, make
     assert "search" not in text
 
 
+FEW = (
+    "the best stopped early, far below the targets: 400 training images may be too few "
+    "(`khmer-tuner data` generates more)"
+)
+
+
+@pytest.mark.parametrize(
+    ("char", "seq", "why", "told"),
+    [
+        (0.6, 0.6, "early_stopped", True),
+        (0.84, 0.2, "early_stopped", True),
+        (0.84, 0.6, "early_stopped", False),
+        (0.6, 0.6, "max_epochs", False),
+    ],
+)
+def test_training_that_stops_far_below_the_targets_says_how_few_images_it_had(
+    char, seq, why, told, lines_of, make_record
+):
+    worse = make_record("worse", 1, best_val_char_accuracy=0.1)
+    best = make_record("best", 0, why, best_val_char_accuracy=char, best_val_seq_accuracy=seq)
+    targets = Targets(character_accuracy=0.85, sequence_accuracy=0.7)
+    assert (FEW in lines_of(best, worse, targets=targets, training_images=400)) is told
+
+
+def test_without_targets_no_number_of_images_is_too_small(lines_of, make_record):
+    assert FEW not in lines_of(make_record("best", best_val_char_accuracy=0.1), training_images=400)
+
+
 def test_of_200_search_trials_the_ten_best_and_ten_failed_are_shown(lines_of, make_record, search_of):
     presets = [make_record(name, number) for number, name in enumerate(PRESETS)]
     lines = lines_of(*presets, *search_of(200), targets=Targets(character_accuracy=0.2))
@@ -80,7 +108,7 @@ def test_of_200_search_trials_the_ten_best_and_ten_failed_are_shown(lines_of, ma
     best = [number for number in range(202, 190, -1) if number % 10]
     shown = [*best[:10], *range(10, 110, 10)]
     assert first_words(table)[2:] == [*PRESETS, *(f"search_{number:04d}" for number in shown)]
-    assert "search_0201 done pruned 25/30 0.2010 0.6789 7.9 -".split() in map(str.split, table)
+    assert "search_0201 pruned pruned 25/30 0.2010 0.6789 7.9 -".split() in map(str.split, table)
     targets = lines[len(table) + 2 : len(table) + 7]
     assert first_words(targets) == ["targets", *PRESETS, "search_0202"]
     assert targets[-1].split()[1:] == ["0.2020", "met"]

@@ -30,6 +30,7 @@ def test_a_trial_is_a_row(shown, make_row, make_status):
         make_row(2, "running", epochs=3, best_value=0.5, seconds=3700.0),
         make_row(3, "running", worker_pid=0),
         make_row(4, "waiting", "late"),
+        make_row(5, "pruned"),
     ]
     assert shown(make_status(*rows)) == (
         [
@@ -38,6 +39,7 @@ def test_a_trial_is_a_row(shown, make_row, make_status):
             "2 search_0002 running 0.5000 3 - 1:01:40 1002".split(),
             "3 search_0003 running - 0 - - elsewhere".split(),
             "4 late waiting - 0 - - -".split(),
+            "5 search_0005 pruned 0.5000 25 pruned 4:10 -".split(),
         ],
         0,
     )
@@ -54,7 +56,7 @@ def test_search_trials_that_wait_share_a_row(shown, make_row, make_status):
 def test_of_many_trials_those_are_shown_that_matter(shown, make_row, make_status):
     rows = [make_row(number, best_value=number % 50 / 100) for number in range(100)]
     rows[20] = make_row(20, "failed")
-    rows[60] = make_row(60, best_value=0.99, why_ended="pruned")
+    rows[60] = make_row(60, "pruned", best_value=0.99)
     rows[70] = make_row(70, "running")
     rows[71] = make_row(71, "interrupted")
     rows += [make_row(number, "waiting") for number in range(100, 120)]

@@ -18,7 +18,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label, encode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
-from tuner.inference.reader import Reader, load_reader
+from tuner.inference.reader import Reader, reader_of_checkpoint
 
 Grey = npt.NDArray[np.float64]
 KHMER = "០១២៣"
@@ -190,7 +190,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     HyperparameterTuner(
         str(config), options=RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
     ).run_experiments()
-    return load_reader(folder / "out" / "one" / "checkpoints" / "best.pt", device="cpu"), metadata
+    return reader_of_checkpoint(folder / "out" / "one" / "checkpoints" / "best.pt", device="cpu"), metadata
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ class TestTrained:
         for number in range(100):
             tones = NOTHING[kind](random).clip(0, 255).astype(np.uint8)
             Image.fromarray(tones).resize((512, 256)).save(tmp_path / f"{number}.png")
-        marked = [bool(reading.flags) for reading in trained[0].read_files([tmp_path])]
+        marked = [bool(reading.flags) for reading in trained[0].read([tmp_path])]
         assert sum(marked) >= 95
 
     def test_most_wrong_readings_of_an_unseen_design_are_marked(
@@ -214,7 +214,7 @@ class TestTrained:
             picture = Image.fromarray(pixels).resize((512, 256), Image.Resampling.BICUBIC)
             light, dark = (picture.filter(kind(7)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
             ImageChops.invert(ImageChops.difference(light, dark)).save(tmp_path / f"{number:04d}.png")
-        readings = reader.read_files([tmp_path])
+        readings = reader.read([tmp_path])
         is_right = [reading.text == decode_label(label) for reading, label in zip(readings, test.labels, strict=True)]
         marked = np.array([bool(reading.flags) for reading in readings])
         wrong = ~np.array(is_right)
@@ -224,7 +224,7 @@ class TestTrained:
     def test_few_right_readings_of_the_test_split_are_marked(self, trained: tuple[Reader, Path]) -> None:
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
-        readings = zip(reader.read_files(test.image_paths), test.labels, strict=True)
+        readings = zip(reader.read(test.image_paths), test.labels, strict=True)
         marked = [bool(reading.flags) for reading, label in readings if reading.text == decode_label(label)]
         assert len(marked) > 400
         assert sum(marked) / len(marked) <= 0.05

@@ -21,7 +21,7 @@ from tuner.analysis.best_trial import best_checkpoint, find_winner
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.reader import Reader, evaluate_split, load_reader
+from tuner.inference.reader import Reader, evaluate_split, reader_of_checkpoint
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.validation import Accuracy, SplitScore
@@ -59,7 +59,7 @@ def checkpoints(output_dir: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def readers(checkpoints: dict[str, Path]) -> dict[str, Reader]:
-    return {kind: load_reader(path, device="cpu") for kind, path in checkpoints.items()}
+    return {kind: reader_of_checkpoint(path, device="cpu") for kind, path in checkpoints.items()}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_the_best_checkpoint_of_a_study_reads(output_dir: Path, val: CachedSplit
     name = find_winner(*study).name
     results = json.loads((output_dir.parent / "results.json").read_text())
     assert name == results["best_result"]["experiment_name"]
-    reader = load_reader(best_checkpoint(*study), device="cpu")
+    reader = reader_of_checkpoint(best_checkpoint(*study), device="cpu")
     assert reader.config.experiment_name == name
-    assert reader.read_files(val.image_paths[:1])[0].problem == ""
+    assert reader.read(val.image_paths[:1])[0].problem == ""
 
 
 def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_dataset: Path, val: CachedSplit) -> None:
@@ -140,7 +140,7 @@ def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
-    readings = readers[kind].read_files(val.image_paths)
+    readings = readers[kind].read(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
     rows, confidences, _ = readers[kind].read_pixels(val.images)
     assert [reading.confidence for reading in readings] == confidences.tolist()
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
         "nul\0.png": "cannot be read as a picture: ",
     }
     paths = [path for name in problems for path in (tmp_path / name, good)]
-    readings = readers["attention"].read_files(paths)
+    readings = readers["attention"].read(paths)
     assert [reading.path for reading in readings] == paths
     for reading, expected in zip(readings[::2], problems.values(), strict=True):
         assert expected in reading.problem
@@ -220,15 +220,15 @@ def test_a_folder_is_read_by_name_and_other_files_in_it_are_passed_over(
     for name, path in zip(("b.PNG", "a.png", ".hidden.png"), val.image_paths, strict=False):
         shutil.copy(path, tmp_path / name)
     (tmp_path / "notes.txt").write_text("left alone")
-    readings = readers["ctc"].read_files([str(tmp_path)])
+    readings = readers["ctc"].read([str(tmp_path)])
     assert [reading.path.name for reading in readings] == ["a.png", "b.PNG"]
     assert not any(reading.problem for reading in readings)
-    assert readers["ctc"].read_files([]) == []
+    assert readers["ctc"].read([]) == []
 
 
 def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], val: CachedSplit, tmp_path: Path) -> None:
     names = [*val.image_paths, str(tmp_path / "missing.png")]
-    readings = readers["attention"].read_files(names * 30)
+    readings = readers["attention"].read(names * 30)
     assert [str(reading.path) for reading in readings] == names * 30
     texts = [reading.text for reading in readings]
     assert texts == texts[: len(names)] * 30
@@ -241,10 +241,10 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
     for later in ("labels", "aspect_ratios", "image_statistics"):
         del state["validation"][later]
     save_checkpoint(tmp_path / "earlier.pt", state)
-    reader = load_reader(tmp_path / "earlier.pt", device="cpu")
+    reader = reader_of_checkpoint(tmp_path / "earlier.pt", device="cpu")
     assert reader.ood_detector is None
     Image.new("L", (10, 300)).save(tmp_path / "narrow.png")
-    assert [reading.flags for reading in reader.read_files([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
+    assert [reading.flags for reading in reader.read([tmp_path / "narrow.png", val.image_paths[0]])] == [(), ()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,7 +259,7 @@ def test_a_reading_that_distortion_changes_is_flagged_by_the_limit_of_the_valida
     validation["labels"] = validation["rows"].clone()
     validation["tta_confidence"] = torch.full((400,), middle)
     save_checkpoint(tmp_path / "limit.pt", state | {"validation": validation})
-    readings = load_reader(tmp_path / "limit.pt", device="cpu").read_files(val.image_paths)
+    readings = reader_of_checkpoint(tmp_path / "limit.pt", device="cpu").read(val.image_paths)
     flagged = [any(flag.startswith("the reading is not stable") for flag in reading.flags) for reading in readings]
     assert flagged == (tta_confidence < middle).tolist()
     assert 0 < sum(flagged) < len(flagged)
@@ -308,7 +308,7 @@ def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
-    readings = readers["attention"].read_files([tmp_path])
+    readings = readers["attention"].read([tmp_path])
     told = {
         reading.path.stem: [flag for flag in reading.flags if flag.startswith("aspect ratio")] for reading in readings
     }
@@ -354,7 +354,7 @@ def test_a_foreign_checkpoint_is_refused_in_one_line(
     path = tmp_path / "best.pt"
     save_checkpoint(path, damaged(load_checkpoint(checkpoints["attention"]), change))
     with pytest.raises(ConfigurationError, match=message) as caught:
-        load_reader(path, device="cpu")
+        reader_of_checkpoint(path, device="cpu")
     assert len(caught.value.problems) == 1
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -378,7 +378,7 @@ def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: di
     }
     for name, message in expected.items():
         with pytest.raises(ConfigurationError, match=message) as caught:
-            load_reader(tmp_path / name)
+            reader_of_checkpoint(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -386,7 +386,7 @@ def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: di
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_that_is_not_there_is_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(ConfigurationError, match="finds no CUDA device"):
-        load_reader(checkpoints["ctc"], device="cuda")
+        reader_of_checkpoint(checkpoints["ctc"], device="cuda")
 
 
 def test_a_reader_needs_nothing_but_its_checkpoint(
@@ -396,6 +396,6 @@ def test_a_reader_needs_nothing_but_its_checkpoint(
     state["config"] |= {"model_config_path": "gone.yaml", "metadata_path": "gone.yaml", "invented_later": 1}
     save_checkpoint(tmp_path / "alone.pt", state)
     monkeypatch.chdir(tmp_path)
-    reader = load_reader(Path("alone.pt"), device="cpu")
+    reader = reader_of_checkpoint(Path("alone.pt"), device="cpu")
     assert reader.definition.decoder == "attention"
-    assert reader.read_files([val.image_paths[0]])[0].problem == ""
+    assert reader.read([val.image_paths[0]])[0].problem == ""

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
+from tuner.data.batches import create_data_loaders
 from tuner.models import DigitReader, build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
@@ -47,11 +49,26 @@ def test_a_blank_image_is_read_without_nan() -> None:
     assert model(torch.full((1, 1, 64, 128), 0.7)).isfinite().all()
 
 
-def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig) -> None:
-    images = torch.rand(2, 1, 64, 128)
-    assert create_model_from_config(tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
-    assert create_model_from_config(tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
-    assert create_model_from_config(tiny_config(model_name="tiny_ctc", vocab_size=15))(images).shape == (2, 32, 15)
+def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig, tiny_models: Path) -> None:
+    images, definitions = torch.rand(2, 1, 64, 128), load_model_definitions(tiny_models)
+    assert build_model(definitions["tiny"], tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
+    assert build_model(definitions["tiny"], tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
+    assert build_model(definitions["tiny_ctc"], tiny_config(vocab_size=15))(images).shape == (2, 32, 15)
+
+
+@pytest.mark.parametrize(
+    ("create", "error"), [(create_model_from_config, ModelCreationError), (create_data_loaders, ConfigurationError)]
+)
+@pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(15, 20), (12, 1), (-1, 0), (13.0, "9"), (True, None)])
+def test_a_vocabulary_that_no_dataset_has_is_refused(
+    create: Callable[..., object], error: Any, vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
+) -> None:
+    with pytest.raises(error) as caught:
+        create(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
+    assert caught.value.problems == (
+        f"vocab_size: found {vocab_size!r}; expected 13; leave it at its default",
+        f"max_sequence_length: found {max_sequence_length!r}; expected 9; leave it at its default",
+    )
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])

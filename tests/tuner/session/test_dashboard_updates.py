@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from studies.dashboard.artifacts import trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.display import Display
+from tuner.session import dashboard_updates
 from tuner.training import plot_updates
 
 WriteConfig = Callable[..., Path]
@@ -81,6 +83,22 @@ def test_while_a_trial_runs_its_note_says_so_and_its_plots_change(
     assert [is_first for _, is_first, _ in seen] == [True, False]
     assert len({path for *_, path in seen}) == 1
     assert len(set(watcher.files)) == 2
+
+
+def test_the_note_of_a_running_trial_keeps_up_with_its_epochs(
+    write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard_updates, "time", SimpleNamespace(monotonic=lambda: 0.0))  # notes take no time
+    monkeypatch.setattr(dashboard_updates, "_NOTE_EVERY_S", 0.0)
+    rows = []
+
+    class Watcher(make_watcher):  # type: ignore[misc]
+        def batch(self, number: int, done: int, total: int) -> None:
+            if done == 0:
+                rows.extend(line for line in page_of(0)[0].splitlines() if line.startswith("| epochs"))
+
+    run(write_config({"one": {"training": {"num_epochs": 3}}}), Watcher())
+    assert rows == [f"| epochs | {epochs} of at most 3 |" for epochs in range(3)]
 
 
 def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
-    MAX_CRASHES,
+    MAX_MEMORY_CRASHES,
     PrunerName,
     RowState,
     SamplerName,
@@ -166,13 +166,13 @@ def test_ctrl_c_in_the_same_epoch_again_and_again_is_no_crash(
     write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {}})
-    for _ in range(MAX_CRASHES + 1):
+    for _ in range(MAX_MEMORY_CRASHES + 1):
         with pytest.raises(StopRequested), stop_on_signals():
             run(config, make_watcher(in_batch=3, happens=lambda: os.kill(os.getpid(), signal.SIGINT)))
     (entry,) = run(config)["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
     after = [attempt.after for attempt in record_of("one").attempts]
-    assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * (MAX_CRASHES + 1)]
+    assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * (MAX_MEMORY_CRASHES + 1)]
 
 
 def search(config: Path, space: Path, trials: int, display: Display | None = None, **asked: Any) -> dict[str, Any]:

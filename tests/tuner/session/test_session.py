@@ -270,6 +270,34 @@ class TestReopen:
             with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was .* now; change it back"):
                 again()
 
+    @pytest.mark.parametrize("is_known", [True, False])
+    def test_images_that_are_now_read_from_another_folder_are_named_if_they_differ(
+        self, is_known: bool, write_config: WriteConfig, tmp_path: Path, make_watcher: MakeWatcher
+    ) -> None:
+        here, other = tmp_path / "generated_data", tmp_path / "set" / "generated_data"
+        metadata = generate_dataset(here, samples=10, test_samples=1)
+        other.mkdir(parents=True)
+        shutil.copy(metadata, other)  # its images are those of the working directory as long as it has none
+        config = write_config({"one": {"data": {"metadata_path": str(other / "metadata.yaml")}}})
+        study = opened(config).study
+        began = study_invariants(study)
+        assert began.dataset["image_folder"] == str(here / "train")
+        shutil.copytree(here / "train", other / "train")
+        shutil.copytree(here / "val", other / "val")
+        watcher = make_watcher()
+        moved = study_invariants(reopened(watcher).study).dataset
+        assert (watcher.notes, moved) == ([], {**began.dataset, "image_folder": str(other / "train")})
+        known = {name: value for name, value in began.dataset.items() if is_known or name != "image_folder"}
+        study.set_user_attr("invariants", began.as_dict() | {"dataset": known})
+        images = sorted((other / "train").glob("*.png"))
+        images[0].write_bytes(images[1].read_bytes())
+        where = f"were read from {here}/train" if is_known else "may have been read from the working directory"
+        for again in (reopened, lambda: opened(config)):
+            with pytest.raises(ConfigurationError) as caught:
+                again()
+            told = f"its images {where} and are read from {other}/train now; name a metadata file beside the former"
+            assert told in str(caught.value)
+
     def test_version_notes_come_here_too(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         study = opened(write_config({"one": {}})).study
         invariants = study_invariants(study).as_dict()

@@ -43,6 +43,7 @@ def test_models_that_join_a_study_join_its_own_file(tiny_config: MakeConfig, tmp
 
 def test_what_can_have_changed_since_is_the_dataset_and_the_versions(tiny_config: MakeConfig) -> None:
     begun = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
-    now = current_invariants(begun, "beef")
-    assert begun.changes(now) == ["the dataset's fingerprint was 'f00d' when it began and is 'beef' now"]
+    now = current_invariants(begun, "beef", "/images")
+    [change] = begun.changes(now)
+    assert change.startswith("the dataset's fingerprint was 'f00d' when it began and is 'beef' now")
     assert now.versions["torch"] != "1.0"

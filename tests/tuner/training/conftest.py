@@ -21,7 +21,7 @@ from tuner.training.loop import train
 Run = Callable[..., TrainingResult]
 LastState = Callable[[Path], str]
 
-TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
+TIMES = ("epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.device import amp_dtype, setup_training_environment
+from tuner.training.device import amp_dtype, peak_gpu_memory_mb, setup_training_environment
 
 HAS_CUDA = torch.cuda.is_available()
 HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
@@ -19,6 +19,19 @@ def test_cpu_is_taken_where_asked_for() -> None:
 def test_auto_takes_what_there_is() -> None:
     device, _ = setup_training_environment(TrainingConfig(device="auto"))
     assert device.type == ("cuda" if HAS_CUDA else "cpu")
+
+
+def test_a_processor_has_no_gpu_memory() -> None:
+    assert peak_gpu_memory_mb(torch.device("cpu")) == 0
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="there is no CUDA device")
+def test_the_peak_of_gpu_memory_is_that_since_the_last_look() -> None:
+    device = torch.device("cuda")
+    peak_gpu_memory_mb(device)
+    torch.zeros(64, 2**20, dtype=torch.uint8, device=device)
+    assert peak_gpu_memory_mb(device) >= 64
+    assert peak_gpu_memory_mb(device) < 64
 
 
 @pytest.mark.parametrize(

@@ -12,52 +12,59 @@ from tuner.training.event_file import EventFile
 Fill = Callable[[Path, int], Path]
 
 
-def point(value: float) -> Summary:
-    return Summary(value=[Summary.Value(tag="loss", simple_value=value)])
+def point(value: float, tag: str = "loss") -> Summary:
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
 
 
-def points(folder: Path) -> list[tuple[int, float]]:
+def points(folder: Path, tag: str = "loss") -> list[tuple[int, float]]:
     """The curve as TensorBoard shows it."""
     events = EventAccumulator(str(folder))
     events.Reload()
-    return [(event.step, event.value) for event in events.Scalars("loss")]
+    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def test_what_was_added_is_there_at_once(tmp_path: Path) -> None:
-    file = EventFile(tmp_path, None)
+    file = EventFile(tmp_path)
     for step in range(3):
-        file.add(step, summary=point(step))
+        file.add(step, point(step))
         assert points(tmp_path) == [(done, done) for done in range(step + 1)]
     file.close()
 
 
-def test_a_later_file_drops_what_older_ones_hold_from_its_step_on(tmp_path: Path) -> None:
-    for purge_step, steps in ((None, range(4)), (2, range(2, 6)), (3, range(3, 4))):
-        file = EventFile(tmp_path, purge_step)
-        for step in steps:
-            file.add(step, summary=point(step))
+@pytest.mark.parametrize("redone", [2, 3, 4])
+def test_a_later_file_replaces_each_curve_from_the_step_on_at_which_it_begins_with_it(
+    redone: int, tmp_path: Path
+) -> None:
+    """Two curves with axes of their own, as of epochs and of their steps, in turn."""
+    for first, last in ((0, 4), (redone, 6)):
+        file = EventFile(tmp_path)
+        for epoch in range(first, last):
+            for step in (2 * epoch, 2 * epoch + 1):
+                file.add(step, point(step, "step"))
+            file.add(epoch, point(epoch))
         file.close()
-    assert points(tmp_path) == [(step, step) for step in range(4)]
+    assert points(tmp_path) == [(epoch, epoch) for epoch in range(6)]
+    assert points(tmp_path, "step") == [(step, step) for step in range(12)]
 
 
 def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "tensorboard"
     folder.write_text("in the way")
-    file = EventFile(folder, None)
-    file.add(1, summary=point(0.5))
+    file = EventFile(folder)
+    file.add(1, point(0.5))
     assert "cannot be written now" in caplog.text
     folder.unlink()
-    file.add(2, summary=point(0.25))
+    file.add(2, point(0.25))
     file.close()
     assert points(folder) == [(1, 0.5), (2, 0.25)]
 
 
 def test_a_full_disk_is_an_error(disk: Path, fill: Fill) -> None:
-    file = EventFile(disk / "tensorboard", None)
+    file = EventFile(disk / "tensorboard")
     ballast = fill(disk, 0)
     with pytest.raises(OSError, match="No space left"):
-        file.add(1, summary=Summary(value=[Summary.Value(tag="x" * 2**16, simple_value=0)]))
+        file.add(1, Summary(value=[Summary.Value(tag="x" * 2**16, simple_value=0)]))
     ballast.unlink()
-    file.add(2, summary=point(0.5))
+    file.add(2, point(0.5))
     file.close()
     assert points(disk / "tensorboard") == [(2, 0.5)]

@@ -62,6 +62,7 @@ ELSEWHERE = {
     "pin_memory": "tests/tuner/data/test_batches.py",
     "experiment_name": "tests/tuner/session/test_objective.py: the folder",
     "output_dir": "tests/tuner/session/test_objective.py: the folder",
+    "threads": "test_threads.py",
 }
 
 

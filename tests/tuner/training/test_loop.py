@@ -351,23 +351,29 @@ def test_a_shipped_model_on_several_threads_is_resumed_to_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rises"),
+    ("schedule", "shares"),
     [
-        ({"scheduler_type": "steplr"}, True),
-        ({"scheduler_type": "plateau"}, True),
-        ({"scheduler_type": "cosine", "warmup_epochs": 0}, True),
-        ({"scheduler_type": "cosine", "warmup_epochs": 1}, False),
+        # Shares of the initial rate in the four steps of each of three epochs.
+        ({"scheduler_type": "steplr", "step_size": 1, "gamma": 0.5}, [0.25, 0.5, 0.75, 1] + [0.5] * 4 + [0.25] * 4),
+        ({"scheduler_type": "plateau"}, [0.25, 0.5, 0.75] + [1] * 9),
+        ({"scheduler_type": "cosine", "warmup_epochs": 0}, [0.25, 0.5, 0.75, 1] + [0.75] * 4 + [0.25] * 4),
+        ({"scheduler_type": "cosine", "warmup_epochs": 1}, [0.25, 0.5, 0.75, 1] + [1] * 4 + [0.5] * 4),
+        ({"scheduler_type": "cosine", "warmup_epochs": 2}, [step / 8 for step in range(1, 9)] + [1] * 4),
+        ({"scheduler_type": "cosine", "warmup_epochs": 3}, [step / 12 for step in range(1, 13)]),
+        ({"scheduler_type": "cosine", "warmup_epochs": 3, "min_lr": 4e-4}, [0.4] * 4 + [s / 12 for s in range(5, 13)]),
+        ({"scheduler_type": "plateau", "min_lr": 6e-4}, [0.6, 0.6, 0.75] + [1] * 9),
     ],
 )
-def test_the_rate_rises_through_the_first_epoch_where_there_is_no_warmup(
-    schedule: dict[str, Any], rises: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
+def test_the_rate_rises_step_by_step_in_the_warm_up(
+    schedule: dict[str, Any], shares: list[float], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    config = tiny_config(num_epochs=2, log_every_n_steps=1, use_tensorboard=True, learning_rate=1e-3, **schedule)
+    config = tiny_config(
+        **{"num_epochs": 3, "log_every_n_steps": 1, "use_tensorboard": True, "learning_rate": 1e-3, "min_lr": 0.0}
+        | schedule
+    )
     result = run(config, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     rates = [event.value for event in events.Scalars("learning_rate_step")]
-    steps = len(rates) // 2
-    initial = result.history[0].learning_rate
-    expected = [initial * (step + 1) / steps if rises else initial for step in range(steps)]
-    assert rates[:steps] == pytest.approx(expected)
-    assert rates[steps:] == pytest.approx([result.history[1].learning_rate] * steps)
+    assert rates == pytest.approx([1e-3 * share for share in shares])
+    # An epoch has the rate of its last step.
+    assert [epoch.learning_rate for epoch in result.history] == pytest.approx(rates[3::4])

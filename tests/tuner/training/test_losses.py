@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
 from tuner.data.vocabulary import BLANK, EOS, PAD
 from tuner.models.decoders import CTCDecoder
@@ -108,7 +108,7 @@ def test_configuration_chooses_the_loss() -> None:
     assert isinstance(focal, FocalLoss)
     assert (focal.alpha, focal.gamma) == (0.5, 3.0)
     assert isinstance(create_loss_function(TrainingConfig(loss_type="ctc")), CTCLoss)
-    with pytest.raises(ValueError, match="'hinge'; use one of crossentropy, ctc, focal"):
+    with pytest.raises(ConfigurationError, match="'hinge'; use one of crossentropy, ctc, focal"):
         create_loss_function(TrainingConfig(loss_type="hinge"))
 
 

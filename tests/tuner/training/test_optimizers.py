@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from tuner.training.optimizers import create_optimizer, create_scheduler, step_scheduler, uncompiled
 
 
@@ -68,9 +70,9 @@ def test_weights_that_a_normalisation_follows_do_not_decay(name: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
+    with pytest.raises(ConfigurationError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
         make(optimizer_type="sgd")
-    with pytest.raises(ValueError, match="scheduler_type: found 'linear'; use one of cosine, plateau, steplr"):
+    with pytest.raises(ConfigurationError, match="scheduler_type: found 'linear'; use one of cosine, plateau, steplr"):
         make(scheduler_type="linear")
 
 
@@ -125,6 +127,26 @@ def test_a_restored_schedule_goes_on_where_it_was(kind: str) -> None:
     restored_optimizer.load_state_dict(optimizer.state_dict())
     restored_scheduler.load_state_dict(scheduler.state_dict())
     assert first[:-1] + rates(restored_optimizer, restored_scheduler, monitored[3:]) == straight
+
+
+@pytest.mark.parametrize("copied", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_copy_of_model_and_optimizer_goes_on_as_they_do(name: str, copied: Any) -> None:
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> torch.Tensor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.arange(4.0)).square().sum().backward()
+            optimizer.step()
+            scheduler.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    model, config = nn.Linear(4, 3), TrainingConfig(optimizer_type=name, learning_rate=0.1)
+    optimizer = create_optimizer(model, config)
+    step(model, optimizer, create_scheduler(optimizer, config))
+    other, its_optimizer = copied((model, optimizer))
+    assert type(its_optimizer) is type(optimizer)
+    ours = step(model, optimizer, create_scheduler(optimizer, config))
+    assert torch.equal(step(other, its_optimizer, create_scheduler(its_optimizer, config)), ours)
 
 
 def trained(kind: Any) -> list[torch.Tensor]:

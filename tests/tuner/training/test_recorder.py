@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run:
     assert found.pop("model/parameters") == {0: result.parameters}
     assert found.keys() == {*TAGS.values(), "loss/train_step", "learning_rate_step"}
     for name, tag in TAGS.items():
-        expected = {epoch.epoch * STEPS: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
+        expected = {epoch.epoch: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
         assert found[tag] == expected
 
 
@@ -114,8 +115,8 @@ def test_tensorboard_shows_what_is_read_when_the_training_ends(
     shown: list[Plots] = []
     run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_plots=shown.append)
     assert images(tmp_path) == {
-        "readings/worst": {2 * STEPS: shown[-1]["worst_readings.png"]},
-        "readings/confusion": {2 * STEPS: shown[-1]["confusion_matrix.png"]},
+        "readings/worst": {2: shown[-1]["worst_readings.png"]},
+        "readings/confusion": {2: shown[-1]["confusion_matrix.png"]},
     }
 
 
@@ -126,8 +127,8 @@ def test_a_training_that_is_taken_up_when_all_is_done_shows_its_readings_once(
     for _ in range(2):
         run(config, tmp_path)
         assert {tag: list(plots) for tag, plots in images(tmp_path).items()} == {
-            "readings/worst": [2 * STEPS],
-            "readings/confusion": [2 * STEPS],
+            "readings/worst": [2],
+            "readings/confusion": [2],
         }
 
 
@@ -144,7 +145,7 @@ def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, ru
         assert list(found.pop(tag)) == list(range(4 * STEPS))
     for name, tag in TAGS.items():
         points = found.pop(tag)
-        assert list(points) == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+        assert list(points) == [1, 2, 3, 4]
         assert list(points.values()) == pytest.approx([epoch.value(name) for epoch in result.history])
     assert not found
 
@@ -159,7 +160,7 @@ def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
         file.unlink()
     (tmp_path / "metrics.jsonl").unlink()
     run(config, tmp_path)
-    assert list(curves(tmp_path)["loss/val"]) == [STEPS, 2 * STEPS]
+    assert list(curves(tmp_path)["loss/val"]) == [1, 2]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -208,7 +209,7 @@ def test_an_epoch_for_which_memory_ran_out_leaves_no_double(
     found = curves(tmp_path)
     assert list(found["model/parameters"]) == [0]
     assert list(found["loss/train_step"]) == list(range(3 * STEPS))
-    assert list(found["loss/val"]) == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert list(found["loss/val"]) == [1, 2, 3]
 
 
 def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> None:
@@ -219,6 +220,20 @@ def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> Non
         log.info("in between")
     lines = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8").splitlines()
     assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
+
+
+def test_the_log_file_has_the_steps_that_tensorboard_has(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+    config = tiny_config(use_tensorboard=True, num_epochs=2, log_every_n_steps=3)
+    with log_file(tmp_path):
+        run(config, tmp_path)
+    found = curves(tmp_path)
+    text = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
+    logged = re.findall(r"step (\d+): loss (\S+), lr (\S+)$", text, re.MULTILINE)
+    # Every third step of an epoch, and its last; TensorBoard counts from 0.
+    assert [int(step) for step, _, _ in logged] == [3, 4, 7, 8]
+    for tag, figures in (("loss/train_step", 1), ("learning_rate_step", 2)):
+        expected = {int(line[0]) - 1: pytest.approx(float(line[figures]), rel=1e-2) for line in logged}
+        assert found[tag] == expected
 
 
 def test_the_log_file_has_names_that_are_no_text_too(tmp_path: Path) -> None:

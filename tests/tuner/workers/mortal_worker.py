@@ -2,12 +2,14 @@
 
 mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: train in FOLDER, in a fork for each EPOCHS, which dies (SIGKILL) in the
 middle of the epoch after that many of the trial NAME, or after the last one if there is none; print how each ended.
+If there is MEMORY_GROUP, a control group's folder, each joins that group and uses up its memory instead.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from signal import SIGKILL
 
 from search_spaces import TrainingConfig
@@ -17,6 +19,8 @@ from tuner.display import Display
 from tuner.session.run_options import RunOptions
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
+
+GROUP = os.environ.get("MEMORY_GROUP")
 
 
 class Mortal(Display):
@@ -40,6 +44,9 @@ class Mortal(Display):
 
     def batch(self, number: int, done: int, total: int) -> None:
         if number == self._number and self._finished == self._epochs and done == total // 2:
+            if GROUP is not None:
+                Path("/proc/self/oom_score_adj").write_text("1000")
+                self._memory = b"x" * 2**31
             os.kill(os.getpid(), SIGKILL)
 
 
@@ -47,6 +54,8 @@ def main(config: str, folder: str, name: str, *epochs: int) -> None:
     for finished in epochs:
         pid = os.fork()
         if pid == 0:
+            if GROUP is not None:
+                Path(GROUP, "cgroup.procs").write_text(str(os.getpid()))
             search = SearchRequest(at_least=1 if name.startswith("search_") else 0)
             display = Mortal(name, finished)
             HyperparameterTuner(

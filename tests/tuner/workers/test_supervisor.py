@@ -87,7 +87,7 @@ def test_workers_train_every_trial_once_and_only_json_goes_to_standard_output(
         assert epochs_of(name) == [1, 2]
         # Of what the workers do, every line is here, once.
         assert len(re.findall(rf"^\[\d/5\] {name}", captured.err, re.MULTILINE)) == 1
-        assert len(re.findall(rf"^{name}: all 2 epochs", captured.err, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^{name}: max epochs at 2", captured.err, re.MULTILINE)) == 1
     assert len(re.findall(r"^(?:one|search_000\d)?  \d/2  char", captured.err, re.MULTILINE)) == 10
 
 
@@ -253,6 +253,38 @@ def test_khmer_names_arrive_whatever_the_machines_language_is(write_config: Writ
     told = done.stderr.decode("latin-1")
     assert done.returncode == 0, told
     assert len(re.findall(r" 2/2  char", told)) == 2
+
+
+def test_workers_that_memory_errors_kill_twice_are_followed_by_one_with_smaller_passes(
+    write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dies in the second epoch as long as it trains whole batches: of SIGABRT, then of SIGSEGV."""
+    code = """
+import signal
+import tuner.training.loop as loop
+run_epoch = loop.run_epoch
+def deadly(training, *rest):
+    if training.config.experiment_name == 'one' and len(training.history) == 1 and training.micro_batch_size is None:
+        is_first = not os.path.exists('died')
+        open('died', 'w').close()
+        os.kill(os.getpid(), signal.SIGABRT if is_first else signal.SIGSEGV)
+    return run_epoch(training, *rest)
+loop.run_epoch = deadly
+"""
+    watcher = make_watcher()
+    session = opened(write_config({"one": {}, "two": {}}), watcher)
+    at_start(tmp_path, monkeypatch, code)
+    work(session, TrialFilter(), StopConditions(), workers=2)
+    assert [note for note in watcher.notes if "killed by" in note] == [
+        f"a worker was killed by signal {number}, perhaps for lack of memory; another one takes its place"
+        for number in (signal.SIGABRT, signal.SIGSEGV)
+    ]
+    one, two = latest_records(load_study(OUT)[0])
+    assert one.outcome is not None
+    assert (one.outcome.why_ended, one.outcome.micro_batch_size) == ("max_epochs", 4)
+    assert [attempt.after for attempt in one.attempts] == ["waiting", "memory", "memory"]
+    assert two.outcome is not None
+    assert two.outcome.micro_batch_size is None
 
 
 class TestWorkersThatCannotWork:

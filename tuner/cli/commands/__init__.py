@@ -6,6 +6,7 @@ from typing import Any
 
 from tuner.cli.commands import (
     best,
+    clean,
     confirm,
     dashboard,
     data,
@@ -26,6 +27,6 @@ from tuner.cli.commands import (
 from tuner.cli.options import Command
 
 _TRAINING = (run, search, resume, worker, enqueue, stop)
-_STUDY = (data, validate, status, show, export, report, dashboard, best, confirm, predict, evaluate)
+_STUDY = (data, validate, status, show, export, report, dashboard, best, confirm, predict, evaluate, clean)
 
 COMMANDS: tuple[Command[Any], ...] = tuple(module.COMMAND for module in (*_TRAINING, *_STUDY))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load
 from tuner.cli.options import Command, add_option, add_study_options, filled
-from tuner.cli.output import print_json, print_lines
+from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines
 
 if TYPE_CHECKING:
     from tuner.analysis.best_trial import Winner
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    out = "write the configuration there; a file that best itself wrote is replaced (default: standard output)"
-    add_option(parser, "--out", "P", filled, out)
+    out = "write the configuration there, over a file that best itself wrote (default: `-`, standard output)"
+    add_option(parser, "--out", "P", filled, out, default=STANDARD_OUTPUT)
     add_study_options(parser, json=True)
 
 
@@ -42,9 +42,9 @@ def prepare(options: argparse.Namespace) -> Winner:
     problems = collector(options)
     with problems.collect():
         winner = find_winner(*load(options))
-    if options.out is not None:
+    if options.out != STANDARD_OUTPUT:
         with problems.collect():
-            check_preset_path(Path(options.out))
+            check_preset_path(Path(options.out), options.output_dir)
     problems.raise_all()
     return winner
 
@@ -53,10 +53,10 @@ def run(options: argparse.Namespace, winner: Winner) -> int:
     """Print the winner as an experiments file with comments, or write that file and describe it."""
     from tuner.analysis.preset_export import best_preset, write_preset
 
-    out = None if options.out is None else Path(options.out)
+    out = None if options.out == STANDARD_OUTPUT else Path(options.out)
     preset = best_preset(winner, out)
     if out is not None:
-        write_preset(preset, out)
+        write_preset(preset, out, options.output_dir)
     if options.json:
         print_json(_plain(winner, preset, out))
     elif out is None:

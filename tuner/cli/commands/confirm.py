@@ -21,8 +21,10 @@ from tuner.cli.options import (
     Command,
     add_device_option,
     add_option,
+    add_set_option,
     add_study_options,
     add_workers_option,
+    overrides_of,
     whole_number,
 )
 from tuner.cli.output import print_json, print_lines
@@ -38,6 +40,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--top", "K", whole_number(2, 1000), "number of the best configurations", default=3)
     seeds = "number of new seeds for each configuration; more seeds show smaller differences"
     add_option(parser, "--seeds", "N", whole_number(1, 1000), seeds, default=3)
+    add_set_option(parser, "the repetitions")
     add_workers_option(parser)
     add_device_option(parser)
     add_study_options(parser, json=True)
@@ -47,11 +50,13 @@ def prepare(options: argparse.Namespace) -> Candidates:
     """Find the configurations to compare, and check the dataset to compare them on."""
     from tuner.analysis.candidates import find_candidates
 
-    return find_candidates(*load(options), options.top)
+    overrides = overrides_of(options, for_trials=True)
+    return find_candidates(*load(options), options.top, overrides)
 
 
 def run(options: argparse.Namespace, candidates: Candidates) -> int:
     """Train what is not trained yet, then print the comparison."""
+    from search_spaces.diagnostics.atomic_files import write_json
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import display_of_run
 
@@ -62,8 +67,10 @@ def run(options: argparse.Namespace, candidates: Candidates) -> int:
         workers=options.workers,
         device=options.device,
     )
+    plain = {"set": options.set} | _plain(confirmation)
+    write_json(candidates.folder.confirmation_path, plain)  # for the report
     if options.json:
-        print_json(_plain(confirmation))
+        print_json(plain)
     else:
         _print(confirmation)
     return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS

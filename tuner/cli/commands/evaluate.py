@@ -53,9 +53,11 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print accuracies: of all images, by number of digits and by font; and the digits that are confused."""
-    from tuner.inference.reader import evaluate_split, load_reader
+    from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 
-    evaluation = evaluate_split(load_reader(checkpoint, device=options.device), options.metadata, options.split)
+    evaluation = evaluate_split(
+        reader_of_checkpoint(checkpoint, device=options.device), options.metadata, options.split
+    )
     if options.json:
         print_json(_plain(checkpoint, options, evaluation))
     else:

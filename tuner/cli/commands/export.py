@@ -21,21 +21,19 @@ from typing import TYPE_CHECKING
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
+from tuner.cli.output import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
     import optuna
 
     from studies import OutputFolder
 
-_STANDARD_OUTPUT = "-"
-# Without it spreadsheets do not read the file as UTF-8.
-_BYTE_ORDER_MARK = "\ufeff"
 _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
-        "write it there, `-` for standard output (default: standard output for json, else "
+        "write it there, over an earlier one; `-` for standard output (default: standard output for json, else "
         "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
     )
     add_option(parser, "--results-file", "P", filled, results_file)
@@ -46,12 +44,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
     """Load the study, and check that the file can be written."""
-    from tuner.session.output_paths import check_results_path
-
     problems = collector(options)
-    if (path := _path(options, "")) is not None:
+    if (path := _path(options, "{timestamp}")) is not None:
         with problems.collect():
-            check_results_path(path)
+            _check_path(options, path)
     with problems.collect():
         study = load(options)
     problems.raise_all()
@@ -61,7 +57,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     """Export the study; it is only read."""
     from search_spaces.diagnostics.atomic_files import write_text
-    from tuner.session.output_paths import timestamp
+    from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp
 
     now = timestamp()
     text, what = _rendered(options.format, *study, now)
@@ -69,7 +65,8 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     if path is None:
         sys.stdout.write(text)
         return SUCCESS
-    write_text(Path(path), text if options.format == "json" else _BYTE_ORDER_MARK + text)
+    _check_path(options, path)  # another file may have been put there meanwhile
+    write_text(Path(path), text if options.format == "json" else BYTE_ORDER_MARK + text)
     tell(f"{what} written to {path}")
     return SUCCESS
 
@@ -78,7 +75,14 @@ def _path(options: argparse.Namespace, now: str) -> str | None:
     """Return the path of the file; None for standard output."""
     default = _DEFAULT_NAMES[options.format]
     path: str | None = options.results_file or (None if default is None else default.format(now))
-    return None if path == _STANDARD_OUTPUT else path
+    return None if path == STANDARD_OUTPUT else path
+
+
+def _check_path(options: argparse.Namespace, path: str) -> None:
+    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, TRIALS_CSV, check_output_file
+
+    kind = {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV}[options.format]
+    check_output_file(Path(path), kind, options.output_dir, "results file")
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:

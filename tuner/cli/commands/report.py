@@ -3,12 +3,13 @@
 Examples:
   khmer-tuner report
   khmer-tuner report --output-dir training_output --out study_report.html
+  khmer-tuner report --out -
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,21 +17,23 @@ from pathlib import Path
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_option, add_study_options, filled
-
-# A report may overwrite an older report, and no other file.
-_OWN_MARK = b'<meta name="generator" content="khmer-ocr-tuner report">'
-_MARK_WITHIN_BYTES = 1024
+from tuner.cli.output import STANDARD_OUTPUT
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_option(parser, "--out", "P", filled, "write it there, over an older report", default="report.html")
+    out = "write it there, over an earlier report; `-` for standard output"
+    add_option(parser, "--out", "P", filled, out, default="report.html")
     add_study_options(parser)
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
     """Load the study, and check that the report can be written."""
+    from tuner.session.output_paths import REPORT, check_output_file
+
     problems = collector(options)
-    problems.add(_path_problems(Path(options.out)))
+    if options.out != STANDARD_OUTPUT:
+        with problems.collect():
+            check_output_file(Path(options.out), REPORT, options.output_dir, "--out")
     with problems.collect():
         study = load(options)
     problems.raise_all()
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Write the report and print its path; the study is only read."""
     from search_spaces.diagnostics.atomic_files import write_text
     from studies.report import render_report
+    from tuner.session.output_paths import REPORT, check_output_file
     from tuner.training.history import read_metrics
 
     study, folder = loaded
@@ -48,33 +52,15 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     def read_epochs(name: str) -> list[Mapping[str, float]]:
         return [asdict(epoch) for epoch in read_metrics(folder.trial_dir(name))]
 
-    path = Path(options.out)
-    write_text(path, render_report(study, folder, read_epochs, output_dir=options.output_dir))
+    page, path = render_report(study, folder, read_epochs, output_dir=options.output_dir), Path(options.out)
+    if options.out == STANDARD_OUTPUT:
+        sys.stdout.write(page)
+        return SUCCESS
+    check_output_file(path, REPORT, options.output_dir, "--out")  # another file may have been put there meanwhile
+    write_text(path, page)
     tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
     print(path)
     return SUCCESS
-
-
-def _path_problems(path: Path) -> list[str]:
-    from tuner.session.output_paths import output_file_problem
-
-    if problem := output_file_problem(path):
-        return [f"--out {path}: {problem}"]
-    if os.path.lexists(path) and not _is_report(path):
-        return [f"--out {path}: this file is no report, so it is not overwritten; choose another name, or remove it"]
-    return []
-
-
-def _is_report(path: Path) -> bool:
-    """Return whether a file is a report of this program, or empty."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(_MARK_WITHIN_BYTES)
-    except OSError:
-        return False
-    return not beginning or _OWN_MARK in beginning
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

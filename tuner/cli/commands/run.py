@@ -26,9 +26,11 @@ from tuner.cli.options import (
     add_flag,
     add_option,
     add_search_options,
+    add_set_option,
     add_study_options,
     add_training_options,
     filled,
+    overrides_of,
     search_request,
     whole_number,
 )
@@ -36,6 +38,7 @@ from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
+    from search_spaces.experiments.overrides import Overrides
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
@@ -49,6 +52,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "config/search_space.yaml)"
     )
     add_option(parser, "--space", "P", filled, space)
+    add_set_option(parser, "the experiments, and with --trials of the search trials")
     add_training_options(parser)
     add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
     add_search_options(parser)
@@ -59,6 +63,10 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
     """Load the configuration and the search space; check them, the dataset, the study and the results file."""
     from tuner.session.run_options import RunOptions
 
+    problems = collector(options)
+    overrides: Overrides = {}
+    with problems.collect():
+        overrides = overrides_of(options)
     run_options = RunOptions(
         output_dir=options.output_dir,
         study_name=options.study,
@@ -67,13 +75,12 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
         seed=options.seed,
         results_file=options.results_file,
         space_file=options.space,
-        search=search_request(options, at_least=options.trials),
+        search=search_request(options, overrides if options.trials else None, at_least=options.trials),
         until_targets=options.until_targets,
         workers=options.workers,
     )
-    problems = collector(options)
     with problems.collect():
-        prepared = _load(options, run_options)
+        prepared = _load(options, run_options, overrides)
     with problems.collect():
         run_options.check()
     problems.raise_all()
@@ -99,12 +106,14 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
     return _exit_code(results, request.experiments, stopped=session.stop_requested)
 
 
-def _load(options: argparse.Namespace, run_options: RunOptions) -> tuple[ExperimentFile, RunRequest]:
-    from search_spaces import load_experiments
+def _load(
+    options: argparse.Namespace, run_options: RunOptions, overrides: Overrides
+) -> tuple[ExperimentFile, RunRequest]:
+    from search_spaces import load_overridden
     from tuner.data.metadata import read_metadata_bytes
     from tuner.session.run_request import RunRequest
 
-    file = load_experiments(options.config)
+    file = load_overridden(options.config, options.experiments, overrides)
     request = RunRequest.from_file(file, options.experiments, run_options)
     metadata_path = Path(request.first.metadata_path)
     if file.names_dataset or metadata_path.exists():
@@ -127,6 +136,8 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         read_metadata(first.metadata_path, [first.train_split, first.val_split])
     study = _study_if_any(options)
     print_plan(file, request.experiments, _states(request.experiments, study))
+    for text in options.set:
+        print(f"set:     {text}")
     print(dataset_line(file, first))
     if options.trials:
         print(_search_line(options.trials, request, study))
@@ -148,15 +159,7 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
 
 def _search_line(trials: int, request: RunRequest, study: LoadedStudy | None) -> str:
     """Return how many search trials there would be, and what they would vary."""
-    from search_spaces import default_search_space, load_model_definitions
-    from studies import study_space
-
-    if request.space is not None:
-        space = request.space
-    elif study is not None:
-        space = study_space(study[0])
-    else:
-        space = default_search_space(load_model_definitions(request.first.model_config_path))
+    space = request.search_space(None if study is None else study[0])
     return f"search:  {trials} trials in the study, which vary {', '.join(space.names)}"
 
 

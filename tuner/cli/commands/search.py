@@ -20,8 +20,10 @@ from tuner.cli.options import (
     add_metadata_option,
     add_option,
     add_search_options,
+    add_set_option,
     add_study_options,
     add_training_options,
+    overrides_of,
     search_request,
     seconds,
     whole_number,
@@ -37,6 +39,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
     add_option(parser, "--timeout", "S", seconds, timeout)
     add_training_options(parser)
+    add_set_option(parser, "all search trials, fixed when the search starts")
     add_metadata_option(parser)
     add_search_options(parser)
     add_study_options(parser, json=True)
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     from tuner.session.run_options import StopConditions
 
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    request = search_request(options, more=options.trials)
+    request = search_request(options, overrides_of(options, for_trials=True), more=options.trials)
     stop_conditions = StopConditions(deadline, options.until_targets)
     return train_pending(options, existing, lambda session: session.search(request), stop_conditions)
 

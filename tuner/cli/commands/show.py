@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 _LOG_LINES = 10
 _MOST_EPOCH_LINES = 40
 _BAR_CELLS = 20
-_STARTED_AFTER = {"waiting": "enqueued", "stop": "the previous one was stopped", "crash": "the previous one crashed"}
+_STARTED_AFTER = {
+    "waiting": "enqueued",
+    "stop": "the previous one was stopped",
+    "crash": "the previous one was killed",
+    "memory": "the previous one ran out of memory",
+}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +100,8 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     yield _headline(record, trial.row)
     if outcome is not None and outcome.micro_batch_size is not None:
         yield f"micro-batch: {outcome.micro_batch_size}, since memory ran out for whole batches"
+    if outcome is not None and outcome.parameters is not None:
+        yield f"parameters: {outcome.parameters:,}"
     if outcome is not None and outcome.error_message:
         error = f"error: {outcome.error_type} {outcome.error_message}"
         yield "\n".join(map(printable, error.splitlines())).strip()
@@ -114,7 +121,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _headline(record: TrialRecord, row: StatusRow) -> str:
     parts = [f"trial {record.number}, {record.experiment_name}: {row.state.value}"]
-    if row.why_ended is not None:
+    if row.why_ended not in (None, row.state.value):
         parts.append(row.why_ended.replace("_", " "))
     if record.config:
         parts.append(f"{row.epochs} of {record.training_config.num_epochs} epochs")

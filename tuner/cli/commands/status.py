@@ -3,6 +3,7 @@
 Examples:
   khmer-tuner status
   khmer-tuner status --all
+  khmer-tuner status --watch
   khmer-tuner status --output-dir training_output --json
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
@@ -20,19 +22,42 @@ from tuner.cli.output import print_json, print_lines
 if TYPE_CHECKING:
     from studies import DiskUsage, StudyStatus
 
+_POLL_S = 3.0
+_CLEAR = "\x1b[H\x1b[2J"
+
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Print the trials of the study, and what is pending; it is only read."""
     from studies import disk_usage
+    from tuner.display.terminal import is_terminal
     from tuner.session.status_poller import read_status
 
     study, folder = loaded
-    status, disk = read_status(study, folder), disk_usage(folder)
-    if options.json:
-        print_json(_as_dict(status, disk))
-    else:
-        _print(status, disk, show_all=options.all)
-    return SUCCESS
+    known: list[str] = []
+    while True:
+        status = read_status(study, folder)
+        if options.watch and not options.json and not is_terminal(sys.stdout):
+            known = _print_changes(status, known)
+        elif options.json:
+            print_json(_as_dict(status, disk_usage(folder)))
+        else:
+            sys.stdout.write(_CLEAR if options.watch else "")
+            _print(status, disk_usage(folder), show_all=options.all)
+        if not options.watch or not (status.pending or status.running):
+            return SUCCESS
+        sys.stdout.flush()
+        time.sleep(_POLL_S)
+
+
+def _print_changes(status: StudyStatus, known: list[str]) -> list[str]:
+    """Print the lines that are not `known` from the last poll; return all lines of this one."""
+    from tuner.display.study_lines import best_line, last_line, whole_line
+
+    rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} done" for row in status.running]
+    whole = whole_line(status, len(status.running)), last_line(status), best_line(status)
+    lines = [*rows, *filter(None, whole)]
+    print_lines(line for line in lines if line not in known)
+    return lines
 
 
 def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
@@ -99,6 +124,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--all", "show every trial, however many there are")
+    add_flag(parser, "--watch", "repeat until no trial is pending, or Ctrl-C; without a terminal print only changes")
     add_study_options(parser, json=True)
 
 

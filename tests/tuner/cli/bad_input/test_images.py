@@ -78,6 +78,7 @@ def test_predict_says_what_is_no_file(refused, here, run_study):
     cases = {
         "pcture_1.png": "there is no such file; did you mean 'picture_1.png'?",
         "nothing like it": "there is no such file; check the name",
+        "picture_2.png": "there is no such file; check the name",
         "no/such/folder.png": "there is no such file; check the path",
         "empty": "the folder holds no pictures (.avif,",
         "pipe.png": "it is no regular file",

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.commands import report
-
 
 def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
     before = tree(run_study.folder)
@@ -58,7 +56,7 @@ def test_a_place_that_a_report_cannot_take_is_refused(out, told, cli, run_study,
     Path("notes.html").write_text("<p>mine</p>")
     Path("link.html").symlink_to("nowhere")
     # Who runs these tests as root may write anywhere.
-    monkeypatch.setattr(report.os, "access", lambda path, mode: Path(path).name != "closed")
+    monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path).name != "closed")
     before = tree(Path())
     done = cli("report", "--output-dir", run_study.folder, "--out", out)
     assert done.code == 2

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from studies import DEFAULT_STUDY_NAME
+from studies import DEFAULT_STUDY_NAME, load_study
 from tuner.__main__ import main
 
 
@@ -25,9 +27,23 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert "ខ្មែរ is finished already" in again.err
     assert "broken has failed already" in again.err
     assert "nothing is left to train" in again.err
-    before = json.loads(run_study.results.read_text())["all_results"]
-    [results] = Path().glob("hyperparameter_tuning_results_*.json")
-    assert json.loads(results.read_text())["all_results"] == before
+    folder = run_study.folder
+    assert f"the study in {folder} is complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
+    assert list(Path().iterdir()) == []
+
+
+def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study):
+    run = [*run_study.run_again, "--results-file", "r.json"]
+    assert cli(*run).code == 1
+    written = Path("r.json").read_bytes()
+    assert json.loads(written)["all_results"] == json.loads(run_study.results.read_text())["all_results"]
+    os.utime("r.json", (1, 1))
+    assert "is complete" in cli(*run).out
+    assert os.stat("r.json").st_mtime == 1
+    # A command that was killed has left the results of an earlier one.
+    Path("r.json").write_text(json.dumps(json.loads(written) | {"all_results": []}))
+    assert "results      r.json\n" in cli(*run).out
+    assert json.loads(Path("r.json").read_text())["all_results"] == json.loads(written)["all_results"]
 
 
 def test_only_chosen_experiments_count(cli, run_study):
@@ -37,7 +53,7 @@ def test_only_chosen_experiments_count(cli, run_study):
 
 def test_the_summary_names_experiments_targets_and_places(cli, run_study):
     summary = cli(*run_study.run_again, "--results-file", "r.json").out
-    assert "all epochs" in summary
+    assert "max epochs" in summary
     assert "MISSED" in summary
     assert "broken failed: " in summary
     assert str(run_study.folder / "broken" / "logs" / "training.log") in summary
@@ -48,6 +64,7 @@ def test_the_summary_names_experiments_targets_and_places(cli, run_study):
 
 
 def test_json_prints_the_results_and_nothing_else(cli, run_study):
+    Path("r.json").touch()
     printed = json.loads(cli(*run_study.run_again, "--json", "--results-file", "r.json").out)
     assert printed == json.loads(Path("r.json").read_text())
 
@@ -107,3 +124,48 @@ def test_other_ways_to_the_same_command(command, run_study, tmp_path):
 def test_help_has_runnable_examples(capsys):
     assert main(["run", "--help"]) == 0
     assert "khmer-tuner run --experiments conservative_small baseline_optimized" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+def test_a_second_run_of_the_same_experiments_waits_for_the_first(
+    storage, here, write_config, cli, request, monkeypatch, tmp_path
+):
+    if storage == "postgresql":
+        monkeypatch.setenv("KHMER_TUNER_STORAGE", request.getfixturevalue("new_database")())
+    long = {"training": {"num_epochs": 40, "batch_size": 4}, "early_stopping": {"patience": 100}}
+    argv = ["run", "--config", str(write_config({"one": long})), "--results-file"]
+    log = (tmp_path / "log.txt").open("w+")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tuner", *argv, "first.json"]
+    with subprocess.Popen(command, env=environment, stderr=log, stdout=log) as first:
+        try:
+            metrics = Path("training_output/one/metrics.jsonl")
+            while not metrics.exists() and first.poll() is None:
+                time.sleep(0.05)
+            second = cli(*argv, "second.json")
+            assert first.wait(60) == 0
+        finally:
+            first.kill()
+            log.close()
+    assert second.code == 0, second.err
+    note = f"one: trained by another process ({socket.gethostname()}:{first.pid}); waiting for it."
+    assert second.err.count(note) == 1
+    entries = [json.loads(Path(name).read_text())["all_results"] for name in ("first.json", "second.json")]
+    assert entries[0] == entries[1]
+    assert [(entry["status"], entry["total_epochs"]) for entry in entries[1]] == [("completed", 40)]
+    assert len(metrics.read_text().splitlines()) == 40
+
+
+def test_several_that_retry_a_failed_experiment_at_once_train_it_once(copy_of_the_study, here):
+    command = [sys.executable, "-m", "tuner", "resume", "--retry-failed", "--output-dir", str(copy_of_the_study)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*command, "--results-file", f"{number}.json"], env=environment, stderr=subprocess.PIPE)
+        for number in range(3)
+    ]
+    ends = [(process.communicate()[1].decode(), process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0, 0], ends
+    for number in range(3):
+        entries = json.loads(Path(f"{number}.json").read_text())["all_results"]
+        assert [entry["status"] for entry in entries] == ["completed", "completed"]
+    assert len(load_study(copy_of_the_study)[0].trials) == 3  # `broken` twice

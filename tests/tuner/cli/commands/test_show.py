@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from studies.trials.record import StartedAfter
 from tuner.cli.commands.show import _STARTED_AFTER
+
+# Of batch normalisation; they are no parameters.
+_STATISTICS = ("running_", "num_batches_tracked")
 
 
 def test_every_cause_of_an_attempt_has_its_words() -> None:
@@ -27,7 +32,8 @@ def section(out: str, title: str) -> list[str]:
 def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, run_study: Any) -> None:
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.err) == (0, "")
-    headline, *_ = shown.out.splitlines()
+    headline, parameters, *_ = shown.out.splitlines()
+    assert parameters == f"parameters: {parameters_of_tiny(run_study.folder):,}"
     assert headline.startswith("trial 1, ខ្មែរ: completed, max epochs, 2 of 2 epochs, best val_char_accuracy 0.")
     settings = dict(line.split(maxsplit=1) for line in section(shown.out, "settings"))
     # What the search space varies, and what is not at its default; not where or how it is trained.
@@ -43,6 +49,11 @@ def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, ru
     assert shown.out.rstrip().endswith(f"folder: {run_study.folder / 'ខ្មែរ'}")
 
 
+def parameters_of_tiny(folder: Path) -> int:
+    model = torch.load(folder / "ខ្មែរ" / "checkpoints" / "best.pt", weights_only=True)["model"]
+    return sum(tensor.numel() for name, tensor in model.items() if not name.rpartition(".")[2].startswith(_STATISTICS))
+
+
 def best_epoch(epochs: list[str]) -> str:
     return next(line for line in epochs if line.lstrip().startswith("*")).split()[1]
 
@@ -51,7 +62,7 @@ def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any
     shown = cli("show", "broken", "--output-dir", run_study.folder)
     assert shown.code == 0
     headline, error, *_ = shown.out.splitlines()
-    assert headline == "trial 0, broken: failed, failed, 0 of 2 epochs"
+    assert headline == "trial 0, broken: failed, 0 of 2 epochs"
     assert error.startswith("error: ")
     assert "checkpoints" in error
     assert "epochs, on validation data" not in shown.out

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +16,20 @@ from pathlib import Path
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import Claim, SearchRequest, add_search_trials, load_study_for_changes
+from studies import Claim, SearchRequest, TrialOutcome, WhyEnded, add_search_trials, load_study_for_changes
 from studies.trials.claims import claim_next
 from tuner.training.history import EpochMetrics
 
 OUT = Path("training_output")
+PRUNED = TrialOutcome(
+    why_ended=WhyEnded.PRUNED,
+    training_time_s=1.0,
+    best_val_char_accuracy=0.1,
+    best_val_seq_accuracy=0.1,
+    final_train_loss=1.0,
+    total_epochs=1,
+    best_epoch=1,
+)
 
 
 @pytest.fixture
@@ -60,7 +73,7 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert "2 of 32 trials done (1 failed), 29 waiting; 1 worker" in lines
     assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
     assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
-    assert summary["last"] == "last: ខ្មែរ all epochs, broken FAILED"
+    assert summary["last"] == "last: ខ្មែរ max epochs, broken FAILED"
     assert summary["left"].startswith("left: about ")
     assert summary["left"].endswith(" with the 29 waiting")
     assert "disk" in summary
@@ -103,7 +116,7 @@ def test_a_study_that_is_done_says_so(cli, run_study):
     told = cli("status", "--output-dir", run_study.folder).out
     assert "2 of 2 trials done (1 failed)\n" in told
     assert "pending: " not in told
-    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): not met yet" in told
+    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in told
 
 
 def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
@@ -112,3 +125,45 @@ def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
     assert len(row) <= 60
     assert "3/10" in row
     assert "━" in row
+
+
+def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy_of_the_study, monkeypatch):
+    study, folder = load_study_for_changes(copy_of_the_study)
+    add_search_trials(study, folder, SearchRequest(at_least=1))
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.record_config(TrainingConfig(model_name="tiny", num_epochs=10))
+    happens = [lambda: None, lambda: claim.trial.report(0.5, 1), lambda: claim.finish(PRUNED)]
+    monkeypatch.setattr("tuner.cli.commands.status.time.sleep", lambda seconds: happens.pop(0)())
+    watched = cli("status", "--watch", "--output-dir", copy_of_the_study)
+    assert (watched.code, watched.err, happens) == (0, "", [])
+    assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
+        "search_0002: epoch 0 of 10 done",
+        "2 of 3 trials done (1 failed); 1 worker",
+        "last: ខ្មែរ all epochs, broken FAILED",
+        "search_0002: epoch 1 of 10 done",
+        "3 of 3 trials done (1 failed)",
+        "last: search_0002 pruned, ខ្មែរ all epochs, broken FAILED",
+    ]
+    assert watched.out.count("best: ") == 1
+
+
+def test_a_watch_of_a_study_that_is_done_returns_at_once(cli, run_study):
+    done = cli("status", "--watch", "--output-dir", run_study.folder)
+    assert done.code == 0
+    assert "2 of 2 trials done (1 failed)" in done.out
+
+
+def test_a_watch_on_a_terminal_is_redrawn_until_it_is_interrupted(at_work):
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-m", "tuner", "status", "--watch"]
+    with subprocess.Popen(command, stdout=other_end, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}) as run:
+        shown = b""
+        while shown.count(b"\x1b[H\x1b[2J") < 2 or b"search_0002" not in shown.rpartition(b"\x1b[2J")[2]:
+            shown += os.read(terminal, 4096)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=30) == 130
+        assert run.stderr is not None
+        assert run.stderr.read() == b"stopped\n"
+    os.close(terminal)
+    os.close(other_end)

@@ -21,7 +21,7 @@ from tuner.training.history import EpochMetrics
 _COMPLETED, _FAILED = "green", "bold red"
 
 
-class ProgressDisplay(Display, ABC):
+class PrintingDisplay(Display, ABC):
     """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
@@ -77,7 +77,7 @@ class ProgressDisplay(Display, ABC):
         """Print which trials other processes have ended, and how many were added."""
         added, ended = self._progress.status_polled(status)
         for row in ended:
-            self._print(row_line(row, status.monitor), _COMPLETED if row.state is RowState.COMPLETED else _FAILED)
+            self._print(row_line(row, status.monitor), _FAILED if row.state is RowState.FAILED else _COMPLETED)
         if added:
             trials = counted(added, "trial was", "trials were")
             self.note(f"{trials} added to the study, which has {status.total:,} now")

@@ -1,0 +1,124 @@
+"""Settings of a command line (``--set training.num_epochs=5``): checked like a file, and put over experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.diagnostics.diagnostics import Diagnostics
+from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.diagnostics.validation import validated
+from search_spaces.errors import ConfigurationError
+from search_spaces.experiments.file import ExperimentFile, parse_experiments
+from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, Experiment, Targets
+from search_spaces.experiments.text import experiments_data
+from search_spaces.training_config import STUDY_FIELDS, TrainingConfig
+from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.nodes import compose, plain_data
+
+# By section and key.
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overrides:
+    """Return the settings of a command line.
+
+    Args:
+        texts: Each ``section.key=value``; the value is YAML.
+        for_trials: Whether they are for trials of an existing study, so that none may concern the whole study.
+
+    Raises:
+        ConfigurationError: A text cannot be used; all problems are reported together.
+    """
+    problems, given = ProblemCollector(), dict[str, dict[str, Any]]()
+    for text in texts:
+        with problems.collect():
+            section, key, value = _parsed(text)
+            if key in given.setdefault(section, {}):
+                problems.add([f"--set {section}.{key}: given twice; keep one"])
+            given[section][key] = value
+            if for_trials and FIELD_OF_KEY.get((section, key)) in STUDY_FIELDS:
+                problems.add([f"--set {section}.{key}: is fixed for the whole study; leave it out"])
+    diagnostics = Diagnostics(_CommandLine(given))
+    experiment = validated(Experiment, given, diagnostics, HOMES) or Experiment()
+    with problems.collect():
+        diagnostics.raise_errors()
+    problems.raise_all()
+    return experiment.model_dump(exclude_unset=True)
+
+
+def overridden_fields(overrides: Overrides) -> dict[str, Any]:
+    """Return the values by their fields of `TrainingConfig`."""
+    # In the schema's order: the optimizer's learning rate wins over training's.
+    return {field: overrides[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in overrides.get(at, {})}
+
+
+def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Overrides) -> ExperimentFile:
+    """Read and check an experiments file; the named experiments, or all, get the overrides and are checked with them.
+
+    Raises:
+        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_experiments` and `ExperimentFile.select`.
+    """
+    document = load_yaml(resolve_config_path(path))
+    file = parse_experiments(document.data, document)
+    if not overrides:
+        return file
+    chosen = {name: document.data["experiments"][name] for name in file.select(names)}
+    changed = _overridden({**document.data, "experiments": chosen}, overrides, document)
+    # Results keep the order of the whole file.
+    return replace(changed, experiments=file.experiments | changed.experiments)
+
+
+def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) -> dict[str, TrainingConfig]:
+    """Return experiments with overrides.
+
+    Raises:
+        ConfigurationError: An override does not go together with an experiment; all problems are reported together.
+    """
+    data = experiments_data(experiments, Targets())
+    return _overridden(data, overrides, YamlDocument(data)).experiments if overrides else dict(experiments)
+
+
+@dataclass(frozen=True)
+class _CommandLine(YamlDocument):
+    """A configuration with overrides; messages about these name the option."""
+
+    overrides: Overrides = field(default_factory=dict)
+
+    def place(self, path: Sequence[str | int]) -> str:
+        keys = map(str, path)
+        is_set = any(key in self.overrides.get(section, {}) for section, key in pairwise(keys))
+        return "--set " if is_set or self.path is None else super().place(path)
+
+
+def _overridden(config: Mapping[str, Any], overrides: Overrides, document: YamlDocument) -> ExperimentFile:
+    data = {
+        **config,
+        "experiments": {
+            name: sections | {section: {**sections.get(section, {}), **keys} for section, keys in overrides.items()}
+            for name, sections in config["experiments"].items()
+        },
+    }
+    return parse_experiments(data, _CommandLine(data, document.path, document.lines, overrides))
+
+
+def _parsed(text: str) -> tuple[str, str, Any]:
+    name, equals, value = text.partition("=")
+    section, _, key = name.strip().partition(".")
+    if not (section and key and equals):
+        meant = " or ".join(HOMES.get(name.strip(), ())) or "for example training.num_epochs=5"
+        raise ConfigurationError(f"--set: found {text!r}; section.key=value is expected; write {meant}")
+    try:
+        node = compose(value)
+    except (yaml.YAMLError, RecursionError):
+        rule = "is no YAML value; put text with special characters in quotes"
+        raise ConfigurationError(f"--set {section}.{key}: found {value!r}, which {rule}") from None
+    data, _, problems = plain_data(node) if node else (None, {}, [])
+    if problems:
+        raise ConfigurationError([f"--set {section}.{key}: {problem.partition(': ')[2]}" for problem in problems])
+    return section, key, data

@@ -1,0 +1,43 @@
+"""The kernel's counters of processes that it killed for lack of memory, as evidence of how a process died."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+
+def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
+    """Return how many processes the kernel has killed for lack of memory, by counter.
+
+    A counter's name holds the boot and the inode, so that those of another machine, boot or control group differ.
+
+    Args:
+        root: The folder with ``proc`` and ``sys``.
+
+    Returns:
+        First the counter of this process's control group, last that of the machine; empty where the kernel has none.
+    """
+    kills = {}
+    with contextlib.suppress(OSError):  # macOS
+        boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+        for path in (*_control_group_files(root), root / "proc/vmstat"):
+            with contextlib.suppress(OSError):
+                counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+                if "oom_kill" in counts:
+                    kills[f"{boot}:{path.stat().st_ino}"] = int(counts["oom_kill"])
+    return kills
+
+
+def has_risen(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Return whether the first counter that both have has risen; False if they have none in common."""
+    return next((now[name] > count for name, count in before.items() if name in now), False)
+
+
+def _control_group_files(root: Path) -> Iterator[Path]:
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2; its counter includes the groups below
+            yield root / f"sys/fs/cgroup{group}/memory.events"
+        elif "memory" in controllers.split(","):
+            yield root / f"sys/fs/cgroup/memory{group}/memory.oom_control"

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from search_spaces import (
+    ConfigurationError,
+    TrainingConfig,
+    load_overridden,
+    overridden_fields,
+    override,
+    parse_overrides,
+)
+
+FILE = """
+experiments:
+  one: {training: {learning_rate: 0.01, batch_size: 16}, scheduler: {min_lr: 1e-3}}
+  two: {model: {name: ctc}, training: {loss_type: ctc}}
+"""
+
+
+def test_settings_have_the_types_of_a_file() -> None:
+    given = parse_overrides(
+        ["training.num_epochs=5", "scheduler.min_lr=1e-6", "optimizer.betas=[0.8, 0.9]", "data.augmentation=off"]
+    )
+    assert overridden_fields(given) == {
+        "num_epochs": 5,
+        "min_lr": 1e-6,
+        "optimizer_betas": [0.8, 0.9],
+        "augmentation": False,
+    }
+
+
+def test_the_optimizers_learning_rate_wins() -> None:
+    given = parse_overrides(["optimizer.learning_rate=0.1", "training.learning_rate=0.2"])
+    assert overridden_fields(given) == {"learning_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("training.num_epoch=5", "--set training.num_epoch: unknown key; did you mean 'num_epochs'?"),
+        ("optimiser.type=adam", "--set optimiser: unknown key; did you mean 'optimizer'?"),
+        ("training.num_epochs=x", "--set training.num_epochs: found 'x'; a whole number from 1 to 100000 is expected;"),
+        ("training.num_epochs=", "--set training.num_epochs: found nothing (null); a whole number"),
+        ("training.num_epochs='5'", "write it without quotes: 5"),
+        ("optimizer.betas=[0.9, 1]", "--set optimizer.betas.1: found 1; a number at least 0 and below 1 is expected;"),
+        ("training.seed=[", "--set training.seed: found '[', which is no YAML value; put text with special characters"),
+        ("training.seed=!!set {}", "--set training.seed: the tag !!set is not allowed;"),
+        ("num_epochs=5", "--set: found 'num_epochs=5'; section.key=value is expected; write training.num_epochs"),
+        ("training.num_epochs", "section.key=value is expected; write for example training.num_epochs=5"),
+        ("", "--set: found ''; section.key=value is expected;"),
+    ],
+)
+def test_one_wrong_setting(text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_overrides([text])
+    [problem] = caught.value.problems
+    assert says in problem
+
+
+def test_all_problems_are_reported_together() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_overrides(
+            ["training.seed=1", "training.seed=2", "x", "data.num_workers=-1", "data.val_split=test"], for_trials=True
+        )
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "--set training.seed: is fixed for the whole study",
+        "--set training.seed: given twice",
+        "--set: found 'x'",
+        "--set data.val_split: is fixed for the whole study",
+        "--set data.num_workers: found -1",
+    ]
+
+
+def test_the_named_experiments_get_them_and_the_file_keeps_its_order(write: Any) -> None:
+    file = load_overridden(write(FILE), ["one"], parse_overrides(["training.batch_size=8", "training.num_epochs=5"]))
+    assert file.experiments == {
+        "one": TrainingConfig(experiment_name="one", learning_rate=0.01, min_lr=1e-3, batch_size=8, num_epochs=5),
+        "two": TrainingConfig(experiment_name="two", model_name="ctc", loss_type="ctc"),
+    }
+
+
+def test_a_setting_may_not_contradict_the_file(write: Any) -> None:
+    path = write(FILE)
+    with pytest.raises(ConfigurationError) as caught:
+        load_overridden(path, None, parse_overrides(["training.loss_type=focal", "training.learning_rate=1e-4"]))
+    rate, loss = caught.value.problems
+    assert rate.startswith(f"{path}:3: experiments.one.scheduler.min_lr: found 0.001; the lowest learning rate")
+    assert loss.startswith("--set experiments.two.training.loss_type: found 'focal'; the model 'ctc'")
+    # Only what is trained must go together.
+    load_overridden(path, ["one"], parse_overrides(["training.loss_type=focal"]))
+
+
+def test_a_setting_without_effect_is_a_warning(write: Any) -> None:
+    file = load_overridden(write(FILE), ["one"], parse_overrides(["scheduler.warmup_epochs=2"]))
+    [warning] = file.warnings
+    assert warning.startswith("--set experiments.one.scheduler.warmup_epochs: can never act with")
+
+
+def test_the_dataset_may_be_another_one_for_all(write: Any) -> None:
+    path, given = write(FILE), parse_overrides(["data.metadata_path=mine/metadata.yaml"])
+    assert not load_overridden(path, None, {}).names_dataset
+    file = load_overridden(path, ["two"], given)
+    assert file.names_dataset
+    assert file.select(["two"])["two"].metadata_path == "mine/metadata.yaml"
+
+
+def test_configurations_can_be_changed_like_a_file() -> None:
+    config = TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3)
+    assert override({"one": config}, parse_overrides(["training.num_epochs=5"])) == {
+        "one": TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3, num_epochs=5)
+    }
+    with pytest.raises(ConfigurationError, match=r"--set experiments\.one\.scheduler\.min_lr: found 0\.1; the lowest"):
+        override({"one": config}, parse_overrides(["scheduler.min_lr=0.1"]))

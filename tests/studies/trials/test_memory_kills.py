@@ -1,0 +1,58 @@
+"""The kernel's counters of processes that it killed for lack of memory, in files like the kernel's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studies.trials.memory_kills import count_memory_kills, has_risen
+
+VMSTAT = "nr_free_pages 7\noom_kill 4\n"
+
+
+def write(root: Path, **files: str) -> Path:
+    for name, text in {"proc/sys/kernel/random/boot_id": "a-boot\n", "proc/vmstat": VMSTAT, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "file", "text"),
+    [
+        ("0::/user/me\n", "user/me/memory.events", "low 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n"),
+        ("0::/\n", "memory.events", "oom_kill 2\n"),  # in a container
+        ("4:cpu,memory:/me\n0::/\n", "memory/me/memory.oom_control", "oom_kill_disable 0\noom_kill 2\n"),
+    ],
+    ids=["version 2", "container", "version 1"],
+)
+def test_the_counter_of_the_own_group_comes_before_that_of_the_machine(
+    groups: str, file: str, text: str, tmp_path: Path
+) -> None:
+    root = write(tmp_path, **{"proc/self/cgroup": groups, f"sys/fs/cgroup/{file}": text})
+    before = count_memory_kills(root)
+    assert list(before.values()) == [2, 4]
+    (root / "proc/vmstat").write_text("oom_kill 5\n")
+    assert not has_risen(before, count_memory_kills(root))  # it was somebody else
+    (root / "sys/fs/cgroup" / file).write_text(text.replace("oom_kill 2", "oom_kill 3"))
+    assert has_risen(before, count_memory_kills(root))
+
+
+def test_without_the_same_group_the_counter_of_the_machine_counts(tmp_path: Path) -> None:
+    before = count_memory_kills(
+        write(tmp_path, **{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.events": "oom_kill 9\n"})
+    )
+    write(tmp_path, **{"proc/self/cgroup": "0::/b\n", "sys/fs/cgroup/b/memory.events": "oom_kill 0\n"})
+    assert not has_risen(before, count_memory_kills(tmp_path))
+    (tmp_path / "proc/vmstat").write_text("oom_kill 5\n")
+    assert has_risen(before, count_memory_kills(tmp_path))
+
+
+def test_after_a_reboot_or_without_counters_there_is_no_evidence(tmp_path: Path) -> None:
+    before = count_memory_kills(write(tmp_path, **{"proc/self/cgroup": "0::/\n"}))
+    write(tmp_path, **{"proc/sys/kernel/random/boot_id": "another\n", "proc/vmstat": "oom_kill 9\n"})
+    assert not has_risen(before, count_memory_kills(tmp_path))
+    assert count_memory_kills(tmp_path / "macOS") == {}
+    assert not has_risen(before, {})
+    assert not has_risen({}, before)

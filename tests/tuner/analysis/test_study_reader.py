@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studies import load_study
+from tuner import ConfigurationError, HyperparameterTuner, RunOptions, load_reader
+from tuner.analysis.best_trial import find_winner
+
+
+@pytest.fixture(scope="module")
+def output_dir(tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[[Path], Callable[..., Path]]) -> Path:
+    """The folder of a finished study of two experiments; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    config = configs_in(folder)({"one": {}, "two": {"optimizer": {"type": "adamw"}}})
+    options = RunOptions(output_dir=folder / "out", results_file=str(folder / "results.json"))
+    HyperparameterTuner(str(config), options=options).run_experiments()
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def image(tiny_dataset: Path) -> Path:
+    return tiny_dataset.parent / "test" / "test_000003.png"
+
+
+def test_a_study_gives_its_best_trial_and_a_checkpoint_its_own(output_dir: Path) -> None:
+    winner = find_winner(*load_study(output_dir)).name
+    assert load_reader(output_dir).config.experiment_name == winner
+    assert load_reader(str(output_dir)).config.experiment_name == winner
+    for name in ("one", "two"):
+        assert load_reader(output_dir / name / "checkpoints" / "best.pt").config.experiment_name == name
+
+
+def test_the_file_of_a_checkpoint_may_have_any_name(output_dir: Path, tmp_path: Path) -> None:
+    shutil.copy(output_dir / "one" / "checkpoints" / "best.pt", tmp_path / "model")
+    assert load_reader(tmp_path / "model").config.experiment_name == "one"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "problem"),
+    [
+        ("nothing", {}, "output folder .*nothing: there is no such folder"),
+        ("nothing.pt", {}, "checkpoint nothing.pt: there is no such file; name a checkpoint"),
+        ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(source: str, options: dict[str, str], problem: str, output_dir: Path) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        load_reader(source.format(output_dir), **options)
+
+
+def test_images_in_memory_are_read_as_their_files_are(output_dir: Path, image: Path) -> None:
+    reader = load_reader(output_dir)
+    (of_file,) = reader.read([image])
+    with Image.open(image) as opened:
+        colour = opened.convert("RGB")
+        pictures = [opened, colour, np.asarray(colour), np.asarray(colour.convert("L")), np.asarray(colour, np.uint8)]
+        readings = reader.read(pictures)
+    assert [(reading.text, reading.confidence) for reading in readings] == [(of_file.text, of_file.confidence)] * 5
+    assert [reading.path for reading in readings] == [None] * 5
+    assert of_file.path == image
+
+
+def test_one_image_need_not_be_in_a_list(output_dir: Path, image: Path) -> None:
+    reader = load_reader(output_dir)
+    with Image.open(image) as picture:
+        picture.load()
+    one = [reader.read(source)[0].confidence for source in (image, str(image), picture, np.asarray(picture))]
+    assert one == [reader.read([image])[0].confidence] * 4
+    assert len(reader.read(image.parent)) == 10
+
+
+def test_a_picture_in_memory_is_not_changed(output_dir: Path, image: Path) -> None:
+    with Image.open(image) as opened:
+        turned = opened.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees clockwise
+    before = turned.tobytes()
+    (reading,) = load_reader(output_dir).read(turned)
+    assert (turned.size, turned.tobytes()) == ((64, 128), before)
+    assert reading.confidence == load_reader(output_dir).read(image)[0].confidence
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((0, 0), np.uint8), np.zeros((4, 64, 128, 3), np.uint8), np.zeros((8, 8), object), 5, None]
+)
+def test_what_is_no_picture_has_a_problem_and_the_others_are_read(wrong: object, output_dir: Path, image: Path) -> None:
+    first, second = load_reader(output_dir).read([wrong, image])  # type: ignore[list-item]
+    assert "cannot be read as a picture" in first.problem
+    assert "expected a PIL image, or an array" in first.problem
+    assert (first.path, first.text, second.problem) == (None, "", "")
+
+
+def test_a_reading_is_flagged_if_it_has_flags(output_dir: Path, image: Path) -> None:
+    with Image.open(image) as picture:
+        square = picture.resize((64, 64))
+    reading = load_reader(output_dir).read(square)[0]
+    assert reading.flagged
+    assert any(flag.startswith("aspect ratio is 1.00") for flag in reading.flags)

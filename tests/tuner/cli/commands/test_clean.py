@@ -1,0 +1,134 @@
+"""`clean`: what it deletes of a study, also while it runs, and what it never touches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import SearchRequest, TrialOutcome, WhyEnded, add_search_trials, load_study_for_changes
+from studies.trials.claims import Claim, claim_next
+
+OUT = Path("training_output")
+EVENTS = "tensorboard/events.out.tfevents.1.host.1"
+CHECKPOINTS = ("checkpoints/best.pt", "checkpoints/epoch_0002.pt")
+# By trial number: why it ended, and its accuracy. Trials 6 and 7 are running and interrupted, 8 waits.
+ENDED = {
+    2: (WhyEnded.PRUNED, 0.9),
+    3: (WhyEnded.MAX_EPOCHS, 0.8),
+    4: (WhyEnded.PRUNED, 0.1),
+    5: (WhyEnded.FAILED, 0.0),
+}
+
+
+@pytest.fixture
+def cluttered(here: Path, run_study) -> Iterator[Claim]:
+    """The study of `run_study` with seven search trials, all but the last one with files."""
+    shutil.copytree(run_study.folder, OUT)
+    study, folder = load_study_for_changes(OUT)
+    add_search_trials(study, folder, SearchRequest(at_least=7))
+    claims = []
+    for number in range(2, 8):
+        claim = claim_next(study, folder)
+        assert claim is not None
+        claim.record_config(TrainingConfig(model_name="tiny", num_epochs=4))
+        claims.append(claim)
+        for name in (*CHECKPOINTS, EVENTS, "checkpoints/last.pt", "metrics.jsonl", "logs/training.log"):
+            file = OUT / f"search_{number:04d}" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"x" * 1000)
+    for claim, (why, accuracy) in zip(claims, ENDED.values(), strict=False):
+        outcome = TrialOutcome(
+            why_ended=why,
+            training_time_s=1.0,
+            best_val_char_accuracy=accuracy,
+            best_val_seq_accuracy=accuracy,
+            final_train_loss=1.0,
+            total_epochs=2,
+            best_epoch=1,
+        )
+        claim.finish(outcome, accuracy)
+    claims[5].release()
+    yield claims[4]
+    claims[4].release()
+
+
+def files() -> dict[str, bytes]:
+    return {str(path.relative_to(OUT)): path.read_bytes() for path in sorted(OUT.rglob("*")) if path.is_file()}
+
+
+def test_it_deletes_what_it_lists_and_nothing_that_another_command_needs(cli, cluttered):
+    before = files()
+    dry = cli("clean", "--keep", "1", "--dry-run")
+    assert files() == before
+    listed = json.loads(cli("clean", "--keep", "1", "--dry-run", "--json").out)
+    done = cli("clean", "--keep", "1")
+    gone = before.keys() - files().keys()
+    # Trial 2 is the best one, but pruned; trial 3 the best one that may win.
+    failed_or_pruned = {f"search_{number:04d}/{name}" for number in (4, 5) for name in CHECKPOINTS}
+    assert {name for name in gone if not name.endswith("last.pt")} == failed_or_pruned | {
+        f"search_0002/{EVENTS}",
+        f"search_0004/{EVENTS}",
+    }
+    assert {name: content for name, content in before.items() if name not in gone} == files()
+    assert {str(Path(file).relative_to(OUT.absolute())) for item in listed["trials"] for file in item["files"]} == gone
+    assert (listed["deleted"], listed["size"]) == (False, 8000)
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[1:4] == [
+        ["search_0002", "tensorboard", "1", "1.0", "kB"],
+        ["search_0004", "checkpoints", "3", "3.0", "kB"],
+        ["search_0004", "tensorboard", "1", "1.0", "kB"],
+    ]
+    assert dry.out.replace("dry run: nothing was deleted", "deleted") == done.out
+    assert "total: 8.0 kB, deleted" in done.out
+    assert cli("clean", "--keep", "1").out == "nothing to delete\n"
+    for command in (["best"], ["status"], ["report"], ["show", "search_0004"], ["export"]):
+        assert cli(*command).code == 0
+
+
+def test_by_default_it_keeps_what_training_keeps(cli, cluttered):
+    before = files()
+    assert cli("clean").code == 0
+    # A failed search trial is not among the best.
+    checkpoints = {f"search_0005/{name}" for name in (*CHECKPOINTS, "checkpoints/last.pt")}
+    assert before.keys() - files().keys() == checkpoints | {f"search_{number:04d}/{EVENTS}" for number in (2, 4)}
+
+
+def test_the_winner_of_a_search_keeps_its_checkpoint(cli, cluttered, tmp_path):
+    """Also where a pruned trial is better: it cannot win."""
+    assert cli("clean", "--keep", "1").code == 0
+    best = json.loads(cli("best", "--json").out)
+    assert best["name"] == "search_0003"
+    assert Path(best["checkpoint"]).is_file()
+
+
+def test_nothing_is_deleted_through_a_link(cli, cluttered, tmp_path):
+    outside = tmp_path / "outside"
+    shutil.move(OUT / "search_0005" / "checkpoints", outside)
+    (OUT / "search_0005" / "checkpoints").symlink_to(outside)
+    kept = sorted(outside.iterdir())
+    assert cli("clean", "--keep", "1").code == 0
+    assert sorted(outside.iterdir()) == kept
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
+)
+def test_what_it_refuses(argv, told, cli, here):
+    refused = cli("clean", *argv)
+    assert (refused.code, refused.out) == (2, "")
+    assert told in refused.err
+
+
+def test_no_torch_is_loaded(run_study):
+    code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    for words in (["clean", "--dry-run"], ["status", "--watch"]):
+        argv = [sys.executable, "-c", code, *words, "--output-dir", str(run_study.folder)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")

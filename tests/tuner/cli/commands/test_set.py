@@ -1,0 +1,110 @@
+"""`--set`: settings of a command line, which the study stores like those of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from studies import TrialKind, load_study, own_records
+from tuner.training.history import read_metrics
+
+ONE_EPOCH = ("--set", "training.num_epochs=1")
+
+
+def configs(folder="out", kind=TrialKind.PRESET):
+    return [record.training_config for record in own_records(load_study(folder)[0]) if record.kind is kind]
+
+
+def test_a_run_stores_them_as_those_of_the_experiments(cli, write_config):
+    run = ["run", "--config", write_config({"one": {}, "two": {}}), "--experiments", "two", "--output-dir", "out"]
+    again = [*run, "--results-file", "again.json"]
+    assert cli(*run, *ONE_EPOCH, "--set", "scheduler.min_lr=1e-5").code == 0
+    assert [(config.num_epochs, config.min_lr) for config in configs()] == [(1, 1e-5)]
+    assert len(read_metrics(Path("out/two"))) == 1
+    assert yaml.safe_load(Path("out/two/configs/training_config.yaml").read_text())["num_epochs"] == 1
+    assert "nothing is left to train" in cli(*again, *ONE_EPOCH, "--set", "scheduler.min_lr=1e-5").err
+    without = cli(*again)
+    assert without.code == 2
+    assert "num_epochs was 1 and is 2 now" in without.err
+    assert cli("best", "--output-dir", "out", "--out", "best.yaml").code == 0
+    [best] = yaml.safe_load(Path("best.yaml").read_text())["experiments"].values()
+    assert best["training"]["num_epochs"] == 1
+
+
+def test_a_dry_run_shows_them_and_creates_nothing(cli, here, tree, write_config):
+    config = write_config({"one": {}})
+    before = tree(here)
+    shown = cli("run", "--config", config, "--dry-run", "--set", "training.num_epochs=7", "--set", "model.name=tiny")
+    assert shown.code == 0
+    assert [line.split()[-2] for line in shown.out.splitlines() if line.startswith("one")] == ["7"]
+    assert "set:     model.name=tiny" in shown.out
+    assert tree(here) == before
+
+
+def test_the_search_trials_of_a_run_have_them_too(cli, write_config, write_space):
+    run = ["run", "--config", write_config({"one": {}}), "--space", write_space(), "--trials", "1"]
+    assert cli(*run, "--output-dir", "out", *ONE_EPOCH).code == 0
+    [trial] = configs(kind=TrialKind.SEARCH)
+    assert trial.num_epochs == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_refuses_those_that_its_search_varies(cli, here, tree, write_config, write_space, more):
+    run = ["run", "--config", write_config({"one": {}}), "--space", write_space(), "--trials", "1", *more]
+    before = tree(here)
+    refused = cli(*run, "--output-dir", "out", "--set", "training.learning_rate=0.002")
+    assert refused.code == 2
+    assert "--set training.learning_rate: the search varies it (0.0001 to 0.01, log scale); leave it out" in refused.err
+    assert tree(here) == before
+
+
+def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
+    assert cli("run", "--config", write_config({"one": {}}), "--space", write_space(), "--output-dir", "out").code == 0
+    search = ["search", "--trials", "1", "--output-dir", "out", "--results-file", "r.json"]
+
+    varied = cli(*search, "--set", "training.learning_rate=0.002")
+    assert (varied.code, varied.err.count("the search varies it")) == (2, 1)
+    of_the_study = cli(*search, "--set", "training.seed=5", "--set", "training.epochs=5")
+    assert of_the_study.code == 2
+    assert "--set training.seed: is fixed for the whole study; leave it out" in of_the_study.err
+    assert "--set training.epochs: unknown key; did you mean 'num_epochs'?" in of_the_study.err
+    assert configs(kind=TrialKind.SEARCH) == []
+
+    fixed = (*ONE_EPOCH, "--set", "training.gradient_clip_norm=0.25")
+    assert cli(*search, *fixed).code == 0
+    assert cli(*search).code == 0
+    assert cli(*search, *fixed).code == 0
+    assert [(one.num_epochs, one.gradient_clip_norm) for one in configs(kind=TrialKind.SEARCH)] == [(1, 0.25)] * 3
+    [preset] = configs()
+    assert (preset.num_epochs, preset.gradient_clip_norm) == (2, 1.0)
+
+    other = cli(*search, "--set", "training.num_epochs=3")
+    assert other.code == 2
+    assert "its search has num_epochs 1, not 3; all search trials are drawn and judged alike" in other.err
+    assert len(configs(kind=TrialKind.SEARCH)) == 3
+
+
+def test_an_option_that_gives_the_same_is_refused(cli, write_config):
+    refused = cli("run", "--config", write_config({"one": {}}), "--seed", "1", "--set", "training.seed=2")
+    assert refused.code == 2
+    assert "--set training.seed: --seed gives it too; keep one" in refused.err
+
+
+def test_repetitions_have_them(cli, write_config):
+    experiments = {"one": {}, "two": {"training": {"learning_rate": 0.01}}}
+    assert cli("run", "--config", write_config(experiments), "--output-dir", "out").code == 0
+    confirm = ["confirm", "--top", "2", "--seeds", "1", "--output-dir", "out"]
+    confirmed = cli(*confirm, *ONE_EPOCH, "--json")
+    assert confirmed.code == 0
+    assert json.loads(confirmed.out)["set"] == ["training.num_epochs=1"]
+    assert {config.num_epochs for config in configs("out_confirm/seed_1")} == {1}
+    assert {config.num_epochs for config in configs("out")} == {2}
+    other = cli(*confirm)
+    assert other.code == 2
+    assert "num_epochs was 1 and is 2 now" in other.err
+    impossible = cli(*confirm, "--set", "scheduler.min_lr=1")
+    assert impossible.code == 2
+    assert "scheduler.min_lr: found 1.0; the lowest learning rate" in impossible.err

@@ -1,0 +1,80 @@
+"""Commands in a folder that has a dataset of its own read the images of the dataset that they are given."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from studies import load_study, study_invariants
+from tuner import HyperparameterTuner
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.session.run_options import RunOptions
+
+
+@pytest.fixture
+def own_dataset(here: Path, tiny_dataset: Path) -> Path:
+    """A dataset in the working directory, of the same names, whose images cannot be read."""
+    own = here / "generated_data"
+    shutil.copytree(tiny_dataset.parent, own, ignore=shutil.ignore_patterns(".pixel_cache"))
+    for image in own.glob("*/*.png"):
+        image.write_bytes(b"no image")
+    return own
+
+
+@pytest.fixture
+def dataset(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """The metadata file of a copy of the tiny dataset, of which nothing is cached yet."""
+    folder = tmp_path / "elsewhere" / "generated_data"
+    return shutil.copytree(tiny_dataset.parent, folder, ignore=shutil.ignore_patterns(".pixel_cache")) / "metadata.yaml"
+
+
+@pytest.mark.usefixtures("own_dataset")
+def test_every_command_that_reads_a_dataset_reads_its_own_images(cli, write_config, dataset, tiny_dataset, tmp_path):
+    one_epoch = {"training": {"num_epochs": 1}}
+    config = write_config({"one": one_epoch, "two": {"training": {"num_epochs": 1, "learning_rate": 0.002}}})
+    config.write_text(config.read_text().replace(str(tiny_dataset), str(dataset)))
+    link = tmp_path / "labels.yaml"
+    link.symlink_to(dataset)
+    for command in (
+        ["validate", config],
+        ["run", "--config", config, "--dry-run"],
+        ["run", "--config", config],
+        ["enqueue", "--trials", "1"],
+        ["worker", "--metadata", link],
+        ["search", "--trials", "1"],
+        ["resume"],
+        ["evaluate", "--metadata", dataset],
+        ["evaluate", "--metadata", link],
+        ["confirm", "--top", "2", "--seeds", "1"],
+    ):
+        shutil.rmtree(dataset.parent / ".pixel_cache", ignore_errors=True)
+        done = cli(*command)
+        assert done.code == 0, (command, done.err)
+    study, _ = load_study("training_output")
+    trained_on = study_invariants(study).dataset
+    assert trained_on["fingerprint"] == open_pixel_cache(tiny_dataset, ["train", "val"]).fingerprint
+    assert trained_on["image_folder"] == str(dataset.parent / "train")
+
+
+def test_models_beside_the_experiments_are_found_from_any_folder(
+    cli, write_config, tiny_models, tmp_path, monkeypatch, here
+):
+    models, config = tmp_path / "my_models.yaml", write_config({"one": {}, "two": {}})
+    shutil.copy(tiny_models, models)
+    config.write_text(config.read_text().replace(str(tiny_models), models.name))
+    assert cli("validate", config).code == 0
+    assert cli("run", "--config", "../experiments.yaml", "--experiments", "one").code == 0
+    tuner = HyperparameterTuner(str(config), options=RunOptions(output_dir="of_a_program"))
+    tuner.validate_config(tuner.config)
+    assert tuner.run_single_experiment("one", tuner.config["experiments"]["one"])["status"] == "completed"
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path / "third")
+    assert cli("run", "--config", config, "--output-dir", here / "training_output").code == 0
+    models.unlink()
+    added = cli("search", "--output-dir", here / "training_output", "--trials", "1")
+    assert (added.code, "search_0002" in added.out) == (0, True)
+    missing = cli("validate", config)
+    assert missing.code == 2
+    assert f"looked for {tmp_path}/third/my_models.yaml and {models} and " in missing.err

@@ -1,0 +1,166 @@
+"""Files that commands write for the user: no other file is overwritten, neither at the start nor hours later."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import ConfigurationError
+from tuner import HyperparameterTuner
+from tuner.cli.commands import COMMANDS as ALL_COMMANDS
+from tuner.cli.parser import parse
+from tuner.session.run_options import RunOptions
+
+COMMANDS = {
+    "run": ["run", "--config", "{config}", "--results-file"],
+    "search": ["search", "--trials", "1", "--results-file"],
+    "resume": ["resume", "--results-file"],
+    "export": ["export", "--results-file"],
+    "export csv": ["export", "--format", "csv", "--results-file"],
+    "export epochs": ["export", "--format", "epochs-csv", "--results-file"],
+    "best": ["best", "--out"],
+    "report": ["report", "--out"],
+}
+VICTIMS = (
+    "{config}",
+    "notes.yaml",
+    "results.json",
+    "link.yaml",
+    "hard_link.db",
+    "dangling",
+    "data/metadata.yaml",
+    "data/test/test_000000.png",
+    "out/study.db",
+    "out/study.db-journal",
+    "out/.study/owner.json",
+    "out/.study/new.json",
+    "out/ខ្មែរ/checkpoints/best.pt",
+    "out/ខ្មែរ/metrics.jsonl",
+    "out/ខ្មែរ/new.json",
+    "into_a_trial/new.json",
+)
+ONE_EPOCH = {"one": {"training": {"num_epochs": 1}}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_dataset: Path) -> Path:
+    """A folder with a study `out`, a dataset `data`, files of the user, and links to such files."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(run_study.folder, folder / "out")
+    shutil.copytree(tiny_dataset.parent, folder / "data")
+    (folder / "notes.yaml").write_text("mine: 1\n")
+    (folder / "results.json").write_text('{"mine": 1}\n')
+    (folder / "link.yaml").symlink_to("notes.yaml")
+    (folder / "hard_link.db").hardlink_to(folder / "out" / "study.db")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "into_a_trial").symlink_to(folder / "out" / "ខ្មែរ")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_overwrites_another_file(
+    command: str, victim: str, cli: Any, place: Path, run_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    before, config = content(place), run_study.config.read_bytes()
+    words = [word.format(config=run_study.config) for word in (*COMMANDS[command], victim)]
+    refused = cli(*words, "--output-dir", "out")
+    assert (refused.code, refused.out) == (2, "")
+    assert words[-1] in refused.err
+    assert "Traceback" not in refused.err
+    assert content(place) == before
+    assert run_study.config.read_bytes() == config
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_of_its_own_kind_or_an_empty_one_is_replaced(
+    command: str, cli: Any, copy_of_the_study: Path, run_study: Any, tmp_path: Path
+) -> None:
+    words = [word.format(config=run_study.config) for word in COMMANDS[command]]
+    # As `mktemp` makes it, also beside study.db.
+    for path in (Path("mine.json"), copy_of_the_study / "kept.json"):
+        path.touch()
+        sizes = []
+        for _ in range(2):
+            assert cli(*words, path, "--output-dir", copy_of_the_study).code in (0, 1)
+            sizes.append(path.stat().st_size)
+        assert min(sizes) > 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study: Any) -> None:
+    """Every kind that commands write is refused by the commands that write another."""
+    kinds = {
+        "results": ["export", "--results-file", "results"],
+        "csv": ["export", "--format", "csv", "--results-file", "csv"],
+        "epochs": ["export", "--format", "epochs-csv", "--results-file", "epochs"],
+        "best": ["best", "--out", "best"],
+        "report": ["report", "--out", "report"],
+    }
+    own = {"export csv": "csv", "export epochs": "epochs", "best": "best", "report": "report"}.get(command, "results")
+    for words in kinds.values():
+        assert cli(*words, "--output-dir", run_study.folder).code == 0
+    words = [word.format(config=run_study.config) for word in COMMANDS[command]]
+    for name in kinds.keys() - {own}:
+        before = Path(name).read_bytes()
+        assert cli(*words, name, "--output-dir", run_study.folder).code == 2
+        assert Path(name).read_bytes() == before
+
+
+def test_results_are_not_lost_if_another_file_appears_while_a_study_trains(
+    write_config: Callable[..., Path], make_watcher: Callable[..., Any], read_results: Any, here: Path, caplog: Any
+) -> None:
+    config = str(write_config(ONE_EPOCH))
+    watcher = make_watcher(after_epoch=1, happens=lambda: Path("r.json").write_text("mine"))
+    results = HyperparameterTuner(config, options=RunOptions(results_file="r.json"), display=watcher).run_experiments()
+    assert Path("r.json").read_text() == "mine"
+    [written] = Path().glob("hyperparameter_tuning_results_*.json")
+    assert read_results(written) == results
+    assert f"the results are in {written}" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["export", "export csv", "best", "report"])
+def test_a_file_that_appears_while_a_command_reads_the_study_is_kept(command: str, run_study: Any, here: Path) -> None:
+    words = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
+    chosen, options = parse(words, ALL_COMMANDS)
+    prepared = chosen.prepare(options)
+    Path("late").write_text("mine")
+    with pytest.raises(ConfigurationError, match="so it is not overwritten"):
+        chosen.run(options, prepared)
+    assert Path("late").read_text() == "mine"
+
+
+def test_commands_without_a_file_of_their_own_need_no_place_for_one(
+    cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    # Who runs these tests as root may write anywhere.
+    monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != here)
+    for words in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
+        assert cli(*words, "--output-dir", copy_of_the_study).code == 0
+    refused = cli("export", "--format", "csv", "--output-dir", copy_of_the_study)
+    assert refused.err == (
+        f"error: results file trials_{{timestamp}}.csv: nothing can be written in {here}; choose another place\n"
+    )
+
+
+def test_a_report_and_a_configuration_go_to_standard_output_alone(cli: Any, run_study: Any) -> None:
+    page = cli("report", "--output-dir", run_study.folder, "--out", "-")
+    assert (page.code, page.err) == (0, "")
+    assert page.out.startswith("<!DOCTYPE html>")
+    assert page.out.rstrip().endswith("</html>")
+    best = cli("best", "--output-dir", run_study.folder, "--out", "-")
+    assert (best.code, best.err) == (0, "")
+    assert best.out == cli("best", "--output-dir", run_study.folder).out
+    assert json.loads(cli("best", "--output-dir", run_study.folder, "--out", "-", "--json").out)["preset_file"] is None
+    assert os.listdir() == []

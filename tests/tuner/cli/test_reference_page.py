@@ -1,0 +1,154 @@
+"""`studies/README.md` lists every column and key of what a real study exports, in order and with its type."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import TrainingConfig
+from studies import RowState, SearchRequest, TrialKind, WhyEnded, add_search_trials, load_study_for_changes
+from tuner import HyperparameterTuner, RunOptions
+
+PAGE = Path(__file__).parents[3] / "studies" / "README.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+SETTINGS = [item.name for item in fields(TrainingConfig) if item.name != "experiment_name"]
+
+
+@pytest.fixture(scope="module")
+def output_dir(
+    tmp_path_factory: pytest.TempPathFactory,
+    configs_in: Callable[[Path], Callable[..., Path]],
+    spaces_in: Callable[[Path], Callable[..., Path]],
+) -> Path:
+    """A study with a failed and a completed preset, an ended and a waiting search trial; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    targets = {
+        "character_accuracy": 0.9,
+        "sequence_accuracy": 0.9,
+        "training_time_per_epoch": 100,
+        "convergence_epochs": 1,
+    }
+    config = configs_in(folder)({"broken": {}, "one": {}}, targets=targets)
+    out = folder / "out"
+    (out / "broken").mkdir(parents=True)
+    (out / "broken" / "checkpoints").write_text("a file where a folder should be")
+    options = RunOptions(
+        out,
+        results_file=str(folder / "results.json"),
+        space_file=str(spaces_in(folder)()),
+        search=SearchRequest(at_least=1),
+    )
+    HyperparameterTuner(str(config), options=options).run_experiments()
+    study, output_folder = load_study_for_changes(out)
+    add_search_trials(study, output_folder, SearchRequest(more=1))
+    return out
+
+
+def documented(heading: str) -> dict[str, str]:
+    """The types of a table by name."""
+    (section,) = [part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE) if part.startswith(f"{heading}\n")]
+    types: dict[str, str] = {}
+    for line in section.splitlines():
+        if line.startswith("| settings |"):
+            types |= dict.fromkeys(SETTINGS, "setting or empty")
+        elif line.startswith("| `"):
+            name, kind, *_ = (cell.strip() for cell in line.strip("|").split(" | "))
+            types[name.strip("`")] = kind
+    return types
+
+
+def kind_of(value: Any) -> str:
+    """The type of a JSON value in the words of the page."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value):
+        datetime.fromisoformat(value)
+        return "time"
+    kinds = {bool: "true or false", int: "whole number", float: "number", list: "list of text", dict: "object"}
+    return kinds.get(type(value), "text")
+
+
+def of_cell(text: str) -> Any:
+    """The value of a CSV cell."""
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
+    """Compare a table with the values of real output, by name; the message says which rows to write where."""
+    types = documented(heading)
+    above = dict(zip(found, [None, *found], strict=False))
+    for name, values in found.items():
+        kinds = sorted({kind_of(value) for value in values if value is not None}) or ["TYPE"]
+        kind = kinds[-1 if kinds[0] == "number" else 0] if len(kinds) == 2 else kinds[0]
+        row = f"| `{name}` | {kind}{f' or {absent}' if None in values else ''} | UNIT | MEANING |"
+        assert name in types, f"add to the table '{heading}' of {PAGE}, below `{above[name]}`, a row such as\n{row}"
+        said = types[name].removesuffix(f" or {absent}")
+        allowed = {said, "whole number"} if said == "number" else {said}
+        assert said == "setting" or not set(kinds) - {*allowed, "TYPE"}, f"'{heading}', `{name}`: write\n{row}"
+        assert None not in values or types[name] != said, f"'{heading}', `{name}`: write '{said} or {absent}'"
+    gone = types.keys() - found.keys()
+    assert not gone, f"delete from the table '{heading}' of {PAGE} the rows of {', '.join(sorted(gone))}"
+    assert list(types) == list(found), f"write the table '{heading}' of {PAGE} in the order {', '.join(found)}"
+
+
+def flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of JSON with their values; those of all entries of a list have one name."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        for entry in data:
+            yield from flat(entry, f"{path}[]")
+        return
+    if path in ("best", "best_result") or not isinstance(data, dict):
+        yield path, data
+        return
+    if path == "search":
+        yield path, data
+    for key, value in data.items():
+        yield from flat(value, f"{path}.{key}" if path else key)
+
+
+def grouped(data: Any) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for name, value in flat(data):
+        values.setdefault(name, []).append(value)
+    return values
+
+
+@pytest.mark.parametrize(("heading", "form"), [("Trials CSV", "csv"), ("Epochs CSV", "epochs-csv")])
+def test_every_column_has_its_row(heading: str, form: str, output_dir: Path, cli: Callable[..., Any]) -> None:
+    told = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
+    assert told.code == 0
+    table = list(csv.DictReader(io.StringIO(told.out, newline="")))
+    assert len(table) == 4
+    check(heading, {name: [of_cell(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty")
+
+
+def test_every_key_of_the_results_has_its_row(output_dir: Path, cli: Callable[..., Any]) -> None:
+    results = json.loads(cli("export", "--output-dir", output_dir).out)
+    check("Results JSON", grouped(results), "null")
+    entry = results["all_results"][0]
+    assert list(results["best_result"]) == [key for key in entry if key != "error_message"]
+
+
+def test_every_key_of_the_status_has_its_row(output_dir: Path, cli: Callable[..., Any]) -> None:
+    status = json.loads(cli("status", "--json", "--output-dir", output_dir).out)
+    check("Status JSON", grouped(status), "null")
+    assert status["best"] in status["trials"]
+
+
+@pytest.mark.parametrize(("column", "values"), [("kind", TrialKind), ("state", RowState), ("why_ended", WhyEnded)])
+def test_every_value_of_a_column_of_few_values_is_there(column: str, values: type[RowState]) -> None:
+    (row,) = re.findall(rf"^\| `{column}` .*", TEXT, re.MULTILINE)
+    missing = [value for value in values if f"`{value}`" not in row]
+    assert not missing, f"name {', '.join(missing)} in the row `{column}` of the table 'Trials CSV' of {PAGE}"

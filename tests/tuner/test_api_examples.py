@@ -1,0 +1,78 @@
+"""The examples in the docstrings of the Python API run as they are written, one after the other in one folder."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tuner
+
+
+def example(name: str) -> str:
+    """The indented lines below `Example::` in the docstring of a name."""
+    found = re.search(r"^Example::\n\n((?: .*\n|\n)+)", f"{inspect.getdoc(getattr(tuner, name))}\n", re.MULTILINE)
+    assert found, f"the docstring of {name} has no example"
+    return textwrap.dedent(found[1])
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_dataset: Path,
+    configs_in: Callable[[Path], Callable[..., Path]],
+    spaces_in: Callable[[Path], Callable[..., Path]],
+) -> Iterator[Path]:
+    """A working directory with experiments, a search space and a dataset, in which the first example has run."""
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copytree(tiny_dataset.parent, folder / "generated_data")
+    configs_in(folder)({"one": {}, "two": {"optimizer": {"type": "adamw"}}})
+    spaces_in(folder)(base={"num_epochs": 1})
+    before = Path.cwd()
+    os.chdir(folder)
+    exec(example("HyperparameterTuner"), {})
+    yield folder
+    os.chdir(before)
+
+
+def test_a_search_request_trains_as_many_search_trials_as_it_says(folder: Path) -> None:
+    exec(example("SearchRequest"), {})
+    names = {path.parent.name for path in folder.glob("search_output/search_*/metrics.jsonl")}
+    assert names == {"search_0002", "search_0003", "search_0004", "search_0005"}
+    options = tuner.RunOptions(output_dir="search_output", search=tuner.SearchRequest(more=1))
+    results = tuner.HyperparameterTuner("experiments.yaml", options=options).run_experiments()
+    assert results["all_results"][-1]["experiment_name"] == "search_0006"
+
+
+@pytest.mark.parametrize("name", ["sampler", "pruner"])
+def test_a_sampler_or_pruner_that_does_not_exist_is_refused(name: str) -> None:
+    known: Any = {"sampler": "tpe", "pruner": "quantile"}
+    assert getattr(tuner.SearchRequest(**{name: known[name]}), name).value == known[name]
+    with pytest.raises(tuner.ConfigurationError, match=rf"^{name}: found 'x{known[name]}'; did you mean"):
+        tuner.SearchRequest(**{name: f"x{known[name]}"})
+
+
+def test_the_example_of_a_display_prints_each_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = example("ProgressDisplay").replace("epoch_seconds > 30", "epoch_seconds > 0")
+    shutil.rmtree(folder / "training_output")
+    exec(code.replace("took {metrics.epoch_seconds:.0f} s", "was slow"), {})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.endswith("was slow")] == [
+        f"trial {number}: epoch {epoch} was slow" for number in (0, 1) for epoch in (1, 2)
+    ]
+    assert sum(" 2/2  char " in line for line in lines) == 2
+
+
+def test_the_example_of_a_reader_prints_a_line_for_each_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(example("load_reader"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert "generated_data/test/test_000000.png" in lines[0]
+    assert "generated_data/val/val_000007.png" in lines[8]

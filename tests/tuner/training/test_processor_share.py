@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuner.training.history import EpochMetrics
+from tuner.training.processor_share import ProcessorShare
+
+EPOCH = EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 1e-3, epoch_seconds=6.0, memory_mb=400.0, cpu_percent=190.0)
+
+TRAIN_ON_ONE_CORE = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import tuner.training.processor_share
+tuner.training.processor_share._LOW_SECONDS = 0.0
+from tuner.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("shares", "seconds", "warnings"),
+    [
+        pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 0, id="a quiet machine"),
+        pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 0, id="a process that was paused now and then"),
+        pytest.param([0.3, 0.3], 6.0, 1, id="a busy machine"),
+        pytest.param([0.3, 0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 6.0, 1, id="said once"),
+        pytest.param([0.3, 0.3, 0.3], 1.0, 0, id="epochs too short to matter"),
+    ],
+)
+def test_warns_when_other_programs_take_the_processor(
+    shares: list[float], seconds: float, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    processor_share = ProcessorShare()
+    with caplog.at_level(logging.WARNING):
+        for share in shares:
+            percent = 100 * torch.get_num_threads() * share
+            processor_share.epoch_ended(replace(EPOCH, epoch_seconds=seconds, cpu_percent=percent))
+    assert len(caplog.records) == warnings
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_a_user_is_told_why_training_is_slow_and_what_helps(
+    tiny_dataset: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    experiments = tmp_path / "experiments.yaml"
+    experiments.write_text(
+        f"experiments:\n  starved:\n    model: {{name: small}}\n    data: {{metadata_path: {tiny_dataset}}}\n"
+        "    training: {batch_size: 32, num_epochs: 3, learning_rate: 0.001}\n"
+    )
+    command = [sys.executable, "-c", TRAIN_ON_ONE_CORE, "run", "--config", str(experiments), "--output-dir", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=True
+    )
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "processor time" in line]
+    assert len(told) == 1
+    assert "of its 2 threads" in told[0]
+    assert "--workers" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_idle_threads_give_up_the_processor_soon_unless_the_user_decides(
+    variables: dict[str, str], spins: str | None, environment: dict[str, str]
+) -> None:
+    settings = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "GOMP_"))}
+    program = "import os, sys, tuner; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", program], env=settings | variables, capture_output=True, text=True)
+    assert done.stdout.strip() == str(spins), done.stderr

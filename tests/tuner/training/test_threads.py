@@ -1,0 +1,63 @@
+"""The number of threads that a training uses and reports: it decides on the last digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import TrainingConfig
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+from tuner.training.history import TrainingResult
+
+MakeConfig = Callable[..., TrainingConfig]
+Run = Callable[..., TrainingResult]
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def stop(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_training_uses_the_threads_of_its_settings_or_those_of_the_process(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    seen = []
+
+    def look(done: int, total: int) -> None:
+        seen.append(torch.get_num_threads())
+
+    given = run(tiny_config(num_epochs=1, threads=1), tmp_path / "given", on_batch=look)
+    assert (set(seen), given.threads, torch.get_num_threads()) == ({1}, 1, 2)
+    assert run(tiny_config(num_epochs=1), tmp_path / "process").threads == 2
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(num_epochs=1, threads=1), tmp_path / "interrupted", on_epoch_end=stop)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["other number", "checkpoint of an earlier version"])
+def test_after_a_continuation_with_other_or_unknown_threads_none_is_reported(
+    knows: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(), tmp_path, on_epoch_end=stop)
+    if knows:
+        torch.set_num_threads(1)
+    else:
+        path = tmp_path / "checkpoints" / "last.pt"
+        state: dict[str, Any] = load_checkpoint(path)
+        del state["threads"]
+        save_checkpoint(path, state)
+    result = run(tiny_config(), tmp_path)
+    assert (len(result.history), result.threads) == (2, None)
+    assert result.history[0].train_loss != 0

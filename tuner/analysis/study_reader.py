@@ -1,0 +1,36 @@
+"""Reading images with what a study has trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from search_spaces import TrainingConfig
+from studies import load_study
+from tuner.analysis.best_trial import best_checkpoint
+from tuner.inference.reader import Reader, reader_of_checkpoint
+
+
+def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:
+    """Load a trained model that reads images: that of a study's best trial, or that of a checkpoint.
+
+    Example::
+
+        from tuner import load_reader
+
+        reader = load_reader("training_output")  # or "training_output/search_0003/checkpoints/best.pt"
+        for reading in reader.read(["generated_data/test/test_000000.png", "generated_data/val"]):
+            print(reading.text, reading.confidence, reading.path, *reading.flags)
+
+    Args:
+        source: The output folder of a study, or a checkpoint that training wrote.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigurationError: There is no such study, checkpoint or device, no trial of the study has completed, or the
+            checkpoint is damaged.
+    """
+    path = Path(source)
+    if path.suffix != ".pt" and not path.is_file():
+        path = best_checkpoint(*load_study(path))
+    return reader_of_checkpoint(path, device=device)

@@ -1,0 +1,72 @@
+"""Delete checkpoints of search trials that are not among the best, and TensorBoard files of pruned trials.
+
+Examples:
+  khmer-tuner clean --dry-run
+  khmer-tuner clean --keep 3
+
+Experiments of a file keep theirs, and so does the best trial. Only ended trials are touched, also while a study runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from tuner.cli.errors import SUCCESS
+from tuner.cli.existing_study import load
+from tuner.cli.options import MOST_TRIALS, Command, add_flag, add_option, add_study_options, whole_number
+from tuner.cli.output import print_json, print_lines
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    keep = "number of the best search trials, whose checkpoints stay (default: %(default)s, as after training)"
+    add_option(parser, "--keep", "N", whole_number(1, MOST_TRIALS), keep, default=10)
+    add_flag(parser, "--dry-run", "show what would be deleted; delete nothing")
+    add_study_options(parser, json=True)
+
+
+def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Find the files to delete, by trial number; no command trains an ended search trial again."""
+    from studies import WhyEnded, ended_records, records_not_kept
+
+    study, folder = load(options)
+    outcomes = [(record, record.outcome) for record in ended_records(study)]
+    pruned = [record for record, outcome in outcomes if outcome and outcome.why_ended == WhyEnded.PRUNED]
+    found = []
+    for what, pattern, records in (
+        ("checkpoints", "*.pt", records_not_kept(study, options.keep)),
+        ("tensorboard", "events.out.tfevents.*", pruned),
+    ):
+        for record in records:
+            name, path = record.experiment_name, folder.trial_dir(record.experiment_name) / what
+            files = sorted(path.glob(pattern)) if folder.holds(path) else []  # the target of a link is not ours
+            with contextlib.suppress(FileNotFoundError):  # a worker removes them itself at this moment
+                size = sum(file.lstat().st_size for file in files)
+            if files:
+                item = {"number": record.number, "name": name, "what": what, "size": size}
+                found.append(item | {"files": list(map(str, files))})
+    return sorted(found, key=lambda item: (item["number"], item["what"]))
+
+
+def run(options: argparse.Namespace, found: list[dict[str, Any]]) -> int:
+    """Delete the files, and print them with their sizes."""
+    from rich.filesize import decimal
+
+    from tuner.display.terminal import plain_table
+
+    for file in [] if options.dry_run else [file for item in found for file in item["files"]]:
+        Path(file).unlink(missing_ok=True)  # a worker may have removed it meanwhile
+    size, table = sum(item["size"] for item in found), plain_table("trial", "what", "files", "size", right=(2, 3))
+    if options.json:
+        print_json({"deleted": not options.dry_run, "size": size, "trials": found})
+        return SUCCESS
+    for item in found:
+        table.add_row(item["name"], item["what"], f"{len(item['files'])}", decimal(item["size"]))
+    done = "dry run: nothing was deleted" if options.dry_run else "deleted"
+    print_lines([table, "", f"total: {decimal(size)}, {done}"] if found else ["nothing to delete"])
+    return SUCCESS
+
+
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)
