@@ -38,8 +38,8 @@ from studies.trials.record import (
 )
 from studies.trials.records import own_records
 
-# A trial whose processes die one after the other in the same epoch is given up; sooner if memory is the cause. On a
-# preemptible machine a few deaths without that evidence are ordinary, and must not change the training.
+# A trial whose processes die one after the other in the same epoch is given up. Without evidence that memory ran out,
+# some deaths are ordinary on preemptible machines and must not change the training.
 MAX_CRASHES = 10
 MAX_MEMORY_CRASHES = 3
 MEMORY_CRASHES_BEFORE_SMALLER_PASSES = 2
@@ -65,8 +65,8 @@ class Claim:
     @property
     def crashed(self) -> bool:
         """Whether so many processes have died in its next epoch that it is not trained again."""
-        record = self.record
-        return record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
+        of_memory = self.record.consecutive_memory_crashes
+        return self.record.consecutive_crashes >= MAX_CRASHES or of_memory >= MAX_MEMORY_CRASHES
 
     @property
     def exceeds_memory(self) -> bool:
@@ -217,9 +217,10 @@ def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
 
 def _cause_of_death(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
     """Return why the process of the latest attempt died: evidence of lack of memory, or none."""
-    by_signal = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
-    by_kernel = any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:])
-    return StartedAfter.MEMORY_CRASH if by_signal or by_kernel else StartedAfter.CRASH
+    is_signalled = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
+    if is_signalled or any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:]):
+        return StartedAfter.MEMORY_CRASH
+    return StartedAfter.CRASH
 
 
 def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: StartedAfter) -> TrialRecord:

@@ -8,15 +8,10 @@ from pathlib import Path
 
 
 def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
-    """Return how many processes the kernel has killed for lack of memory, by counter.
+    """Return how many processes the kernel has killed for lack of memory, by counter; empty where it has none.
 
-    A counter's name holds the boot and the inode, so that those of another machine, boot or control group differ.
-
-    Args:
-        root: The folder with ``proc`` and ``sys``.
-
-    Returns:
-        First the counter of this process's control group, last that of the machine; empty where the kernel has none.
+    First comes the counter of this process's control group, then that of the machine. Their names hold boot and inode,
+    so that those of another machine, boot or control group differ. `root` has ``proc`` and ``sys``.
     """
     kills = {}
     with contextlib.suppress(OSError):  # macOS

@@ -288,7 +288,8 @@ class TestInterruption:
         def release_when_noted(text: str) -> None:
             note(text)
             assert watcher.ended == ["two"]
-            held.release()
+            if text.startswith("waiting"):
+                held.release()
 
         watcher.note = release_when_noted
         results = HyperparameterTuner(config, display=watcher).run_experiments()
@@ -297,8 +298,8 @@ class TestInterruption:
             ("two", "completed"),
         ]
         assert watcher.notes == [
-            f"one: trained by another process ({held.record.attempts[-1].worker}); waiting for it. "
-            "`khmer-tuner status` shows its progress"
+            "one: not done here, another process is training it",
+            f"waiting for {held.record.attempts[-1].worker}; `khmer-tuner status` shows the progress",
         ]
         assert watcher.ended == ["two", "one"]
 

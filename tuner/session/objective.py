@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from search_spaces import ConfigurationError, TrainingConfig, fit_loss
 from search_spaces.diagnostics.disk_errors import is_disk_error
 from studies import (
@@ -106,11 +104,6 @@ def _train(
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
     if reported and not has_state(checkpoint_dir(folder)):
         display.note(f"{name}: its checkpoints are not in {folder}; it begins with epoch 1 again")
-    if (config.threads or 0) > torch.get_num_threads():
-        display.note(
-            f"{name}: its settings ask for {config.threads} threads, more than the {torch.get_num_threads()} of this "
-            "process; it trains with them for the same figures, and may be slow"
-        )
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         epochs.append(metrics)

@@ -211,7 +211,7 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
     model, size = training.averaged.module, training.micro_batch_size
     model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
     score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
-    state["validation"]["tta_confidence"] = score.tta_confidence
+    state.setdefault("validation", {})["tta_confidence"] = score.confidence
     before_save()
     save_checkpoint(best, state)
 

@@ -56,14 +56,12 @@ class SplitScore:
         accuracy: Counts of right characters and sequences.
         rows: Label rows that were read, ``(N, L)``, bytes on the CPU.
         confidence: The probability that the model gives to each row, ``(N,)``, 0 to 1, on the CPU.
-        tta_confidence: Its mean in the images and distorted copies of them, likewise; None if it was not asked for.
     """
 
     loss: float
     accuracy: Accuracy
     rows: Tensor
     confidence: Tensor
-    tta_confidence: Tensor | None = None
 
 
 @torch.inference_mode()
@@ -79,13 +77,13 @@ def score_split(
     """Score a model over a split, in evaluation mode.
 
     `autocast` gives the precision context of forward passes, and `micro_batch_size` the largest number of images in one
-    pass; None for whole batches. If `distorted`, `tta_confidence` is computed, which takes four times as long.
+    pass; None for whole batches. If `distorted`, the confidence is `DigitReader.tta_confidence`: four times the work.
     """
     model.eval()
     accuracy = Accuracy()
     # In double precision, as many batches are added; on the device, which is waited for once, at the end.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
-    rows, confidence, tta_confidence = [], [], []
+    rows, confidence = [], []
     passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, micro_batch_size))
     for images, labels in passes:
         with autocast():
@@ -93,15 +91,10 @@ def score_split(
             weight = loss.count(labels)
             total, count = total + loss(scores, labels).double() * weight, count + weight
         rows.append(model.read(scores))
-        confidence.append(model.confidence(scores, rows[-1]))
         if distorted:
             with autocast():
-                tta_confidence.append(model.tta_confidence(images, scores, rows[-1]))
+                confidence.append(model.tta_confidence(images, scores, rows[-1]))
+        else:
+            confidence.append(model.confidence(scores, rows[-1]))
         accuracy.update(rows[-1], labels)
-    return SplitScore(
-        loss=float(total / count),
-        accuracy=accuracy,
-        rows=torch.cat(rows).byte().cpu(),
-        confidence=torch.cat(confidence).float().cpu(),
-        tta_confidence=torch.cat(tta_confidence).float().cpu() if distorted else None,
-    )
+    return SplitScore(float(total / count), accuracy, torch.cat(rows).byte().cpu(), torch.cat(confidence).float().cpu())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Literal
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import search_trial_name
@@ -33,11 +32,15 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets, trials_to_start
+from tuner.session.trial_selection import (
+    is_interrupted,
+    may_start,
+    next_claim,
+    trial_that_met_targets,
+    trials_to_start,
+)
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
-
-Wait = Literal["never", "for others", "for ever"]
 
 _SECONDS_BETWEEN_POLLS = 5.0
 # How soon a waiting worker notices that a trial was enqueued.
@@ -52,7 +55,7 @@ def work(
     stop_conditions: StopConditions,
     workers: WorkerCount = 1,
     *,
-    wait: Wait = "never",
+    wait: bool = False,
 ) -> None:
     """Train the study's pending trials until none is left to claim or a stop condition holds.
 
@@ -61,8 +64,7 @@ def work(
         trial_filter: Which trials.
         stop_conditions: What ends the work early.
         workers: Processes that train in parallel, ``auto`` for as many as are fastest; a single one is this process.
-        wait: Whether to wait when no trial is left to claim: ``for others`` that train some, to take them over if their
-            process dies, or ``for ever``, for further trials, until a stop condition holds.
+        wait: Whether a single worker waits for further trials when none is left, until a stop condition holds.
 
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
@@ -80,12 +82,12 @@ def work(
     if workers == AUTO:
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
     # A single trial is trained here, unless others that match the filter may be added meanwhile.
-    in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
-    if in_processes:
+    if workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1):
         work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
-    # Trials that are left when worker processes were stopped one by one are not for this process.
-    if not in_processes or (wait == "for others" and not trials_to_start(session, trial_filter)):
-        _work_and_wait(session, trial_filter, stop_conditions, poller, wait)
+    elif wait:
+        _work_and_wait(session, trial_filter, stop_conditions, poller)
+    else:
+        work_here(session, trial_filter, stop_conditions, poller)
     _report_remaining(session, trial_filter, stop_conditions)
 
 
@@ -141,40 +143,48 @@ def _train_claimed(claim: Claim, context: RunContext) -> bool:
 
 
 def _work_and_wait(
-    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller, wait: Wait
+    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller
 ) -> None:
-    """Train pending trials and, if it waits, those that are added; retry for ever if the database cannot be reached."""
+    """Train pending trials and those that are added; retry while the database cannot be reached."""
     display = session.context.display
     is_waiting = False
     while True:
         try:
             has_trained = work_here(session, trial_filter, stop_conditions, poller)
-            others = [record for record in latest_records(session.study) if record.phase is TrialPhase.RUNNING]
-            others = [record for record in others if trial_filter.matches(record)] if wait == "for others" else []
-            if not may_start(session, stop_conditions) or not (others or wait == "for ever"):
+            if is_interrupted(session, stop_conditions):
                 break
             if has_trained or not is_waiting:
-                display.note(_waiting_text(others))
+                display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
             is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
         except DATABASE_ERRORS as error:
-            if wait != "for ever":
-                raise
             is_waiting = False
             reason = storage_error_text(error, session.storage_url)
             display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_RETRIES:.0f} s")
             time.sleep(_SECONDS_BETWEEN_RETRIES)
-    if wait == "for ever" and session.stop_requested:
+    if session.stop_requested:
         display.note("stop was asked for")
 
 
-def _waiting_text(others: Sequence[TrialRecord]) -> str:
-    if not others:
-        return "waiting for work; SIGTERM or `khmer-tuner stop` ends this"
-    names = listed([record.experiment_name for record in others], 3)
-    workers = listed(sorted({record.attempts[-1].worker for record in others}), 3)
-    return f"{names}: trained by another process ({workers}); waiting for it. `khmer-tuner status` shows its progress"
+def wait_for_others(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
+    """Wait until other processes have finished the trials that they train; take over those of a process that dies."""
+    if trials_to_start(session, trial_filter):
+        return  # their workers were stopped one by one
+    poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
+    noted: set[str] = set()
+    while may_start(session, stop_conditions):
+        records = filter(trial_filter.matches, latest_records(session.study))
+        workers = {record.attempts[-1].worker for record in records if record.phase is TrialPhase.RUNNING}
+        if not workers:
+            break
+        if workers - noted:
+            text = f"waiting for {listed(sorted(workers), 3)}; `khmer-tuner status` shows the progress"
+            session.context.display.note(text)
+        noted |= workers
+        time.sleep(_SECONDS_BETWEEN_CLAIMS)
+        work_here(session, trial_filter, stop_conditions, poller)
+        poller.poll_if_due()
 
 
 def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, TrainingConfig | None]:

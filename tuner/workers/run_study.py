@@ -28,7 +28,7 @@ from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.loop import ended, work
+from tuner.workers.loop import ended, wait_for_others, work
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Train a study's pending trials, then write its results, also if this is interrupted, and show the summary.
 
-    Trials that other processes are training are waited for, so that their results are among these.
+    It waits for trials that other processes train, so that their results are among these.
 
     Args:
         session: The opened study.
@@ -70,7 +70,8 @@ def run_study(
     """
     attempts = _count_attempts(session)
     try:
-        work(session, trial_filter, stop_conditions, workers, wait="for others")
+        work(session, trial_filter, stop_conditions, workers)
+        wait_for_others(session, trial_filter, stop_conditions)
     except BaseException:
         _write_partial_results(session, results_file, attempts)
         raise

@@ -270,13 +270,16 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     model.load_state_dict(state["model"])
     split = open_pixel_cache(tiny_dataset, ["val"])["val"]
     batches = validation_batches(split, torch.device("cpu"))
-    score = score_split(model, training.loss, batches, training.autocast, distorted=True)
+    score, distorted = (
+        score_split(model, training.loss, batches, training.autocast, distorted=distorted)
+        for distorted in (False, True)
+    )
     best = result.history[result.best_epoch - 1]
     assert (score.loss, score.accuracy.character_accuracy()) == (best.val_loss, best.val_char_accuracy)
     assert torch.equal(state["validation"]["rows"], score.rows)
     assert torch.equal(state["validation"]["confidence"], score.confidence)
-    assert score.tta_confidence is not None
-    assert torch.equal(state["validation"]["tta_confidence"], score.tta_confidence)
+    assert torch.equal(state["validation"]["tta_confidence"], distorted.confidence)
+    assert not torch.equal(distorted.confidence, score.confidence)
 
 
 def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:

@@ -38,11 +38,10 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     """Train pending trials of the study until none is left, or until it is stopped."""
     from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import StopConditions, TrialFilter
-    from tuner.workers.loop import Wait, work
+    from tuner.workers.loop import work
 
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        wait: Wait = "for ever" if options.wait else "never"
-        work(open_session(options, existing, display), TrialFilter(), StopConditions(), wait=wait)
+        work(open_session(options, existing, display), TrialFilter(), StopConditions(), wait=options.wait)
     return SUCCESS
 
 
