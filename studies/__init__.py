@@ -33,7 +33,14 @@ from studies.study.lifecycle import (
     study_targets,
     version_notes,
 )
-from studies.study.presets import enqueue_presets, refuse_changed_presets, retry_failed_presets, study_space
+from studies.study.presets import (
+    enqueue_presets,
+    fixed_space,
+    refuse_changed_presets,
+    retry_failed_presets,
+    space_notes,
+    study_space,
+)
 from studies.study.search_budget import (
     SearchRequest,
     add_search_trials,
@@ -93,6 +100,7 @@ __all__ = [
     "figure_text",
     "find_study",
     "find_trial",
+    "fixed_space",
     "is_connection_lost",
     "latest_records",
     "load_study",
@@ -117,6 +125,7 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
+    "space_notes",
     "stop_token",
     "storage_error_text",
     "study_invariants",

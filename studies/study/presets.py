@@ -9,9 +9,9 @@ import optuna
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
+from search_spaces.space.parser import may_vary
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
-from studies.sampling.distributions import fixed_values
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
@@ -30,6 +30,7 @@ def enqueue_presets(
     space: SearchSpace | None = None,
     *,
     file_order: Sequence[str] | None = None,
+    starts_search: bool = False,
 ) -> dict[str, TrialRecord]:
     """Add the presets that the study does not have yet, as waiting trials in their order.
 
@@ -37,11 +38,10 @@ def enqueue_presets(
         study: From `create_or_join_study`.
         folder: The study's folder.
         experiments: The presets by name.
-        space: What the search may vary; it says which settings of a preset become parameters of its trial.
-            The study keeps the one it was begun with, widened so that it holds the presets: see
-            `study_space`. None for that one, or the shipped one where the study has none yet.
+        space: What the search may vary, fixed by this call if it is not fixed yet; None for the study's.
         file_order: All names of the file that the presets come from, if they are a selection; results keep
             that order.
+        starts_search: Whether search trials follow, so that this call fixes the space even if none is given.
 
     Returns:
         The trial of each of the given presets, in the given order.
@@ -54,10 +54,11 @@ def enqueue_presets(
         refuse_changed_presets(study, experiments, space)
         known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
-        space = _keep_space(study, space, experiments)
+        if starts_search or space is not None or _SPACE in study.user_attrs:
+            fix_space(study, space, experiments)
         for name, config in experiments.items():
             if name not in known:
-                _enqueue(study, name, config, space)
+                _enqueue(study, name, config)
         known = latest_presets(own_records(study))
     return {name: known[name] for name in experiments}
 
@@ -68,14 +69,27 @@ def preset_order(study: optuna.Study) -> list[str]:
 
 
 def study_space(study: optuna.Study) -> SearchSpace:
-    """Return the search space that the study was begun with, widened to hold its presets.
+    """Return the study's search space, or the shipped one until it is fixed, widened to hold the study's presets.
 
     Raises:
-        ConfigurationError: If the study has none yet, or this version cannot read it.
+        ConfigurationError: If this version cannot read it.
     """
-    if _SPACE not in study.user_attrs:
-        raise ConfigurationError(f"study {study.study_name!r}: it has no search space yet; begin with its presets")
-    return parse_search_space(study.user_attrs[_SPACE])
+    if (fixed := fixed_space(study)) is not None:
+        return fixed
+    return default_search_space(study_invariants(study).definitions).widened(_preset_configs(study).values())
+
+
+def fixed_space(study: optuna.Study) -> SearchSpace | None:
+    """Return the study's search space; None until the search starts or a command names one."""
+    return parse_search_space(study.user_attrs[_SPACE]) if _SPACE in study.user_attrs else None
+
+
+def space_notes(study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> list[str]:
+    """Return a note for each value outside the space, of new presets, or of all if the space is about to be fixed."""
+    known, fixed = _preset_configs(study), fixed_space(study)
+    new = {name: config for name, config in experiments.items() if name not in known}
+    kept = fixed or space or default_search_space(study_invariants(study).definitions)
+    return kept.notes_on(new if fixed else known | new)
 
 
 def refuse_changed_presets(
@@ -87,7 +101,7 @@ def refuse_changed_presets(
         ConfigurationError: As `enqueue_presets`.
     """
     known = latest_presets(own_records(study))
-    problems = [*_preset_problems(known, experiments), *_space_problems(study, known, space)]
+    problems = [*_preset_problems(known, experiments), *_space_problems(study, space)]
     if problems:
         raise ConfigurationError(problems)
 
@@ -102,47 +116,52 @@ def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]
         presets = latest_presets(own_records(study))
         failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
         for name in failed:
-            _enqueue(study, name, presets[name].training_config, study_space(study))
+            _enqueue(study, name, presets[name].training_config)
     return failed
 
 
-def _keep_space(
-    study: optuna.Study, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
-) -> SearchSpace:
-    kept = (
-        study_space(study)
-        if _SPACE in study.user_attrs
-        else space or default_search_space(study_invariants(study).definitions)
-    )
-    widened = kept.widened(experiments.values())
+def fix_space(
+    study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
+) -> None:
+    """Fix the study's search space, if it is not fixed yet, and widen it to hold the presets; under the study's lock.
+
+    Args:
+        study: The study.
+        space: The space if it is not fixed yet; None for the shipped one.
+        experiments: Presets that are about to be enqueued.
+    """
+    kept = fixed_space(study) or space or default_search_space(study_invariants(study).definitions)
+    widened = kept.widened((_preset_configs(study) | dict(experiments or {})).values())
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
-    return widened
 
 
-def _space_problems(study: optuna.Study, presets: Mapping[str, TrialRecord], space: SearchSpace | None) -> list[str]:
-    if space is None or _SPACE not in study.user_attrs:
+def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
+    return {name: preset.training_config for name, preset in latest_presets(own_records(study)).items()}
+
+
+def _space_problems(study: optuna.Study, space: SearchSpace | None) -> list[str]:
+    fixed = fixed_space(study)
+    if space is None or fixed is None:
         return []
-    asked = space.widened(preset.training_config for preset in presets.values())
     return [
-        f"study {study.study_name!r}: its search space is fixed since it began: {change}; leave out --space, or "
-        "begin another study with another --output-dir"
-        for change in study_space(study).changes(asked)
+        f"study {study.study_name!r}: its search space is fixed since its search began: {change}; leave out --space, "
+        "or begin another study with another --output-dir"
+        for change in fixed.changes(space.widened(_preset_configs(study).values()))
     ]
 
 
-def _enqueue(study: optuna.Study, name: str, config: TrainingConfig, space: SearchSpace) -> None:
+def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
     """Add one preset in one transaction: a kill leaves it out or in, never half."""
-    fixed, outside = fixed_values(space, config)
     attributes = {
         trial_record.KIND: TrialKind.PRESET.value,
         trial_record.EXPERIMENT_NAME: name,
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    if outside:
-        attributes[trial_record.OUTSIDE_SPACE] = outside
-    study.enqueue_trial(fixed, user_attrs=attributes)
+    # Values of all settings that a space may vary: which of them are parameters is known once the space is fixed.
+    values = {field: value for field, value in asdict(config).items() if may_vary(field)}
+    study.enqueue_trial(values, user_attrs=attributes)
 
 
 def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 import optuna
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.training_config import TrainingConfig
+from search_spaces.training_config import TrainingConfig, differing_fields
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
-from studies.study.presets import study_space
+from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, own_records
@@ -36,6 +36,7 @@ class SearchRequest:
         prune_grace: See `Pruning`.
         at_least: The least number of search trials that the study should have.
         more: The number of search trials to add to the study's budget.
+        base: Experiments whose common settings search trials start from; none for the study's presets.
     """
 
     sampler: SamplerName | None = None
@@ -44,6 +45,22 @@ class SearchRequest:
     prune_grace: int | None = None
     at_least: int = 0
     more: int = 0
+    base: tuple[TrainingConfig, ...] = ()
+
+    @property
+    def starts_search(self) -> bool:
+        """Whether search trials are asked for, so that space and settings of the search become fixed."""
+        return bool(self.at_least or self.more)
+
+    @property
+    def chosen_sampler(self) -> SamplerName:
+        """The sampler of a search that this request starts."""
+        return self.sampler or SamplerName.TPE
+
+    @property
+    def chosen_pruner(self) -> PrunerName:
+        """The pruner of a search that this request starts; a Gaussian process learns nothing from pruned trials."""
+        return self.pruner or (PrunerName.NONE if self.sampler is SamplerName.GP else PrunerName.QUANTILE)
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ def check_search(request: SearchRequest) -> None:
             f"--pruner: found {request.pruner.value!r} with the sampler gp, which learns nothing from pruned trials; "
             "leave --pruner out, or choose --sampler tpe"
         )
-    pruner = request.pruner or (PrunerName.NONE if request.sampler is SamplerName.GP else PrunerName.QUANTILE)
+    pruner = request.chosen_pruner
     if request.prune_share is not None and pruner is not PrunerName.QUANTILE:
         problems.append(f"--prune-share: the pruner {pruner.value} compares no shares; leave it out")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
@@ -98,6 +115,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
     """
     with lock_of(study, folder):
         refuse_other_search(study, request)
+        fix_space(study)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
         # The budget so far counts whole, enqueued or not.
@@ -114,8 +132,8 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     Raises:
         ConfigurationError: As `add_search_trials`.
     """
-    known = study.user_attrs.get(_SEARCH)
-    if known is None:
+    known, settings = study.user_attrs.get(_SEARCH), search_settings(study)
+    if settings is None:
         return
     asked = {
         "sampler": request.sampler,
@@ -123,11 +141,15 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
         "prune_share": request.prune_share,
         "prune_grace": request.prune_grace,
     }
+    changes = {name: (known[name], value) for name, value in asked.items() if value not in (None, known[name])}
+    if request.base:
+        space = study_space(study)
+        base = differing_fields(settings.start, space.start_config(request.base))
+        changes |= {f"base {name}": change for name, change in base.items() if space.parameter(name) is None}
     problems = [
-        f"study {study.study_name!r}: its search has {name} {known[name]}, not {value}; all search trials are "
+        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials are "
         "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
-        for name, value in asked.items()
-        if value is not None and value != known[name]
+        for name, (old, new) in changes.items()
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -168,13 +190,11 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
-    presets = latest_presets(own_records(study))
-    sampler = request.sampler or SamplerName.TPE
-    default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.QUANTILE
-    start = study_space(study).start_config([preset.training_config for preset in presets.values()])
+    presets = [preset.training_config for preset in latest_presets(own_records(study)).values()]
+    start = study_space(study).start_config(request.base or presets)
     return {
-        "sampler": sampler.value,
-        "pruner": (request.pruner or default_pruner).value,
+        "sampler": request.chosen_sampler.value,
+        "pruner": request.chosen_pruner.value,
         "prune_share": Pruning.share if request.prune_share is None else request.prune_share,
         "prune_grace": request.prune_grace,
         "start": asdict(start),

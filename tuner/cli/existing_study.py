@@ -76,19 +76,15 @@ def open_session(options: argparse.Namespace, existing: ExistingStudy, display: 
 
 
 def train_pending(
-    options: argparse.Namespace,
-    existing: ExistingStudy,
-    change: Callable[[Session], object],
-    stop_conditions: StopConditions,
+    options: argparse.Namespace, open_study: Callable[[Display], Session], stop_conditions: StopConditions
 ) -> int:
-    """Open a study, change it, train its pending trials and write its results; return the exit code."""
+    """Open a study, train its pending trials and write its results; return the exit code."""
     from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import TrialFilter
     from tuner.workers.run_study import run_study
 
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
-        session = open_session(options, existing, display)
-        change(session)
+        session = open_study(display)
         results = run_study(
             session, TrialFilter(), stop_conditions, workers=options.workers, results_file=options.results_file
         )

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from studies import SearchRequest
@@ -221,6 +221,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add how a study searches, which is fixed when its search starts."""
     group = parser.add_argument_group("the open search (fixed when a study's search starts)")
+    space = "what the search may vary (default: the study's, else the packaged config/search_space.yaml)"
+    add_option(group, "--space", "P", filled, space)
     sampler = "tpe, random or gp (default: the study's, else tpe)"
     add_option(group, "--sampler", "S", one_of(*SAMPLERS), sampler)
     pruner = (
@@ -237,8 +239,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
-def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
-    """Return what the options of `add_search_options` ask for, with how many trials."""
+def search_request(options: argparse.Namespace, **trials: Any) -> SearchRequest:
+    """Return what the options of `add_search_options` ask for, with how many trials, and `base` if there is one."""
     from studies import PrunerName, SamplerName, SearchRequest
 
     return SearchRequest(

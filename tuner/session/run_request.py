@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from search_spaces import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from search_spaces import (
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
+from tuner.data.metadata import read_metadata_bytes
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
 
@@ -31,6 +33,7 @@ class RunRequest:
         may_generate: Whether the default dataset is generated if it is missing.
         space: What a search may vary; None for that of the study, or the packaged one if the study has none yet.
         file_messages: Warnings and notes about the file of the experiments, a line each.
+        base: Experiments that are not trained themselves, but whose dataset and common settings a search has.
     """
 
     options: RunOptions
@@ -40,6 +43,7 @@ class RunRequest:
     may_generate: bool = False
     space: SearchSpace | None = None
     file_messages: tuple[str, ...] = ()
+    base: Mapping[str, TrainingConfig] = field(default_factory=dict)
 
     @classmethod
     def from_file(
@@ -77,7 +81,7 @@ class RunRequest:
     @property
     def first(self) -> TrainingConfig:
         """The first experiment, which stands for all where they agree."""
-        return next(iter(self.experiments.values()))
+        return next(iter({**self.experiments, **self.base}.values()))
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -90,6 +94,16 @@ class RunRequest:
         """The trials that are trained: the experiments, and search trials if the search has some."""
         return TrialFilter(frozenset(self.experiments), search=self.options.search.at_least > 0)
 
+    def check_dataset(self) -> None:
+        """Refuse a missing dataset, unless it is the default one, which is generated.
+
+        Raises:
+            DataLoaderError: The dataset is missing, or its metadata cannot be read.
+        """
+        path = Path(self.first.metadata_path)
+        if path.exists() or not self.may_generate:
+            read_metadata_bytes(path)
+
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.
 
@@ -99,7 +113,7 @@ class RunRequest:
         problems = ProblemCollector()
         with problems.collect():
             self.options.check_location()
-        for device in {config.device for config in self.experiments.values()}:
+        for device in {config.device for config in (*self.experiments.values(), *self.base.values())}:
             with problems.collect():
                 check_device(device)
         problems.raise_all()

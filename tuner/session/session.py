@@ -8,14 +8,13 @@ from pathlib import Path
 
 import optuna
 
-from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, SearchSpace, TrainingConfig
 from studies import (
     OutputFolder,
     SearchRequest,
     StudyInvariants,
-    add_search_trials,
-    enqueue_presets,
     load_study,
+    open_storage,
     refuse_changed_presets,
     refuse_other_search,
     save_targets,
@@ -26,8 +25,9 @@ from studies import (
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
+from tuner.session.enqueue import enqueue_work
 from tuner.session.run_context import RunContext
-from tuner.session.run_options import check_device
+from tuner.session.run_options import RunOptions, check_device
 from tuner.session.run_request import RunRequest
 from tuner.session.study_setup import ExistingStudy, current_invariants, invariants_of, join_study
 
@@ -75,10 +75,8 @@ class Session:
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
-        enqueue_presets(study, folder, request.experiments, request.space, file_order=request.file_order)
+        enqueue_work(study, folder, request, display.note)
         save_targets(study, request.targets)
-        if options.search.at_least or options.search.more:
-            add_search_trials(study, folder, options.search)
         context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
         return cls(study, context, options.storage_url, token)
 
@@ -112,13 +110,14 @@ class Session:
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
-    def search(self, request: SearchRequest) -> None:
-        """Give the study more search trials.
+    def search(self, request: SearchRequest, space: SearchSpace | None = None) -> None:
+        """Give the study more search trials; the first ones fix the search space, by default the shipped one.
 
         Raises:
             ConfigurationError: The study searches in another way already.
         """
-        add_search_trials(self.study, self.context.folder, request)
+        work = RunRequest(RunOptions(search=request), space=space)
+        enqueue_work(self.study, self.context.folder, work, self.context.display.note)
 
 
 def _refuse_early(request: RunRequest) -> str | None:
@@ -131,6 +130,8 @@ def _refuse_early(request: RunRequest) -> str | None:
     try:
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     except ConfigurationError:  # there is none yet
+        if not options.storage_url.startswith("sqlite"):
+            open_storage(options.storage_url)  # reports a server that cannot be reached before a dataset is generated
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)

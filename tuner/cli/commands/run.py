@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ from tuner.cli.options import (
     add_search_options,
     add_study_options,
     add_training_options,
-    filled,
     search_request,
     whole_number,
 )
@@ -39,16 +39,13 @@ if TYPE_CHECKING:
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
+_ENDED = ("completed", "failed")
+
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
     trials = "number of search trials in the study, besides the experiments"
     add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
-    space = (
-        "what the search may vary, fixed when the study starts (default: the study's, else the packaged "
-        "config/search_space.yaml)"
-    )
-    add_option(parser, "--space", "P", filled, space)
     add_training_options(parser)
     add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
     add_search_options(parser)
@@ -101,14 +98,11 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
 
 def _load(options: argparse.Namespace, run_options: RunOptions) -> tuple[ExperimentFile, RunRequest]:
     from search_spaces import load_experiments
-    from tuner.data.metadata import read_metadata_bytes
     from tuner.session.run_request import RunRequest
 
     file = load_experiments(options.config)
     request = RunRequest.from_file(file, options.experiments, run_options)
-    metadata_path = Path(request.first.metadata_path)
-    if file.names_dataset or metadata_path.exists():
-        read_metadata_bytes(metadata_path)
+    request.check_dataset()
     return file, request
 
 
@@ -118,7 +112,9 @@ def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingCon
 
 
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:
-    from tuner.cli.plan import dataset_line, print_plan
+    from search_spaces import resolve_config_path
+    from search_spaces.diagnostics.plural import counted
+    from tuner.cli.plan import place_lines, print_plan
     from tuner.data.metadata import read_metadata
     from tuner.display.terminal import shown_path
 
@@ -126,14 +122,29 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
     if Path(first.metadata_path).exists():
         read_metadata(first.metadata_path, [first.train_split, first.val_split])
     study = _study_if_any(options)
-    print_plan(file, request.experiments, _states(request.experiments, study))
-    print(dataset_line(file, first))
-    if options.trials:
-        print(_search_line(options.trials, request, study))
-    for warning in () if request.space is None else request.space.warnings:
-        print(f"warning: {warning}")
-    print(f"output:  {shown_path(options.output_dir)}")
-    print("dry run: nothing was created")
+    states, search = _states(request.experiments, study), _planned_search(request, study)
+    to_train = sum(state not in _ENDED for state in states.values()) + (search["to_train"] if search else 0)
+    if options.json:
+        plan: dict[str, Any] = {
+            "configuration": str(file.path),
+            "experiments": {name: asdict(config) for name, config in request.experiments.items()},
+            "states": states,
+            "targets": file.targets.model_dump(),
+            "models": str(resolve_config_path(first.model_config_path)),
+            "search": search,
+            "workers": options.workers,
+            "trials_to_train": to_train,
+            "messages": request.messages,
+        }
+        print_json(plan)
+        return SUCCESS
+    print_plan(file, request.experiments, states)
+    lines = [*place_lines(first), *request.messages[len(file.messages) :]]
+    if search:
+        lines.append("search:  {trials} trials in the study, sampler {sampler}, pruner {pruner}".format(**search))
+        lines += [f"varied:  {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
+    lines.append(f"train:   {counted(to_train, 'trial')}, workers {options.workers}")
+    print("\n".join([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"]))
     return SUCCESS
 
 
@@ -146,18 +157,30 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
         return None
 
 
-def _search_line(trials: int, request: RunRequest, study: LoadedStudy | None) -> str:
-    """Return how many search trials there would be, and what they would vary."""
+def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str, Any] | None:
+    """Return the search that the study would have, and how many of its trials would be trained; None without one."""
     from search_spaces import default_search_space, load_model_definitions
-    from studies import study_space
+    from studies import TrialKind, ended_records, search_budget, search_settings, space_notes, study_space
 
-    if request.space is not None:
-        space = request.space
-    elif study is not None:
-        space = study_space(study[0])
+    search, settings = request.options.search, None if study is None else search_settings(study[0])
+    if not search.at_least:
+        return None
+    if study is None:
+        space = request.space or default_search_space(load_model_definitions(request.first.model_config_path))
+        notes, trials, ended = space.notes_on(request.experiments), search.at_least, 0
     else:
-        space = default_search_space(load_model_definitions(request.first.model_config_path))
-    return f"search:  {trials} trials in the study, which vary {', '.join(space.names)}"
+        space = request.space or study_space(study[0])
+        notes = space_notes(study[0], request.experiments, request.space)
+        trials = max(search.at_least, search_budget(study[0]))
+        ended = sum(record.kind is TrialKind.SEARCH for record in ended_records(study[0]))
+    return {
+        "trials": trials,
+        "to_train": trials - ended,
+        "sampler": search.chosen_sampler if settings is None else settings.sampler,
+        "pruner": search.chosen_pruner if settings is None else settings.pruning.pruner,
+        "varied": space.names,
+        "notes": notes,
+    }
 
 
 def _states(experiments: Mapping[str, TrainingConfig], study: LoadedStudy | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Add trials to the open search of a study and train them.
+"""Add trials to the open search of a study and train them; without a study, start one that consists of a search.
 
 Examples:
   khmer-tuner search --trials 1
@@ -10,10 +10,13 @@ It trains the pending trials of the study first, presets included.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tuner.cli.existing_study import prepare_training, train_pending
+from tuner.cli.errors import collector
+from tuner.cli.existing_study import open_session, train_pending
 from tuner.cli.options import (
     MOST_TRIALS,
     Command,
@@ -22,13 +25,20 @@ from tuner.cli.options import (
     add_search_options,
     add_study_options,
     add_training_options,
+    filled,
     search_request,
     seconds,
     whole_number,
 )
 
 if TYPE_CHECKING:
+    from tuner.display import Display
+    from tuner.session.run_options import RunOptions
+    from tuner.session.run_request import RunRequest
+    from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
+
+Prepared = tuple["ExistingStudy | None", "RunRequest"]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,20 +46,88 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
     add_option(parser, "--timeout", "S", seconds, timeout)
+    config = "experiments whose dataset and common settings the search has; they are not trained (default: the study's)"
+    add_option(parser, "--config", "P", filled, config)
     add_training_options(parser)
     add_metadata_option(parser)
     add_search_options(parser)
     add_study_options(parser, json=True)
 
 
-def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
+def prepare(options: argparse.Namespace) -> Prepared:
+    """Load the study, if it has started, and the files; check that they can be used."""
+    from search_spaces import ConfigurationError
+    from studies import DEFAULT_STUDY_NAME, find_study
+    from tuner.session.run_options import RunOptions
+    from tuner.session.study_setup import ExistingStudy
+
+    existing, name, url = None, options.study or DEFAULT_STUDY_NAME, options.storage
+    with contextlib.suppress(ConfigurationError):  # it has not started; what else is wrong is found below
+        owner, url = find_study(options.output_dir, storage_url=url, name=options.study)
+        name = owner.study
+        if options.config is None:
+            existing = ExistingStudy.load(options.output_dir, storage=url, name=name)
+    run_options = RunOptions(
+        output_dir=options.output_dir,
+        study_name=name,
+        storage=url,
+        device=options.device,
+        results_file=options.results_file,
+        space_file=options.space,
+        search=search_request(options, more=options.trials),
+    )
+    problems = collector(options)
+    with problems.collect():
+        request = _request(options, existing, run_options)
+    with problems.collect():
+        run_options.check()
+    problems.raise_all()
+    return existing, request
+
+
+def run(options: argparse.Namespace, prepared: Prepared) -> int:
     """Add search trials and train the pending trials."""
     from tuner.session.run_options import StopConditions
+    from tuner.session.session import Session
 
+    existing, request = prepared
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    request = search_request(options, more=options.trials)
-    stop_conditions = StopConditions(deadline, options.until_targets)
-    return train_pending(options, existing, lambda session: session.search(request), stop_conditions)
+
+    def open_study(display: Display) -> Session:
+        for message in request.messages:
+            display.note(message)
+        if existing is None:
+            return Session.open(request, display)
+        session = open_session(options, existing, display)
+        session.search(request.options.search, request.space)
+        return session
+
+    return train_pending(options, open_study, StopConditions(deadline, options.until_targets))
 
 
-COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)
+def _request(options: argparse.Namespace, existing: ExistingStudy | None, run_options: RunOptions) -> RunRequest:
+    """Return the search with the experiments of the file as its base, or the default one for a new study."""
+    from search_spaces import TrainingConfig, load_experiments, load_model_definitions, load_search_space
+    from tuner.session.run_request import RunRequest
+
+    if options.config is not None:
+        request = RunRequest.from_file(load_experiments(options.config), options=run_options)
+        search = replace(run_options.search, base=tuple(request.experiments.values()))
+        options_of_search = replace(run_options, search=search)
+        request = replace(request, options=options_of_search, base=request.experiments, experiments={}, file_order=())
+    else:
+        base = {} if existing else {TrainingConfig.experiment_name: TrainingConfig()}
+        models = (
+            existing.invariants.definitions if existing else load_model_definitions(TrainingConfig.model_config_path)
+        )
+        space = None if options.space is None else load_search_space(options.space, models)
+        request = RunRequest(run_options, base=base, may_generate=True, space=space)
+    if options.metadata is not None:
+        moved = {name: replace(config, metadata_path=options.metadata) for name, config in request.base.items()}
+        request = replace(request, base=moved, may_generate=False)
+    if request.base:
+        request.check_dataset()
+    return request
+
+
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)
