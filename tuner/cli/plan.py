@@ -46,4 +46,4 @@ def models_line(path: str) -> str:
     """Return the resolved path of a model definitions file, and the names in it."""
     from search_spaces import load_model_definitions, resolve_config_path
 
-    return f"models:  {resolve_config_path(path)} ({', '.join(load_model_definitions(path))})"
+    return f"models: {resolve_config_path(path)} ({', '.join(load_model_definitions(path))})"

@@ -91,7 +91,8 @@ def test_experiments_name_their_models_themselves(cli, write_config, tiny_models
 
 
 def test_a_named_dataset_that_is_missing_is_an_error_as_for_run(cli, here, write_config, tiny_models):
-    assert f"models:  {tiny_models} (tiny, tiny_ctc)\n" in cli("validate", config := write_config({"one": {}})).out
+    config = write_config({"one": {}})
+    assert f"models: {tiny_models} (tiny, tiny_ctc)\n" in cli("validate", config).out
     config.write_text(config.read_text().replace("metadata.yaml", "nowhere.yaml"))
     refused = cli("validate", config)
     assert (refused.code, refused.out) == (2, "")
