@@ -38,7 +38,6 @@ from studies.study.presets import (
     fixed_space,
     refuse_changed_presets,
     retry_failed_presets,
-    space_notes,
     study_space,
 )
 from studies.study.search_budget import (
@@ -125,7 +124,6 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
-    "space_notes",
     "stop_token",
     "storage_error_text",
     "study_invariants",

@@ -157,11 +157,6 @@ class SpaceParser:
         return checked
 
 
-def may_vary(name: str) -> bool:
-    """Return whether a search space may vary a field of `TrainingConfig`."""
-    return name in KEY_OF_FIELD and name not in _NOT_SEARCHED
-
-
 def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldInfo | None:
     """Return the documented field of a name, or None after recording why the name cannot stand here."""
     if isinstance(name, str) and name in refused:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import optuna
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
-from search_spaces.space.parser import may_vary
 from search_spaces.space.space import SearchSpace
-from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
+from search_spaces.training_config import (
+    STUDY_FIELDS,
+    WITHOUT_INFLUENCE,
+    TrainingConfig,
+    config_digest,
+    differing_fields,
+)
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
@@ -31,6 +36,7 @@ def enqueue_presets(
     *,
     file_order: Sequence[str] | None = None,
     starts_search: bool = False,
+    on_note: Callable[[str], object] = lambda note: None,
 ) -> dict[str, TrialRecord]:
     """Add the presets that the study does not have yet, as waiting trials in their order.
 
@@ -42,6 +48,7 @@ def enqueue_presets(
         file_order: All names of the file that the presets come from, if they are a selection; results keep
             that order.
         starts_search: Whether search trials follow, so that this call fixes the space even if none is given.
+        on_note: Receives a note for each value of a preset that is outside the space.
 
     Returns:
         The trial of each of the given presets, in the given order.
@@ -55,7 +62,8 @@ def enqueue_presets(
         known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
         if starts_search or space is not None or _SPACE in study.user_attrs:
-            fix_space(study, space, experiments)
+            for note in fix_space(study, space, experiments):
+                on_note(note)
         for name, config in experiments.items():
             if name not in known:
                 _enqueue(study, name, config)
@@ -82,14 +90,6 @@ def study_space(study: optuna.Study) -> SearchSpace:
 def fixed_space(study: optuna.Study) -> SearchSpace | None:
     """Return the study's search space; None until the search starts or a command names one."""
     return parse_search_space(study.user_attrs[_SPACE]) if _SPACE in study.user_attrs else None
-
-
-def space_notes(study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None) -> list[str]:
-    """Return a note for each value outside the space, of new presets, or of all if the space is about to be fixed."""
-    known, fixed = _preset_configs(study), fixed_space(study)
-    new = {name: config for name, config in experiments.items() if name not in known}
-    kept = fixed or space or default_search_space(study_invariants(study).definitions)
-    return kept.notes_on(new if fixed else known | new)
 
 
 def refuse_changed_presets(
@@ -122,18 +122,24 @@ def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]
 
 def fix_space(
     study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
-) -> None:
+) -> list[str]:
     """Fix the study's search space, if it is not fixed yet, and widen it to hold the presets; under the study's lock.
 
     Args:
         study: The study.
         space: The space if it is not fixed yet; None for the shipped one.
         experiments: Presets that are about to be enqueued.
+
+    Returns:
+        A note for each value of a preset that was outside the space.
     """
-    kept = fixed_space(study) or space or default_search_space(study_invariants(study).definitions)
-    widened = kept.widened((_preset_configs(study) | dict(experiments or {})).values())
+    fixed, known = fixed_space(study), _preset_configs(study)
+    presets = {**known, **(experiments or {})}
+    kept = fixed or space or default_search_space(study_invariants(study).definitions)
+    widened = kept.widened(presets.values())
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
+    return kept.notes_on({name: config for name, config in presets.items() if fixed is None or name not in known})
 
 
 def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
@@ -159,9 +165,10 @@ def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    # Values of all settings that a space may vary: which of them are parameters is known once the space is fixed.
-    values = {field: value for field, value in asdict(config).items() if may_vary(field)}
-    study.enqueue_trial(values, user_attrs=attributes)
+    # Which of the settings are parameters is known once the space is fixed, which may be later.
+    left_out = {*WITHOUT_INFLUENCE, *STUDY_FIELDS, "optimizer_betas"}
+    settings = {field: value for field, value in asdict(config).items() if field not in left_out}
+    study.enqueue_trial(settings, user_attrs=attributes)
 
 
 def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:

@@ -132,7 +132,7 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     Raises:
         ConfigurationError: As `add_search_trials`.
     """
-    known, settings = study.user_attrs.get(_SEARCH), search_settings(study)
+    known, settings = study.user_attrs.get(_SEARCH, {}), search_settings(study)
     if settings is None:
         return
     asked = {

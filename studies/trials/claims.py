@@ -14,7 +14,7 @@ from search_spaces.training_config import TrainingConfig
 from studies.storage.optuna_private import claim_waiting, continue_trial, take_over_running
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.trials.leases import Lease, leases_of, this_worker
+from studies.trials.leases import Lease, leases_of, refuse_other_machines, this_worker
 from studies.trials.record import (
     CONFIG,
     Attempt,
@@ -124,7 +124,11 @@ def claim_next(
 
     Returns:
         The claim, or None if no trial is left that no worker trains.
+
+    Raises:
+        ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials.
     """
+    refuse_other_machines(study, folder)
     leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
         lease = leases.try_acquire(record)

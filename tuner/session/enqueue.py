@@ -17,13 +17,11 @@ from studies import (
     TrialRecord,
     add_search_trials,
     enqueue_presets,
-    fixed_space,
     latest_records,
     refuse_changed_presets,
     refuse_other_invariants,
     refuse_other_search,
     search_budget,
-    space_notes,
     study_invariants,
 )
 from tuner.data.pixel_cache import open_pixel_cache
@@ -69,43 +67,12 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
     problems.raise_all()
 
 
-def enqueue_work(
-    study: optuna.Study, folder: OutputFolder, request: RunRequest, on_note: Callable[[str], object]
-) -> dict[str, TrialRecord]:
-    """Enqueue experiments and search trials; return the trial of each experiment.
-
-    Args:
-        study: The study, opened for work.
-        folder: Its folder.
-        request: The experiments and search trials.
-        on_note: Receives a note for each preset value that is outside the search space.
-
-    Raises:
-        ConfigurationError: As `enqueue_presets` and `add_search_trials`.
-    """
-    search, space = request.options.search, request.space
-    if search.starts_search or space is not None or fixed_space(study) is not None:
-        for note in space_notes(study, request.experiments, space):
-            on_note(note)
-    states = enqueue_presets(
-        study,
-        folder,
-        request.experiments,
-        space,
-        file_order=request.file_order,
-        starts_search=search.starts_search,
-    )
-    if search.starts_search:
-        add_search_trials(study, folder, search)
-    return states
-
-
 def enqueue(
     request: RunRequest,
     study: optuna.Study,
     folder: OutputFolder,
     storage_url: str,
-    on_note: Callable[[str], object] = lambda note: None,
+    on_note: Callable[[str], object],
 ) -> EnqueueResult:
     """Enqueue what `check_enqueue` has accepted.
 
@@ -114,14 +81,25 @@ def enqueue(
         study: The study, opened for reading.
         folder: Its folder.
         storage_url: Its storage URL.
-        on_note: As for `enqueue_work`.
+        on_note: As for `enqueue_presets`.
 
     Raises:
         ConfigurationError: The study has changed since.
     """
     before = {record.experiment_name for record in latest_records(study)}
     joined = join_study(storage_url, study.study_name, folder, _invariants(request, study))
-    states = enqueue_work(joined, folder, request, on_note)
+    search = request.options.search
+    states = enqueue_presets(
+        joined,
+        folder,
+        request.experiments,
+        request.space,
+        file_order=request.file_order,
+        starts_search=search.starts_search,
+        on_note=on_note,
+    )
+    if search.starts_search:
+        add_search_trials(joined, folder, search)
     return EnqueueResult(
         added={name: state for name, state in states.items() if name not in before},
         known={name: state for name, state in states.items() if name in before},

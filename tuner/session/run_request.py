@@ -33,7 +33,6 @@ class RunRequest:
         may_generate: Whether the default dataset is generated if it is missing.
         space: What a search may vary; None for that of the study, or the packaged one if the study has none yet.
         file_messages: Warnings and notes about the file of the experiments, a line each.
-        base: Experiments that are not trained themselves, but whose dataset and common settings a search has.
     """
 
     options: RunOptions
@@ -43,7 +42,6 @@ class RunRequest:
     may_generate: bool = False
     space: SearchSpace | None = None
     file_messages: tuple[str, ...] = ()
-    base: Mapping[str, TrainingConfig] = field(default_factory=dict)
 
     @classmethod
     def from_file(
@@ -80,8 +78,8 @@ class RunRequest:
 
     @property
     def first(self) -> TrainingConfig:
-        """The first experiment, which stands for all where they agree."""
-        return next(iter({**self.experiments, **self.base}.values()))
+        """The first experiment, or the first of the search's base, which stands for all where they agree."""
+        return next(iter((*self.experiments.values(), *self.options.search.base)))
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -113,7 +111,7 @@ class RunRequest:
         problems = ProblemCollector()
         with problems.collect():
             self.options.check_location()
-        for device in {config.device for config in (*self.experiments.values(), *self.base.values())}:
+        for device in {config.device for config in (*self.experiments.values(), *self.options.search.base)}:
             with problems.collect():
                 check_device(device)
         problems.raise_all()

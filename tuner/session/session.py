@@ -13,6 +13,8 @@ from studies import (
     OutputFolder,
     SearchRequest,
     StudyInvariants,
+    add_search_trials,
+    enqueue_presets,
     load_study,
     open_storage,
     refuse_changed_presets,
@@ -25,9 +27,8 @@ from studies import (
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display import Display
-from tuner.session.enqueue import enqueue_work
 from tuner.session.run_context import RunContext
-from tuner.session.run_options import RunOptions, check_device
+from tuner.session.run_options import check_device
 from tuner.session.run_request import RunRequest
 from tuner.session.study_setup import ExistingStudy, current_invariants, invariants_of, join_study
 
@@ -75,7 +76,18 @@ class Session:
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
-        enqueue_work(study, folder, request, display.note)
+        search = options.search
+        enqueue_presets(
+            study,
+            folder,
+            request.experiments,
+            request.space,
+            file_order=request.file_order,
+            starts_search=search.starts_search,
+            on_note=display.note,
+        )
+        if search.starts_search:
+            add_search_trials(study, folder, search)
         save_targets(study, request.targets)
         context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
         return cls(study, context, options.storage_url, token)
@@ -116,8 +128,9 @@ class Session:
         Raises:
             ConfigurationError: The study searches in another way already.
         """
-        work = RunRequest(RunOptions(search=request), space=space)
-        enqueue_work(self.study, self.context.folder, work, self.context.display.note)
+        folder, note = self.context.folder, self.context.display.note
+        enqueue_presets(self.study, folder, {}, space, starts_search=True, on_note=note)
+        add_search_trials(self.study, folder, request)
 
 
 def _refuse_early(request: RunRequest) -> str | None:

@@ -27,7 +27,6 @@ from studies import (
     read_record,
     refuse_changed_presets,
     retry_failed_presets,
-    space_notes,
     study_space,
     suggest_all,
 )
@@ -217,11 +216,13 @@ def test_notes_name_the_preset_the_setting_its_value_and_the_widened_range(start
         "no search trial gets this value",
     ]
     study, folder = start(wide, space=None)
-    assert space_notes(study, {}, space) == expected
+    notes: list[str] = []
+    enqueue_presets(study, folder, {}, space, starts_search=True, on_note=notes.append)
+    assert notes == expected
     study, folder = start({}, path=folder.path.with_name("fixed"))
-    assert space_notes(study, wide, None) == expected
-    enqueue_presets(study, folder, wide)
-    assert space_notes(study, wide, None) == []
+    for _ in range(2):  # a repeated command tells nothing new
+        enqueue_presets(study, folder, wide, on_note=notes.append)
+    assert notes == 2 * expected
 
 
 def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, space: SearchSpace) -> None:

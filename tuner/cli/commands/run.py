@@ -160,26 +160,21 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
 def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str, Any] | None:
     """Return the search that the study would have, and how many of its trials would be trained; None without one."""
     from search_spaces import default_search_space, load_model_definitions
-    from studies import TrialKind, ended_records, search_budget, search_settings, space_notes, study_space
+    from studies import study_space, study_status
 
-    search, settings = request.options.search, None if study is None else search_settings(study[0])
+    search, known = request.options.search, None if study is None else study_status(*study).search
     if not search.at_least:
         return None
-    if study is None:
-        space = request.space or default_search_space(load_model_definitions(request.first.model_config_path))
-        notes, trials, ended = space.notes_on(request.experiments), search.at_least, 0
-    else:
-        space = request.space or study_space(study[0])
-        notes = space_notes(study[0], request.experiments, request.space)
-        trials = max(search.at_least, search_budget(study[0]))
-        ended = sum(record.kind is TrialKind.SEARCH for record in ended_records(study[0]))
+    space = request.space or (None if study is None else study_space(study[0]))
+    space = space or default_search_space(load_model_definitions(request.first.model_config_path))
+    trials = max(search.at_least, known.budget if known else 0)
     return {
         "trials": trials,
-        "to_train": trials - ended,
-        "sampler": search.chosen_sampler if settings is None else settings.sampler,
-        "pruner": search.chosen_pruner if settings is None else settings.pruning.pruner,
+        "to_train": trials - (known.ended if known else 0),
+        "sampler": known.sampler if known else search.chosen_sampler,
+        "pruner": known.pruner if known else search.chosen_pruner,
         "varied": space.names,
-        "notes": notes,
+        "notes": space.notes_on(request.experiments),
     }
 
 

@@ -57,16 +57,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> Prepared:
     """Load the study, if it has started, and the files; check that they can be used."""
     from search_spaces import ConfigurationError
-    from studies import DEFAULT_STUDY_NAME, find_study
+    from studies import DEFAULT_STUDY_NAME
     from tuner.session.run_options import RunOptions
     from tuner.session.study_setup import ExistingStudy
 
     existing, name, url = None, options.study or DEFAULT_STUDY_NAME, options.storage
     with contextlib.suppress(ConfigurationError):  # it has not started; what else is wrong is found below
-        owner, url = find_study(options.output_dir, storage_url=url, name=options.study)
-        name = owner.study
-        if options.config is None:
-            existing = ExistingStudy.load(options.output_dir, storage=url, name=name)
+        existing = ExistingStudy.load(options.output_dir, storage=url, name=options.study)
+        name, url = existing.name, existing.storage_url
     run_options = RunOptions(
         output_dir=options.output_dir,
         study_name=name,
@@ -82,7 +80,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
     with problems.collect():
         run_options.check()
     problems.raise_all()
-    return existing, request
+    return (existing if options.config is None else None), request
 
 
 def run(options: argparse.Namespace, prepared: Prepared) -> int:
@@ -112,20 +110,20 @@ def _request(options: argparse.Namespace, existing: ExistingStudy | None, run_op
 
     if options.config is not None:
         request = RunRequest.from_file(load_experiments(options.config), options=run_options)
-        search = replace(run_options.search, base=tuple(request.experiments.values()))
-        options_of_search = replace(run_options, search=search)
-        request = replace(request, options=options_of_search, base=request.experiments, experiments={}, file_order=())
+        base = tuple(request.experiments.values())
     else:
-        base = {} if existing else {TrainingConfig.experiment_name: TrainingConfig()}
+        base = () if existing else (TrainingConfig(),)
         models = (
             existing.invariants.definitions if existing else load_model_definitions(TrainingConfig.model_config_path)
         )
         space = None if options.space is None else load_search_space(options.space, models)
-        request = RunRequest(run_options, base=base, may_generate=True, space=space)
+        request = RunRequest(run_options, space=space, may_generate=True)
     if options.metadata is not None:
-        moved = {name: replace(config, metadata_path=options.metadata) for name, config in request.base.items()}
-        request = replace(request, base=moved, may_generate=False)
-    if request.base:
+        base = tuple(replace(config, metadata_path=options.metadata) for config in base)
+        request = replace(request, may_generate=False)
+    run_options = replace(run_options, search=replace(run_options.search, base=base))
+    request = replace(request, options=run_options, experiments={}, file_order=())
+    if base:
         request.check_dataset()
     return request
 
