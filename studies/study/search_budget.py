@@ -13,6 +13,8 @@ from search_spaces.training_config import TrainingConfig, differing_fields
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
+from studies.study.invariants import StudyInvariants
+from studies.study.lifecycle import study_invariants
 from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
@@ -191,7 +193,7 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
     presets = [preset.training_config for preset in latest_presets(own_records(study)).values()]
-    start = study_space(study).start_config(request.base or presets)
+    start = study_space(study).start_config(request.base or presets or [_default_base(study_invariants(study))])
     return {
         "sampler": request.chosen_sampler.value,
         "pruner": request.chosen_pruner.value,
@@ -199,6 +201,13 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
         "prune_grace": request.prune_grace,
         "start": asdict(start),
     }
+
+
+def _default_base(invariants: StudyInvariants) -> TrainingConfig:
+    """Return the default settings, on the dataset and for the metric of a study without presets."""
+    dataset = {name: value for name, value in invariants.dataset.items() if name != "fingerprint"}
+    signal = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
+    return TrainingConfig(seed=invariants.seed, **signal, **dataset)
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from studies import SearchRequest
@@ -239,8 +239,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
-def search_request(options: argparse.Namespace, **trials: Any) -> SearchRequest:
-    """Return what the options of `add_search_options` ask for, with how many trials, and `base` if there is one."""
+def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
+    """Return what the options of `add_search_options` ask for, with how many trials."""
     from studies import PrunerName, SamplerName, SearchRequest
 
     return SearchRequest(
