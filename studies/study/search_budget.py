@@ -205,9 +205,9 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:
     """Return the default settings, on the dataset and for the metric of a study without presets."""
-    dataset = {name: value for name, value in invariants.dataset.items() if name != "fingerprint"}
-    signal = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
-    return TrainingConfig(seed=invariants.seed, **signal, **dataset)
+    settings = {name: value for name, value in invariants.dataset.items() if name != "fingerprint"}
+    settings |= {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
+    return TrainingConfig(seed=invariants.seed, **settings)
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS, collector
-from tuner.cli.options import search_request
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -46,12 +45,11 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:
-    """Load what is needed to join the study; check the options of its results file and of a search, if there are any.
+    """Load what is needed to join the study; check the option of its results file, if there is one.
 
     Raises:
         ConfigurationError: Something cannot be used; all problems are reported together.
     """
-    from studies import check_search
     from tuner.session.output_paths import check_results_path
     from tuner.session.study_setup import ExistingStudy
 
@@ -61,9 +59,6 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
     if "results_file" in options:
         with problems.collect():
             check_results_path(options.results_file)
-    if "sampler" in options:
-        with problems.collect():
-            check_search(search_request(options))
     problems.raise_all()
     return existing
 

@@ -239,7 +239,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
-def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
+def search_request(options: argparse.Namespace, *, at_least: int = 0, more: int = 0) -> SearchRequest:
     """Return what the options of `add_search_options` ask for, with how many trials."""
     from studies import PrunerName, SamplerName, SearchRequest
 
@@ -248,5 +248,6 @@ def search_request(options: argparse.Namespace, **trials: int) -> SearchRequest:
         pruner=None if options.pruner is None else PrunerName(options.pruner),
         prune_share=options.prune_share,
         prune_grace=options.prune_grace,
-        **trials,
+        at_least=at_least,
+        more=more,
     )

@@ -65,15 +65,9 @@ def prepare(options: argparse.Namespace) -> Prepared:
     with contextlib.suppress(ConfigurationError):  # it has not started; what else is wrong is found below
         existing = ExistingStudy.load(options.output_dir, storage=url, name=options.study)
         name, url = existing.name, existing.storage_url
-    run_options = RunOptions(
-        output_dir=options.output_dir,
-        study_name=name,
-        storage=url,
-        device=options.device,
-        results_file=options.results_file,
-        space_file=options.space,
-        search=search_request(options, more=options.trials),
-    )
+    search = search_request(options, more=options.trials)
+    run_options = RunOptions(options.output_dir, name, url, options.device, space_file=options.space, search=search)
+    run_options = replace(run_options, results_file=options.results_file)
     problems = collector(options)
     with problems.collect():
         request = _request(options, existing, run_options)
@@ -108,14 +102,12 @@ def _request(options: argparse.Namespace, existing: ExistingStudy | None, run_op
     from search_spaces import TrainingConfig, load_experiments, load_model_definitions, load_search_space
     from tuner.session.run_request import RunRequest
 
+    base: tuple[TrainingConfig, ...] = () if existing else (TrainingConfig(),)
     if options.config is not None:
         request = RunRequest.from_file(load_experiments(options.config), options=run_options)
         base = tuple(request.experiments.values())
     else:
-        base = () if existing else (TrainingConfig(),)
-        models = (
-            existing.invariants.definitions if existing else load_model_definitions(TrainingConfig.model_config_path)
-        )
+        models = existing.invariants.definitions if existing else load_model_definitions(base[0].model_config_path)
         space = None if options.space is None else load_search_space(options.space, models)
         request = RunRequest(run_options, space=space, may_generate=True)
     if options.metadata is not None:
