@@ -23,6 +23,7 @@ from studies.study.claiming import claim_next_trial, count_claimable
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
+    StudyNotStartedError,
     create_or_join_study,
     find_study,
     load_study,
@@ -75,6 +76,7 @@ __all__ = [
     "SearchRequest",
     "StatusRow",
     "StudyInvariants",
+    "StudyNotStartedError",
     "StudyStatus",
     "TrialKind",
     "TrialOutcome",

@@ -56,12 +56,6 @@ class FileLock:
             # Notes have the same length, so that a new one replaces an old one even if the disk is full.
             os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES].ljust(_LONGEST_NOTE_BYTES), 0)
 
-    def touch(self) -> None:
-        """Set the file's time to now, if the disk allows it, as a sign of life for other machines."""
-        assert self._descriptor is not None, "the lock was released"
-        with contextlib.suppress(OSError):
-            os.utime(self._descriptor)
-
     def release(self) -> None:
         """Free the lock; a second call does nothing."""
         with _registry_lock:

@@ -21,6 +21,11 @@ from studies.trials.leases import refuse_other_machines, study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
 
+
+class StudyNotStartedError(ConfigurationError):
+    """The database has no such study, or a process that was killed while creating it left it unfinished."""
+
+
 _INVARIANTS = "invariants"
 _FOLDER = "folder"
 _TARGETS = "targets"
@@ -82,7 +87,7 @@ def load_study(
         where = f"output folder {os.path.abspath(output_dir)}: its study"
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
-        raise ConfigurationError(f"{where} has not begun yet; `khmer-tuner run` begins it")
+        raise StudyNotStartedError(f"{where} has not begun yet; `khmer-tuner run` begins it")
     return study, OutputFolder(output_dir)
 
 

@@ -10,13 +10,7 @@ import optuna
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
 from search_spaces.space.space import SearchSpace
-from search_spaces.training_config import (
-    STUDY_FIELDS,
-    WITHOUT_INFLUENCE,
-    TrainingConfig,
-    config_digest,
-    differing_fields,
-)
+from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
@@ -165,10 +159,8 @@ def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    # Which of the settings are parameters is known once the space is fixed, which may be later.
-    left_out = {*WITHOUT_INFLUENCE, *STUDY_FIELDS, "optimizer_betas"}
-    settings = {field: value for field, value in asdict(config).items() if field not in left_out}
-    study.enqueue_trial(settings, user_attrs=attributes)
+    # All settings: which of them are parameters is known once the space is fixed, which may be later.
+    study.enqueue_trial(asdict(config), user_attrs=attributes)
 
 
 def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:

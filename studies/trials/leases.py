@@ -170,8 +170,8 @@ class _FileLease:
         _ours.add(self)
 
     def check(self) -> None:
-        """Show other machines that this process is running; the kernel never takes a file lock away."""
-        self._lock.touch()
+        """Show other machines a sign of life, the file's time; the kernel never takes a file lock away."""
+        self._lock.write_note(self._lock.note)
 
     def release(self) -> None:
         if self in _ours:  # else the note is that of the process before, which may have crashed

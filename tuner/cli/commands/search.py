@@ -10,7 +10,6 @@ It trains the pending trials of the study first, presets included.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -57,18 +56,27 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> Prepared:
     """Load the study, if it has started, and the files; check that they can be used."""
     from search_spaces import ConfigurationError
-    from studies import DEFAULT_STUDY_NAME
+    from studies import DEFAULT_STUDY_NAME, OutputFolder, StudyNotStartedError
     from tuner.session.run_options import RunOptions
     from tuner.session.study_setup import ExistingStudy
 
-    existing, name, url = None, options.study or DEFAULT_STUDY_NAME, options.storage
-    with contextlib.suppress(ConfigurationError):  # it has not started; what else is wrong is found below
-        existing = ExistingStudy.load(options.output_dir, storage=url, name=options.study)
-        name, url = existing.name, existing.storage_url
-    search = search_request(options, more=options.trials)
-    run_options = RunOptions(options.output_dir, name, url, options.device, space_file=options.space, search=search)
-    run_options = replace(run_options, results_file=options.results_file)
-    problems = collector(options)
+    problems, existing, owner = collector(options), None, None
+    with problems.collect():
+        owner = OutputFolder(options.output_dir).owner()
+        try:
+            existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
+        except ConfigurationError as error:
+            if owner is not None and not isinstance(error, StudyNotStartedError):
+                raise  # its database is gone or damaged
+    run_options = RunOptions(
+        output_dir=options.output_dir,
+        study_name=owner.study if owner else options.study or DEFAULT_STUDY_NAME,
+        storage=existing.storage_url if existing else options.storage,
+        device=options.device,
+        results_file=options.results_file,
+        space_file=options.space,
+        search=search_request(options, more=options.trials),
+    )
     with problems.collect():
         request = _request(options, existing, run_options)
     with problems.collect():
