@@ -129,6 +129,15 @@ def test_a_search_alone_needs_no_configuration(cli, here, tiny_dataset, tiny_mod
     assert (states(), load_study(OUT)[0].study_name) == ({"search_0000": "completed"}, "mine")
 
 
+def test_a_search_alone_may_be_kept_on_a_server(cli, write_config, write_space, new_database):
+    url = new_database()
+    search = ["search", "--trials", "1", "--storage", url]
+    config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
+    assert cli(*search, "--config", config, "--space", space).code == 0
+    assert cli(*search, "--output-dir", "of_another_machine").code == 0
+    assert json.loads(cli("status", "--storage", url, "--json").out)["counts"]["completed"] == 2
+
+
 def test_a_search_without_a_dataset_of_its_own_is_refused_and_creates_nothing(cli, here, tree):
     refused = cli("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
     assert refused.code == 2
