@@ -23,6 +23,7 @@ from studies.study.claiming import claim_next_trial, count_claimable
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
+    StudyNotStartedError,
     create_or_join_study,
     find_study,
     load_study,
@@ -35,7 +36,7 @@ from studies.study.lifecycle import (
 )
 from studies.study.presets import (
     enqueue_presets,
-    has_space,
+    fixed_space,
     refuse_changed_presets,
     retry_failed_presets,
     study_space,
@@ -76,6 +77,7 @@ __all__ = [
     "SearchRequest",
     "StatusRow",
     "StudyInvariants",
+    "StudyNotStartedError",
     "StudyStatus",
     "TrialKind",
     "TrialOutcome",
@@ -100,7 +102,7 @@ __all__ = [
     "figure_text",
     "find_study",
     "find_trial",
-    "has_space",
+    "fixed_space",
     "is_connection_lost",
     "latest_records",
     "load_study",

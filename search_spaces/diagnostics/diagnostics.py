@@ -49,10 +49,10 @@ class Diagnostics:
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Start without any; the document gives each message its file and line."""
+        """Start with the keys that are there twice; the document gives each message its file and line."""
         self._document = document
         self._root: KeyPath = ()
-        self._errors: list[tuple[int, str]] = []
+        self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]
         self._warnings: list[tuple[int, str]] = []
         self._notes: list[tuple[int, str]] = []
         self._invalid: set[KeyPath] = set()

@@ -104,7 +104,7 @@ def _overridden(config: Mapping[str, Any], overrides: Overrides, document: YamlD
             for name, sections in config["experiments"].items()
         },
     }
-    return parse_experiments(data, _CommandLine(data, document.path, document.lines, overrides))
+    return parse_experiments(data, _CommandLine(data, document.path, document.lines, overrides=overrides))
 
 
 def _parsed(text: str) -> tuple[str, str, Any]:
@@ -118,7 +118,7 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     except (yaml.YAMLError, RecursionError):
         rule = "is no YAML value; put text with special characters in quotes"
         raise ConfigurationError(f"--set {section}.{key}: found {value!r}, which {rule}") from None
-    data, _, problems = plain_data(node) if node else (None, {}, [])
+    data, _, problems, _ = plain_data(node) if node else (None, {}, [], True)
     if problems:
-        raise ConfigurationError([f"--set {section}.{key}: {problem.partition(': ')[2]}" for problem in problems])
+        raise ConfigurationError([f"--set {section}.{key}: {problem}" for _, problem in problems])
     return section, key, data

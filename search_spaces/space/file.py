@@ -100,10 +100,11 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
     Args:
         definitions: The models that the study can train, at least one.
     """
-    data = load_yaml(resolve_config_path(SHIPPED_SPACE)).data
+    document = load_yaml(resolve_config_path(SHIPPED_SPACE))
+    data = document.data
     if not definitions.keys() >= set(data["space"]["model_name"]):
         data["space"] = _over_models(data["space"], definitions)
-    return parse_search_space(data, definitions=definitions)
+    return parse_search_space(data, document, definitions)
 
 
 def _over_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:

@@ -213,6 +213,21 @@ class SearchSpace:
             wider |= {item.name: item for item in self if item.name in ("learning_rate", "min_lr")}
         return replace(self, parameters=tuple(wider.values()))
 
+    def notes_on(self, presets: Mapping[str, TrainingConfig]) -> list[str]:
+        """Return a note for each value of a preset that is outside its range or choices, with what the search covers.
+
+        Args:
+            presets: The experiments of the study by name.
+        """
+        wider = self.widened(presets.values())
+        return [
+            f"preset {name!r}: {item.name} {as_written(value)} is outside the search space ({item.domain}); "
+            + (f"widened to {after.domain}" if after.domain.holds(value) else "no search trial gets this value")
+            for name, config in presets.items()
+            for item, after in zip(self, wider, strict=True)
+            if item.is_active(config) and not item.domain.holds(value := getattr(config, item.name))
+        ]
+
     def changes(self, other: SearchSpace) -> list[str]:
         """Return in words what another space changes about this one; nothing if they are the same.
 

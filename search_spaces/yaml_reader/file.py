@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import ConfigurationError
-from search_spaces.yaml_reader.nodes import KeyPath, compose, plain_data
+from search_spaces.yaml_reader.nodes import KeyPath, Problem, compose, plain_data
 from search_spaces.yaml_reader.text import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
@@ -28,11 +28,13 @@ class YamlDocument:
         data: The file's mapping as plain dicts, lists and scalars.
         path: The file, or None if the configuration was built by a program.
         lines: The line, counted from 1, of every key and list item, by the keys that lead to it.
+        duplicates: The line and the text of each problem with a key that is there twice; `Diagnostics` reports them.
     """
 
     data: dict[Any, Any]
     path: Path | None = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    duplicates: tuple[Problem, ...] = ()
 
     def line(self, path: Sequence[str | int]) -> int | None:
         """Return the line of a key, or of the nearest key above it that is in the file."""
@@ -83,8 +85,7 @@ def load_yaml(path: str | Path) -> YamlDocument:
     Raises:
         FileNotFoundError: If there is no such file.
         yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If it cannot be read, is not UTF-8, is empty or too large, is no mapping, or has a
-            key twice.
+        ConfigurationError: If it cannot be read, is not UTF-8, is empty or too large, or is no mapping.
     """
     file = Path(path)
     try:
@@ -99,13 +100,13 @@ def load_yaml(path: str | Path) -> YamlDocument:
         raise ConfigurationError(f"{file}: nested too deeply to be a configuration; write it flatter") from None
     if node is None:
         raise ConfigurationError(f"{file}: the file is empty; {_START_HERE}")
-    data, lines, problems = plain_data(node)
-    if problems:
-        raise ConfigurationError([f"{file}:{problem}" for problem in problems])
+    data, lines, problems, is_complete = plain_data(node)
+    if not is_complete:
+        raise ConfigurationError([f"{file}:{line}: {text}" for line, text in problems])
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, list) else "a single value"
         raise ConfigurationError(f"{file}:1: found {kind}; a mapping of keys is expected; {_START_HERE}")
-    return YamlDocument(data, file, lines)
+    return YamlDocument(data, file, lines, tuple(problems))
 
 
 _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"

@@ -10,6 +10,8 @@ import yaml
 
 # Keys of mappings as text, positions in lists as numbers.
 KeyPath = tuple[str | int, ...]
+# A line, and what is wrong there and what to do.
+Problem = tuple[int, str]
 
 _MAX_VALUES = 50_000
 _MAX_DEPTH = 40
@@ -105,15 +107,15 @@ def compose(text: str) -> yaml.Node | None:
         loader.dispose()
 
 
-def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[str]]:
-    """Return a node tree as plain data, the line of every key and list item, and all problems found.
+def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[Problem], bool]:
+    """Return a node tree as plain data, the line of every key and list item, all problems, and whether data is usable.
 
-    Keys of the mapping itself win over merged ones, and earlier merged mappings over later ones. Each problem
-    reads ``line: what is wrong; what to do``. What expands to absurd amounts of data is a problem, not data.
+    Keys of the mapping itself win over merged ones, earlier merged mappings over later ones, and of a key that is there
+    twice the first. Problems other than such keys leave gaps in the data, so that it cannot be checked any further.
     """
     reading = _Reading()
     data = reading.value(root, (), ())
-    return data, reading.lines, list(dict.fromkeys(reading.problems))
+    return data, reading.lines, list(dict.fromkeys(reading.problems)), reading.is_complete
 
 
 class _Reading:
@@ -121,7 +123,8 @@ class _Reading:
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
+        self.is_complete = True
         self._values = 0
         self._scalars = _ConfigLoader("")
 
@@ -168,7 +171,8 @@ class _Reading:
         for key_node, value_node in node.value:
             key = self._key(key_node)
             if key in first_lines:
-                self._problem(key_node, f"the key {key!r} is already in line {first_lines[key]}; keep one of the two")
+                text = f"the key {key!r} is already in line {first_lines[key]}; keep one of the two"
+                self.problems.append((_line(key_node), text))
                 continue
             first_lines[key] = _line(key_node)
             if key_node.tag == _MERGE_TAG:
@@ -215,7 +219,8 @@ class _Reading:
         self._problem(node, f"the tag {tag} is not allowed; write a plain value, list or mapping without it")
 
     def _problem(self, node: yaml.Node, text: str) -> None:
-        self.problems.append(f"{_line(node)}: {text}")
+        self.problems.append((_line(node), text))
+        self.is_complete = False
 
 
 def _line(node: yaml.Node) -> int:

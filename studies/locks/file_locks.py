@@ -140,6 +140,19 @@ def holder_pid(path: Path) -> int | None:
             os.close(descriptor)
 
 
+def read_note(path: Path) -> tuple[str, float]:
+    """Return the last note in a lock file and the seconds since its last sign of life; "" if there is none.
+
+    A file that this process locks has none: closing it would free the lock.
+    """
+    with _registry_lock:
+        try:
+            text = "" if _key(path) in _held else path.read_text(encoding="utf-8", errors="replace")
+            return text.rstrip(), max(0.0, time.time() - path.stat().st_mtime)
+        except FileNotFoundError:
+            return "", 0.0
+
+
 def _key(path: Path) -> str:
     return os.path.realpath(path)
 

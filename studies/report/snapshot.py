@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search_spaces.space.space import SearchSpace
+from studies.sampling.distributions import with_parameters
 from studies.status.reader import study_status
 from studies.status.status import StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
+from studies.study.presets import study_space
 from studies.trials.ranking import best_records, by_value
-from studies.trials.record import TrialPhase, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]
@@ -36,6 +40,7 @@ class Snapshot:
         status: How the study stands.
         trials: Its trials by number, also those that are not this program's.
         records: What is known of this program's trials, by number.
+        space: What its search varies, or would vary.
         invariants: What all of its trials agree on.
         taken: When it was read, local time.
     """
@@ -46,6 +51,7 @@ class Snapshot:
     status: StudyStatus
     trials: tuple[FrozenTrial, ...]
     records: Mapping[int, TrialRecord]
+    space: SearchSpace
     invariants: StudyInvariants
     taken: datetime
 
@@ -88,6 +94,13 @@ class Snapshot:
             return _bare(trial, TrialState.FAIL, None)
         return _bare(trial, trial.state, trial.value)
 
+    def settings_of(self, record: TrialRecord) -> dict[str, Any]:
+        """Return a trial's values of the settings that the search varies, those that its space cannot hold included."""
+        if record.kind is TrialKind.SEARCH:
+            return self.trials[record.number].params
+        config = record.training_config
+        return {item.name: getattr(config, item.name) for item in self.space.active(config)}
+
     @cached_property
     def plot_study(self) -> optuna.Study:
         """A copy of the study in memory."""
@@ -129,14 +142,19 @@ def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
     status = study_status(
         study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
     )
-    trials = study.get_trials(deepcopy=False)
+    trials, space = study.get_trials(deepcopy=False), study_space(study)
+    records = {trial.number: read_record(trial) for trial in trials if is_own_trial(trial)}
     return Snapshot(
         study=study,
         folder=folder,
         read_epochs=read_epochs,
         status=status,
-        trials=tuple(trials),
-        records={trial.number: read_record(trial) for trial in trials if is_own_trial(trial)},
+        trials=tuple(
+            with_parameters(trial, records[trial.number], space) if trial.number in records else trial
+            for trial in trials
+        ),
+        records=records,
+        space=space,
         invariants=study_invariants(study),
         taken=datetime.now().astimezone(),
     )

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.diagnostics.plural import counted, listed
-from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import Parameter
 from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState
-from studies.study.presets import study_space
+from studies.study.presets import fixed_space
 from studies.study.search_budget import SearchSettings, search_settings
 from studies.trials.record import Attempt, StartedAfter
 
@@ -137,10 +136,7 @@ def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
 
 def space_rows(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     """Return name, domain and condition of each setting that the search varies; nothing without a search."""
-    try:
-        space = study_space(snapshot.study)
-    except ConfigurationError:
-        return []
+    space = fixed_space(snapshot.study) or ()
     return [(parameter.name, str(parameter.domain), _condition(parameter)) for parameter in space]
 
 

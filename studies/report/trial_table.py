@@ -98,7 +98,7 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     record = snapshot.records.get(row.number)
     if record is None:
         return _Trial(row, None, {}, {})
-    settings = {**snapshot.trials[row.number].params, **record.outside_space}
+    settings = snapshot.settings_of(record)
     # A trial that ended after the status was read is still shown as it was then.
     outcome = record.outcome if row.why_ended is not None else None
     verdicts = {} if outcome is None else target_verdicts(outcome, snapshot.status.targets)

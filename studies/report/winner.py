@@ -69,7 +69,7 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
     config = record.training_config
     names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
     settings = {name: short_text(getattr(config, name), _SETTING_DIGITS) for name in names}
-    varied = {*snapshot.trials[record.number].params, *record.outside_space}
+    varied = snapshot.settings_of(record)
     return Winner(
         record=record,
         facts=tuple(_facts(record, record.outcome)),

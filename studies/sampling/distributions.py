@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, SearchSpace
 from search_spaces.training_config import TrainingConfig
-from studies.trials.record import OUTSIDE_SPACE
+from studies.trials.record import KIND, TrialKind, TrialRecord
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
@@ -37,9 +38,8 @@ def suggest_all(
 ) -> TrainingConfig:
     """Suggest every parameter that counts for a trial, before it reports anything.
 
-    Conditions are looked up as the values come in. What a preset came with is used as it is, and its values
-    that the space cannot hold are left as they are; the answer for a preset is therefore its own
-    configuration.
+    Conditions are evaluated as the values come in. A preset has all of its values fixed, and those that the space
+    cannot hold become no parameters: the result for a preset is its own configuration.
 
     Args:
         trial: The claimed trial; values suggested before an interruption are kept.
@@ -51,29 +51,29 @@ def suggest_all(
     Returns:
         The configuration with the suggested values, settled.
     """
-    outside = trial.user_attrs.get(OUTSIDE_SPACE, {})
+    is_preset = trial.user_attrs.get(KIND) == TrialKind.PRESET
     for parameter in space:
-        if parameter.name not in outside and parameter.is_active(settle(config)):
+        if is_preset and not parameter.domain.holds(getattr(config, parameter.name)):
+            continue
+        if parameter.is_active(settle(config)):
             value = _suggest(trial, parameter.name, to_distribution(parameter.domain))
             config = replace(config, **{parameter.name: value})
     return settle(config)
 
 
-def fixed_values(space: SearchSpace, config: TrainingConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a preset's values of the parameters that count for it.
+def with_parameters(trial: FrozenTrial, record: TrialRecord, space: SearchSpace) -> FrozenTrial:
+    """Return a copy of a preset's trial with its parameters in a space; any other trial unchanged.
 
-    Returns:
-        Those that the space can hold, to be fixed at suggestion, and those that it cannot.
+    A preset that was trained before the study's space was fixed has no parameters in the database.
     """
-    fixed: dict[str, Any] = {}
-    outside: dict[str, Any] = {}
-    for parameter in space.active(config):
-        value = getattr(config, parameter.name)
-        if parameter.domain.holds(value):
-            fixed[parameter.name] = float(value) if isinstance(parameter.domain, FloatRange) else value
-        else:
-            outside[parameter.name] = value
-    return fixed, outside
+    if record.kind is not TrialKind.PRESET:
+        return trial
+    config = record.training_config
+    held = [item for item in space.active(config) if item.domain.holds(getattr(config, item.name))]
+    trial = copy(trial)
+    trial.params = {item.name: getattr(config, item.name) for item in held}
+    trial.distributions = {item.name: to_distribution(item.domain) for item in held}
+    return trial
 
 
 def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:

@@ -21,10 +21,10 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
-from studies.sampling.distributions import to_distribution
+from studies.sampling.distributions import to_distribution, with_parameters
 from studies.storage.optuna_private import quiet_gaussian_process
 from studies.trials.record import KIND, TrialKind
-from studies.trials.records import own_trials
+from studies.trials.records import trials_and_records
 
 # Search trials that are drawn at random before a model of the history is trusted; presets come on top of them.
 RANDOM_SEARCH_TRIALS = 5
@@ -94,7 +94,7 @@ class StatelessSampler(BaseSampler):
     def _history_of(self, trial: FrozenTrial) -> _History:
         """Return the history as it was at the trial's first draw, for all of its draws."""
         if self._history is None or self._history.number != trial.number:
-            self._history = _History.of(self._study, trial.number)
+            self._history = _History.of(self._study, trial.number, self._space())
         return self._history
 
     def _fresh(self, history: _History, draw: str) -> BaseSampler:
@@ -120,9 +120,9 @@ class _History:
     presets: int
 
     @classmethod
-    def of(cls, study: optuna.Study, number: int) -> _History:
+    def of(cls, study: optuna.Study, number: int, space: SearchSpace) -> _History:
         """Copy the history that the trial of a number may see."""
-        trials = own_trials(study)
+        trials = [with_parameters(trial, record, space) for trial, record in trials_and_records(study)]
         memory = optuna.create_study(direction=study.direction)
         for trial in trials:
             if trial.state in _VISIBLE_STATES and trial.number != number:

@@ -17,9 +17,14 @@ from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
 from studies.study.invariants import StudyInvariants
-from studies.trials.leases import study_lock
+from studies.trials.leases import refuse_other_machines, study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
+
+
+class StudyNotStartedError(ConfigurationError):
+    """The database has no such study, or a process that was killed while creating it left it unfinished."""
+
 
 _INVARIANTS = "invariants"
 _FOLDER = "folder"
@@ -39,7 +44,7 @@ def create_or_join_study(
 
     Raises:
         ConfigurationError: The folder belongs to another study or the study to another folder, the study has other
-            invariants (all differences are reported together), or another program made it.
+            invariants (all differences are reported together), another program made it, or another machine trains it.
     """
     folder.check(name, storage.url)
     # Checked before anything is created, and again under the lock.
@@ -48,7 +53,9 @@ def create_or_join_study(
     with study_lock(storage, name, folder):
         study = _find_study(storage, name)
         _refuse_misfit(study, folder, invariants)
-        if study is None:
+        if study is not None:
+            refuse_other_machines(study, folder)
+        else:
             study = _create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
             # A process that was killed between creating the study and this point left it without them.
@@ -80,7 +87,7 @@ def load_study(
         where = f"output folder {os.path.abspath(output_dir)}: its study"
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
-        raise ConfigurationError(f"{where} has not begun yet; `khmer-tuner run` begins it")
+        raise StudyNotStartedError(f"{where} has not begun yet; `khmer-tuner run` begins it")
     return study, OutputFolder(output_dir)
 
 

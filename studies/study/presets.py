@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import optuna
@@ -11,7 +11,6 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
-from studies.sampling.distributions import fixed_values
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
@@ -30,6 +29,8 @@ def enqueue_presets(
     space: SearchSpace | None = None,
     *,
     file_order: Sequence[str] | None = None,
+    starts_search: bool = False,
+    on_note: Callable[[str], object] = lambda note: None,
 ) -> dict[str, TrialRecord]:
     """Add the presets that the study does not have yet, as waiting trials in their order.
 
@@ -37,11 +38,11 @@ def enqueue_presets(
         study: From `create_or_join_study`.
         folder: The study's folder.
         experiments: The presets by name.
-        space: What the search may vary; it says which settings of a preset become parameters of its trial.
-            The study keeps the one it was begun with, widened so that it holds the presets: see
-            `study_space`. None for that one, or the shipped one where the study has none yet.
+        space: What the search may vary, fixed by this call if it is not fixed yet; None for the study's.
         file_order: All names of the file that the presets come from, if they are a selection; results keep
             that order.
+        starts_search: Whether search trials follow, so that this call fixes the space even if none is given.
+        on_note: Receives a note for each value of a preset that is outside the space.
 
     Returns:
         The trial of each of the given presets, in the given order.
@@ -54,10 +55,12 @@ def enqueue_presets(
         refuse_changed_presets(study, experiments, space)
         known = latest_presets(own_records(study))
         _keep_order(study, list(file_order or experiments), experiments)
-        space = _keep_space(study, space, experiments)
+        if starts_search or space is not None or _SPACE in study.user_attrs:
+            for note in fix_space(study, space, experiments):
+                on_note(note)
         for name, config in experiments.items():
             if name not in known:
-                _enqueue(study, name, config, space)
+                _enqueue(study, name, config)
         known = latest_presets(own_records(study))
     return {name: known[name] for name in experiments}
 
@@ -67,20 +70,20 @@ def preset_order(study: optuna.Study) -> list[str]:
     return list(study.user_attrs.get(_PRESET_ORDER, []))
 
 
-def has_space(study: optuna.Study) -> bool:
-    """Return whether the study has a search space yet."""
-    return _SPACE in study.user_attrs
-
-
 def study_space(study: optuna.Study) -> SearchSpace:
-    """Return the search space that the study was begun with, widened to hold its presets.
+    """Return the study's search space, or the shipped one until it is fixed, widened to hold the study's presets.
 
     Raises:
-        ConfigurationError: If the study has none yet, or this version cannot read it.
+        ConfigurationError: If this version cannot read it.
     """
-    if not has_space(study):
-        raise ConfigurationError(f"study {study.study_name!r}: it has no search space yet; begin with its presets")
-    return parse_search_space(study.user_attrs[_SPACE])
+    if (fixed := fixed_space(study)) is not None:
+        return fixed
+    return default_search_space(study_invariants(study).definitions).widened(_preset_configs(study).values())
+
+
+def fixed_space(study: optuna.Study) -> SearchSpace | None:
+    """Return the study's search space; None until the search starts or a command names one."""
+    return parse_search_space(study.user_attrs[_SPACE]) if _SPACE in study.user_attrs else None
 
 
 def refuse_changed_presets(
@@ -92,7 +95,7 @@ def refuse_changed_presets(
         ConfigurationError: As `enqueue_presets`.
     """
     known = latest_presets(own_records(study))
-    problems = [*_preset_problems(known, experiments), *_space_problems(study, known, space)]
+    problems = [*_preset_problems(known, experiments), *_space_problems(study, space)]
     if problems:
         raise ConfigurationError(problems)
 
@@ -107,47 +110,57 @@ def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]
         presets = latest_presets(own_records(study))
         failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
         for name in failed:
-            _enqueue(study, name, presets[name].training_config, study_space(study))
+            _enqueue(study, name, presets[name].training_config)
     return failed
 
 
-def _keep_space(
-    study: optuna.Study, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
-) -> SearchSpace:
-    kept = (
-        study_space(study)
-        if _SPACE in study.user_attrs
-        else space or default_search_space(study_invariants(study).definitions)
-    )
-    widened = kept.widened(experiments.values())
+def fix_space(
+    study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
+) -> list[str]:
+    """Fix the study's search space, if it is not fixed yet, and widen it to hold the presets; under the study's lock.
+
+    Args:
+        study: The study.
+        space: The space if it is not fixed yet; None for the shipped one.
+        experiments: Presets that are about to be enqueued.
+
+    Returns:
+        A note for each value of a preset that was outside the space.
+    """
+    fixed, known = fixed_space(study), _preset_configs(study)
+    presets = {**known, **(experiments or {})}
+    kept = fixed or space or default_search_space(study_invariants(study).definitions)
+    widened = kept.widened(presets.values())
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
-    return widened
+    return kept.notes_on({name: config for name, config in presets.items() if fixed is None or name not in known})
 
 
-def _space_problems(study: optuna.Study, presets: Mapping[str, TrialRecord], space: SearchSpace | None) -> list[str]:
-    if space is None or _SPACE not in study.user_attrs:
+def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
+    return {name: preset.training_config for name, preset in latest_presets(own_records(study)).items()}
+
+
+def _space_problems(study: optuna.Study, space: SearchSpace | None) -> list[str]:
+    fixed = fixed_space(study)
+    if space is None or fixed is None:
         return []
-    asked = space.widened(preset.training_config for preset in presets.values())
     return [
-        f"study {study.study_name!r}: its search space is fixed since it began: {change}; leave out --space, or "
-        "begin another study with another --output-dir"
-        for change in study_space(study).changes(asked)
+        f"study {study.study_name!r}: its search space is fixed since its search began: {change}; leave out --space, "
+        "or begin another study with another --output-dir"
+        for change in fixed.changes(space.widened(_preset_configs(study).values()))
     ]
 
 
-def _enqueue(study: optuna.Study, name: str, config: TrainingConfig, space: SearchSpace) -> None:
+def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
     """Add one preset in one transaction: a kill leaves it out or in, never half."""
-    fixed, outside = fixed_values(space, config)
     attributes = {
         trial_record.KIND: TrialKind.PRESET.value,
         trial_record.EXPERIMENT_NAME: name,
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    if outside:
-        attributes[trial_record.OUTSIDE_SPACE] = outside
-    study.enqueue_trial(fixed, user_attrs=attributes)
+    # All settings: which of them are parameters is known once the space is fixed, which may be later.
+    study.enqueue_trial(asdict(config), user_attrs=attributes)
 
 
 def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:

@@ -12,12 +12,13 @@ import optuna
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
-from search_spaces.training_config import TrainingConfig
+from search_spaces.training_config import TrainingConfig, differing_fields
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
+from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
-from studies.study.presets import study_space
+from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, own_records
@@ -50,6 +51,7 @@ class SearchRequest:
         at_least: The number of search trials that the study should have, those of earlier runs included.
         more: The number of search trials to add to the study's budget.
         fixed: Settings of all search trials, by field of `TrainingConfig`; none of them varies.
+        base: Experiments whose common settings search trials start from; none for the study's presets.
     """
 
     sampler: SamplerName | None = None
@@ -59,6 +61,7 @@ class SearchRequest:
     at_least: int = 0
     more: int = 0
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    base: tuple[TrainingConfig, ...] = ()
 
     def __post_init__(self) -> None:
         """Take the names of sampler and pruner as text too; refuse unknown ones with a `ConfigurationError`."""
@@ -67,6 +70,21 @@ class SearchRequest:
             if (value := getattr(self, name)) not in (None, *kind):
                 raise ConfigurationError(f"{name}: found {value!r}; {suggest(value, list(kind))}")
             object.__setattr__(self, name, value and kind(value))
+
+    @property
+    def starts_search(self) -> bool:
+        """Whether search trials are asked for, so that space and settings of the search become fixed."""
+        return bool(self.at_least or self.more)
+
+    @property
+    def chosen_sampler(self) -> SamplerName:
+        """The sampler of a search that this request starts."""
+        return self.sampler or SamplerName.TPE
+
+    @property
+    def chosen_pruner(self) -> PrunerName:
+        """The pruner of a search that this request starts; a Gaussian process learns nothing from pruned trials."""
+        return self.pruner or (PrunerName.NONE if self.sampler is SamplerName.GP else PrunerName.QUANTILE)
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ def check_search(request: SearchRequest) -> None:
             f"--pruner: found {request.pruner.value!r} with the sampler gp, which learns nothing from pruned trials; "
             "leave --pruner out, or choose --sampler tpe"
         )
-    pruner = request.pruner or (PrunerName.NONE if request.sampler is SamplerName.GP else PrunerName.QUANTILE)
+    pruner = request.chosen_pruner
     if request.prune_share is not None and pruner is not PrunerName.QUANTILE:
         problems.append(f"--prune-share: the pruner {pruner.value} compares no shares; leave it out")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
@@ -124,6 +142,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         check_fixed(study_space(study), request.fixed, study_invariants(study).definitions)
     with lock_of(study, folder):
         refuse_other_search(study, request)
+        fix_space(study)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
         # The budget so far counts whole, enqueued or not.
@@ -140,8 +159,8 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     Raises:
         ConfigurationError: As `add_search_trials`.
     """
-    stored = study.user_attrs.get(_SEARCH)
-    if stored is None:
+    stored, settings = study.user_attrs.get(_SEARCH), search_settings(study)
+    if stored is None or settings is None:
         return
     known = {**stored["start"], **stored}
     asked = {
@@ -151,11 +170,16 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
         "prune_grace": request.prune_grace,
         **request.fixed,
     }
+    changes = {name: (known[name], value) for name, value in asked.items() if value not in (None, known[name])}
+    if request.base:
+        space = study_space(study)
+        base = differing_fields(settings.start, space.start_config(request.base))
+        fixed = {name for name in base if name in request.fixed or space.parameter(name) is not None}
+        changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
-        f"study {study.study_name!r}: its search has {name} {known.get(name)}, not {value}; all search trials are "
+        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials are "
         "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
-        for name, value in asked.items()
-        if value is not None and value != known.get(name)
+        for name, (old, new) in changes.items()
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -196,18 +220,23 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
-    presets = latest_presets(own_records(study))
-    sampler = request.sampler or SamplerName.TPE
-    default_pruner = PrunerName.NONE if sampler is SamplerName.GP else PrunerName.QUANTILE
-    start = study_space(study).start_config([preset.training_config for preset in presets.values()])
+    presets = [preset.training_config for preset in latest_presets(own_records(study)).values()]
+    start = study_space(study).start_config(request.base or presets or [_default_base(study_invariants(study))])
     start = replace(start, **request.fixed)
     return {
-        "sampler": sampler.value,
-        "pruner": (request.pruner or default_pruner).value,
+        "sampler": request.chosen_sampler.value,
+        "pruner": request.chosen_pruner.value,
         "prune_share": Pruning.share if request.prune_share is None else request.prune_share,
         "prune_grace": request.prune_grace,
         "start": asdict(start),
     }
+
+
+def _default_base(invariants: StudyInvariants) -> TrainingConfig:
+    """Return the default settings, on the dataset and for the metric of a study without presets."""
+    settings = {name: value for name, value in invariants.dataset.items() if name != "fingerprint"}
+    settings |= {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
+    return TrainingConfig(seed=invariants.seed, **settings)
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:

@@ -22,7 +22,7 @@ from studies.storage.optuna_private import (
 )
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.trials.leases import Lease, leases_of, local_process_id, this_worker
+from studies.trials.leases import Lease, leases_of, local_process_id, refuse_other_machines, this_worker
 from studies.trials.memory_kills import count_memory_kills, has_risen
 from studies.trials.record import (
     CONFIG,
@@ -137,7 +137,11 @@ def claim_next(
 
     Returns:
         The claim, or None if no trial is left that no worker trains.
+
+    Raises:
+        ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials.
     """
+    refuse_other_machines(study, folder)
     leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
         lease = leases.try_acquire(record)

@@ -10,18 +10,23 @@ whose lease has expired from writing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
-from studies.locks.file_locks import FileLock, holder_pid, try_lock
+from search_spaces.errors import ConfigurationError
+from studies.locks.file_locks import FileLock, holder_pid, read_note, try_lock
 from studies.storage.open import BUSY_TIMEOUT_S, DATABASE_ERRORS
 from studies.storage.optuna_private import rdb_storage, trial_id_of
 from studies.storage.output_folder import OutputFolder
@@ -32,6 +37,8 @@ from studies.trials.record import TrialPhase, TrialRecord
 LEASE_GRACE_S = 3.0
 # After a restart of the server all processes have to reconnect.
 LEASE_GRACE_AFTER_RESTART_S = 15.0
+# A lease on a file that a process on another machine has not touched for so long has expired: it does after each epoch.
+OTHER_MACHINE_GRACE_S = 600.0
 _POLL_S = 0.25
 _RELEASED = "released"
 
@@ -96,6 +103,33 @@ def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> Abstract
     return folder.lock()
 
 
+def refuse_other_machines(study: optuna.Study, folder: OutputFolder) -> None:
+    """Refuse a study in SQLite that a process on another machine trains, whose file locks may be invisible here.
+
+    Raises:
+        ConfigurationError: Another machine holds the lease of a running trial.
+    """
+    storage = rdb_storage(study)
+    if isinstance(storage, PostgresStorage):
+        return
+    study_id = storage.get_study_id_from_name(study.study_name)
+    for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+        path = folder.lease_path(trial.number)
+        note, age = read_note(path)
+        worker, _, kernel = note.partition(" ")
+        host, _, pid = worker.rpartition(":")
+        if host in ("", socket.gethostname()):
+            continue
+        # The locks of one kernel are visible in all of its containers.
+        if holder_pid(path) is not None or (kernel != _kernel_id() and age < OTHER_MACHINE_GRACE_S):
+            raise ConfigurationError(
+                f"study {study.study_name!r}: process {pid} on the machine {host} trains trial {trial.number} (last "
+                f"sign of life {age:.0f} s ago), and a study in SQLite is for one machine at a time; stop that "
+                "process, or keep the study in PostgreSQL (--storage); if it has exited already, repeat the command "
+                f"in {max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
+            )
+
+
 def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager[object]:
     """Return the `study_lock` of a study."""
     return study_lock(rdb_storage(study), study.study_name, folder)
@@ -132,11 +166,12 @@ class _FileLease:
         """Nothing to prepare: the file names no process before `hold`."""
 
     def hold(self, record: TrialRecord) -> None:
-        self._lock.write_note(record.attempts[-1].worker)
+        self._lock.write_note(f"{record.attempts[-1].worker} {_kernel_id()}")
         _ours.add(self)
 
     def check(self) -> None:
-        """The kernel never takes a file lock away."""
+        """Show other machines a sign of life, the file's time; the kernel never takes a file lock away."""
+        self._lock.write_note(self._lock.note)
 
     def release(self) -> None:
         if self in _ours:  # else the note is that of the process before, which may have crashed
@@ -267,6 +302,15 @@ def local_process_id(record: TrialRecord) -> int:
     """Return the process of the latest attempt at a trial; 0 if it is on another machine."""
     host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
     return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
+
+
+@functools.cache
+def _kernel_id() -> str:
+    """Return what tells this machine since its last start from all others."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # macOS
+        return f"{uuid.getnode():x}"
 
 
 def this_worker() -> str:

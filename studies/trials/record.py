@@ -20,7 +20,6 @@ KIND = "kind"
 EXPERIMENT_NAME = "experiment_name"
 CONFIG = "config"
 CONFIG_DIGEST = "config_digest"
-OUTSIDE_SPACE = "outside_space"
 OUTCOME = "outcome"
 
 
@@ -146,7 +145,6 @@ class TrialRecord:
         config_digest: Hash of what determines the result; "" for a search trial.
         attempts: Every process that worked on it, in order: one claimed it, the others adopted it.
         outcome: How it ended; None while it has not, or if whoever ended it left nothing.
-        outside_space: Values of a preset that the search space cannot hold, so that they are no parameters.
     """
 
     number: int
@@ -157,7 +155,6 @@ class TrialRecord:
     config_digest: str
     attempts: tuple[Attempt, ...]
     outcome: TrialOutcome | None
-    outside_space: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def consecutive_crashes(self) -> int:
@@ -215,7 +212,6 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
             Attempt(**attempt | {"after": StartedAfter(attempt["after"])}) for attempt in attributes.get(ATTEMPTS, ())
         ),
         outcome=outcome,
-        outside_space=attributes.get(OUTSIDE_SPACE, {}),
     )
 
 

@@ -178,7 +178,7 @@ def start(
         experiments: Mapping[str, TrainingConfig] | None = None,
         *,
         path: Path = tmp_path / "out",
-        space: SearchSpace = the_space,
+        space: SearchSpace | None = the_space,
         name: str = "khmer-ocr",
         url: str | None = None,
         **changes: Any,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS, collector
-from tuner.cli.options import overrides_of, search_request
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -46,12 +45,11 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:
-    """Load what is needed to join the study; check the options of its results file and of a search, if there are any.
+    """Load what is needed to join the study; check the option of its results file, if there is one.
 
     Raises:
         ConfigurationError: Something cannot be used; all problems are reported together.
     """
-    from studies import check_search
     from tuner.session.output_paths import check_results_file
     from tuner.session.study_setup import ExistingStudy
 
@@ -61,12 +59,6 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
     if "results_file" in options:
         with problems.collect():
             check_results_file(options.results_file, options.output_dir)
-    if "sampler" in options:
-        with problems.collect():
-            check_search(search_request(options))
-    if "set" in options:
-        with problems.collect():
-            overrides_of(options, for_trials=True)
     problems.raise_all()
     return existing
 
@@ -79,19 +71,15 @@ def open_session(options: argparse.Namespace, existing: ExistingStudy, display: 
 
 
 def train_pending(
-    options: argparse.Namespace,
-    existing: ExistingStudy,
-    change: Callable[[Session], object],
-    stop_conditions: StopConditions,
+    options: argparse.Namespace, open_study: Callable[[Display], Session], stop_conditions: StopConditions
 ) -> int:
-    """Open a study, change it, train its pending trials and write its results; return the exit code."""
+    """Open a study, train its pending trials and write its results; return the exit code."""
     from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import TrialFilter
     from tuner.workers.run_study import run_study
 
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
-        session = open_session(options, existing, display)
-        change(session)
+        session = open_study(display)
         results = run_study(
             session, TrialFilter(), stop_conditions, workers=options.workers, results_file=options.results_file
         )

@@ -241,6 +241,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add how a study searches, which is fixed when its search starts."""
     group = parser.add_argument_group("the open search (fixed when a study's search starts)")
+    space = "what the search may vary (default: the study's, else the packaged config/search_space.yaml)"
+    add_option(group, "--space", "P", filled, space)
     sampler = "tpe, random or gp (default: the study's, else tpe)"
     add_option(group, "--sampler", "S", one_of(*SAMPLERS), sampler)
     pruner = (
@@ -257,7 +259,9 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
-def search_request(options: argparse.Namespace, overrides: Overrides | None = None, **trials: int) -> SearchRequest:
+def search_request(
+    options: argparse.Namespace, overrides: Overrides | None = None, *, at_least: int = 0, more: int = 0
+) -> SearchRequest:
     """Return what the options of `add_search_options` ask for, with how many trials and the overrides for them."""
     from search_spaces import overridden_fields
     from search_spaces.training_config import STUDY_FIELDS
@@ -269,5 +273,6 @@ def search_request(options: argparse.Namespace, overrides: Overrides | None = No
         prune_share=options.prune_share,
         prune_grace=options.prune_grace,
         fixed={name: value for name, value in overridden_fields(overrides or {}).items() if name not in STUDY_FIELDS},
-        **trials,
+        at_least=at_least,
+        more=more,
     )

@@ -35,12 +35,15 @@ def print_plan(
     print_lines([f"configuration: {file.path}", "", table, "", *targets, *file.messages])
 
 
-def dataset_line(file: ExperimentFile, config: TrainingConfig) -> str:
-    """Return where the dataset is, or how to get it."""
-    path = Path(config.metadata_path)
-    splits = f"splits {config.train_split}, {config.val_split}"
-    if path.exists():
-        return f"dataset: {path} ({splits})"
-    if file.names_dataset:
-        return f"dataset: {path} is not there; `khmer-tuner data` draws one"
-    return f"dataset: {path} is not there yet; `khmer-tuner run` draws the default one first"
+def place_lines(config: TrainingConfig) -> list[str]:
+    """Return where the model definitions are, and the dataset, which is generated if it is missing."""
+    path, splits = Path(config.metadata_path), f"splits {config.train_split}, {config.val_split}"
+    missing = f"{path} is missing; `khmer-tuner run` generates the default one first"
+    return [models_line(config.model_config_path), f"dataset: {f'{path} ({splits})' if path.exists() else missing}"]
+
+
+def models_line(path: str) -> str:
+    """Return the resolved path of a model definitions file, and the names in it."""
+    from search_spaces import load_model_definitions, resolve_config_path
+
+    return f"models: {resolve_config_path(path)} ({', '.join(load_model_definitions(path))})"

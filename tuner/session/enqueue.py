@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,13 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
     problems.raise_all()
 
 
-def enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str) -> EnqueueResult:
+def enqueue(
+    request: RunRequest,
+    study: optuna.Study,
+    folder: OutputFolder,
+    storage_url: str,
+    on_note: Callable[[str], object],
+) -> EnqueueResult:
     """Enqueue what `check_enqueue` has accepted.
 
     Args:
@@ -75,15 +81,25 @@ def enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder, stor
         study: The study, opened for reading.
         folder: Its folder.
         storage_url: Its storage URL.
+        on_note: As for `enqueue_presets`.
 
     Raises:
         ConfigurationError: The study has changed since.
     """
     before = {record.experiment_name for record in latest_records(study)}
     joined = join_study(storage_url, study.study_name, folder, _invariants(request, study))
-    states = enqueue_presets(joined, folder, request.experiments, request.space, file_order=request.file_order)
-    if request.options.search.more:
-        add_search_trials(joined, folder, request.options.search)
+    search = request.options.search
+    states = enqueue_presets(
+        joined,
+        folder,
+        request.experiments,
+        request.space,
+        file_order=request.file_order,
+        starts_search=search.starts_search,
+        on_note=on_note,
+    )
+    if search.starts_search:
+        add_search_trials(joined, folder, search)
     return EnqueueResult(
         added={name: state for name, state in states.items() if name not in before},
         known={name: state for name, state in states.items() if name in before},

@@ -16,10 +16,10 @@ from studies import (
     Claim,
     TrialKind,
     TrialOutcome,
+    fixed_space,
     report_again,
     search_settings,
     study_invariants,
-    study_space,
     suggest_all,
 )
 from tuner.data.batches import TrainingData
@@ -138,10 +138,11 @@ def _train(
 def _settings(claim: Claim) -> TrainingConfig:
     """Return the settings of a preset, or suggest those of a search trial."""
     study = claim.trial.study
-    space = study_space(study)
+    space, search = fixed_space(study), search_settings(study)
     if claim.record.kind is TrialKind.PRESET:
-        return suggest_all(claim.trial, space, claim.record.training_config)
-    search = search_settings(study)
+        config = claim.record.training_config
+        return config if space is None else suggest_all(claim.trial, space, config)
+    assert space is not None, "search trials are enqueued after the space is fixed"
     assert search is not None, "search trials are enqueued after the settings of the search"
     definitions = study_invariants(study).definitions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 
@@ -19,7 +20,8 @@ from search_spaces import (
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
-from studies import has_space, study_space
+from studies import study_invariants, study_space
+from tuner.data.metadata import read_metadata_bytes
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
 
@@ -81,8 +83,8 @@ class RunRequest:
 
     @property
     def first(self) -> TrainingConfig:
-        """The first experiment, which stands for all where they agree."""
-        return next(iter(self.experiments.values()))
+        """The first experiment, or the first of the search's base, which stands for all where they agree."""
+        return next(iter((*self.experiments.values(), *self.options.search.base)))
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -102,11 +104,23 @@ class RunRequest:
         Raises:
             ConfigurationError: The space cannot take the settings that the search fixes.
         """
-        definitions = load_model_definitions(self.first.model_config_path)
-        kept = study_space(study) if study is not None and has_space(study) else None
-        space = self.space or kept or default_search_space(definitions)
+        if study is None:
+            definitions = load_model_definitions(self.first.model_config_path)
+        else:
+            definitions = study_invariants(study).definitions
+        space = self.space or (default_search_space(definitions) if study is None else study_space(study))
         check_fixed(space, self.options.search.fixed, definitions)
         return space
+
+    def check_dataset(self) -> None:
+        """Refuse a missing dataset, unless it is the default one, which is generated.
+
+        Raises:
+            DataLoaderError: The dataset is missing, or its metadata cannot be read.
+        """
+        path = Path(self.first.metadata_path)
+        if path.exists() or not self.may_generate:
+            read_metadata_bytes(path)
 
     def check(self) -> None:
         """Check where the study is, and the devices of the experiments; nothing is created.
@@ -117,7 +131,7 @@ class RunRequest:
         problems = ProblemCollector()
         with problems.collect():
             self.options.check_location()
-        for device in {config.device for config in self.experiments.values()}:
+        for device in {config.device for config in (*self.experiments.values(), *self.options.search.base)}:
             with problems.collect():
                 check_device(device)
         problems.raise_all()

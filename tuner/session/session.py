@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, SearchSpace, TrainingConfig
 from studies import (
     OutputFolder,
     SearchRequest,
@@ -17,6 +17,7 @@ from studies import (
     add_search_trials,
     enqueue_presets,
     load_study,
+    open_storage,
     refuse_changed_presets,
     refuse_other_search,
     save_targets,
@@ -76,10 +77,19 @@ class Session:
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
-        enqueue_presets(study, folder, request.experiments, request.space, file_order=request.file_order)
+        search = options.search
+        enqueue_presets(
+            study,
+            folder,
+            request.experiments,
+            request.space,
+            file_order=request.file_order,
+            starts_search=search.starts_search,
+            on_note=display.note,
+        )
+        if search.starts_search:
+            add_search_trials(study, folder, search)
         save_targets(study, request.targets)
-        if options.search.at_least or options.search.more:
-            add_search_trials(study, folder, options.search)
         context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
         return cls(study, context, options.storage_url, token)
 
@@ -113,13 +123,15 @@ class Session:
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
-    def search(self, request: SearchRequest) -> None:
-        """Give the study more search trials.
+    def search(self, request: SearchRequest, space: SearchSpace | None = None) -> None:
+        """Give the study more search trials; the first ones fix the search space, by default the shipped one.
 
         Raises:
             ConfigurationError: The study searches in another way already.
         """
-        add_search_trials(self.study, self.context.folder, request)
+        folder, note = self.context.folder, self.context.display.note
+        enqueue_presets(self.study, folder, {}, space, starts_search=True, on_note=note)
+        add_search_trials(self.study, folder, request)
 
 
 def _refuse_early(request: RunRequest) -> str | None:
@@ -135,6 +147,8 @@ def _refuse_early(request: RunRequest) -> str | None:
     if options.search.fixed:
         request.search_space(study)
     if study is None:
+        if not options.storage_url.startswith("sqlite"):
+            open_storage(options.storage_url)  # reports a server that cannot be reached before a dataset is generated
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)

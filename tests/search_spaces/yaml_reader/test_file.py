@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from search_spaces import ConfigurationError, load_yaml, resolve_config_path
+from search_spaces.diagnostics.diagnostics import Diagnostics
 
 
 @pytest.mark.parametrize(
@@ -85,18 +86,24 @@ def test_merge_keys(write: Any) -> None:
 
 
 def test_a_key_twice_names_both_lines_and_all_such_keys(write: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_yaml(write("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"))
-    assert caught.value.problems == (
-        "config.yaml:4: the key 'c' is already in line 3; keep one of the two",
-        "config.yaml:5: the key 'a' is already in line 1; keep one of the two",
+    text = "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"
+    told = (
+        "the key 'c' is already in line 3; keep one of the two",
+        "the key 'a' is already in line 1; keep one of the two",
     )
+    document = load_yaml(write(text))
+    assert (document.data, document.duplicates) == ({"a": 1, "b": {"c": 1}}, ((4, told[0]), (5, told[1])))
+    with pytest.raises(ConfigurationError) as caught:
+        Diagnostics(document).raise_errors()
+    assert caught.value.problems == (f"config.yaml:4: {told[0]}", f"config.yaml:5: {told[1]}")
+    # What cannot be read at all leaves nothing to check.
+    with pytest.raises(ConfigurationError) as caught:
+        load_yaml(write(text + "d: !!binary aGVsbG8=\n"))
+    assert len(caught.value.problems) == 3
 
 
 def test_a_key_twice_in_an_anchor_is_told_once(write: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_yaml(write("a: &a {x: 1, x: 2}\nb: *a\nc: {<<: *a}\n"))
-    assert len(caught.value.problems) == 1
+    assert len(load_yaml(write("a: &a {x: 1, x: 2}\nb: *a\nc: {<<: *a}\n")).duplicates) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from decimal import Decimal
 
@@ -24,7 +23,7 @@ from search_spaces import (
     parse_experiments,
 )
 from studies import suggest_all
-from studies.sampling.distributions import fixed_values, to_distribution
+from studies.sampling.distributions import to_distribution
 
 FLOATS = {
     "learning_rate": (1e-3, 1.0),
@@ -125,9 +124,7 @@ def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(
     assert replace(config, **untouched) == base
     # It is a configuration that an experiments file may hold, and as a preset it has the same parameters.
     again = parse_experiments(experiments_data({"found": config}, Targets())).experiments["found"]
-    fixed, outside = fixed_values(space, replace(config, experiment_name="found"))
-    assert (fixed, outside) == (trial.params, {})
-    study.enqueue_trial(fixed)
+    study.enqueue_trial(trial.params, user_attrs={"kind": "preset"})
     preset = study.ask()
     assert suggest_all(preset, space, config) == config
     assert preset.params == trial.params
@@ -141,11 +138,9 @@ def test_a_presets_values_are_parameters_or_kept_beside(space: SearchSpace, data
         for name in [*FLOATS, *INTS]
     }
     config = replace(TrainingConfig(), **changes)
-    fixed, outside = fixed_values(space, config)
-    assert not fixed.keys() & outside.keys()
-    assert fixed.keys() | outside.keys() == {parameter.name for parameter in space.active(config)}
-    assert {**fixed, **outside} == {name: getattr(config, name) for name in (*fixed, *outside)}
-    assert all(math.isfinite(value) for value in fixed.values() if isinstance(value, float))
     study = optuna.create_study()
-    study.enqueue_trial(fixed, user_attrs={"outside_space": outside})
-    assert suggest_all(study.ask(), space, config) == config
+    study.enqueue_trial({name: getattr(config, name) for name in space.names}, user_attrs={"kind": "preset"})
+    trial = study.ask()
+    assert suggest_all(trial, space, config) == config
+    held = [parameter for parameter in space.active(config) if parameter.domain.holds(getattr(config, parameter.name))]
+    assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in held}

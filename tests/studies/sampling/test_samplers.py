@@ -29,6 +29,7 @@ from studies import (
     WhyEnded,
     add_search_trials,
     enqueue_presets,
+    fixed_space,
     search_settings,
     study_space,
     suggest_all,
@@ -129,6 +130,8 @@ def suggest(claim: Claim, may_die: Die = lambda place: None) -> TrainingConfig:
     search = search_settings(study)
     may_die("claimed")
     start = claim.record.training_config
+    if fixed_space(study) is None:
+        return start
     if claim.record.kind is TrialKind.SEARCH:
         assert search is not None
         start = search.start
@@ -206,6 +209,23 @@ def continued(path: Path, start: Start) -> list[tuple[Any, ...]]:
     study, folder = start(path=path)
     work_off(study, folder)
     return picture(study)
+
+
+@pytest.mark.parametrize("sampler", SamplerName)
+def test_presets_that_were_trained_before_the_space_was_fixed_teach_the_sampler_as_much(
+    sampler: SamplerName, start: Start, presets: Presets, space: SearchSpace, tmp_path: Path
+) -> None:
+    pictures = []
+    for name, first_space in (("at once", space), ("later", None)):
+        study, folder = start(presets, path=tmp_path / name, space=first_space)
+        work_off(study, folder)
+        assert (fixed_space(study) is None) == (first_space is None)
+        enqueue_presets(study, folder, {}, space, starts_search=True)
+        ask(study, folder, sampler, 8)
+        work_off(study, folder)
+        pictures.append(picture(study)[len(presets) :])
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 8
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.RANDOM])

@@ -21,6 +21,7 @@ from studies import (
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
+    fixed_space,
     latest_records,
     open_storage,
     read_record,
@@ -127,7 +128,6 @@ def test_values_that_the_space_cannot_hold_stay_as_they_are(start: Start) -> Non
     study, folder = start({"one": config})
     claim = claim_next(study, folder)
     assert claim is not None
-    assert claim.record.outside_space == {"model_name": "mine", "batch_size": 50, "scheduler_type": "plateau"}
     assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == config
     assert claim.trial.params == {"learning_rate": 0.5}
     claim.release()
@@ -164,7 +164,7 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
         enqueue_presets(study, folder, late, other)
     remedy = "; leave out --space, or begin another study with another --output-dir"
     assert caught.value.problems == tuple(
-        f"study 'khmer-ocr': its search space is fixed since it began: {change}{remedy}"
+        f"study 'khmer-ocr': its search space is fixed since its search began: {change}{remedy}"
         for change in ("base num_epochs is new", "model_name is gone", "gamma is new")
     )
     with pytest.raises(ConfigurationError):
@@ -177,11 +177,52 @@ def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(
 ) -> None:
     folder = OutputFolder(tmp_path)
     study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, invariants)
-    with pytest.raises(ConfigurationError, match="study 'mine': it has no search space yet; begin with its presets"):
-        study_space(study)
     enqueue_presets(study, folder, {"one": TrainingConfig()})
+    assert fixed_space(study) is None
     assert study_space(study) == default_search_space(invariants.definitions)
+    add_search_trials(study, folder, SearchRequest(more=1))
+    assert fixed_space(study) == default_search_space(invariants.definitions)
     assert study_space(study).given("model_name") == ("small", "medium")
+
+
+def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trained_before(
+    start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome, tmp_path: Path
+) -> None:
+    study, folder = start(presets | {"wide": TrainingConfig(learning_rate=0.3)}, space=None)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(outcome, 0.9)
+    assert fixed_space(study) is None
+    enqueue_presets(study, folder, {}, space, starts_search=True)
+    add_search_trials(study, folder, SearchRequest(more=1))
+    assert fixed_space(study) == space.widened([TrainingConfig(learning_rate=0.3)])
+    other = SearchSpace(space.parameters[1:])
+    with pytest.raises(ConfigurationError, match="is fixed since its search began: model_name is gone"):
+        enqueue_presets(study, folder, {}, other, starts_search=True)
+    # A preset that waited gets parameters of the space, and never sampled values.
+    late = claim_next(study, folder)
+    assert late is not None
+    assert suggest_all(late.trial, study_space(study), late.record.training_config) == late.record.training_config
+    assert late.trial.params["learning_rate"] == presets["baseline"].learning_rate
+    late.release()
+
+
+def test_notes_name_the_preset_the_setting_its_value_and_the_widened_range(start: Start, space: SearchSpace) -> None:
+    wide = {"wide": TrainingConfig(learning_rate=0.3, batch_size=50)}
+    expected = [
+        "preset 'wide': learning_rate 0.3 is outside the search space (0.0001 to 0.01, log scale); "
+        "widened to 0.0001 to 0.3, log scale",
+        "preset 'wide': batch_size 50 is outside the search space (16 to 128, step 16); "
+        "no search trial gets this value",
+    ]
+    study, folder = start(wide, space=None)
+    notes: list[str] = []
+    enqueue_presets(study, folder, {}, space, starts_search=True, on_note=notes.append)
+    assert notes == expected
+    study, folder = start({}, path=folder.path.with_name("fixed"))
+    for _ in range(2):  # a repeated command tells nothing new
+        enqueue_presets(study, folder, wide, on_note=notes.append)
+    assert notes == 2 * expected
 
 
 def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, space: SearchSpace) -> None:
@@ -256,7 +297,6 @@ class TestRetryingFailed:
         old, new = (read_record(trial) for trial in study.get_trials())
         assert (new.phase, new.attempts, new.outcome) == (TrialPhase.WAITING, (), None)
         assert (new.training_config, new.config_digest) == (old.training_config, old.config_digest)
-        assert new.outside_space == old.outside_space == {"batch_size": 50}
         claim = claim_next(study, folder)
         assert claim is not None
         assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == odd

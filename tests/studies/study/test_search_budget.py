@@ -122,12 +122,23 @@ class TestSettings:
         )
         assert settings.start == expected
 
-    def test_without_presets_a_search_starts_from_the_base(self, start: Start, space: SearchSpace) -> None:
-        study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}))
-        add_search_trials(study, folder, SearchRequest(at_least=1))
+    @pytest.mark.parametrize(
+        "request_", [SearchRequest(more=1), SearchRequest(more=1, base=(TrainingConfig(gamma=0.7),))]
+    )
+    def test_without_presets_a_search_starts_from_the_base_and_what_the_study_has_fixed(
+        self, request_: SearchRequest, start: Start, space: SearchSpace
+    ) -> None:
+        fixed = {"seed": 7, "monitor": "val_loss", "mode": "min"}
+        study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}), **fixed)
+        add_search_trials(study, folder, request_)
         settings = search_settings(study)
         assert settings is not None
-        assert settings.start == TrainingConfig(num_epochs=5)
+        signal = {"early_stopping_monitor": "val_loss", "early_stopping_mode": "min"}
+        default = TrainingConfig(seed=7, **signal, metadata_path="/data/metadata.yaml")
+        assert settings.start == replace(request_.base[0] if request_.base else default, num_epochs=5)
+        with pytest.raises(ConfigurationError, match=r"its search has base gamma 0\.[57], not 0\.4"):
+            add_search_trials(study, folder, SearchRequest(more=1, base=(TrainingConfig(gamma=0.4),)))
+        assert search_budget(study) == 1
 
 
 @pytest.mark.parametrize(

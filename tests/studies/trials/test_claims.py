@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
     OutputFolder,
     SearchRequest,
@@ -29,11 +31,15 @@ from studies import (
     read_record,
     study_status,
 )
+from studies.locks import file_locks
+from studies.locks.file_locks import read_note
+from studies.trials import leases
 from studies.trials.claims import claim_next, count_unclaimed, final_state
 from studies.trials.record import StartedAfter, record_outcome
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
+LIGHT_WORKER = Path(__file__).parents[1] / "light_worker.py"
 
 
 def test_waiting_trials_are_claimed_in_number_order_each_once(start: Start, presets: Presets) -> None:
@@ -220,7 +226,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, Output
 
 
 def tell(path: Path, *stories: str) -> tuple[optuna.Study, OutputFolder]:
-    command = [sys.executable, str(Path(__file__).parents[1] / "light_worker.py"), "attempts", str(path), *stories]
+    command = [sys.executable, str(LIGHT_WORKER), "attempts", str(path), *stories]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -341,3 +347,101 @@ def test_what_could_be_claimed_is_counted_without_taking_anything(
     held.release()
     assert count_unclaimed(reader, folder) == 2
     assert count_unclaimed(reader, folder, lambda record: record.number == 0) == 1
+
+
+@pytest.mark.sqlite
+class TestOtherMachines:
+    """SQLite is for one machine at a time; lease files tell of another one, to which file locks may not reach."""
+
+    @pytest.fixture
+    def elsewhere(
+        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[optuna.Study, OutputFolder]:
+        """A study whose first trial a machine trains whose locks are invisible here; its last sign of life is old."""
+        study, folder = start(presets)
+        with monkeypatch.context() as machine:
+            machine.setattr(socket, "gethostname", lambda: "elsewhere")
+            machine.setattr(leases, "_kernel_id", lambda: "another kernel")
+            claim = claim_next(study, folder)
+        assert claim is not None
+        lock = file_locks._held[os.path.realpath(folder.lease_path(0))]
+        show_life(folder, 1000)
+        claim.check()  # after an epoch
+        assert read_note(folder.lease_path(0))[1] < 100
+        lock.release()
+        return study, folder
+
+    def test_a_sign_of_life_refuses_all_work_and_changes_nothing(
+        self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
+    ) -> None:
+        study, folder = elsewhere
+        show_life(folder, 120)
+        told = (
+            rf"process {os.getpid()} on the machine elsewhere trains trial 0 \(last sign of life 120 s ago\).*"
+            "one machine at a time; stop that process, or keep the study in PostgreSQL.*repeat the command in 480 s"
+        )
+        with pytest.raises(ConfigurationError, match=told):
+            start(presets | {"new": TrainingConfig()})
+        with pytest.raises(ConfigurationError, match=told):
+            claim_next(study, folder)
+        assert len(study.get_trials()) == len(presets)
+
+    def test_without_a_sign_of_life_the_trial_is_taken_over(
+        self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
+    ) -> None:
+        show_life(elsewhere[1], 601)
+        study, folder = start(presets)
+        claim = claim_next(study, folder)
+        assert claim is not None
+        assert (claim.record.number, claim.adopted) == (0, True)
+        claim.release()
+
+    def test_a_folder_that_was_released_elsewhere_is_free_at_once(
+        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, folder = start(presets)
+        with monkeypatch.context() as machine:
+            machine.setattr(socket, "gethostname", lambda: "elsewhere")
+            machine.setattr(leases, "_kernel_id", lambda: "another kernel")
+            claim = claim_next(study, folder)
+            assert claim is not None
+            claim.release()
+        study, folder = start(presets)
+        again = claim_next(study, folder)
+        assert again is not None
+        assert [attempt.worker.partition(":")[0] for attempt in again.record.attempts] == [
+            "elsewhere",
+            socket.gethostname(),
+        ]
+        again.release()
+
+    def test_a_container_of_this_machine_counts_until_it_exits(self, tmp_path: Path) -> None:
+        if shutil.which("unshare") is None:
+            pytest.skip("no host name of its own can be given to a process here")
+        worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "1"]
+        script = 'hostname elsewhere && echo ready && exec "$@"'
+        with subprocess.Popen(
+            ["unshare", "--uts", "sh", "-c", script, "sh", *worker],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(LIGHT_WORKER.parents[2])},
+        ) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                pytest.skip("no host name of its own can be given to a process here")
+            assert process.stdout.readline() == "0\n"
+            study, folder = opened_for_work(tmp_path / "out")
+            show_life(folder, 10_000)  # the lock is visible, so its age does not matter
+            with pytest.raises(ConfigurationError, match="on the machine elsewhere trains trial 0"):
+                claim_next(study, folder)
+            process.kill()
+        claim = claim_next(study, folder)
+        assert claim is not None
+        assert claim.adopted
+        claim.release()
+
+
+def show_life(folder: OutputFolder, seconds: float) -> None:
+    """Let the last sign of life of the first trial's worker be some seconds old."""
+    then = time.time() - seconds
+    os.utime(folder.lease_path(0), (then, then))

@@ -43,7 +43,6 @@ def calls(config, make_record, make_metrics, make_signal):
     waiting = replace(
         ended,
         outcome=None,
-        outside_space={"learning_rate": 0, "model_name": "ខ្មែរ"},
         attempts=(Attempt("2026-01-02T03:04:05", "host:1", 3, StartedAfter.CRASH),),
     )
     worst = replace(make_metrics(2), train_loss=math.inf, val_loss=-math.inf, learning_rate=math.nan)

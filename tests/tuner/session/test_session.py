@@ -160,20 +160,22 @@ class TestOpen:
         work(opened(write_config({"one": ONE_EPOCH})), TrialFilter(), StopConditions())
         study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(OUT)))
         assert study.best_trial.user_attrs["experiment_name"] == "one"
-        assert study.best_trial.params["learning_rate"] == 0.001
+        assert study.best_trial.user_attrs["config"]["learning_rate"] == 0.001
 
     def test_without_a_space_the_shipped_one_is_taken_over_the_models_that_there_are(
-        self, write_config: WriteConfig
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
-        session = opened(write_config({"one": ONE_EPOCH}))
+        session = opened(config := write_config({"one": ONE_EPOCH}))
         space = study_space(session.study)
         assert space.given("model_name") == ("tiny", "tiny_ctc")
         assert {"learning_rate", "warmup_epochs", "label_smoothing"} <= set(space.names)
-        work(session, TrialFilter(), StopConditions())
-        (trial,) = session.study.get_trials()
-        assert trial.params["model_name"] == "tiny"
-        # Batches of eight are on no step of 16, 32, ...
-        assert trial.user_attrs["outside_space"] == {"batch_size": 8}
+        opened(config, display := make_watcher(), search=SearchRequest(at_least=1))
+        assert display.notes == [
+            "preset 'one': batch_size 8 is outside the search space (16 to 128, step 16); "
+            "no search trial gets this value"
+        ]
+        work(session, TrialFilter(search=False), StopConditions())
+        assert session.study.get_trials()[0].params["model_name"] == "tiny"
 
     def test_the_space_is_that_of_the_beginning(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
         config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()

@@ -21,7 +21,6 @@ from tuner.cli.options import (
     add_option,
     add_search_options,
     add_study_options,
-    filled,
     search_request,
     whole_number,
 )
@@ -41,7 +40,6 @@ _OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), "number of search trials to add to the study")
     add_experiments_options(parser)
-    add_option(parser, "--space", "P", filled, "add nothing unless the study varies what this search space says")
     add_search_options(parser)
     add_study_options(parser, json=True)
 
@@ -72,7 +70,7 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
     for message in request.messages:
         tell(message)
     _, url = find_study(options.output_dir, storage_url=options.storage)
-    addition = enqueue(request, study, folder, url)
+    addition = enqueue(request, study, folder, url, on_note=lambda note: tell(f"note: {note}"))
     status = study_status(study, folder)
     if options.json:
         print_json(_as_dict(addition, options.trials or 0, status.pending))

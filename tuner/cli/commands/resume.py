@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.existing_study import prepare_training, train_pending
+from tuner.cli.existing_study import open_session, prepare_training, train_pending
 from tuner.cli.options import Command, add_flag, add_metadata_option, add_study_options, add_training_options
 
 if TYPE_CHECKING:
+    from tuner.display import Display
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
 
@@ -31,12 +32,14 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     from studies import retry_failed_presets
     from tuner.session.run_options import StopConditions
 
-    def retry(session: Session) -> None:
+    def open_study(display: Display) -> Session:
+        session = open_session(options, existing, display)
         names = retry_failed_presets(session.study, session.context.folder) if options.retry_failed else []
         if names:
-            session.context.display.note(f"once more: {', '.join(names)}")
+            display.note(f"once more: {', '.join(names)}")
+        return session
 
-    return train_pending(options, existing, retry, StopConditions(until_targets=options.until_targets))
+    return train_pending(options, open_study, StopConditions(until_targets=options.until_targets))
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

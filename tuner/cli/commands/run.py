@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,6 @@ from tuner.cli.options import (
     add_set_option,
     add_study_options,
     add_training_options,
-    filled,
     overrides_of,
     search_request,
     whole_number,
@@ -42,16 +42,13 @@ if TYPE_CHECKING:
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
+_ENDED = ("completed", "failed")
+
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
     trials = "number of search trials in the study, besides the experiments"
     add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
-    space = (
-        "what the search may vary, fixed when the study starts (default: the study's, else the packaged "
-        "config/search_space.yaml)"
-    )
-    add_option(parser, "--space", "P", filled, space)
     add_set_option(parser, "the experiments, and with --trials of the search trials")
     add_training_options(parser)
     add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
@@ -110,14 +107,11 @@ def _load(
     options: argparse.Namespace, run_options: RunOptions, overrides: Overrides
 ) -> tuple[ExperimentFile, RunRequest]:
     from search_spaces import load_overridden
-    from tuner.data.metadata import read_metadata_bytes
     from tuner.session.run_request import RunRequest
 
     file = load_overridden(options.config, options.experiments, overrides)
     request = RunRequest.from_file(file, options.experiments, run_options)
-    metadata_path = Path(request.first.metadata_path)
-    if file.names_dataset or metadata_path.exists():
-        read_metadata_bytes(metadata_path)
+    request.check_dataset()
     return file, request
 
 
@@ -127,7 +121,9 @@ def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingCon
 
 
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:
-    from tuner.cli.plan import dataset_line, print_plan
+    from search_spaces import resolve_config_path
+    from search_spaces.diagnostics.plural import counted
+    from tuner.cli.plan import place_lines, print_plan
     from tuner.data.metadata import read_metadata
     from tuner.display.terminal import shown_path
 
@@ -135,16 +131,34 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
     if Path(first.metadata_path).exists():
         read_metadata(first.metadata_path, [first.train_split, first.val_split])
     study = _study_if_any(options)
-    print_plan(file, request.experiments, _states(request.experiments, study))
-    for text in options.set:
-        print(f"set:     {text}")
-    print(dataset_line(file, first))
-    if options.trials:
-        print(_search_line(options.trials, request, study))
-    for warning in () if request.space is None else request.space.warnings:
-        print(f"warning: {warning}")
-    print(f"output:  {shown_path(options.output_dir)}")
-    print("dry run: nothing was created")
+    states, search = _states(request.experiments, study), _planned_search(request, study)
+    to_train = sum(state not in _ENDED for state in states.values()) + (search["to_train"] if search else 0)
+    if options.json:
+        plan: dict[str, Any] = {
+            "configuration": str(file.path),
+            "experiments": {name: asdict(config) for name, config in request.experiments.items()},
+            "states": states,
+            "targets": file.targets.model_dump(),
+            "models": str(resolve_config_path(first.model_config_path)),
+            "search": search,
+            "workers": options.workers,
+            "trials_to_train": to_train,
+            "set": options.set,
+            "messages": request.messages,
+        }
+        print_json(plan)
+        return SUCCESS
+    print_plan(file, request.experiments, states)
+    lines = [
+        *(f"set:     {text}" for text in options.set),
+        *place_lines(first),
+        *request.messages[len(file.messages) :],
+    ]
+    if search:
+        lines.append("search:  {trials} trials in the study, sampler {sampler}, pruner {pruner}".format(**search))
+        lines += [f"varied:  {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
+    lines.append(f"train:   {counted(to_train, 'trial')}, workers {options.workers}")
+    print("\n".join([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"]))
     return SUCCESS
 
 
@@ -157,10 +171,23 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
         return None
 
 
-def _search_line(trials: int, request: RunRequest, study: LoadedStudy | None) -> str:
-    """Return how many search trials there would be, and what they would vary."""
+def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str, Any] | None:
+    """Return the search that the study would have, and how many of its trials would be trained; None without one."""
+    from studies import study_status
+
+    search, known = request.options.search, None if study is None else study_status(*study).search
+    if not search.at_least:
+        return None
     space = request.search_space(None if study is None else study[0])
-    return f"search:  {trials} trials in the study, which vary {', '.join(space.names)}"
+    trials = max(search.at_least, known.budget if known else 0)
+    return {
+        "trials": trials,
+        "to_train": trials - (known.ended if known else 0),
+        "sampler": known.sampler if known else search.chosen_sampler,
+        "pruner": known.pruner if known else search.chosen_pruner,
+        "varied": space.names,
+        "notes": space.notes_on(request.experiments),
+    }
 
 
 def _states(experiments: Mapping[str, TrainingConfig], study: LoadedStudy | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Add trials to the open search of a study and train them.
+"""Add trials to the open search of a study and train them; without a study, start one that consists of a search.
 
 Examples:
   khmer-tuner search --trials 1
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tuner.cli.existing_study import prepare_training, train_pending
+from tuner.cli.errors import collector
+from tuner.cli.existing_study import open_session, train_pending
 from tuner.cli.options import (
     MOST_TRIALS,
     Command,
@@ -23,6 +25,7 @@ from tuner.cli.options import (
     add_set_option,
     add_study_options,
     add_training_options,
+    filled,
     overrides_of,
     search_request,
     seconds,
@@ -30,7 +33,14 @@ from tuner.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from search_spaces.experiments.overrides import Overrides
+    from tuner.display import Display
+    from tuner.session.run_options import RunOptions
+    from tuner.session.run_request import RunRequest
+    from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
+
+Prepared = tuple["ExistingStudy | None", "RunRequest"]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +48,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
     add_option(parser, "--timeout", "S", seconds, timeout)
+    config = "experiments whose dataset and common settings the search has; they are not trained (default: the study's)"
+    add_option(parser, "--config", "P", filled, config)
     add_training_options(parser)
     add_set_option(parser, "all search trials, fixed when the search starts")
     add_metadata_option(parser)
@@ -45,14 +57,84 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser, json=True)
 
 
-def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
+def prepare(options: argparse.Namespace) -> Prepared:
+    """Load the study, if it has started, and the files; check that they can be used."""
+    from search_spaces import ConfigurationError
+    from studies import DEFAULT_STUDY_NAME, OutputFolder, StudyNotStartedError
+    from tuner.session.run_options import RunOptions
+    from tuner.session.study_setup import ExistingStudy
+
+    problems, existing, owner = collector(options), None, None
+    overrides: Overrides = {}
+    with problems.collect():
+        owner = OutputFolder(options.output_dir).owner()
+        try:
+            existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
+        except ConfigurationError as error:
+            if owner is not None and not isinstance(error, StudyNotStartedError):
+                raise  # its database is gone or damaged
+    with problems.collect():
+        overrides = overrides_of(options, for_trials=existing is not None)
+    run_options = RunOptions(
+        output_dir=options.output_dir,
+        study_name=owner.study if owner else options.study or DEFAULT_STUDY_NAME,
+        storage=existing.storage_url if existing else options.storage,
+        device=options.device,
+        results_file=options.results_file,
+        space_file=options.space,
+        search=search_request(options, overrides, more=options.trials),
+    )
+    with problems.collect():
+        request = _request(options, existing, run_options, overrides)
+    with problems.collect():
+        run_options.check()
+    problems.raise_all()
+    return (existing if options.config is None else None), request
+
+
+def run(options: argparse.Namespace, prepared: Prepared) -> int:
     """Add search trials and train the pending trials."""
     from tuner.session.run_options import StopConditions
+    from tuner.session.session import Session
 
+    existing, request = prepared
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    request = search_request(options, overrides_of(options, for_trials=True), more=options.trials)
-    stop_conditions = StopConditions(deadline, options.until_targets)
-    return train_pending(options, existing, lambda session: session.search(request), stop_conditions)
+
+    def open_study(display: Display) -> Session:
+        for message in request.messages:
+            display.note(message)
+        if existing is None:
+            return Session.open(request, display)
+        session = open_session(options, existing, display)
+        session.search(request.options.search, request.space)
+        return session
+
+    return train_pending(options, open_study, StopConditions(deadline, options.until_targets))
 
 
-COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)
+def _request(
+    options: argparse.Namespace, existing: ExistingStudy | None, run_options: RunOptions, overrides: Overrides
+) -> RunRequest:
+    """Return the search with the experiments of the file as its base, or the default one for a new study."""
+    from search_spaces import TrainingConfig, load_model_definitions, load_overridden, load_search_space, override
+    from tuner.session.run_request import RunRequest
+
+    base = () if existing else tuple(override({"search": TrainingConfig()}, overrides).values())
+    if options.config is not None:
+        request = RunRequest.from_file(load_overridden(options.config, None, overrides), options=run_options)
+        base = tuple(request.experiments.values())
+    else:
+        models = existing.invariants.definitions if existing else load_model_definitions(base[0].model_config_path)
+        space = None if options.space is None else load_search_space(options.space, models)
+        request = RunRequest(run_options, space=space, may_generate=True)
+    if options.metadata is not None:
+        base = tuple(replace(config, metadata_path=options.metadata) for config in base)
+        request = replace(request, may_generate=False)
+    run_options = replace(run_options, search=replace(run_options.search, base=base))
+    request = replace(request, options=run_options, experiments={}, file_order=())
+    if base:
+        request.check_dataset()
+    return request
+
+
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -28,14 +28,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, list[str]]:
     """Read and check an experiments file, or a search space and the description of its files."""
     from search_spaces import TrainingConfig, load_model_definitions, load_yaml, parse_search_space, resolve_config_path
+    from tuner.cli.plan import models_line
 
     document = load_yaml(resolve_config_path(options.config))
     if not _is_space(document, options.model_config):
         return _parse_experiments(document, options.model_config)
-    models = resolve_config_path(options.model_config or TrainingConfig.model_config_path)
-    definitions = load_model_definitions(models)
-    space = parse_search_space(document.data, document, definitions)
-    return space, [f"search space: {document.path}", f"models: {models} ({', '.join(definitions)})"]
+    models = options.model_config or TrainingConfig.model_config_path
+    space = parse_search_space(document.data, document, load_model_definitions(models))
+    return space, [f"search space: {document.path}", models_line(models)]
 
 
 def run(options: argparse.Namespace, prepared: ExperimentFile | tuple[SearchSpace, list[str]]) -> int:
@@ -58,22 +58,25 @@ def _is_space(document: YamlDocument, model_config: str | None) -> bool:
 
 def _parse_experiments(document: YamlDocument, model_config: str | None) -> ExperimentFile:
     from search_spaces import ConfigurationError, parse_experiments
+    from tuner.session.run_request import RunRequest
 
     if model_config is not None:
         raise ConfigurationError(
             "--model-config: goes with a search space; experiments name their own under model: config_path:, "
             "so leave the option out"
         )
-    return parse_experiments(document.data, document)
+    file = parse_experiments(document.data, document)
+    RunRequest.from_file(file).check_dataset()
+    return file
 
 
 def _print_experiments(file: ExperimentFile) -> None:
-    from tuner.cli.plan import dataset_line, print_plan
+    from tuner.cli.plan import place_lines, print_plan
     from tuner.data.pixel_cache import open_pixel_cache
 
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
-    print(dataset_line(file, config), flush=True)
+    print("\n".join(place_lines(config)), flush=True)
     if Path(config.metadata_path).exists():
         splits = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True).splits
         print(f"every image read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}")

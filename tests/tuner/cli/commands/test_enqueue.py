@@ -204,5 +204,9 @@ def test_neither_torch_is_loaded_nor_anything_trained(begun, write_config):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["enqueue", "--config", str(more), "--trials", "1"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert [line.partition(": batch_size")[0] for line in done.stderr.splitlines()] == [
+        "note: preset 'one'",
+        "note: preset 'two'",
+    ]
     assert states() == {"one": "interrupted", "two": "waiting", "search_0002": "waiting"}

@@ -95,6 +95,22 @@ def test_a_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study
     assert (tree(config.parent), tree(run_study.folder)) == before
 
 
+def test_a_dry_run_says_how_much_is_really_to_be_trained_and_how(cli, run_study, write_space):
+    space = write_space(learning_rate={"low": 0.002, "high": 0.01})
+    search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
+    told = cli(*run_study.run_again, *search)
+    assert told.code == 0
+    assert "search:  2 trials in the study, sampler random, pruner quantile" in told.out
+    note = "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); widened to 0.001 to 0.01"
+    assert f"note: {note}" in told.out
+    assert "train:   2 trials, workers 2" in told.out  # both presets have ended
+    plan = json.loads(cli(*run_study.run_again, *search, "--json").out)
+    assert (plan["trials_to_train"], plan["workers"], plan["search"]["sampler"]) == (2, 2, "random")
+    assert plan["states"] == {"broken": "failed", "ខ្មែរ": "completed"}
+    assert plan["experiments"]["ខ្មែរ"]["learning_rate"] == 0.001
+    assert note in plan["search"]["notes"]
+
+
 def test_the_default_study_is_that_of_the_api(cli, run_study):
     assert json.loads(cli("status", "--output-dir", run_study.folder, "--json").out)["study"] == DEFAULT_STUDY_NAME
 

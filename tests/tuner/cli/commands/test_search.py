@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from search_spaces import load_model_definitions
-from studies import RowState, SearchRequest, StatusRow, load_study, study_status
+from studies import RowState, SearchRequest, StatusRow, load_study, search_settings, study_status
 from studies.sampling.pruning import Pruning
 from tuner import HyperparameterTuner
 from tuner.session.run_options import RunOptions
@@ -81,6 +81,69 @@ def test_a_budget_is_met_once_and_a_search_adds_to_it(cli, write_config, write_s
     resumed = json.loads(cli("resume", "--json", "--results-file", "r.json").out)
     assert resumed | {"timestamp": ""} == read_results(Path("r.json")) | {"timestamp": ""}
     assert states() == dict.fromkeys(["one", "search_0001", "search_0002", "search_0003"], "completed")
+
+
+def test_a_search_after_the_presets_may_have_a_space_of_its_own(cli, write_config, write_space):
+    assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
+    space = write_space(base={"num_epochs": 1}, learning_rate={"low": 0.002, "high": 0.01})
+    searched = cli("search", "--trials", "1", "--space", space)
+    assert searched.code == 0
+    assert "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); widened to" in searched.err
+    assert states() == {"one": "completed", "search_0001": "completed"}
+    other = write_space(file_name="other.yaml", base={"num_epochs": 1})
+    refused = cli("search", "--trials", "1", "--space", other)
+    assert refused.code == 2
+    assert "its search space is fixed since its search began: learning_rate was {low: 0.001, high: 0.01}" in refused.err
+    assert len(states()) == 2
+
+
+def test_a_study_may_consist_of_a_search_alone(cli, here, write_config, write_space, tree):
+    config = write_config({"one": {"early_stopping": {"patience": 3}}, "two": {"early_stopping": {"patience": 3}}})
+    search = ["search", "--trials", "1", "--config", config]
+    space = ["--space", write_space(base={"num_epochs": 1})]
+    first = cli(*search, *space, "--results-file", "r.json")
+    assert first.code == 0
+    assert states() == {"search_0000": "completed"}
+    settings = search_settings(load_study(OUT)[0])
+    assert settings is not None
+    assert settings.start.early_stopping_patience == 3
+    assert cli("search", "--trials", "1").code == 0
+    before = states(), tree(here).keys()
+    other = write_config({"one": {"early_stopping": {"patience": 5}}}, file_name="other.yaml")
+    for argv, problem in (
+        ([*search, "--space", write_space(file_name="other_space.yaml")], "base num_epochs was 1 and is 2 now"),
+        ([*search[:-1], other], "its search has base early_stopping_patience 3, not 5"),
+    ):
+        refused = cli(*argv)
+        assert refused.code == 2
+        assert problem in refused.err
+    assert (states(), tree(here).keys()) == before
+    assert len(before[0]) == 2
+
+
+def test_a_search_alone_needs_no_configuration(cli, here, tiny_dataset, tiny_models):
+    shutil.copytree(tiny_dataset.parent, here / "generated_data")
+    (here / "config").mkdir()
+    shutil.copy(tiny_models, here / "config" / "model_config.yaml")
+    (here / "space.yaml").write_text("base: {num_epochs: 1}\nspace: {model_name: [tiny, tiny_ctc]}")
+    assert cli("search", "--trials", "1", "--space", "space.yaml", "--device", "cpu", "--study", "mine").code == 0
+    assert (states(), load_study(OUT)[0].study_name) == ({"search_0000": "completed"}, "mine")
+
+
+def test_a_search_alone_may_be_kept_on_a_server(cli, write_config, write_space, new_database):
+    url = new_database()
+    search = ["search", "--trials", "1", "--storage", url]
+    config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
+    assert cli(*search, "--config", config, "--space", space).code == 0
+    assert cli(*search, "--output-dir", "of_another_machine").code == 0
+    assert json.loads(cli("status", "--storage", url, "--json").out)["counts"]["completed"] == 2
+
+
+def test_a_search_without_a_dataset_of_its_own_is_refused_and_creates_nothing(cli, here, tree):
+    refused = cli("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
+    assert refused.code == 2
+    assert "nowhere/metadata.yaml" in refused.err
+    assert list(tree(here)) == []
 
 
 def test_a_search_first_finishes_what_is_owed(cli, home):
