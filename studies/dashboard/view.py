@@ -41,7 +41,7 @@ _STYLE = b"""<style>
 main { min-width: 0 }
 div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem; white-space: nowrap }
 [aria-label="rename study"], [aria-label="delete study"], [aria-label="delete artifact"],
-.MuiCard-root:has([data-testid="UploadFileIcon"]),
+[class*="MuiCard"]:has([data-testid="UploadFileIcon"]),
 button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-testid="EditIcon"]) {
   display: none !important
 }

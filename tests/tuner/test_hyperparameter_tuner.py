@@ -15,6 +15,7 @@ from studies import PrunerName, RowState, SamplerName, SearchRequest, StatusRow,
 from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
+from tuner.display import Display, RunSummary
 from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint
 
@@ -514,3 +515,15 @@ class TestConfiguration:
         path = HyperparameterTuner(config, options=RunOptions(results_file="later.json")).save_results()
         assert path == "later.json"
         assert read_results(Path(path)) | {"timestamp": ""} == results | {"timestamp": ""}
+
+
+@pytest.mark.usefixtures("in_tmp")
+def test_the_summary_has_the_number_of_images_trained_on(write_config: Callable[..., Path]) -> None:
+    class Last(Display):
+        def run_ended(self, summary: RunSummary) -> None:
+            self.images = summary.training_images
+
+    display = Last()
+    config = write_config({"one": {"training": {"num_epochs": 1}}})
+    HyperparameterTuner(str(config), display=display).run_experiments()
+    assert display.images == 32
