@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tuner import load_reader
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import decode_label
-from tuner.inference.reader import Reader, Reading, load_reader
+from tuner.inference.reader import Reader, Reading
 
 CROPS = 300
 
@@ -73,7 +74,7 @@ def cut_photographs(photographs: Path, target: Path) -> None:
 
 def report(name: str, readings: Sequence[Reading]) -> None:
     """Print the share of readings that are flagged."""
-    flagged = sum(bool(reading.flags) for reading in readings)
+    flagged = sum(reading.flagged for reading in readings)
     print(f"{name}: {len(readings):,}, flagged {flagged / max(1, len(readings)):.1%}", flush=True)
 
 

@@ -76,7 +76,6 @@ class OODDetector:
         kept = {name: np.asarray(values) for name, values in validation.items()}
         statistics = kept["image_statistics"]
         mean, precision = _mean_and_precision(statistics)
-        # A training that has not ended knows no confidence in distorted copies, which is then as with few images.
         tta_confidence = kept.get("tta_confidence", np.full(len(statistics), np.nan))
         right = (kept["rows"] == kept["labels"]).all(1) & ~np.isnan(tta_confidence)
         confidence, distance = tta_confidence[right].astype(float), _distances(statistics[right], mean, precision)
@@ -114,7 +113,7 @@ class OODDetector:
             "nothing was read": not decode_label(row.tolist()),
             f"no end was read within {MAX_DIGITS} digits": EOS not in row,
             f"the reading is not stable when the image is slightly distorted: mean confidence {confidence:.2f}, "
-            f"expected {self.min_confidence:.2f} or more": is_uncertain,
+            f"below {self.min_confidence:.2f}": is_uncertain,
             f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
             "it looks like no validation image": is_odd,
             "confidence under distortion is low for a picture that looks unusual": bool(rarity[0] > self.max_rarity)

@@ -149,10 +149,9 @@ class Reader:
 
     @torch.inference_mode()
     def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-        """Read grey pixels ``(N, H, W)`` as in training, in the same precision.
+        """Return label rows ``(N, L)``, their confidence and TTA confidence ``(N,)`` of grey pixels ``(N, H, W)``.
 
-        Returns:
-            Label rows ``(N, L)``, their confidence ``(N,)`` and `tta_confidence` ``(N,)``, on the CPU.
+        They are on the CPU, and computed as in training, in the same precision.
         """
         images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
         with self._autocast():

@@ -24,10 +24,6 @@ from tuner.cli.output import print_json
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
 
-# About one in ten images like the validation images is flagged, wrong readings included.
-_MANY_FLAGGED = 5
-_MANY_FLAGGED_SHARE = 0.3
-
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=filled, help="an image file, or a folder of them")
@@ -56,8 +52,8 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
         print_json([_plain(reading) for reading in readings])
     else:
         _print(read)
-    flagged = sum(bool(reading.flags) for reading in read)
-    if flagged >= _MANY_FLAGGED and flagged > _MANY_FLAGGED_SHARE * len(read):
+    flagged = sum(reading.flagged for reading in read)
+    if flagged >= max(5, 0.3 * len(read)):  # of images like the validation images, about one in ten is flagged
         tell(
             f"{flagged:,} of {len(read):,} images look unlike the training data, perhaps in fonts that the model never "
             "saw: expect wrong readings; train on more fonts (`khmer-tuner data --fonts-dir DIR` or `--fonts system`)"
