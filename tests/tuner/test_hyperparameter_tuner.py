@@ -186,7 +186,7 @@ class TestRunExperiments:
         curve = [epoch["val_char_accuracy"] for epoch in epochs_of("one")]
         assert trial.intermediate_values == {n: max(curve[:n]) for n in range(1, 5)}
         assert trial.value == max(curve)
-        assert trial.params["learning_rate"] == 0.001
+        assert trial.user_attrs["config"]["learning_rate"] == 0.001
 
     def test_the_monitor_gives_the_study_its_direction_and_value(self, write_config: WriteConfig) -> None:
         monitored = {"early_stopping": {"monitor": "val_loss", "mode": "min"}}

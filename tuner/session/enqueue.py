@@ -68,11 +68,7 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 
 
 def enqueue(
-    request: RunRequest,
-    study: optuna.Study,
-    folder: OutputFolder,
-    storage_url: str,
-    on_note: Callable[[str], object],
+    request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str, on_note: Callable[[str], object]
 ) -> EnqueueResult:
     """Enqueue what `check_enqueue` has accepted.
 
