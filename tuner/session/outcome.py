@@ -43,12 +43,9 @@ def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> T
     reported = record.attempts[-1].epochs
     elsewhere = reported > len(epochs)
     where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
-    if record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES:
-        died = f"{record.consecutive_memory_crashes} processes died for lack of memory"
-        advice = "a smaller batch_size or model needs less"
-    else:
-        died = f"{record.consecutive_crashes} processes were killed"
-        advice = "nothing shows that memory ran out; find out what ends processes on this machine"
+    died, advice = f"{record.consecutive_crashes} processes were killed", "find out what ends processes on this machine"
+    if (count := record.consecutive_memory_crashes) >= MAX_MEMORY_CRASHES:
+        died, advice = f"{count} processes died for lack of memory", "a smaller batch_size or model needs less"
     message = f"{died} one after the other {where}; {advice}"
     if elsewhere:
         message += f"; the figures of {reported} epochs are in another machine's folder"

@@ -72,9 +72,7 @@ def train(
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _end(training, lambda epoch: False) is None:
-        _halve_micro_batch(
-            training, training.micro_batch_size or config.batch_size, "processes ran out of memory in it"
-        )
+        _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "memory ran out in it before")
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)

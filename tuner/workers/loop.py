@@ -32,13 +32,7 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import (
-    is_interrupted,
-    may_start,
-    next_claim,
-    trial_that_met_targets,
-    trials_to_start,
-)
+from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
@@ -169,14 +163,13 @@ def _work_and_wait(
 
 def wait_for_others(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
     """Wait until other processes have finished the trials that they train; take over those of a process that dies."""
-    if trials_to_start(session, trial_filter):
-        return  # their workers were stopped one by one
     poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
     noted: set[str] = set()
     while may_start(session, stop_conditions):
-        records = filter(trial_filter.matches, latest_records(session.study))
-        workers = {record.attempts[-1].worker for record in records if record.phase is TrialPhase.RUNNING}
-        if not workers:
+        records, running = filter(trial_filter.matches, latest_records(session.study)), _running_names(session)
+        workers = {record.attempts[-1].worker for record in records if record.experiment_name in running}
+        # Trials that workers of this process left when they were stopped are not taken over.
+        if not workers and not (noted and work_here(session, trial_filter, stop_conditions, poller)):
             break
         if workers - noted:
             text = f"waiting for {listed(sorted(workers), 3)}; `khmer-tuner status` shows the progress"

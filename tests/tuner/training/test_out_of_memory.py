@@ -120,7 +120,7 @@ def test_the_micro_batch_is_halved_on_request_and_logged(
         result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
     assert result.micro_batch_size == 4
     assert result.why_ended == "max_epochs"
-    assert "epoch 1: processes ran out of memory in it; training it in micro-batches of at most 4 images" in caplog.text
+    assert "epoch 1: memory ran out in it before; training it in micro-batches of at most 4 images" in caplog.text
     assert "accumulated to batches of 8" in caplog.text
 
 
