@@ -20,7 +20,7 @@ from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
 
 MIN_IMAGES = 100  # fewer say nothing about one in a hundred
 # Shares of right validation readings that would be flagged: for their confidence, their image, or both together.
-FLAGGED_CONFIDENCE = 0.025
+FLAGGED_CONFIDENCE = 0.02
 FLAGGED_DISTANCE = 0.002
 FLAGGED_TOGETHER = 0.01
 FLAGGED_ASPECT_RATIOS = 0.005  # at either end

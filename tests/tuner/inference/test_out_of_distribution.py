@@ -182,7 +182,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     experiment = {
         "model": {"name": request.param},
         "data": {"metadata_path": str(metadata)},
-        "training": {"device": "cpu", "loss_type": loss, "num_epochs": 12, "learning_rate": 0.002, "batch_size": 32},
+        "training": {"device": "cpu", "loss_type": loss, "num_epochs": 18, "learning_rate": 0.002, "batch_size": 32},
         "scheduler": {"type": "cosine", "warmup_epochs": 1},
     }
     config = folder / "experiments.yaml"
