@@ -119,7 +119,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 
     If another file was put there since `check_results_file`, they go to a default name beside it.
     """
-    wanted = Path(results_file or default_results_name(results["timestamp"]))
+    wanted = Path(results_file or default_results_name(results["timestamp"])).absolute()
     names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())
     path = next(path for path in chain([wanted], map(wanted.with_name, names)) if may_replace(path, RESULTS))
     write_json(path, results)

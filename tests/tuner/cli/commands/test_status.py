@@ -140,10 +140,10 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
     assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
         "search_0002: epoch 0 of 10 done",
         "2 of 3 trials done (1 failed); 1 worker",
-        "last: ខ្មែរ all epochs, broken FAILED",
+        "last: ខ្មែរ max epochs, broken FAILED",
         "search_0002: epoch 1 of 10 done",
         "3 of 3 trials done (1 failed)",
-        "last: search_0002 pruned, ខ្មែរ all epochs, broken FAILED",
+        "last: search_0002 pruned, ខ្មែរ max epochs, broken FAILED",
     ]
     assert watched.out.count("best: ") == 1
 
