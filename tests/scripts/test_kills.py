@@ -194,7 +194,8 @@ def draw_a_curve_twice(study: Path) -> None:
         records.append(content[:end])
         content = content[end:]
     last = [record for record in records if b"loss/val" in record][-1]
-    curve.write_bytes(b"".join([*records, last, last]))  # the first one replaces the point, the second doubles it
+    # The first record, which has no value, keeps TensorBoard from replacing the point.
+    curve.write_bytes(b"".join([*records, records[0], last]))
 
 
 def leave_half_a_file(study: Path) -> None:
