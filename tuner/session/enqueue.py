@@ -15,8 +15,6 @@ from studies import (
     OutputFolder,
     StudyInvariants,
     TrialRecord,
-    add_search_trials,
-    enqueue_presets,
     latest_records,
     refuse_changed_presets,
     refuse_other_invariants,
@@ -84,18 +82,7 @@ def enqueue(
     """
     before = {record.experiment_name for record in latest_records(study)}
     joined = join_study(storage_url, study.study_name, folder, _invariants(request, study))
-    search = request.options.search
-    states = enqueue_presets(
-        joined,
-        folder,
-        request.experiments,
-        request.space,
-        file_order=request.file_order,
-        starts_search=search.starts_search,
-        on_note=on_note,
-    )
-    if search.starts_search:
-        add_search_trials(joined, folder, search)
+    states = request.enqueue(joined, folder, on_note)
     return EnqueueResult(
         added={name: state for name, state in states.items() if name not in before},
         known={name: state for name, state in states.items() if name in before},

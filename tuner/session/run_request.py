@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from search_spaces import (
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
-from studies import study_invariants, study_space
+from studies import OutputFolder, TrialRecord, add_search_trials, enqueue_presets, study_invariants, study_space
 from tuner.data.metadata import read_metadata_bytes
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
@@ -95,8 +95,28 @@ class RunRequest:
     @property
     def trial_filter(self) -> TrialFilter:
         """The trials that are trained: the experiments, and search trials if the search has some."""
+        return TrialFilter(frozenset(self.experiments), search=self.options.search.starts_search)
+
+    def enqueue(
+        self, study: optuna.Study, folder: OutputFolder, on_note: Callable[[str], object]
+    ) -> dict[str, TrialRecord]:
+        """Enqueue the experiments that a study does not have yet, and the search trials.
+
+        The arguments, result and errors are those of `enqueue_presets` and `add_search_trials`.
+        """
         search = self.options.search
-        return TrialFilter(frozenset(self.experiments), search=bool(search.at_least or search.more))
+        records = enqueue_presets(
+            study,
+            folder,
+            self.experiments,
+            self.space,
+            file_order=self.file_order,
+            starts_search=search.starts_search,
+            on_note=on_note,
+        )
+        if search.starts_search:
+            add_search_trials(study, folder, search)
+        return records
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
         """Return what the search varies: what the request, else the study, if there is one, else the package says.

@@ -9,13 +9,10 @@ from pathlib import Path
 
 import optuna
 
-from search_spaces import ConfigurationError, DataLoaderError, SearchSpace, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from studies import (
     OutputFolder,
-    SearchRequest,
     StudyInvariants,
-    add_search_trials,
-    enqueue_presets,
     load_study,
     open_storage,
     refuse_changed_presets,
@@ -77,18 +74,7 @@ class Session:
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
-        search = options.search
-        enqueue_presets(
-            study,
-            folder,
-            request.experiments,
-            request.space,
-            file_order=request.file_order,
-            starts_search=search.starts_search,
-            on_note=display.note,
-        )
-        if search.starts_search:
-            add_search_trials(study, folder, search)
+        request.enqueue(study, folder, display.note)
         save_targets(study, request.targets)
         context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
         return cls(study, context, options.storage_url, token)
@@ -122,16 +108,6 @@ class Session:
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
-
-    def search(self, request: SearchRequest, space: SearchSpace | None = None) -> None:
-        """Give the study more search trials; the first ones fix the search space, by default the shipped one.
-
-        Raises:
-            ConfigurationError: The study searches in another way already.
-        """
-        folder, note = self.context.folder, self.context.display.note
-        enqueue_presets(self.study, folder, {}, space, starts_search=True, on_note=note)
-        add_search_trials(self.study, folder, request)
 
 
 def _refuse_early(request: RunRequest) -> str | None:

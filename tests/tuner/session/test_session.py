@@ -23,6 +23,7 @@ from studies import (
     SearchRequest,
     TrialKind,
     TrialPhase,
+    add_search_trials,
     default_storage_url,
     latest_records,
     open_storage,
@@ -218,7 +219,7 @@ class TestReopen:
         self, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
-        begun.search(SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
+        add_search_trials(begun.study, begun.context.folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         session = reopened(output_dir=tmp_path / OUT)
@@ -330,7 +331,7 @@ class TestSearch:
             (SearchRequest(more=3), 5),
             (SearchRequest(at_least=6), 6),
         ]:
-            session.search(request)
+            add_search_trials(session.study, session.context.folder, request)
             assert search_budget(session.study) == expected
             kinds = [record.kind for record in latest_records(session.study)]
             assert kinds.count(TrialKind.SEARCH) == expected
@@ -338,7 +339,7 @@ class TestSearch:
     def test_starts_from_what_the_presets_have_in_common(self, write_config: WriteConfig) -> None:
         both = {"training": {"log_every_n_steps": 7}, "early_stopping": {"patience": 3}}
         session = opened(write_config({"one": both, "two": both | {"optimizer": {"type": "adamw"}}}))
-        session.search(SearchRequest(at_least=1))
+        add_search_trials(session.study, session.context.folder, SearchRequest(at_least=1))
         settings = search_settings(session.study)
         assert settings is not None
         start = settings.start
@@ -357,14 +358,14 @@ class TestSearch:
     def test_another_way_to_search_is_refused(
         self, asked: SearchRequest, says: str, write_config: WriteConfig, write_space: WriteSpace
     ) -> None:
-        opened(write_config({"one": {}}), space=write_space()).search(
-            SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, at_least=1)
-        )
+        begun = opened(write_config({"one": {}}), space=write_space())
+        first = SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, at_least=1)
+        add_search_trials(begun.study, begun.context.folder, first)
         session = reopened()
         with pytest.raises(ConfigurationError, match=f"(?s){says}.*--output-dir"):
-            session.search(asked)
+            add_search_trials(session.study, session.context.folder, asked)
         assert search_budget(session.study) == 1
-        session.search(SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, more=1))
+        add_search_trials(session.study, session.context.folder, replace(first, at_least=0, more=1))
         assert search_budget(session.study) == 2
 
 
@@ -375,7 +376,7 @@ def test_the_device_of_a_command_is_that_of_its_search_trials_too(
 ) -> None:
     config = write_config({"one": ONE_EPOCH})
     begun = opened(config, space=write_space(base={"num_epochs": 1}))
-    begun.search(SearchRequest(at_least=1))
+    add_search_trials(begun.study, begun.context.folder, SearchRequest(at_least=1))
     watcher = make_watcher()
     session = opened(config, watcher, device="auto") if asked == "by the run" else reopened(watcher, device="auto")
     work(session, TrialFilter(), StopConditions())

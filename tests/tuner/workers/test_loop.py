@@ -17,6 +17,7 @@ from studies import (
     StudyStatus,
     TrialPhase,
     TrialRecord,
+    add_search_trials,
     load_study,
     load_study_for_changes,
     request_stop,
@@ -44,7 +45,7 @@ def opened(config: Path, display: Any, *, space: Path | None = None, trials: int
     options = RunOptions(space_file=None if space is None else str(space))
     session = Session.open(RunRequest.from_file(load_experiments(config), options=options), display)
     if trials:
-        session.search(SearchRequest(at_least=trials))
+        add_search_trials(session.study, session.context.folder, SearchRequest(at_least=trials))
     return session
 
 

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
         if existing is None:
             return Session.open(request, display)
         session = open_session(options, existing, display)
-        session.search(request.options.search, request.space)
+        request.enqueue(session.study, session.context.folder, display.note)
         return session
 
     return train_pending(options, open_study, StopConditions(deadline, options.until_targets))
