@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from search_spaces.errors import ConfigurationError
 
@@ -68,9 +67,7 @@ class FileLock:
     def __enter__(self) -> FileLock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 

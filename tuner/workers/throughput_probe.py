@@ -6,7 +6,6 @@ import queue
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -53,9 +52,7 @@ class ThroughputProbe:
     def __enter__(self) -> ThroughputProbe:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         end_processes(self._processes)
 
     def start(self, count: int) -> None:
