@@ -14,7 +14,6 @@ from studies import (
     DATABASE_ERRORS,
     Claim,
     LeaseLost,
-    RowState,
     TrialPhase,
     TrialRecord,
     count_unenqueued,
@@ -226,5 +225,4 @@ def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditio
 
 
 def _running_names(session: Session) -> set[str]:
-    rows = study_status(session.study, session.context.folder).rows
-    return {row.name for row in rows if row.state is RowState.RUNNING}
+    return {row.name for row in study_status(session.study, session.context.folder).running}

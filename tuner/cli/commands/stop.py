@@ -61,11 +61,10 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     return SUCCESS
 
 
-def _running(study: optuna.Study, folder: OutputFolder) -> list[StatusRow]:
-    """Return the running trials."""
-    from studies import RowState, study_status
+def _running(study: optuna.Study, folder: OutputFolder) -> Sequence[StatusRow]:
+    from studies import study_status
 
-    return [row for row in study_status(study, folder).rows if row.state is RowState.RUNNING]
+    return study_status(study, folder).running
 
 
 def _wait(study: optuna.Study, folder: OutputFolder, asked: Sequence[StatusRow]) -> None:
