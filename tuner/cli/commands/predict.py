@@ -59,9 +59,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
             "saw: expect wrong readings; train on more fonts (`khmer-tuner data --fonts-dir DIR` or `--fonts system`)"
         )
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
-    if not found:
-        return SUCCESS
-    return report_problems(found)
+    return report_problems(found) if found else SUCCESS
 
 
 def _plain(reading: Reading) -> dict[str, object]:

@@ -39,7 +39,6 @@ from tuner.cli.output import print_json
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
     from search_spaces.experiments.overrides import Overrides
-    from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
 _ENDED = ("completed", "failed")
@@ -58,7 +57,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
     """Load the configuration and the search space; check them, the dataset, the study and the results file."""
+    from search_spaces import load_overridden
     from tuner.session.run_options import RunOptions
+    from tuner.session.run_request import RunRequest
 
     problems = collector(options)
     overrides: Overrides = {}
@@ -77,11 +78,13 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
         workers=options.workers,
     )
     with problems.collect():
-        prepared = _load(options, run_options, overrides)
+        file = load_overridden(options.config, options.experiments, overrides)
+        request = RunRequest.from_file(file, options.experiments, run_options)
+        request.check_dataset()
     with problems.collect():
         run_options.check()
     problems.raise_all()
-    return prepared
+    return file, request
 
 
 def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]) -> int:
@@ -101,18 +104,6 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
     if options.json:
         print_json(results)
     return _exit_code(results, request.experiments, stopped=session.stop_requested)
-
-
-def _load(
-    options: argparse.Namespace, run_options: RunOptions, overrides: Overrides
-) -> tuple[ExperimentFile, RunRequest]:
-    from search_spaces import load_overridden
-    from tuner.session.run_request import RunRequest
-
-    file = load_overridden(options.config, options.experiments, overrides)
-    request = RunRequest.from_file(file, options.experiments, run_options)
-    request.check_dataset()
-    return file, request
 
 
 def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig], *, stopped: bool) -> int:

@@ -93,31 +93,20 @@ def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
 
 
 def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
-    """Return the lines below the table of trials."""
     from studies import remaining_time
-    from tuner.display.study_lines import (
-        ahead_line,
-        best_line,
-        disk_line,
-        last_line,
-        pending_line,
-        remaining_line,
-        search_line,
-        targets_line,
-        whole_line,
-    )
+    from tuner.display import study_lines
 
     workers = len(status.running)
     lines = [
-        whole_line(status, workers),
-        search_line(status),
-        best_line(status),
-        ahead_line(status),
-        last_line(status, width=width),
-        remaining_line(status, remaining_time(status, workers)) if workers else None,
-        targets_line(status),
-        disk_line(disk),
-        pending_line(status, remaining_time(status, 1)),
+        study_lines.whole_line(status, workers),
+        study_lines.search_line(status),
+        study_lines.best_line(status),
+        study_lines.ahead_line(status),
+        study_lines.last_line(status, width=width),
+        study_lines.remaining_line(status, remaining_time(status, workers)) if workers else None,
+        study_lines.targets_line(status),
+        study_lines.disk_line(disk),
+        study_lines.pending_line(status, remaining_time(status, 1)),
     ]
     return [line for line in lines if line is not None]
 
