@@ -105,11 +105,6 @@ class Diagnostics:
         )
 
     @property
-    def has_file(self) -> bool:
-        """Whether the configuration was read from a file, not given by a program."""
-        return self._document.path is not None
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings, in the order of the file."""
         return _in_order(self._warnings)

@@ -43,7 +43,7 @@ def validated(
     Returns:
         The model, or None if a key without a default is missing or wrong.
     """
-    data = data if diagnostics.has_file else _with_numbers(model, data)
+    data = _with_numbers(model, data) if diagnostics.file is None else data
     try:
         return model.model_validate(data)
     except ValidationError as error:
