@@ -8,11 +8,6 @@ from datetime import timedelta
 NOTHING = "–"
 
 
-def reason_text(why: str | None) -> str:
-    """Return the reason why a trial ended, readable; "" if it has not ended."""
-    return (why or "").replace("_", " ")
-
-
 def share_text(value: float | None) -> str:
     """Return an accuracy, or a value of the monitored metric."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"

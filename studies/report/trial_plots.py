@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
 
 from search_spaces.diagnostics.plural import counted
-from studies.report.formatting import reason_text
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 from studies.status.status import StatusRow
@@ -109,7 +108,7 @@ def _timeline_text(number: int, row: StatusRow | None) -> str:
     if row is None:
         return f"trial {number}"
     best = "" if row.best_value is None else f", best {row.best_value:.4f}"
-    return f"{row.name}: {reason_text(row.why_ended) or row.state.value}, {counted(row.epochs, 'epoch')}{best}"
+    return f"{row.name}: {row.reason or row.state.value}, {counted(row.epochs, 'epoch')}{best}"
 
 
 def reasons(snapshot: Snapshot) -> Panel:
@@ -118,8 +117,8 @@ def reasons(snapshot: Snapshot) -> Panel:
     ended = [row for row in snapshot.status.rows if row.has_ended]
     if not ended:
         return panel(missing="No trial has ended yet.")
-    counts = Counter(reason_text(row.why_ended) or "no reason given" for row in ended)
-    colors = {reason_text(why): _REASON_COLORS.get(why, RED) for why in WhyEnded}
+    counts = Counter(row.reason or "no reason given" for row in ended)
+    colors = {why.text: _REASON_COLORS.get(why, RED) for why in WhyEnded}
     ordered = [name for name in (*colors, "no reason given") if name in counts]
     values = [counts[name] for name in ordered]
     shown = [colors.get(name, GREY) for name in ordered]

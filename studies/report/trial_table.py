@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.diagnostics.diff import short_text
-from studies.report.formatting import NOTHING, duration_text, reason_text, share_text
+from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.status.status import StatusRow
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
@@ -91,7 +91,7 @@ def _failure_row(record: TrialRecord) -> tuple[int, str, str, int, str]:
     error = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
     if len(error) > _MOST_ERROR_CHARACTERS:
         error = f"{error[:_MOST_ERROR_CHARACTERS]} …"
-    return record.number, record.experiment_name, reason_text(outcome.why_ended), outcome.total_epochs, error
+    return record.number, record.experiment_name, outcome.why_ended.text, outcome.total_epochs, error
 
 
 def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
@@ -109,7 +109,7 @@ def _result_columns(metric: str) -> Iterator[Column]:
     yield Column("trial", lambda trial: Cell(str(trial.row.number)))
     yield Column("name", lambda trial: Cell(trial.row.name), classes="")
     yield Column("state", lambda trial: Cell(trial.row.state.value), classes="")
-    yield Column("why ended", lambda trial: Cell(reason_text(trial.row.why_ended)), classes="")
+    yield Column("why ended", lambda trial: Cell(trial.row.reason), classes="")
     if metric not in _ACCURACIES.values():
         yield Column(metric, _best_value)
     yield Column("char", _target("character_accuracy", metric))

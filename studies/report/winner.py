@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from search_spaces.diagnostics.diff import short_text
 from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
-from studies.report.formatting import NOTHING, duration_text, reason_text, share_text
+from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot
 from studies.report.summary import Fact
@@ -89,7 +89,7 @@ def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
     yield Fact("Last training loss", share_text(outcome.final_train_loss))
     best = NOTHING if outcome.best_epoch is None else f"best in epoch {outcome.best_epoch}"
     yield Fact("Epochs", f"{outcome.total_epochs} of {record.training_config.num_epochs}", best)
-    yield Fact("Ended", reason_text(outcome.why_ended.value))
+    yield Fact("Ended", outcome.why_ended.text)
     if outcome.converged_epoch is not None:
         yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first that meets the accuracy targets")
     seconds = outcome.epoch_seconds_median

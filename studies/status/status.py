@@ -74,6 +74,11 @@ class StatusRow:
     superseded: bool = False
 
     @property
+    def reason(self) -> str:
+        """Why it ended, as people read it; "" while it has not."""
+        return WhyEnded(self.why_ended).text if self.why_ended else ""
+
+    @property
     def has_ended(self) -> bool:
         """Whether it completed, was pruned or failed."""
         return self.state in (RowState.COMPLETED, RowState.PRUNED, RowState.FAILED)

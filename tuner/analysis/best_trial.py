@@ -120,7 +120,7 @@ def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
 def winner_lines(winner: Winner) -> list[str]:
     """Describe a winner, a line for each property."""
     outcome, config = winner.outcome, winner.record.training_config
-    ended = f"{outcome.why_ended.value.replace('_', ' ')} after {outcome.total_epochs} of {config.num_epochs} epochs"
+    ended = f"{outcome.why_ended.text} after {outcome.total_epochs} of {config.num_epochs} epochs"
     lines = [
         f"trial       {winner.name} (number {winner.record.number}), {ended}",
         f"best by     {winner.why}",

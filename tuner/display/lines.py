@@ -49,7 +49,7 @@ def row_line(row: StatusRow, monitor: str) -> str:
 
 def end_text(row: StatusRow) -> str:
     """Return how and why a trial ended."""
-    reason = WhyEnded(row.why_ended).text if row.why_ended else "ended from outside"
+    reason = row.reason or "ended from outside"
     if row.state is not RowState.FAILED:
         return reason
     return "FAILED" if row.why_ended == WhyEnded.FAILED else f"FAILED ({reason})"

@@ -80,7 +80,7 @@ def _cells(row: StatusRow) -> list[str]:
         row.state.value,
         value_text(row.best_value),
         str(row.epochs),
-        (row.why_ended or "-").replace("_", " "),
+        row.reason or "-",
         clock(row.seconds),
         "-" if row.worker_pid is None else str(row.worker_pid or "elsewhere"),
     ]

@@ -122,7 +122,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 def _headline(record: TrialRecord, row: StatusRow) -> str:
     parts = [f"trial {record.number}, {record.experiment_name}: {row.state.value}"]
     if row.why_ended not in (None, row.state.value):
-        parts.append(row.why_ended.replace("_", " "))
+        parts.append(row.reason)
     if record.config:
         parts.append(f"{row.epochs} of {record.training_config.num_epochs} epochs")
     if row.best_value is not None:
