@@ -6,7 +6,6 @@ at one signal: the best value of the monitored metric so far, which is what tria
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -121,21 +120,15 @@ def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: floa
     Returns:
         The value, or None if there is nothing to compare with.
     """
-    others = (trial for trial in own_trials(study) if trial.number != number)
-    values = sorted(_values_at(others, epoch), reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
+    others = (_value_at(trial, epoch) for trial in own_trials(study) if trial.number != number)
+    values = [value for value in others if value is not None]
+    values.sort(reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
     if not values:
         return None
     position = min(share, 1 - 1 / len(values)) * (len(values) - 1)
     below = int(position)
     above = min(below + 1, len(values) - 1)
     return values[below] + (values[above] - values[below]) * (position - below)
-
-
-def _values_at(trials: Iterable[FrozenTrial], epoch: int) -> Iterable[float]:
-    for trial in trials:
-        value = _value_at(trial, epoch)
-        if value is not None:
-            yield value
 
 
 def _value_at(trial: FrozenTrial, epoch: int) -> float | None:

@@ -88,13 +88,13 @@ class OutputFolder:
         """The study's own copy of its model definitions, so that it can go on without the file they came from."""
         return self.internal / "model_config.yaml"
 
-    def lock(self, *, timeout_s: float = BUSY_TIMEOUT_S) -> FileLock:
+    def lock(self) -> FileLock:
         """Wait for the lock under which the study's makeup changes; use it in a ``with`` statement.
 
         Raises:
-            ConfigurationError: If another process does not let go of it within `timeout_s` seconds.
+            ConfigurationError: If another process does not let go of it in time.
         """
-        return wait_for_lock(self.internal / "study.lock", timeout_s=timeout_s)
+        return wait_for_lock(self.internal / "study.lock", timeout_s=BUSY_TIMEOUT_S)
 
     def owner(self) -> Owner | None:
         """Return whom the folder belongs to, or None if to nobody yet.

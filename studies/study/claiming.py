@@ -51,13 +51,7 @@ def claim_next_trial(
         known = count
 
 
-def count_claimable(
-    study: optuna.Study,
-    folder: OutputFolder,
-    matches: RecordPredicate = lambda record: True,
-    *,
-    with_search: bool = True,
-) -> int:
+def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
     """Return the number of trials that no worker trains, those that are not enqueued yet among them; only reads."""
     waiting = count_unclaimed(study, folder, matches)
     return waiting + (count_unenqueued(study, latest_records(study)) if with_search else 0)

@@ -58,15 +58,13 @@ def check_output_file(path: Path, kind: str, output_dir: str | Path, option: str
         ConfigurationError: It is a folder or a device, one of the study's own files, or an existing file of another
             kind; or its folder is missing or cannot be written.
     """
-    if problem := output_file_problem(path, kind, OutputFolder(output_dir)):
+    if problem := _output_file_problem(path, kind, OutputFolder(output_dir)):
         raise ConfigurationError(f"{option} {path}: {problem}")
 
 
-def output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> str | None:
-    """Say why a file of a kind must not or cannot be written to a path, and what to do, or return None."""
+def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> str | None:
     folder = path.absolute().parent
-    problem = path_problem(path)
-    if problem is not None:
+    if problem := path_problem(path):
         return f"{problem}; name another file"
     if os.path.isdir(path):
         return "this is a folder; name a file"

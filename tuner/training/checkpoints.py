@@ -38,8 +38,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_bytes(path, _sealed(buffer.getvalue()), temporary=path.with_name(f".{path.name}.tmp"))
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint after checking its digest; nothing in it is executed.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU after checking its digest; nothing in it is executed.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
         )
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
             f"{path}: there is more in it than tensors and plain values: not written by khmer-tuner"
