@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from search_spaces import (
-    ExperimentFailedError,
-    load_experiments,
-    parse_experiments,
-)
+from search_spaces import ExperimentFailedError, load_experiments, parse_experiments
 from studies import SearchRequest, load_study, render_results
 from tuner.display import Display
 from tuner.session.output_paths import timestamp

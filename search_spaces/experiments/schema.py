@@ -22,12 +22,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 OptimizerType = Literal["adam", "adamw"]
 SchedulerType = Literal["cosine", "steplr", "plateau"]
 Monitor = Literal[
-    "train_loss",
-    "val_loss",
-    "train_char_accuracy",
-    "val_char_accuracy",
-    "train_seq_accuracy",
-    "val_seq_accuracy",
+    "train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy", "train_seq_accuracy", "val_seq_accuracy"
 ]
 
 _DEFAULT: Any = TrainingConfig()

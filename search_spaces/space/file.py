@@ -41,9 +41,7 @@ def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinitio
 
 
 def parse_search_space(
-    data: dict[str, Any],
-    document: YamlDocument | None = None,
-    definitions: Mapping[str, ModelDefinition] | None = None,
+    data: dict[str, Any], document: YamlDocument | None = None, definitions: Mapping[str, ModelDefinition] | None = None
 ) -> SearchSpace:
     """Check a search space given as plain data, for example by `SearchSpace.as_dict`.
 

@@ -12,13 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.storage.optuna_private import (
-    claim_waiting,
-    continue_trial,
-    rdb_storage,
-    take_over_running,
-    trial_id_of,
-)
+from studies.storage.optuna_private import claim_waiting, continue_trial, rdb_storage, take_over_running, trial_id_of
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
 from studies.trials.leases import Lease, leases_of, local_process_id, refuse_other_machines, this_worker

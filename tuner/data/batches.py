@@ -41,13 +41,7 @@ class SplitBatches:
     """
 
     def __init__(
-        self,
-        split: CachedSplit,
-        *,
-        batch_size: int,
-        device: torch.device,
-        shuffle_seed: int | None,
-        augmented: bool,
+        self, split: CachedSplit, *, batch_size: int, device: torch.device, shuffle_seed: int | None, augmented: bool
     ) -> None:
         """Take a split and how to cut it.
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from studies import (
-    Claim,
-    claim_next_trial,
-    count_claimable,
-    ended_records,
-    note_stop,
-    targets_met,
-)
+from studies import Claim, claim_next_trial, count_claimable, ended_records, note_stop, targets_met
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.signals import before_forced_end
