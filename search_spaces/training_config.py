@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -117,6 +117,7 @@ class TrainingConfig:
     threads: int | None = None
 
 
+_FIELDS = frozenset(item.name for item in fields(TrainingConfig))
 # What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
 # content, by the study, so their paths may change.
 WITHOUT_INFLUENCE = frozenset(
@@ -145,6 +146,11 @@ STUDY_FIELDS = (
     "model_config_path",
     "seed",
 )
+
+
+def known_settings(settings: Mapping[str, Any]) -> TrainingConfig:
+    """Return the configuration with settings that another version may have stored; unknown ones are left out."""
+    return TrainingConfig(**{name: value for name, value in settings.items() if name in _FIELDS})
 
 
 def config_digest(config: TrainingConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,7 @@ import optuna
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
-from search_spaces.training_config import TrainingConfig, differing_fields
+from search_spaces.training_config import TrainingConfig, differing_fields, known_settings
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
@@ -190,10 +190,8 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
     data = study.user_attrs.get(_SEARCH)
     if data is None:
         return None
-    known = {item.name for item in fields(TrainingConfig)}
-    start = TrainingConfig(**{name: value for name, value in data["start"].items() if name in known})
     pruning = Pruning(PrunerName(data["pruner"]), data["prune_share"], data["prune_grace"])
-    return SearchSettings(SamplerName(data["sampler"]), pruning, start)
+    return SearchSettings(SamplerName(data["sampler"]), pruning, known_settings(data["start"]))
 
 
 def search_budget(study: optuna.Study) -> int:
@@ -234,9 +232,8 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:
     """Return the default settings, on the dataset and for the metric of a study without presets."""
-    settings = {name: value for name, value in invariants.dataset.items() if name != "fingerprint"}
-    settings |= {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
-    return TrainingConfig(seed=invariants.seed, **settings)
+    metric = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
+    return known_settings({**invariants.dataset, **metric, "seed": invariants.seed})
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:

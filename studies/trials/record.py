@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.diagnostics.names import search_trial_name
-from search_spaces.training_config import TrainingConfig
+from search_spaces.training_config import TrainingConfig, known_settings
 from studies.storage.postgresql import ATTEMPTS
 
 KIND = "kind"
@@ -86,7 +86,6 @@ class WhyEnded(StrEnum):
 
 
 _KINDS = frozenset(TrialKind)
-_SETTINGS = frozenset(item.name for item in fields(TrainingConfig))
 _SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED})
 
 
@@ -182,7 +181,7 @@ class TrialRecord:
     @property
     def training_config(self) -> TrainingConfig:
         """The configuration; fields that this version does not know are left out."""
-        return TrainingConfig(**{name: value for name, value in self.config.items() if name in _SETTINGS})
+        return known_settings(self.config)
 
 
 def is_own_trial(trial: FrozenTrial) -> bool:

@@ -71,6 +71,7 @@ def invariants() -> StudyInvariants:
             "train_split": "train",
             "val_split": "val",
             "metadata_path": "/data/metadata.yaml",
+            "image_folder": "/data/train",
         },
         models=MODELS,
         versions={"optuna": "5.0.0", "torch": "2.13.0"},

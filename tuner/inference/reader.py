@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
+from search_spaces.training_config import known_settings
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
 from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
@@ -191,8 +192,7 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
     path = Path(checkpoint)
     state = _load_state(path)
     try:
-        known = {item.name for item in fields(TrainingConfig)}
-        config = TrainingConfig(**{name: value for name, value in state["config"].items() if name in known})
+        config = known_settings(state["config"])
         definition = ModelDefinition.model_validate(state["definition"])
         validation = state.get("validation", {})
         # Checkpoints of earlier versions have no statistics of the validation images.
