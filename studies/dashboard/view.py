@@ -169,7 +169,6 @@ class _StudyView:
             return False
 
     def _hide_other_studies(self, response: Response) -> None:
-        """Keep only this study in the list of studies."""
         listed, study_id = json.loads(response.data), self._study_id()
         listed["study_summaries"] = [study for study in listed["study_summaries"] if study["study_id"] == study_id]
         response.data = json.dumps(listed).encode()

@@ -222,7 +222,6 @@ def _folder_mark(folder: OutputFolder) -> dict[str, str]:
 
 
 def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse to join a study of another program, of another folder or with other invariants."""
     if study is None:
         return
     name = study.study_name

@@ -124,7 +124,6 @@ def _storage_problems(error: Exception, options: argparse.Namespace | None) -> t
 
 
 def _storage_of(options: argparse.Namespace | None) -> str:
-    """Return the storage of a command: the given one, or that of the folder's study."""
     from search_spaces import ConfigurationError
     from studies import OutputFolder, default_storage_url
 

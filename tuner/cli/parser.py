@@ -81,7 +81,6 @@ def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser
 
 
 def _with_remedy(message: str) -> str:
-    """Return what argparse says with what to write instead."""
     if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
         return f"missing: {missing[1]}; add it"
     if empty := re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message):

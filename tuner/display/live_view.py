@@ -176,5 +176,4 @@ def _named(name: str) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    """Return a name for a row with a bar and figures."""
     return cut(name, min(_NAME_WIDTH, max(8, width // 4)))

@@ -103,7 +103,6 @@ class ThroughputProbe:
                 raise MeasurementError(f"{more} more need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} are free")
 
     def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
-        """Wait for an answer from each process."""
         answers: dict[int, Message] = {}
         while len(answers) < len(processes):
             raise_if_requested()

@@ -117,7 +117,6 @@ def _cell(item: Candidate, figure: str) -> str:
 
 
 def _not_completed(confirmation: Confirmation) -> list[str]:
-    """Say how many trainings are not among the figures, and why."""
     lines = []
     if failed := confirmation.count("failed"):
         lines.append(f"{_trainings(failed)} left out because they failed; logs in the folder below say why")

@@ -81,7 +81,6 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
 
 
 def _pointless(options: argparse.Namespace) -> list[str]:
-    """Return the problems of the combination of options."""
     found = []
     if options.trials is None and options.config is None:
         found.append("nothing to add; give --trials for search trials, or --config for experiments")

@@ -182,7 +182,6 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
 
 
 def _states(experiments: Mapping[str, TrainingConfig], study: LoadedStudy | None) -> dict[str, str]:
-    """Return the states of the experiments in the study, if there is one."""
     from search_spaces import config_digest
     from studies import latest_records, study_status
 
