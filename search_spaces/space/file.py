@@ -79,15 +79,14 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
     Raises:
         ConfigurationError: A setting varies, or does not go together with the space; all problems at once.
     """
-    varied = [parameter for parameter in space if parameter.name in fixed]
-    if varied:
-        remedy = "leave it out, or begin another study with a --space that does not vary it"
-        raise ConfigurationError(
-            [
-                f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search varies it ({item.domain}); {remedy}"
-                for item in varied
-            ]
-        )
+    remedy = "leave it out, or begin another study with a --space that does not vary it"
+    problems = [
+        f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search varies it ({item.domain}); {remedy}"
+        for item in space
+        if item.name in fixed
+    ]
+    if problems:
+        raise ConfigurationError(problems)
     if fixed:
         parse_search_space({**space.as_dict(), "base": {**space.base, **fixed}}, definitions=definitions)
 
