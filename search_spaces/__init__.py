@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
 from search_spaces.experiments.file import ExperimentFile, create_training_config, load_experiments, parse_experiments
-from search_spaces.experiments.overrides import load_overridden, overridden_fields, override, parse_overrides
+from search_spaces.experiments.overrides import load_overridden, override, parse_overrides
 from search_spaces.experiments.schema import Targets
 from search_spaces.experiments.text import experiments_data, experiments_yaml
 from search_spaces.model_definitions import (
@@ -53,7 +53,6 @@ __all__ = [
     "load_search_space",
     "load_yaml",
     "name_problem",
-    "overridden_fields",
     "override",
     "parse_experiments",
     "parse_overrides",

@@ -12,7 +12,7 @@ from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment
-from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, SECTIONS, Experiment, Targets
+from search_spaces.experiments.schema import HOMES, SECTIONS, Experiment, Targets, settings_by_field
 from search_spaces.experiments.warnings import warn_of_targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
@@ -222,11 +222,7 @@ def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
 
 
 def _training_config(name: str, experiment: Experiment, file: Path | None = None) -> TrainingConfig:
-    # Sections in the schema's order: the optimizer's learning rate comes after, and so wins over, training's.
-    settings: dict[str, Any] = {}
-    for section in SECTIONS:
-        values = getattr(experiment, section).model_dump(exclude_unset=True)
-        settings.update({FIELD_OF_KEY[section, key]: value for key, value in values.items()})
+    settings = settings_by_field(experiment.model_dump(exclude_unset=True))
     models = resolve_config_path(experiment.model.config_path, file)
     if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # beside the file: only here is that known
         settings["model_config_path"] = str(models)

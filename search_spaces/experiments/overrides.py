@@ -52,12 +52,6 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
     return experiment.model_dump(exclude_unset=True)
 
 
-def overridden_fields(overrides: Overrides) -> dict[str, Any]:
-    """Return the values by their fields of `TrainingConfig`."""
-    # In the schema's order: the optimizer's learning rate wins over training's.
-    return {field: overrides[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in overrides.get(at, {})}
-
-
 def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Overrides) -> ExperimentFile:
     """Read and check an experiments file; the named experiments, or all, get the overrides and are checked with them.
 

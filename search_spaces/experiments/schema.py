@@ -5,6 +5,7 @@ Every default is `TrainingConfig`'s own; `FIELD_OF_KEY` says which of its fields
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -178,6 +179,12 @@ FIELD_OF_KEY: dict[tuple[str, str], str] = {
     for section, model in SECTIONS.items()
     for key in model.model_fields
 }
+
+
+def settings_by_field(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of sections by their fields of `TrainingConfig`."""
+    # In the schema's order: the optimizer's learning rate comes after, and so wins over, training's.
+    return {field: sections[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in sections.get(at, {})}
 
 
 def _homes() -> dict[str, tuple[str, ...]]:

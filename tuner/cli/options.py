@@ -263,7 +263,7 @@ def search_request(
     options: argparse.Namespace, overrides: Overrides | None = None, *, at_least: int = 0, more: int = 0
 ) -> SearchRequest:
     """Return what the options of `add_search_options` ask for, with how many trials and the overrides for them."""
-    from search_spaces import overridden_fields
+    from search_spaces.experiments.schema import settings_by_field
     from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest
 
@@ -272,7 +272,7 @@ def search_request(
         pruner=None if options.pruner is None else PrunerName(options.pruner),
         prune_share=options.prune_share,
         prune_grace=options.prune_grace,
-        fixed={name: value for name, value in overridden_fields(overrides or {}).items() if name not in STUDY_FIELDS},
+        fixed={name: value for name, value in settings_by_field(overrides or {}).items() if name not in STUDY_FIELDS},
         at_least=at_least,
         more=more,
     )

@@ -8,10 +8,10 @@ from search_spaces import (
     ConfigurationError,
     TrainingConfig,
     load_overridden,
-    overridden_fields,
     override,
     parse_overrides,
 )
+from search_spaces.experiments.schema import settings_by_field
 
 FILE = """
 experiments:
@@ -24,7 +24,7 @@ def test_settings_have_the_types_of_a_file() -> None:
     given = parse_overrides(
         ["training.num_epochs=5", "scheduler.min_lr=1e-6", "optimizer.betas=[0.8, 0.9]", "data.augmentation=off"]
     )
-    assert overridden_fields(given) == {
+    assert settings_by_field(given) == {
         "num_epochs": 5,
         "min_lr": 1e-6,
         "optimizer_betas": [0.8, 0.9],
@@ -34,7 +34,7 @@ def test_settings_have_the_types_of_a_file() -> None:
 
 def test_the_optimizers_learning_rate_wins() -> None:
     given = parse_overrides(["optimizer.learning_rate=0.1", "training.learning_rate=0.2"])
-    assert overridden_fields(given) == {"learning_rate": 0.1}
+    assert settings_by_field(given) == {"learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
