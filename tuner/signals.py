@@ -31,7 +31,6 @@ class StopRequested(KeyboardInterrupt):
     """
 
     def __init__(self, signum: int) -> None:
-        """Take the signal's number."""
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
 

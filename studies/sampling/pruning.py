@@ -67,7 +67,6 @@ class QuantilePruner(BasePruner):
     """
 
     def __init__(self, pruning: Pruning) -> None:
-        """Take the share and the grace period."""
         self._pruning = pruning
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -30,7 +30,6 @@ class EventFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start a file in the folder of a run."""
         # TensorBoard reads a run's files in the order of their names.
         seconds, fraction = divmod(time.time_ns(), 10**9)
         writer = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"

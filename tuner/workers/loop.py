@@ -89,11 +89,7 @@ def work_here(
 ) -> bool:
     """Train the study's pending trials one after another in this process; return whether there was any.
 
-    Args:
-        session: The opened study.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early.
-        poller: Updates the display between batches and trials; None if the parent process does.
+    The poller updates the display between batches and trials; None if the parent process does.
     """
     context = replace(
         session.context,
