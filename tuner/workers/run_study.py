@@ -124,7 +124,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     path = next(path for path in chain([wanted], map(wanted.with_name, names)) if may_replace(path, RESULTS))
     write_json(path, results)
     if path != wanted:
-        log.warning("%s is no %s any more, so the results are in %s", wanted, RESULTS, path)
+        log.warning("%s is no %s any more, so the results are in %s", shown_path(wanted), RESULTS, shown_path(path))
     return path
 
 
