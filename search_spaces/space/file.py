@@ -79,7 +79,7 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
     Raises:
         ConfigurationError: A setting varies, or does not go together with the space; all problems at once.
     """
-    remedy = "leave it out, or begin another study with a --space that does not vary it"
+    remedy = "leave it out, or start another study with a --space that does not vary it"
     problems = [
         f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search varies it ({item.domain}); {remedy}"
         for item in space

@@ -95,7 +95,7 @@ def refuse_changed_presets(
         ConfigurationError: As `enqueue_presets`.
     """
     known = latest_presets(own_records(study))
-    problems = [*_preset_problems(known, experiments), *_space_problems(study, space)]
+    problems = [*_preset_problems(known, experiments), *_space_problems(study, space, experiments)]
     if problems:
         raise ConfigurationError(problems)
 
@@ -140,14 +140,18 @@ def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
     return {name: preset.training_config for name, preset in latest_presets(own_records(study)).items()}
 
 
-def _space_problems(study: optuna.Study, space: SearchSpace | None) -> list[str]:
+def _space_problems(
+    study: optuna.Study, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
+) -> list[str]:
     fixed = fixed_space(study)
     if space is None or fixed is None:
         return []
+    # A killed command may have fixed the space, widened to hold its experiments, before it enqueued these.
+    presets = {**_preset_configs(study), **experiments}
     return [
-        f"study {study.study_name!r}: its search space is fixed since its search began: {change}; leave out --space, "
-        "or begin another study with another --output-dir"
-        for change in fixed.changes(space.widened(_preset_configs(study).values()))
+        f"study {study.study_name!r}: its search space is fixed: {change}; leave out --space, "
+        "or start another study with another --output-dir"
+        for change in fixed.widened(presets.values()).changes(space.widened(presets.values()))
     ]
 
 

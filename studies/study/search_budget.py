@@ -162,7 +162,7 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
     stored, settings = study.user_attrs.get(_SEARCH), search_settings(study)
     if stored is None or settings is None:
         return
-    known = {**stored["start"], **stored}
+    known = {**asdict(settings.start), **stored}
     asked = {
         "sampler": request.sampler,
         "pruner": request.pruner,
@@ -177,8 +177,8 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
         fixed = {name for name in base if name in request.fixed or space.parameter(name) is not None}
         changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
-        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials are "
-        "drawn and judged alike: leave the option out, or begin another study with another --output-dir"
+        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials are sampled and pruned "
+        "alike: leave the option out, or start another study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
     if problems:

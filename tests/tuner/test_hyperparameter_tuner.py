@@ -513,7 +513,7 @@ class TestConfiguration:
             HyperparameterTuner(config).save_results()
         results = HyperparameterTuner(config, options=RunOptions(results_file="first.json")).run_experiments()
         path = HyperparameterTuner(config, options=RunOptions(results_file="later.json")).save_results()
-        assert path == "later.json"
+        assert path == str(Path("later.json").absolute())
         assert read_results(Path(path)) | {"timestamp": ""} == results | {"timestamp": ""}
 
 

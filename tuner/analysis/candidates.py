@@ -95,8 +95,9 @@ def find_candidates(
 
 def _overridden(record: TrialRecord, folder: OutputFolder, overrides: Overrides) -> TrialRecord:
     config = replace(record.training_config, model_config_path=str(folder.model_definitions_path))
-    [changed] = override({record.experiment_name: config}, overrides).values()
-    return replace(record, config=asdict(changed))
+    # A file has no experiment with the name of a search trial.
+    [changed] = override({"candidate": config}, overrides).values()
+    return replace(record, config=asdict(replace(changed, experiment_name=config.experiment_name)))
 
 
 def _check_test_split(candidates: Candidates) -> None:

@@ -20,7 +20,15 @@ from search_spaces import (
     load_search_space,
 )
 from search_spaces.diagnostics.problem_collector import ProblemCollector
-from studies import OutputFolder, TrialRecord, add_search_trials, enqueue_presets, study_invariants, study_space
+from studies import (
+    OutputFolder,
+    TrialRecord,
+    add_search_trials,
+    enqueue_presets,
+    refuse_other_search,
+    study_invariants,
+    study_space,
+)
 from tuner.data.metadata import read_metadata_bytes
 from tuner.session.run_options import RunOptions, TrialFilter, check_device
 from tuner.session.study_setup import with_overrides
@@ -105,6 +113,9 @@ class RunRequest:
         The arguments, result and errors are those of `enqueue_presets` and `add_search_trials`.
         """
         search = self.options.search
+        if search.starts_search:
+            self.search_space(study)
+            refuse_other_search(study, search)
         records = enqueue_presets(
             study,
             folder,
@@ -119,7 +130,7 @@ class RunRequest:
         return records
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
-        """Return what the search varies: what the request, else the study, if there is one, else the package says.
+        """Return the search space of the request, else of the study, else the packaged one.
 
         Raises:
             ConfigurationError: The space cannot take the settings that the search fixes.

@@ -162,9 +162,9 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
     late = presets | {"late": TrainingConfig()}
     with pytest.raises(ConfigurationError) as caught:
         enqueue_presets(study, folder, late, other)
-    remedy = "; leave out --space, or begin another study with another --output-dir"
+    remedy = "; leave out --space, or start another study with another --output-dir"
     assert caught.value.problems == tuple(
-        f"study 'khmer-ocr': its search space is fixed since its search began: {change}{remedy}"
+        f"study 'khmer-ocr': its search space is fixed: {change}{remedy}"
         for change in ("base num_epochs is new", "model_name is gone", "gamma is new")
     )
     with pytest.raises(ConfigurationError):
@@ -197,7 +197,7 @@ def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trai
     add_search_trials(study, folder, SearchRequest(more=1))
     assert fixed_space(study) == space.widened([TrainingConfig(learning_rate=0.3)])
     other = SearchSpace(space.parameters[1:])
-    with pytest.raises(ConfigurationError, match="is fixed since its search began: model_name is gone"):
+    with pytest.raises(ConfigurationError, match="is fixed: model_name is gone"):
         enqueue_presets(study, folder, {}, other, starts_search=True)
     # A preset that waited gets parameters of the space, and never sampled values.
     late = claim_next(study, folder)

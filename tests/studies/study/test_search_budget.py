@@ -91,8 +91,8 @@ class TestSettings:
         with pytest.raises(ConfigurationError) as caught:
             add_search_trials(study, folder, different)
         remedy = (
-            "; all search trials are drawn and judged alike: leave the option out, "
-            "or begin another study with another --output-dir"
+            "; all search trials are sampled and pruned alike: leave the option out, "
+            "or start another study with another --output-dir"
         )
         assert caught.value.problems == tuple(
             f"study 'khmer-ocr': its search has {difference}{remedy}"

@@ -93,7 +93,7 @@ def test_a_search_after_the_presets_may_have_a_space_of_its_own(cli, write_confi
     other = write_space(file_name="other.yaml", base={"num_epochs": 1})
     refused = cli("search", "--trials", "1", "--space", other)
     assert refused.code == 2
-    assert "its search space is fixed since its search began: learning_rate was {low: 0.001, high: 0.01}" in refused.err
+    assert "its search space is fixed: learning_rate was {low: 0.001, high: 0.01}" in refused.err
     assert len(states()) == 2
 
 

@@ -83,7 +83,7 @@ def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
 
     other = cli(*search, "--set", "training.num_epochs=3")
     assert other.code == 2
-    assert "its search has num_epochs 1, not 3; all search trials are drawn and judged alike" in other.err
+    assert "its search has num_epochs 1, not 3; all search trials are sampled and pruned alike" in other.err
     assert len(configs(kind=TrialKind.SEARCH)) == 3
 
 
