@@ -32,6 +32,7 @@ from harness.run import HarnessError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from search_spaces.diagnostics.atomic_files import write_json
+from tuner.cores import usable_cores
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
@@ -93,7 +94,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default="config/phase3_simple_configs.yaml",
         help="the experiments that are measured as presets (default: %(default)s)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, default=machine.usable_cores(), help="(default: the cores)")
+    parser.add_argument("--threads", metavar="N", type=int, default=usable_cores(), help="(default: the cores)")
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")

@@ -83,6 +83,7 @@ ORDER = {
         "data",
         "signals",
         "seeds",
+        "cores",
     ),
     "studies": (
         "report",

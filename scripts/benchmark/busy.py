@@ -23,7 +23,7 @@ _EPOCHS = 3
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to use the cores: threads of each worker, workers, and how often an idle thread looks before it sleeps."""
+    """A way to use the cores: threads of each worker, workers, and the spin count of idle threads."""
 
     threads: int
     workers: int = 1

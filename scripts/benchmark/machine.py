@@ -18,6 +18,7 @@ from harness.processes import elsewhere
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan
+from tuner.cores import usable_cores
 from tuner.display.terminal import plain_table
 
 if TYPE_CHECKING:
@@ -59,11 +60,6 @@ def facts(threads: int) -> Figures:
         "threads": threads,
         "commit": _commit(),
     }
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def others_seconds() -> float:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from harness.processes import command, seconds_of
 from rich.table import Table
 
-from benchmark.machine import usable_cores
 from benchmark.plan import Figures, Plan, without_end, write_experiments
 from studies import load_study
+from tuner.cores import usable_cores
 from tuner.display.terminal import plain_table
 
 _TRIALS_A_WORKER = 2

@@ -49,7 +49,7 @@ class Diagnostics:
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Start with the keys that are there twice; the document gives each message its file and line."""
+        """Start with the duplicate keys; the document gives each message its file and line."""
         self._document = document
         self._root: KeyPath = ()
         self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]

@@ -59,7 +59,7 @@ def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
 def _loaders(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("num_workers", "pin_memory"):
         value = experiment.value("data", key)
-        # The default says nothing of what the user wants; 0 and false are what training does.
+        # The default is not a choice of the user; 0 and false agree with what training does.
         if experiment.gives("data", key) and value not in (0, getattr(TrainingConfig, key)):
             text = "can never act on training, which cuts its batches from the pixel cache; create_data_loaders uses it"
             yield ("data", key), f"{describe(value)} {text}"

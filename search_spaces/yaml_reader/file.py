@@ -28,7 +28,7 @@ class YamlDocument:
         data: The file's mapping as plain dicts, lists and scalars.
         path: The file, or None if the configuration was built by a program.
         lines: The line, counted from 1, of every key and list item, by the keys that lead to it.
-        duplicates: The line and the text of each problem with a key that is there twice; `Diagnostics` reports them.
+        duplicates: The line and the text of each duplicate key; `Diagnostics` reports them.
     """
 
     data: dict[Any, Any]

@@ -1,4 +1,4 @@
-"""What `confirm` has found out about the best trials of a study."""
+"""The results of `confirm` in the report."""
 
 from __future__ import annotations
 

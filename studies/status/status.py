@@ -178,7 +178,7 @@ class StudyStatus:
         return self._by_value(row for row in self.rows if row.state is RowState.COMPLETED)
 
     def met_text(self, most: int) -> str:
-        """Return who has met all targets: the names of at most so many trials, or that none has."""
+        """Return the names of at most `most` trials that met all targets."""
         if self.met_by:
             return f"met by {listed(self.met_by, most)}"
         return "not met yet" if self.pending or self.running else "met by no trial"

@@ -87,7 +87,7 @@ def load_study(
         where = f"output folder {os.path.abspath(output_dir)}: its study"
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
-        raise StudyNotStartedError(f"{where} has not begun yet; `khmer-tuner run` begins it")
+        raise StudyNotStartedError(f"{where} has not started yet; `khmer-tuner run` or `search` starts it")
     return study, OutputFolder(output_dir)
 
 

@@ -63,7 +63,7 @@ class Claim:
 
     @property
     def exceeds_memory(self) -> bool:
-        """Whether several processes have died in its next epoch for lack of memory."""
+        """Whether several processes have crashed in its next epoch because memory ran out."""
         return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_SMALLER_PASSES
 
     def record_config(self, config: TrainingConfig) -> None:

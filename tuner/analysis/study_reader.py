@@ -1,4 +1,4 @@
-"""Reading images with what a study has trained."""
+"""Reading images with the best model of a study."""
 
 from __future__ import annotations
 

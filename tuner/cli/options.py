@@ -202,7 +202,7 @@ def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | No
 
 
 def add_set_option(parser: argparse.ArgumentParser, of: str) -> None:
-    """Add ``--set``; `of` says what has the settings."""
+    """Add ``--set``; `of` names the trials whose settings it overrides."""
     text = f"a setting of {of}, as section.key in a file, for example training.num_epochs=5; may be repeated"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
 
@@ -214,7 +214,7 @@ def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Ov
     overrides = parse_overrides(options.set, for_trials=for_trials)
     twice = [name for name in ("seed", "device") if vars(options).get(name) and name in overrides.get("training", {})]
     if twice:
-        raise ConfigurationError([f"--set training.{name}: --{name} gives it too; keep one" for name in twice])
+        raise ConfigurationError([f"--set training.{name}: is also set by --{name}; keep one" for name in twice])
     return overrides
 
 

@@ -18,7 +18,7 @@ class ImageName(NamedTuple):
 
 
 class ImageLookup:
-    """Looks for the images of a split in the documented places, in their order."""
+    """Looks for the images of a split in the documented folders, in their order."""
 
     def __init__(self, metadata_path: Path, split: str) -> None:
         # The images are with the metadata file itself, even if it or its folder is reached by a link.
@@ -34,20 +34,20 @@ class ImageLookup:
         self._is_folder: dict[str, bool] = {}
 
     def candidates(self, name: ImageName) -> Iterator[str]:
-        """Yield where an image may be, best first: absolute paths, empty text where a place does not apply."""
+        """Yield where an image may be, best first: absolute paths, empty text where a folder does not apply."""
         name = name._replace(filename=name.filename or os.path.basename(name.path))
         for folder, key in self._places:
             relative = name.path if key == "path" else name.filename
             yield os.path.normpath(os.path.join(folder, relative)) if relative else ""
 
     def find(self, name: ImageName) -> tuple[str, str]:
-        """Return the absolute path of an image and the folder of its place; empty texts if there is no such file.
+        """Return the absolute path of an image and the folder that it was found from; empty texts if there is none.
 
-        An image with an absolute `image_path` has no place.
+        An image with an absolute `image_path` has none.
         """
         for (place, key), path in zip(self._places, self.candidates(name), strict=True):
             folder = os.path.dirname(path)
-            if folder not in self._is_folder:  # so that a place without the folder costs no look at each image
+            if folder not in self._is_folder:  # so that no image is looked up in a missing folder
                 self._is_folder[folder] = os.path.isdir(folder)
             if self._is_folder[folder] and os.path.isfile(path):
                 is_absolute = key == "path" and os.path.isabs(name.path)
@@ -58,9 +58,9 @@ class ImageLookup:
 def find_images(
     names: Sequence[ImageName], metadata_path: Path, split: str, place: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
-    """Return the absolute paths of `names`, and a problem for each that cannot be found or is in a second place.
+    """Return the absolute paths of `names`, and a problem for each that cannot be found or is in a second folder.
 
-    `place` says where in the metadata one is.
+    `place` names the entry of an image in the metadata.
     """
     lookup = ImageLookup(metadata_path, split)
     paths: list[str] = []

@@ -1,4 +1,4 @@
-"""Pictures that a user names or has in memory: from anywhere, in any state."""
+"""Images that a user names or has in memory: from anywhere, in any state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class UserImage:
     Attributes:
         path: The file; None for an image in memory.
         pixels: Grey, as `decode_image` gives them, ``(64, 128)``; None if there is a problem.
-        aspect_ratio: Width divided by height of the picture, the right way up; 0 if there is a problem.
+        aspect_ratio: Width divided by height of the image, the right way up; 0 if there is a problem.
         problem: What is wrong with it, without its path; empty if nothing is.
     """
 
@@ -43,7 +43,7 @@ class UserImage:
 
 
 def load_user_images(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[UserImage]]:
-    """Decode images in order, `batch_size` or fewer at a time; of a folder the pictures in it, by name."""
+    """Decode images in order, `batch_size` or fewer at a time; of a folder the images in it, by name."""
     files: list[UserImage | InMemory] = []
     for image in images:
         files += _files_of(Path(image)) if isinstance(image, str | os.PathLike) else [image]

@@ -161,7 +161,7 @@ class RunProgress:
         if not self.is_polled:
             self._reported |= {row.number for row in status.rows if row.has_ended}
         if status.counts[RowState.INTERRUPTED] > self._polled.counts[RowState.INTERRUPTED]:
-            self._workers_at_polls.clear()  # a worker has stopped, so earlier polls say nothing of how many are left
+            self._workers_at_polls.clear()  # a worker has stopped: earlier polls counted it
         self._polled, self.is_polled = status, True
         self._stopped.clear()
         self._forget_merged()

@@ -12,7 +12,16 @@ from rich.table import Table
 from search_spaces import Targets, TrainingConfig
 from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
-from studies import TrialKind, TrialPhase, TrialRecord, by_accuracy, figure_text, target_figures, target_verdicts
+from studies import (
+    TrialKind,
+    TrialPhase,
+    TrialRecord,
+    WhyEnded,
+    by_accuracy,
+    figure_text,
+    target_figures,
+    target_verdicts,
+)
 from tuner.display.base import RunSummary
 from tuner.display.lines import failure
 from tuner.display.terminal import plain_table, shown_path
@@ -72,7 +81,7 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
         return [record.experiment_name, status, "ended outside"]
     return [
         record.experiment_name,
-        "pruned" if outcome.why_ended == "pruned" else status,
+        "pruned" if outcome.why_ended is WhyEnded.PRUNED else status,
         outcome.why_ended.text,
         f"{outcome.total_epochs}/{record.training_config.num_epochs}",
         f"{outcome.best_val_char_accuracy:.4f}",
@@ -108,7 +117,7 @@ def _best_lines(summary: RunSummary) -> list[str]:
 def _data_lines(summary: RunSummary) -> list[str]:
     """Return a note on the number of images if the best trial stopped improving far below an accuracy target."""
     outcome = next((record.outcome for record in by_accuracy(summary.records)), None)
-    if outcome is None or outcome.why_ended != "early_stopped":
+    if outcome is None or outcome.why_ended is not WhyEnded.EARLY_STOPPED:
         return []
     figures, goals = target_figures(outcome), dict(summary.targets)
     accuracies = ((figures[name] or 0.0, goals[name] or 0.0) for name in ("character_accuracy", "sequence_accuracy"))

@@ -51,6 +51,7 @@ class OODDetector:
         max_distance: Images beyond it are flagged.
         max_rarity: Readings beyond it are flagged, by confidence and distance together.
         aspect_ratios: Images narrower than the first or wider than the second (width by height) are flagged.
+        is_complete: Whether the checkpoint has the confidence in distorted copies that the limits are derived from.
     """
 
     mean: Floats
@@ -61,6 +62,7 @@ class OODDetector:
     max_distance: float
     max_rarity: float
     aspect_ratios: tuple[float, float]
+    is_complete: bool
 
     @classmethod
     def of(cls, validation: Mapping[str, Any]) -> OODDetector:
@@ -92,6 +94,7 @@ class OODDetector:
             max_distance=float(np.quantile(distances, 1 - FLAGGED_DISTANCE)) if enough else np.inf,
             max_rarity=float(np.quantile(rarity, 1 - FLAGGED_TOGETHER)) if enough else np.inf,
             aspect_ratios=(float(low) / ASPECT_MARGIN, float(high) * ASPECT_MARGIN),
+            is_complete="tta_confidence" in kept,
         )
 
     def flags(
@@ -116,7 +119,7 @@ class OODDetector:
             f"below {self.min_confidence:.2f}": is_uncertain,
             f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
             "it looks like no validation image": is_odd,
-            "confidence under distortion is low for a picture that looks unusual": bool(rarity[0] > self.max_rarity)
+            "confidence under distortion is low for rare image statistics": bool(rarity[0] > self.max_rarity)
             and not is_uncertain
             and not is_odd,
         }

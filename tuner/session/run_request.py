@@ -1,4 +1,4 @@
-"""What a run asks for, loaded and ready to be opened as a session."""
+"""The request of a run, loaded and ready to be opened as a session."""
 
 from __future__ import annotations
 

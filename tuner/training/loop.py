@@ -21,7 +21,12 @@ from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.optimizers import step_scheduler
-from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
+from tuner.training.out_of_memory import (
+    MemoryExhaustedError,
+    keep_freed_memory,
+    out_of_memory_as_exhausted,
+    release_freed_memory,
+)
 from tuner.training.plot_updates import PlotUpdates
 from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
@@ -114,7 +119,7 @@ def train(
         best_epoch=training.early_stopping.best_epoch,
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
-        threads=next(iter(training.threads)) if len(training.threads) == 1 else None,
+        threads=(next(iter(training.threads)) if len(training.threads) == 1 else None) or None,
     )
 
 
@@ -208,7 +213,12 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
         return  # the plots warn of it
     model, size = training.averaged.module, training.micro_batch_size
     model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
-    score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
+    try:
+        with out_of_memory_as_exhausted(training.micro_batch_size_for(val)):
+            score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
+    except MemoryExhaustedError as error:
+        log.warning(f"{error}; confidence under distortion is not in {best.name}, so fewer of its readings are flagged")
+        return
     state.setdefault("validation", {})["tta_confidence"] = score.confidence
     before_save()
     save_checkpoint(best, state)

@@ -23,7 +23,7 @@ from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 _POLL_S = 0.2
 # Workers that are killed this often before they start a trial are not replaced any more.
 _MAX_FAILED_STARTS = 3
-# What a process that cannot get or use memory dies of, where the kernel does not kill it.
+# They end a process that cannot get or use memory, where the kernel does not kill it.
 _MEMORY_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})
 _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
 

@@ -68,3 +68,9 @@ def test_what_is_about_other_trials_or_damaged_is_not_in_the_report(told: Callab
     del incomplete["configurations"][0]["mean"], headless["comparisons"]
     for text in ("", "[]", "{", *map(json.dumps, (other, unknown, incomplete, headless))):
         assert "Not done yet" in told(text), text
+
+
+def test_settings_that_were_changed_for_the_confirmation_are_named(told: Callable[[str], str]) -> None:
+    changed = told(json.dumps({"set": ["training.num_epochs=1", "data.augmentation=false"]} | FOUND))
+    assert "Their settings were changed: --set training.num_epochs=1 --set data.augmentation=false." in changed
+    assert "--set" not in told(json.dumps({"set": []} | FOUND))

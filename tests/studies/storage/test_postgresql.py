@@ -369,7 +369,7 @@ class TestFoldersOfOtherMachines:
     def test_a_storage_without_the_study_is_told_with_its_name(
         self, begun: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
     ) -> None:
-        with pytest.raises(ConfigurationError, match="the study 'other' has not begun yet") as caught:
+        with pytest.raises(ConfigurationError, match="the study 'other' has not started yet") as caught:
             load_study(tmp_path / "elsewhere", storage_url=url, name="other")
         assert "***" in str(caught.value)
         assert not (tmp_path / "elsewhere").exists()

@@ -204,7 +204,9 @@ class TestLoading:
         with pytest.raises(ConfigurationError, match=r"there is no study database"):
             load_study(tmp_path)
         open_storage(default_storage_url(tmp_path))
-        with pytest.raises(ConfigurationError, match=r"its study has not begun yet"):
+        with pytest.raises(
+            ConfigurationError, match=r"its study has not started yet; `khmer-tuner run` or `search` starts it"
+        ):
             load_study(tmp_path)
 
     def test_it_needs_only_the_folder_even_a_moved_one(self, tmp_path: Path, start: Start) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from tuner.data.vocabulary import DIGITS
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 FIGURES = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
 
@@ -146,9 +147,22 @@ def test_predict_says_once_that_many_images_look_unlike_the_training_data(cli, r
         read = cli("predict", *images[:count], "--json", "--output-dir", run_study.folder)
         assert read.code == 0
         assert all(reading["flagged"] for reading in json.loads(read.out))
-        assert read.err.count(f"{count} of {count} images look unlike the training data") == told
+        assert read.err.count(f"{count} of {count} images are out-of-distribution") == told
     assert "khmer-tuner data --fonts" in read.err
     assert cli("predict", *images[:8], "--output-dir", run_study.folder).err == read.err
+
+
+def test_predict_says_once_that_a_checkpoint_of_an_unfinished_training_flags_less(cli, run_study, tiny_dataset, here):
+    image = next((tiny_dataset.parent / "test").glob("*.png"))
+    state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
+    told = []
+    for name in ("finished.pt", "unfinished.pt"):
+        save_checkpoint(here / name, state)
+        read = cli("predict", "--checkpoint", name, image)
+        assert read.code == 0
+        told.append(read.err.count("of an unfinished or older training"))
+        state["validation"].pop("tta_confidence", None)
+    assert told == [0, 1]
 
 
 def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study, tiny_dataset, here):

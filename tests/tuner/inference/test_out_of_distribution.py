@@ -81,7 +81,7 @@ def test_what_is_like_the_validation_images_is_not_flagged(detector: OODDetector
         ({"confidence": 0.93}, []),  # a little uncertain
         (
             {"statistics": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
-            ["confidence under distortion is low for a picture that looks unusual"],
+            ["confidence under distortion is low for rare image statistics"],
         ),
         ({"confidence": 0.0, "aspect_ratio": 9.0}, ["the reading is not stable when ", "aspect ratio is 9.00"]),
     ],

@@ -15,6 +15,7 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
+from tuner.inference.out_of_distribution import OODDetector
 from tuner.training import out_of_memory as memory
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.epoch import train_step
@@ -162,6 +163,25 @@ def test_one_image_for_which_there_is_no_memory_ends_the_training(
     monkeypatch.setattr("tuner.models.reader.normalise", greedy)
     with pytest.raises(MemoryExhaustedError, match=r"no memory for a micro-batch of 1 image: .*allocate"):
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
+
+
+def test_a_trained_network_is_kept_when_memory_runs_out_for_its_distorted_validation(
+    tiny_config: MakeConfig,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def greedy(*_: object) -> torch.Tensor:
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr("tuner.models.DigitReader.tta_confidence", greedy)
+    result = run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
+    assert (result.why_ended, len(result.history)) == ("max_epochs", 1)
+    assert "confidence under distortion is not in best.pt" in caplog.text
+    validation = load_checkpoint(tmp_path / "checkpoints" / "best.pt")["validation"]
+    assert "tta_confidence" not in validation
+    assert not OODDetector.of(validation).is_complete
 
 
 def real_error(allocate: Callable[[], object]) -> Exception:

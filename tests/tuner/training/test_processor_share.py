@@ -7,17 +7,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from tuner.cores import usable_cores
 from tuner.training.history import EpochMetrics
 from tuner.training.processor_share import ProcessorShare
 
 EPOCH = EpochMetrics(1, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 1e-3, epoch_seconds=6.0, memory_mb=400.0, cpu_percent=190.0)
 
-TRAIN_ON_ONE_CORE = """
-import os, sys
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+TRAIN = """
+import sys
 import tuner.training.processor_share
 tuner.training.processor_share._LOW_SECONDS = 0.0
 from tuner.__main__ import main
@@ -26,27 +27,48 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("shares", "seconds", "warnings"),
+    ("shares", "seconds", "machine", "warnings"),
     [
-        pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 0, id="a quiet machine"),
-        pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 0, id="a process that was paused now and then"),
-        pytest.param([0.3, 0.3], 6.0, 1, id="a busy machine"),
-        pytest.param([0.3, 0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 6.0, 1, id="said once"),
-        pytest.param([0.3, 0.3, 0.3], 1.0, 0, id="epochs too short to matter"),
+        pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 100.0, 0, id="a quiet machine"),
+        pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 100.0, 0, id="a process that was paused now and then"),
+        pytest.param([0.3, 0.3], 6.0, 100.0, 1, id="a busy machine"),
+        pytest.param([0.3, 0.3, 0.3, 0.3], 6.0, 50.0, 0, id="a network too small for the threads"),
+        pytest.param([0.3, 0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 6.0, 100.0, 1, id="said once"),
+        pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="epochs too short to matter"),
     ],
 )
 def test_warns_when_other_programs_take_the_processor(
-    shares: list[float], seconds: float, warnings: int, caplog: pytest.LogCaptureFixture
+    shares: list[float],
+    seconds: float,
+    machine: float,
+    warnings: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("psutil.cpu_percent", lambda: machine)
     processor_share = ProcessorShare()
     with caplog.at_level(logging.WARNING):
         for share in shares:
-            percent = 100 * torch.get_num_threads() * share
+            percent = 100 * min(torch.get_num_threads(), usable_cores()) * share
             processor_share.epoch_ended(replace(EPOCH, epoch_seconds=seconds, cpu_percent=percent))
     assert len(caplog.records) == warnings
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_more_threads_than_cores_are_no_sign_of_other_programs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.cpu_percent", lambda: 100.0)  # this training alone
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2 * usable_cores())
+    try:
+        processor_share = ProcessorShare()
+        for _ in range(3):
+            processor_share.epoch_ended(replace(EPOCH, cpu_percent=95.0 * usable_cores()))
+    finally:
+        torch.set_num_threads(threads)
+    assert not caplog.records
+
+
 def test_a_user_is_told_why_training_is_slow_and_what_helps(
     tiny_dataset: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -55,14 +77,30 @@ def test_a_user_is_told_why_training_is_slow_and_what_helps(
         f"experiments:\n  starved:\n    model: {{name: small}}\n    data: {{metadata_path: {tiny_dataset}}}\n"
         "    training: {batch_size: 32, num_epochs: 3, learning_rate: 0.001}\n"
     )
-    command = [sys.executable, "-c", TRAIN_ON_ONE_CORE, "run", "--config", str(experiments), "--output-dir", "out"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", TRAIN, "run", "--config", str(experiments), "--output-dir", "out"]
+    busy: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(3 * (os.cpu_count() or 1)):
+            busy.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+        if psutil.cpu_percent(1.0) < 95.0:
+            pytest.skip("this process may not use all cores of the machine")
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment | {"OMP_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
     told = [line for line in (done.stdout + done.stderr).splitlines() if "processor time" in line]
     assert len(told) == 1
-    assert "of its 2 threads" in told[0]
-    assert "--workers" in told[0]
+    cores = min(2, usable_cores())
+    assert f"of {cores} core" in told[0]
+    assert ("--workers" in told[0]) == (cores > 1)
 
 
 @pytest.mark.parametrize(

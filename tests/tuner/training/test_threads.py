@@ -60,4 +60,14 @@ def test_after_a_continuation_with_other_or_unknown_threads_none_is_reported(
         save_checkpoint(path, state)
     result = run(tiny_config(), tmp_path)
     assert (len(result.history), result.threads) == (2, None)
-    assert result.history[0].train_loss != 0
+
+
+def test_a_finished_training_of_an_earlier_version_reports_no_threads(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    run(tiny_config(), tmp_path)
+    path = tmp_path / "checkpoints" / "last.pt"
+    state: dict[str, Any] = load_checkpoint(path)
+    del state["threads"]
+    save_checkpoint(path, state)
+    assert run(tiny_config(), tmp_path).threads is None  # 0 in best.yaml would be refused by `run`

@@ -5,8 +5,8 @@ Examples:
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
 
-A reading is flagged if it is less certain when its picture is slightly distorted, or the picture of another shape or
-look, than nearly all of the images that the model was validated on.
+A reading is flagged as out-of-distribution if its confidence in slightly distorted copies of the image, the image's
+aspect ratio or its image statistics are rare among the validation images of the model.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
             tell(printable(f"{path}: {counted(count, 'subfolder')} skipped; name a subfolder to read its images"))
     if reader.ood_detector is None:
         tell("this checkpoint does not say what it was validated on: no reading can be flagged")
+    elif not reader.ood_detector.is_complete:
+        tell(
+            "this checkpoint is of an unfinished or older training, or memory ran out at its end: only readings with "
+            "confidence below 0.5, or images of another aspect ratio, are flagged"
+        )
     readings = reader.read(options.images)
     read = [reading for reading in readings if not reading.problem]
     if options.json:
@@ -55,7 +60,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     flagged = sum(reading.flagged for reading in read)
     if flagged >= max(5, 0.3 * len(read)):  # of images like the validation images, about one in ten is flagged
         tell(
-            f"{flagged:,} of {len(read):,} images look unlike the training data, perhaps in fonts that the model never "
+            f"{flagged:,} of {len(read):,} images are out-of-distribution, perhaps in fonts that the model never "
             "saw: expect wrong readings; train on more fonts (`khmer-tuner data --fonts-dir DIR` or `--fonts system`)"
         )
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]

@@ -26,6 +26,15 @@ _POLL_S = 3.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
+def prepare(options: argparse.Namespace) -> LoadedStudy:
+    """Find the study; refuse to watch it as JSON, which would be several documents."""
+    from search_spaces import ConfigurationError
+
+    if options.watch and options.json:
+        raise ConfigurationError("--watch: found with --json, which prints one document; leave one of them out")
+    return load(options)
+
+
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Print the trials of the study, and what is pending; it is only read."""
     from studies import disk_usage
@@ -36,10 +45,10 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     known: list[str] = []
     while True:
         status = read_status(study, folder)
-        if options.watch and not options.json and not is_terminal(sys.stdout):
-            known = _print_changes(status, known)
-        elif options.json:
+        if options.json:
             print_json(_as_dict(status, disk_usage(folder)))
+        elif options.watch and not is_terminal(sys.stdout):
+            known = _print_changes(status, known)
         else:
             sys.stdout.write(_CLEAR if options.watch else "")
             _print(status, disk_usage(folder), show_all=options.all)
@@ -117,4 +126,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_study_options(parser, json=True)
 
 
-COMMAND = Command(__name__, __doc__, _add_options, load, run)
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

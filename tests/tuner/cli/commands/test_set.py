@@ -90,7 +90,7 @@ def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
 def test_an_option_that_gives_the_same_is_refused(cli, write_config):
     refused = cli("run", "--config", write_config({"one": {}}), "--seed", "1", "--set", "training.seed=2")
     assert refused.code == 2
-    assert "--set training.seed: --seed gives it too; keep one" in refused.err
+    assert "--set training.seed: is also set by --seed; keep one" in refused.err
 
 
 def test_repetitions_have_them(cli, write_config):
