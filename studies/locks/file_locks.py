@@ -55,6 +55,12 @@ class FileLock:
             # Notes have the same length, so that a new one replaces an old one even if the disk is full.
             os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES].ljust(_LONGEST_NOTE_BYTES), 0)
 
+    def touch(self) -> None:
+        """Set the file's time to now, if the disk allows it; the note stays as it is."""
+        assert self._descriptor is not None, "the lock was released"
+        with contextlib.suppress(OSError):
+            os.utime(self._descriptor)
+
     def release(self) -> None:
         """Free the lock; a second call does nothing."""
         with _registry_lock:
@@ -138,7 +144,7 @@ def holder_pid(path: Path) -> int | None:
 
 
 def read_note(path: Path) -> tuple[str, float]:
-    """Return the last note in a lock file and the seconds since its last sign of life; "" if there is none.
+    """Return the last note in a lock file and the seconds since its last update; "" if there is none.
 
     A file that this process locks has none: closing it would free the lock.
     """

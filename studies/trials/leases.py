@@ -37,8 +37,10 @@ from studies.trials.record import TrialPhase, TrialRecord
 LEASE_GRACE_S = 3.0
 # After a restart of the server all processes have to reconnect.
 LEASE_GRACE_AFTER_RESTART_S = 15.0
-# A lease on a file that a process on another machine has not touched for so long has expired: it does after each epoch.
+# A lease on a file that a process on another machine has not touched for so long has expired.
 OTHER_MACHINE_GRACE_S = 600.0
+# How often a process that trains touches it at most.
+_SECONDS_BETWEEN_TOUCHES = 60.0
 _POLL_S = 0.25
 _RELEASED = "released"
 
@@ -64,6 +66,9 @@ class Lease(Protocol):
         Raises:
             LeaseLost: Another worker has.
         """
+
+    def touch(self) -> None:
+        """Show other machines that this process trains the trial, at most once a minute; nothing else is written."""
 
     def release(self) -> None:
         """Free the lease, and record that its process did not crash."""
@@ -118,13 +123,13 @@ def refuse_other_machines(study: optuna.Study, folder: OutputFolder) -> None:
         note, age = read_note(path)
         worker, _, kernel = note.partition(" ")
         host, _, pid = worker.rpartition(":")
-        if host in ("", socket.gethostname()):
+        # The locks of one kernel are visible in all of its containers, and whatever its host name is now.
+        if host in ("", socket.gethostname()) or kernel == _kernel_id():
             continue
-        # The locks of one kernel are visible in all of its containers.
-        if holder_pid(path) is not None or (kernel != _kernel_id() and age < OTHER_MACHINE_GRACE_S):
+        if holder_pid(path) is not None or age < OTHER_MACHINE_GRACE_S:
             raise ConfigurationError(
                 f"study {study.study_name!r}: process {pid} on the machine {host} trains trial {trial.number} (last "
-                f"sign of life {age:.0f} s ago), and a study in SQLite is for one machine at a time; stop that "
+                f"update {age:.0f} s ago), and a study in SQLite is for one machine at a time; stop that "
                 "process, or keep the study in PostgreSQL (--storage); if it has exited already, repeat the command "
                 f"in {max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
             )
@@ -155,6 +160,7 @@ def note_stop() -> None:
 class _FileLease:
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
+        self._next_touch = 0.0
 
     def was_released(self, record: TrialRecord) -> bool:
         return self._lock.note == _RELEASED
@@ -170,8 +176,12 @@ class _FileLease:
         _ours.add(self)
 
     def check(self) -> None:
-        """Show other machines a sign of life, the file's time; the kernel never takes a file lock away."""
-        self._lock.write_note(self._lock.note)
+        """Nothing to check: the kernel never takes a file lock away."""
+
+    def touch(self) -> None:
+        if time.monotonic() >= self._next_touch:
+            self._next_touch = time.monotonic() + _SECONDS_BETWEEN_TOUCHES
+            self._lock.touch()
 
     def release(self) -> None:
         if self in _ours:  # else the note is that of the process before, which may have crashed
@@ -227,6 +237,9 @@ class _AdvisoryLease:
 
     def check(self) -> None:
         self._storage.check_fence(self._trial_id)
+
+    def touch(self) -> None:
+        """Nothing to show: other machines see the lock in the database."""
 
     def release(self) -> None:
         if self._attempts:

@@ -119,6 +119,7 @@ def _train(
         if done == 0 and context.should_stop():
             raise TrialInterrupted
         display.batch(number, done, total)
+        claim.touch()
         context.after_batch()
 
     device, _ = setup_training_environment(config)

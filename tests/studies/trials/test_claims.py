@@ -357,7 +357,7 @@ class TestOtherMachines:
     def elsewhere(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> tuple[optuna.Study, OutputFolder]:
-        """A study whose first trial a machine trains whose locks are invisible here; its last sign of life is old."""
+        """A study whose first trial a machine trains whose locks are invisible here; its last update is old."""
         study, folder = start(presets)
         with monkeypatch.context() as machine:
             machine.setattr(socket, "gethostname", lambda: "elsewhere")
@@ -365,19 +365,22 @@ class TestOtherMachines:
             claim = claim_next(study, folder)
         assert claim is not None
         lock = file_locks._held[os.path.realpath(folder.lease_path(0))]
-        show_life(folder, 1000)
-        claim.check()  # after an epoch
+        set_age(folder, 1000)
+        claim.touch()
         assert read_note(folder.lease_path(0))[1] < 100
+        set_age(folder, 1000)
+        claim.touch()  # at most once a minute
+        assert read_note(folder.lease_path(0))[1] >= 1000
         lock.release()
         return study, folder
 
-    def test_a_sign_of_life_refuses_all_work_and_changes_nothing(
+    def test_a_recent_update_refuses_all_work_and_changes_nothing(
         self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
     ) -> None:
         study, folder = elsewhere
-        show_life(folder, 120)
+        set_age(folder, 120)
         told = (
-            rf"process {os.getpid()} on the machine elsewhere trains trial 0 \(last sign of life 120 s ago\).*"
+            rf"process {os.getpid()} on the machine elsewhere trains trial 0 \(last update 120 s ago\).*"
             "one machine at a time; stop that process, or keep the study in PostgreSQL.*repeat the command in 480 s"
         )
         with pytest.raises(ConfigurationError, match=told):
@@ -386,10 +389,10 @@ class TestOtherMachines:
             claim_next(study, folder)
         assert len(study.get_trials()) == len(presets)
 
-    def test_without_a_sign_of_life_the_trial_is_taken_over(
+    def test_without_a_recent_update_the_trial_is_taken_over(
         self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
     ) -> None:
-        show_life(elsewhere[1], 601)
+        set_age(elsewhere[1], 601)
         study, folder = start(presets)
         claim = claim_next(study, folder)
         assert claim is not None
@@ -415,7 +418,39 @@ class TestOtherMachines:
         ]
         again.release()
 
-    def test_a_container_of_this_machine_counts_until_it_exits(self, tmp_path: Path) -> None:
+    def test_a_worker_whose_host_name_changes_still_counts_as_one_of_this_machine(
+        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, folder = start(presets)
+        first = claim_next(study, folder)
+        assert first is not None
+        monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+        second = claim_next(study, folder)
+        assert second is not None
+        assert (first.record.number, second.record.number) == (0, 1)
+        first.release()
+        second.release()
+
+    def test_a_stop_that_is_noted_during_an_update_is_kept(
+        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "_ours", set())
+        study, folder = start(presets)
+        claim = claim_next(study, folder)
+        assert claim is not None
+        before = file_locks._held[os.path.realpath(folder.lease_path(0))].note
+        leases.note_stop()
+        with monkeypatch.context() as update:  # it may have read the note just before
+            update.setattr(file_locks.FileLock, "note", before)
+            claim.check()
+            claim.touch()
+        file_locks._held[os.path.realpath(folder.lease_path(0))].release()  # as if the process were killed
+        again = claim_next(study, folder)
+        assert again is not None
+        assert [attempt.after for attempt in again.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
+        again.release()
+
+    def test_a_container_of_this_machine_works_beside_this_process(self, tmp_path: Path) -> None:
         if shutil.which("unshare") is None:
             pytest.skip("no host name of its own can be given to a process here")
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "1"]
@@ -431,9 +466,8 @@ class TestOtherMachines:
                 pytest.skip("no host name of its own can be given to a process here")
             assert process.stdout.readline() == "0\n"
             study, folder = opened_for_work(tmp_path / "out")
-            show_life(folder, 10_000)  # the lock is visible, so its age does not matter
-            with pytest.raises(ConfigurationError, match="on the machine elsewhere trains trial 0"):
-                claim_next(study, folder)
+            set_age(folder, 10_000)  # the lock is visible, so its age does not matter
+            assert claim_next(study, folder) is None
             process.kill()
         claim = claim_next(study, folder)
         assert claim is not None
@@ -441,7 +475,7 @@ class TestOtherMachines:
         claim.release()
 
 
-def show_life(folder: OutputFolder, seconds: float) -> None:
-    """Let the last sign of life of the first trial's worker be some seconds old."""
+def set_age(folder: OutputFolder, seconds: float) -> None:
+    """Let the last update of the first trial's lease be some seconds old."""
     then = time.time() - seconds
     os.utime(folder.lease_path(0), (then, then))
