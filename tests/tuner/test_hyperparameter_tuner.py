@@ -299,7 +299,6 @@ class TestInterruption:
             ("two", "completed"),
         ]
         assert watcher.notes == [
-            "one: not done here, another process is training it",
             f"waiting for {held.record.attempts[-1].worker}; `khmer-tuner status` shows the progress",
         ]
         assert watcher.ended == ["two", "one"]

@@ -31,7 +31,7 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets
+from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets, trials_to_start
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
@@ -49,6 +49,7 @@ def work(
     workers: WorkerCount = 1,
     *,
     wait: bool = False,
+    wait_for_others: bool = False,
 ) -> None:
     """Train the study's pending trials until none is left to claim or a stop condition holds.
 
@@ -58,6 +59,8 @@ def work(
         stop_conditions: What ends the work early.
         workers: Processes that train in parallel, ``auto`` for as many as are fastest; a single one is this process.
         wait: Whether a single worker waits for further trials when none is left, until a stop condition holds.
+        wait_for_others: Whether to wait for the trials that other processes train, and to take over those of a process
+            that exits, until none is pending.
 
     Raises:
         ConfigurationError, RuntimeError: As `work_in_processes`.
@@ -75,12 +78,18 @@ def work(
     if workers == AUTO:
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
     # A single trial is trained here, unless others that match the filter may be added meanwhile.
-    if workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1):
-        work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
-    elif wait:
-        _work_and_wait(session, trial_filter, stop_conditions, poller)
-    else:
-        work_here(session, trial_filter, stop_conditions, poller)
+    in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
+    noted: set[str] = set()
+    while True:
+        # Again with the same processes and threads: the figures depend on the number of threads.
+        if in_processes:
+            wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
+        elif wait:
+            _work_and_wait(session, trial_filter, stop_conditions, poller)
+        else:
+            work_here(session, trial_filter, stop_conditions, poller)
+        if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
+            break
     _report_remaining(session, trial_filter, stop_conditions)
 
 
@@ -149,30 +158,42 @@ def _work_and_wait(
             poller.poll_if_due()
         except DATABASE_ERRORS as error:
             is_waiting = False
-            reason = storage_error_text(error, session.storage_url)
-            display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_RETRIES:.0f} s")
-            time.sleep(_SECONDS_BETWEEN_RETRIES)
+            _pause_after(error, session)
     if session.stop_requested:
         display.note("stop was asked for")
 
 
-def wait_for_others(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
-    """Wait until other processes have finished the trials that they train; take over those of a process that dies."""
-    poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
-    noted: set[str] = set()
-    while may_start(session, stop_conditions):
-        records, running = filter(trial_filter.matches, latest_records(session.study)), _running_names(session)
-        workers = {record.attempts[-1].worker for record in records if record.experiment_name in running}
-        # Trials that workers of this process left when they were stopped are not taken over.
-        if not workers and not (noted and work_here(session, trial_filter, stop_conditions, poller)):
-            break
-        if workers - noted:
-            text = f"waiting for {listed(sorted(workers), 3)}; `khmer-tuner status` shows the progress"
-            session.context.display.note(text)
-        noted |= workers
-        time.sleep(_SECONDS_BETWEEN_CLAIMS)
-        work_here(session, trial_filter, stop_conditions, poller)
-        poller.poll_if_due()
+def _wait_for_others(
+    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller, noted: set[str]
+) -> bool:
+    """Wait while other processes train all pending trials; return whether there is one to train here.
+
+    Workers are added to those that were `noted`.
+    """
+    while True:
+        try:
+            if not may_start(session, stop_conditions) or not (pending := _pending_names(session, trial_filter)):
+                return False
+            if trials_to_start(session, trial_filter):
+                return True
+            records = [record for record in latest_records(session.study) if record.experiment_name in pending]
+            workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
+            if workers - noted:
+                text = f"waiting for {listed(sorted(workers), 3)}; `khmer-tuner status` shows the progress"
+                session.context.display.note(text)
+            noted |= workers
+            # The study is read as seldom as for the display: with many trials that takes long.
+            while not poller.is_due and not is_interrupted(session, stop_conditions):
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)
+            poller.poll_if_due()
+        except DATABASE_ERRORS as error:
+            _pause_after(error, session)
+
+
+def _pause_after(error: Exception, session: Session) -> None:
+    reason = storage_error_text(error, session.storage_url)
+    session.context.display.note(f"{reason}; trying again in {_SECONDS_BETWEEN_RETRIES:.0f} s")
+    time.sleep(_SECONDS_BETWEEN_RETRIES)
 
 
 def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, TrainingConfig | None]:
@@ -201,10 +222,7 @@ def _unenqueued_names(session: Session, trial_filter: TrialFilter, records: Coll
 
 
 def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
-    records = latest_records(session.study)
-    open_phases = (TrialPhase.WAITING, TrialPhase.RUNNING)
-    remaining = [r.experiment_name for r in filter(trial_filter.matches, records) if r.phase in open_phases]
-    remaining = sorted([*remaining, *_unenqueued_names(session, trial_filter, records)])
+    remaining = _pending_names(session, trial_filter)
     if not remaining:
         return
     if stop_conditions.timed_out:
@@ -213,12 +231,15 @@ def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditio
         reason = "stop was asked for"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
-    elif _running_names(session).issuperset(remaining):
+    elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(remaining):
         reason = f"another process is training {'them' if len(remaining) > 1 else 'it'}"
     else:
         reason = "no worker is left; `khmer-tuner resume` goes on with them"
     session.context.display.note(f"{listed(remaining, 3)}: not done here, {reason}")
 
 
-def _running_names(session: Session) -> set[str]:
-    return {row.name for row in study_status(session.study, session.context.folder).running}
+def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:
+    records = latest_records(session.study)
+    open_phases = (TrialPhase.WAITING, TrialPhase.RUNNING)
+    names = [r.experiment_name for r in filter(trial_filter.matches, records) if r.phase in open_phases]
+    return sorted([*names, *_unenqueued_names(session, trial_filter, records)])

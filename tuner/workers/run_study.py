@@ -28,7 +28,7 @@ from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.loop import ended, wait_for_others, work
+from tuner.workers.loop import ended, work
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ def run_study(
     """
     attempts = _count_attempts(session)
     try:
-        work(session, trial_filter, stop_conditions, workers)
-        wait_for_others(session, trial_filter, stop_conditions)
+        work(session, trial_filter, stop_conditions, workers, wait_for_others=True)
     except BaseException:
         _write_partial_results(session, results_file, attempts)
         raise

@@ -54,8 +54,8 @@ def work_in_processes(
     most: int,
     trials: int,
     poller: StatusPoller,
-) -> None:
-    """Let worker processes train the study's pending trials; return when all have exited.
+) -> bool:
+    """Let worker processes train the study's pending trials until all have exited.
 
     A worker that is killed is replaced; another worker takes over its trial. More workers start when trials are added
     that the filter holds.
@@ -68,6 +68,9 @@ def work_in_processes(
         trials: Pending trials; no more workers than that start, and they share this process's PyTorch threads.
         poller: Updates the display.
 
+    Returns:
+        Whether one has found no trial to claim; False if all were stopped from outside.
+
     Raises:
         ConfigurationError: Workers have exited because of problems that the user can fix, and trials are pending.
         RuntimeError: The same, but not all problems can be fixed by the user.
@@ -76,7 +79,7 @@ def work_in_processes(
     try:
         for threads in shared_threads(torch.get_num_threads(), min(most, trials)):
             supervisor.start(threads)
-        supervisor.watch()
+        return supervisor.watch()
     finally:
         supervisor.stop()
 
@@ -107,8 +110,8 @@ class _Supervisor:
         """Start a worker process."""
         self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
 
-    def watch(self) -> None:
-        """Show the workers' events, and the status of the study, until all have exited."""
+    def watch(self) -> bool:
+        """Show the workers' events and the status of the study until all have exited; return whether one succeeded."""
         while self._workers:
             raise_if_requested()
             if self._poller.is_due:
@@ -124,6 +127,7 @@ class _Supervisor:
                 self._show(worker, line)
         if self._problems and not (self._succeeded and self._trials_left() == 0):
             raise self._error()
+        return self._succeeded
 
     def stop(self) -> None:
         """Stop all workers; kill those that have not exited after some seconds."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from search_spaces import TrainingConfig, load_experiments
 from studies import (
@@ -18,17 +20,22 @@ from studies import (
     TrialPhase,
     TrialRecord,
     add_search_trials,
+    latest_records,
     load_study,
     load_study_for_changes,
     request_stop,
     study_status,
 )
-from studies.trials.claims import claim_next
+from studies.trials.claims import Claim, claim_next
+from studies.trials.leases import this_worker
 from tuner.display import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.loop import ended, planned_trials, work
+from tuner.session.trial_selection import trials_to_start
+from tuner.workers import loop
+from tuner.workers.loop import ended, planned_trials, work, work_here
+from tuner.workers.run_study import run_study
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -138,6 +145,162 @@ def test_settings_that_are_known_are_told_before_they_are_trained(
     assert configs["one"] is not None
     assert configs["one"].log_every_n_steps == 3
     assert configs["search_0001"] is None
+
+
+def test_a_long_epoch_keeps_updating_the_lease(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.trials.leases._SECONDS_BETWEEN_TOUCHES", 0.0)
+    lease = OutputFolder(OUT).lease_path(0)
+    ages: list[float] = []
+
+    class Aging(Display):
+        def batch(self, number: int, done: int, total: int) -> None:
+            ages.append(time.time() - lease.stat().st_mtime)
+            os.utime(lease, (0, 0))
+
+    work(opened(write_config({"one": ONE_EPOCH}), Aging()), TrialFilter(), StopConditions())
+    assert len(ages) == 1 + 4
+    assert max(ages) < 1000
+
+
+class TestWaitForOthers:
+    """Another process is a claim of this one here, which nothing else in it can acquire."""
+
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 0.01)
+        monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CLAIMS", 0.01)
+        monkeypatch.setattr(loop, "_SECONDS_BETWEEN_RETRIES", 0.0)
+
+    @staticmethod
+    def run(session: Session, workers: int = 1) -> None:
+        run_study(session, TrialFilter(), StopConditions(), workers=workers, results_file="r.json")
+
+    @staticmethod
+    def claimed(session: Session) -> Claim:
+        claim = claim_next(session.study, OutputFolder(OUT))
+        assert claim is not None
+        return claim
+
+    def test_a_trial_that_is_released_just_after_the_last_claim_is_taken_over(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        held = self.claimed(session)
+
+        def then_release(*arguments: Any) -> bool:
+            has_trained = work_here(*arguments)
+            held.release()
+            return has_trained
+
+        monkeypatch.setattr(loop, "work_here", then_release)
+        self.run(session)
+        assert (watcher.ended, watcher.notes) == (["one"], [])
+
+    def test_a_trial_that_another_process_holds_again_is_waited_for(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        held = [self.claimed(session)]
+
+        def count_then_claim(*arguments: Any) -> int:
+            if len(held) == 1:
+                held[0].release()
+                found = trials_to_start(session, TrialFilter())
+                held.append(self.claimed(session))
+                return found
+            held[1].release()
+            return trials_to_start(session, TrialFilter())
+
+        monkeypatch.setattr(loop, "trials_to_start", count_then_claim)
+        self.run(session)
+        assert watcher.ended == ["one"]
+
+    def test_a_trial_that_is_added_and_claimed_between_two_reads_is_waited_for(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
+        held: list[Claim] = []
+
+        def latest_records_then_claim(study: Any) -> list[TrialRecord]:
+            if watcher.ended != ["one"] or held:
+                return latest_records(study)
+            opened(more, make_watcher())
+            records = latest_records(study)
+            held.append(self.claimed(session))
+            return records
+
+        def release_when_noted(text: str) -> None:
+            assert text.startswith("waiting for ")
+            held[0].release()
+
+        watcher.note = release_when_noted
+        monkeypatch.setattr(loop, "latest_records", latest_records_then_claim)
+        self.run(session)
+        assert watcher.ended == ["one", "two"]
+
+    def test_a_database_that_fails_for_a_moment_does_not_end_the_wait(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        held = self.claimed(session)
+        errors = [StorageInternalError("database is locked")]
+
+        def fail_once(*arguments: Any) -> int:
+            if errors:
+                raise errors.pop()
+            held.release()
+            return trials_to_start(session, TrialFilter())
+
+        monkeypatch.setattr(loop, "trials_to_start", fail_once)
+        self.run(session)
+        assert watcher.ended == ["one"]
+        (note,) = watcher.notes
+        assert note.endswith("trying again in 0 s")
+
+    def test_a_trial_taken_over_is_trained_by_a_worker_process_like_those_before(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
+        held = self.claimed(session)
+        watcher.note = lambda text: held.release()
+        self.run(session, workers=2)
+        assert watcher.ended == ["two", "one"]
+        one, two = latest_records(session.study)
+        assert one.attempts[0].worker == this_worker()
+        assert this_worker() not in {one.attempts[1].worker, two.attempts[0].worker}
+
+    def test_the_study_is_read_no_oftener_than_for_the_display_and_a_stop_ends_the_wait(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher = make_watcher()
+        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 3600.0)
+        events: list[str] = []
+
+        def count(*arguments: Any) -> int:
+            events.append("read")
+            return trials_to_start(session, TrialFilter())
+
+        def sleep(seconds: float) -> None:
+            events.append("sleep")
+            if len(events) == 5:
+                request_stop(load_study_for_changes(OUT)[0])
+
+        monkeypatch.setattr(loop, "trials_to_start", count)
+        monkeypatch.setattr(loop, "time", SimpleNamespace(sleep=sleep))
+        with self.claimed(session) as held:
+            self.run(session)
+        assert events == ["read", *["sleep"] * 4]
+        assert watcher.notes == [
+            f"waiting for {held.record.attempts[-1].worker}; `khmer-tuner status` shows the progress",
+            "one: not done here, stop was asked for",
+        ]
 
 
 class TestTime:
