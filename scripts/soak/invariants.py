@@ -86,12 +86,13 @@ def _plan_problems(small: FixtureStudy, trials: Sequence[Any], records: Sequence
 
 def _end_problems(record: Any) -> Iterator[str]:
     """Yield what is wrong with why a trial ended."""
-    from studies import MAX_CRASHES, WhyEnded
+    from studies import MAX_CRASHES, MAX_MEMORY_CRASHES, WhyEnded
 
     name, outcome = record.experiment_name, record.outcome
+    many = record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
     if outcome is None:
         yield f"{name} has no outcome"
-    elif outcome.why_ended is WhyEnded.CRASHED and record.consecutive_crashes < MAX_CRASHES:
+    elif outcome.why_ended is WhyEnded.CRASHED and not many:
         yield f"{name} failed after {record.consecutive_crashes} deaths in a row: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"

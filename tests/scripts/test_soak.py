@@ -14,11 +14,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from studies import WhyEnded, latest_records, load_study
+from studies.trials.record import StartedAfter
 
 ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "soak.py"
@@ -173,6 +177,18 @@ def test_a_broken_invariant_of_a_study_is_noticed(
 ) -> None:
     change(study)
     assert any(says in problem for problem in examine().problems)
+
+
+@pytest.mark.parametrize(("deaths", "is_broken"), [(2, True), (3, False)])
+def test_a_trial_that_was_given_up_for_lack_of_memory_breaks_no_invariant(
+    deaths: int, is_broken: bool, study: Path, module: Callable[[str], Any]
+) -> None:
+    records = latest_records(load_study(study / "out")[0])
+    record = next(record for record in records if record.outcome is not None)
+    assert record.outcome is not None
+    died = replace(record.attempts[-1], after=StartedAfter.MEMORY_CRASH)
+    record = replace(record, attempts=(died,) * deaths, outcome=replace(record.outcome, why_ended=WhyEnded.CRASHED))
+    assert bool(list(module("soak.invariants")._end_problems(record))) == is_broken
 
 
 def test_results_that_an_export_would_not_give_are_noticed(study: Path, module: Callable[[str], Any]) -> None:
