@@ -103,7 +103,7 @@ class HyperparameterTuner:
         return self._run(RunRequest.from_file(self._file, experiment_names, self._options))
 
     def run_single_experiment(self, experiment_name: str, experiment_config: dict[str, Any]) -> dict[str, Any]:
-        """Train one experiment.
+        """Train one experiment, with the targets of the file.
 
         Args:
             experiment_name: Its name in the study.
@@ -115,15 +115,19 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records, or a stop was requested.
+            ExperimentFailedError: It failed, which the study records, or was not trained to its end: a stop was
+                requested, or with `until_targets` another trial has met the targets.
         """
-        file = parse_experiments({"experiments": {experiment_name: experiment_config}})
+        file = parse_experiments(self.config | {"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
         results = self._run(RunRequest.from_file(file, options=options))
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
-            raise ExperimentFailedError(f"experiment {experiment_name!r}: stop was asked for; the same call goes on")
+            reason = "another trial has met the targets; without `until_targets` it is trained"
+            if self.stopped:
+                reason = "a stop was requested; call it again to continue"
+            raise ExperimentFailedError(f"experiment {experiment_name!r}: {reason}")
         if entry["status"] == "failed":
             raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
         return entry

@@ -157,9 +157,20 @@ def test_programs_are_told_too(cli, write_config, make_watcher):
     assert watcher.left == [0]
     again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=again)
-    with pytest.raises(ExperimentFailedError, match="'one': stop was asked for; the same call goes on"):
+    with pytest.raises(ExperimentFailedError, match="'one': a stop was requested; call it again to continue"):
         tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
     assert again.epochs == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_an_experiment_that_is_not_trained_because_another_met_the_targets_says_so(write_config):
+    config = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets={"training_time_per_epoch": 1000})
+    options = RunOptions(results_file="r.json", until_targets=True)
+    tuner = HyperparameterTuner(str(config), options=options)
+    tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
+    with pytest.raises(
+        ExperimentFailedError, match="'two': another trial has met the targets"
+    ):
+        tuner.run_single_experiment("two", tuner.config["experiments"]["two"])
 
 
 def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, write_config, make_watcher):
