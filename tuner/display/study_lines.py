@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.filesize import decimal
 
+from search_spaces import TrainingConfig
 from search_spaces.diagnostics.plural import counted
 from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus
 from tuner.display.lines import clock, end_text
-from tuner.display.terminal import spare_cells
+from tuner.display.terminal import shown_path, spare_cells
 
 _LAST_SHOWN = 3
 _MET_SHOWN = 3
@@ -95,12 +98,20 @@ def targets_line(status: StudyStatus) -> str | None:
     return f"targets ({', '.join(texts)}): {status.met_text(_MET_SHOWN)}"
 
 
-def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | None:
+def study_command(name: str, output_dir: Path) -> str:
+    """Return a command on a study, to be copied into a shell."""
+    folder = shown_path(output_dir)
+    is_default = folder == TrainingConfig.output_dir
+    return f"khmer-tuner {name}" + ("" if is_default else f" --output-dir {shlex.quote(folder)}")
+
+
+def pending_line(status: StudyStatus, remaining: RemainingTime | None, output_dir: Path) -> str | None:
     """Return the pending trials and the command that trains them; None if there are none, or a worker is running.
 
     Args:
         status: The study.
         remaining: How long one worker takes for them; None if that is not known.
+        output_dir: The study's output folder.
     """
     if not status.pending or status.running:
         return None
@@ -108,7 +119,7 @@ def pending_line(status: StudyStatus, remaining: RemainingTime | None) -> str | 
     counts = {"interrupted": interrupted, "not started": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     parts += [f"{time_text(remaining)} for one worker"] if remaining is not None else []
-    return f"pending: {', '.join(parts)}; `khmer-tuner resume` resumes them"
+    return f"pending: {', '.join(parts)}; `{study_command('resume', output_dir)}` resumes them"
 
 
 def disk_line(disk: DiskUsage) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from search_spaces import Targets, TrainingConfig
+from search_spaces import Targets
 from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
 from search_spaces.diagnostics.plural import counted
 from studies import (
@@ -24,6 +24,7 @@ from studies import (
 )
 from tuner.display.base import RunSummary
 from tuner.display.lines import failure
+from tuner.display.study_lines import study_command
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
@@ -41,7 +42,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print(_experiments_table([*presets, *best, *failed]))
     if hidden := len(search) - len(best) - len(failed):
         more = counted(hidden, "more search trial")
-        console.print(f"and {more}: {_command('status', summary.output_dir)}", soft_wrap=True)
+        console.print(f"and {more}: {study_command('status', summary.output_dir)}", soft_wrap=True)
     targets = _targets_table([*presets, *best[:1]], summary.targets)
     if targets is not None:
         console.print()
@@ -144,19 +145,11 @@ def _results_place(summary: RunSummary) -> str:
     if summary.results_path is not None:
         return shown_path(summary.results_path)
     why = f"the study in {shown_path(summary.output_dir)} is complete" if summary.is_complete else "nothing was trained"
-    return f"no new ones, {why}; `{_command('export', summary.output_dir)} --results-file FILE` writes them"
+    return f"no new ones, {why}; `{study_command('export', summary.output_dir)} --results-file FILE` writes them"
 
 
 def _pending_lines(summary: RunSummary) -> list[str]:
     if not summary.pending:
         return []
     pending = counted(summary.pending, "trial is", "trials are")
-    return ["", f"{pending} still to do: {_command('resume', summary.output_dir)}"]
-
-
-def _command(name: str, output_dir: Path) -> str:
-    """Return a command on this study, to be copied into a shell."""
-    folder = shown_path(output_dir)
-    return f"khmer-tuner {name}" + (
-        "" if folder == TrainingConfig.output_dir else f" --output-dir {shlex.quote(folder)}"
-    )
+    return ["", f"{pending} still to do: {study_command('resume', summary.output_dir)}"]

@@ -42,6 +42,8 @@ def may_replace(path: Path, kind: str) -> bool:
 
 def check_results_file(path: str | None, output_dir: str | Path) -> None:
     """Refuse a results file as `check_output_file` does; None means the default name."""
+    if path == "-":
+        raise ConfigurationError("results file -: name a file; --json prints the results to standard output")
     check_output_file(Path(path or default_results_name("{timestamp}")), RESULTS, output_dir, "results file")
 
 

@@ -75,8 +75,9 @@ class Session:
         # In a storage of its own, the study may be older than this folder.
         token = stop_token(study) if token is None else token
         request.enqueue(study, folder, display.note)
-        save_targets(study, request.targets)
-        context = RunContext(folder, cache, request.experiments, options.device, request.targets, display)
+        if request.experiments or not study_targets(study).goals():  # a search has no targets of its own
+            save_targets(study, request.targets)
+        context = RunContext(folder, cache, request.experiments, options.device, study_targets(study), display)
         return cls(study, context, options.storage_url, token)
 
     @classmethod

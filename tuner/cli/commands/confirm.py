@@ -11,6 +11,7 @@ seeds, and scored on the dataset's test split. Repeating the command trains only
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace, candidates: Candidates) -> int:
     if options.json:
         print_json(plain)
     else:
-        _print(confirmation)
+        _print(confirmation, options.set)
     return FAILED if confirmation.count("failed") or not confirmation.count("completed") else SUCCESS
 
 
@@ -95,7 +96,7 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
     }
 
 
-def _print(confirmation: Confirmation) -> None:
+def _print(confirmation: Confirmation, settings: Sequence[str]) -> None:
     from tuner.display.terminal import plain_table, shown_path
 
     headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")
@@ -104,7 +105,8 @@ def _print(confirmation: Confirmation) -> None:
         again = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
         table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *again)
     seeds = ", ".join(map(str, confirmation.seeds))
-    print_lines([f"mean +- standard deviation over seeds {seeds}", "", table, ""])
+    changed = [f"trained again with --set {', '.join(settings)}; the figures before are without it"] if settings else []
+    print_lines([f"mean +- standard deviation over seeds {seeds}", *changed, "", table, ""])
     print_lines([comparison.sentence(_COMPARED) for comparison in confirmation.comparisons], wrap_words=True)
     print_lines([*_not_completed(confirmation), "", f"repetitions: {shown_path(confirmation.folder)}"])
 

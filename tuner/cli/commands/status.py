@@ -20,7 +20,7 @@ from tuner.cli.options import Command, add_flag, add_study_options
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
-    from studies import DiskUsage, StudyStatus
+    from studies import DiskUsage, OutputFolder, StudyStatus
 
 _POLL_S = 3.0
 _CLEAR = "\x1b[H\x1b[2J"
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
             known = _print_changes(status, known)
         else:
             sys.stdout.write(_CLEAR if options.watch else "")
-            _print(status, disk_usage(folder), show_all=options.all)
+            _print(status, disk_usage(folder), folder, show_all=options.all)
         if not options.watch or not (status.pending or status.running):
             return SUCCESS
         sys.stdout.flush()
@@ -88,20 +88,21 @@ def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
     }
 
 
-def _print(status: StudyStatus, disk: DiskUsage, *, show_all: bool) -> None:
+def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_all: bool) -> None:
     from tuner.display.live_view import running_table
+    from tuner.display.study_lines import study_command
     from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
 
     width = console_on(sys.stdout).width
     table, hidden = trial_table(status, width, show_all=show_all)
-    more = [f"{hidden:,} more trials: `khmer-tuner status --all` shows each"] if hidden else []
+    more = [f"{hidden:,} more trials: `{study_command('status --all', folder.path)}` shows each"] if hidden else []
     running = [running_table(status.running, width), ""] if status.running else []
     head = f"study {status.study}, by {status.monitor} ({status.mode})"
-    print_lines([head, "", table, *more, "", *running, *_lines(status, disk, width)])
+    print_lines([head, "", table, *more, "", *running, *_lines(status, disk, folder, width)])
 
 
-def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
+def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: int) -> list[str]:
     from studies import remaining_time
     from tuner.display import study_lines
 
@@ -115,7 +116,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, width: int) -> list[str]:
         study_lines.remaining_line(status, remaining_time(status, workers)) if workers else None,
         study_lines.targets_line(status),
         study_lines.disk_line(disk),
-        study_lines.pending_line(status, remaining_time(status, 1)),
+        study_lines.pending_line(status, remaining_time(status, 1), folder.path),
     ]
     return [line for line in lines if line is not None]
 
