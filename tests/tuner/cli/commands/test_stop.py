@@ -167,9 +167,7 @@ def test_an_experiment_that_is_not_trained_because_another_met_the_targets_says_
     options = RunOptions(results_file="r.json", until_targets=True)
     tuner = HyperparameterTuner(str(config), options=options)
     tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
-    with pytest.raises(
-        ExperimentFailedError, match="'two': another trial has met the targets"
-    ):
+    with pytest.raises(ExperimentFailedError, match="'two': another trial has met the targets"):
         tuner.run_single_experiment("two", tuner.config["experiments"]["two"])
 
 
