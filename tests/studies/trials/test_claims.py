@@ -418,18 +418,22 @@ class TestOtherMachines:
         ]
         again.release()
 
-    def test_a_worker_whose_host_name_changes_still_counts_as_one_of_this_machine(
-        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+    def test_after_its_host_name_has_changed_a_machine_works_beside_its_own_worker(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        study, folder = start(presets)
-        first = claim_next(study, folder)
-        assert first is not None
-        monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
-        second = claim_next(study, folder)
-        assert second is not None
-        assert (first.record.number, second.record.number) == (0, 1)
-        first.release()
-        second.release()
+        worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "2"]
+        environment = os.environ | {"PYTHONPATH": str(LIGHT_WORKER.parents[2])}
+        with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "0\n"
+            monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+            try:
+                claim = claim_next(*opened_for_work(tmp_path / "out"))
+            finally:
+                process.kill()
+        assert claim is not None
+        assert (claim.record.number, claim.adopted) == (1, False)
+        claim.release()
 
     def test_a_stop_that_is_noted_during_an_update_is_kept(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
@@ -467,8 +471,10 @@ class TestOtherMachines:
             assert process.stdout.readline() == "0\n"
             study, folder = opened_for_work(tmp_path / "out")
             set_age(folder, 10_000)  # the lock is visible, so its age does not matter
-            assert claim_next(study, folder) is None
-            process.kill()
+            try:
+                assert claim_next(study, folder) is None
+            finally:
+                process.kill()
         claim = claim_next(study, folder)
         assert claim is not None
         assert claim.adopted
