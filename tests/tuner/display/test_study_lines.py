@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -111,15 +112,19 @@ def test_the_time_left_says_whether_it_is_a_bound(make_row, make_status):
 
 
 def test_what_is_owed_is_told_with_the_time_it_takes(make_row, make_status):
-    assert pending_line(make_status(make_row(0)), None) is None
+    here, other = Path("training_output"), Path("other study")
+    assert pending_line(make_status(make_row(0)), None, here) is None
     rows = [make_row(0), make_row(1, "interrupted"), make_row(2, "waiting")]
     status, left = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
-    assert pending_line(status, left) == (
+    assert pending_line(status, left, here) == (
         "pending: 1 interrupted, 12 not started, about 8:20 for one worker; `khmer-tuner resume` resumes them"
     )
-    assert pending_line(make_status(*rows[1:2]), None) == "pending: 1 interrupted; `khmer-tuner resume` resumes them"
+    interrupted = make_status(*rows[1:2])
+    assert pending_line(interrupted, None, here) == "pending: 1 interrupted; `khmer-tuner resume` resumes them"
+    resume = "khmer-tuner resume --output-dir 'other study'"
+    assert pending_line(interrupted, None, other) == f"pending: 1 interrupted; `{resume}` resumes them"
     # As long as somebody works on it, it is owed by nobody else.
-    assert pending_line(make_status(*rows, make_row(3, "running")), left) is None
+    assert pending_line(make_status(*rows, make_row(3, "running")), left, here) is None
 
 
 def test_the_search_and_the_targets(make_row, make_status):

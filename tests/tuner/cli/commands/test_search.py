@@ -162,7 +162,7 @@ def test_a_folder_is_all_that_resume_needs(cli, home, tmp_path, monkeypatch, rea
     monkeypatch.chdir(tmp_path / "elsewhere")
     stands = cli("status", "--output-dir", home / OUT)
     assert "1 interrupted" in stands.out
-    assert "`khmer-tuner resume` resumes them" in stands.out
+    assert f"`khmer-tuner resume --output-dir {home / OUT}` resumes them" in stands.out
     resumed = cli("resume", "--output-dir", home / OUT)
     assert resumed.code == 0
     assert "going on with epoch 2" in resumed.err
