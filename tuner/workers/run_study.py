@@ -90,8 +90,7 @@ def _write_partial_results(session: Session, results_file: str | None, attempts:
         # A process that stops does not wait for a lost connection.
         with without_retries(session.study):
             results = render_results(session.study, timestamp=timestamp())
-            is_empty = not results["all_results"] and results_file is None
-            path = None if is_empty else _write_new_results(session, results, results_file, attempts)
+            path = _write_new_results(session, results, results_file, attempts)
         if path is not None:
             session.context.display.note(f"the results so far are in {shown_path(path)}")
     except DATABASE_ERRORS:

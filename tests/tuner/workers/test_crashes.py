@@ -85,6 +85,7 @@ def test_many_kills_in_one_epoch_change_nothing(write_config: WriteConfig) -> No
     assert [attempt.after for attempt in record.attempts[1:]] == [StartedAfter.CRASH] * 4
 
 
+@pytest.mark.slow
 def test_what_killed_ten_processes_in_one_epoch_is_given_up_and_the_others_are_trained(
     write_config: WriteConfig, make_watcher: MakeWatcher, read_results: Any
 ) -> None:
@@ -133,6 +134,7 @@ def test_where_its_figures_are_in_another_machine_s_folder_a_crash_says_so(write
     assert deadly["total_epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_trial_with_no_epoch_left_is_finished_however_often_its_processes_died(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2}}})
     die(config, "one", *[2] * MAX_CRASHES)
@@ -173,6 +175,7 @@ def test_a_trial_that_ran_out_of_memory_three_times_in_one_epoch_is_given_up(wri
     )
 
 
+@pytest.mark.slow
 def test_one_that_ran_out_of_memory_and_many_that_were_killed_change_nothing(
     write_config: WriteConfig, memory_group: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

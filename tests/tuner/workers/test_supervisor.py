@@ -255,6 +255,7 @@ def test_khmer_names_arrive_whatever_the_machines_language_is(write_config: Writ
     assert len(re.findall(r" 2/2  char", told)) == 2
 
 
+@pytest.mark.slow
 def test_workers_that_memory_errors_kill_twice_are_followed_by_one_with_smaller_passes(
     write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,7 +142,7 @@ def test_help_has_runnable_examples(capsys):
     assert "khmer-tuner run --experiments conservative_small baseline_optimized" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_a_second_run_of_the_same_experiments_waits_for_the_first(
     storage, here, write_config, cli, request, monkeypatch, tmp_path
 ):
@@ -173,6 +173,7 @@ def test_a_second_run_of_the_same_experiments_waits_for_the_first(
     assert len(metrics.read_text().splitlines()) == 40
 
 
+@pytest.mark.slow
 def test_several_that_retry_a_failed_experiment_at_once_train_it_once(copy_of_the_study, here):
     command = [sys.executable, "-m", "tuner", "resume", "--retry-failed", "--output-dir", str(copy_of_the_study)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

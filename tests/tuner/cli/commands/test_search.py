@@ -239,6 +239,8 @@ def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_conf
     assert json.loads(Path("r.json").read_text())["all_results"] == []
 
 
+# The signal may arrive in a callback of the garbage collector, or between opening a file and its `with`.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_says_how_to_go_on_without_adding_trials_again(cli, home):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
