@@ -176,13 +176,13 @@ def test_a_trial_that_ran_out_of_memory_three_times_in_one_epoch_is_given_up(wri
 
 
 @pytest.mark.slow
-def test_one_that_ran_out_of_memory_and_many_that_were_killed_change_nothing(
-    write_config: WriteConfig, memory_group: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("memory_group")
+def test_one_that_ran_out_of_memory_and_many_that_were_killed_change_nothing(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2, "batch_size": 16}}})
     die(config, "one", 0)
-    monkeypatch.delenv("MEMORY_GROUP")
-    die(config, "one", 0, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MEMORY_GROUP")
+        die(config, "one", 0, 0)
     HyperparameterTuner(str(config)).run_experiments()
     record = record_of("one")
     causes = [StartedAfter.WAITING, StartedAfter.MEMORY_CRASH, StartedAfter.CRASH, StartedAfter.CRASH]
