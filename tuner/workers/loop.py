@@ -175,6 +175,7 @@ def _wait_for_others(
             if not may_start(session, stop_conditions) or not (pending := _pending_names(session, trial_filter)):
                 return False
             if trials_to_start(session, trial_filter):
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)  # a trial that is free may not be claimable yet
                 return True
             records = [record for record in latest_records(session.study) if record.experiment_name in pending]
             workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
