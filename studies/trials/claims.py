@@ -57,7 +57,7 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether so many processes have died in its next epoch that it is not trained again."""
+        """Whether too many processes died in its next epoch, so that the trial ends as ``crashed``."""
         of_memory = self.record.consecutive_memory_crashes
         return self.record.consecutive_crashes >= MAX_CRASHES or of_memory >= MAX_MEMORY_CRASHES
 

@@ -34,7 +34,7 @@ def test_the_counter_of_the_own_group_comes_before_that_of_the_machine(
     before = count_memory_kills(root)
     assert list(before.values()) == [2, 4]
     (root / "proc/vmstat").write_text("oom_kill 5\n")
-    assert not has_risen(before, count_memory_kills(root))  # it was somebody else
+    assert not has_risen(before, count_memory_kills(root))  # another process was killed
     (root / "sys/fs/cgroup" / file).write_text(text.replace("oom_kill 2", "oom_kill 3"))
     assert has_risen(before, count_memory_kills(root))
 
