@@ -1,24 +1,31 @@
 """The address of the dashboard and its server.
 
 waitress rather than `wsgiref`: it parses requests strictly, a slow or broken browser occupies none of its threads, and
-their number is fixed, which limits database connections.
+their number is fixed, which limits database connections. Slow clients keep nobody out: the newest request is served
+first, and with all connections in use, a new one replaces the one that has waited for longest.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import ipaddress
 import logging
+import math
+import resource
 import socket
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 from wsgiref.types import WSGIApplication
 
 import waitress
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
 
 from search_spaces.errors import ConfigurationError
 
@@ -26,6 +33,7 @@ _THREADS = 8
 _LOOP_S = 1.0  # between checks for idle connections
 _SHUTDOWN_S = 0.5  # for requests in progress
 _LARGEST_BODY = 64 * 1024  # of a request; no allowed one has a body
+_shared = lru_cache(maxsize=8)(bytes)  # equal responses that wait for slow clients are in memory only once
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -114,13 +122,16 @@ class DashboardServer:
         """
         connections: dict[int, Any] = {}
         server = waitress.create_server(
-            app,
+            lambda environ, start: environ["wsgi.file_wrapper"](io.BytesIO(_shared(b"".join(app(environ, start))))),
             map=connections,
             sockets=[self._socket],
             threads=_THREADS,
             ident=None,
             max_request_body_size=_LARGEST_BODY,
+            outbuf_high_watermark=2**40,  # no thread waits for a client that does not read
+            connection_limit=min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         )
+        server.channel_class, server.task_dispatcher.queue = _Connection, _NewestFirst()
         with _silence(debug):
             try:
                 # Not `server.run`, which waits too long for requests in progress when the program ends.
@@ -128,6 +139,21 @@ class DashboardServer:
             finally:
                 server.task_dispatcher.shutdown(timeout=_SHUTDOWN_S)
                 wasyncore.close_all(connections)
+
+
+class _NewestFirst(deque[Any]):
+    popleft = deque.pop
+
+
+class _Connection(HTTPChannel):  # type: ignore[misc]
+    def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
+        if len(server._map) >= server.adj.connection_limit - 1:
+            min(server.active_channels.values(), key=lambda connection: connection.last_activity).handle_close()
+        super().__init__(server, *arguments, **options)
+
+    def service(self) -> None:
+        self.last_activity = math.inf  # until the response is ready
+        super().service()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from studies.locks.file_locks import wait_for_lock
 from studies.storage.postgresql import PostgresStorage, causes_of
-from studies.storage.url import complete_url, mask_password, sqlite_path, sqlite_url
+from studies.storage.url import SECRET_OPTIONS, complete_url, mask_password, sqlite_path, sqlite_url
 
 # What Optuna and SQLAlchemy raise when the database cannot be used; `storage_error_text` explains it.
 DATABASE_ERRORS = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
@@ -116,7 +116,10 @@ def storage_error_text(error: Exception, url: str) -> str:
         # In SQLite's words it is read-only.
         return f"{place}: it was removed or replaced while in use; put it back, then repeat the command to go on"
     remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
-    return f"{place}: {reason.replace(url, mask_password(url))}; {remedy}"
+    parsed = sqlalchemy.make_url(url)
+    for secret in filter(None, (url, parsed.password, *map(parsed.query.get, SECRET_OPTIONS))):
+        reason = reason.replace(str(secret), "***")
+    return f"{place}: {reason}; {remedy}"
 
 
 _REMEDIES = {
@@ -132,7 +135,6 @@ _REMEDIES = {
     "permission denied for": "let the user create tables there (GRANT CREATE ON SCHEMA), then repeat the command",
     "no schema has been selected": "create a schema of the user's search path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
-    "invalid connection option": "correct the URL's options after '?'",
     "connect_timeout": "correct the URL's options after '?'",
     "does not support SSL": "leave out sslmode, or let the server use SSL",
     "sslmode": "correct the URL's options after '?'",

@@ -152,7 +152,8 @@ class OutputFolder:
 
     def storage_url(self, owner: Owner) -> str:
         """Return the URL that the owner file means, without a password."""
-        return owner.storage.replace(_PLACEHOLDER, sqlite_url(self.path).removeprefix("sqlite:///"), 1)
+        url = without_password(owner.storage)
+        return url.replace(_PLACEHOLDER, sqlite_url(self.path).removeprefix("sqlite:///"), 1)
 
     def keeps_storage(self, owner: Owner) -> bool:
         """Return whether the study's database is in this folder, so that the two come and go together."""
@@ -160,7 +161,7 @@ class OutputFolder:
 
     def is_owned_with(self, owner: Owner, storage_url: str) -> bool:
         """Return whether a URL means the owner's storage; passwords do not count."""
-        return owner.storage == self._portable(storage_url)
+        return without_password(owner.storage) == self._portable(storage_url)
 
     def _portable(self, storage_url: str) -> str:
         path = sqlite_path(storage_url)

@@ -18,19 +18,23 @@ from search_spaces.errors import ConfigurationError
 
 DATABASE_NAME = "study.db"
 
-_POSTGRESQL_DRIVERS = {
-    "postgresql": "psycopg",
-    "postgresql+psycopg": "psycopg",
-    "postgresql+psycopg2": "psycopg2",
-}
+_POSTGRESQL_DRIVERS = {"postgresql": "psycopg", "postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
 _SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
+_SCHEMES = (*_SQLITE_SCHEMES, *_POSTGRESQL_DRIVERS)
 _SQLITE_PATH = re.compile(r"sqlite(\+\w+)?:///")
-_SCHEME = re.compile(r"[^:/@]*:?//")
-_PASSWORD_OPTION = re.compile(r"(?P<before>[?&][a-z_]*password=)[^&]*", re.IGNORECASE)
-# Where a port would be, something else: a password whose user's host is missing.
-_NO_PORT = re.compile(r"(?P<before>[^:\[]*:)(?!\d+(?:[/?]|$)).*", re.DOTALL)
-# What SQLAlchemy (percent, query) and Optuna (braces) would read as something else than a part of a path.
-_ESCAPES = str.maketrans({character: f"%{ord(character):02X}" for character in "%?#{}"})
+# Options of libpq that may be shown and kept, and those that are passed on only.
+_OPTIONS = frozenset(
+    "application_name channel_binding connect_timeout gssencmode host hostaddr keepalives keepalives_count "
+    "keepalives_idle keepalives_interval options passfile port service sslcert sslcertmode sslcrl sslkey sslmode "
+    "sslnegotiation sslrootcert target_session_attrs tcp_user_timeout user".split()
+)
+SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
+# Parts of a PostgreSQL URL with any other character may contain a password that was mistyped.
+_URL, _USER, _DATABASE, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.@+-]*", r"[\w.+-]*", r"[\w.-]*|[\da-fA-F:.]+"
+_VALUE = r"[\w./,~+-]*(:\d{1,5})?|[\da-fA-F:.]+|-c ?search_path=[\w,]+"
+# What SQLAlchemy (percent, query), Optuna (braces) and we would read as something else than a part of a path.
+_ESCAPES = str.maketrans({character: f"%{ord(character):02X}" for character in "%?#;{}"})
+_FORMS = "sqlite:///PATH or postgresql+psycopg://USER@HOST:5432/DATABASE"
 
 
 def default_storage_url(output_dir: str | Path) -> str:
@@ -58,26 +62,21 @@ def complete_url(url: str) -> str:
 
 
 def mask_password(url: str) -> str:
-    """Return the URL with ``***`` for its password, for messages, logs and files.
+    """Return the parts of a URL that may be shown in messages, logs and files, with ``***`` for the others.
 
-    Any text is accepted: a misspelt URL must not show its password either, so rather too much of it is hidden.
+    Any text is accepted. Of a URL that cannot be read, only its scheme is shown, if that is a known one.
     """
     if _SQLITE_PATH.match(url):
-        return url
-    url = _PASSWORD_OPTION.sub(r"\g<before>***", url)
-    scheme = match[0] if (match := _SCHEME.match(url)) else ""
-    account, at, place = url.removeprefix(scheme).rpartition("@")
-    if not at:
-        return scheme + _NO_PORT.sub(r"\g<before>***", place)
-    user, colon, _ = account.partition(":")
-    return f"{scheme}{user}{':***' if colon else ''}@{place}"
+        return re.split("[?#;]", url)[0]
+    scheme = url.partition("://")[0]
+    hidden = f"{scheme}://***" if scheme in _SCHEMES else "***"
+    return hidden if (public := _public(url)) is None else public.render_as_string()
 
 
 def without_password(url: str) -> str:
-    """Return the URL without its password, as it may be kept in a file."""
-    parsed = _with_driver(sqlalchemy.make_url(url))
-    secrets = [name for name in parsed.query if name.casefold().endswith("password")]
-    return parsed._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
+    """Return the URL without its password and secret options, as it may be kept in a file."""
+    public = _public(url)
+    return mask_password(url) if public is None else _with_driver(public)._replace(password=None).render_as_string()
 
 
 def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_reading: bool = False) -> None:
@@ -92,7 +91,7 @@ def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_rea
         ConfigurationError: If the URL is mistyped, keeps nothing (`sqlite://`), needs a driver that is not
             installed, or names a file that cannot be or is not a study database.
     """
-    problem = _spelling_problem(url) or _scheme_problem(url)
+    problem = _spelling_problem(url)
     path = sqlite_path(url) if problem is None else None
     if path is not None:
         problem = _path_problem(path, Path(output_dir) if output_dir is not None else None, for_reading)
@@ -106,51 +105,42 @@ def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
     return url if driver is None else url.set(drivername=f"postgresql+{driver}")
 
 
+def _public(url: str) -> sqlalchemy.URL | None:
+    """Return a PostgreSQL URL without secret options, or None if a part may be a piece of a mistyped password."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+        parsed.render_as_string(hide_password=False)  # fails for text that is not UTF-8
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
+    parts = {_URL: url, _USER: parsed.username, _HOST: parsed.host, _DATABASE: parsed.database}
+    is_plain = all(re.fullmatch(pattern, part or "") for pattern, part in parts.items())
+    if parsed.drivername not in _POSTGRESQL_DRIVERS or not is_plain or (parsed.port or 0) > 65535:
+        return None
+    options = {name: values for name, values in parsed.normalized_query.items() if name in _OPTIONS}
+    return parsed.set(query={name: v for name, v in options.items() if all(re.fullmatch(_VALUE, one) for one in v)})
+
+
 def _spelling_problem(url: str) -> str | None:
     if re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:|file:.*)?", url):
         return f"it keeps nothing once the program ends; write sqlite:///{DATABASE_NAME} to keep it in a file"
     if url.startswith("sqlite") and not _SQLITE_PATH.match(url):
-        path = re.sub(r"^sqlite(\+\w+)?:?/*", "", url)
-        return f"three slashes come before a path, a fourth begins an absolute one; write sqlite:///{_shown(path)}"
-    if "://" not in url:
-        return f"it has no scheme; write {sqlite_url(Path(_shown(url)))}"
-    if url.count("@") > 1 and not _SQLITE_PATH.match(url):
-        return "only the '@' before the host is written so; write '@' in a name or password as %40"
-    try:
-        sqlalchemy.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        form = (
-            "postgresql+psycopg://USER@HOST:5432/DATABASE"
-            if url.startswith("postgres")
-            else f"sqlite:///{DATABASE_NAME}"
-        )
-        return f"it cannot be read as a URL; write for example {form}"
-    return None
-
-
-def _shown(path: str) -> str:
-    """Return a path that may be meant, or the usual one if there may be a password in it."""
-    return path if path and "@" not in path else DATABASE_NAME
-
-
-def _scheme_problem(url: str) -> str | None:
-    parsed = sqlalchemy.make_url(url)
-    scheme = parsed.drivername
+        return f"three slashes come before a path, a fourth begins an absolute one; write sqlite:///{DATABASE_NAME}"
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        return f"it does not begin with a known scheme, in small letters; write {_FORMS}"
     if scheme in _SQLITE_SCHEMES:
-        if parsed.query:
-            return "SQLite's options after '?' are set by this program; leave them out ('?' in a name is %3F)"
+        has_options = re.search("[?#;]", url) is not None
+        return "SQLite has no options here; leave them out ('?' in a name is %3F)" if has_options else None
+    public = _public(url)
+    if public is None:
+        return f"it cannot be read; write {_FORMS}, with special characters of a password as in %40 for '@'"
+    if set(sqlalchemy.make_url(url).query) - set(public.query) - SECRET_OPTIONS:
+        return f"an option after '?' is unknown or has an unusual value; choose from {', '.join(sorted(_OPTIONS))}"
+    driver = _POSTGRESQL_DRIVERS[scheme]
+    if importlib.util.find_spec(driver) is not None:
         return None
-    if scheme == "postgres":
-        return "the scheme is spelt postgresql; write postgresql+psycopg://..."
-    driver = _POSTGRESQL_DRIVERS.get(scheme)
-    if scheme.lower() in (*_SQLITE_SCHEMES, *_POSTGRESQL_DRIVERS) and scheme != scheme.lower():
-        return f"the scheme has small letters only; write {scheme.lower()}://..."
-    if driver is None:
-        return f"{scheme!r} is not known; write sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
-    if importlib.util.find_spec(driver) is None:
-        package = "'khmer-ocr-tuner[postgresql]'" if driver == "psycopg" else driver
-        return f"the Python package {driver!r} is missing; install it: pip install {package}"
-    return None
+    package = "'khmer-ocr-tuner[postgresql]'" if driver == "psycopg" else driver
+    return f"the Python package {driver!r} is missing; install it: pip install {package}"
 
 
 def _path_problem(path: Path, output_dir: Path | None, for_reading: bool) -> str | None:

@@ -90,7 +90,8 @@ def _with_remedy(message: str) -> str:
 
 def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-    unknown = [word.split("=")[0] for word in extra if word.startswith("-")]
+    extra = [re.split("[=:@]", word)[0] for word in extra]  # what follows may be the password of a storage URL
+    unknown = [word for word in extra if word.startswith("-")]
     # Words after an unknown option are most likely its values.
     stray = extra[: next((at for at, word in enumerate(extra) if word.startswith("-")), len(extra))]
     return [f"found {word!r}, which belongs to no option; leave it out" for word in stray] + [

@@ -158,8 +158,9 @@ def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, t
 
 
 @contextmanager
-def serving(folder: Path, patience_s: float = 0.2) -> Iterator[Served]:
-    command = [sys.executable, str(HERE / "serve_study.py"), str(folder), str(patience_s)]
+def serving(folder: Path, patience_s: float = 0.2, most_files: int = 1024) -> Iterator[Served]:
+    limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', str(most_files)]
+    command = [*limited, sys.executable, str(HERE / "serve_study.py"), str(folder), str(patience_s)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from search_spaces import ConfigurationError
 from studies.dashboard.server import Address, DashboardServer
+
+if TYPE_CHECKING:
+    from tests.studies.dashboard.conftest import FullStudy
+
+SCRIPT = b"GET /static/bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+SLOW = {
+    "half a request": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ",
+    "half a body": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf",
+    "a response that is not read": SCRIPT,
+    "several responses that are not read": 4 * SCRIPT,
+}
 
 
 @pytest.mark.parametrize(
@@ -46,3 +61,47 @@ def test_a_busy_port_is_told_with_the_remedy() -> None:
 def test_an_address_of_another_machine_is_told() -> None:
     with pytest.raises(ConfigurationError, match=r"--host: found '192.0.2.1'; it is not an address of this machine"):
         DashboardServer(Address.of("192.0.2.1"), 0)
+
+
+@contextlib.contextmanager
+def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
+    """Keep connections open that send nothing after a request and read nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            with contextlib.suppress(ConnectionError):  # closed by the server, to which others are newer
+                client.sendall(request)
+        yield
+
+
+def size_of(port: int, path: str) -> int:
+    """Return the length of the response to an ordinary request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200
+        return len(response.read())
+
+
+@pytest.mark.parametrize("request_of_slow_clients", SLOW.values(), ids=SLOW)
+def test_500_slow_clients_do_not_keep_an_ordinary_one_waiting(
+    request_of_slow_clients: bytes, full_study: FullStudy, serve: Callable[..., Any]
+) -> None:
+    with serve(full_study.folder) as dashboard:
+        port = int(dashboard.url.split(":")[2].partition("/")[0])
+        with slow_clients(port, request_of_slow_clients):
+            assert size_of(port, "/api/studies/1?after=0") > 100
+            assert size_of(port, "/static/bundle.js") > 1_000_000
+        assert dashboard.process.poll() is None
+
+
+def test_more_slow_clients_than_files_are_survived(full_study: FullStudy, serve: Callable[..., Any]) -> None:
+    with serve(full_study.folder, most_files=256) as dashboard:
+        port = int(dashboard.url.split(":")[2].partition("/")[0])
+        with slow_clients(port, SLOW["half a request"]):
+            assert size_of(port, "/api/studies/1?after=0") > 100
+        with slow_clients(port, SCRIPT):
+            pass
+        assert size_of(port, "/static/bundle.js") > 1_000_000
+        assert dashboard.process.poll() is None

@@ -198,7 +198,7 @@ def test_a_lock_is_waited_for_while_the_server_is_away(
     [
         ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search path, or correct the URL"),
         ("?connect_timeout=abc", "correct the URL's options after '\\?'"),
-        ("?sslpassword=hunter2&foo=1", "correct the URL's options after '\\?'"),
+        ("?sslpassword=hunter2&sslmode=foo", "correct the URL's options after '\\?'"),
         ("?sslmode=require", "leave out sslmode, or let the server use SSL"),
     ],
 )

@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from search_spaces import ConfigurationError
-from studies import check_storage_url, default_storage_url, mask_password, open_storage
+from studies import check_storage_url, default_storage_url, mask_password, open_storage, storage_error_text
 from studies.storage.url import sqlite_path, without_password
 
 
@@ -20,18 +21,22 @@ from studies.storage.url import sqlite_path, without_password
         ("sqlite:", "keeps nothing"),
         ("sqlite:///:memory:", "keeps nothing"),
         ("sqlite:///file::memory:?cache=shared&uri=true", "keeps nothing"),
-        ("sqlite:/x/study.db", "three slashes.*write sqlite:///x/study.db"),
+        ("sqlite:/x/study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite://study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite//study.db", "three slashes"),
-        ("sqlite:///study.db?timeout=3", "'\\?'.*%3F"),
-        ("sqlite+aiosqlite:///study.db", "'sqlite\\+aiosqlite' is not known"),
-        ("study.db", "no scheme; write sqlite:////.*study.db"),
-        ("", "no scheme"),
-        ("mysql://u@h/d", "'mysql' is not known; write sqlite:///PATH or postgresql"),
-        ("redis://h", "'redis' is not known"),
-        ("postgres://u@h/d", "spelt postgresql"),
+        ("sqlite:///study.db?timeout=3", "no options here.*'\\?' in a name is %3F"),
+        ("sqlite:///study.db#x", "no options here"),
+        ("sqlite:///study.db;x", "no options here"),
+        ("sqlite+aiosqlite:///study.db", "no.*known scheme"),
+        ("study.db", "not begin with a known scheme, in small letters; write sqlite:///PATH or postgresql"),
+        ("", "not begin with a known scheme"),
+        ("mysql://u@h/d", "not begin with a known scheme.*; write sqlite:///PATH or postgresql"),
+        ("redis://h", "not begin with a known scheme"),
+        ("postgres://u@h/d", "not begin with a known scheme.*postgresql"),
         ("postgresql+psycopg2://u@h/d", "'psycopg2' is missing; install it: pip install psycopg2"),
-        ("://x", "cannot be read as a URL"),
+        ("://x", "not begin with a known scheme"),
+        ("postgresql+psycopg://u@h/d#x", "cannot be read; write .*, with special characters of a password as in %40"),
+        ("postgresql+psycopg://u@h/d?x=1", "an option after '\\?' is unknown.*; choose from .*connect_timeout"),
         ("sqlite:////no/such/folder/study.db", "/no/such/folder does not exist"),
         ("sqlite:////tmp", "/tmp is a folder.*sqlite:////tmp/study.db"),
     ],
@@ -87,12 +92,12 @@ def test_only_the_output_folder_may_be_missing(tmp_path: Path) -> None:
     ("url", "masked"),
     [
         ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
-        ("postgresql://user:se@cr:et@host/db", "postgresql://user:***@host/db"),
-        (
-            "postgresql+psycopg://host/db?user=u&password=secret",
-            "postgresql+psycopg://host/db?user=u&password=***",
-        ),
-        ("cannot connect to postgresql://u:secret@h/d now", "cannot connect to postgresql://u:***@h/d now"),
+        ("postgresql://user:se@cr:et@host/db", "postgresql://***"),
+        ("postgresql+psycopg://host/db?user=u&password=secret", "postgresql+psycopg://host/db?user=u"),
+        ("postgresql+psycopg:///db?host=/run/postgresql", "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql"),
+        ("postgresql://u:secret@[::1]:5/db?hostaddr=::1", "postgresql://u:***@[::1]:5/db?hostaddr=%3A%3A1"),
+        ("cannot connect to postgresql://u:secret@h/d now", "***"),
+        ("mysql://user@host/db", "***"),
         ("sqlite:////tmp/a:b@c/study.db", "sqlite:////tmp/a:b@c/study.db"),
     ],
 )
@@ -103,3 +108,15 @@ def test_passwords_are_not_shown(url: str, masked: str) -> None:
 def test_passwords_are_not_kept() -> None:
     kept = without_password("postgresql+psycopg://user:secret@host/db?sslpassword=secret&connect_timeout=5")
     assert kept == "postgresql+psycopg://user@host/db?connect_timeout=5"
+
+
+def test_what_is_needed_to_connect_again_is_kept() -> None:
+    url = "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql&options=-csearch_path%3Dmine&sslmode=require&user=me"
+    check_storage_url(url)
+    assert without_password(url) == url
+
+
+def test_a_driver_that_quotes_the_password_is_not_quoted() -> None:
+    url = "postgresql+psycopg://user:s%40cret@host/db?oauth_client_secret=hidden"
+    error = sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"bad: s@cret, hidden, {url}"))
+    assert storage_error_text(error, url).startswith("postgresql+psycopg://user:***@host/db: bad: ***, ***, ***; ")

@@ -1,4 +1,4 @@
-"""Passwords that nobody may see, and links that lead out of the output folder, met by whole commands."""
+"""Links that lead out of the output folder, met by whole commands."""
 
 from __future__ import annotations
 
@@ -9,56 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-CANARY = "c4n4ry"
-URLS = {
-    "a driver that may be missing": f"postgresql+psycopg://user:{CANARY}@127.0.0.1:1/db?connect_timeout=2",
-    "among the options": f"postgresql+psycopg://127.0.0.1:1/db?user=u&password={CANARY}&connect_timeout=2",
-    "an @ in it": f"postgresql+psycopg://user:a@{CANARY}@127.0.0.1:1/db",
-    "blanks in it": f"postgresql+psycopg://user:my {CANARY} word@127.0.0.1:one/db",
-    "no host": f"postgresql+psycopg://user:{CANARY}",
-    "no scheme": f"user:{CANARY}@127.0.0.1/db",
-    "one slash": f"postgresql:/user:{CANARY}@127.0.0.1/db",
-    "another database": f"mysql://user:{CANARY}@127.0.0.1/db",
-    "SQLite has none": f"sqlite://user:{CANARY}@/study.db",
-}
-COMMANDS: dict[str, list[str]] = {
-    "run": ["run", "--config", "{config}"],
-    "search": ["search", "--trials", "1"],
-    "enqueue": ["enqueue", "--trials", "1"],
-    "best": ["best", "--out", "best.yaml"],
-    "predict": ["predict", "{config}"],
-    **{
-        name: [name]
-        for name in ("resume", "worker", "stop", "status", "export", "report", "dashboard", "confirm", "clean")
-    },
-    "show": ["show", "0"],
-}
-
-
-@pytest.mark.parametrize("given", ["option", "variable"])
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-def test_no_command_shows_the_password_of_a_storage_that_cannot_be_used(
-    words: list[str],
-    given: str,
-    cli: Any,
-    run_study: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    here: Path,
-    tree: Callable[[Path], dict[str, float]],
-) -> None:
-    before = tree(run_study.folder)
-    for case, url in URLS.items():
-        if given == "variable":
-            monkeypatch.setenv("KHMER_TUNER_STORAGE", url)
-        option = ["--storage", url] if given == "option" else []
-        words = [word.format(config=run_study.config) for word in words]
-        done = cli(*words, "--output-dir", run_study.folder, "--debug", *option)
-        assert done.code == 2, (case, done)
-        assert CANARY not in done.out + done.err, case
-        assert done.err
-    assert tree(run_study.folder) == before
-    assert list(here.iterdir()) == []
 
 
 @pytest.fixture

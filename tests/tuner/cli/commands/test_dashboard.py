@@ -90,7 +90,7 @@ def test_public_is_warned_of(run_study):
         ),
         (
             ["--storage", "postgresql+psycopg2://me:secret@host/base?sslpassword=secret"],
-            ["storage URL: found 'postgresql+psycopg2://me:***@host/base?sslpassword=***'"],
+            ["storage URL: found 'postgresql+psycopg2://me:***@host/base'"],
         ),
     ],
 )
