@@ -16,4 +16,5 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; install the package first: bash scripts/setup.sh, then use .venv/bin/python")
 
 if __name__ == "__main__":
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.argv.insert(1, "run")
+    sys.exit(main())

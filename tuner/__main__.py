@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` imports for milliseconds, in which SIGINT is not silent
+import os
 import sys
-from collections.abc import Sequence
-
-from tuner.cli.commands import COMMANDS
-from tuner.cli.main import run_command_line
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the command that a command line names.
 
     Args:
-        argv: The arguments after the program's name; those of this process if None.
+        argv: The arguments after the program's name. None for those of this process, which is then prepared as well:
+            SIGINT ends it silently where no command handles it, and closed standard streams are the null device.
 
     Returns:
         The exit code.
     """
-    return run_command_line(sys.argv[1:] if argv is None else argv, COMMANDS)
+    if argv is None:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        argv = sys.argv[1:]
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            if getattr(sys, name) is None:
+                os.open(os.devnull, os.O_RDWR)  # gets this number, the lowest free one, before a database does
+                setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    # Only now: these imports take most of a short command's time.
+    from tuner.cli.commands import COMMANDS
+    from tuner.cli.main import run_command_line
+
+    return run_command_line(argv, COMMANDS)
 
 
 if __name__ == "__main__":

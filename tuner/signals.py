@@ -11,6 +11,7 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -64,12 +65,20 @@ def stop_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or _listener is not None:
         yield
         return
-    caught = [
-        number for number in STOP_SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-    ]
+    caught = [one for one in STOP_SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
     before: dict[signal.Signals, Any] = {}
+    hook, swallowed = sys.unraisablehook, list[int]()
+
+    def raise_again(args: Any) -> Any:
+        if type(args.exc_value) is not StopRequested:
+            return hook(args)
+        swallowed.append(1)  # by code in C, which may go on with a wrong answer
+        signal.signal(signal.SIGALRM, lambda *_: raise_if_requested())
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
     _holds_back = True
     try:
+        sys.unraisablehook = raise_again
         for number in caught:
             before[number] = signal.signal(number, _handle)
         _listener = _Listener(caught)
@@ -79,7 +88,7 @@ def stop_on_signals() -> Iterator[None]:
         yield
     finally:
         _holds_back = True
-        known = _requested
+        known = None if swallowed else _requested
         if _listener is not None:  # None in a forked child
             _listener.end()
         try:
@@ -87,11 +96,12 @@ def stop_on_signals() -> Iterator[None]:
                 # None: it was installed by other means than Python, and cannot be put back.
                 signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
         finally:
+            sys.unraisablehook = hook
             late = None if _requested is known else _requested
             _requested = None
             _holds_back = False
-    if late is not None:
-        raise late
+        if late is not None:
+            raise late
 
 
 def raise_if_requested() -> None:

@@ -214,8 +214,9 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
         return f"found step {step:g} with log: true; a logarithmic scale has no steps; keep one of the two"
     if step is None:
         return None
-    if step <= 0 or (kind is int and not step.is_integer()):
-        return f"found step {step:g}; a step is a {'whole ' if kind is int else ''}number above 0; write another"
+    if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
+        rule = f"a step is a {'whole ' if kind is int else ''}number above 0, large enough to tell values apart"
+        return f"found step {step:g}; {rule}; write another"
     if FloatRange(low, high, step=step).holds(high):
         return None
     last = low + math.floor((high - low) / step) * step

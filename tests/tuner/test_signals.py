@@ -70,6 +70,24 @@ def test_a_stop_that_python_swallowed_is_raised_again():
         swallow_the_stop()
 
 
+def test_a_stop_that_a_destructor_swallows_is_raised_soon_and_without_a_traceback(capfd):
+    class Closing:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    def drop(then: float) -> None:
+        with stop_on_signals():
+            Closing()
+            time.sleep(then)
+
+    for then in (10.0, 0.0):  # it goes on; it ends before the stop can be raised again
+        with pytest.raises(StopRequested):
+            drop(then)
+    assert capfd.readouterr() == ("", "")
+    raise_if_requested()
+
+
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -44,7 +44,11 @@ def collector(options: argparse.Namespace) -> ProblemCollector:
 
 
 def tell(text: str) -> None:
-    """Write a line to standard error; a closed pipe is ignored."""
+    """Write text to standard error, its control sequences escaped; a closed pipe is ignored."""
+    if not text.isprintable():
+        from tuner.display.terminal import printable
+
+        text = printable(text, kept="\n")
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -52,7 +56,7 @@ def tell(text: str) -> None:
 def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
     """Write problems to standard error; return the exit code for bad input."""
     for problem in problems:
-        tell(f"error: {_one_line(problem)}")
+        tell(f"error: {' '.join(line.strip() for line in problem.splitlines())}")
     if len(problems) > 1:
         tell(f"{len(problems)} problems")
     if _storage_comes_from_environment(problems, options):
@@ -69,16 +73,11 @@ def report_error(error: Exception, options: argparse.Namespace | None = None) ->
         tell("".join(traceback.format_exception(error)).rstrip())
     if problems := problems_of(error, options):
         return report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
-    text = str(error)
-    tell(f"error: unexpected {type(error).__name__}{f': {_one_line(text)}' if text else ''}")
+    text = " ".join(line.strip() for line in str(error).splitlines())
+    tell(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
     if not debug:
         tell("repeat the command with --debug for the traceback")
     return FAILED
-
-
-def silence_stdout() -> None:
-    """Replace a closed standard output, so that Python's flush at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def resume_hint(options: argparse.Namespace | None) -> str:
@@ -92,13 +91,6 @@ def resume_hint(options: argparse.Namespace | None) -> str:
         return "stopped; what was added stays: look with `khmer-tuner status` before you repeat it"
     # Repeated, it would add trials once more.
     return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
-
-
-def _one_line(text: str) -> str:
-    """Return a text without control characters on one line; it may quote files and names that were not checked."""
-    from tuner.display.terminal import printable
-
-    return printable(" ".join(line.strip() for line in text.splitlines()))
 
 
 def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
@@ -138,5 +130,4 @@ def _storage_of(options: argparse.Namespace | None) -> str:
 
 def _storage_comes_from_environment(problems: Sequence[str], options: argparse.Namespace | None) -> bool:
     used = getattr(options, "storage", None)
-    told = any("storage" in problem for problem in problems)
-    return bool(used) and used == os.environ.get(STORAGE_VARIABLE) and told
+    return bool(used) and used == os.environ.get(STORAGE_VARIABLE) and any("storage" in text for text in problems)

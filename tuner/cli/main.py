@@ -12,17 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tuner.cli.errors import (
-    BROKEN_PIPE,
-    INVALID_INPUT,
-    SUCCESS,
-    collector,
-    report_error,
-    resume_hint,
-    silence_stdout,
-    tell,
-)
+from tuner.cli.errors import BROKEN_PIPE, INVALID_INPUT, SUCCESS, collector, report_error, resume_hint, tell
 from tuner.cli.options import Command
+from tuner.cli.output import print_text
 from tuner.cli.parser import parse
 from tuner.signals import StopRequested, stop_on_signals
 
@@ -47,7 +39,7 @@ def run_command_line(argv: Sequence[str], commands: Sequence[Command[Any]]) -> i
             command, options = parse(argv, commands)
             prepared = _prepared(command, options)
             code = command.run(options, prepared)
-            sys.stdout.flush()  # here, where a closed pipe is still an error that can be handled
+            print_text("")  # here, where a closed pipe is still an error that can be handled
             return code
     except StopRequested as stop:
         tell(resume_hint(options))
@@ -55,7 +47,6 @@ def run_command_line(argv: Sequence[str], commands: Sequence[Command[Any]]) -> i
     except SystemExit as end:  # argparse has printed help
         return SUCCESS if end.code in (None, 0) else INVALID_INPUT
     except BrokenPipeError:
-        silence_stdout()
         return BROKEN_PIPE
     except Exception as error:
         return report_error(error, options)

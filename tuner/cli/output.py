@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +17,17 @@ STANDARD_OUTPUT = "-"  # as the file of an option
 
 def print_json(data: object) -> None:
     """Print plain data as JSON."""
-    print(json.dumps(data, ensure_ascii=False, indent=2))
+    print_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a text as it is, on a terminal with its control characters escaped."""
+    if sys.stdout.isatty():
+        from tuner.display.terminal import printable
+
+        text = printable(text.replace("\r\n", "\n"), kept="\n")
+    with _printed_at_once():
+        sys.stdout.write(text)
 
 
 def print_lines(lines: Iterable[RenderableType], *, wrap_words: bool = False) -> None:
@@ -23,5 +35,20 @@ def print_lines(lines: Iterable[RenderableType], *, wrap_words: bool = False) ->
     from tuner.display.terminal import console_on
 
     console = console_on(sys.stdout)
-    for line in lines:
-        console.print(line, soft_wrap=isinstance(line, str) and not (wrap_words and console.is_terminal))
+    with _printed_at_once():
+        for line in lines:
+            console.print(line, soft_wrap=isinstance(line, str) and not (wrap_words and console.is_terminal))
+
+
+@contextmanager
+def _printed_at_once() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails, too
+        if isinstance(error, BrokenPipeError):
+            raise
+        from search_spaces import ConfigurationError
+
+        raise ConfigurationError(f"standard output: {error.strerror}; make room there or print elsewhere") from error

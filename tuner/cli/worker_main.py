@@ -32,6 +32,7 @@ def main() -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         with stop_on_signals():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             threading.Thread(target=_listen, args=(lines,), daemon=True).start()
             from tuner.workers.orders import ProbeOrders, read_orders
 

@@ -7,7 +7,6 @@ from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from search_spaces import TrainingConfig
 from studies import StudyStatus
@@ -65,7 +64,7 @@ class LiveDisplay(PrintingDisplay):
 
     def _print(self, text: str, style: str = "") -> None:
         with drawn_at_once(self._console):
-            self._console.print(Text(text, style=style), soft_wrap=bool(style))  # Rich redraws the view below it
+            self._console.print(text, style=style, soft_wrap=bool(style))  # Rich redraws the view below it
 
     def _refresh(self) -> None:
         if time.monotonic() >= self._next_refresh:

@@ -14,7 +14,7 @@ from studies import StatusRow, TrialKind, remaining_seconds
 from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
 from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.study_lines import ahead_line, best_line, last_line, remaining_line, remaining_text, work_line
-from tuner.display.terminal import cut, spare_cells
+from tuner.display.terminal import cut, printable, spare_cells
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
@@ -168,7 +168,7 @@ def _bar(done: float, total: int) -> ProgressBar:
 
 def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
     """Return the texts that are not None, cut to lines that no terminal breaks."""
-    return [Text(cut(text, width), style=style, no_wrap=True) for text in texts if text is not None]
+    return [Text(cut(printable(text), width), style=style, no_wrap=True) for text in texts if text is not None]
 
 
 def _named(name: str) -> str:

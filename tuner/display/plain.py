@@ -14,7 +14,7 @@ from studies import TrialRecord
 from tuner.display.lines import clock, further_settings, settings, title, wrapped
 from tuner.display.printing_display import PrintingDisplay
 from tuner.display.progress import RunningTrial
-from tuner.display.terminal import forgiving
+from tuner.display.terminal import forgiving, printable
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
@@ -100,7 +100,7 @@ class ProgressDisplay(PrintingDisplay):
         )
 
     def _print(self, text: str, style: str = "") -> None:
-        self._stream.write(f"{text}\n")
+        self._stream.write(printable(f"{text}\n", kept="\n"))
         self._stream.flush()
 
     def _prefix(self, trial: RunningTrial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any, TextIO, cast
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark when the consonant after it is cut off
+_SIZES = {"COLUMNS": "[4-9][0-9]|[1-9][0-9]{2,3}", "LINES": "[1-9][0-9]{0,3}"}  # no table fits fewer columns
 
 
 class _ForgivingStream:
@@ -53,7 +56,10 @@ def is_terminal(stream: TextIO) -> bool:
 
 def console_on(stream: TextIO) -> Console:
     """Return a console with colours on a terminal only (and not if ``NO_COLOR`` is set), without markup or emoji."""
-    return _Console(file=stream, force_terminal=is_terminal(stream), highlight=False, markup=False, emoji=False)
+    environ = {name: value for name, value in os.environ.items() if re.fullmatch(_SIZES.get(name, "(?s:.*)"), value)}
+    return _Console(
+        file=stream, force_terminal=is_terminal(stream), highlight=False, markup=False, emoji=False, _environ=environ
+    )
 
 
 def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
@@ -102,14 +108,17 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
-def printable(text: str) -> str:
-    """Return a text as one line, with its unprintable characters escaped.
+def printable(text: str, *, kept: str = "") -> str:
+    """Return a text as one line, with its unprintable characters escaped except those in `kept`.
 
     The name of a file or folder may contain line breaks, control sequences and bytes that are not UTF-8.
     """
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return "".join(char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text)
 
 
 class _Console(Console):
+    def render_str(self, text: str, **style: Any) -> Text:  # each text that is printed, those in tables too
+        return super().render_str(printable(text, kept="\n"), **style)
+
     def on_broken_pipe(self) -> None:
         raise  # the BrokenPipeError that Rich calls this for; Rich itself would end the program

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ class WorkerProcess:
         self.failed_starts = failed_starts
         self._lines = lines
         self._errors: list[str] = []
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, until the worker handles it
         self.process = subprocess.Popen(
             # What this process imports, and no file of the working directory that happens to have the same name.
             [sys.executable, "-P", "-m", WORKER_MODULE],
@@ -64,6 +66,7 @@ class WorkerProcess:
             env=os.environ | {"OMP_NUM_THREADS": str(orders.threads), "PYTHONPATH": _import_path()},
             process_group=0,
         )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._listeners = [
             threading.Thread(target=target, args=(stream,), daemon=True)
             for target, stream in ((self._forward, self.process.stdout), (self._collect, self.process.stderr))

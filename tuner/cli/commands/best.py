@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load
 from tuner.cli.options import Command, add_option, add_study_options, filled
-from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines
+from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines, print_text
 
 if TYPE_CHECKING:
     from tuner.analysis.best_trial import Winner
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace, winner: Winner) -> int:
     if options.json:
         print_json(_plain(winner, preset, out))
     elif out is None:
-        sys.stdout.write(preset.text)
+        print_text(preset.text)
     else:
         _print(winner, preset, out)
     return SUCCESS

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_flag, add_option, add_study_options, filled, whole_number
+from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
     from studies.dashboard.server import Address
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> i
         app = dashboard_app(study, folder, address, tell=tell, debug=options.debug)
         if options.public:
             tell(f"warning: there is no password; every machine that reaches {server.url} can see the study")
-        print(f"{server.url}{page_path(study)} shows the study {study.study_name}; Ctrl-C ends it", flush=True)
+        print_lines([f"{server.url}{page_path(study)} shows the study {study.study_name}; Ctrl-C ends it"])
         server.serve(app, debug=options.debug)
     return SUCCESS
 

@@ -13,6 +13,7 @@ import argparse
 
 from tuner.cli.errors import SUCCESS, tell
 from tuner.cli.options import LARGEST_SEED, Command, add_option, filled, one_of, whole_number
+from tuner.cli.output import print_lines
 
 _MOST_SAMPLES = 10_000_000
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace, prepared: None) -> int:
             on_progress=on_progress,
         )
     tell("dataset generated:" if generated else "this dataset is there already:")
-    print(path)
+    print_lines([str(path)])
     return SUCCESS
 
 

@@ -24,7 +24,7 @@ from tuner.cli.options import (
     search_request,
     whole_number,
 )
-from tuner.cli.output import print_json
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     import optuna
@@ -75,8 +75,7 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
     if options.json:
         print_json(_as_dict(addition, options.trials or 0, status.pending))
     else:
-        for line in _lines(addition, options.trials or 0, status):
-            print(line)
+        print_lines(_lines(addition, options.trials or 0, status))
     return SUCCESS
 
 

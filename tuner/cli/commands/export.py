@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
-from tuner.cli.output import STANDARD_OUTPUT
+from tuner.cli.output import STANDARD_OUTPUT, print_text
 
 if TYPE_CHECKING:
     import optuna
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     text, what = _rendered(options.format, *study, now)
     path = _path(options, now)
     if path is None:
-        sys.stdout.write(text)
+        print_text(text)
         return SUCCESS
     _check_path(options, path)  # another file may have been put there meanwhile
     write_text(Path(path), text if options.format == "json" else BYTE_ORDER_MARK + text)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tuner.cli.errors import SUCCESS, report_problems, tell
 from tuner.cli.existing_study import load_checkpoint_path
 from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_study_options, filled
-from tuner.cli.output import print_json
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from tuner.inference.reader import Reading
@@ -77,12 +77,11 @@ def _print(readings: Sequence[Reading]) -> None:
     """Print a line for each image, its name last, for names can be long; below it why the reading is flagged."""
     from tuner.display.terminal import printable
 
-    if readings:
-        print(f"{'text':9}  confidence  image")
+    lines = [f"{'text':9}  confidence  image"] if readings else []
     for reading in readings:
-        print(f"{reading.text:9}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
-        if reading.flags:
-            print(f"{'':23}flagged: {'; '.join(reading.flags)}")
+        lines.append(f"{reading.text:9}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
+        lines += [f"{'':23}flagged: {'; '.join(reading.flags)}"] if reading.flags else []
+    print_lines(lines)
 
 
 COMMAND = Command(__name__, __doc__, _add_options, load_checkpoint_path, run)

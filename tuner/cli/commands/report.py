@@ -9,7 +9,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from tuner.cli.errors import SUCCESS, collector, tell
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_option, add_study_options, filled
-from tuner.cli.output import STANDARD_OUTPUT
+from tuner.cli.output import STANDARD_OUTPUT, print_lines, print_text
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +53,12 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
 
     page, path = render_report(study, folder, read_epochs, output_dir=options.output_dir), Path(options.out)
     if options.out == STANDARD_OUTPUT:
-        sys.stdout.write(page)
+        print_text(page)
         return SUCCESS
     check_output_file(path, REPORT, options.output_dir, "--out")  # another file may have been put there meanwhile
     write_text(path, page)
     tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
-    print(path)
+    print_lines([str(path)])
     return SUCCESS
 
 

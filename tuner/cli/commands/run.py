@@ -34,7 +34,7 @@ from tuner.cli.options import (
     search_request,
     whole_number,
 )
-from tuner.cli.output import print_json
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
@@ -149,7 +149,7 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         lines.append("search:  {trials} trials in the study, sampler {sampler}, pruner {pruner}".format(**search))
         lines += [f"varied:  {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
     lines.append(f"train:   {counted(to_train, 'trial')}, workers {options.workers}")
-    print("\n".join([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"]))
+    print_lines([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"])
     return SUCCESS
 
 

@@ -94,7 +94,7 @@ def _as_dict(trial: _Trial) -> dict[str, Any]:
 
 
 def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
-    from tuner.display.terminal import printable, shown_path
+    from tuner.display.terminal import shown_path
 
     record, outcome = trial.record, trial.record.outcome
     yield _headline(record, trial.row)
@@ -103,15 +103,14 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     if outcome is not None and outcome.parameters is not None:
         yield f"parameters: {outcome.parameters:,}"
     if outcome is not None and outcome.error_message:
-        error = f"error: {outcome.error_type} {outcome.error_message}"
-        yield "\n".join(map(printable, error.splitlines())).strip()
+        yield f"error: {outcome.error_type} {outcome.error_message}".strip()
     yield from ("", "settings" if record.config else "settings: not sampled yet", *_indented(settings))
     if trial.epochs:
         yield from ("", "epochs, on validation data", _curve(trial.epochs, record.training_config))
     if record.attempts:
         yield from ("", "worked on by", _attempts(record.attempts))
     if trial.log:
-        yield from ("", "end of the log", *_indented(map(printable, trial.log)))
+        yield from ("", "end of the log", *_indented(trial.log))
     yield from ("", f"folder: {shown_path(trial.trial_dir)}")
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from studies import DiskUsage, OutputFolder, StudyStatus
 
 _POLL_S = 3.0
-_CLEAR = "\x1b[H\x1b[2J"
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
@@ -38,7 +37,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Print the trials of the study, and what is pending; it is only read."""
     from studies import disk_usage
-    from tuner.display.terminal import is_terminal
+    from tuner.display.terminal import console_on, is_terminal
     from tuner.session.status_poller import read_status
 
     study, folder = loaded
@@ -50,11 +49,11 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
         elif options.watch and not is_terminal(sys.stdout):
             known = _print_changes(status, known)
         else:
-            sys.stdout.write(_CLEAR if options.watch else "")
+            if options.watch:
+                console_on(sys.stdout).clear()
             _print(status, disk_usage(folder), folder, show_all=options.all)
         if not options.watch or not (status.pending or status.running):
             return SUCCESS
-        sys.stdout.flush()
         time.sleep(_POLL_S)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy
 from tuner.cli.options import Command, add_flag, add_study_options
-from tuner.cli.output import print_json
+from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
     import optuna
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.json:
         print_json({"asked": [_plain(row) for row in asked], "stopped": options.wait})
     elif options.wait and asked:
-        print("stopped; `khmer-tuner resume` goes on")
+        print_lines(["stopped; `khmer-tuner resume` goes on"])
     return SUCCESS
 
 
@@ -82,11 +82,11 @@ def _attempt(row: StatusRow) -> tuple[int, int]:
 
 def _tell(asked: Sequence[StatusRow]) -> None:
     if not asked:
-        print("no trial is running now")
+        print_lines(["no trial is running now"])
     for row in asked:
         process = f"process {row.worker_pid}" if row.worker_pid else "a process on another machine"
         epochs = "1 epoch" if row.epochs == 1 else f"{row.epochs} epochs"
-        print(f"{row.name} (trial {row.number}): {epochs} done, stops after the current one; {process}", flush=True)
+        print_lines([f"{row.name} (trial {row.number}): {epochs} done, stops after the current one; {process}"])
 
 
 def _plain(row: StatusRow) -> dict[str, object]:

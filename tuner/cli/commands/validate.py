@@ -76,11 +76,11 @@ def _print_experiments(file: ExperimentFile) -> None:
 
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
-    print("\n".join(place_lines(config)), flush=True)
+    print_lines(place_lines(config))
     if Path(config.metadata_path).exists():
         splits = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True).splits
-        print(f"every image read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}")
-    print("the configuration is valid")
+        print_lines([f"every image read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}"])
+    print_lines(["the configuration is valid"])
 
 
 def _print_space(space: SearchSpace, heads: list[str]) -> None:

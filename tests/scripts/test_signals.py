@@ -1,0 +1,37 @@
+"""No command prints a traceback when it is interrupted: `scripts/signal_harness.py`, with few signals."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+HARNESS = ROOT / "scripts" / "signal_harness.py"
+
+
+def test_every_command_is_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    harness = importlib.import_module("signal_harness")
+    lines = harness.commands(importlib.import_module("harness.fixture_study").FixtureStudy(tmp_path, 1))
+    assert set(lines) == {command.name for command in COMMANDS}
+    assert all(words[0] == name for name, words in lines.items())
+
+
+@pytest.mark.slow
+def test_interrupted_commands_print_no_traceback_and_leave_the_study_as_it_was(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HARNESS), "--signals", "36", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 x run, 2 x search" in done.stdout
+    assert "items of the study that differ: 0\nproblems: 0\n" in done.stdout

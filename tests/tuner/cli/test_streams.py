@@ -1,0 +1,188 @@
+"""Standard streams that are closed, full or narrow, text that a terminal must not obey, and SIGINT during imports."""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.table import Table
+
+from search_spaces import TrainingConfig
+from studies import latest_records, load_study
+from tuner.cli.output import print_json, print_lines, print_text
+from tuner.display.live import LiveDisplay
+from tuner.display.live_view import bars
+from tuner.display.plain import ProgressDisplay
+from tuner.display.terminal import console_on
+from tuner.workers.orders import ProbeOrders
+from tuner.workers.process import WorkerProcess
+
+HOSTILE = "Kh\x1b[2Jmer\x9b1A"
+SHOWN = r"Kh\x1b[2Jmer\x9b1A"
+# Sends its own process a SIGINT when a module is about to be imported, then runs the command line.
+INTERRUPTED = """
+import os, signal, sys
+module = sys.argv.pop(1)
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Sender())
+from tuner.__main__ import main
+sys.exit(main())
+"""
+
+
+class Terminal(io.StringIO):
+    """A terminal that shows colours."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal with colours."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
+
+
+def shell(words: Sequence[str | Path], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does whose streams are redirected."""
+    line = shlex.join(map(str, [sys.executable, "-P", "-m", "tuner", *words]))
+    return subprocess.run(f"{line} {redirection}", shell=True, capture_output=True, text=True, cwd=folder)
+
+
+@pytest.mark.parametrize("module", ["argparse", "tuner.cli.commands", "tuner.signals", "optuna"])
+def test_an_interrupt_during_imports_is_silent(module: str, run_study: Any, here: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, module, "status", "--output-dir", run_study.folder]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+    assert done.stdout == ""
+    assert done.stderr in ("", "stopped\n")
+    assert done.returncode in (130, -signal.SIGINT)
+
+
+def test_the_library_leaves_the_handling_of_signals_alone(cli: Any, run_study: Any) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert cli("status", "--output-dir", run_study.folder).code == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    code = "import signal, tuner; tuner.TrainingConfig; assert signal.getsignal(2) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_worker_that_is_interrupted_while_it_starts_stops_as_later(here: Path) -> None:
+    worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
+    worker.process.send_signal(signal.SIGINT)  # in the interpreter's own start
+    assert worker.process.wait() == 130
+    worker.close()
+    assert worker.stderr_text == ""
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">&- 2>/dev/full", 0), (">/dev/full", 2)]
+)
+def test_a_command_whose_streams_are_closed_or_full(redirection: str, code: int, run_study: Any, here: Path) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    done = shell(["status", "--output-dir", run_study.folder], redirection, here)
+    assert done.returncode == code
+    assert bool(done.stdout) == (redirection == "2>&-")
+    # Not the study's disk is to blame.
+    assert done.stderr.startswith("error: standard output: No space left on device; " if code else "")
+    assert done.stderr.count("\n") == (1 if code else 0)
+    assert str(run_study.folder) not in done.stderr
+
+
+def test_a_run_without_any_stream_does_its_work(write_config: Callable[..., Path], here: Path) -> None:
+    run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out", "--results-file", "results.json"]
+    assert shell(run, "<&- >&- 2>&-", here).returncode == 0
+    assert [entry["status"] for entry in json.loads((here / "results.json").read_text())["all_results"]] == [
+        "completed"
+    ]
+    study, folder = load_study(here / "out")
+    assert len(latest_records(study)) == 1
+    # No file had the number of a stream: what was printed is in none.
+    printed = [path for path in folder.path.rglob("*") if path.is_file() and b"1 of 1 experiments" in path.read_bytes()]
+    assert printed == []
+
+
+def test_evaluate_escapes_the_font_names_of_a_dataset(cli: Any, run_study: Any, tiny_dataset: Path) -> None:
+    metadata = yaml.safe_load(tiny_dataset.read_text(encoding="utf-8"))
+    for sample in metadata["test"]["samples"]:
+        sample["font"] = HOSTILE
+        sample["image_path"] = str(tiny_dataset.parent.parent / sample["image_path"])
+    Path("metadata.yaml").write_text(yaml.safe_dump(metadata, allow_unicode=True), encoding="utf-8")
+    shown = cli("evaluate", "--metadata", "metadata.yaml", "--output-dir", run_study.folder)
+    assert shown.code == 0, shown.err
+    assert "\x1b" not in shown.out
+    assert SHOWN in shown.out
+    assert "០" in shown.out
+
+
+def test_a_terminal_shows_text_escaped_and_our_own_colours(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table("ខ្មែរ", header_style="bold")
+    table.add_row(HOSTILE)
+    monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture: pytest would replace it once more
+    print_lines([table, f"one {HOSTILE}\ntwo"])
+    print_text(f"a,{HOSTILE}\r\nខ្មែរ\r\n")
+    print_json({HOSTILE: "ខ្មែរ"})
+    shown = terminal.getvalue()
+    assert "\x1b[1m" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x9b" not in shown
+    assert "\r" not in shown
+    assert shown.count(r"\x9b1A") == 4
+    assert f"one {SHOWN}\ntwo\na,{SHOWN}\nខ្មែរ\n" in shown
+
+
+def test_what_is_not_for_a_terminal_is_written_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    print_text(HOSTILE)
+    print_json([HOSTILE])
+    out, _ = capfd.readouterr()
+    assert out.startswith(HOSTILE)
+    assert json.loads(out.removeprefix(HOSTILE)) == [HOSTILE]
+
+
+def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
+    live, lines = LiveDisplay(terminal, None), io.StringIO()
+    for display in (live, ProgressDisplay(lines, None)):
+        display.note(f"{HOSTILE}\nខ្មែរ")
+        display.close()
+    assert lines.getvalue() == f"{SHOWN}\nខ្មែរ\n"
+    console_on(terminal).print(bars(200, (HOSTILE, 1, 2, "epochs")))
+    assert terminal.getvalue().count(SHOWN) == 2
+    assert "\x1b[2J" not in terminal.getvalue()
+
+
+def test_the_name_of_a_file_in_a_message_is_escaped(cli: Any, run_study: Any, here: Path) -> None:
+    folder = here / HOSTILE
+    folder.mkdir()
+    told = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
+    assert told.endswith(f"{SHOWN}/x.json\n") or "found the character" in told
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "-5", "abc", "", "²", "39", "1000000", "9" * 5000])
+def test_tables_are_readable_whatever_the_environment_says_of_the_terminal(
+    columns: str, cli: Any, run_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.setenv(name, columns)
+    shown = cli("status", "--output-dir", run_study.folder)
+    assert shown.code == 0, shown.err
+    assert any(line.startswith("    1 ខ្មែរ") and "completed" in line for line in shown.out.splitlines())
+    monkeypatch.setenv("COLUMNS", "100")
+    assert console_on(io.StringIO()).width == 100
