@@ -31,6 +31,7 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+Child = Callable[..., "subprocess.Popen[str]"]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 # What a shell runs in the background ignores Ctrl-C, and so does all that it starts; what is tested is to heed it.
@@ -156,3 +157,21 @@ def fill() -> Callable[[Path, int], Path]:
         return ballast
 
     return write
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / "tests" / "studies" / "light_worker.py"), *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()

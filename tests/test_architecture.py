@@ -103,6 +103,7 @@ ORDER = {
         "training_config",
         "diagnostics",
         "yaml_reader",
+        "files",
         "errors",
     ),
 }

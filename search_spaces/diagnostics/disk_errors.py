@@ -22,6 +22,7 @@ _REMEDIES = _NO_ROOM | {
     errno.ESTALE: "wait until that network disk is there again",
     errno.ETIMEDOUT: "wait until that network disk is there again",
     errno.ENOTCONN: "wait until that network disk is there again",
+    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or put the right file there"),
 }
 _MUCH_BYTES = 100_000
 

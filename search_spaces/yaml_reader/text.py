@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import re
-import stat
 from pathlib import Path
 
 import yaml
 
 from search_spaces.errors import ConfigurationError
+from search_spaces.files.regular_files import read_bytes
 
 # Configurations are a few kilobytes; what is far larger is another kind of file, and slow to read.
 _MAX_BYTES = 256 * 1024
@@ -67,29 +68,17 @@ def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
 
 def _content(file: Path) -> bytes:
     try:
-        # Before it is opened: a pipe that nobody writes to would be waited for.
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise _kind_error(file)
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
+        return read_bytes(file, _MAX_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); check the file and its rights") from error
-    if len(content) > _MAX_BYTES:
-        raise ConfigurationError(
-            f"{file}: larger than {_MAX_BYTES // 1024} KiB, so it is no configuration; "
-            "name a configuration file (a dataset's metadata.yaml belongs under data: metadata_path:)"
-        )
-    return content
-
-
-def _kind_error(file: Path) -> ConfigurationError:
-    if not file.is_dir():
-        return ConfigurationError(f"{file}: is a pipe or a device, and is read more than once; name a YAML file")
-    names = sorted(inside.name for inside in file.glob("*.y*ml"))
-    listed = f": {', '.join(names[:5])}" if names else ""
-    return ConfigurationError(f"{file}: is a folder; name a YAML file in it{listed}")
+        inside = ", ".join(sorted(inside.name for inside in file.glob("*.y*ml"))[:5])
+        remedies = {
+            errno.ENXIO: f"name a YAML file{inside and f' in it: {inside}'}",
+            errno.EOVERFLOW: "name a configuration file (a dataset's metadata.yaml belongs under data: metadata_path:)",
+        }
+        remedy = remedies.get(error.errno or 0, "check the file and its rights")
+        raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
 
 
 def _decoded(file: Path, content: bytes) -> str:

@@ -1,1 +1,1 @@
-"""File locks and advisory locks of PostgreSQL."""
+"""Advisory locks of PostgreSQL."""

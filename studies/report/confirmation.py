@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from search_spaces.files.regular_files import parse_json, read_bytes
 from studies.report.formatting import share_text
 from studies.report.snapshot import Snapshot
 
@@ -13,7 +13,7 @@ def find_confirmation(snapshot: Snapshot) -> dict[str, Any] | None:
     """Return what `confirm --json` prints, with the ``cells`` of each configuration; None if it is of other trials."""
     chosen = {record.experiment_name: record.outcome for record in snapshot.records.values() if record.outcome}
     try:
-        found: dict[str, Any] = json.loads(snapshot.folder.confirmation_path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(read_bytes(snapshot.folder.confirmation_path))
         for item in found["configurations"]:
             if item["first_val_char_accuracy"] != chosen[item["name"]].best_val_char_accuracy:
                 return None

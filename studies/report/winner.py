@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import plotly.graph_objects as go
 
 from search_spaces.diagnostics.diff import short_text
+from search_spaces.files.regular_files import read_bytes
 from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
 from studies.report.formatting import NOTHING, duration_text, share_text
@@ -131,7 +132,7 @@ def _curve(epochs: Epochs, lines: Mapping[str, tuple[str, str, str]], title: str
 def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, str]]:
     found = trial_artifacts(snapshot.trials[record.number], snapshot.folder)
     for name, title in _PICTURES.items():
-        content = found[name].read_bytes() if name in found else b""
+        content = read_bytes(found[name]) if name in found else b""
         # Anything but a PNG is left out of the page.
         if content.startswith(_PNG):
             yield title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"

@@ -21,7 +21,7 @@ from optuna.storages import RDBStorage
 from search_spaces.diagnostics.atomic_files import flush_to_disk
 from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
-from studies.locks.file_locks import wait_for_lock
+from search_spaces.files.file_locks import wait_for_lock
 from studies.storage.postgresql import PostgresStorage, causes_of
 from studies.storage.url import SECRET_OPTIONS, complete_url, mask_password, sqlite_path, sqlite_url
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ from search_spaces.diagnostics.atomic_files import write_json
 from search_spaces.diagnostics.disk_errors import disk_error_text, way_to_write
 from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
-from studies.locks.file_locks import FileLock, wait_for_lock
+from search_spaces.files.file_locks import FileLock, wait_for_lock
+from search_spaces.files.regular_files import parse_json, read_bytes
 from studies.storage.open import BUSY_TIMEOUT_S, INTERNAL_FOLDER
 from studies.storage.url import DATABASE_NAME, sqlite_path, sqlite_url, without_password
 
@@ -106,12 +106,13 @@ class OutputFolder:
             return None
         path = self.internal / "owner.json"
         try:
-            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+            return Owner(**parse_json(read_bytes(path)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"{path}: cannot be read ({error}); restore the file or choose another --output-dir"
+                f"{path}: cannot be read ({reason}); restore the file or choose another --output-dir"
             ) from error
 
     def check(self, study_name: str, storage_url: str) -> None:

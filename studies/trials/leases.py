@@ -26,7 +26,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search_spaces.errors import ConfigurationError
-from studies.locks.file_locks import FileLock, holder_pid, read_note, try_lock
+from search_spaces.files.file_locks import FileLock, holder_pid, read_note, try_lock
 from studies.storage.open import BUSY_TIMEOUT_S, DATABASE_ERRORS
 from studies.storage.optuna_private import rdb_storage, trial_id_of
 from studies.storage.output_folder import OutputFolder
@@ -211,7 +211,7 @@ class _FileLeases:
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
         paths = {record.number: self._folder.lease_path(record.number) for record in records}
         # Most waiting trials have no file yet, which is quicker to see than that it is not locked.
-        return {number: holder_pid(path) if path.exists() else None for number, path in paths.items()}
+        return {number: holder_pid(path) if path.is_file() else None for number, path in paths.items()}
 
 
 class _AdvisoryLease:

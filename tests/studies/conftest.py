@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +54,6 @@ MODELS = {
 
 NewStorage = Callable[[Path], str]
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Child = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -204,21 +200,3 @@ def url(new_database: Callable[[], str]) -> str:
 def begun(start: Start, presets: dict[str, TrainingConfig], url: str) -> tuple[optuna.Study, OutputFolder]:
     """A study on a server, with the presets."""
     return start(presets, url=url)
-
-
-@pytest.fixture
-def child() -> Iterator[Child]:
-    """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def run(*arguments: object, **variables: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(HERE / "light_worker.py"), *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()

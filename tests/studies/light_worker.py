@@ -42,6 +42,7 @@ import psycopg
 import sqlalchemy
 
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
+from search_spaces.files.file_locks import try_lock
 from studies import (
     Claim,
     OutputFolder,
@@ -61,7 +62,6 @@ from studies import (
     search_settings,
     suggest_all,
 )
-from studies.locks.file_locks import try_lock
 from studies.storage.optuna_private import rdb_storage
 from studies.study.search_budget import top_up
 from studies.trials import leases

@@ -42,7 +42,7 @@ def logged_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
         debug: Whether tracebacks are among them.
     """
     handler = _Notes(display, debug)
-    loggers = [logging.getLogger(package) for package in ("tuner", "studies")]
+    loggers = [logging.getLogger(package) for package in ("tuner", "studies", "search_spaces")]
     for logger in loggers:
         logger.addHandler(handler)
     # A log file on a full disk: the error itself is told, its echo in the logging is not.

@@ -57,7 +57,7 @@ class SplitBatches:
         self.device = device
         self._shuffle_seed = shuffle_seed
         self._augmented = augmented
-        self._images = split.images if device.type == "cpu" else torch.from_numpy(split.images).to(device)
+        self._images = split.images if device.type == "cpu" else torch.from_numpy(split.images[:]).to(device)
         self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
@@ -85,12 +85,12 @@ class SplitBatches:
         if not self._augmented:
             return None
         generator = _generator(self._shuffle_seed or 0, "distortions", epoch)
-        return Distortions.draw(len(self._labels), self.split.images.shape[1:], generator, self.device)
+        return Distortions.draw(len(self._labels), self.split.images[:0].shape[1:], generator, self.device)
 
     def _gather(self, indices: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
             return _tones(self._images[indices])
-        return _tones(torch.from_numpy(self._images[indices.numpy()]))  # memory-mapped: only these rows are read
+        return _tones(torch.from_numpy(self._images[indices.numpy()]))
 
 
 def pieces(batch: Batch, size: int | None) -> Iterator[Batch]:

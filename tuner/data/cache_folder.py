@@ -7,24 +7,26 @@ the description of the split in JSON, with a digest of the pixels.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import sys
-import tokenize
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import DataLoaderError
+from search_spaces.errors import ConfigurationError, DataLoaderError
+from search_spaces.files.file_locks import wait_for_lock
+from search_spaces.files.regular_files import parse_json, read_bytes, regular_file
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
@@ -35,19 +37,38 @@ _LOCK_FILE = "lock"
 _PIXELS_SUFFIX = ".npy"
 _DESCRIPTION_SUFFIX = ".jsonl"
 _UNFINISHED_SUFFIX = ".unfinished"
+_IMAGE_BYTES = IMAGE_HEIGHT_PX * IMAGE_WIDTH_PX
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
-@dataclass(frozen=True)
-class CachedPixels:
-    """Undamaged pixels of one split.
+class PixelFile:
+    """Grey pixels `(N, 64, 128)`, read from a file when indexed; mapped, a file that is cut would kill the process."""
 
-    Attributes:
-        images: Grey pixels, memory-mapped, `(N, 64, 128)`. Writing to them changes no file.
-        description: What the writer wrote about them.
-    """
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._numbers = path, np.arange(count)
+        self._descriptor = regular_file(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._start = os.fstat(self._descriptor).st_size - count * _IMAGE_BYTES  # behind NumPy's header
 
-    images: Bytes
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int | slice | npt.NDArray[np.int64]) -> Bytes:
+        numbers = self._numbers[index]
+        images = np.empty((*numbers.shape, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
+        for number, image in zip(numbers.flat, images.reshape(-1, _IMAGE_BYTES), strict=True):
+            if os.preadv(self._descriptor, [image.data], self._start + int(number) * _IMAGE_BYTES) < _IMAGE_BYTES:
+                raise OSError(errno.EIO, "the cached pixels were cut off while they were in use", self._path)
+        return images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.asarray, (self[:],)
+
+
+class CachedPixels(NamedTuple):
+    """Undamaged pixels of one split `(N, 64, 128)`, and what the writer wrote about them."""
+
+    images: PixelFile
     description: Mapping[str, Any]
 
 
@@ -62,6 +83,7 @@ class PixelWriter:
     def write(self, images: Bytes) -> None:
         """Append images `(n, 64, 128)`."""
         self.file.write(images.data)
+        os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # the processes that wait see that this one gets on
         self.sums.append(_sums(images))
 
 
@@ -79,14 +101,11 @@ class CacheFolder:
         if described is None:
             return None
         try:
-            # Copy on write: PyTorch warns about arrays that cannot be written.
-            images = np.asarray(np.lib.format.open_memmap(pixels_file, mode="c"))
-        except (OSError, ValueError, tokenize.TokenError):  # the latter two: the header is damaged
+            images = PixelFile(pixels_file, described["count"])
+            sums = [_sums(images[start : start + 256]) for start in range(0, len(images), 256)]
+        except OSError:
             return None
-        shape = (described["count"], IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX)
-        if images.dtype != np.uint8 or images.shape != shape or not images.flags.c_contiguous:
-            return None
-        return CachedPixels(images, described) if _digest([_sums(images)]) == described["pixels_digest"] else None
+        return CachedPixels(images, described) if _digest(sums) == described["pixels_digest"] else None
 
     def remove(self, split: str) -> None:
         """Remove the files of `split` if there are any."""
@@ -113,11 +132,10 @@ class CacheFolder:
             DataLoaderError: If they cannot be written; the message says how much disk space is needed.
         """
         pixels_file, description_file = self._files(split)
-        shape = (count, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX)
         unfinished = self.path / f"{secrets.token_hex(8)}{_UNFINISHED_SUFFIX}"
         try:
-            with open(unfinished, "wb") as file:  # not through a memory map: on a full disk that kills the process
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            with open(unfinished, "wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX)}
                 np.lib.format.write_array_header_1_0(file, header)
                 writer = PixelWriter(file)
                 yield writer
@@ -148,13 +166,13 @@ class CacheFolder:
 def _read_description(file: Path) -> dict[str, Any] | None:
     """Return the description in `file`; None if there is none, or it is damaged or has another layout."""
     try:
-        digest, _, line = file.read_bytes().partition(b"\n")
-    except OSError:
+        digest, _, line = read_bytes(file).partition(b"\n")
+        if hashlib.sha256(line).hexdigest().encode() != digest:
+            return None
+        described: dict[str, Any] = parse_json(line)
+        return described if described["layout"] == _LAYOUT else None
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    if hashlib.sha256(line).hexdigest().encode() != digest:
-        return None
-    described: dict[str, Any] = json.loads(line)
-    return described if described.get("layout") == _LAYOUT else None
 
 
 def _sums(images: Bytes) -> bytes:
@@ -188,11 +206,11 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
     for folder in cache_folders(metadata_path):
         is_new = not folder.path.exists()
         try:
-            lock = _locked(folder.path)
-        except OSError as error:
-            problems.append(f"{folder.path}: {error.strerror}")
+            lock = wait_for_lock(folder.path / _LOCK_FILE)
+        except (OSError, ConfigurationError) as error:  # the latter: its holder decodes nothing, or there are no locks
+            problems.append(f"{folder.path}: {getattr(error, 'strerror', None) or error}")
             continue
-        with lock:  # closing it gives the lock back
+        with lock:
             try:
                 yield folder
             except BaseException:
@@ -204,23 +222,6 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
         f"{metadata_path}: found no folder to write the pixel cache to ({'; '.join(problems)}); "
         "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
     )
-
-
-def _locked(path: Path) -> BinaryIO:
-    """Create the folder if it is missing, and return its lock once this process holds it."""
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / _LOCK_FILE, "ab")
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path / _LOCK_FILE)):
-                return lock
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            lock.close()
-            raise
-        lock.close()  # the process that held it has removed it with the folder
 
 
 def _remove_unused(path: Path) -> None:

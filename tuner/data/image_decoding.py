@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from search_spaces.files.regular_files import read_bytes
+
 IMAGE_WIDTH_PX = 128
 IMAGE_HEIGHT_PX = 64
 
 # Pillow's other readers bring nothing here, and one of them hands PostScript files to an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
-MAX_FILE_MB = 256
+MAX_FILE_BYTES = 256 * 10**6
 MAX_PIXELS = 50_000_000  # decoded with transparency they take 600 MB
 
 _BATCH = 128
@@ -52,23 +52,6 @@ def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(_decode_batch, batches)
-
-
-def image_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a file of sensible kind and size.
-
-    Raises:
-        OSError: If it cannot be read.
-        UnreadableImageError: If reading it would never end, or fill the memory.
-    """
-    # Without waiting: a pipe may have no process that writes to it.
-    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImageError("it is no regular file")
-        if status.st_size > MAX_FILE_MB * 10**6:
-            raise UnreadableImageError(f"it has {status.st_size // 10**6} MB, more than {MAX_FILE_MB}")
-        return file.read()
 
 
 def file_digest(data: bytes) -> bytes:
@@ -139,10 +122,11 @@ def _decode_batch(paths: Sequence[str]) -> DecodedImages:
     decoded = DecodedImages(pixels, [], [], [])
     for number, path in enumerate(paths):
         try:
-            data = image_bytes(path)
+            data = read_bytes(path, MAX_FILE_BYTES)
             pixels[number], width, height = decode_image(data)
             decoded.sizes.append((width, height))
             decoded.digests.append(file_digest(data))
         except (OSError, UnreadableImageError) as error:
-            decoded.problems.append(f"{path}: cannot be read as an image: {error}; make or copy it again")
+            reason = getattr(error, "strerror", None) or error
+            decoded.problems.append(f"{path}: cannot be read as an image: {reason}; make or copy it again")
     return decoded

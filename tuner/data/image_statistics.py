@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.cache_folder import Bytes, PixelFile
+
 STATISTICS = ("contrast", "skewness", "kurtosis", "edges across", "edges down", "rows", "columns")
 
 _CHUNK = 256
@@ -16,7 +18,7 @@ _SMALL = 1e-3  # keeps logarithms of nothing finite
 ImageStatistics = npt.NDArray[np.float64]
 
 
-def image_statistics(pixels: npt.NDArray[np.uint8]) -> ImageStatistics:
+def image_statistics(pixels: Bytes | PixelFile) -> ImageStatistics:
     """Return the statistics ``(N, 7)`` of grey images ``(N, H, W)``, in the order of `STATISTICS`.
 
     Contrast is the standard deviation of the tones; all others are of the image brought to mean 0 and deviation 1, as

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.errors import DataLoaderError
+from search_spaces.files.regular_files import read_bytes
 from tuner.data.image_lookup import ImageName, find_images
 from tuner.data.vocabulary import label_problem
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
@@ -89,13 +90,7 @@ def read_metadata_bytes(file: Path) -> bytes:
         DataLoaderError: If it does not exist or cannot be read.
     """
     try:
-        # A pipe or a device may have no end.
-        if file.exists() and not file.is_file():
-            raise DataLoaderError(
-                f"{file}: the dataset's metadata file is {'a folder' if file.is_dir() else 'no regular file'}; "
-                "name the metadata.yaml in the dataset's folder"
-            )
-        return file.read_bytes()
+        return read_bytes(file)
     except FileNotFoundError:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file does not exist; "
@@ -104,7 +99,7 @@ def read_metadata_bytes(file: Path) -> bytes:
     except OSError as error:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file cannot be read: {error.strerror or error}; "
-            "check the file and its rights"
+            "name the metadata.yaml in the dataset's folder, and check its rights"
         ) from error
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.errors import DataLoaderError
-from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, cache_folders, writable_folder
+from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, PixelFile, cache_folders, writable_folder
 from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_lookup import ImageLookup, ImageName, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
@@ -28,10 +28,10 @@ from tuner.data.vocabulary import EOS, encode_label
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """One split, memory-mapped; N samples in the order of the metadata. Writing to it changes no file.
+    """One split; N samples in the order of the metadata.
 
     Attributes:
-        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`.
+        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`, each read when it is indexed.
         labels: Digits, EOS, PAD, as `encode_label` gives them, `(N, 9)`.
         image_paths: The image files, absolute.
         font_names: The fonts of the split; empty text for samples without one.
@@ -40,7 +40,7 @@ class CachedSplit:
         digest: SHA-256 over the bytes of all image files and labels: the same wherever the files lie.
     """
 
-    images: Bytes
+    images: PixelFile | Bytes
     labels: Bytes
     image_paths: Sequence[str]
     font_names: Sequence[str]

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from search_spaces.files.regular_files import read_bytes
 from search_spaces.yaml_reader.file import similar_name
-from tuner.data.image_decoding import THREADS, UnreadableImageError, decode_image, grey_pixels, image_bytes
+from tuner.data.image_decoding import MAX_FILE_BYTES, THREADS, UnreadableImageError, decode_image, grey_pixels
 
 InMemory = Image.Image | npt.NDArray[Any]
 ImageSource = str | os.PathLike[str] | InMemory
@@ -87,7 +88,7 @@ def _load(picture: UserImage | InMemory) -> UserImage:
     if picture.problem or picture.path is None:
         return picture
     try:
-        decoded = decode_image(image_bytes(picture.path))
+        decoded = decode_image(read_bytes(picture.path, MAX_FILE_BYTES))
         return UserImage(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
     except FileNotFoundError:
         problem = f"there is no such file; {_nearest_image(picture.path)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from search_spaces import ConfigurationError
 from search_spaces.diagnostics.names import path_problem
+from search_spaces.files.regular_files import regular_file
 from studies import OutputFolder, default_results_name
 
 BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read a file as UTF-8
@@ -33,7 +34,7 @@ def may_replace(path: Path, kind: str) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular_file) as file:
             beginning = file.read(_BEGINNING_BYTES).decode("utf-8", "replace").removeprefix(BYTE_ORDER_MARK)
     except OSError:
         return False

@@ -14,6 +14,7 @@ import optuna
 
 from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
 from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.files.regular_files import read_bytes
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -125,7 +126,7 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: St
 def keep_definitions(study: optuna.Study, folder: OutputFolder) -> None:
     """Keep a copy of the study's model definitions in a folder; another process, or machine, may have added some."""
     text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or read_bytes(path) != text.encode():
         with lock_of(study, folder):
             write_text(path, definitions_yaml(study_invariants(study).definitions))
 

@@ -17,6 +17,7 @@ import torch
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_bytes
+from search_spaces.files.regular_files import read_bytes
 from tuner.training.checkpoint_paths import BEST_CHECKPOINT
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         DamagedCheckpointError: The content is not what was written, or not written by this program.
     """
-    sealed = path.read_bytes()
+    sealed = read_bytes(path, most_bytes=16 * 10**9)
     content = sealed[: -_COMMENT_BYTES - 2] + b"\0\0"
     if _sealed(content) != sealed:
         raise DamagedCheckpointError(

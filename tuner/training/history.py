@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from search_spaces.files.regular_files import parse_json, read_bytes
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
     """Return the finished epochs that an experiment's ``metrics.jsonl`` has, without half-written or damaged lines."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines(keepends=True) if path.exists() else []
     epochs = []
     for line in lines:
         # A power cut can leave zeros where a line was; a training that goes on writes the file anew.
         with contextlib.suppress(ValueError, TypeError):
             if line.endswith("}\n"):
-                epochs.append(EpochMetrics(**json.loads(line)))
+                epochs.append(EpochMetrics(**parse_json(line)))
     return epochs
 
 

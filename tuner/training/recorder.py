@@ -14,6 +14,8 @@ import psutil
 import yaml
 
 from search_spaces import TrainingConfig
+from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.files.regular_files import regular_file
 from tuner.training.history import EpochMetrics
 from tuner.training.plots import Plots
 from tuner.training.tensorboard_run import TensorBoardRun
@@ -38,7 +40,7 @@ class Recorder:
             parameters: Trainable parameters of the model.
         """
         self._metrics_path = folder / "metrics.jsonl"
-        self._metrics_path.write_text("".join(map(_metrics_line, history)), encoding="utf-8")
+        write_text(self._metrics_path, "".join(map(_metrics_line, history)))
         self._begin_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
         self._run = self._begin_run(history=history) if config.use_tensorboard else None
         self._process = psutil.Process()
@@ -58,7 +60,7 @@ class Recorder:
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""
-        with self._metrics_path.open("a", encoding="utf-8") as file:
+        with open(self._metrics_path, "a", encoding="utf-8", opener=regular_file) as file:
             file.write(_metrics_line(metrics))
         if self._run is not None:
             self._run.add_epoch(metrics)
@@ -88,7 +90,8 @@ def log_file(folder: Path) -> Iterator[None]:
     """Let everything that this program logs also go to ``logs/training.log`` of an experiment."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     path = folder / "logs" / "training.log"
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = logging.FileHandler(path, delay=True)
+    handler.setStream(open(path, "a", encoding="utf-8", errors="backslashreplace", opener=regular_file))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tuner")
     level = logger.level
@@ -109,7 +112,7 @@ def write_config(folder: Path, config: TrainingConfig) -> Path:
     """Save the effective configuration, every field of it, beside the experiment's results; return the path."""
     path = folder / "configs" / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(config_yaml(config), encoding="utf-8")
+    write_text(path, config_yaml(config))
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from itertools import chain, count
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.files.regular_files import parse_json, read_bytes
 from studies import (
     DATABASE_ERRORS,
     default_results_name,
@@ -108,7 +108,7 @@ def _write_new_results(
         if results_file is None:
             return None
         with contextlib.suppress(OSError, ValueError, TypeError):
-            if json.loads(Path(results_file).read_bytes()) | {"timestamp": results["timestamp"]} == results:
+            if parse_json(read_bytes(results_file)) | {"timestamp": results["timestamp"]} == results:
                 return None
     return write_results(results, results_file)
 

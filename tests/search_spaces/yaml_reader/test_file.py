@@ -134,7 +134,7 @@ def test_broken_yaml_says_where_and_what_to_do(write: Any, text: str, place: str
         (b"hello\n", "found a single value; a mapping"),
         (b"a: 1\nb: \xff\xfe\n", "config.yaml:2: the byte 0xff is not UTF-8"),
         ("a: 1\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-        (b"a: " + b"x" * 300_000, "larger than 256 KiB"),
+        (b"a: " + b"x" * 300_000, r"it has 300,003 bytes; at most 262,144 are expected"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         (b"a: " + b"[" * 60 + b"]" * 60, "nested more than 40 levels"),
         (b"a: &a [*a]\n", "an anchor contains itself"),
@@ -170,7 +170,7 @@ def test_anchors_that_multiply_are_refused_quickly(write: Any, item: str) -> Non
 
 def test_a_folder_is_refused_with_the_files_in_it(write: Any, tmp_path: Path) -> None:
     write("a: 1", "inside.yaml")
-    with pytest.raises(ConfigurationError, match=r"is a folder; name a YAML file in it: inside\.yaml"):
+    with pytest.raises(ConfigurationError, match=r"it is a folder\); name a YAML file in it: inside\.yaml"):
         load_yaml(tmp_path)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import ConfigurationError
+from search_spaces.files.file_locks import try_lock
 from studies import OutputFolder, default_storage_url
-from studies.locks.file_locks import try_lock
 
 
 @pytest.fixture

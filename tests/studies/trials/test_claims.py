@@ -16,6 +16,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces.files import file_locks
+from search_spaces.files.file_locks import read_note
 from studies import (
     OutputFolder,
     SearchRequest,
@@ -31,8 +33,6 @@ from studies import (
     read_record,
     study_status,
 )
-from studies.locks import file_locks
-from studies.locks.file_locks import read_note
 from studies.trials import leases
 from studies.trials.claims import claim_next, count_unclaimed, final_state
 from studies.trials.record import StartedAfter, record_outcome

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pickle
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,12 +20,22 @@ import pytest
 from PIL import Image
 
 from search_spaces.errors import DataLoaderError
+from search_spaces.files.file_locks import wait_for_lock
+from tuner.data import pixel_cache
 from tuner.data.cache_folder import cache_folders
+from tuner.data.image_decoding import DecodedImages
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.data.rendering.png import encode_png
 from tuner.data.vocabulary import decode_label, encode_label
 
 SPLITS = ["train", "val"]
+
+
+@pytest.fixture
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user's cache folder would be."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+    return tmp_path / "user_cache"
 
 
 def cache_files(metadata_path: Path) -> dict[str, int]:
@@ -46,9 +61,9 @@ def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
     cache = open_pixel_cache(generated, SPLITS)
     train = cache["train"]
     assert (len(train), len(cache["val"])) == (24, 6)
-    assert train.images.shape == (24, 64, 128)
+    assert train.images[:].shape == (24, 64, 128)
     assert train.labels.shape == (24, 9)
-    assert train.images.dtype == train.labels.dtype == np.uint8
+    assert train.images[0].dtype == train.labels.dtype == np.uint8
     for number in (0, 23):
         grey = Image.open(train.image_paths[number]).convert("L")
         assert np.array_equal(train.images[number], np.asarray(grey))
@@ -109,7 +124,7 @@ def test_split_names_of_any_kind(name: str, foreign: Any) -> None:
 def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
     cache = open_pixel_cache(foreign(), SPLITS)
     assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
-    assert cache["train"].images[0, 0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
+    assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
     assert cache["train"].font_names == ["KhmerOS"]
     assert cache["train"].font_numbers.tolist() == [0, 0]
 
@@ -126,7 +141,7 @@ def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
     ],
 )
 def test_images_of_other_sizes_and_kinds(size: tuple[int, int], mode: str, color: Any, grey: int, foreign: Any) -> None:
-    images = open_pixel_cache(foreign(size=size, mode=mode, color=color), ["val"])["val"].images
+    images = open_pixel_cache(foreign(size=size, mode=mode, color=color), ["val"])["val"].images[:]
     assert images.shape == (1, 64, 128)
     assert np.all(images == grey)
 
@@ -199,7 +214,7 @@ def test_deleted_image_is_noticed(generated: Path) -> None:
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "other", "start", "first line", "middle", "end"])
 def test_damaged_cache_is_made_again(file: str, damage: str, generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
-    expected = {split: before[split].images.copy() for split in SPLITS}
+    expected = {split: before[split].images[:] for split in SPLITS}
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{file}"
     data = bytearray(path.read_bytes())
     place = {"start": 0, "first line": 30, "middle": len(data) // 2, "end": len(data) - 2}
@@ -220,7 +235,7 @@ def test_damaged_cache_is_made_again(file: str, damage: str, generated: Path) ->
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")
 def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
-    before = open_pixel_cache(generated, ["val"])["val"].images.copy()
+    before = open_pixel_cache(generated, ["val"])["val"].images[:]
     (folder, _) = cache_folders(generated)
     path = folder.path / "metadata.yaml.val.npy"
     data = path.read_bytes()
@@ -231,6 +246,94 @@ def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
         path.write_bytes(flipped)
         pixels = folder.read("val")
         assert pixels is None or np.array_equal(pixels.images, before)  # some of the header is blank
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "sparse", "brackets"])
+def test_what_is_no_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
+    before = open_pixel_cache(generated, SPLITS)
+    path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{suffix}"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # paths of sockets are short
+            server.bind(path.name)
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(300 * 10**9)
+    else:
+        line = b"[" * 200_000
+        path.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
+    assert_same(before, open_pixel_cache(generated, SPLITS))
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
+def test_a_pipe_in_place_of_the_lock_is_named(generated: Path, user_cache: Path) -> None:
+    (generated.parent / ".pixel_cache").mkdir()
+    os.mkfifo(generated.parent / ".pixel_cache" / "lock")
+    assert len(open_pixel_cache(generated, ["val"])["val"]) == 6  # in the user's cache folder
+    shutil.rmtree(user_cache)
+    user_cache.write_bytes(b"")
+    with pytest.raises(DataLoaderError, match=r"pixel_cache: it is no regular file; .*make one of them writable"):
+        open_pixel_cache(generated, ["val"])
+
+
+def test_a_process_that_holds_the_lock_and_decodes_nothing_is_named(
+    generated: Path, user_cache: Path, child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(wait_for_lock.__kwdefaults__, "timeout_s", 0.1)
+    user_cache.write_bytes(b"")
+    process = child("lock", generated.parent / ".pixel_cache" / "lock")
+    process.stdout.readline()
+    with pytest.raises(DataLoaderError, match=rf"process {process.pid} has held this lock for 0\.1 s.*kill -CONT"):
+        open_pixel_cache(generated, ["val"])
+    user_cache.unlink()
+    assert len(open_pixel_cache(generated, ["val"])["val"]) == 6
+    assert list(user_cache.rglob("*.npy"))
+
+
+def test_a_process_that_decodes_touches_the_lock(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = generated.parent / ".pixel_cache" / "lock"
+    ages: list[float] = []
+    decode = pixel_cache.decode_images
+
+    def decode_later(paths: Sequence[str]) -> Iterator[DecodedImages]:
+        os.utime(lock, (0, 0))
+        yield from decode(paths)
+        ages.append(time.time() - lock.stat().st_mtime)
+
+    monkeypatch.setattr(pixel_cache, "decode_images", decode_later)
+    open_pixel_cache(generated, ["val"])
+    assert len(ages) == 1
+    assert ages[0] < 60
+
+
+def test_pixels_that_are_cut_off_while_they_are_used_are_an_error_and_made_again(generated: Path) -> None:
+    cache = open_pixel_cache(generated, SPLITS)
+    expected = cache["train"].images[:]
+    path = generated.parent / ".pixel_cache" / "metadata.yaml.train.npy"
+    os.truncate(path, 100_000)
+    assert np.array_equal(cache["train"].images[3], expected[3])
+    for index in (20, slice(None), np.array([1, 20])):
+        with pytest.raises(OSError, match="the cached pixels were cut off while they were in use") as caught:
+            cache["train"].images[index]
+        assert caught.value.filename == path
+    assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[:], expected)
+
+
+def test_pixels_are_indexed_like_an_array_and_sent_to_another_process_as_one(generated: Path) -> None:
+    images = open_pixel_cache(generated, ["train"])["train"].images
+    array = pickle.loads(pickle.dumps(images))
+    assert isinstance(array, np.ndarray)
+    assert array.shape == (24, 64, 128)
+    for index in (0, -1, slice(3, 9), slice(None, None, -5), np.array([5, 2, 2]), np.array([], np.int64)):
+        assert np.array_equal(images[index], array[index])
+    with pytest.raises(IndexError):
+        images[24]
 
 
 def test_images_in_another_order_are_damage(generated: Path) -> None:
@@ -366,8 +469,8 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(ge
 
 def test_writing_to_the_arrays_changes_no_file(generated: Path) -> None:
     first = open_pixel_cache(generated, SPLITS)
-    before = first["train"].images[0].copy()
-    first["train"].images[0] = 77
+    before, written = first["train"].images[0], first["train"].images[0]
+    written[:] = 77
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[0], before)
 
 

@@ -142,7 +142,7 @@ def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader]
 def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
     readings = readers[kind].read(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
-    rows, confidences, _ = readers[kind].read_pixels(val.images)
+    rows, confidences, _ = readers[kind].read_pixels(val.images[:])
     assert [reading.confidence for reading in readings] == confidences.tolist()
     assert [reading.text for reading in readings] == [decode_label(row) for row in rows.tolist()]
     assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
@@ -199,7 +199,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
         "large.png": "more than 50 million pixels",
         "no_pictures": "holds no pictures",
         "pipe.png": "no regular file",
-        "long.png": "it has 300 MB",
+        "long.png": "it has 300,000,000 bytes",
         "missing.png": "there is no such file",
         "text.png/inside.png": "Not a directory",
         "nul\0.png": "cannot be read as a picture: ",
@@ -251,7 +251,7 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
 def test_a_reading_that_distortion_changes_is_flagged_by_the_limit_of_the_validation_images(
     kind: str, readers: dict[str, Reader], checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
-    _, confidence, tta_confidence = readers[kind].read_pixels(val.images)
+    _, confidence, tta_confidence = readers[kind].read_pixels(val.images[:])
     assert not torch.allclose(confidence, tta_confidence, rtol=1e-3, atol=0)
     middle = float(tta_confidence.median())  # as if most images had been read with as much certainty, or more
     state = load_checkpoint(checkpoints[kind])

@@ -80,7 +80,8 @@ def _fonts_of_folder(folder: Path) -> list[Font]:
 def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for parent, _, names in os.walk(folder):
-            yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
+            paths = (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
+            yield from (path for path in paths if path.is_file())  # FreeType would wait for a pipe
 
 
 def _fonts_of_file(path: Path) -> Iterator[Font]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces.errors import ConfigurationError
+from search_spaces.files.regular_files import parse_json, read_bytes
 from tuner.data.generation.font_search import font_digest
 from tuner.data.rendering.fonts import Font
 
@@ -43,7 +44,7 @@ class Recipe:
     def read(cls, folder: Path) -> Recipe | None:
         """Return the recipe of the dataset in `folder`, or None if it has none that can be read."""
         try:
-            plain = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+            plain = parse_json(read_bytes(folder / RECIPE_FILE))
             return cls(**{**plain, "fonts": tuple(map(tuple, plain["fonts"]))})
         except (OSError, ValueError, TypeError, KeyError):
             return None

@@ -23,10 +23,10 @@ def odd_files(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("folder", "folder: is a folder; name a YAML file in it: inside.yaml"),
-        ("pipe.yaml", "pipe.yaml: is a pipe or a device, and is read more than once; name a YAML file"),
-        ("/dev/null", "/dev/null: is a pipe or a device, and is read more than once; name a YAML file"),
-        ("/dev/zero", "/dev/zero: is a pipe or a device, and is read more than once; name a YAML file"),
+        ("folder", "folder: cannot be read (it is a folder); name a YAML file in it: inside.yaml"),
+        ("pipe.yaml", "pipe.yaml: cannot be read (it is no regular file); name a YAML file"),
+        ("/dev/null", "/dev/null: cannot be read (it is no regular file); name a YAML file"),
+        ("/dev/zero", "/dev/zero: cannot be read (it is no regular file); name a YAML file"),
         ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its rights"),
         (
             "dangling.yaml",
@@ -51,7 +51,7 @@ def test_what_is_no_configuration_file(refused, odd_files, command, name, told):
 def test_the_same_holds_for_search_spaces(refused, odd_files, key):
     argv = {"--config": "<config>"} | {key: "pipe.yaml"}
     (told,) = refused(["run", *(word for pair in argv.items() for word in pair)])
-    assert told == "pipe.yaml: is a pipe or a device, and is read more than once; name a YAML file"
+    assert told == "pipe.yaml: cannot be read (it is no regular file); name a YAML file"
 
 
 @pytest.mark.parametrize("command", ["status", "export", "resume", "stop", "report", "best", "dashboard"])
@@ -115,6 +115,6 @@ def test_a_file_far_too_large_is_no_configuration(refused, here):
     (here / "large.yaml").write_text("# filler\n" * 40_000)
     (told,) = refused(["run", "--config", "large.yaml"])
     assert told == (
-        "large.yaml: larger than 256 KiB, so it is no configuration; name a configuration file "
+        "large.yaml: cannot be read (it has 360,000 bytes; at most 262,144 are expected); name a configuration file "
         "(a dataset's metadata.yaml belongs under data: metadata_path:)"
     )

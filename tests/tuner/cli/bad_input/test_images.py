@@ -82,7 +82,7 @@ def test_predict_says_what_is_no_file(refused, here, run_study):
         "no/such/folder.png": "there is no such file; check the path",
         "empty": "the folder holds no pictures (.avif,",
         "pipe.png": "it is no regular file",
-        "huge.png": "it has 300 MB, more than 256",
+        "huge.png": "it has 300,000,000 bytes; at most 256,000,000 are expected",
         "picture_1.png/x.png": "Not a directory",
         "/dev/null": "it is no regular file",
         "x" * 300: "File name too long",
@@ -127,4 +127,5 @@ def test_a_dataset_with_a_pipe_and_a_huge_file_is_refused_at_once(refused, datas
     dataset[0].unlink()
     dataset[0].write_bytes(GOOD)
     (huge,) = refused(["run", "--config", "c.yaml"])
-    assert huge.endswith("01.png: cannot be read as an image: it has 300 MB, more than 256; make or copy it again")
+    size = "it has 300,000,000 bytes; at most 256,000,000 are expected"
+    assert huge.endswith(f"01.png: cannot be read as an image: {size}; make or copy it again")

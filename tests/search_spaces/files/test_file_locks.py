@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from search_spaces import ConfigurationError
-from studies.locks.file_locks import holder_pid, try_lock, wait_for_lock
+from search_spaces.files.file_locks import _locked, holder_pid, read_note, try_lock, wait_for_lock
 
 Child = Callable[..., "subprocess.Popen[str]"]
 
@@ -82,6 +84,72 @@ def test_waiting_ends_with_the_holder_s_name(path: Path, child: Child) -> None:
     process.stdout.readline()
     with pytest.raises(ConfigurationError, match=rf"process {process.pid} has held this lock for 0\.1 s.*CONT"):
         wait_for_lock(path, timeout_s=0.1)
+
+
+def test_a_process_that_waits_says_for_which(
+    path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("search_spaces.files.file_locks._POLL_S", 0.0001)
+    process = child("lock", path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(ConfigurationError):
+        wait_for_lock(path, timeout_s=1.0)
+    assert caplog.messages == [f"waiting for process {process.pid}, which holds {path}"]
+
+
+def test_a_holder_that_gets_on_is_waited_for(path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = child("lock", path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    polls = []
+
+    def touch_or_end(seconds: float) -> None:
+        polls.append(seconds)
+        os.utime(path)  # as the holder does while it works
+        if len(polls) == 20:
+            process.kill()
+            process.wait()
+        time.sleep(0.02)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("search_spaces.files.file_locks.time", Mock(wraps=time, sleep=touch_or_end))
+        wait_for_lock(path, timeout_s=0.1).release()
+    assert len(polls) == 20
+
+
+@pytest.mark.parametrize("future_s", [0, 10**6])
+def test_a_clock_that_was_set_back_does_not_make_it_wait_for_ever(path: Path, child: Child, future_s: int) -> None:
+    process = child("lock", path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.utime(path, (time.time() + future_s,) * 2)
+    with pytest.raises(ConfigurationError, match="has held this lock"):
+        wait_for_lock(path, timeout_s=0.1)
+
+
+def test_a_file_that_its_holder_has_removed_is_no_lock(path: Path) -> None:
+    with wait_for_lock(path):
+        descriptor = os.open(path, os.O_RDWR)  # of a process that has waited
+        path.unlink()
+    try:
+        assert not _locked(descriptor, path)
+    finally:
+        os.close(descriptor)
+    with wait_for_lock(path) as again:
+        assert path.exists()
+        assert again.note == ""
+
+
+def test_a_pipe_in_place_of_a_lock_is_an_error(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is no regular file"):
+        wait_for_lock(path)
+    with pytest.raises(OSError, match="it is no regular file"):
+        holder_pid(path)
+    with pytest.raises(OSError, match="it is no regular file"):
+        read_note(path)
 
 
 def test_waiting_threads_take_turns(path: Path) -> None:

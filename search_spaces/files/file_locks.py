@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import struct
 import sys
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 
 from search_spaces.errors import ConfigurationError
+from search_spaces.files.regular_files import read_bytes, regular_file
 
 _POLL_S = 0.02
 _LONGEST_NOTE_BYTES = 200
@@ -35,7 +37,7 @@ class FileLock:
     """A lock that this process holds on a file; made by `try_lock` and `wait_for_lock`.
 
     Attributes:
-        path: The lock file. It is never removed, or two processes could lock two files of the same name.
+        path: The lock file. Only the process that holds it may remove it.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -92,7 +94,7 @@ def try_lock(path: Path) -> FileLock | None:
         if key in _held:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = regular_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             if _locked(descriptor, path):
                 _held[key] = FileLock(path, descriptor)
@@ -103,19 +105,22 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
-    """Lock a file like `try_lock`, but wait until the lock is free.
+    """Lock a file like `try_lock`, but wait until the lock is free, and name its holder in the log.
 
     Args:
         path: The lock file.
-        timeout_s: Seconds to wait at most.
+        timeout_s: Seconds to wait at most since the holder last touched the file.
 
     Raises:
         ConfigurationError: If the lock is not free in time (the holder is named), or there are no file locks.
         OSError: If the file cannot be created or opened.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, polls = time.monotonic() + timeout_s, 0
     while (lock := try_lock(path)) is None:
-        if time.monotonic() >= deadline:
+        polls += 1
+        if polls == 150:  # for three seconds
+            logging.getLogger(__name__).warning("waiting for %s, which holds %s", _holder_text(path), path)
+        if time.monotonic() >= deadline and not 0 < read_note(path)[1] < timeout_s:
             raise ConfigurationError(
                 f"{path}: {_holder_text(path)} has held this lock for {timeout_s:g} s; "
                 "let it go on (a stopped process: kill -CONT) or end it, then repeat the command"
@@ -134,7 +139,7 @@ def holder_pid(path: Path) -> int | None:
         if _key(path) in _held:
             return os.getpid()
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = regular_file(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -150,7 +155,7 @@ def read_note(path: Path) -> tuple[str, float]:
     """
     with _registry_lock:
         try:
-            text = "" if _key(path) in _held else path.read_text(encoding="utf-8", errors="replace")
+            text = "" if _key(path) in _held else read_bytes(path).decode("utf-8", "replace")
             return text.rstrip(), max(0.0, time.time() - path.stat().st_mtime)
         except FileNotFoundError:
             return "", 0.0
@@ -163,6 +168,8 @@ def _key(path: Path) -> str:
 def _locked(descriptor: int, path: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A lock on a file that its last holder has removed keeps no other process off.
+        return os.fstat(descriptor).st_nlink > 0
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
@@ -172,7 +179,6 @@ def _locked(descriptor: int, path: Path) -> bool:
                 "choose an --output-dir on another disk"
             ) from error
         raise
-    return True
 
 
 def _probe(descriptor: int) -> int | None:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search_spaces.files.regular_files import parse_json, read_bytes, regular_file
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """What is no regular file, by kind."""
+    paths = {kind: tmp_path / kind for kind in ("pipe", "device", "folder", "socket")}
+    os.mkfifo(paths["pipe"])
+    paths["device"].symlink_to("/dev/zero")  # without end
+    paths["folder"].mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(paths["socket"]))
+        yield paths
+
+
+@pytest.mark.parametrize("mode", ["rb", "ab", "r+b"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_what_is_no_regular_file_is_refused_without_waiting(kind: str, mode: str, special: dict[str, Path]) -> None:
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match=r"it is (a folder|no regular file)|No such device|Is a directory") as caught:
+        open(special[kind], mode, opener=regular_file)
+    assert caught.value.filename == str(special[kind])
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_file_with_a_size_beyond_all_sense_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(300 * 10**9)
+    with pytest.raises(OSError, match="it has 300,000,000,000 bytes; at most 2,000,000,000 are expected"):
+        read_bytes(path)
+    path.write_bytes(b"12345")
+    assert read_bytes(path, 5) == b"12345"
+    with pytest.raises(OSError, match="it has 5 bytes; at most 4 are expected"):
+        read_bytes(path, 4)
+
+
+def test_a_new_file_has_the_rights_of_the_umask(tmp_path: Path) -> None:
+    with open(tmp_path / "new", "ab", opener=regular_file), open(tmp_path / "plain", "ab"):
+        assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("text", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"{", b"1" * 5000, b""])
+def test_whatever_is_no_json_is_one_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+def test_json_is_read() -> None:
+    assert parse_json(json.dumps({"a": [1, "ក"]}).encode()) == {"a": [1, "ក"]}

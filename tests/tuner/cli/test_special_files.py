@@ -1,0 +1,148 @@
+"""Pipes, devices, brackets and sparse files where the program expects a file of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import RowState, load_study, study_status
+
+Cli = Callable[..., Any]
+Experiments = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _at_most_a_minute() -> Iterator[None]:
+    """A command that waits for a pipe ends with an error."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the command waits for a pipe"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def replace(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(300 * 10**9)
+    else:
+        path.write_text("[" * 200_000)
+
+
+def error_of(done: Any) -> str:
+    assert done.code == 2, done.err
+    assert "unexpected" not in done.err + done.out
+    (error,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    return str(error)
+
+
+@pytest.mark.parametrize("command", ["status", "resume"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "brackets", "sparse"])
+def test_an_owner_file_that_is_none(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
+    owner = copy_of_the_study / ".study" / "owner.json"
+    replace(owner, kind)
+    error = error_of(cli(command, "--output-dir", copy_of_the_study))
+    assert str(owner) in error
+    assert "restore the file or choose another --output-dir" in error
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("file", ["metrics.jsonl", "logs/training.log"])
+def test_files_of_a_trial_that_are_none(file: str, kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+    path = copy_of_the_study / "ខ្មែរ" / file
+    replace(path, kind)
+    error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
+    assert str(path) in error
+    assert "remove it or put the right file there" in error
+    assert cli("status", "--output-dir", copy_of_the_study).code in (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_a_checkpoint_that_is_none(kind: str, cli: Cli, copy_of_the_study: Path, tiny_dataset: Path) -> None:
+    best = copy_of_the_study / "ខ្មែរ" / "checkpoints" / "best.pt"
+    replace(best, kind)
+    error = error_of(cli("evaluate", "--output-dir", copy_of_the_study, "--metadata", tiny_dataset, "--split", "test"))
+    assert str(best) in error
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "configs/training_config.yaml"])
+def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
+    file: str, cli: Cli, write_config: Experiments, here: Path
+) -> None:
+    path = here / "out" / "a" / file
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    model_copy = here / "out" / ".study" / "model_config.yaml"
+    model_copy.parent.mkdir()
+    os.mkfifo(model_copy)
+    assert cli("run", "--config", write_config({"a": {}}), "--output-dir", "out").code == 0
+    assert path.is_file()
+    assert model_copy.is_file()
+
+
+@pytest.mark.parametrize("file", ["a/logs/training.log", "a/checkpoints/last.pt", ".study/leases/0000.lock"])
+def test_a_pipe_that_stops_the_work_is_named_and_the_trial_stays_pending(
+    file: str, cli: Cli, write_config: Experiments, here: Path
+) -> None:
+    path = here / "out" / file
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out"]
+    error = error_of(cli(*run))
+    assert f"error: {path}: " in error
+    assert error.endswith("; remove it or put the right file there, then repeat the command")
+    path.unlink()
+    assert cli(*run).code == 0
+
+
+def test_metadata_of_300_gb(cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path) -> None:
+    metadata = here / "metadata.yaml"
+    replace(metadata, "sparse")
+    config = write_config({"a": {}})
+    config.write_text(config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(metadata)), encoding="utf-8")
+    error = error_of(cli("run", "--config", config, "--output-dir", "out"))
+    assert f"{metadata}: the dataset's metadata file cannot be read: it has 300,000,000,000 bytes" in error
+    assert "at most 2,000,000,000 are expected; name the metadata.yaml in the dataset's folder" in error
+    assert not (here / "out").exists()
+
+
+def test_cached_pixels_that_are_cut_off_stop_the_command_and_are_made_again(
+    cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path, environment: dict[str, str]
+) -> None:
+    shutil.copytree(tiny_dataset.parent, here / "data", ignore=shutil.ignore_patterns(".*"))
+    config = write_config({"a": {"training": {"num_epochs": 60}}})
+    text = config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(here / "data" / "metadata.yaml"))
+    config.write_text(text, encoding="utf-8")
+    run = ["run", "--config", str(config), "--output-dir", "out"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tuner", *run], cwd=here, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            metrics = here / "out" / "a" / "metrics.jsonl"
+            while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
+                time.sleep(0.01)
+            pixels = here / "data" / ".pixel_cache" / "metadata.yaml.train.npy"
+            size = pixels.stat().st_size
+            os.truncate(pixels, 4096)
+            _, told = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == 2, told
+    assert f"error: {pixels}: the cached pixels were cut off while they were in use" in told
+    assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.INTERRUPTED]
+    assert cli(*run).code == 0
+    assert pixels.stat().st_size == size
