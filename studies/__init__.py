@@ -18,7 +18,7 @@ from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_te
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, is_connection_lost
-from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.storage.url import check_storage_url, default_storage_url, mask_password, sqlite_path
 from studies.study.claiming import claim_next_trial, count_claimable
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
@@ -55,7 +55,7 @@ from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record
 from studies.trials.leases import lock_of, note_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
-from studies.trials.records import latest_records, own_records
+from studies.trials.records import latest_records, own_records, refuse_foreign_folders
 from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
 
 __all__ = [
@@ -116,6 +116,7 @@ __all__ = [
     "record_memory_signal",
     "records_not_kept",
     "refuse_changed_presets",
+    "refuse_foreign_folders",
     "refuse_other_invariants",
     "refuse_other_search",
     "remaining_seconds",
@@ -128,6 +129,7 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
+    "sqlite_path",
     "stop_token",
     "storage_error_text",
     "study_invariants",

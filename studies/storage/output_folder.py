@@ -75,6 +75,10 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
         return path
 
+    def occupied(self, names: Iterable[str]) -> list[Path]:
+        """Return the folders of these trials that are not empty."""
+        return [path for path in map(self.trial_dir, names) if path.is_file() or any(path.glob("*"))]
+
     def holds(self, path: Path) -> bool:
         """Return whether a path is below this folder, also once all links are followed."""
         return Path(os.path.realpath(self.path)) in Path(os.path.realpath(path)).parents

@@ -125,14 +125,9 @@ def check_search(request: SearchRequest) -> None:
 
 
 def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
-    """Add search trials to a study's budget; the first call fixes the search settings.
+    """Add search trials to the budget of a study with enqueued presets; the first call fixes the search settings.
 
     The budget is stored before the trials are enqueued, so `top_up` completes what a killed process left out.
-
-    Args:
-        study: From `create_or_join_study`, with its presets enqueued.
-        folder: The study's folder.
-        request: The settings and the number of trials.
 
     Raises:
         ConfigurationError: The study has other search settings, or cannot fix what the request does; all differences

@@ -29,7 +29,7 @@ from studies.trials.record import (
     read_record,
     record_outcome,
 )
-from studies.trials.records import own_records
+from studies.trials.records import own_records, refuse_foreign_folders
 
 # A trial whose processes die one after the other in the same epoch is given up. Without evidence that memory ran out,
 # some deaths are ordinary on preemptible machines and must not change the training.
@@ -123,18 +123,14 @@ class Claim:
 def claim_next(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> Claim | None:
-    """Claim a trial: first those whose worker has exited, then waiting ones, by number.
-
-    Args:
-        study: From `create_or_join_study`.
-        folder: The study's folder.
-        wanted: Which trials may be claimed; the default is all.
+    """Claim a wanted trial: first those whose worker has exited, then waiting ones, by number.
 
     Returns:
         The claim, or None if no trial is left that no worker trains.
 
     Raises:
-        ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials.
+        ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials; or as
+            `refuse_foreign_folders`.
     """
     refuse_other_machines(study, folder)
     leases = leases_of(study, folder)
@@ -143,7 +139,7 @@ def claim_next(
         if lease is None:
             continue
         try:
-            claim = _take(study, record, lease)
+            claim = _take(study, folder, record, lease)
         except BaseException:
             lease.release()  # an error of the database is no crash
             raise
@@ -181,7 +177,7 @@ def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> I
         yield from (record for record in records if record.phase is phase and wanted(record))
 
 
-def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
+def _take(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: Lease) -> Claim | None:
     # Only under the lease is the state certain: another worker may have finished the trial or crashed meanwhile.
     trial = study.get_trials(deepcopy=False)[seen.number]
     if trial.state.is_finished():
@@ -190,6 +186,8 @@ def _take(study: optuna.Study, seen: TrialRecord, lease: Lease) -> Claim | None:
     adopted = record.phase is TrialPhase.RUNNING
     if adopted and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
         return None  # started since it was read, by a process that may be about to acquire its lease again
+    # Once an attempt is stored, nothing tells these files from its own.
+    refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
     after = StartedAfter.WAITING
     if adopted:
         after = StartedAfter.STOP if lease.was_released(record) else _cause_of_death(record, trial)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.trials.record import TrialKind, TrialRecord, is_own_trial, read_record
+from search_spaces.diagnostics.names import search_trial_name
+from search_spaces.diagnostics.plural import listed
+from search_spaces.errors import ConfigurationError
+from studies.trials.record import EXPERIMENT_NAME, TrialKind, TrialRecord, is_own_trial, read_record
 
 # What was read of each trial, by study and number; None for a trial that is not ours. Optuna's cache hands out the same
 # object for a finished trial, and nothing of a waiting one changes before it is claimed.
@@ -42,6 +46,22 @@ def own_records(study: optuna.Study) -> list[TrialRecord]:
 def latest_records(study: optuna.Study) -> list[TrialRecord]:
     """Return a study's trials by number, without presets' trials that a later one supersedes."""
     return without_superseded(own_records(study))
+
+
+def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path]) -> None:
+    """Refuse folders with files, listed before this call reads the study, of trials that no process has started.
+
+    Raises:
+        ConfigurationError: There are such folders.
+    """
+    trials = [] if study is None else study.get_trials(deepcopy=False)
+    started = (trial for trial in trials if trial.state != TrialState.WAITING)
+    names = {str(trial.user_attrs.get(EXPERIMENT_NAME, search_trial_name(trial.number))) for trial in started}
+    if foreign := [str(path) for path in occupied if path.name not in names]:
+        raise ConfigurationError(
+            f"{listed(foreign, 3)}: no trial of this study wrote what is there (another program, or a study that was "
+            "deleted, may have); move it away, or choose another --output-dir"
+        )
 
 
 def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:

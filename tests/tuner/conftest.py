@@ -131,6 +131,16 @@ def make_watcher() -> type[Watcher]:
     return Watcher
 
 
+@pytest.fixture(scope="session")
+def fail() -> Callable[[], object]:
+    """Raise an error for which no one but the trial is to blame, as what `happens` to a watched one."""
+
+    def raise_error() -> None:
+        raise RuntimeError("the roof fell in")
+
+    return raise_error
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Networks this small gain nothing from more, and wait long for them on a busy machine."""

@@ -132,31 +132,34 @@ class TestRunExperiments:
         results = HyperparameterTuner(config).run_experiments()
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
-    @pytest.mark.parametrize("blocked", ["first", "first/logs", "first/checkpoints"])
     def test_a_failing_experiment_is_recorded_and_the_next_one_runs(
-        self, blocked: str, write_config: WriteConfig, read_results: ReadResults
+        self,
+        write_config: WriteConfig,
+        read_results: ReadResults,
+        make_watcher: MakeWatcher,
+        fail: Callable[[], object],
     ) -> None:
-        (OUT / blocked).parent.mkdir(parents=True)
-        (OUT / blocked).write_text("a file where a folder should be")
         config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
-        results = HyperparameterTuner(config, options=RunOptions(results_file="results.json")).run_experiments()
+        options, watcher = RunOptions(results_file="results.json"), make_watcher(after_epoch=1, happens=fail)
+        results = HyperparameterTuner(config, options=options, display=watcher).run_experiments()
         assert read_results(Path("results.json")) == results
         first, second = results["all_results"]
         assert first["status"] == "failed"
-        assert str(OUT / blocked) in first["error_message"]
+        assert first["error_message"] == "the roof fell in"
         assert (second["status"], second["error_message"]) == ("completed", "")
         assert results["experiments_completed"] == 1
         assert results["best_result"]["experiment_name"] == "second"
         assert rows()["first"].why_ended == "failed"
         assert not (OUT / "second" / "checkpoints" / "last.pt").exists()
 
-    def test_the_log_of_a_failed_experiment_has_type_and_traceback(self, write_config: WriteConfig) -> None:
-        (OUT / "one").mkdir(parents=True)
-        (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
-        HyperparameterTuner(str(write_config({"one": {}}))).run_experiments()
+    def test_the_log_of_a_failed_experiment_has_type_and_traceback(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
+    ) -> None:
+        watcher = make_watcher(after_epoch=1, happens=fail)
+        HyperparameterTuner(str(write_config({"one": {}})), display=watcher).run_experiments()
         log = (OUT / "one" / "logs" / "training.log").read_text()
         assert "Traceback (most recent call last)" in log
-        assert "Error: [Errno" in log
+        assert "RuntimeError: the roof fell in" in log
 
     @pytest.mark.parametrize("decay", [1.0, 10.0], ids=["after some epochs", "in the first validation"])
     def test_a_loss_that_runs_away_is_a_failure_with_a_remedy(
@@ -451,12 +454,12 @@ class TestSingleExperiment:
         (file,) = Path().glob("hyperparameter_tuning_results_*.json")
         assert json.loads(file.read_text())["all_results"] == [entry]
 
-    def test_a_failure_is_raised_and_recorded(self, write_config: WriteConfig) -> None:
-        (OUT / "mine").mkdir(parents=True)
-        (OUT / "mine" / "checkpoints").write_text("a file where a folder should be")
-        config = write_config({"one": {}})
-        with pytest.raises(ExperimentFailedError, match=r"'mine' failed: .*checkpoints"):
-            HyperparameterTuner(str(config)).run_single_experiment("mine", self.sections(config))
+    def test_a_failure_is_raised_and_recorded(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
+    ) -> None:
+        config, watcher = write_config({"one": {}}), make_watcher(after_epoch=1, happens=fail)
+        with pytest.raises(ExperimentFailedError, match=r"'mine' failed: the roof fell in"):
+            HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.FAILED
 
     @pytest.mark.parametrize(

@@ -43,12 +43,7 @@ class EnqueueResult:
 
 
 def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse what a study cannot take; nothing is changed.
-
-    Args:
-        request: Experiments and search trials. The experiments that the study has already stay as they are.
-        study: The study.
-        folder: Its folder.
+    """Refuse what a study cannot take; nothing is changed. Experiments that it has already stay as they are.
 
     Raises:
         ConfigurationError: Something differs from the study; all differences are reported together.
@@ -68,14 +63,7 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 def enqueue(
     request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str, on_note: Callable[[str], object]
 ) -> EnqueueResult:
-    """Enqueue what `check_enqueue` has accepted.
-
-    Args:
-        request: Experiments and search trials.
-        study: The study, opened for reading.
-        folder: Its folder.
-        storage_url: Its storage URL.
-        on_note: As for `enqueue_presets`.
+    """Enqueue what `check_enqueue` has accepted in a study that was opened for reading.
 
     Raises:
         ConfigurationError: The study has changed since.

@@ -16,6 +16,7 @@ BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read a file as UTF-
 # Kinds of files: what each is called, and how it begins.
 RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
 REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "networks file of a study"
+CONFIRMATION = "comparison written by `khmer-tuner confirm`"
 _BEGINNINGS = {
     RESULTS: r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":',
     TRIALS_CSV: "number,experiment_name,kind,",
@@ -23,6 +24,7 @@ _BEGINNINGS = {
     REPORT: r'(?s)<!DOCTYPE html>.*<meta name="generator" content="khmer-ocr-tuner report">',
     PRESET: "# Written by khmer-tuner best:",
     NETWORKS: "# The networks of a study",
+    CONFIRMATION: r'\{\s*"set":\s*\[',
 }
 _BEGINNING_BYTES = 2048
 # The study gives no file of its own such a name directly in its folder.
@@ -77,11 +79,14 @@ def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> 
         return f"there is no folder {folder}; create it first"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"nothing can be written in {folder}; choose another place"
-    is_beside_database = os.path.realpath(folder) == os.path.realpath(output_folder.path)
+    real_folder = Path(os.path.realpath(folder))
+    is_beside_database = real_folder == Path(os.path.realpath(output_folder.path))
     is_harmless = is_beside_database and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
     # A link in the output folder may lead out of it.
     if not is_harmless and (output_folder.holds(path) or output_folder.holds(folder / "any")):
         return "the study keeps its own files there; name a file outside of its output folder"
+    if (real_folder.parent / "metadata.yaml").exists() and any(real_folder.glob("*.png")):
+        return "the images of a dataset are there; name a file in another folder"
     if not may_replace(path, kind):
         return f"this file is no {kind}, so it is not overwritten; choose another name, or remove it"
     return None

@@ -19,12 +19,14 @@ from search_spaces import (
     load_model_definitions,
     load_search_space,
 )
+from search_spaces.diagnostics.names import is_search_trial_name
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 from studies import (
     OutputFolder,
     TrialRecord,
     add_search_trials,
     enqueue_presets,
+    refuse_foreign_folders,
     refuse_other_search,
     study_invariants,
     study_space,
@@ -113,6 +115,7 @@ class RunRequest:
         The arguments, result and errors are those of `enqueue_presets` and `add_search_trials`.
         """
         search = self.options.search
+        refuse_foreign_folders(study, self.occupied(folder))
         if search.starts_search:
             self.search_space(study)
             refuse_other_search(study, search)
@@ -128,6 +131,13 @@ class RunRequest:
         if search.starts_search:
             add_search_trials(study, folder, search)
         return records
+
+    def occupied(self, folder: OutputFolder) -> list[Path]:
+        """Return the folders of its trials that are not empty; those of search trials have any number."""
+        names = set(self.experiments)
+        if self.options.search.starts_search:
+            names |= {path.name for path in folder.path.glob("search_*") if is_search_trial_name(path.name)}
+        return folder.occupied(sorted(names))
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
         """Return the search space of the request, else of the study, else the packaged one.

@@ -16,8 +16,10 @@ from studies import (
     load_study,
     open_storage,
     refuse_changed_presets,
+    refuse_foreign_folders,
     refuse_other_search,
     save_targets,
+    sqlite_path,
     stop_token,
     study_targets,
     version_notes,
@@ -55,10 +57,6 @@ class Session:
     @classmethod
     def open(cls, request: RunRequest, display: Display) -> Session:
         """Check everything, then open the dataset and the study, and enqueue the experiments it does not have yet.
-
-        Args:
-            request: What to train, and where.
-            display: Shows notes and the progress of generating a dataset.
 
         Raises:
             ConfigurationError: Something cannot be used, or does not fit the study. Nothing was created.
@@ -112,20 +110,18 @@ class Session:
 
 
 def _refuse_early(request: RunRequest) -> str | None:
-    """Refuse what the folder's study cannot take before a dataset is generated for it.
-
-    Returns:
-        The token of the study's latest stop; None if the folder has no study yet.
-    """
-    options = request.options
+    """Refuse what the study cannot take before a dataset is generated; return the token of its latest stop, if any."""
+    options, occupied = request.options, request.occupied(OutputFolder(request.options.output_dir))
     study: optuna.Study | None = None
     with suppress(ConfigurationError):  # there is none yet
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     if options.search.fixed:
         request.search_space(study)
+    database = sqlite_path(options.storage_url)
+    if study is None and (database is None or (database.exists() and database.stat().st_size)):
+        open_storage(options.storage_url)  # reports a server that cannot be reached, or an unsuitable database
+    refuse_foreign_folders(study, occupied)
     if study is None:
-        if not options.storage_url.startswith("sqlite"):
-            open_storage(options.storage_url)  # reports a server that cannot be reached before a dataset is generated
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     refuse_other_search(study, options.search)

@@ -50,13 +50,8 @@ class ExistingStudy:
     def load(cls, output_dir: str | Path, *, storage: str | None = None, name: str | None = None) -> ExistingStudy:
         """Read them from an output folder and its study; nothing is created or written.
 
-        Args:
-            output_dir: The study's output folder.
-            storage: Its storage URL, needed only to add a password.
-            name: Its name, needed only to make sure.
-
         Raises:
-            ConfigurationError: As `load_study`.
+            ConfigurationError: As `load_study`, whose arguments these are.
         """
         study, folder = load_study(output_dir, storage_url=storage, name=name)
         _, url = find_study(output_dir, storage_url=storage)
@@ -108,12 +103,6 @@ def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
     """Return the folder's study for work, with all models of the invariants; created if missing.
-
-    Args:
-        storage_url: Its storage URL.
-        name: Its name.
-        folder: Its folder.
-        invariants: Its fixed settings, or those of new work for it.
 
     Raises:
         ConfigurationError: As `create_or_join_study`.

@@ -30,7 +30,9 @@ from studies import (
     find_study,
     load_study,
     open_storage,
+    own_records,
     read_record,
+    retry_failed_presets,
     study_status,
 )
 from studies.trials import leases
@@ -115,6 +117,43 @@ def test_only_wanted_trials_are_claimed(
     assert [claim.record.experiment_name for claim in claimed] == names
     for claim in claimed:
         claim.release()
+
+
+@pytest.mark.parametrize("name", ["baseline", "search_0003"])
+def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start: Start, presets: Presets) -> None:
+    study, folder = start(presets)
+    add_search_trials(study, folder, SearchRequest(at_least=1))
+    (folder.path / name).mkdir()
+    (folder.path / name / "metrics.jsonl").touch()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=rf"{name}: no trial of this study wrote what is there"):
+            claim_next(study, folder, lambda record: record.experiment_name == name)
+    waiting = next(record for record in own_records(study) if record.experiment_name == name)
+    assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())
+    (folder.path / name / "metrics.jsonl").unlink()  # an empty folder is fine
+    claim = claim_next(study, folder, lambda record: record.experiment_name == name)
+    assert claim is not None
+    assert (claim.adopted, [attempt.after for attempt in claim.record.attempts]) == (False, ["waiting"])
+    claim.release()
+
+
+def test_a_trial_goes_on_in_the_folder_of_its_earlier_attempts(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start(presets)
+    first = claim_next(study, folder)
+    assert first is not None
+    first.release()  # an attempt is stored before the first file is written
+    (folder.path / first.record.experiment_name / "logs").mkdir(parents=True)
+    adopted = claim_next(study, folder)
+    assert adopted is not None
+    assert adopted.adopted
+    adopted.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    retry_failed_presets(study, folder)
+    again = claim_next(study, folder, lambda record: record.number == len(presets))
+    assert again is not None
+    assert again.record.experiment_name == first.record.experiment_name
+    again.release()
 
 
 def test_the_lease_is_held_until_the_end(start: Start, presets: Presets, outcome: TrialOutcome) -> None:

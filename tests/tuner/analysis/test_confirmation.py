@@ -190,14 +190,11 @@ def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     assert confirmed(candidates, 2).count("completed") == 4
 
 
-def test_a_repetition_that_fails_is_left_out(study: Path) -> None:
+def test_a_repetition_that_fails_is_left_out(
+    study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
+) -> None:
     candidates = find_candidates(*load_study(study), 2)
-    name = candidates.records[1].experiment_name
-    name = name if not name.startswith("search_") else f"best_{name}"
-    blocked = candidates.seed_dir(SEED + 1) / name
-    blocked.mkdir(parents=True)
-    (blocked / "checkpoints").write_text("a file where a folder is to be")
-    confirmation = confirmed(candidates, 1)
+    confirmation = confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1, happens=fail))
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
     assert confirmation.candidates[1].mean("test_char_accuracy") is None
     assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")

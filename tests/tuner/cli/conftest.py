@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tuner import HyperparameterTuner, RunOptions
 from tuner.__main__ import main
+from tuner.display import Display
 
 Cli = Callable[..., "Outcome"]
 
@@ -68,8 +70,14 @@ class RunStudy:
 
 
 @pytest.fixture(scope="session")
-def run_study(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_models: Path) -> RunStudy:
-    """Experiments `broken`, which fails, and `ខ្មែរ`, which does not; not to be changed."""
+def run_study(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_dataset: Path,
+    tiny_models: Path,
+    make_watcher: Callable[..., Display],
+    fail: Callable[[], object],
+) -> RunStudy:
+    """Experiments `broken`, which failed after its first epoch, and `ខ្មែរ`, which did not; not to be changed."""
     folder = tmp_path_factory.mktemp("run_study")
     common = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
@@ -81,8 +89,10 @@ def run_study(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny
     content = {"experiments": {"broken": common, "ខ្មែរ": common}, "targets": targets}
     config.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     study = RunStudy(folder / "out", config, folder / "results.json", 1)
-    (study.folder / "broken").mkdir(parents=True)
-    (study.folder / "broken" / "checkpoints").write_text("a file where a folder is to be")
+    options = RunOptions(study.folder, results_file=str(study.results))
+    HyperparameterTuner(
+        str(config), options=options, display=make_watcher(after_epoch=1, happens=fail)
+    ).run_experiments()
     before = os.getcwd()
     os.chdir(folder)
     code = main([*study.run_again, "--results-file", str(study.results)])
@@ -95,7 +105,6 @@ def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
     """The folder of a copy of `run_study`, to be changed; its experiment `broken` would not fail again."""
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
-    (folder / "broken" / "checkpoints").unlink()
     return folder
 
 

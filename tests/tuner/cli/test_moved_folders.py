@@ -98,7 +98,7 @@ def test_a_copy_of_a_folder_cannot_share_a_study_that_is_kept_elsewhere(
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["gone", "empty"])
-def test_a_run_in_a_folder_without_its_database_begins_anew(
+def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_moved_away(
     change: Callable[[Path], object],
     cli: Cli,
     config: Path,
@@ -108,7 +108,15 @@ def test_a_run_in_a_folder_without_its_database_begins_anew(
 ) -> None:
     interrupt()
     change(here / "out" / "study.db")
-    done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
+    run = ("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
+    refused = cli(*run)
+    assert refused.code == 2
+    assert "a study that was deleted" in refused.err
+    (here / "before").mkdir()
+    for metrics in (here / "out").glob("*/metrics.jsonl"):
+        assert str(metrics.parent) in refused.err
+        metrics.parent.rename(here / "before" / metrics.parent.name)
+    done = cli(*run)
     assert done.code == 0, done.err
     assert results(here / "results.json") == undisturbed
     assert states(here / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from search_spaces import ConfigurationError
+from studies import load_study
 from tuner import HyperparameterTuner
 from tuner.cli.commands import COMMANDS as ALL_COMMANDS
 from tuner.cli.parser import parse
@@ -36,6 +38,7 @@ VICTIMS = (
     "dangling",
     "data/metadata.yaml",
     "data/test/test_000000.png",
+    "data/test/new.json",
     "out/study.db",
     "out/study.db-journal",
     "out/.study/owner.json",
@@ -44,6 +47,7 @@ VICTIMS = (
     "out/ខ្មែរ/metrics.jsonl",
     "out/ខ្មែរ/new.json",
     "into_a_trial/new.json",
+    "into_images/new.json",
 )
 ONE_EPOCH = {"one": {"training": {"num_epochs": 1}}}
 
@@ -60,6 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_dataset
     (folder / "hard_link.db").hardlink_to(folder / "out" / "study.db")
     (folder / "dangling").symlink_to("nowhere")
     (folder / "into_a_trial").symlink_to(folder / "out" / "ខ្មែរ")
+    (folder / "into_images").symlink_to(folder / "data" / "val")
     return folder
 
 
@@ -139,6 +144,72 @@ def test_a_file_that_appears_while_a_command_reads_the_study_is_kept(command: st
     with pytest.raises(ConfigurationError, match="so it is not overwritten"):
         chosen.run(options, prepared)
     assert Path("late").read_text() == "mine"
+
+
+NEW_WORK = {
+    "run": ["run", "--config", "{config}"],
+    "run with a search": ["run", "--config", "{config}", "--experiments", "ខ្មែរ", "--trials", "1"],
+    "search": ["search", "--config", "{config}", "--trials", "1"],
+}
+
+
+@pytest.mark.parametrize("began", ["never", "in a study that was deleted"])
+@pytest.mark.parametrize(("command", "name"), [("run", "broken"), *((word, "search_0007") for word in [*NEW_WORK][1:])])
+def test_a_new_study_leaves_folders_alone_that_it_did_not_write(
+    command: str, name: str, began: str, cli: Any, run_study: Any, copy_of_the_study: Path
+) -> None:
+    out = copy_of_the_study
+    if began == "never":
+        shutil.rmtree(out)
+    else:
+        shutil.rmtree(out / ".study")
+        (out / "study.db").unlink()
+    (out / name / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (out / name / "checkpoints" / "mine.pt").write_text("mine")
+    before = content(out)
+    refused = cli(*(word.format(config=run_study.config) for word in NEW_WORK[command]), "--output-dir", out)
+    assert refused.code == 2
+    assert str(out / name) in refused.err
+    assert "no trial of this study wrote what is there (another program, or a study that was deleted" in refused.err
+    assert "move it away, or choose another --output-dir" in refused.err
+    assert content(out) == before
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run", "--trials", "1", "--config", "{config}"], ["search", "--trials", "1"], ["enqueue", "--trials", "1"]],
+    ids=lambda words: words[0],
+)
+def test_an_existing_study_leaves_folders_alone_that_it_did_not_write(
+    command: list[str], cli: Any, run_study: Any, copy_of_the_study: Path
+) -> None:
+    words = [word.format(config=run_study.config) for word in command]
+    (copy_of_the_study / "search_0002").mkdir()
+    (copy_of_the_study / "search_0002" / "metrics.jsonl").write_text("mine")
+    before = load_study(copy_of_the_study)[0].get_trials()
+    refused = cli(*words, "--output-dir", copy_of_the_study)
+    assert (refused.code, str(copy_of_the_study / "search_0002") in refused.err) == (2, True)
+    assert load_study(copy_of_the_study)[0].get_trials() == before
+    (copy_of_the_study / "search_0002" / "metrics.jsonl").unlink()  # an empty folder is fine
+    assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
+
+
+def test_a_comparison_overwrites_no_other_file(cli: Any, copy_of_the_study: Path, run_study: Any) -> None:
+    place = ["--output-dir", copy_of_the_study]
+    config = yaml.safe_load(run_study.config.read_text(encoding="utf-8"))
+    Path("c.yaml").write_text(json.dumps({"experiments": {"other": config["experiments"]["broken"]}}))
+    assert cli("run", "--config", "c.yaml", "--set", "training.batch_size=16", *place).code == 0
+    path = Path(f"{copy_of_the_study}_confirm") / "confirmation.json"
+    path.parent.mkdir()
+    path.write_text("mine")
+    confirm = ["confirm", "--top", "2", "--seeds", "1", *place]
+    refused = cli(*confirm)
+    assert refused.code == 2
+    assert f"{path}: this file is no comparison written by `khmer-tuner confirm`" in refused.err
+    assert (path.read_text(), os.listdir(path.parent)) == ("mine", ["confirmation.json"])
+    path.unlink()
+    assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second one replaces the file of the first
 
 
 def test_commands_without_a_file_of_their_own_need_no_place_for_one(

@@ -17,6 +17,7 @@ import pytest
 from search_spaces import TrainingConfig
 from studies import RowState, SearchRequest, TrialKind, WhyEnded, add_search_trials, load_study_for_changes
 from tuner import HyperparameterTuner, RunOptions
+from tuner.display import Display
 
 PAGE = Path(__file__).parents[3] / "studies" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -28,6 +29,8 @@ def output_dir(
     tmp_path_factory: pytest.TempPathFactory,
     configs_in: Callable[[Path], Callable[..., Path]],
     spaces_in: Callable[[Path], Callable[..., Path]],
+    make_watcher: Callable[..., Display],
+    fail: Callable[[], object],
 ) -> Path:
     """A study with a failed and a completed preset, an ended and a waiting search trial; not to be changed."""
     folder = tmp_path_factory.mktemp("study")
@@ -39,15 +42,14 @@ def output_dir(
     }
     config = configs_in(folder)({"broken": {}, "one": {}}, targets=targets)
     out = folder / "out"
-    (out / "broken").mkdir(parents=True)
-    (out / "broken" / "checkpoints").write_text("a file where a folder should be")
     options = RunOptions(
         out,
         results_file=str(folder / "results.json"),
         space_file=str(spaces_in(folder)()),
         search=SearchRequest(at_least=1),
     )
-    HyperparameterTuner(str(config), options=options).run_experiments()
+    watcher = make_watcher(after_epoch=1, happens=fail)
+    HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
     study, output_folder = load_study_for_changes(out)
     add_search_trials(study, output_folder, SearchRequest(more=1))
     return out
@@ -130,7 +132,7 @@ def test_every_column_has_its_row(heading: str, form: str, output_dir: Path, cli
     told = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
     assert told.code == 0
     table = list(csv.DictReader(io.StringIO(told.out, newline="")))
-    assert len(table) == 4
+    assert len(table) == {"csv": 4, "epochs-csv": 5}[form]
     check(heading, {name: [of_cell(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty")
 
 

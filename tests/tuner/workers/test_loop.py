@@ -61,11 +61,9 @@ def rows() -> dict[str, StatusRow]:
 
 
 def test_everything_is_trained_and_what_fails_stops_nothing(
-    write_config: WriteConfig, make_watcher: MakeWatcher
+    write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
 ) -> None:
-    (OUT / "one").mkdir(parents=True)
-    (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
-    watcher = make_watcher()
+    watcher = make_watcher(after_epoch=1, happens=fail)
     session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
     assert ended(session, TrialFilter()) == []
     work(session, TrialFilter(), StopConditions())

@@ -50,9 +50,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> Candidates:
     """Find the configurations to compare, and check the dataset to compare them on."""
     from tuner.analysis.candidates import find_candidates
+    from tuner.session.output_paths import CONFIRMATION, check_output_file
 
     overrides = overrides_of(options, for_trials=True)
-    return find_candidates(*load(options), options.top, overrides)
+    candidates = find_candidates(*load(options), options.top, overrides)
+    if (path := candidates.folder.confirmation_path).exists():
+        check_output_file(path, CONFIRMATION, options.output_dir, "the comparison goes to")
+    return candidates
 
 
 def run(options: argparse.Namespace, candidates: Candidates) -> int:

@@ -49,7 +49,7 @@ def test_trials_are_written_for_spreadsheets(cli, run_study):
     assert path.read_bytes().startswith("\ufeffnumber,experiment_name,".encode())
     broken, done = read_file(path)
     assert (broken["experiment_name"], broken["state"], broken["why_ended"]) == ("broken", "failed", "failed")
-    assert broken["error_type"] == "NotADirectoryError"
+    assert broken["error_type"] == "RuntimeError"
     assert broken["error_message"]
     assert (done["experiment_name"], done["state"], done["batch_size"]) == ("ខ្មែរ", "completed", "8")
     assert {field.name for field in fields(TrainingConfig)} <= done.keys()
@@ -75,12 +75,12 @@ def test_a_pipe_gets_the_table_and_nothing_else(cli, run_study):
 
 def test_every_epoch_has_its_row_with_every_figure(cli, run_study):
     written = cli("export", "--output-dir", run_study.folder, "--format", "epochs-csv", "--results-file", "e.csv")
-    assert written.err == "2 epochs written to e.csv\n"
+    assert written.err == "3 epochs written to e.csv\n"
     rows = read_file(Path("e.csv"))
     assert list(rows[0]) == ["number", "experiment_name", "epoch", *METRIC_NAMES]
     recorded = [json.loads(line) for line in (run_study.folder / "ខ្មែរ" / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["number"], row["experiment_name"]) for row in rows] == [("1", "ខ្មែរ")] * 2
-    for row, epoch in zip(rows, recorded, strict=True):
+    assert [(row["number"], row["experiment_name"]) for row in rows] == [("0", "broken"), *[("1", "ខ្មែរ")] * 2]
+    for row, epoch in zip(rows[1:], recorded, strict=True):
         assert {name: float(row[name]) for name in epoch} == epoch
 
 

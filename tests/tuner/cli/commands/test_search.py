@@ -268,7 +268,6 @@ def test_with_its_targets_met_a_study_begins_nothing_more(cli, write_config, wri
 def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
-    (folder / "broken" / "checkpoints").unlink()
     argv = ["resume", "--output-dir", folder, "--results-file", "r.json"]
     untouched = cli(*argv)
     assert untouched.code == 1
