@@ -38,7 +38,7 @@ from studies.study.presets import (
     enqueue_presets,
     fixed_space,
     refuse_changed_presets,
-    retry_failed_presets,
+    retry_failed_trials,
     study_space,
 )
 from studies.study.search_budget import (
@@ -124,7 +124,7 @@ __all__ = [
     "render_results",
     "report_again",
     "request_stop",
-    "retry_failed_presets",
+    "retry_failed_trials",
     "save_artifact",
     "save_targets",
     "search_budget",

@@ -86,8 +86,9 @@ class HyperparameterTuner:
         """Train all or some experiments of the file, and write the results.
 
         Experiments that the study has finished are not trained again; a failure is recorded, and the next experiment
-        runs. The results are written also if this is interrupted; the next call then continues. If nothing was trained,
-        they are written only to a named `results_file` that does not have them yet; `save_results` always writes.
+        runs. One that an error ended before its first epoch, or from outside, stays pending for the next call. The
+        results are written also if this is interrupted; the next call then continues. If nothing was trained, they are
+        written only to a named `results_file` that does not have them yet; `save_results` always writes.
 
         Args:
             experiment_names: Which experiments; None for all.
@@ -99,6 +100,7 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
             DataLoaderError: The dataset is missing or damaged.
+            ExperimentFailedError: Two trials in a row failed alike, so that no other one was started.
         """
         return self._run(RunRequest.from_file(self._file, experiment_names, self._options))
 
@@ -115,16 +117,19 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records, or was not trained to its end: a stop was
-                requested, or with `until_targets` another trial has met the targets.
+            ExperimentFailedError: It failed, which the study records, or was not trained to its end: an error from
+                outside ended it, a stop was requested, or with `until_targets` another trial has met the targets.
         """
         file = parse_experiments(self.config | {"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
-        results = self._run(RunRequest.from_file(file, options=options))
+        request = RunRequest.from_file(file, options=options)
+        results = self._run(request)
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
             reason = "another trial has met the targets; without `until_targets` it is trained"
+            if request.trial_filter.left:
+                reason = "an error from outside ended it, as its training.log says; call it again to continue"
             if self.stopped:
                 reason = "a stop was requested; call it again to continue"
             raise ExperimentFailedError(f"experiment {experiment_name!r}: {reason}")

@@ -19,6 +19,7 @@ _REMEDIES = _NO_ROOM | {
     errno.EACCES: "change its rights or choose another folder",
     errno.EPERM: "change its rights or choose another folder",
     errno.EIO: "check that disk",
+    errno.EMFILE: "let a process have more open files (`ulimit -n`)",
     errno.ESTALE: "wait until that network disk is there again",
     errno.ETIMEDOUT: "wait until that network disk is there again",
     errno.ENOTCONN: "wait until that network disk is there again",

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import yaml
 
-from search_spaces.errors import ConfigurationError, DataLoaderError, ModelCreationError
+from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
 
 
 def known_problems(error: Exception) -> Sequence[str]:
     """Return the problems that an error of the product reports, one text each; none for any other error."""
     if isinstance(error, ConfigurationError | DataLoaderError | ModelCreationError):
         return error.problems
-    return (str(error),) if isinstance(error, FileNotFoundError | yaml.YAMLError) else ()
+    return (str(error),) if isinstance(error, ExperimentFailedError | FileNotFoundError | yaml.YAMLError) else ()
 
 
 class ProblemCollector:

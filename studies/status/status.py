@@ -53,7 +53,7 @@ class StatusRow:
         model_name: Its model; None until the settings of a search trial have been sampled.
         num_epochs: Its maximum number of epochs; None like `model_name`.
         epoch_seconds: Median seconds of its epochs; None until one was timed.
-        superseded: Whether it is a failed preset that was enqueued again.
+        superseded: Whether it failed and was enqueued again.
     """
 
     number: int

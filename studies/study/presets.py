@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import optuna
+from optuna.trial import TrialState
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
@@ -16,7 +17,7 @@ from studies.study.lifecycle import study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, own_records
+from studies.trials.records import latest_presets, latest_records, own_records
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"
@@ -100,18 +101,25 @@ def refuse_changed_presets(
         raise ConfigurationError(problems)
 
 
-def retry_failed_presets(study: optuna.Study, folder: OutputFolder) -> list[str]:
-    """Enqueue every preset whose trial failed once more; the new trial supersedes the failed one.
+def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
+    """Enqueue every failed trial once more, under its name and with its parameters; the new trial supersedes it.
+
+    A search trial that diverged is none of them: it would diverge again, and the sampler has learned from it.
 
     Returns:
-        The names of the presets.
+        The names of the trials.
     """
     with lock_of(study, folder):
-        presets = latest_presets(own_records(study))
-        failed = [name for name, preset in presets.items() if preset.phase is TrialPhase.FAILED]
-        for name in failed:
-            _enqueue(study, name, presets[name].training_config)
-    return failed
+        trials = study.get_trials(deepcopy=False)
+        failed = [record for record in latest_records(study) if record.phase is TrialPhase.FAILED]
+        failed = [record for record in failed if trials[record.number].state != TrialState.PRUNED]
+        for record in failed:
+            if record.kind is TrialKind.PRESET:
+                _enqueue(study, record.experiment_name, record.training_config)
+            else:
+                named = {trial_record.KIND: record.kind.value, trial_record.EXPERIMENT_NAME: record.experiment_name}
+                study.enqueue_trial(trials[record.number].params, user_attrs=named)
+    return [record.experiment_name for record in failed]
 
 
 def fix_space(

@@ -21,7 +21,7 @@ from studies.study.lifecycle import study_invariants
 from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, own_records
+from studies.trials.records import latest_presets, latest_records, own_records
 
 # Enqueueing a trial waits for the disk, so a large budget is enqueued in parts.
 MOST_WAITING = 20
@@ -232,5 +232,5 @@ def _default_base(invariants: StudyInvariants) -> TrainingConfig:
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the study's search trials by number."""
-    return [record for record in own_records(study) if record.kind is TrialKind.SEARCH]
+    """Return the study's search trials by number, without those that were repeated."""
+    return [record for record in latest_records(study) if record.kind is TrialKind.SEARCH]

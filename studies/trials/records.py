@@ -44,7 +44,7 @@ def own_records(study: optuna.Study) -> list[TrialRecord]:
 
 
 def latest_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return a study's trials by number, without presets' trials that a later one supersedes."""
+    """Return a study's trials by number, without those that a later one supersedes."""
     return without_superseded(own_records(study))
 
 
@@ -71,6 +71,6 @@ def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 
 
 def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return trials without those of presets that a later one supersedes."""
-    latest = {preset.number for preset in latest_presets(records).values()}
-    return [record for record in records if record.kind is TrialKind.SEARCH or record.number in latest]
+    """Return trials without those that a later one of the same name supersedes, since it repeats them."""
+    latest = {record.experiment_name: record.number for record in sorted(records, key=lambda record: record.number)}
+    return [record for record in records if record.number == latest[record.experiment_name]]

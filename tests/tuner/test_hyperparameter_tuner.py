@@ -132,7 +132,7 @@ class TestRunExperiments:
         results = HyperparameterTuner(config).run_experiments()
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
-    def test_a_failing_experiment_is_recorded_and_the_next_one_runs(
+    def test_an_experiment_that_cannot_start_is_left_for_the_next_call_and_the_next_one_runs(
         self,
         write_config: WriteConfig,
         read_results: ReadResults,
@@ -140,16 +140,15 @@ class TestRunExperiments:
         fail: Callable[[], object],
     ) -> None:
         config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
-        options, watcher = RunOptions(results_file="results.json"), make_watcher(after_epoch=1, happens=fail)
+        options, watcher = RunOptions(results_file="results.json"), make_watcher(in_batch=2, happens=fail)
         results = HyperparameterTuner(config, options=options, display=watcher).run_experiments()
         assert read_results(Path("results.json")) == results
-        first, second = results["all_results"]
-        assert first["status"] == "failed"
-        assert first["error_message"] == "the roof fell in"
+        (second,) = results["all_results"]
         assert (second["status"], second["error_message"]) == ("completed", "")
-        assert results["experiments_completed"] == 1
         assert results["best_result"]["experiment_name"] == "second"
-        assert rows()["first"].why_ended == "failed"
+        assert (rows()["first"].state, rows()["first"].why_ended) == (RowState.INTERRUPTED, None)
+        results = HyperparameterTuner(config).run_experiments()
+        assert [entry["status"] for entry in results["all_results"]] == ["completed", "completed"]
         assert not (OUT / "second" / "checkpoints" / "last.pt").exists()
 
     def test_the_log_of_a_failed_experiment_has_type_and_traceback(
@@ -389,7 +388,7 @@ class TestRefusals:
         [
             ({"storage": "sqlite://"}, "keeps nothing"),
             ({"storage": "sqlite:///no/such/folder/x.db"}, "no/such/folder does not exist"),
-            ({"storage": "mysql://host/db"}, "'mysql' is not known"),
+            ({"storage": "mysql://host/db"}, "does not begin with a known scheme"),
             ({"study_name": "../x"}, r"study name: found '\.\./x'"),
             ({"device": "gpu"}, "device: found 'gpu'"),
             ({"results_file": "no/such/results.json"}, "no folder .*no/such"),
@@ -454,10 +453,14 @@ class TestSingleExperiment:
         (file,) = Path().glob("hyperparameter_tuning_results_*.json")
         assert json.loads(file.read_text())["all_results"] == [entry]
 
-    def test_a_failure_is_raised_and_recorded(
+    def test_an_error_and_a_failure_are_raised_and_recorded(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
-        config, watcher = write_config({"one": {}}), make_watcher(after_epoch=1, happens=fail)
+        config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, happens=fail)
+        with pytest.raises(ExperimentFailedError, match=r"'mine': an error from outside ended it"):
+            HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
+        assert rows()["mine"].state is RowState.INTERRUPTED
+        watcher = make_watcher(after_epoch=1, happens=fail)
         with pytest.raises(ExperimentFailedError, match=r"'mine' failed: the roof fell in"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.FAILED

@@ -67,12 +67,15 @@ def report_problems(problems: Sequence[str], options: argparse.Namespace | None 
 
 
 def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:
-    """Write an error to standard error; return the exit code: 2 if a user can fix it, else 1."""
+    """Write an error to standard error; return the exit code: 2 if a user can fix it, 1 if not or if trials failed."""
+    from search_spaces import ExperimentFailedError
+
     debug = options is not None and options.debug
     if debug:
         tell("".join(traceback.format_exception(error)).rstrip())
     if problems := problems_of(error, options):
-        return report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
+        code = report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
+        return FAILED if isinstance(error, ExperimentFailedError) else code
     text = " ".join(line.strip() for line in str(error).splitlines())
     tell(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
     if not debug:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from studies import OutputFolder
     from tuner.display import Display
-    from tuner.session.run_options import StopConditions
+    from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
 
@@ -78,24 +78,30 @@ def train_pending(
     from tuner.session.run_options import TrialFilter
     from tuner.workers.run_study import run_study
 
+    trial_filter = TrialFilter()
     with display_of_run(with_summary=not options.json, debug=options.debug) as display:
         session = open_study(display)
         results = run_study(
-            session, TrialFilter(), stop_conditions, workers=options.workers, results_file=options.results_file
+            session, trial_filter, stop_conditions, workers=options.workers, results_file=options.results_file
         )
-        code = exit_code(session, stop_conditions)
+        code = exit_code(session, trial_filter, stop_conditions)
     if options.json:
         print_json(results)
     return code
 
 
-def exit_code(session: Session, stop_conditions: StopConditions) -> int:
-    """Return 1 if a preset of the study failed or no trial succeeded, unless it was stopped before, else 0."""
-    from studies import TrialKind, TrialPhase, ended_records
-    from tuner.session.trial_selection import is_interrupted
+def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> int:
+    """Return 1 if a preset failed, an error left a trial pending, or no trial of this command succeeded, else 0.
 
-    records = ended_records(session.study)
-    if not records:
-        return SUCCESS if is_interrupted(session, stop_conditions) else FAILED
+    If it trained none, the earlier ones count; if none has ended at all, a stop returns 0.
+    """
+    from studies import TrialKind, TrialPhase
+    from tuner.session.trial_selection import is_interrupted
+    from tuner.workers.loop import ended
+
+    records = ended(session, trial_filter)
+    if trial_filter.left or not records:
+        return FAILED if trial_filter.left or not is_interrupted(session, stop_conditions) else SUCCESS
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
-    return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in records) else SUCCESS
+    new = [record for record in records if record.number not in session.context.ended] or records
+    return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in new) else SUCCESS

@@ -51,6 +51,7 @@ def main() -> int:
 def _work(orders: WorkerOrders) -> None:
     import torch
 
+    from search_spaces import ExperimentFailedError
     from tuner.cli.display_factory import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
@@ -71,6 +72,8 @@ def _work(orders: WorkerOrders) -> None:
         )
         session = replace(session, context=replace(session.context, display=display))
         work_here(session, orders.trial_filter, orders.stop_conditions)
+    if orders.trial_filter.left:  # so that no worker is started in its place, which would try them again
+        raise ExperimentFailedError("trials stay pending after errors, as noted")
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from search_spaces import ConfigurationError, TrainingConfig, fit_loss
-from search_spaces.diagnostics.disk_errors import is_disk_error
+from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig, fit_loss
 from studies import (
     DATABASE_ERRORS,
     MAX_CRASHES,
@@ -34,6 +33,7 @@ from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
+from tuner.training.out_of_memory import is_out_of_memory
 from tuner.training.recorder import log_file
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and report its outcome to the study, whether it succeeds or fails.
 
-    Interruptions (KeyboardInterrupt, `TrialInterrupted`), a full disk, an unreachable database and a device that this
-    machine lacks propagate: the trial stays running in the study, and the worker that claims it next resumes it after
-    its last epoch. `LeaseLost` propagates as well: another worker has taken over the trial.
+    Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that are not the trial's own propagate: it stays
+    running in the study, and the worker that claims it next resumes it after its last epoch. `LeaseLost` propagates as
+    well: another worker has taken over the trial.
     """
     folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
     updates = DashboardUpdates(claim, context.folder)
@@ -83,8 +83,9 @@ def _train_to_the_end(
                 log.exception("%s failed", claim.record.experiment_name)
                 raise
     except Exception as error:
-        # The configuration was checked before it came into the study, so a ConfigurationError concerns this machine.
-        if is_disk_error(error) or isinstance(error, (*DATABASE_ERRORS, ConfigurationError)):
+        # Configuration and dataset were checked before, so their errors concern this machine.
+        is_outside = isinstance(error, (OSError, *DATABASE_ERRORS, ConfigurationError, DataLoaderError))
+        if (is_outside or not epochs) and not is_out_of_memory(error):
             raise
         return outcome_of_error(error, epochs), None
     monitor = claim.record.training_config.early_stopping_monitor

@@ -31,6 +31,8 @@ class RunContext:
         should_stop: Called before each epoch; whether to interrupt the trial.
         after_batch: Called after each batch for other work, which must be short.
         tidied: Numbers of the search trials whose checkpoints this process has removed.
+        ended: Numbers of the trials that had ended before this command.
+        alike: The names of the latest trials, if they failed alike, each with its error.
     """
 
     folder: OutputFolder
@@ -42,6 +44,8 @@ class RunContext:
     should_stop: Callable[[], bool] = lambda: False
     after_batch: Callable[[], object] = lambda: None
     tidied: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    alike: dict[str, str] = field(default_factory=dict)
 
     def local_config(self, config: TrainingConfig, name: str) -> TrainingConfig:
         """Return a trial's configuration with the paths, the device and the work-related settings of this run."""

@@ -98,10 +98,12 @@ class TrialFilter:
     Attributes:
         experiments: Names of presets; None for all that the study has.
         search: Whether search trials too.
+        left: Numbers of trials that an error has ended and that stay pending; the command does not start them again.
     """
 
     experiments: frozenset[str] | None = None
     search: bool = True
+    left: set[int] = field(default_factory=set, compare=False)
 
     @property
     def may_gain_trials(self) -> bool:
@@ -110,9 +112,8 @@ class TrialFilter:
 
     def matches(self, record: TrialRecord) -> bool:
         """Return whether a trial is among them."""
-        if record.kind is TrialKind.SEARCH:
-            return self.search
-        return self.experiments is None or record.experiment_name in self.experiments
+        is_named = self.experiments is None or record.experiment_name in self.experiments
+        return (self.search if record.kind is TrialKind.SEARCH else is_named) and record.number not in self.left
 
 
 @dataclass(frozen=True)

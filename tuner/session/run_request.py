@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import optuna
@@ -102,7 +103,7 @@ class RunRequest:
         warnings = () if self.space is None else self.space.warnings
         return (*self.file_messages, *(f"warning: {text}" for text in warnings))
 
-    @property
+    @cached_property
     def trial_filter(self) -> TrialFilter:
         """The trials that are trained: the experiments, and search trials if the search has some."""
         return TrialFilter(frozenset(self.experiments), search=self.options.search.starts_search)

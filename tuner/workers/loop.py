@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Collection
 from dataclasses import replace
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
+from search_spaces.diagnostics.disk_errors import is_disk_error
 from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.diagnostics.plural import listed
 from studies import (
@@ -16,6 +18,7 @@ from studies import (
     LeaseLost,
     TrialPhase,
     TrialRecord,
+    WhyEnded,
     count_unenqueued,
     ended_records,
     is_connection_lost,
@@ -25,8 +28,10 @@ from studies import (
     study_status,
     write_study_note,
 )
+from tuner.display.lines import failure
 from tuner.session.checkpoint_retention import tidy_checkpoints
 from tuner.session.objective import run_trial
+from tuner.session.outcome import outcome_of_error
 from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
@@ -63,13 +68,14 @@ def work(
             that exits, until none is pending.
 
     Raises:
-        ConfigurationError, RuntimeError: As `work_in_processes`.
+        ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes`.
     """
     # A process that exited just after reporting a trial's end may have left its checkpoints behind.
     tidy_checkpoints(session.study, session.context.folder, ended_records(session.study), session.context.tidied)
     with contextlib.suppress(*POLL_ERRORS):
         write_study_note(session.study, session.context.folder)
     planned, done = planned_trials(session, trial_filter), ended(session, trial_filter)
+    session.context.ended.update(record.number for record in done)
     session.context.display.run_started(planned, done)
     poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
     poller.poll()
@@ -99,6 +105,9 @@ def work_here(
     """Train the study's pending trials one after another in this process; return whether there was any.
 
     The poller updates the display between batches and trials; None if the parent process does.
+
+    Raises:
+        ExperimentFailedError: Two trials in a row failed alike.
     """
     context = replace(
         session.context,
@@ -109,11 +118,14 @@ def work_here(
     while True:
         try:
             claim = next_claim(session, trial_filter, stop_conditions)
-            if claim is None or not _train_claimed(claim, context):
+            if claim is None or not _train_claimed(claim, context, trial_filter.left):
                 return has_trained
             has_trained = True
-            number = claim.record.number
-            context.display.trial_ended(read_record(session.study.get_trials(deepcopy=False)[number]))
+            record = read_record(session.study.get_trials(deepcopy=False)[claim.record.number])
+            if record.number not in trial_filter.left:
+                context.display.trial_ended(record)
+                own = record.outcome is not None and record.outcome.why_ended is WhyEnded.FAILED
+                _stop_after_two_alike(record, failure(record.outcome) if own else "", context.alike)
         except DATABASE_ERRORS as error:
             # Whether the last transaction was committed shows when the trial is claimed again, as after a crash.
             if not is_connection_lost(error):
@@ -127,8 +139,8 @@ def work_here(
             poller.poll_after_trial()
 
 
-def _train_claimed(claim: Claim, context: RunContext) -> bool:
-    """Train a claimed trial; return False if it was interrupted, so that no other trial should start."""
+def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
+    """Train a claimed trial, or add it to `left`; return False if it was interrupted: no other trial should start."""
     try:
         with claim:
             run_trial(claim, context)
@@ -137,7 +149,29 @@ def _train_claimed(claim: Claim, context: RunContext) -> bool:
         if isinstance(error, TrialInterrupted):
             return False
         raise
+    except Exception as error:
+        if is_disk_error(error) or isinstance(error, ConfigurationError):
+            raise  # other trials would end like this one
+        left.add(claim.record.number)
+        name, reason = claim.record.experiment_name, failure(outcome_of_error(error, []))
+        context.display.trial_interrupted(claim.record.number)
+        context.display.note(f"{name} stays pending: {reason}; `khmer-tuner resume` trains it again")
+        _stop_after_two_alike(claim.record, reason, context.alike)
     return True
+
+
+def _stop_after_two_alike(record: TrialRecord, reason: str, alike: dict[str, str]) -> None:
+    """Stop before a common cause ends all other trials; `reason` is the trial's error, "" if it did not fail by one."""
+    error = re.sub(r"\S*[\d/]\S*", "", reason)  # numbers and paths differ from trial to trial
+    if error not in alike.values():
+        alike.clear()
+    if error:
+        alike[record.experiment_name] = error
+    if len(alike) > 1:
+        raise ExperimentFailedError(
+            f"{' and '.join(alike)} failed alike, so no other trial is started: {reason}; remove the cause, then "
+            "`khmer-tuner resume` trains what is pending, with --retry-failed what has failed too"
+        )
 
 
 def _work_and_wait(

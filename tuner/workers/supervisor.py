@@ -8,7 +8,7 @@ import signal
 
 import torch
 
-from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from studies import TrialRecord, record_memory_signal
 from tuner.display import Display
 from tuner.display.events import replay
@@ -73,7 +73,7 @@ def work_in_processes(
 
     Raises:
         ConfigurationError: Workers have exited because of problems that the user can fix, and trials are pending.
-        RuntimeError: The same, but not all problems can be fixed by the user.
+        ExperimentFailedError: The same, but trials failed, or not all problems can be fixed by the user.
     """
     supervisor = _Supervisor(session, trial_filter, stop_conditions, most, poller)
     try:
@@ -191,7 +191,7 @@ class _Supervisor:
 
     def _error(self) -> Exception:
         problems = list(dict.fromkeys(self._problems))
-        error = ConfigurationError(problems) if self._user_can_fix else RuntimeError("; ".join(problems))
+        error = ConfigurationError(problems) if self._user_can_fix else ExperimentFailedError("; ".join(problems))
         for text in dict.fromkeys(self._stderr_texts):  # tracebacks among them, for --debug
             error.add_note(f"in a worker process:\n{text}")
         return error

@@ -26,7 +26,7 @@ from studies import (
     load_study,
     records_not_kept,
     render_results,
-    retry_failed_presets,
+    retry_failed_trials,
     study_status,
 )
 from studies.trials.claims import claim_next
@@ -212,7 +212,7 @@ def test_a_later_trial_of_a_preset_supersedes_the_failed_one(
     for ending in (DIVERGED, outcome, outcome):
         end(study, folder, ending)
     assert rendered(folder, tmp_path)["experiments_completed"] == 2
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     # It is not known any more how the preset ended, until it has.
     assert names(rendered(folder, tmp_path)) == ["baseline", "high_rate"]
     end(study, folder, outcome)

@@ -20,7 +20,7 @@ from studies import (
     add_search_trials,
     csv_text,
     load_study,
-    retry_failed_presets,
+    retry_failed_trials,
     save_targets,
     trial_rows,
 )
@@ -56,7 +56,7 @@ def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolde
     pruned.finish(replace(outcome, why_ended=WhyEnded.PRUNED, final_train_loss=None))
     running.trial.report(0.25, 1)
     interrupted.release()
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     return study, folder
 
 

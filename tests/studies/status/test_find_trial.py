@@ -15,7 +15,7 @@ from studies import (
     add_search_trials,
     find_trial,
     load_study,
-    retry_failed_presets,
+    retry_failed_trials,
 )
 from studies.trials.claims import claim_next
 
@@ -30,7 +30,7 @@ def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFold
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     return load_study(folder.path)
 
 

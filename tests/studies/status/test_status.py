@@ -24,7 +24,7 @@ from studies import (
     WhyEnded,
     add_search_trials,
     load_study,
-    retry_failed_presets,
+    retry_failed_trials,
     save_targets,
     study_status,
 )
@@ -157,7 +157,7 @@ def test_a_preset_that_is_tried_again_counts_once(start: Start, presets: Presets
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     status = study_status(study, folder)
     assert [(row.name, row.superseded) for row in status.rows] == [
         ("conservative_small", True),

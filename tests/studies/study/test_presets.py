@@ -18,6 +18,7 @@ from studies import (
     TrialPhase,
     WhyEnded,
     add_search_trials,
+    claim_next_trial,
     create_or_join_study,
     default_storage_url,
     enqueue_presets,
@@ -26,8 +27,9 @@ from studies import (
     open_storage,
     read_record,
     refuse_changed_presets,
-    retry_failed_presets,
+    retry_failed_trials,
     study_space,
+    study_status,
     suggest_all,
 )
 from studies.study.presets import merged_order, preset_order
@@ -260,18 +262,18 @@ def test_the_caller_s_presets_are_not_touched(start: Start, presets: Presets) ->
 
 
 class TestRetryingFailed:
-    def test_each_failed_preset_is_enqueued_once_more_and_only_once(
+    def test_each_failed_trial_is_enqueued_once_more_and_only_once(
         self, start: Start, presets: Presets, outcome: TrialOutcome
     ) -> None:
         study, folder = start(presets)
         add_search_trials(study, folder, SearchRequest(at_least=1))
-        assert retry_failed_presets(study, folder) == []
+        assert retry_failed_trials(study, folder) == []
         failed = replace(outcome, why_ended=WhyEnded.CRASHED, error_message="boom")
         for ending in (failed, outcome, failed, failed):
             finish_next(study, folder, ending)
-        assert retry_failed_presets(study, folder) == ["conservative_small", "high_rate"]
-        assert retry_failed_presets(study, folder) == []
-        assert [record.number for record in latest_records(study)] == [1, 3, 4, 5]
+        assert retry_failed_trials(study, folder) == ["conservative_small", "high_rate", "search_0003"]
+        assert retry_failed_trials(study, folder) == []
+        assert [record.number for record in latest_records(study)] == [1, 4, 5, 6]
         # Repeating the command adds nothing either, and says where the new ones stand.
         states = enqueue_presets(study, folder, presets)
         assert [(record.number, record.phase.value) for record in states.values()] == [
@@ -282,10 +284,40 @@ class TestRetryingFailed:
         # Nor does it while one of them is being trained, nor once it has succeeded.
         claim = claim_next(study, folder)
         assert claim is not None
-        assert retry_failed_presets(study, folder) == []
+        assert retry_failed_trials(study, folder) == []
         claim.finish(outcome, 0.9)
         finish_next(study, folder, failed)
-        assert retry_failed_presets(study, folder) == ["high_rate"]
+        assert retry_failed_trials(study, folder) == ["high_rate"]
+
+    def test_a_failed_search_trial_is_repeated_with_its_parameters_and_replaces_the_failed_one(
+        self, start: Start, outcome: TrialOutcome, space: SearchSpace
+    ) -> None:
+        study, folder = start()
+        add_search_trials(study, folder, SearchRequest(at_least=3))
+        params = []
+        for why in (WhyEnded.FAILED, WhyEnded.NONFINITE_LOSS, WhyEnded.MAX_EPOCHS):
+            claim = claim_next_trial(study, folder)
+            assert claim is not None
+            claim.record_config(suggest_all(claim.trial, space, TrainingConfig()))
+            params.append(claim.trial.params)
+            with claim:
+                claim.finish(replace(outcome, why_ended=why), 0.9)
+        # The one that diverged would diverge again, and the sampler has it as pruned.
+        assert retry_failed_trials(study, folder) == ["search_0000"]
+        assert retry_failed_trials(study, folder) == []
+        status = study_status(study, folder)
+        assert (status.total, status.pending, len(status.current), status.search.unenqueued) == (3, 1, 3, 0)
+        assert [row.superseded for row in status.rows] == [True, False, False, False]
+        add_search_trials(study, folder, SearchRequest(more=1))
+        assert len(study.get_trials()) == 5
+        claim = claim_next_trial(study, folder)
+        assert claim is not None
+        suggest_all(claim.trial, space, TrainingConfig())
+        assert (claim.record.number, claim.record.experiment_name) == (3, "search_0000")
+        assert claim.trial.params == params[0]
+        with claim:
+            claim.finish(outcome, 0.9)
+        assert [record.phase.value for record in latest_records(study) if record.number == 3] == ["completed"]
 
     def test_the_new_trial_is_a_fresh_one_of_the_same_settings(
         self, start: Start, presets: Presets, outcome: TrialOutcome
@@ -293,7 +325,7 @@ class TestRetryingFailed:
         odd = replace(presets["baseline"], batch_size=50)
         study, folder = start({"odd": odd})
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
-        retry_failed_presets(study, folder)
+        retry_failed_trials(study, folder)
         old, new = (read_record(trial) for trial in study.get_trials())
         assert (new.phase, new.attempts, new.outcome) == (TrialPhase.WAITING, (), None)
         assert (new.training_config, new.config_digest) == (old.training_config, old.config_digest)
@@ -305,7 +337,7 @@ class TestRetryingFailed:
     def test_the_order_of_the_file_stays(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
         study, folder = start(presets)
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
-        retry_failed_presets(study, folder)
+        retry_failed_trials(study, folder)
         assert preset_order(study) == list(presets)
 
 

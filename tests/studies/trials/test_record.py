@@ -18,7 +18,7 @@ from studies import (
     add_search_trials,
     latest_records,
     read_record,
-    retry_failed_presets,
+    retry_failed_trials,
 )
 from studies.trials.claims import claim_next
 from studies.trials.record import StartedAfter, record_outcome
@@ -80,7 +80,7 @@ def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOu
     assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
     assert [record.number for record in latest_records(study)] == [0, 1, 2]
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     assert [(record.number, record.experiment_name) for record in latest_records(study)] == [
         (1, "two"),
         (2, "search_0002"),

@@ -24,6 +24,10 @@ TEXT = PAGE.read_text(encoding="utf-8")
 SETTINGS = [item.name for item in fields(TrainingConfig) if item.name != "experiment_name"]
 
 
+def fail() -> None:
+    raise RuntimeError("the roof fell in")
+
+
 @pytest.fixture(scope="module")
 def output_dir(
     tmp_path_factory: pytest.TempPathFactory,

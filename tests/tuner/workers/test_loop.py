@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.exceptions import StorageInternalError
 
-from search_spaces import TrainingConfig, load_experiments
+from search_spaces import ExperimentFailedError, TrainingConfig, load_experiments
 from studies import (
     OutputFolder,
     RowState,
@@ -56,6 +57,13 @@ def opened(config: Path, display: Any, *, space: Path | None = None, trials: int
     return session
 
 
+def failing(error: Exception) -> Callable[[], object]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
 def rows() -> dict[str, StatusRow]:
     return {row.name: row for row in study_status(*load_study(OUT)).rows}
 
@@ -70,6 +78,90 @@ def test_everything_is_trained_and_what_fails_stops_nothing(
     ends = [(record.experiment_name, record.phase) for record in ended(session, TrialFilter())]
     assert ends == [("one", TrialPhase.FAILED), ("two", TrialPhase.COMPLETED)]
     assert (watcher.planned_trials, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
+
+
+class TestErrors:
+    """After an error that is not its own a trial stays pending; two alike in a row stop the command."""
+
+    @staticmethod
+    def states() -> list[str]:
+        return [row.state.value for row in rows().values()]
+
+    @pytest.mark.parametrize(
+        ("when", "error"),
+        [({"in_batch": 2}, ValueError("the roof fell in")), ({"after_epoch": 1}, OSError(74, "Bad message"))],
+        ids=["before the first epoch", "of the system, after an epoch"],
+    )
+    def test_a_trial_stays_pending_and_is_resumed_by_the_next_command(
+        self, when: dict[str, int], error: Exception, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        config, scope = write_config({"one": {}, "two": ONE_EPOCH}), TrialFilter()
+        watcher = make_watcher(**when, happens=failing(error))
+        work(opened(config, watcher), scope, StopConditions())
+        assert self.states() == ["interrupted", "completed"]
+        assert (watcher.left, watcher.ended, scope.left) == ([0], ["two"], {0})
+        reason = f"{type(error).__name__}: {error}"
+        assert watcher.notes == [f"one stays pending: {reason}; `khmer-tuner resume` trains it again"]
+        again = make_watcher()
+        work(opened(config, again), TrialFilter(), StopConditions())
+        assert (again.started, self.states()) == ([("one", 0, True)], ["completed", "completed"])
+        assert [attempt.after for attempt in latest_records(load_study(OUT)[0])[0].attempts] == ["waiting", "stop"]
+
+    def test_lack_of_memory_before_the_first_epoch_is_a_failure_of_the_trial(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+
+        def fill(number: int, *rest: Any) -> None:
+            if number == 0:
+                raise MemoryError
+
+        watcher.batch = fill
+        work(opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
+        assert self.states() == ["failed", "completed"]
+
+    @pytest.mark.parametrize("epochs", [0, 1], ids=["left pending", "their own failures"])
+    def test_two_alike_in_a_row_stop_the_command_and_waste_no_others(
+        self, epochs: int, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+
+        def fail(number: int, *rest: Any) -> None:
+            raise RuntimeError(f"no room for /tmp/{number}.pt in slot {number}")
+
+        setattr(watcher, "epoch_ended" if epochs else "batch", fail)
+        session = opened(write_config({"one": {}, "two": {}, "three": {}}), watcher)
+        with pytest.raises(ExperimentFailedError, match=r"one and two failed alike, .*no room.*`khmer-tuner resume`"):
+            work(session, TrialFilter(), StopConditions())
+        assert self.states() == [*["failed" if epochs else "interrupted"] * 2, "waiting"]
+
+    def test_different_errors_or_a_success_between_them_do_not_stop(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher, errors = make_watcher(), [ValueError("a"), ValueError("b"), None, ValueError("b"), KeyError("b")]
+
+        def fail(number: int, *rest: Any) -> None:
+            if (error := errors[number]) is not None:
+                raise error
+
+        watcher.batch = fail
+        config = write_config({f"preset {number}": ONE_EPOCH for number in range(5)})
+        work(opened(config, watcher), TrialFilter(), StopConditions(), wait_for_others=True)
+        assert self.states() == ["interrupted", "interrupted", "completed", "interrupted", "interrupted"]
+        assert len(watcher.started) == 5
+
+    def test_worker_processes_try_it_once_each_and_the_command_fails(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), make_watcher(in_batch=2))
+        with pytest.raises(KeyboardInterrupt):
+            work(session, TrialFilter(), StopConditions())
+        shutil.rmtree(OUT / "one" / "checkpoints", ignore_errors=True)
+        (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
+        with pytest.raises(ExperimentFailedError, match="trials stay pending after errors"):
+            work(session, TrialFilter(), StopConditions(), workers=2, wait_for_others=True)
+        assert self.states() == ["interrupted", "completed"]
+        assert len(latest_records(session.study)[0].attempts) <= 3
 
 
 def test_nothing_beyond_the_scope_is_trained(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "--retry-failed", "train failed presets again; the new trial replaces the failed one")
+    add_flag(parser, "--retry-failed", "train failed trials again; the new trial replaces the failed one")
     add_training_options(parser)
     add_metadata_option(parser)
     add_study_options(parser, json=True)
@@ -29,12 +29,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     """Resume interrupted trials after their last epoch, and train pending presets and search trials."""
-    from studies import retry_failed_presets
+    from studies import retry_failed_trials
     from tuner.session.run_options import StopConditions
 
     def open_study(display: Display) -> Session:
         session = open_session(options, existing, display)
-        names = retry_failed_presets(session.study, session.context.folder) if options.retry_failed else []
+        names = retry_failed_trials(session.study, session.context.folder) if options.retry_failed else []
         if names:
             display.note(f"once more: {', '.join(names)}")
         return session

@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import FAILED, SUCCESS, collector
-from tuner.cli.existing_study import LoadedStudy, load
+from tuner.cli.errors import SUCCESS, collector
+from tuner.cli.existing_study import LoadedStudy, exit_code, load
 from tuner.cli.options import (
     MOST_TRIALS,
     Command,
@@ -90,6 +90,7 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
 def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]) -> int:
     """Train, or show what would be trained."""
     from tuner.cli.display_factory import display_of_run
+    from tuner.session.run_options import StopConditions
     from tuner.session.session import Session
     from tuner.workers.run_study import run_request
 
@@ -103,12 +104,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
         results = run_request(session, request)
     if options.json:
         print_json(results)
-    return _exit_code(results, request.experiments, stopped=session.stop_requested)
-
-
-def _exit_code(results: Mapping[str, Any], experiments: Mapping[str, TrainingConfig], *, stopped: bool) -> int:
-    ends = [entry["status"] for entry in results["all_results"] if entry["experiment_name"] in experiments]
-    return FAILED if "failed" in ends or not (ends or stopped) else SUCCESS
+    return exit_code(session, request.trial_filter, StopConditions())
 
 
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS
+from tuner.cli.errors import FAILED, SUCCESS
 from tuner.cli.existing_study import open_session, prepare_training
 from tuner.cli.options import Command, add_device_option, add_flag, add_metadata_option, add_study_options
 
@@ -40,9 +40,10 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.workers.loop import work
 
+    trial_filter = TrialFilter()
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, existing, display), TrialFilter(), StopConditions(), wait=options.wait)
-    return SUCCESS
+        work(open_session(options, existing, display), trial_filter, StopConditions(), wait=options.wait)
+    return FAILED if trial_filter.left else SUCCESS
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -284,6 +287,94 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     assert again.code == 0
     assert "once more" not in again.err
     assert "nothing is left to train" in again.err
+
+
+def test_a_search_whose_new_trials_all_fail_tells_it_by_its_exit_code_and_they_can_be_repeated(
+    cli, write_config, write_space, monkeypatch
+):
+    space, config = write_space(base={"num_epochs": 1}), write_config({"one": ONE_EPOCH})
+    assert cli("run", "--config", config, "--trials", "1", "--space", space).code == 0
+    with monkeypatch.context() as patch:
+
+        def fail(*arguments: Any) -> None:
+            raise RuntimeError("the roof fell in")
+
+        patch.setattr("tuner.display.plain.ProgressDisplay.epoch_ended", fail)
+        failed = cli("search", "--trials", "1")
+        assert failed.code == 1
+        assert cli("run", "--config", config, "--trials", "3").code == 1
+    assert states()["search_0002"] == states()["search_0003"] == "failed"
+    assert cli("search", "--trials", "1").code == 0  # some of its new trials have succeeded
+    retried = cli("resume", "--retry-failed", "--results-file", "r.json")
+    assert retried.code == 0, retried.err
+    assert "once more: search_0002, search_0003" in retried.err
+    assert set(states().values()) == {"completed"}
+    names = [entry["experiment_name"] for entry in json.loads(Path("r.json").read_text())["all_results"]]
+    assert sorted(names) == ["one", *(f"search_000{number}" for number in range(1, 5))]
+    counted = json.loads(cli("status", "--json").out)
+    assert (counted["pending"], counted["search"]["budget"], counted["search"]["ended"]) == (0, 4, 4)
+
+
+def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the_cause_is_gone(cli, write_config, tree):
+    config = write_config({"blocked": ONE_EPOCH, "free": ONE_EPOCH})
+    (OUT / "blocked").mkdir(parents=True)
+    (OUT / "blocked" / "checkpoints").write_text("a file where a folder is to be")
+    run = ["run", "--config", config]
+    for command in (run, ["resume"], ["worker"]):
+        failed = cli(*command)
+        assert failed.code == 1
+        assert failed.err.count("blocked stays pending: NotADirectoryError: ") == 1
+        assert "unexpected" not in failed.err
+        assert states() == {"blocked": "interrupted", "free": "completed"}
+    assert cli(*run, "--experiments", "free").code == 0
+    (OUT / "blocked" / "checkpoints").unlink()
+    assert cli(*run).code == 0
+    assert set(states().values()) == {"completed"}
+
+
+def test_a_search_whose_working_directory_is_removed_loses_no_trial(
+    cli, here, write_config, write_space, tiny_dataset, tmp_path
+):
+    gone, out = tmp_path / "gone", tmp_path / "out"
+    gone.mkdir()
+    argv = ["search", "--trials", "6", "--config", write_config({"one": ONE_EPOCH}), "--output-dir", out]
+    argv += ["--space", write_space(base={"num_epochs": 1})]
+    metadata = os.path.relpath(tiny_dataset, gone)
+    command = [
+        sys.executable,
+        "-m",
+        "tuner",
+        *map(str, argv),
+        "--metadata",
+        metadata,
+        "--results-file",
+        here / "r.json",
+    ]
+    with subprocess.Popen(command, cwd=gone, stderr=subprocess.PIPE, text=True) as search:
+        told = []
+        for line in search.stderr:
+            told.append(line)
+            if "search_0000: max epochs" in line:
+                gone.rmdir()
+    assert search.returncode == 1, told
+    assert told[-1].startswith("error: search_000")
+    assert "failed alike, so no other trial is started: FileNotFoundError: " in told[-1]
+    assert set(states(out).values()) == {"completed", "interrupted", "waiting"}
+    assert cli("resume", "--output-dir", out).code == 0
+    assert list(states(out).values()) == ["completed"] * 6
+
+
+@pytest.mark.parametrize("files", [12, 15])
+def test_too_few_open_files_fail_no_trial(files, cli, here, write_config, write_space):
+    search = ["search", "--trials", "3", "--config", str(write_config({"one": ONE_EPOCH}))]
+    search += ["--space", str(write_space(base={"num_epochs": 1}))]
+    command = f"ulimit -n {files}; exec {shlex.join([sys.executable, '-m', 'tuner', *search])}"
+    stopped = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True)
+    assert stopped.returncode in (1, 2), stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "failed" not in states().values()
+    assert cli("resume").code == 0
+    assert list(states().values()) == ["completed"] * 3
 
 
 def test_commands_that_go_on_tell_by_their_exit_code_that_a_preset_failed(cli, run_study, tmp_path):

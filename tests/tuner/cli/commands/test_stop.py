@@ -22,7 +22,7 @@ from tuner.cli.commands import stop
 from tuner.cli.errors import resume_hint
 from tuner.cli.existing_study import exit_code
 from tuner.display import Display
-from tuner.session.run_options import RunOptions, StopConditions
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
 
@@ -175,9 +175,9 @@ def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, w
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": LONG})), display=make_watcher(in_batch=1)).run_experiments()
     session = Session.reopen(ExistingStudy.load(OUT), Display())
-    assert exit_code(session, StopConditions()) == 1
+    assert exit_code(session, TrialFilter(), StopConditions()) == 1
     assert cli("stop").code == 0
-    assert exit_code(session, StopConditions()) == 0
+    assert exit_code(session, TrialFilter(), StopConditions()) == 0
 
 
 def test_no_torch_is_loaded_and_nothing_but_the_study_changes(run_study, copy_of_the_study, tree):
