@@ -55,7 +55,7 @@ from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record
 from studies.trials.leases import lock_of, note_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
-from studies.trials.records import latest_records, own_records, refuse_foreign_folders
+from studies.trials.records import damage_notes, latest_records, own_records, refuse_foreign_folders
 from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "count_unenqueued",
     "create_or_join_study",
     "csv_text",
+    "damage_notes",
     "default_results_name",
     "default_storage_url",
     "disk_usage",

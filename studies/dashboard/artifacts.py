@@ -6,6 +6,7 @@ a worker that resumes a trial replaces its files and never duplicates one.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import uuid
@@ -17,7 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, Trial
 
 from search_spaces.diagnostics.atomic_files import write_bytes
-from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, set_artifact_attribute
+from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, DECODING_ERRORS, set_artifact_attribute
 from studies.storage.output_folder import OutputFolder
 
 # Types that a browser displays and does not run (see `guard`), by file suffix.
@@ -107,11 +108,11 @@ def save_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes)
 def trial_artifacts(trial: FrozenTrial, folder: OutputFolder) -> dict[str, Path]:
     """Return the existing artifacts of a trial by name."""
     store = artifact_store(folder)
-    names = (
-        json.loads(text)["filename"]
-        for attribute, text in trial.system_attrs.items()
-        if attribute.startswith(ARTIFACT_ATTRIBUTE)
-    )
+    names = set()
+    for attribute, text in trial.system_attrs.items():
+        with contextlib.suppress(*DECODING_ERRORS):
+            if attribute.startswith(ARTIFACT_ATTRIBUTE):
+                names.add(json.loads(text)["filename"])
     paths = {name: store.path_of(_identifier(trial.number, name)) for name in names}
     return {name: path for name, path in paths.items() if path.is_file()}
 

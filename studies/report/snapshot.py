@@ -23,7 +23,8 @@ from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
 from studies.study.presets import study_space
 from studies.trials.ranking import best_records, by_value
-from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord
+from studies.trials.records import own_records
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]
@@ -143,7 +144,7 @@ def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
     )
     trials, space = study.get_trials(deepcopy=False), study_space(study)
-    records = {trial.number: read_record(trial) for trial in trials if is_own_trial(trial)}
+    records = {record.number: record for record in own_records(study)}
     return Snapshot(
         study=study,
         folder=folder,

@@ -74,7 +74,7 @@ def _state(snapshot: Snapshot) -> Fact:
     counts = [f"{count:,} {state}" for state, count in snapshot.status.counts.items() if count]
     foreign = len(snapshot.trials) - len(snapshot.records)
     if foreign:
-        counts.append(f"{foreign:,} made by hand, which are not shown")
+        counts.append(f"{foreign:,} made by hand or damaged, which are not shown")
     return Fact("State", state_text(snapshot), ", ".join(counts) or "no trials yet")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from search_spaces.diagnostics.atomic_files import flush_to_disk
 from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import wait_for_lock
+from studies.storage.optuna_private import DECODING_ERRORS, DecodingStorage, damage_text
 from studies.storage.postgresql import PostgresStorage, causes_of
 from studies.storage.url import SECRET_OPTIONS, complete_url, mask_password, sqlite_path, sqlite_url
 
@@ -97,12 +99,19 @@ def storage_error_text(error: Exception, url: str) -> str:
     """Say in one line what a database error means and what to do.
 
     Args:
-        error: What Optuna (`StorageInternalError`), SQLAlchemy or `sqlite3` raised.
+        error: What Optuna, SQLAlchemy or `sqlite3` raised.
         url: The storage's URL; its password is not shown.
 
     Returns:
-        Place, reason and remedy. What was committed before is safe in every case.
+        Place, reason and remedy; "" for an error of another kind. What was committed before is safe in every case.
     """
+    place = sqlite_path(url) or mask_password(url)
+    if isinstance(error, DECODING_ERRORS):
+        modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
+        what = f"{place}, value {getattr(error, 'doc', '')[:80]!r}"  # JSON has the text that it could not decode
+        return damage_text(what, error) if any("optuna.storages" in name for name in modules) else ""
+    if isinstance(error, sqlalchemy.exc.ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
+        return ""
     causes: list[BaseException] = [error.__cause__ or error]
     for cause in causes_of(error):
         if (original := getattr(cause, "orig", None)) is not None:  # what the driver raised
@@ -111,7 +120,6 @@ def storage_error_text(error: Exception, url: str) -> str:
     reason = str(causes[-1]).strip()
     # PostgreSQL tells in several lines, and shows the place in the statement.
     reason = " ".join(reason.partition("\nLINE ")[0].split())
-    place = sqlite_path(url) or mask_password(url)
     if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
         # In SQLite's words it is read-only.
         return f"{place}: it was removed or replaced while in use; put it back, then repeat the command to go on"
@@ -172,7 +180,7 @@ def _connect_in_haste(path: Path) -> sqlite3.Connection:
 
 
 def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = False) -> RDBStorage:
-    return _connected(url, lambda: RDBStorage(complete_url(url), engine_options, skip_table_creation=for_reading))
+    return _connected(url, lambda: DecodingStorage(complete_url(url), engine_options, skip_table_creation=for_reading))
 
 
 def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:

@@ -11,12 +11,14 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import cast
 
 import optuna
 import sqlalchemy
 from optuna.artifacts import ArtifactMeta
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.storages._rdb.models import TrialModel
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 _TRIALS = sqlalchemy.table(
     "trials",
@@ -31,6 +33,27 @@ _TRIAL_ATTRIBUTES = sqlalchemy.table(
     sqlalchemy.column("value_json", sqlalchemy.Text),
 )
 ARTIFACT_ATTRIBUTE = "artifacts:"
+# What Optuna and SQLAlchemy raise for a value in the database that they cannot decode.
+DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+
+
+def damage_text(what: str, error: Exception) -> str:
+    """Say that something stored is damaged, with the first reason that an error gives, and what to do."""
+    reason = str(error).partition("\n")[2].partition("\n    For")[0] or f"{type(error).__name__}: {error}"
+    remedy = "restore a copy of the database, or start another study with another --output-dir"
+    return f"{what}: damaged ({' '.join(reason.split())}); {remedy}"
+
+
+class DecodingStorage(RDBStorage):
+    """Optuna's storage; a trial that cannot be decoded is read as a failed one whose kind says why."""
+
+    def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
+        try:
+            return super()._build_frozen_trial_from_trial_model(trial)
+        except DECODING_ERRORS as error:
+            damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})
+            damaged.number, damaged._trial_id = cast(int, trial.number), cast(int, trial.trial_id)
+            return damaged
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:

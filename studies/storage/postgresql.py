@@ -35,6 +35,7 @@ from sqlalchemy.pool import NullPool
 
 from search_spaces.errors import ConfigurationError
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
+from studies.storage.optuna_private import DecodingStorage
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ require_methods(
         "_set_trial_attr_without_commit",
         "set_trial_state_values",
         "set_trial_intermediate_value",
+        "_build_frozen_trial_from_trial_model",
     ),
 )
 
@@ -109,7 +111,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-class PostgresStorage(RDBStorage):
+class PostgresStorage(DecodingStorage):
     """Optuna's storage on PostgreSQL.
 
     Attributes:

@@ -35,7 +35,7 @@ class StudyInvariants:
     monitor: str
     mode: str
     seed: int
-    dataset: Mapping[str, Any]
+    dataset: Mapping[str, str]
     models: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 

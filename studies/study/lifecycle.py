@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
+from pydantic import TypeAdapter
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import Targets
 from studies.storage.open import open_storage, open_storage_for_reading
-from studies.storage.optuna_private import rdb_storage
+from studies.storage.optuna_private import DECODING_ERRORS, damage_text, rdb_storage
 from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
@@ -20,6 +24,7 @@ from studies.study.invariants import StudyInvariants
 from studies.trials.leases import refuse_other_machines, study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
+T = TypeVar("T")
 
 
 class StudyNotStartedError(ConfigurationError):
@@ -29,6 +34,7 @@ class StudyNotStartedError(ConfigurationError):
 _INVARIANTS = "invariants"
 _FOLDER = "folder"
 _TARGETS = "targets"
+_STORED, _NEEDED = TypeAdapter(StudyInvariants), itemgetter("fingerprint", "train_split", "val_split", "metadata_path")
 
 
 def create_or_join_study(
@@ -88,6 +94,9 @@ def load_study(
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
         raise StudyNotStartedError(f"{where} has not started yet; `khmer-tuner run` or `search` starts it")
+    invariants = study_invariants(study)
+    read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
+    read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
     return study, OutputFolder(output_dir)
 
 
@@ -141,9 +150,21 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
     return owner, url
 
 
+def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], default: Any = None) -> T:
+    """Return a checked attribute of a study, or the parsed default if it has none.
+
+    Raises:
+        ConfigurationError: The attribute is damaged.
+    """
+    try:
+        return parse(study.user_attrs.get(name, default))
+    except DECODING_ERRORS as error:
+        raise ConfigurationError(damage_text(f"study {study.study_name!r}, attribute {name!r}", error)) from error
+
+
 def study_invariants(study: optuna.Study) -> StudyInvariants:
     """Return the settings that all trials of a study share."""
-    return StudyInvariants(**study.user_attrs[_INVARIANTS])
+    return read_attribute(study, _INVARIANTS, _STORED.validate_python)
 
 
 def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
@@ -166,7 +187,7 @@ def save_targets(study: optuna.Study, targets: Targets) -> None:
 
 def study_targets(study: optuna.Study) -> Targets:
     """Return the targets of a study's experiments, as the latest run set them."""
-    return Targets.model_validate(study.user_attrs.get(_TARGETS, {}))
+    return read_attribute(study, _TARGETS, Targets.model_validate, {})
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
@@ -249,9 +270,10 @@ def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
     """Refuse a second folder for a study whose leases are files in its folder."""
     if _is_on_server(study):
         return
-    mine, known = _folder_mark(folder), study.user_attrs.get(_FOLDER)
+    mine = _folder_mark(folder)
+    known = mine | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
     # At the known path this folder replaces one that is gone; elsewhere its id tells that it was moved or copied.
-    if known is None or mine["path"] == known["path"]:
+    if mine["path"] == known["path"]:
         return
     if mine["id"] == known["id"] and not _is_copy(folder, known["path"]):
         return

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import optuna
+from optuna.distributions import check_distribution_compatibility
 from optuna.trial import TrialState
+from pydantic import TypeAdapter
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import default_search_space, parse_search_space
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
+from studies.sampling.distributions import to_distribution
 from studies.storage.output_folder import OutputFolder
-from studies.study.lifecycle import study_invariants
+from studies.study.lifecycle import read_attribute, study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
@@ -68,7 +71,7 @@ def enqueue_presets(
 
 def preset_order(study: optuna.Study) -> list[str]:
     """Return the names of the study's presets in the order of their file."""
-    return list(study.user_attrs.get(_PRESET_ORDER, []))
+    return read_attribute(study, _PRESET_ORDER, TypeAdapter(list[str]).validate_python, [])
 
 
 def study_space(study: optuna.Study) -> SearchSpace:
@@ -84,7 +87,7 @@ def study_space(study: optuna.Study) -> SearchSpace:
 
 def fixed_space(study: optuna.Study) -> SearchSpace | None:
     """Return the study's search space; None until the search starts or a command names one."""
-    return parse_search_space(study.user_attrs[_SPACE]) if _SPACE in study.user_attrs else None
+    return read_attribute(study, _SPACE, parse_search_space) if _SPACE in study.user_attrs else None
 
 
 def refuse_changed_presets(
@@ -122,6 +125,24 @@ def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
     return [record.experiment_name for record in failed]
 
 
+def refuse_other_distributions(study: optuna.Study, space: SearchSpace) -> None:
+    """Refuse parameters of other programs' trials that Optuna would not let a trial suggest from the space.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    own = {record.number for record in own_records(study)}
+    for trial in study.get_trials(deepcopy=False):
+        for item in space if trial.number not in own else ():
+            theirs, mine = trial.distributions.get(item.name), to_distribution(item.domain)
+            try:
+                check_distribution_compatibility(theirs or mine, mine)
+            except ValueError as error:
+                what = f"trial {trial.number}, of another program, has the parameter {item.name!r} as {theirs}"
+                remedy = "Optuna takes only one of them: start another study with another --output-dir"
+                raise ConfigurationError(f"{what}, but the search space as {mine}; {remedy}") from error
+
+
 def fix_space(
     study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
 ) -> list[str]:
@@ -139,6 +160,7 @@ def fix_space(
     presets = {**known, **(experiments or {})}
     kept = fixed or space or default_search_space(study_invariants(study).definitions)
     widened = kept.widened(presets.values())
+    refuse_other_distributions(study, widened)
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
     return kept.notes_on({name: config for name, config in presets.items() if fixed is None or name not in known})

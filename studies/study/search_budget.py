@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import optuna
+from pydantic import TypeAdapter
 
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
@@ -17,7 +18,7 @@ from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
-from studies.study.lifecycle import study_invariants
+from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
@@ -182,16 +183,17 @@ def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
     """Return the search settings of a study; None if it has no search (yet)."""
-    data = study.user_attrs.get(_SEARCH)
-    if data is None:
-        return None
-    pruning = Pruning(PrunerName(data["pruner"]), data["prune_share"], data["prune_grace"])
-    return SearchSettings(SamplerName(data["sampler"]), pruning, known_settings(data["start"]))
+
+    def parsed(data: Any) -> SearchSettings:
+        pruning = {"pruner": data["pruner"], "share": data["prune_share"], "grace": data["prune_grace"]}
+        return TypeAdapter(SearchSettings).validate_python({**data, "pruning": pruning})
+
+    return read_attribute(study, _SEARCH, parsed) if _SEARCH in study.user_attrs else None
 
 
 def search_budget(study: optuna.Study) -> int:
     """Return the number of search trials that the study should have."""
-    return int(study.user_attrs.get(_BUDGET, 0))
+    return read_attribute(study, _BUDGET, int, 0)
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:

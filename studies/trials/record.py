@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import takewhile
-from typing import Any
+from typing import Annotated, Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import AllowInfNan, BaseModel, ConfigDict
 
-from search_spaces.diagnostics.names import search_trial_name
+from search_spaces.diagnostics.names import is_search_trial_name, name_problem, search_trial_name
+from search_spaces.errors import ConfigurationError
 from search_spaces.training_config import TrainingConfig, known_settings
+from studies.storage.optuna_private import damage_text
 from studies.storage.postgresql import ATTEMPTS
 
 KIND = "kind"
@@ -85,7 +88,6 @@ class WhyEnded(StrEnum):
         return self.value.replace("_", " ")
 
 
-_KINDS = frozenset(TrialKind)
 _SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED})
 
 
@@ -184,32 +186,59 @@ class TrialRecord:
         return known_settings(self.config)
 
 
+class _Stored(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    kind: TrialKind
+    experiment_name: str = ""
+    config: TrainingConfig | None = None
+    config_digest: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    outcome: TrialOutcome | None = None
+    values: list[float] | None
+    reports: dict[int, Annotated[float, AllowInfNan()]]
+    params: list[tuple[str, str | float | bool]]
+
+
 def is_own_trial(trial: FrozenTrial) -> bool:
-    """Return whether this package made the trial; others, made by hand in the same study, are left alone."""
-    return trial.user_attrs.get(KIND) in _KINDS
+    """Return whether this package made the trial, damaged or not; others, made by hand, are left alone."""
+    return KIND in trial.user_attrs or ATTEMPTS in trial.user_attrs
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
-    """Return what the study knows of a trial.
+    """Return what the study knows of a trial for which `is_own_trial` holds.
 
-    Args:
-        trial: A trial for which `is_own_trial` holds.
+    A running trial has no outcome, even if one was written just before its worker died.
 
-    Returns:
-        The record. A running trial has no outcome, even if one was written just before its worker died.
+    Raises:
+        ConfigurationError: The trial is damaged, or another program's.
     """
-    attributes = trial.user_attrs
-    outcome = _read_outcome(attributes.get(OUTCOME)) if trial.state.is_finished() else None
+    data = {
+        **trial.user_attrs,
+        "values": trial.values,
+        "params": [*trial.params.items()],
+        "reports": trial.intermediate_values,
+    }
+    try:
+        # Text from outside may have surrogates, which are no JSON to pydantic.
+        stored = _Stored.model_validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
+        own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)
+        name = stored.experiment_name or own_name
+        # A failed search trial is repeated by a later trial under its name.
+        is_earlier = bool(own_name) and is_search_trial_name(name) and (len(name), name) <= (len(own_name), own_name)
+        if not is_earlier and (problem := name_problem(name) or ("" if not own_name else "no name of a search trial")):
+            raise ValueError(f"experiment_name {name!r}: {problem}")
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(damage_text(f"trial {trial.number}", error)) from error
+    outcome = stored.outcome if trial.state.is_finished() else None
     return TrialRecord(
         number=trial.number,
-        kind=TrialKind(attributes[KIND]),
+        kind=stored.kind,
         phase=_phase(trial.state, outcome),
-        experiment_name=attributes.get(EXPERIMENT_NAME) or search_trial_name(trial.number),
-        config=attributes.get(CONFIG, {}),
-        config_digest=attributes.get(CONFIG_DIGEST, ""),
-        attempts=tuple(
-            Attempt(**attempt | {"after": StartedAfter(attempt["after"])}) for attempt in attributes.get(ATTEMPTS, ())
-        ),
+        experiment_name=name,
+        config=trial.user_attrs.get(CONFIG) or {},
+        config_digest=stored.config_digest,
+        attempts=stored.attempts,
         outcome=outcome,
     )
 
@@ -231,13 +260,6 @@ def _storable(name: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return 0.0 if name.startswith(("best_val", "training_time")) else None
     return str(value) if isinstance(value, StrEnum) else value
-
-
-def _read_outcome(stored: Mapping[str, Any] | None) -> TrialOutcome | None:
-    if stored is None:
-        return None
-    known = {item.name: stored[item.name] for item in fields(TrialOutcome) if item.name in stored}
-    return TrialOutcome(**{**known, "why_ended": WhyEnded(stored["why_ended"])})
 
 
 def _phase(state: TrialState, outcome: TrialOutcome | None) -> TrialPhase:

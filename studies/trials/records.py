@@ -12,25 +12,46 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
-from studies.trials.record import EXPERIMENT_NAME, TrialKind, TrialRecord, is_own_trial, read_record
+from studies.storage.optuna_private import damage_text
+from studies.trials.record import EXPERIMENT_NAME, TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
-# What was read of each trial, by study and number; None for a trial that is not ours. Optuna's cache hands out the same
-# object for a finished trial, and nothing of a waiting one changes before it is claimed.
-_KNOWN: WeakKeyDictionary[optuna.Study, dict[int, tuple[FrozenTrial, TrialRecord | None]]] = WeakKeyDictionary()
+# What was read of each trial, by study and number: its record, or what is wrong with it; None for a trial that is not
+# ours. Optuna's cache hands out the same object for a finished trial, and nothing of a waiting one changes before it is
+# claimed.
+_Known = dict[int, tuple[FrozenTrial, TrialRecord | ConfigurationError | None]]
+_KNOWN: WeakKeyDictionary[optuna.Study, _Known] = WeakKeyDictionary()
 
 
 def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialRecord]]:
-    """Return this package's trials of a study by number, each with its record; they must not be modified."""
+    """Return this package's trials of a study by number, each with its record; they must not be modified.
+
+    Damaged trials are left out, as if they were not there; `damage_notes` names them.
+    """
     known = _KNOWN.setdefault(study, {})
-    found = []
-    for trial in study.get_trials(deepcopy=False):
-        seen, record = known.get(trial.number, (None, None))
+    found: list[tuple[FrozenTrial, TrialRecord]] = []
+    names: set[str] = set()
+    for position, trial in enumerate(study.get_trials(deepcopy=False)):
+        if trial.number != position:
+            raise ConfigurationError(damage_text(f"trial {position}", LookupError("it is missing")))
+        seen, record = known.get(position, (None, None))
         if seen is not trial and not (seen is not None and seen.state == trial.state == TrialState.WAITING):
-            record = read_record(trial) if is_own_trial(trial) else None
-            known[trial.number] = trial, record
-        if record is not None:
+            try:
+                record = read_record(trial) if is_own_trial(trial) else None
+                if record is not None and record.experiment_name in names:
+                    raise ConfigurationError(f"trial {position}: a second trial of {record.experiment_name!r}")
+            except ConfigurationError as error:
+                record = error
+            known[position] = trial, record
+        if isinstance(record, TrialRecord):
             found.append((trial, record))
+            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # a failed one is retried
     return found
+
+
+def damage_notes(study: optuna.Study) -> list[str]:
+    """Return a line about each trial that all commands leave out because it is damaged."""
+    trials_and_records(study)
+    return [f"left out: {error}" for _, error in _KNOWN[study].values() if isinstance(error, ConfigurationError)]
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -107,15 +107,10 @@ def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tupl
 
 
 def _storage_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
-    import sqlite3
+    from studies import storage_error_text
 
-    from sqlalchemy.exc import ArgumentError
-
-    from studies import DATABASE_ERRORS, storage_error_text
-
-    if isinstance(error, ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
-        return ()
-    return (storage_error_text(error, _storage_of(options)),)
+    text = storage_error_text(error, _storage_of(options))
+    return (text,) if text else ()
 
 
 def _storage_of(options: argparse.Namespace | None) -> str:

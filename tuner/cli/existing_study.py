@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import FAILED, SUCCESS, collector
+from tuner.cli.errors import FAILED, SUCCESS, collector, tell
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -28,9 +28,12 @@ def load(options: argparse.Namespace) -> LoadedStudy:
     Raises:
         ConfigurationError: There is no study, or another one.
     """
-    from studies import load_study
+    from studies import damage_notes, load_study
 
-    return load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    loaded = load_study(options.output_dir, storage_url=options.storage, name=options.study)
+    for note in damage_notes(loaded[0]):
+        tell(f"note: {note}")
+    return loaded
 
 
 def load_checkpoint_path(options: argparse.Namespace) -> Path:

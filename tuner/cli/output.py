@@ -16,8 +16,9 @@ STANDARD_OUTPUT = "-"  # as the file of an option
 
 
 def print_json(data: object) -> None:
-    """Print plain data as JSON."""
-    print_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+    """Print plain data as JSON; numbers that are not finite become null."""
+    finite = json.loads(json.dumps(data), parse_constant=lambda name: None)
+    print_text(json.dumps(finite, ensure_ascii=False, indent=2) + "\n")
 
 
 def print_text(text: str) -> None:

@@ -6,7 +6,6 @@ Shapes: N images, H = 64, W = 128, L = 9 label positions.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
@@ -28,7 +26,7 @@ from tuner.data.user_images import ImageSource, UserImage, load_user_images
 from tuner.data.vocabulary import decode_label
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.models import DigitReader, build_model
-from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
+from tuner.training.checkpoints import WRONG_CONTENT, DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, digit_confusion
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
@@ -126,6 +124,7 @@ class Reader:
         self._model: DigitReader = build_model(definition, config)
         self._model.load_state_dict(weights)
         self._model.to(self.device).eval()
+        self._loss = create_loss_function(config)
 
     def read(self, images: ImageSource | Iterable[ImageSource]) -> list[Reading]:
         """Read images of any size and kind, in order.
@@ -146,7 +145,7 @@ class Reader:
     def score(self, split: CachedSplit) -> SplitScore:
         """Read a split of a dataset and say how right that is, exactly as validation does during training."""
         batches = validation_batches(split, self.device)
-        return score_split(self._model, create_loss_function(self.config), batches, self._autocast)
+        return score_split(self._model, self._loss, batches, self._autocast)
 
     @torch.inference_mode()
     def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,26 +189,31 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
         ConfigurationError: The file is missing, damaged or not such a checkpoint, or the device is not there.
     """
     path = Path(checkpoint)
-    state = _load_state(path)
+    remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
+    if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
+        raise ConfigurationError(f"checkpoint {path}: it is a folder or a device, and no file; {remedy}")
     try:
+        state = load_checkpoint(path)
         config = known_settings(state["config"])
         definition = ModelDefinition.model_validate(state["definition"])
         validation = state.get("validation", {})
         # Checkpoints of earlier versions have no statistics of the validation images.
         detector = OODDetector.of(validation) if "image_statistics" in validation else None
-        return Reader(replace(config, device=device), definition, state["model"], detector)
+        reader = Reader(replace(config, device=device), definition, state["model"], detector)
+        if not all(weights.isfinite().all() for weights in state["model"].values()):
+            raise ValueError("its weights are not finite")
+        return reader
     except ConfigurationError:
         raise  # the device
-    except KeyError as missing:
-        raise ConfigurationError(f"checkpoint {path}: it has no {missing}; name a best.pt of this program") from missing
-    except ValidationError as error:
-        raise ConfigurationError(
-            f"checkpoint {path}: this version cannot build its network; use the version that trained it"
-        ) from error
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigurationError(
-            f"checkpoint {path}: its weights do not fit the network that it describes; name another file"
-        ) from error
+    except (OSError, *WRONG_CONTENT) as error:
+        text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        known = {
+            FileNotFoundError: "there is no such file",
+            KeyError: f"it has no {text}",
+            DamagedCheckpointError: text,
+        }
+        reason = known.get(type(error), f"it cannot be used ({text:.300})")
+        raise ConfigurationError(f"checkpoint {path}: {reason}; {remedy}") from error
 
 
 def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split: str) -> Evaluation:
@@ -240,24 +244,3 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         },
         confusion=digit_confusion(rows.numpy(), cached.labels),
     )
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
-    if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
-        raise ConfigurationError(f"checkpoint {path}: it is a folder or a device, and no file; {remedy}")
-    try:
-        state = load_checkpoint(path)
-    except FileNotFoundError:
-        raise ConfigurationError(f"checkpoint {path}: there is no such file; {remedy}") from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"checkpoint {path}: it cannot be read: {error.strerror or error}; {remedy}"
-        ) from error
-    except DamagedCheckpointError as error:
-        raise ConfigurationError(f"checkpoint {error}; {remedy}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError) as error:
-        raise ConfigurationError(f"checkpoint {path}: PyTorch cannot load it: {error}; {remedy}") from error
-    if not isinstance(state, dict):
-        raise ConfigurationError(f"checkpoint {path}: it holds no model; {remedy}")
-    return state

@@ -13,6 +13,7 @@ from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from studies import (
     OutputFolder,
     StudyInvariants,
+    damage_notes,
     load_study,
     open_storage,
     refuse_changed_presets,
@@ -130,7 +131,7 @@ def _refuse_early(request: RunRequest) -> str | None:
 
 def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
     study = join_study(url, name, folder, invariants)
-    for note in version_notes(study, invariants):
+    for note in (*version_notes(study, invariants), *damage_notes(study)):
         display.note(note)
     return study
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ log = logging.getLogger(__name__)
 
 _OF_UNFINISHED = ("last.pt", "previous.pt")
 
+# What loading raises if the content is not what is expected, although its digest is right.
+WRONG_CONTENT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError)
 _COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
 
 
-class DamagedCheckpointError(Exception):
+class DamagedCheckpointError(ValueError):
     """A checkpoint's content is not what was written."""
 
 
@@ -98,16 +101,19 @@ class CheckpointFolder:
             last.replace(self.path / "previous.pt")
         save_checkpoint(last, state)
 
-    def load_last(self) -> dict[str, Any] | None:
-        """Return the newest undamaged state of an unfinished training, or None if there is none; damaged ones go."""
+    def load_last(self, restore: Callable[[dict[str, Any]], object] = lambda state: None) -> dict[str, Any] | None:
+        """Return the newest undamaged state of an unfinished training, which could be restored; damaged ones go."""
         for name in _OF_UNFINISHED:
             try:
-                return load_checkpoint(self.path / name)
+                state = load_checkpoint(self.path / name)
+                restore(state)
+                return state
             except FileNotFoundError:
                 continue
-            except DamagedCheckpointError as damage:
+            except WRONG_CONTENT as damage:
                 older = name == "last.pt" and (self.path / "previous.pt").exists()
-                log.warning("%s; going back %s", damage, "one epoch" if older else "to the first epoch")
+                text = f"{self.path / name}: damaged: {damage}"
+                log.warning("%s; going back %s", text, "one epoch" if older else "to the first epoch")
                 # It must not become `previous` in place of the good one.
                 (self.path / name).unlink()
         return None

@@ -6,7 +6,9 @@ import contextlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from search_spaces.files.regular_files import parse_json, read_bytes
+from pydantic import TypeAdapter
+
+from search_spaces.files.regular_files import read_bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class EpochMetrics:
         return float(getattr(self, name))
 
 
+STORED_METRICS = TypeAdapter(EpochMetrics)
 METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
 
 
@@ -56,9 +59,9 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
     epochs = []
     for line in lines:
         # A power cut can leave zeros where a line was; a training that goes on writes the file anew.
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError):
             if line.endswith("}\n"):
-                epochs.append(EpochMetrics(**parse_json(line)))
+                epochs.append(STORED_METRICS.validate_json(line))
     return epochs
 
 

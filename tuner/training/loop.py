@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoint_paths import checkpoint_dir
-from tuner.training.checkpoints import CheckpointFolder, DamagedCheckpointError, load_checkpoint, save_checkpoint
+from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
@@ -207,12 +208,12 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
 
 def _complete_best(training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]) -> None:
     """Add to ``best.pt`` the confidence in distorted validation images: it takes four validations, so only once."""
+    model, size = training.averaged.module, training.micro_batch_size
     try:
         state = load_checkpoint(best)
-    except (FileNotFoundError, DamagedCheckpointError):
+        model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
+    except (FileNotFoundError, *WRONG_CONTENT):
         return  # the plots warn of it
-    model, size = training.averaged.module, training.micro_batch_size
-    model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
     try:
         with out_of_memory_as_exhausted(training.micro_batch_size_for(val)):
             score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
@@ -225,15 +226,19 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
 
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
-    state = checkpoints.load_last()
-    if state is not None and not training.is_of(state):
-        log.warning(f"{checkpoints.path}: the checkpoints there are of another training; starting from scratch")
-        state = None
-    if state is None:
-        checkpoints.clear()
+    fresh = copy.deepcopy(training.state_dict())
+
+    def restore(state: dict[str, Any]) -> None:
+        training.load_state_dict(state if training.is_of(state) else fresh)
+
+    state = checkpoints.load_last(restore)
+    if state is not None and training.is_of(state):
+        log.info(f"resuming after epoch {len(training.history)}")
         return
-    training.load_state_dict(state)
-    log.info(f"resuming after epoch {len(training.history)}")
+    if state is not None:
+        log.warning(f"{checkpoints.path}: the checkpoints there are of another training; starting from scratch")
+    training.load_state_dict(fresh)  # damage may have been noticed half way
+    checkpoints.clear()
 
 
 def _log_start(training: TrainingState, data: TrainingData) -> None:

@@ -18,7 +18,7 @@ from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.ema import WeightEMA
 from tuner.training.flat_parameters import FlatParameters
-from tuner.training.history import EpochMetrics
+from tuner.training.history import STORED_METRICS, EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_of
 
@@ -122,7 +122,7 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a checkpoint's state."""
-        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        self.history = [STORED_METRICS.validate_python(epoch) for epoch in state["history"]]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])

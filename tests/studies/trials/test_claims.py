@@ -32,7 +32,7 @@ from studies import (
     open_storage,
     own_records,
     read_record,
-    retry_failed_presets,
+    retry_failed_trials,
     study_status,
 )
 from studies.trials import leases
@@ -149,7 +149,7 @@ def test_a_trial_goes_on_in_the_folder_of_its_earlier_attempts(
     assert adopted is not None
     assert adopted.adopted
     adopted.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    retry_failed_presets(study, folder)
+    retry_failed_trials(study, folder)
     again = claim_next(study, folder, lambda record: record.number == len(presets))
     assert again is not None
     assert again.record.experiment_name == first.record.experiment_name

@@ -334,6 +334,14 @@ def damaged(state: Any, change: str) -> Any:
             return [1, 2, 3]
         case "config is a list":
             state["config"] = [1]
+        case "unknown loss":
+            state["config"]["loss_type"] = ["none"]
+        case "weights of text":
+            state["model"] = dict.fromkeys(state["model"], "heavy")
+        case "statistics of another shape":
+            state["validation"]["image_statistics"] = torch.zeros(3)
+        case "not finite":
+            next(iter(state["model"].values())).view(-1)[0] = float("nan")
     return state
 
 
@@ -341,11 +349,15 @@ def damaged(state: Any, change: str) -> Any:
     ("change", "message"),
     [
         ("no definition", "it has no 'definition'"),
-        ("other sizes", "weights do not fit"),
-        ("newer definition", "cannot build its network"),
-        ("other weights", "weights do not fit"),
-        ("no model at all", "holds no model"),
-        ("config is a list", "do not fit"),
+        ("other sizes", "size mismatch"),
+        ("newer definition", "invented_later"),
+        ("other weights", "Missing key"),
+        ("no model at all", "cannot be used"),
+        ("config is a list", "cannot be used"),
+        ("unknown loss", "cannot be used"),
+        ("weights of text", "cannot be used"),
+        ("statistics of another shape", "cannot be used"),
+        ("not finite", "weights are not finite"),
     ],
 )
 def test_a_foreign_checkpoint_is_refused_in_one_line(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,50 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with_and_that_is_said(
     result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
     assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
     assert "starting from scratch" in caplog.text
+
+
+def shorter_optimizer(state: dict[str, Any]) -> dict[str, Any]:
+    return {"optimizer": {"state": {}, "param_groups": []}}
+
+
+def history_of_text(state: dict[str, Any]) -> dict[str, Any]:
+    return {"history": [epoch | {"val_loss": "low"} for epoch in state["history"]]}
+
+
+def weights_of_text(state: dict[str, Any]) -> dict[str, Any]:
+    return {"model": dict.fromkeys(state["model"], "heavy")}
+
+
+def early_stopping_of_others(state: dict[str, Any]) -> dict[str, Any]:
+    return {"early_stopping": {"best": 1}}
+
+
+def random_state_of_text(state: dict[str, Any]) -> dict[str, Any]:
+    return {"rng": "random"}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["last", "both"])
+@pytest.mark.parametrize(
+    "change", [shorter_optimizer, history_of_text, weights_of_text, early_stopping_of_others, random_state_of_text]
+)
+def test_wrong_content_with_a_right_digest_is_like_damage(
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    both: bool,
+    interrupted: Path,
+    tiny_config: MakeConfig,
+    run: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("last.pt", "previous.pt") if both else ("last.pt",):
+        state = load_checkpoint(interrupted / "checkpoints" / name)
+        save_checkpoint(interrupted / "checkpoints" / name, state | change(state))
+    config = tiny_config(num_epochs=3)
+    result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
+    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
+    assert str(interrupted / "checkpoints" / "last.pt") in caplog.text
+    assert "going back one epoch" in caplog.text
+    assert ("going back to the first epoch" in caplog.text) is both
 
 
 def interrupt_after_two(epoch: int) -> None:

@@ -9,12 +9,13 @@ import pytest
 from tuner.training.history import EpochMetrics, read_metrics
 
 EPOCHS = [EpochMetrics(number, 2.0, 2.0, 0.1, 0.1, 0.0, 0.0, 1e-3, 1.0, 100.0, 100.0) for number in (1, 2)]
+WRONG_TYPES = json.dumps(asdict(EPOCHS[0]) | {"epoch": 3, "epoch_seconds": [1]}) + "\n"
 
 
 @pytest.mark.parametrize(
     "damage",
-    ['{"epoch": 3, "train', "\0\0\0}\n", "[1, 2]}\n", '{"epoch": 3}\n', "\n"],
-    ids=["half a line", "zeros after a power cut", "no object", "figures missing", "empty"],
+    ['{"epoch": 3, "train', "\0\0\0}\n", "[1, 2]}\n", '{"epoch": 3}\n', "\n", WRONG_TYPES],
+    ids=["half a line", "zeros after a power cut", "no object", "figures missing", "empty", "wrong types"],
 )
 def test_what_is_no_epoch_is_left_out(damage: str, tmp_path: Path) -> None:
     first, second = (json.dumps(asdict(epoch)) + "\n" for epoch in EPOCHS)

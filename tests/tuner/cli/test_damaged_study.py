@@ -1,0 +1,167 @@
+"""Damaged or foreign content of a study: named, left out, and no obstacle to the rest."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
+
+from tuner.cli.output import print_json
+
+NAME = "ខ្មែរ"  # the experiment of `run_study` that has completed, as trial 1
+READ_ONLY = (
+    ["status"],
+    ["status", "--json"],
+    ["show", NAME],
+    ["export", "--results-file", "results.json"],
+    ["export", "--format", "csv", "--results-file", "trials.csv"],
+)
+
+
+def add_trial(folder: Path, attributes: dict[str, Any], **settings: Any) -> None:
+    study = optuna.load_study(study_name="khmer-ocr", storage=f"sqlite:///{folder}/study.db")
+    study.add_trial(create_trial(value=0.99, user_attrs=attributes, **settings))
+
+
+def change(folder: Path, statement: str) -> None:
+    with sqlite3.connect(folder / "study.db") as connection:
+        assert connection.execute(statement).rowcount > 0
+    connection.close()
+
+
+@pytest.fixture
+def preset(copy_of_the_study: Path) -> dict[str, Any]:
+    """The attributes of a completed experiment."""
+    storage = f"sqlite:///{copy_of_the_study}/study.db"
+    return optuna.load_study(study_name="khmer-ocr", storage=storage).trials[1].user_attrs
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kind": ["x"]}, "kind"),
+        ({"kind": {"preset": 1}}, "kind"),
+        ({"experiment_name": "../x"}, "experiment_name"),
+        ({"experiment_name": ["x"]}, "experiment_name"),
+        ({}, f"a second trial of '{NAME}'"),
+        ({"experiment_name": "new", "config": 3}, "config"),
+        ({"experiment_name": "new", "attempts": [{"began": 1}]}, "attempts"),
+        ({"experiment_name": "new", "outcome": {"why_ended": "boredom"}}, "outcome"),
+    ],
+)
+def test_a_trial_that_is_not_as_ours_are_is_named_and_left_out_everywhere(
+    changes: dict[str, Any],
+    told: str,
+    copy_of_the_study: Path,
+    preset: dict[str, Any],
+    cli: Callable[..., Any],
+    here: Path,
+    read_results: Callable[[Path], dict[str, Any]],
+) -> None:
+    add_trial(copy_of_the_study, preset | changes)
+    for command in READ_ONLY:
+        done = cli(*command, "--output-dir", copy_of_the_study)
+        assert done.code == 0, done.err
+        assert "left out: trial 2" in done.err
+        assert told in done.err
+        if command[-1] == "--json":
+            assert [row["name"] for row in json.loads(done.out)["trials"]] == ["broken", NAME]
+    assert cli("report", "--out", "report.html", "--output-dir", copy_of_the_study).code == 0
+    names = [result["experiment_name"] for result in read_results(here / "results.json")["all_results"]]
+    assert names == ["broken", NAME]
+    done = cli("resume", "--output-dir", copy_of_the_study, "--results-file", "resumed.json")
+    assert "left out: trial 2" in done.err
+    assert "unexpected" not in done.err
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update trial_user_attributes set value_json = '{' where trial_id = 1",
+        "update trial_user_attributes set value_json = null where trial_id = 1 and key = 'config'",
+        "delete from trial_user_attributes where trial_id = 1 and key = 'kind'",
+        "insert into trial_values values (99, 1, 0, null, 'FINITE')",
+        "insert into trial_intermediate_values values (99, 1, 9, 'x', 'FINITE')",
+        "insert into trial_params values (99, 1, 'gamma', 0.5, '{}')",
+        "insert into trial_params values (99, 1, null, 0.5, "
+        """'{"name": "FloatDistribution", "attributes": {"low": 0.1, "high": 0.9}}')""",
+    ],
+)
+def test_a_value_that_cannot_be_read_concerns_its_own_trial_only(
+    statement: str, copy_of_the_study: Path, cli: Callable[..., Any]
+) -> None:
+    change(copy_of_the_study, statement)
+    for command in READ_ONLY:
+        done = cli(*command, "--output-dir", copy_of_the_study)
+        assert done.code == 0, done.err
+        assert "left out: trial 0" in done.err
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("update study_user_attributes set value_json = '{' where key = 'targets'", "value '{'"),
+        ("update study_user_attributes set value_json = '[]' where key = 'targets'", "attribute 'targets'"),
+        ("update study_user_attributes set value_json = '[]' where key = 'invariants'", "attribute 'invariants'"),
+        ("update study_user_attributes set value_json = 'null' where key = 'invariants'", "attribute 'invariants'"),
+        (
+            "update study_user_attributes set value_json = json_set(value_json, '$.models.tiny', 3)"
+            " where key = 'invariants'",
+            "attribute 'invariants'",
+        ),
+        ("delete from study_directions", "'direction'"),
+        ("update study_directions set direction = 'UP'", "'UP'"),
+        ("update trials set state = 'ASLEEP' where trial_id = 1", "'ASLEEP'"),
+        ("update trials set datetime_start = 'yesterday' where trial_id = 1", "yesterday"),
+        ("delete from trials where trial_id = 1", "trial 0"),
+    ],
+)
+def test_damage_of_the_whole_study_is_an_error_that_says_where(
+    statement: str, told: str, copy_of_the_study: Path, cli: Callable[..., Any]
+) -> None:
+    change(copy_of_the_study, statement)
+    for command in (["status"], ["export", "--format", "csv", "--results-file", "-"], ["resume"]):
+        done = cli(*command, "--output-dir", copy_of_the_study)
+        assert done.code == 2, done.err
+        assert "damaged" in done.err
+        assert told in done.err
+        assert "restore a copy" in done.err
+
+
+def test_no_trial_is_enqueued_or_trained_beside_one_with_another_distribution(
+    copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
+) -> None:
+    several = ["--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study]
+    other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
+    add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
+    done = cli("search", *several)
+    assert done.code == 2
+    assert "trial 2, of another program, has the parameter 'warmup_epochs'" in done.err
+    status = json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)
+    assert status["search"] is None
+    assert len(status["trials"]) == 2
+
+
+def test_pending_trials_stay_pending_beside_one_with_another_distribution(
+    copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
+) -> None:
+    assert cli("enqueue", "--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study).code == 0
+    other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
+    add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
+    for command in ("resume", "worker"):
+        done = cli(command, "--output-dir", copy_of_the_study)
+        assert done.code == 2, done.err
+        assert "'warmup_epochs' as CategoricalDistribution" in done.err
+    assert json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)["counts"]["waiting"] == 2
+
+
+def test_json_has_no_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "all": [float("inf"), 1.5]})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "all": [None, 1.5]}
