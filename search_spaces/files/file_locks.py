@@ -93,7 +93,7 @@ def try_lock(path: Path) -> FileLock | None:
         key = _key(path)
         if key in _held:
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # only this one: the output folder may have been moved
         descriptor = regular_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             if _locked(descriptor, path):

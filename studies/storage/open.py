@@ -57,6 +57,7 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
         return _connected(url, lambda: PostgresStorage(complete_url(url), patience_s=busy_timeout_s))
     try:
         if _is_missing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with wait_for_lock(path.parent / INTERNAL_FOLDER / "database.lock", timeout_s=busy_timeout_s):
                 _create_database(path)
         return _connect(sqlite_url(path), {"connect_args": {"timeout": busy_timeout_s}})
@@ -140,7 +141,8 @@ _REMEDIES = {
     "password authentication failed": "tell the right password in ~/.pgpass, PGPASSWORD or the URL",
     "no password supplied": "tell the password in ~/.pgpass, PGPASSWORD or the URL",
     "Connection refused": "no server listens there; start it or correct the URL",
-    "permission denied for": "let the user create tables there (GRANT CREATE ON SCHEMA), then repeat the command",
+    "permission denied for schema": "let the user create tables there (GRANT CREATE ON SCHEMA), or use another role",
+    "permission denied for": "GRANT INSERT, UPDATE, DELETE on tables, USAGE on sequences, or use another role",
     "no schema has been selected": "create a schema of the user's search path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",
@@ -163,6 +165,7 @@ def _create_database(path: Path) -> None:
     unfinished = path.parent / INTERNAL_FOLDER / "unfinished.db"
     for leftover in (unfinished, unfinished.with_name(unfinished.name + "-journal")):
         leftover.unlink(missing_ok=True)
+    unfinished.touch()  # with the rights that the umask gives; SQLite gives others fewer
     storage = _connect(sqlite_url(unfinished), {"creator": lambda: _connect_in_haste(unfinished)})
     storage.remove_session()
     storage.engine.dispose()

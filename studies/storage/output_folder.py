@@ -47,6 +47,7 @@ class OutputFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(os.path.abspath(path))
         self.internal = self.path / INTERNAL_FOLDER
+        self._first_owner: Owner | None = None
 
     @property
     def confirmation_path(self) -> Path:
@@ -67,8 +68,9 @@ class OutputFolder:
         """Return the folder of a trial that is about to be written to.
 
         Raises:
-            ConfigurationError: As `trial_dir`, or if a link in it leads out of this folder.
+            ConfigurationError: As `trial_dir` and `check_in_place`, or if a link in it leads out of this folder.
         """
+        self.check_in_place()
         path = self.trial_dir(name)
         problem = self._link_problem(_links(path))
         if problem is not None:
@@ -93,11 +95,13 @@ class OutputFolder:
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:
-        """Wait for the lock under which the study's makeup changes; use it in a ``with`` statement.
+        """Create the folder where missing and wait for the lock under which the study's makeup changes.
 
         Raises:
-            ConfigurationError: If another process does not let go of it in time.
+            ConfigurationError: As `check_in_place`, or if another process does not release the lock in time.
         """
+        self.check_in_place()
+        self.internal.mkdir(parents=True, exist_ok=True)
         return wait_for_lock(self.internal / "study.lock", timeout_s=BUSY_TIMEOUT_S)
 
     def owner(self) -> Owner | None:
@@ -110,7 +114,7 @@ class OutputFolder:
             return None
         path = self.internal / "owner.json"
         try:
-            return Owner(**parse_json(read_bytes(path)))
+            owner = Owner(**parse_json(read_bytes(path)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError, OSError) as error:
@@ -118,6 +122,21 @@ class OutputFolder:
             raise ConfigurationError(
                 f"{path}: cannot be read ({reason}); restore the file or choose another --output-dir"
             ) from error
+        self._first_owner = self._first_owner or owner
+        return owner
+
+    def check_in_place(self, needed: Path | None = None) -> None:
+        """Refuse to go on if the folder, or a path in it that is needed, is not there any more.
+
+        Raises:
+            ConfigurationError: The folder has another owner than the first that was read here, or the path is missing.
+        """
+        is_here = self._first_owner is None or self.owner() == self._first_owner
+        if not is_here or not (needed is None or needed.exists()):
+            raise ConfigurationError(
+                f"{needed if is_here else f'output folder {self.path}'}: it was moved or removed while in use; move it "
+                "back, or go on with `khmer-tuner resume --output-dir` and where the output folder is now"
+            )
 
     def check(self, study_name: str, storage_url: str) -> None:
         """Refuse a folder that the study cannot use; nothing is created or changed.
@@ -135,23 +154,18 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
     def claim(self, study_name: str, storage_url: str) -> None:
-        """Create the folder where missing and make it the study's own; repeating it changes nothing.
-
-        Args:
-            study_name: The study's name.
-            storage_url: Where the study is kept; its password is not written down.
+        """Make the folder, created if missing, the study's own, without any password; repeating it changes nothing.
 
         Raises:
             ConfigurationError: As `check`, or if the folder cannot be created.
         """
         self.check(study_name, storage_url)
         try:
-            self.internal.mkdir(parents=True, exist_ok=True)
             with self.lock():
                 self.check(study_name, storage_url)
                 if self.owner() is None:
-                    owner = Owner(study_name, self._portable(storage_url), uuid.uuid4().hex)
-                    write_json(self.internal / "owner.json", asdict(owner))
+                    self._first_owner = Owner(study_name, self._portable(storage_url), uuid.uuid4().hex)
+                    write_json(self.internal / "owner.json", asdict(self._first_owner))
         except OSError as error:
             raise ConfigurationError(f"output folder {disk_error_text(error, self.path)}") from error
 

@@ -55,7 +55,6 @@ def create_or_join_study(
     folder.check(name, storage.url)
     # Checked before anything is created, and again under the lock.
     _refuse_misfit(_find_study(storage, name), folder, invariants)
-    folder.claim(name, storage.url)
     with study_lock(storage, name, folder):
         study = _find_study(storage, name)
         _refuse_misfit(study, folder, invariants)
@@ -69,8 +68,9 @@ def create_or_join_study(
         extended = study_invariants(study).extended(invariants).as_dict()
         if extended != study.user_attrs[_INVARIANTS]:
             study.set_user_attr(_INVARIANTS, extended)
-        if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
-            study.set_user_attr(_FOLDER, _folder_mark(folder))
+    folder.claim(name, storage.url)  # only now that the study exists
+    if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
+        study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
 
 
@@ -97,7 +97,9 @@ def load_study(
     invariants = study_invariants(study)
     read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
     read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
-    return study, OutputFolder(output_dir)
+    folder = OutputFolder(output_dir)
+    folder.owner()  # from now on, `check_in_place` notices a move
+    return study, folder
 
 
 def load_study_for_changes(
@@ -279,16 +281,17 @@ def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
         return
     raise ConfigurationError(
         f"study {study.study_name!r}: it belongs to the output folder {known['path']}, not to {folder.path}; "
-        "choose that --output-dir, or another --study name"
+        "choose that --output-dir, or another --study name; a copy without hard links (`cp -a`) is a study of its own"
     )
 
 
 def _is_copy(folder: OutputFolder, known_path: str) -> bool:
-    """Return whether the folder that it was copied from is there still, and shares a study's database with it."""
+    """Return whether the folder that it was copied from is there still, with the same database, maybe a hard link."""
     owner, original = folder.owner(), OutputFolder(known_path)
-    if owner is None or folder.keeps_storage(owner) or original.owner() != owner:
+    if owner is None or original.owner() != owner or os.path.samefile(folder.path, original.path):
         return False
-    return not os.path.samefile(folder.path, original.path)
+    mine, other = (str(sqlite_path(place.storage_url(owner))) for place in (folder, original))
+    return os.path.exists(other) and os.path.samefile(mine, other)
 
 
 def _remedy(folder: OutputFolder) -> str:

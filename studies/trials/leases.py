@@ -205,6 +205,7 @@ class _FileLeases:
         self._folder = folder
 
     def try_acquire(self, record: TrialRecord) -> _FileLease | None:
+        self._folder.check_in_place()
         lock = try_lock(self._folder.lease_path(record.number))
         return None if lock is None else _FileLease(lock)
 

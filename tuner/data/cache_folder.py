@@ -206,6 +206,7 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
     for folder in cache_folders(metadata_path):
         is_new = not folder.path.exists()
         try:
+            folder.path.mkdir(parents=True, exist_ok=True)
             lock = wait_for_lock(folder.path / _LOCK_FILE)
         except (OSError, ConfigurationError) as error:  # the latter: its holder decodes nothing, or there are no locks
             problems.append(f"{folder.path}: {getattr(error, 'strerror', None) or error}")

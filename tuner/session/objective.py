@@ -27,7 +27,7 @@ from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.outcome import outcome_of_crashes, outcome_of_error, outcome_of_result
 from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.study_setup import keep_definitions
-from tuner.training.checkpoint_paths import checkpoint_dir
+from tuner.training.checkpoint_paths import best_checkpoint_path, checkpoint_dir
 from tuner.training.checkpoints import has_state
 from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
@@ -83,6 +83,7 @@ def _train_to_the_end(
                 log.exception("%s failed", claim.record.experiment_name)
                 raise
     except Exception as error:
+        context.folder.check_in_place()
         # Configuration and dataset were checked before, so their errors concern this machine.
         is_outside = isinstance(error, (OSError, *DATABASE_ERRORS, ConfigurationError, DataLoaderError))
         if (is_outside or not epochs) and not is_out_of_memory(error):
@@ -123,18 +124,24 @@ def _train(
         claim.touch()
         context.after_batch()
 
+    def before_save() -> None:
+        claim.check()
+        context.folder.check_in_place(best_checkpoint_path(folder) if epochs else folder)
+
     device, _ = setup_training_environment(config)
-    return train(
+    result = train(
         config,
         TrainingData.of(config, context.cache, device),
         folder,
         on_epoch_end=on_epoch_end,
         should_prune=_pruning_rule(claim, reported),
         on_batch=on_batch,
-        before_save=claim.check,
+        before_save=before_save,
         on_plots=updates.show,
         halve_micro_batch=claim.exceeds_memory,
     )
+    before_save()  # a trial is not complete without its best checkpoint
+    return result
 
 
 def _settings(claim: Claim) -> TrainingConfig:

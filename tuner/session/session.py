@@ -66,6 +66,7 @@ class Session:
         request.check()
         options, first = request.options, request.first
         folder = OutputFolder(options.output_dir)
+        folder.owner()  # from now on, `check_in_place` notices a move
         token = _refuse_early(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
@@ -130,6 +131,7 @@ def _refuse_early(request: RunRequest) -> str | None:
 
 
 def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
+    folder.check_in_place()
     study = join_study(url, name, folder, invariants)
     for note in (*version_notes(study, invariants), *damage_notes(study)):
         display.note(note)

@@ -36,7 +36,7 @@ class DamagedCheckpointError(ValueError):
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state dictionary atomically: a temporary file in the same folder, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_bytes(path, _sealed(buffer.getvalue()), temporary=path.with_name(f".{path.name}.tmp"))
@@ -72,8 +72,8 @@ def _sealed(content: bytes) -> bytes:
 
 
 def has_state(path: Path) -> bool:
-    """Return whether a folder of checkpoints has one that an unfinished training goes on from."""
-    return any((path / name).exists() for name in _OF_UNFINISHED)
+    """Return whether a folder of checkpoints has one that an unfinished training goes on from, and its best one."""
+    return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _OF_UNFINISHED)
 
 
 class CheckpointFolder:

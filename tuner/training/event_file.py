@@ -72,7 +72,7 @@ class EventFile:
     def _write(self) -> None:
         try:
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.parent.mkdir(exist_ok=True)
                 self._file = io.FileIO(self._path, "a")
             while self._unwritten:
                 del self._unwritten[: self._file.write(self._unwritten)]

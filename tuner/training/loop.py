@@ -231,7 +231,7 @@ def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
         training.load_state_dict(state if training.is_of(state) else fresh)
 
-    state = checkpoints.load_last(restore)
+    state = checkpoints.load_last(restore) if checkpoints.best.exists() else None
     if state is not None and training.is_of(state):
         log.info(f"resuming after epoch {len(training.history)}")
         return

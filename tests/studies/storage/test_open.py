@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -104,3 +105,17 @@ def test_optuna_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     study.enqueue_trial({})
     study.tell(study.ask(), 1.0)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_the_database_has_the_rights_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        storage = open_storage(default_storage_url(tmp_path))
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("UPDATE version_info SET schema_version = schema_version + 1")
+            journal = (tmp_path / "study.db-journal").stat().st_mode
+        made = [path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()]
+    finally:
+        os.umask(before)
+    assert {stat.filemode(mode) for mode in [journal, *made]} == {stat.filemode(stat.S_IFREG | 0o666 & ~umask)}

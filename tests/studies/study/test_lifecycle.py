@@ -161,6 +161,38 @@ def test_a_study_that_another_process_completes_at_this_moment_is_joined(
     assert [trial.user_attrs["experiment_name"] for trial in study.get_trials()] == ["one"]
 
 
+def test_a_run_goes_on_if_the_one_before_was_killed_before_it_claimed_the_folder(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "claim", kill)
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    assert OutputFolder(tmp_path / "out").owner() is None
+    study, folder = start()
+    assert [found.study_name for found in optuna.get_all_study_summaries(study._storage)] == ["khmer-ocr"]
+    assert load_study(folder.path)[0].study_name == "khmer-ocr"
+    # From now on the study knows its folder by its id.
+    assert study.user_attrs.get("folder", {"id": folder.owner().folder_id})["id"] == folder.owner().folder_id
+
+
+def test_a_study_that_cannot_be_created_leaves_its_folder_to_others(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise optuna.exceptions.StorageInternalError("permission denied for sequence studies_study_id_seq")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna, "create_study", fail)
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            start()
+    start(name="another")
+    assert load_study(tmp_path / "out")[0].study_name == "another"
+
+
 def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:
     url = default_storage_url(tmp_path)
     start(path=tmp_path / "one", url=url)

@@ -13,7 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from studies import OutputFolder
@@ -156,3 +158,46 @@ def test_an_error_names_the_server_that_the_folder_s_study_is_on(tmp_path: Path)
     options = Namespace(storage=None, output_dir=str(tmp_path))
     (problem,) = problems_of(error, options)
     assert problem.startswith("postgresql+psycopg://tuner@db.example.org/khmer: connection refused")
+
+
+@pytest.mark.parametrize(
+    ("right", "says", "has_study"),
+    [
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "permission denied for table", False),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "or use another role", True),
+        ("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader", "USAGE on sequences", False),
+    ],
+)
+def test_a_role_that_may_only_read_is_refused_before_anything_is_created(
+    right: str,
+    says: str,
+    has_study: bool,
+    cli: Cli,
+    write_config: Experiments,
+    here: Path,
+    new_database: Callable[[], str],
+    postgresql: Any,
+) -> None:
+    url = new_database()
+    run = ["run", "--config", write_config({"one": {"training": {"num_epochs": 1}}}), "--results-file", "results.json"]
+    if has_study:
+        assert cli(*run, "--output-dir", "first", "--storage", url).code == 0
+        shutil.rmtree(here / "first")
+        (here / "results.json").unlink()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
+        owner.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+        owner.execute(right.encode())
+    try:
+        as_reader = make_url(url).set(username="reader", password="reader").render_as_string(hide_password=False)
+        before = sorted(here.rglob("*"))
+        refused = cli(*run, "--output-dir", "out", "--storage", as_reader)
+    finally:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
+            owner.execute("DROP OWNED BY reader")
+            owner.execute("DROP ROLE reader")
+    assert refused.code == 2
+    (error,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
+    assert says in error
+    assert sorted(here.rglob("*")) == before
+    # The folder is not bound to that role.
+    assert cli(*run, "--output-dir", "out", "--storage", url).code == 0

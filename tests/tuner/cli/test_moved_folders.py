@@ -1,8 +1,9 @@
-"""An output folder that is moved or copied between two commands goes on where it is; without its database, anew."""
+"""An output folder that is moved or copied goes on where it is; without its database or its checkpoints, anew."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from search_spaces import ConfigurationError
 from studies import RowState, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.session.run_options import RunOptions
@@ -120,3 +122,66 @@ def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_
     assert done.code == 0, done.err
     assert results(here / "results.json") == undisturbed
     assert states(here / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("when", [{"in_batch": 2}, {"after_epoch": 3}], ids=str)
+def test_a_folder_that_is_moved_while_it_is_used_is_not_made_again(
+    when: dict[str, int],
+    storage: str,
+    request: pytest.FixtureRequest,
+    cli: Cli,
+    config: Path,
+    here: Path,
+    undisturbed: Any,
+    make_watcher: MakeWatcher,
+) -> None:
+    url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
+    options = RunOptions(output_dir="out", results_file="begun.json", storage=url)
+    watcher = make_watcher(**when, happens=lambda: (here / "out").rename(here / "moved"))
+    with pytest.raises(ConfigurationError) as caught:
+        HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
+    assert str(caught.value).startswith(f"output folder {here}/out: it was moved or removed while in use; move it back")
+    assert not (here / "out").exists()
+    done = cli("resume", "--output-dir", "moved", "--results-file", "results.json")
+    assert done.code == 0, done.err
+    assert results(here / "results.json") == undisturbed
+
+
+def test_a_hard_linked_copy_of_a_folder_is_refused(
+    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+) -> None:
+    interrupt()
+    shutil.copytree(here / "out", here / "copy", copy_function=os.link)
+    for command in ("resume", "stop"):
+        refused = cli(command, "--output-dir", "copy")
+        assert refused.code == 2
+        assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
+        assert "cp -a" in refused.err
+    assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
+    assert results(here / "out.json") == undisturbed
+    shutil.rmtree(here / "out")  # what is left is no copy any more
+    assert cli("resume", "--output-dir", "copy").code == 0
+
+
+@pytest.mark.parametrize(
+    ("removed", "epoch"), [("out/first", 1), ("out/first/checkpoints", 1), ("out/first/checkpoints/best.pt", 3)]
+)
+def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
+    removed: str, epoch: int, cli: Cli, config: Path, here: Path, undisturbed: Any, make_watcher: MakeWatcher
+) -> None:
+    def remove() -> None:
+        path = here / removed
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    options = RunOptions(output_dir="out", results_file="begun.json")
+    with pytest.raises(ConfigurationError, match=rf"^{here}/out/first.*: it was moved or removed while in use"):
+        HyperparameterTuner(
+            str(config), options=options, display=make_watcher(after_epoch=epoch, happens=remove)
+        ).run_experiments()
+    assert states(here / "out")[0] == (RowState.INTERRUPTED, epoch)
+    done = cli("resume", "--output-dir", "out", "--results-file", "results.json")
+    assert done.code == 0, done.err
+    assert "it begins with epoch 1 again" in done.err
+    assert results(here / "results.json") == undisturbed
+    assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
