@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from harness.comparison import StudyOutcome, reference_snapshot, snapshot_problems
 from harness.fixture_study import OUTPUT, FixtureStudy
-from harness.forks import Ending, in_fork, start, wait
-from harness.processes import LOG_NAME, tail
+from harness.forks import Ending, in_fork, run_logged
+from harness.processes import tail
 from harness.run import HarnessError
 from harness.snapshot import Snapshot, take_snapshot
 from harness.survey import survey
@@ -66,7 +66,7 @@ class Campaign:
         """
         folder = self.small.folder / "reference"
         folder.mkdir()
-        ending, _ = _run(partial(run_command, self.small.run, 0, Fault.KILL), folder)
+        ending, _ = run_logged(partial(run_command, self.small.run, 0, Fault.KILL), folder)
         return reference_snapshot(self.small, folder, ending), read_calls(folder)
 
     def disturbed(self, name: str, injection: Injection, reference: Snapshot) -> FaultyStudy:
@@ -86,18 +86,18 @@ class Campaign:
     def _problems(self, study: FaultyStudy, folder: Path, reference: Snapshot) -> Iterator[str]:
         injection = study.injection
         act = partial(run_command, self.small.run, injection.call.number, injection.fault)
-        ending, study.output = _run(act, folder)
+        ending, study.output = run_logged(act, folder)
         study.code = ending.code
         yield from fault_problems(injection, ending, study.output, folder)
         try:
             trials = survey(folder).trials
             for command in _READERS:
-                read, output = _run(partial(_give, command), folder)
+                read, output = run_logged(partial(_give, command), folder)
                 if read.code not in ((0,) if trials else (0, 2)) or "Traceback" in output:
                     yield f"{command[0]} ended with {read.code}:\n{tail(output)}"
             # `resume` can do nothing for a study that has not been created completely, and says so.
             command = self.small.resume if trials == self.small.trials else self.small.run
-            ended, output = _run(partial(_give, command), folder)
+            ended, output = run_logged(partial(_give, command), folder)
             if ended.code != 0:
                 yield f"{command[0]} ended with {ended.code}:\n{tail(output)}"
                 return
@@ -130,12 +130,3 @@ def _give(command: list[str]) -> int:
     from tuner.__main__ import main
 
     return main(command)
-
-
-def _run(act: Callable[[], int], folder: Path) -> tuple[Ending, str]:
-    """Return how a process in a folder ends, and what it prints."""
-    log = folder / LOG_NAME
-    before = log.stat().st_size if log.exists() else 0
-    started_s = time.monotonic()
-    ending = wait(start(act, folder), started_s)
-    return ending, log.read_bytes()[before:].decode("utf-8", "replace")

@@ -119,6 +119,15 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
         raise
 
 
+def run_logged(act: Callable[[], int], folder: Path, longest_s: float = LONGEST_LIFE_S) -> tuple[Ending, str]:
+    """Return how a process in a folder ends, which is killed after `longest_s` seconds, and what it prints."""
+    log = folder / LOG_NAME
+    before = log.stat().st_size if log.exists() else 0
+    started_s = time.monotonic()
+    ending = wait(start(act, folder), started_s, lambda now_s: now_s - started_s > longest_s)
+    return ending, log.read_bytes()[before:].decode("utf-8", "replace")
+
+
 def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
     """Return what a function returns in a process of its own.
 

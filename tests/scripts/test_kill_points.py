@@ -15,7 +15,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHARED = "harness"
-OWN = ("kills", "faults", "soak", "observers", "benchmark")
+OWN = ("kills", "faults", "damages", "soak", "observers", "benchmark")
 # Dotted names in strings begin with one of these.
 ROOTS = (
     "tuner",

@@ -1,0 +1,180 @@
+"""The damages: what of a study is damaged and how, chosen by a random number generator."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from harness.fixture_study import OUTPUT
+
+from damages.study import DATABASE, STUDY, TRIALS
+
+# Files of one kind lie in folders of these names; all others are kinds of their own, by name.
+_FOLDERS = {"artifacts", "leases", "tensorboard", ".pixel_cache", "train", "val", "test"}
+# Some are damaged more often than others.
+_TABLES = (
+    *(["trials", "trial_user_attributes"] * 4),
+    *(["trial_params", "trial_values", "trial_intermediate_values", "study_user_attributes"] * 2),
+    *("study_system_attributes", "study_directions", "studies", "version_info", "alembic_version"),
+)
+_WORDS = ("COMPLETE", "FAIL", "RUNNING", "WAITING", "PRUNED", "MAXIMIZE", "NOT_SET", "INF_POS", "NAN", "complete", "")
+_PLAIN = (None, True, 3, -1.5, "x", [], {}, ["x"], {"x": 1}, "running", 10**30, "\x1b[31m")
+
+_CELLS: dict[str, Callable[[Random, Any], Any]] = {
+    "NULL": lambda rng, old: None,
+    "bytes": lambda rng, old: b"\xff\x00" + rng.randbytes(9),
+    "truncated": lambda rng, old: str(old)[: len(str(old)) // 2],
+}
+_PLAIN_CELLS = _CELLS | {
+    "other word": lambda rng, old: rng.choice(_WORDS),
+    "huge number": lambda rng, old: rng.choice((2**62, -1, 1e308, float("inf"))),
+}
+_JSON_CELLS = _CELLS | {
+    "other type": lambda rng, old: json.dumps(rng.choice(_PLAIN)),
+    "huge number": lambda rng, old: rng.choice(("1e999", "9" * 5000, "NaN", "-1")),
+    "nested list": lambda rng, old: (depth := rng.choice((50, 900, 100_000))) * "[" + depth * "]",
+    "value inside": lambda rng, old: _changed_inside(rng, json.loads(old)),
+}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A damage that was done: to what, how and where; texts that name it; the damaged trial or ""; the file."""
+
+    what: str
+    how: str
+    where: str
+    names: tuple[str, ...]
+    trial: str
+    path: str = DATABASE
+
+
+def damage(rng: Random, folder: Path) -> Damage:
+    """Damage something of a study in a folder of `make_study`."""
+    if rng.random() < 0.5:
+        return _damage_file(rng, folder)
+    with closing(sqlite3.connect(folder / DATABASE)) as database, database:
+        return _damage_row(rng, database, rng.choice(_TABLES))
+
+
+def _damage_row(rng: Random, database: sqlite3.Connection, table: str) -> Damage:
+    columns = [column for _, column, *_ in database.execute(f"PRAGMA table_info({table})")]
+    rows = database.execute(f"SELECT rowid, * FROM {table}").fetchall()
+    row = dict(zip(("rowid", *columns), rng.choice(rows), strict=True))
+    trial = TRIALS[row["trial_id"] - 1] if "trial_id" in row else ""
+    key = row.get("key", row.get("param_name", table))
+    names = ("damaged", key, *((trial, f"trial {row['trial_id'] - 1}") if trial else ("error:", "warning:")))
+    where = f"{key} of row {row['rowid']} {trial}"
+    if rng.random() < 0.05:
+        whole = rng.random() < 0.3
+        database.execute(f"DROP TABLE {table}" if whole else f"DELETE FROM {table} WHERE rowid = {row['rowid']}")
+        return (
+            Damage(table, "dropped", table, (*names, "error:"), "")
+            if whole
+            else Damage(table, "row deleted", where, names, trial)
+        )
+    column = rng.choice([name for name in columns if not name.endswith("_id")])
+    changes = _JSON_CELLS if column.endswith("_json") else _PLAIN_CELLS
+    for how in rng.sample(list(changes), len(changes)):
+        value = changes[how](rng, row[column])
+        try:
+            database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = {row['rowid']}", (value,))
+        except sqlite3.IntegrityError:  # the schema does not allow it
+            continue
+        return Damage(f"{table}.{column}", how, f"{where}: {value!r:.60}", names, trial)
+    raise AssertionError(table)
+
+
+def _changed_inside(rng: Random, value: Any) -> str:
+    """Return JSON in which one value has another type or is missing."""
+    places = list(_places(value))
+    if not places:
+        return json.dumps(rng.choice(_PLAIN))
+    holder, key = rng.choice(places)
+    holder[key] = rng.choice(_PLAIN)
+    if rng.random() < 0.2:
+        del holder[key]
+    return json.dumps(value)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(value[key])
+
+
+def _damage_file(rng: Random, folder: Path) -> Damage:
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(path for part in (f"{STUDY}/{OUTPUT}", "data") for path in (folder / part).rglob("*")):
+        if path.is_file():
+            kind = path.parent.name if path.parent.name in _FOLDERS else re.sub(r"\d+", "N", path.name)
+            kinds.setdefault(kind, []).append(path.relative_to(folder))
+    what = rng.choice(sorted(kinds))
+    file = rng.choice(kinds[what])
+    changes = _CHANGES | (_CHECKPOINT_CHANGES if file.suffix == ".pt" else {})
+    how = rng.choice(list(changes))
+    changes[how](rng, folder / file)
+    trial = next((part for part in file.parts if part in TRIALS), "")
+    names = ("error:",) if what == "study.db" else (trial,) if trial else ()
+    return Damage(what, how, str(file), ("damaged", file.name, *names), trial, str(file))
+
+
+def _flip(rng: Random, path: Path) -> None:
+    content = bytearray(path.read_bytes() or b"\0")
+    for _ in range(rng.randint(1, 5)):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def _zero_page(rng: Random, path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    page = rng.randrange(len(content) // 4096 + 1) * 4096
+    content[page : page + 4096] = bytes(len(content[page : page + 4096]))
+    path.write_bytes(content)
+
+
+def _instead(make: Callable[[Path], object]) -> Callable[[Random, Path], object]:
+    return lambda rng, path: (path.unlink(), make(path))
+
+
+def _resave(change: Callable[[Any], Any]) -> Callable[[Random, Path], None]:
+    def resave(rng: Random, path: Path) -> None:
+        from tuner.training.checkpoints import load_checkpoint, save_checkpoint
+
+        save_checkpoint(path, change(load_checkpoint(path)))
+
+    return resave
+
+
+def _weights(change: Callable[[Any], Any]) -> Callable[[Random, Path], None]:
+    return _resave(lambda state: state | {"model": {name: change(part) for name, part in state["model"].items()}})
+
+
+_CHANGES: dict[str, Callable[[Random, Path], object]] = {
+    "bits flipped": _flip,
+    "truncated": lambda rng, path: os.truncate(path, int(path.stat().st_size * rng.random())),
+    "4096 bytes zeroed": _zero_page,
+    "empty": lambda rng, path: os.truncate(path, 0),
+    "missing": lambda rng, path: path.unlink(),
+    "directory": _instead(Path.mkdir),
+    "FIFO": _instead(os.mkfifo),
+    "link to nothing": _instead(lambda path: path.symlink_to("nothing")),
+    "link to /dev/zero": _instead(lambda path: path.symlink_to("/dev/zero")),
+    "200,000 brackets": lambda rng, path: path.write_text("[" * 200_000),
+    "300 GB sparse": lambda rng, path: os.truncate(path, 300 * 2**30),
+}
+_CHECKPOINT_CHANGES = {
+    "right digest, a list": _resave(lambda state: [1, 2]),
+    "right digest, other types": _resave(lambda state: dict.fromkeys(state, "x")),
+    "right digest, a part missing": _resave(lambda state: dict(list(state.items())[:-1])),
+    "right digest, other shapes": _weights(lambda part: part[..., None]),
+    "right digest, NaN weights": _weights(lambda part: part * float("nan")),
+}

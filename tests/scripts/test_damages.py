@@ -1,0 +1,57 @@
+"""Damages of a study are named and cost no other trial: `scripts/damage_harness.py`, with few."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HARNESS = ROOT / "scripts" / "damage_harness.py"
+
+
+def damage(*options: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, str(HARNESS), *options], capture_output=True, text=True, env=environment)
+
+
+def test_damages_are_named_and_cost_no_other_trial() -> None:
+    done = damage("--only", "1", "2", "5", "16", "20", "31")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 failures\n" in done.stdout
+
+
+@pytest.mark.slow
+def test_more_damages() -> None:
+    done = damage("--damages", "60", "--seed", "2", "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unknown_error_and_a_hanging_command_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    case: Any = importlib.import_module("damages.case")
+    outputs = {"status": (1, "error: unexpected TypeError"), "show": (None, ""), "best": (2, "error: damaged")}
+    assert case.unknown_errors(outputs) == ["status: exit 1: error: unexpected TypeError", "show: hangs"]
+
+
+def test_the_same_seed_changes_the_same_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HARNESS.parent))
+    kinds: Any = importlib.import_module("damages.kinds")
+    found = []
+    for _ in range(2):
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.execute("CREATE TABLE trials (trial_id INTEGER, state TEXT)")
+            database.execute("INSERT INTO trials VALUES (3, 'COMPLETE')")
+            done = kinds._damage_row(Random("1/4"), database, "trials")
+            found.append((done, database.execute("SELECT * FROM trials").fetchall()))
+    assert found[0] == found[1]
+    assert found[0][0].trial == "search_0002"
+    assert found[0][1] != [(3, "COMPLETE")]
