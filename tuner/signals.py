@@ -73,7 +73,7 @@ def stop_on_signals() -> Iterator[None]:
         if type(args.exc_value) is not StopRequested:
             return hook(args)
         swallowed.append(1)  # by code in C, which may go on with a wrong answer
-        signal.signal(signal.SIGALRM, lambda *_: raise_if_requested())
+        signal.signal(signal.SIGALRM, lambda *_: None if _holds_back else raise_if_requested())
         signal.setitimer(signal.ITIMER_REAL, 0.1)
 
     _holds_back = True

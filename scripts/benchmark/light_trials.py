@@ -116,7 +116,12 @@ def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
         monitor=TrainingConfig().early_stopping_monitor,
         mode=TrainingConfig().early_stopping_mode,
         seed=_SEED,
-        dataset={"fingerprint": "none"},
+        dataset={
+            "fingerprint": "none",
+            "train_split": "train",
+            "val_split": "val",
+            "metadata_path": "/data/metadata.yaml",
+        },
         models={name: model.model_dump(mode="json") for name, model in models.items()},
     )
     return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder

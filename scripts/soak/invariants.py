@@ -43,11 +43,18 @@ def examine(small: FixtureStudy, folder: Path) -> Examination:
         small: What is planned.
         folder: Its folder.
     """
-    from studies import load_study, own_records
+    from search_spaces import ConfigurationError
+    from studies import damage_notes, load_study, own_records
 
     study, output = load_study(folder / OUTPUT)
-    trials, records = study.get_trials(deepcopy=False), own_records(study)
+    trials = study.get_trials(deepcopy=False)
     found = Examination(trials=len(trials))
+    try:
+        found.problems += damage_notes(study)
+    except ConfigurationError as error:  # a row is missing, so the others are not what their numbers say
+        found.problems.append(str(error))
+        return found
+    records = own_records(study)
     found.problems += _plan_problems(small, trials, records)
     for trial, record in zip(trials, records, strict=False):
         lines = _metrics(output.trial_dir(record.experiment_name))

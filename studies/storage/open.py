@@ -126,7 +126,8 @@ def storage_error_text(error: Exception, url: str) -> str:
         return f"{place}: it was removed or replaced while in use; put it back, then repeat the command to go on"
     remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
     parsed = sqlalchemy.make_url(url)
-    for secret in filter(None, (url, parsed.password, *map(parsed.query.get, SECRET_OPTIONS))):
+    options = (value for name in SECRET_OPTIONS for value in parsed.normalized_query.get(name, ()))
+    for secret in filter(None, (url, parsed.password, *options)):
         reason = reason.replace(str(secret), "***")
     return f"{place}: {reason}; {remedy}"
 

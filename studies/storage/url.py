@@ -24,14 +24,17 @@ _SCHEMES = (*_SQLITE_SCHEMES, *_POSTGRESQL_DRIVERS)
 _SQLITE_PATH = re.compile(r"sqlite(\+\w+)?:///")
 # Options of libpq that may be shown and kept, and those that are passed on only.
 _OPTIONS = frozenset(
-    "application_name channel_binding connect_timeout gssencmode host hostaddr keepalives keepalives_count "
-    "keepalives_idle keepalives_interval options passfile port service sslcert sslcertmode sslcrl sslkey sslmode "
-    "sslnegotiation sslrootcert target_session_attrs tcp_user_timeout user".split()
+    "application_name channel_binding client_encoding connect_timeout gssencmode host hostaddr keepalives "
+    "keepalives_count keepalives_idle keepalives_interval load_balance_hosts options passfile port service "
+    "sslcert sslcertmode sslcrl sslkey sslmode sslnegotiation sslrootcert target_session_attrs tcp_user_timeout "
+    "user".split()
 )
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
 # Parts of a PostgreSQL URL with any other character may contain a password that was mistyped.
-_URL, _USER, _DATABASE, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.@+-]*", r"[\w.+-]*", r"[\w.-]*|[\da-fA-F:.]+"
-_VALUE = r"[\w./,~+-]*(:\d{1,5})?|[\da-fA-F:.]+|-c ?search_path=[\w,]+"
+_URL, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.-]*|[\da-fA-F:.]+"
+_WORD = r"\w.+ \-\x80-\U0010ffff"  # letters with the marks that Khmer needs
+_USER, _DATABASE = rf"[{_WORD}@]*", rf"[{_WORD}]*"
+_VALUE = rf"[{_WORD}/,~]*(:\d{{1,5}})?|[\da-fA-F:.]+|-c ?search_path=[\w,]+"
 # What SQLAlchemy (percent, query), Optuna (braces) and we would read as something else than a part of a path.
 _ESCAPES = str.maketrans({character: f"%{ord(character):02X}" for character in "%?#;{}"})
 _FORMS = "sqlite:///PATH or postgresql+psycopg://USER@HOST:5432/DATABASE"

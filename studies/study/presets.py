@@ -57,7 +57,7 @@ def enqueue_presets(
     """
     with lock_of(study, folder):
         refuse_changed_presets(study, experiments, space)
-        known = latest_presets(own_records(study))
+        known = latest_presets(study)
         _keep_order(study, list(file_order or experiments), experiments)
         if starts_search or space is not None or _SPACE in study.user_attrs:
             for note in fix_space(study, space, experiments):
@@ -65,8 +65,8 @@ def enqueue_presets(
         for name, config in experiments.items():
             if name not in known:
                 _enqueue(study, name, config)
-        known = latest_presets(own_records(study))
-    return {name: known[name] for name in experiments}
+        enqueued = latest_presets(study)
+    return {name: enqueued[name] for name in experiments}
 
 
 def preset_order(study: optuna.Study) -> list[str]:
@@ -98,7 +98,7 @@ def refuse_changed_presets(
     Raises:
         ConfigurationError: As `enqueue_presets`.
     """
-    known = latest_presets(own_records(study))
+    known = latest_presets(study)
     problems = [*_preset_problems(known, experiments), *_space_problems(study, space, experiments)]
     if problems:
         raise ConfigurationError(problems)
@@ -167,7 +167,7 @@ def fix_space(
 
 
 def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
-    return {name: preset.training_config for name, preset in latest_presets(own_records(study)).items()}
+    return {name: preset.training_config for name, preset in latest_presets(study).items()}
 
 
 def _space_problems(

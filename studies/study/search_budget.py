@@ -22,7 +22,7 @@ from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, latest_records, own_records
+from studies.trials.records import latest_presets, latest_records
 
 # Enqueueing a trial waits for the disk, so a large budget is enqueued in parts.
 MOST_WAITING = 20
@@ -215,7 +215,7 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
-    presets = [preset.training_config for preset in latest_presets(own_records(study)).values()]
+    presets = [preset.training_config for preset in latest_presets(study).values()]
     start = study_space(study).start_config(request.base or presets or [_default_base(study_invariants(study))])
     start = replace(start, **request.fixed)
     return {

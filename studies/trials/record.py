@@ -220,6 +220,8 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         "reports": trial.intermediate_values,
     }
     try:
+        if data.get(KIND) not in list(TrialKind):
+            raise ValueError(f"kind {data.get(KIND)!s}")
         # Text from outside may have surrogates, which are no JSON to pydantic.
         stored = _Stored.model_validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
         own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)

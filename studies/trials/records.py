@@ -9,11 +9,10 @@ from weakref import WeakKeyDictionary
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
 from studies.storage.optuna_private import damage_text
-from studies.trials.record import EXPERIMENT_NAME, TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
 # What was read of each trial, by study and number: its record, or what is wrong with it; None for a trial that is not
 # ours. Optuna's cache hands out the same object for a finished trial, and nothing of a waiting one changes before it is
@@ -75,20 +74,18 @@ def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path])
     Raises:
         ConfigurationError: There are such folders.
     """
-    trials = [] if study is None else study.get_trials(deepcopy=False)
-    started = (trial for trial in trials if trial.state != TrialState.WAITING)
-    names = {str(trial.user_attrs.get(EXPERIMENT_NAME, search_trial_name(trial.number))) for trial in started}
+    records = [] if study is None else own_records(study)
+    names = {record.experiment_name for record in records if record.phase is not TrialPhase.WAITING}
     if foreign := [str(path) for path in occupied if path.name not in names]:
         raise ConfigurationError(
-            f"{listed(foreign, 3)}: no trial of this study wrote what is there (another program, or a study that was "
-            "deleted, may have); move it away, or choose another --output-dir"
+            f"{listed(foreign, 3)}: no undamaged trial of this study wrote what is there (another program, or a study "
+            "that was deleted, may have); move it away, or choose another --output-dir"
         )
 
 
-def latest_presets(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+def latest_presets(study: optuna.Study) -> dict[str, TrialRecord]:
     """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
-    presets = (record for record in records if record.kind is TrialKind.PRESET)
-    return {record.experiment_name: record for record in sorted(presets, key=lambda record: record.number)}
+    return {record.experiment_name: record for record in latest_records(study) if record.kind is TrialKind.PRESET}
 
 
 def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:

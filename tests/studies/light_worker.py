@@ -79,7 +79,7 @@ TERMS = StudyInvariants(
     monitor="val_char_accuracy",
     mode="max",
     seed=0,
-    dataset={"fingerprint": "f"},
+    dataset={"fingerprint": "f00d", "train_split": "train", "val_split": "val", "metadata_path": "/data/metadata.yaml"},
     models={},
 )
 

@@ -135,7 +135,14 @@ with stop_on_signals():
 def locked_study(tmp_path: Path) -> Iterator[Path]:
     """The output folder of a study whose database this process keeps locked."""
     folder = tmp_path / "training_output"
-    invariants = StudyInvariants("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+    invariants = StudyInvariants(
+        "val_char_accuracy",
+        "max",
+        0,
+        {"fingerprint": "f00d", "train_split": "train", "val_split": "val", "metadata_path": "/data/metadata.yaml"},
+        {},
+        {},
+    )
     storage = open_storage(default_storage_url(folder))
     create_or_join_study(storage, "khmer-ocr", OutputFolder(folder), invariants)
     storage.engine.dispose()
@@ -182,7 +189,8 @@ from studies.trials.claims import claim_next
 from tuner import signals
 signals._SECONDS_TO_ANSWER = 0.3
 folder = OutputFolder(Path(sys.argv[1]))
-invariants = StudyInvariants("val_char_accuracy", "max", 0, {"fingerprint": "f00d"}, {}, {})
+names = ("fingerprint", "train_split", "val_split", "metadata_path")
+invariants = StudyInvariants("val_char_accuracy", "max", 0, dict.fromkeys(names, "any"), {}, {})
 study = create_or_join_study(open_storage(default_storage_url(folder.path)), "khmer-ocr", folder, invariants)
 space = SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-1)),))
 enqueue_presets(study, folder, {"one": TrainingConfig(experiment_name="one")}, space)

@@ -109,8 +109,7 @@ def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tupl
 def _storage_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
     from studies import storage_error_text
 
-    text = storage_error_text(error, _storage_of(options))
-    return (text,) if text else ()
+    return tuple(filter(None, [storage_error_text(error, _storage_of(options))]))
 
 
 def _storage_of(options: argparse.Namespace | None) -> str:

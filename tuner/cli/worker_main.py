@@ -40,24 +40,23 @@ def main() -> int:
             if isinstance(orders, ProbeOrders):
                 _probe(orders, lines)
             location = argparse.Namespace(output_dir=orders.output_dir, storage=orders.storage, debug=True)
-            _work(orders)
-            return SUCCESS
+            return _work(orders)
     except StopRequested as stop:
         return stop.exit_code
     except Exception as error:
         return report_error(error, location)
 
 
-def _work(orders: WorkerOrders) -> None:
+def _work(orders: WorkerOrders) -> int:
     import torch
 
-    from search_spaces import ExperimentFailedError
     from tuner.cli.display_factory import logged_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
     from tuner.workers.loop import work_here
+    from tuner.workers.orders import LEFT_PENDING
 
     torch.set_num_threads(orders.threads)
     display = EventWriter(sys.stdout)
@@ -72,8 +71,7 @@ def _work(orders: WorkerOrders) -> None:
         )
         session = replace(session, context=replace(session.context, display=display))
         work_here(session, orders.trial_filter, orders.stop_conditions)
-    if orders.trial_filter.left:  # so that no worker is started in its place, which would try them again
-        raise ExperimentFailedError("trials stay pending after errors, as noted")
+    return LEFT_PENDING if orders.trial_filter.left else SUCCESS
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:

@@ -190,8 +190,6 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
     """
     path = Path(checkpoint)
     remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
-    if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
-        raise ConfigurationError(f"checkpoint {path}: it is a folder or a device, and no file; {remedy}")
     try:
         state = load_checkpoint(path)
         config = known_settings(state["config"])

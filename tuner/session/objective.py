@@ -33,7 +33,7 @@ from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
 from tuner.training.loop import train
-from tuner.training.out_of_memory import is_out_of_memory
+from tuner.training.out_of_memory import MemoryExhaustedError
 from tuner.training.recorder import log_file
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _train_to_the_end(
         context.folder.check_in_place()
         # Configuration and dataset were checked before, so their errors concern this machine.
         is_outside = isinstance(error, (OSError, *DATABASE_ERRORS, ConfigurationError, DataLoaderError))
-        if (is_outside or not epochs) and not is_out_of_memory(error):
+        if is_outside or not (epochs or isinstance(error, MemoryExhaustedError)):
             raise
         return outcome_of_error(error, epochs), None
     monitor = claim.record.training_config.early_stopping_monitor

@@ -121,7 +121,9 @@ def _refuse_early(request: RunRequest) -> str | None:
         request.search_space(study)
     database = sqlite_path(options.storage_url)
     if study is None and (database is None or (database.exists() and database.stat().st_size)):
-        open_storage(options.storage_url)  # reports a server that cannot be reached, or an unsuitable database
+        storage = open_storage(options.storage_url)  # reports a server that cannot be reached or an unsuitable database
+        if options.study_name in optuna.get_all_study_names(storage):
+            return None  # its owner file is lost, or it is damaged: joining it says so
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None

@@ -20,6 +20,7 @@ from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_bytes
 from search_spaces.files.regular_files import read_bytes
 from tuner.training.checkpoint_paths import BEST_CHECKPOINT
+from tuner.training.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ class CheckpointFolder:
             except FileNotFoundError:
                 continue
             except WRONG_CONTENT as damage:
+                if is_out_of_memory(damage):
+                    raise
                 older = name == "last.pt" and (self.path / "previous.pt").exists()
                 text = f"{self.path / name}: damaged: {damage}"
                 log.warning("%s; going back %s", text, "one epoch" if older else "to the first epoch")
@@ -124,6 +127,7 @@ class CheckpointFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove every checkpoint of an earlier, abandoned attempt."""
-        for file in self.path.glob("*.pt"):
-            file.unlink()
+        """Remove every checkpoint of an earlier, abandoned attempt, and no other file."""
+        for file in (self.best, *self.path.glob("epoch_*.pt")):
+            file.unlink(missing_ok=True)
+        self.end()

@@ -16,7 +16,7 @@ from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoint_paths import checkpoint_dir
-from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, load_checkpoint, save_checkpoint
+from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, has_state, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
@@ -226,18 +226,17 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
 
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
-    fresh = copy.deepcopy(training.state_dict())
-
     def restore(state: dict[str, Any]) -> None:
-        training.load_state_dict(state if training.is_of(state) else fresh)
+        if not training.is_of(state):
+            raise ValueError("it is of another training")
+        training.load_state_dict(state)
 
-    state = checkpoints.load_last(restore) if checkpoints.best.exists() else None
-    if state is not None and training.is_of(state):
-        log.info(f"resuming after epoch {len(training.history)}")
-        return
-    if state is not None:
-        log.warning(f"{checkpoints.path}: the checkpoints there are of another training; starting from scratch")
-    training.load_state_dict(fresh)  # damage may have been noticed half way
+    if has_state(checkpoints.path):
+        fresh = copy.deepcopy(training.state_dict())
+        if checkpoints.load_last(restore):
+            log.info(f"resuming after epoch {len(training.history)}")
+            return
+        training.load_state_dict(fresh)  # damage may have been noticed half way
     checkpoints.clear()
 
 

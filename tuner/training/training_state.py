@@ -133,7 +133,7 @@ class TrainingState:
         self.threads = set(state.get("threads", (0,)))  # unknown
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"][: torch.cuda.device_count()]])
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -36,6 +36,7 @@ class WorkerProcess:
         threads: PyTorch's threads in it.
         process: The process.
         running: Number of the trial that it trains; None between two trials.
+        interrupted: Numbers of the trials that it has left pending.
         failed_starts: How many processes in its place were killed before they started a trial.
     """
 
@@ -50,23 +51,26 @@ class WorkerProcess:
         line = to_line(orders)  # before the process starts: an error leaves none behind
         self.threads = orders.threads
         self.running: int | None = None
+        self.interrupted: set[int] = set()
         self.failed_starts = failed_starts
         self._lines = lines
         self._errors: list[str] = []
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, until the worker handles it
-        self.process = subprocess.Popen(
-            # What this process imports, and no file of the working directory that happens to have the same name.
-            [sys.executable, "-P", "-m", WORKER_MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            env=os.environ | {"OMP_NUM_THREADS": str(orders.threads), "PYTHONPATH": _import_path()},
-            process_group=0,
-        )
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            self.process = subprocess.Popen(
+                # What this process imports, and no file of the working directory that happens to have the same name.
+                [sys.executable, "-P", "-m", WORKER_MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="backslashreplace",
+                env=os.environ | {"OMP_NUM_THREADS": str(orders.threads), "PYTHONPATH": _import_path()},
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._listeners = [
             threading.Thread(target=target, args=(stream,), daemon=True)
             for target, stream in ((self._forward, self.process.stdout), (self._collect, self.process.stderr))

@@ -17,7 +17,7 @@ from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested
-from tuner.workers.orders import WorkerOrders
+from tuner.workers.orders import LEFT_PENDING, WorkerOrders
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
@@ -45,6 +45,7 @@ class _Tracker(Display):
 
     def trial_interrupted(self, number: int) -> None:
         self._worker.running = None
+        self._worker.interrupted.add(number)
 
 
 def work_in_processes(
@@ -166,8 +167,9 @@ class _Supervisor:
                 with contextlib.suppress(*POLL_ERRORS):
                     record_memory_signal(self._session.study, worker.running, worker.process.pid)
             self._display.worker_lost(worker.running)
-        if code == 0:
+        if code in (0, LEFT_PENDING):
             self._succeeded = True
+            self._trial_filter.left.update(worker.interrupted if code else ())
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", perhaps for lack of memory" if -code in _MEMORY_SIGNALS else ""
             self._display.note(f"a worker was killed by signal {-code}{reason}; another one takes its place")

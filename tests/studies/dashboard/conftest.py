@@ -147,7 +147,16 @@ def begin() -> Callable[..., optuna.Study]:
 
 def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, trials: int = 0) -> optuna.Study:
     invariants = StudyInvariants(
-        monitor="val_char_accuracy", mode="max", seed=0, dataset={"fingerprint": "f00d"}, models={}
+        monitor="val_char_accuracy",
+        mode="max",
+        seed=0,
+        dataset={
+            "fingerprint": "f00d",
+            "train_split": "train",
+            "val_split": "val",
+            "metadata_path": "/data/metadata.yaml",
+        },
+        models={},
     )
     path.mkdir(parents=True, exist_ok=True)
     storage = open_storage(url or default_storage_url(path))

@@ -48,7 +48,9 @@ def add(
             state=state,
             value=reports[max(reports)] if state == COMPLETE else None,
             intermediate_values=reports,
-            user_attrs={} if kind is None else {"kind": kind},
+            user_attrs={}
+            if kind is None
+            else {"kind": kind} | ({"experiment_name": "one"} if kind == "preset" else {}),
         )
     )
 

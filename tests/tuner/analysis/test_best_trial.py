@@ -29,7 +29,12 @@ def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
         monitor="val_char_accuracy",
         mode="max",
         seed=0,
-        dataset={"fingerprint": "f00d"},
+        dataset={
+            "fingerprint": "f00d",
+            "train_split": "train",
+            "val_split": "val",
+            "metadata_path": "/data/metadata.yaml",
+        },
         models={},
         versions={},
     )

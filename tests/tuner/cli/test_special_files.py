@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from studies import RowState, load_study, study_status
+from tuner import HyperparameterTuner, RunOptions
+from tuner.display import Display
 
 Cli = Callable[..., Any]
 Experiments = Callable[..., Path]
@@ -79,34 +81,42 @@ def test_a_checkpoint_that_is_none(kind: str, cli: Cli, copy_of_the_study: Path,
     assert str(best) in error
 
 
+@pytest.fixture
+def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Display], here: Path) -> list[str]:
+    """The command that goes on with the experiment `a`, which was interrupted in its second epoch."""
+    config = write_config({"a": {}})
+    tuner = HyperparameterTuner(str(config), options=RunOptions("out"), display=make_watcher(in_batch=8))
+    with pytest.raises(KeyboardInterrupt):
+        tuner.run_experiments()
+    return ["run", "--config", str(config), "--output-dir", "out"]
+
+
 @pytest.mark.parametrize("file", ["metrics.jsonl", "configs/training_config.yaml"])
 def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
-    file: str, cli: Cli, write_config: Experiments, here: Path
+    file: str, cli: Cli, interrupted_run: list[str], here: Path
 ) -> None:
-    path = here / "out" / "a" / file
-    path.parent.mkdir(parents=True)
-    os.mkfifo(path)
-    model_copy = here / "out" / ".study" / "model_config.yaml"
-    model_copy.parent.mkdir()
-    os.mkfifo(model_copy)
-    assert cli("run", "--config", write_config({"a": {}}), "--output-dir", "out").code == 0
+    path, model_copy = here / "out" / "a" / file, here / "out" / ".study" / "model_config.yaml"
+    for place in (path, model_copy):
+        place.unlink(missing_ok=True)
+        os.mkfifo(place)
+    assert cli(*interrupted_run).code == 0
     assert path.is_file()
     assert model_copy.is_file()
 
 
 @pytest.mark.parametrize("file", ["a/logs/training.log", "a/checkpoints/last.pt", ".study/leases/0000.lock"])
 def test_a_pipe_that_stops_the_work_is_named_and_the_trial_stays_pending(
-    file: str, cli: Cli, write_config: Experiments, here: Path
+    file: str, cli: Cli, interrupted_run: list[str], here: Path
 ) -> None:
     path = here / "out" / file
-    path.parent.mkdir(parents=True)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
-    run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out"]
-    error = error_of(cli(*run))
+    error = error_of(cli(*interrupted_run))
     assert f"error: {path}: " in error
     assert error.endswith("; remove it or put the right file there, then repeat the command")
     path.unlink()
-    assert cli(*run).code == 0
+    assert cli(*interrupted_run).code == 0
 
 
 def test_metadata_of_300_gb(cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path) -> None:

@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Find the files to delete, by trial number; no command trains an ended search trial again."""
+    """Find the files to delete, by trial number; none is needed to repeat a failed one."""
     from studies import WhyEnded, ended_records, records_not_kept
 
     study, folder = load(options)

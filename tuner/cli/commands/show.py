@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.files.regular_files import read_bytes
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import Command, add_study_options, filled
@@ -72,6 +71,8 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
 
 
 def _log_tail(trial_dir: Path) -> list[str]:
+    from search_spaces.files.regular_files import read_bytes
+
     path = trial_dir / "logs" / "training.log"
     return read_bytes(path).decode("utf-8", "replace").splitlines()[-_LOG_LINES:] if path.exists() else []
 

@@ -36,14 +36,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     """Train pending trials of the study until none is left, or until it is stopped."""
+    from studies import TrialPhase
     from tuner.cli.display_factory import display_of_run
     from tuner.session.run_options import StopConditions, TrialFilter
-    from tuner.workers.loop import work
+    from tuner.workers.loop import ended, work
 
     trial_filter = TrialFilter()
     with display_of_run(with_summary=False, debug=options.debug) as display:
-        work(open_session(options, existing, display), trial_filter, StopConditions(), wait=options.wait)
-    return FAILED if trial_filter.left else SUCCESS
+        session = open_session(options, existing, display)
+        work(session, trial_filter, StopConditions(), wait=options.wait)
+    new = [record for record in ended(session, trial_filter) if record.number not in session.context.ended]
+    all_failed = bool(new) and all(record.phase is TrialPhase.FAILED for record in new)
+    return FAILED if trial_filter.left or all_failed else SUCCESS
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)

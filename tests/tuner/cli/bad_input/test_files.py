@@ -88,7 +88,11 @@ def test_places_where_no_file_can_be_written(refused, run_study, odd_files, comm
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["--storage", "nonsense"], "storage URL: found 'nonsense'; it has no scheme; write sqlite:///<here>/nonsense"),
+        (
+            ["--storage", "nonsense"],
+            "storage URL: found '***'; it does not begin with a known scheme, in small letters; write sqlite:///PATH "
+            "or postgresql+psycopg://USER@HOST:5432/DATABASE",
+        ),
         (["--study", "another"], "it belongs to the study 'khmer-ocr', not to 'another'; choose another --output-dir"),
         (["--storage", "sqlite:///other.db"], "give that as --storage, or choose another --output-dir"),
     ],

@@ -315,9 +315,11 @@ def test_a_search_whose_new_trials_all_fail_tells_it_by_its_exit_code_and_they_c
     assert (counted["pending"], counted["search"]["budget"], counted["search"]["ended"]) == (0, 4, 4)
 
 
-def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the_cause_is_gone(cli, write_config, tree):
+def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the_cause_is_gone(
+    cli, write_config, make_watcher, fail
+):
     config = write_config({"blocked": ONE_EPOCH, "free": ONE_EPOCH})
-    (OUT / "blocked").mkdir(parents=True)
+    HyperparameterTuner(str(config), display=make_watcher(in_batch=2, happens=fail)).run_experiments(["blocked"])
     (OUT / "blocked" / "checkpoints").write_text("a file where a folder is to be")
     run = ["run", "--config", config]
     for command in (run, ["resume"], ["worker"]):

@@ -161,7 +161,7 @@ def test_a_watch_on_a_terminal_is_redrawn_until_it_is_interrupted(at_work):
     command = [sys.executable, "-m", "tuner", "status", "--watch"]
     with subprocess.Popen(command, stdout=other_end, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}) as run:
         shown = b""
-        while shown.count(b"\x1b[H\x1b[2J") < 2 or b"search_0002" not in shown.rpartition(b"\x1b[2J")[2]:
+        while shown.count(b"\x1b[2J\x1b[H") < 2 or b"search_0002" not in shown.rpartition(b"\x1b[2J")[2]:
             shown += os.read(terminal, 4096)
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=30) == 130
