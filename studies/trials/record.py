@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -222,8 +223,9 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     try:
         if data.get(KIND) not in list(TrialKind):
             raise ValueError(f"kind {data.get(KIND)!s}")
-        # Text from outside may have surrogates, which are no JSON to pydantic.
-        stored = _Stored.model_validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
+        # Text from outside may have surrogates, which are no JSON to pydantic: they are escaped.
+        text = re.sub(r"[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", json.dumps(data, ensure_ascii=False))
+        stored = _Stored.model_validate_json(text)
         own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)
         name = stored.experiment_name or own_name
         # A failed search trial is repeated by a later trial under its name.

@@ -167,9 +167,10 @@ class _Supervisor:
                 with contextlib.suppress(*POLL_ERRORS):
                     record_memory_signal(self._session.study, worker.running, worker.process.pid)
             self._display.worker_lost(worker.running)
-        if code in (0, LEFT_PENDING):
+        left = worker.interrupted if code == LEFT_PENDING else set()
+        if code == 0 or left:
             self._succeeded = True
-            self._trial_filter.left.update(worker.interrupted if code else ())
+            self._trial_filter.left.update(left)
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", perhaps for lack of memory" if -code in _MEMORY_SIGNALS else ""
             self._display.note(f"a worker was killed by signal {-code}{reason}; another one takes its place")

@@ -37,7 +37,7 @@ def read(text: str) -> list[dict[str, str]]:
 @pytest.fixture
 def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
     """A study with a trial in every state: a failed one tried again, one pruned, one running, one interrupted."""
-    study, folder = start({"ខ្មែរ ១": TrainingConfig(learning_rate=0.002), "-two": TrainingConfig(batch_size=48)})
+    study, folder = start({"ខ្មែរ ១": TrainingConfig(learning_rate=0.002), "two": TrainingConfig(batch_size=48)})
     save_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
     add_search_trials(study, folder, SearchRequest(at_least=4))
     done, failed, pruned, running, interrupted = (claim_next(study, folder) for _ in range(5))
@@ -65,12 +65,12 @@ def test_every_trial_has_a_row_in_whatever_state_it_is(busy: tuple[optuna.Study,
     rows = read(csv_text(TRIAL_COLUMNS, trial_rows(reader, folder)))
     assert [(row["number"], row["experiment_name"], row["kind"], row["state"], row["why_ended"]) for row in rows] == [
         ("0", "ខ្មែរ ១", "preset", "completed", "max_epochs"),
-        ("1", "'-two", "preset", "failed", "failed"),
+        ("1", "two", "preset", "failed", "failed"),
         ("2", "search_0002", "search", "pruned", "pruned"),
         ("3", "search_0003", "search", "running", ""),
         ("4", "search_0004", "search", "interrupted", ""),
         ("5", "search_0005", "search", "waiting", ""),
-        ("6", "'-two", "preset", "waiting", ""),
+        ("6", "two", "preset", "waiting", ""),
     ]
 
 
