@@ -126,7 +126,7 @@ def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start:
     (folder.path / name).mkdir()
     (folder.path / name / "metrics.jsonl").touch()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=rf"{name}: no trial of this study wrote what is there"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: no undamaged trial of this study wrote what is there"):
             claim_next(study, folder, lambda record: record.experiment_name == name)
     waiting = next(record for record in own_records(study) if record.experiment_name == name)
     assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())
