@@ -47,6 +47,9 @@ HARMLESS = {
     "study_directions.objective": "only its order counts, and there is one",
     "trial_intermediate_values.intermediate_value, huge": "another number cannot be told from the reported one",
     ".* foreign": "a trial of plain Optuna, of which no command shows anything",
+    # These cannot be told from what a trial or a command of the user may have stored.
+    "trial_params": "another plausible value, or one that was not sampled",
+    "study_user_attributes(.key)?, ": "an attribute that is gone is one that was never set",
     "alembic_version|version_info": "Optuna reads it only to upgrade a database",
 }
 Outputs = Mapping[str, tuple[int | None, str]]
@@ -117,7 +120,8 @@ def _ask(server: Any, app: Any, **options: Any) -> None:
     for path in ("/dashboard/studies/1", "/api/studies", "/api/studies/1?after=0"):
         answer = Client(app).get(path, base_url="http://127.0.0.1")
         error = answer.text if answer.status_code >= 400 else ""
-        print("unexpected" if answer.status_code == 500 else "", path, answer.status_code, error)
+        is_unknown = answer.status_code == 500 and "may be damaged" not in error
+        print("unexpected" if is_unknown else "", path, answer.status_code, error)
 
 
 def _naming(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[str]:
@@ -142,7 +146,8 @@ def _lost(
     code, said = outputs["resume"]
     for name in set(PENDING) - {damage.trial} if "waiting: state" in after else ():
         state = after[f"{name}: state"]
-        if state not in ("COMPLETE", "PRUNED") and not (state in ("RUNNING", "WAITING") and code and "error:" in said):
+        is_explained = state in ("RUNNING", "WAITING") and code and re.search("error:|stays pending", said)
+        if state not in ("COMPLETE", "PRUNED") and not is_explained:
             yield f"{name} is {state} after resume:\n{tail(said)}"
     blocked = [name for name in _READERS if outputs[name][0] != 0]
     if damage.trial and blocked and "readable" in before:

@@ -49,7 +49,11 @@ class DecodingStorage(RDBStorage):
 
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
-            return super()._build_frozen_trial_from_trial_model(trial)
+            read = super()._build_frozen_trial_from_trial_model(trial)
+            names, epochs = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
+            if not (all(type(name) is str for name in names) and all(type(epoch) is int for epoch in epochs)):
+                raise TypeError("a name is no text, or an epoch no whole number")
+            return read
         except DECODING_ERRORS as error:
             damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})
             damaged.number, damaged._trial_id = cast(int, trial.number), cast(int, trial.trial_id)

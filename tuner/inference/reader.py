@@ -204,7 +204,7 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
     except ConfigurationError:
         raise  # the device
     except (OSError, *WRONG_CONTENT) as error:
-        text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        text = " ".join(str(getattr(error, "strerror", None) or error).split()).removeprefix(f"{path}: ")
         known = {
             FileNotFoundError: "there is no such file",
             KeyError: f"it has no {text}",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from search_spaces.diagnostics.disk_errors import disk_error_text
 from search_spaces.files.regular_files import read_bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,13 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
     """Return the finished epochs that an experiment's ``metrics.jsonl`` has, without half-written or damaged lines."""
     path = folder / "metrics.jsonl"
-    lines = read_bytes(path).decode("utf-8", "replace").splitlines(keepends=True) if path.exists() else []
+    try:
+        text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
+    except OSError as error:
+        log.warning("%s; its epochs are not shown", disk_error_text(error, path))
+        text = ""
     epochs = []
-    for line in lines:
+    for line in text.splitlines(keepends=True):
         # A power cut can leave zeros where a line was; a training that goes on writes the file anew.
         with contextlib.suppress(ValueError):
             if line.endswith("}\n"):

@@ -315,7 +315,10 @@ def test_what_cannot_be_shown_is_told_without_what_could_harm_a_terminal(
     told: list[str] = []
     guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), tell=told.append, debug=debug)
     response = Response.from_app(guard, request("GET", "/api/\x1b[2J\nfaked line"))
-    assert (response.status_code, response.json) == (500, {"reason": "this cannot be shown"})
+    assert (response.status_code, response.json) == (
+        500,
+        {"reason": "this cannot be shown; what the study has may be damaged: see `khmer-tuner status`"},
+    )
     assert told[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
     assert ("Traceback" in told[0]) == debug
     assert len(told) == 1 + debug

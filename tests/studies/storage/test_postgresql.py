@@ -266,6 +266,7 @@ class TestLeases:
         claim.release()
         assert claimed(*start(presets, url=url)).record.attempts[-1].after is StartedAfter.STOP
 
+    @pytest.mark.slow
     def test_a_death_is_a_death(
         self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:

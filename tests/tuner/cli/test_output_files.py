@@ -170,7 +170,10 @@ def test_a_new_study_leaves_folders_alone_that_it_did_not_write(
     refused = cli(*(word.format(config=run_study.config) for word in NEW_WORK[command]), "--output-dir", out)
     assert refused.code == 2
     assert str(out / name) in refused.err
-    assert "no undamaged trial of this study wrote what is there (another program, or a study that was deleted" in refused.err
+    assert (
+        "no undamaged trial of this study wrote what is there (another program, or a study that was deleted"
+        in refused.err
+    )
     assert "move it away, or choose another --output-dir" in refused.err
     assert content(out) == before
     assert os.listdir() == []

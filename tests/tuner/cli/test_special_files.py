@@ -63,9 +63,17 @@ def test_an_owner_file_that_is_none(kind: str, command: str, cli: Cli, copy_of_t
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-@pytest.mark.parametrize("file", ["metrics.jsonl", "logs/training.log"])
-def test_files_of_a_trial_that_are_none(file: str, kind: str, cli: Cli, copy_of_the_study: Path) -> None:
-    path = copy_of_the_study / "ខ្មែរ" / file
+def test_metrics_that_are_none(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+    path = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
+    replace(path, kind)
+    assert f"{path} has 0 of 2 epochs" in cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study).out
+    for command in ("status", "report", "best"):
+        assert cli(command, "--output-dir", copy_of_the_study).code == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_a_log_that_is_none(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+    path = copy_of_the_study / "ខ្មែរ" / "logs" / "training.log"
     replace(path, kind)
     error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
     assert str(path) in error

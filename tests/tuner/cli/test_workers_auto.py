@@ -43,6 +43,7 @@ def _two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_two_threads")
 class TestWithTwoThreads:
+    @pytest.mark.slow
     def test_what_is_owed_is_measured_then_trained(self, cli, write_config, write_space, monkeypatch):
         monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_BEGIN", 300)  # however busy the machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})

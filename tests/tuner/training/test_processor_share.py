@@ -69,6 +69,7 @@ def test_more_threads_than_cores_are_no_sign_of_other_programs(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_a_user_is_told_why_training_is_slow_and_what_helps(
     tiny_dataset: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -352,6 +352,7 @@ class TestWaitForOthers:
         (note,) = watcher.notes
         assert note.endswith("trying again in 0 s")
 
+    @pytest.mark.slow
     def test_a_trial_taken_over_is_trained_by_a_worker_process_like_those_before(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:

@@ -153,6 +153,7 @@ class Adding(Display):
         self.lost.append(number)
 
 
+@pytest.mark.slow
 def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     opened(write_config({"one": endless}), make_watcher())
@@ -203,6 +204,7 @@ class TestStopping:
                 return parent, children
         pytest.fail("".join(told))
 
+    @pytest.mark.slow
     def test_workers_end_with_their_parent_and_what_they_had_is_resumed(self, write_config: WriteConfig) -> None:
         config = str(write_config({"one": LONG, "two": LONG}))
         parent, children = self.begin("run", "--config", config, "--results-file", "stopped.json")

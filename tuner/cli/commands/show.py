@@ -107,6 +107,8 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     if outcome is not None and outcome.error_message:
         yield f"error: {outcome.error_type} {outcome.error_message}".strip()
     yield from ("", "settings" if record.config else "settings: not sampled yet", *_indented(settings))
+    if outcome is not None and len(trial.epochs) < outcome.total_epochs:
+        yield f"curves: {trial.trial_dir}/metrics.jsonl has {len(trial.epochs)} of {outcome.total_epochs} epochs"
     if trial.epochs:
         yield from ("", "epochs, on validation data", _curve(trial.epochs, record.training_config))
     if record.attempts:
