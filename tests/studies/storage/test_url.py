@@ -120,3 +120,21 @@ def test_a_driver_that_quotes_the_password_is_not_quoted() -> None:
     url = "postgresql+psycopg://user:s%40cret@host/db?oauth_client_secret=hidden"
     error = sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"bad: s@cret, hidden, {url}"))
     assert storage_error_text(error, url).startswith("postgresql+psycopg://user:***@host/db: bad: ***, ***, ***; ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me@h/%E1%9E%81%E1%9F%92%E1%9E%98%E1%9F%82%E1%9E%9A%20OCR",
+        "postgresql+psycopg://first.last@h:5433/ocr?sslmode=require&application_name=my%20study",
+    ],
+)
+def test_names_of_people_are_accepted_and_kept(url: str) -> None:
+    check_storage_url(url)
+    assert sqlalchemy.make_url(without_password(url)) == sqlalchemy.make_url(url)
+    assert sqlalchemy.make_url(mask_password(url)) == sqlalchemy.make_url(url)
+
+
+def test_a_secret_that_is_given_twice_is_not_quoted() -> None:
+    url = "postgresql+psycopg://u@h/d?password=canary1&password=canary2"
+    assert "canary" not in storage_error_text(sqlalchemy.exc.SQLAlchemyError("bad: canary1, canary2"), url)

@@ -190,13 +190,14 @@ def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     assert confirmed(candidates, 2).count("completed") == 4
 
 
+@pytest.mark.parametrize("when", [{"after_epoch": 1}, {"in_batch": 2}], ids=["failed", "left pending"])
 def test_a_repetition_that_fails_is_left_out(
-    study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
+    when: dict[str, int], study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
-    confirmation = confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1, happens=fail))
+    confirmation = confirmed(candidates, 1, make_watcher(**when, happens=fail))
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
-    assert confirmation.candidates[1].mean("test_char_accuracy") is None
+    assert None in [candidate.mean("test_char_accuracy") for candidate in confirmation.candidates]
     assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")
 
 

@@ -135,6 +135,31 @@ def test_damage_of_the_whole_study_is_an_error_that_says_where(
         assert "restore a copy" in done.err
 
 
+def test_a_damaged_study_is_not_taken_for_a_foreign_folder(
+    run_study: Any, copy_of_the_study: Path, cli: Callable[..., Any]
+) -> None:
+    change(copy_of_the_study, "update study_user_attributes set value_json = '3' where key = 'invariants'")
+    done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
+    assert done.code == 2
+    assert "attribute 'invariants': damaged" in done.err
+    assert "move it away" not in done.err
+
+
+def test_the_files_of_a_damaged_trial_are_kept(
+    run_study: Any, copy_of_the_study: Path, cli: Callable[..., Any]
+) -> None:
+    best = copy_of_the_study / NAME / "checkpoints" / "best.pt"
+    before = best.read_bytes()
+    change(
+        copy_of_the_study,
+        "update trial_user_attributes set value_json = '3' where trial_id = 2 and key = 'config'",
+    )
+    done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
+    assert done.code == 2
+    assert f"{copy_of_the_study / NAME}: no undamaged trial of this study wrote what is there" in done.err
+    assert best.read_bytes() == before
+
+
 def test_no_trial_is_enqueued_or_trained_beside_one_with_another_distribution(
     copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
 ) -> None:

@@ -185,3 +185,13 @@ def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
     assert "it begins with epoch 1 again" in done.err
     assert results(here / "results.json") == undisturbed
     assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
+
+
+def test_a_run_goes_on_with_a_study_whose_owner_file_is_lost(
+    cli: Cli, config: Path, interrupt: Callable[..., None], undisturbed: Any, here: Path
+) -> None:
+    interrupt()
+    (here / "out" / ".study" / "owner.json").unlink()
+    done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
+    assert done.code == 0, done.err
+    assert results(here / "results.json") == undisturbed

@@ -43,6 +43,28 @@ def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
     return folder
 
 
+def test_lack_of_memory_while_they_are_restored_costs_no_checkpoint(
+    interrupted: Path, tiny_config: MakeConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    before = {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()}
+    monkeypatch.setattr("tuner.training.training_state.TrainingState.load_state_dict", fill)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(tiny_config(num_epochs=3), interrupted)
+    assert {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()} == before
+
+
+def test_another_program_s_files_stay_where_a_training_begins_anew(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"mine")
+    run(tiny_config(num_epochs=1), tmp_path)
+    assert (tmp_path / "checkpoints" / "mine.pt").read_bytes() == b"mine"
+
+
 def test_no_flipped_bit_is_loaded(interrupted: Path) -> None:
     path = interrupted / "checkpoints" / "last.pt"
     good = path.read_bytes()

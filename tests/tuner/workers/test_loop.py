@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from optuna.exceptions import StorageInternalError
 
 from search_spaces import ExperimentFailedError, TrainingConfig, load_experiments
@@ -119,6 +120,19 @@ class TestErrors:
         watcher.batch = fill
         work(opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert self.states() == ["failed", "completed"]
+
+    def test_memory_that_others_use_while_a_trial_starts_leaves_it_pending(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
+        watcher = make_watcher()
+
+        def fill(number: int, *rest: Any, **more: Any) -> None:
+            if number == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        watcher.trial_started = fill
+        work(opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
+        assert self.states() == ["interrupted", "completed"]
 
     @pytest.mark.parametrize("epochs", [0, 1], ids=["left pending", "their own failures"])
     def test_two_alike_in_a_row_stop_the_command_and_waste_no_others(

@@ -404,3 +404,11 @@ def test_a_gaussian_process_learns_nothing_from_pruned_trials_so_it_gets_none(cl
     assert cli(*run, "--space", write_space(base={"num_epochs": 1})).code == 0
     search = load_study(OUT)[0].user_attrs["search"]
     assert (search["sampler"], search["pruner"]) == ("gp", "none")
+
+
+def test_a_worker_whose_trials_all_failed_tells_it_by_its_exit_code(cli, write_config):
+    wild = {"training": {"num_epochs": 3, "learning_rate": 10.0, "weight_decay": 10.0}, "optimizer": {"type": "adamw"}}
+    assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
+    assert cli("enqueue", "--config", write_config({"wild": wild})).code == 0
+    assert cli("worker").code == 1
+    assert cli("worker").code == 0
