@@ -2,10 +2,10 @@
 """Damage a study at random, and show that every damage is named and that no other trial is lost.
 
 A small but real study is made once: completed, pruned, failed, interrupted and waiting trials, and one of plain Optuna.
-In each of many copies one thing is damaged: a value, row or table of the database, or a file of the study or dataset,
-by other types or bytes, absence, or a special file. All commands that read a study must exit with 0, 1 or 2 and without
-an error that the program does not know; one must name the damage, unless it has no effect; `resume` must train the
-pending trials or say why not. No other trial may change.
+In each of many copies one thing is damaged: a value, row or table of the database, or a file of the study or dataset
+gets another type or other bytes, is deleted or is replaced by a special file. All commands that read a study must exit
+with 0, 1 or 2 and without an unexpected error; one must name the damage, unless it has no effect; `resume` must train
+the pending trials or say why not. No other trial may change.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = option_parser(__doc__, EXAMPLES)
-    parser.add_argument("--damages", metavar="N", type=int, default=200, help="their number (default: %(default)s)")
-    parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="repeat those of these numbers")
+    parser.add_argument("--damages", metavar="N", type=int, default=200, help="how many damages (default: %(default)s)")
+    parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="repeat only these damages")
     parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return run_harness(parser.parse_args(argv), "damage_harness_", _damage)
 

@@ -3,10 +3,10 @@
 
 The commands work on one small but real study, which is run once and has two pending trials. Each must exit with 130, be
 ended by SIGINT, or finish as if there had been no signal. In the end `resume` trains the pending trials, and what the
-study had before the first signal must be there bit for bit: trials, parameters, metrics, checkpoints, curves.
+study had before the first signal must be unchanged, bit for bit: trials, parameters, metrics, checkpoints, curves.
 
-A signal before the program's first line meets the interpreter alone, which prints a traceback while it imports `site`.
-These are counted for themselves.
+A signal before the program's first line reaches only the interpreter, which prints a traceback while it imports `site`.
+These signals are counted separately.
 
 Example: python scripts/signal_harness.py --signals 50
 """
@@ -35,7 +35,7 @@ _LONGEST_STOP_S = 30.0
 _STUDY = ["--output-dir", OUTPUT]
 _SHORT = ["--set", "training.num_epochs=1"]
 _UNWANTED = ("Exception ignored", "Traceback", "KeyboardInterrupt", "unexpected")
-# By its items of these kinds a study is the same, also if trials have joined it.
+# Items of these kinds must not change; others do when trials are added.
 _LASTING = ("trial ", f"{OUTPUT}/", "study: direction")
 
 
@@ -86,7 +86,7 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
         process = start_logged(command(*words), study / LOG_NAME)
         try:
             process.wait(moment_s)
-            latest_s[name] = min(latest_s[name], time.monotonic() - begun_s)  # so that the next signal meets it
+            latest_s[name] = min(latest_s[name], time.monotonic() - begun_s)  # or signals come too late
             continue
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 
-TYPE_CHECKING = False  # without the import of `typing`, which takes longer than the rest of this module
+TYPE_CHECKING = False  # not from `typing`, whose import takes longer than the rest of this module
 
 # Before PyTorch loads GNU's OpenMP library. By default an idle thread spins for milliseconds, which starves the other
 # threads as soon as another program uses the cores. Results are the same bit for bit.

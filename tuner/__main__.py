@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` imports for milliseconds, in which SIGINT is not silent
+import _signal  # type: ignore[import-not-found]  # while `signal` is imported, SIGINT prints a traceback
 import os
 import sys
 
@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Args:
         argv: The arguments after the program's name. None for those of this process, which is then prepared as well:
-            SIGINT ends it silently where no command handles it, and closed standard streams are the null device.
+            SIGINT ends it silently unless a command handles it, and the null device replaces closed standard streams.
 
     Returns:
         The exit code.
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         argv = sys.argv[1:]
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             if getattr(sys, name) is None:
-                os.open(os.devnull, os.O_RDWR)  # gets this number, the lowest free one, before a database does
+                os.open(os.devnull, os.O_RDWR)  # takes this descriptor, the lowest free one, before a database does
                 setattr(sys, name, open(number, "w" if number else "r", closefd=False))
     # Only now: these imports take most of a short command's time.
     from tuner.cli.commands import COMMANDS

@@ -86,7 +86,7 @@ class HyperparameterTuner:
         """Train all or some experiments of the file, and write the results.
 
         Experiments that the study has finished are not trained again; a failure is recorded, and the next experiment
-        runs. One that an error ended before its first epoch, or from outside, stays pending for the next call. The
+        runs. An error before the first epoch, or of the disk, the database or the dataset, leaves it pending. The
         results are written also if this is interrupted; the next call then continues. If nothing was trained, they are
         written only to a named `results_file` that does not have them yet; `save_results` always writes.
 
@@ -100,7 +100,7 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: Two trials in a row failed alike, so that no other one was started.
+            ExperimentFailedError: Two trials in a row failed with the same error, so no other trial was started.
         """
         return self._run(RunRequest.from_file(self._file, experiment_names, self._options))
 
@@ -117,8 +117,8 @@ class HyperparameterTuner:
         Raises:
             ConfigurationError: Something in it is wrong, or does not fit the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records, or was not trained to its end: an error from
-                outside ended it, a stop was requested, or with `until_targets` another trial has met the targets.
+            ExperimentFailedError: It failed, which the study records, or was not trained to its end: an error left
+                it pending, a stop was requested, or with `until_targets` another trial has met the targets.
         """
         file = parse_experiments(self.config | {"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
@@ -129,7 +129,7 @@ class HyperparameterTuner:
         if entry is None:
             reason = "another trial has met the targets; without `until_targets` it is trained"
             if request.trial_filter.left:
-                reason = "an error from outside ended it, as its training.log says; call it again to continue"
+                reason = "an error left it pending; remove the cause that its training.log names, then call this again"
             if self.stopped:
                 reason = "a stop was requested; call it again to continue"
             raise ExperimentFailedError(f"experiment {experiment_name!r}: {reason}")

@@ -72,7 +72,7 @@ def stop_on_signals() -> Iterator[None]:
     def raise_again(args: Any) -> Any:
         if type(args.exc_value) is not StopRequested:
             return hook(args)
-        swallowed.append(1)  # by code in C, which may go on with a wrong answer
+        swallowed.append(1)  # by code in C, which may continue with a wrong result
         signal.signal(signal.SIGALRM, lambda *_: None if _holds_back else raise_if_requested())
         signal.setitimer(signal.ITIMER_REAL, 0.1)
 

@@ -1,1 +1,1 @@
-"""The parts of `damage_harness.py`: the study that is damaged, the damages, and what the program makes of them."""
+"""The parts of `damage_harness.py`: the study that is damaged, the damages, and the check of what the program does."""

@@ -1,4 +1,4 @@
-"""What the program makes of a damaged study: whether its commands work, name the damage and keep the other trials."""
+"""Check the program on a damaged study: its commands must work, name the damage and keep the other trials."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _READERS = {
     "report": ["report", "--out", "report.html"],
     "dashboard": ["dashboard", "--port", "0"],
 }
-# Which damages need not be named if nothing else is wrong, and why.
+# Damages that no command has to name, and why.
 HARMLESS = {
     "leases|study.lock|database.lock|lock": "only the lock on the file counts, its content is for people",
     "metadata.yaml.(train|val).(npy|jsonl)|.pixel_cache": "made anew from the images",
@@ -48,7 +48,7 @@ HARMLESS = {
     "trial_intermediate_values.intermediate_value, huge": "another number cannot be told from the reported one",
     ".* foreign": "a trial of plain Optuna, of which no command shows anything",
     # These cannot be told from what a trial or a command of the user may have stored.
-    "trial_params": "another plausible value, or one that was not sampled",
+    "trial_params": "another plausible value, or a parameter that was not sampled",
     "study_user_attributes(.key)?, ": "an attribute that is gone is one that was never set",
     "alembic_version|version_info": "Optuna reads it only to upgrade a database",
 }
@@ -57,7 +57,7 @@ Outputs = Mapping[str, tuple[int | None, str]]
 
 @dataclass
 class Case:
-    """A damage by number, the first line that names it, what is wrong with the program, and what its commands say."""
+    """A damage by number, the first output line that names it, and what is wrong with the program."""
 
     number: int
     damage: Damage
@@ -84,7 +84,7 @@ def outputs_of(folder: Path, found: Damage | None = None) -> Outputs:
 
 
 def check(case: Case, folder: Path, reference: Outputs) -> None:
-    """Run all commands on a damaged study, and note what is wrong with what they do."""
+    """Run all commands on a damaged study, and add their mistakes to the case."""
     before = in_fork(_facts, folder)
     outputs = outputs_of(folder, case.damage)
     case.problems += unknown_errors(outputs)
@@ -98,7 +98,7 @@ def check(case: Case, folder: Path, reference: Outputs) -> None:
 
 
 def unknown_errors(outputs: Outputs) -> list[str]:
-    """Return the errors that the program does not know, each with the commands that print it."""
+    """Return the unexpected errors, each with the commands that print it."""
     found: dict[str, list[str]] = {}
     for name, (code, output) in outputs.items():
         lines = [line for line in output.splitlines() if "unexpected" in line or "Traceback" in line]
@@ -138,7 +138,7 @@ def _naming(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[st
 def _lost(
     damage: Damage, outputs: Outputs, reference: Outputs, before: Mapping[str, str], after: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield what is missing or other than before of the trials that were not damaged."""
+    """Yield what is missing or has changed of the trials that were not damaged."""
     ended = [name for name in ENDED if name != damage.trial]
     for fact, value in before.items():
         if fact.partition(":")[0] in ended and after.get(fact) != value:

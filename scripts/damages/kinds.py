@@ -17,9 +17,9 @@ from harness.fixture_study import OUTPUT
 
 from damages.study import DATABASE, STUDY, TRIALS
 
-# Files of one kind lie in folders of these names; all others are kinds of their own, by name.
+# All files in a folder of such a name are of one kind; the kind of any other file is its name.
 _FOLDERS = {"artifacts", "leases", "tensorboard", ".pixel_cache", "train", "val", "test"}
-# Some are damaged more often than others.
+# Repeated, so that some are damaged more often.
 _TABLES = (
     *(["trials", "trial_user_attributes"] * 4),
     *(["trial_params", "trial_values", "trial_intermediate_values", "study_user_attributes"] * 2),
@@ -47,7 +47,7 @@ _JSON_CELLS = _CELLS | {
 
 @dataclass(frozen=True)
 class Damage:
-    """A damage that was done: to what, how and where; texts that name it; the damaged trial or ""; the file."""
+    """A damage: to what, how and where; texts of which one must appear to name it; its trial or ""; its file."""
 
     what: str
     how: str

@@ -120,7 +120,7 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
 
 
 def run_logged(act: Callable[[], int], folder: Path, longest_s: float = LONGEST_LIFE_S) -> tuple[Ending, str]:
-    """Return how a process in a folder ends, which is killed after `longest_s` seconds, and what it prints."""
+    """Run a function in a process in a folder, killed after `longest_s` seconds; return its ending and output."""
     log = folder / LOG_NAME
     before = log.stat().st_size if log.exists() else 0
     started_s = time.monotonic()

@@ -51,7 +51,7 @@ def examine(small: FixtureStudy, folder: Path) -> Examination:
     found = Examination(trials=len(trials))
     try:
         found.problems += damage_notes(study)
-    except ConfigurationError as error:  # a row is missing, so the others are not what their numbers say
+    except ConfigurationError as error:  # a row is missing, so positions are not trial numbers
         found.problems.append(str(error))
         return found
     records = own_records(study)

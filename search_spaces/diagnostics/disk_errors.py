@@ -19,11 +19,11 @@ _REMEDIES = _NO_ROOM | {
     errno.EACCES: "change its rights or choose another folder",
     errno.EPERM: "change its rights or choose another folder",
     errno.EIO: "check that disk",
-    errno.EMFILE: "let a process have more open files (`ulimit -n`)",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
     errno.ESTALE: "wait until that network disk is there again",
     errno.ETIMEDOUT: "wait until that network disk is there again",
     errno.ENOTCONN: "wait until that network disk is there again",
-    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or put the right file there"),
+    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or restore the right file"),
 }
 _MUCH_BYTES = 100_000
 

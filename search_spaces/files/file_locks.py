@@ -93,7 +93,7 @@ def try_lock(path: Path) -> FileLock | None:
         key = _key(path)
         if key in _held:
             return None
-        path.parent.mkdir(exist_ok=True)  # only this one: the output folder may have been moved
+        path.parent.mkdir(exist_ok=True)  # without parents: a moved output folder must stay away
         descriptor = regular_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             if _locked(descriptor, path):
@@ -109,7 +109,7 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
 
     Args:
         path: The lock file.
-        timeout_s: Seconds to wait at most since the holder last touched the file.
+        timeout_s: Maximum seconds to wait after the holder last touched the file.
 
     Raises:
         ConfigurationError: If the lock is not free in time (the holder is named), or there are no file locks.
@@ -118,12 +118,12 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
     deadline, polls = time.monotonic() + timeout_s, 0
     while (lock := try_lock(path)) is None:
         polls += 1
-        if polls == 150:  # for three seconds
-            logging.getLogger(__name__).warning("waiting for %s, which holds %s", _holder_text(path), path)
+        if polls == 150:  # after about 3 s
+            logging.getLogger(__name__).warning("waiting for %s, which holds the lock %s", _holder_text(path), path)
         if time.monotonic() >= deadline and not 0 < read_note(path)[1] < timeout_s:
             raise ConfigurationError(
                 f"{path}: {_holder_text(path)} has held this lock for {timeout_s:g} s; "
-                "let it go on (a stopped process: kill -CONT) or end it, then repeat the command"
+                "let it continue (a stopped process: kill -CONT) or end it, then repeat the command"
             )
         time.sleep(_POLL_S)
     return lock
@@ -168,7 +168,7 @@ def _key(path: Path) -> str:
 def _locked(descriptor: int, path: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A lock on a file that its last holder has removed keeps no other process off.
+        # The last holder may have removed the file; other processes then lock a new file of this name.
         return os.fstat(descriptor).st_nlink > 0
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):

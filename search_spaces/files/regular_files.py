@@ -1,4 +1,4 @@
-"""Reading files that another program may have replaced by a pipe, a device or a folder, or filled without end."""
+"""Open and read regular files only: another program may have put a pipe, a device, a folder or a huge file there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST_BYTES = 2 * 10**9  # a hundred times the metadata of 100,000 samples
 
 def regular_file(path: str | os.PathLike[str], flags: int) -> int:
     """Open a regular file, as the `opener` of `open`; anything else is an OSError whose `strerror` names its kind."""
-    # Without waiting: a pipe may have no process at its other end.
+    # O_NONBLOCK: opening a pipe would wait for a process at its other end.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.ENXIO, f"it is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}", os.fspath(path))
+    raise OSError(errno.ENXIO, f"it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}", os.fspath(path))
 
 
 def read_bytes(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:

@@ -215,7 +215,7 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
     if step is None:
         return None
     if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
-        rule = f"a step is a {'whole ' if kind is int else ''}number above 0, large enough to tell values apart"
+        rule = f"a step is a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
         return f"found step {step:g}; {rule}; write another"
     if FloatRange(low, high, step=step).holds(high):
         return None

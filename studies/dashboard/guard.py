@@ -32,7 +32,7 @@ _OWN = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
 _HARMLESS_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
     ("text/plain", "text/yaml", "text/x-yaml", "application/yaml", "application/x-yaml"), "text/plain; charset=utf-8"
 )
-_UNSHOWN = "this cannot be shown; what the study has may be damaged: see `khmer-tuner status`"
+_UNSHOWN = "this cannot be shown; the study may be damaged; run `khmer-tuner status`, which names the damage"
 
 
 class ReadOnlyGuard:
@@ -106,7 +106,7 @@ class ReadOnlyGuard:
             text = "".join(traceback.format_exception(error)).rstrip() if self._debug else type(error).__name__
             self._tell(f"{path!a} cannot be shown: {text}")
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _UNSHOWN)
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # optuna-dashboard cannot use what it has read
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # of optuna-dashboard
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _UNSHOWN)
         return response if path.startswith(_OWN) else _only_harmless(response)
 

@@ -1,8 +1,8 @@
 """The address of the dashboard and its server.
 
 waitress rather than `wsgiref`: it parses requests strictly, a slow or broken browser occupies none of its threads, and
-their number is fixed, which limits database connections. Slow clients keep nobody out: the newest request is served
-first, and with all connections in use, a new one replaces the one that has waited for longest.
+their number is fixed, which limits database connections. Slow clients do not block others: the newest request is served
+first, and when all connections are in use, a new one replaces the one that has been idle for longest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _THREADS = 8
 _LOOP_S = 1.0  # between checks for idle connections
 _SHUTDOWN_S = 0.5  # for requests in progress
 _LARGEST_BODY = 64 * 1024  # of a request; no allowed one has a body
-_shared = lru_cache(maxsize=8)(bytes)  # equal responses that wait for slow clients are in memory only once
+_shared = lru_cache(maxsize=8)(bytes)  # slow clients that wait for equal responses share one copy
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -152,7 +152,7 @@ class _Connection(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, *arguments, **options)
 
     def service(self) -> None:
-        self.last_activity = math.inf  # until the response is ready
+        self.last_activity = math.inf  # never the oldest while its response is computed
         super().service()
 
 

@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.trials.record import CONFIG
-from studies.trials.records import own_trials
+from studies.trials.records import trials_and_records
 
 HYPERBAND_REDUCTION = 3
 
@@ -119,7 +119,7 @@ def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: floa
     Returns:
         The value, or None if there is nothing to compare with.
     """
-    others = (_value_at(trial, epoch) for trial in own_trials(study) if trial.number != number)
+    others = (_value_at(trial, epoch) for trial, _ in trials_and_records(study) if trial.number != number)
     values = [value for value in others if value is not None]
     values.sort(reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
     if not values:

@@ -109,7 +109,7 @@ def storage_error_text(error: Exception, url: str) -> str:
     place = sqlite_path(url) or mask_password(url)
     if isinstance(error, DECODING_ERRORS):
         modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
-        what = f"{place}, value {getattr(error, 'doc', '')[:80]!r}"  # JSON has the text that it could not decode
+        what = f"{place}, value {getattr(error, 'doc', '')[:80]!r}"  # a JSONDecodeError has the text
         return damage_text(what, error) if any("optuna.storages" in name for name in modules) else ""
     if isinstance(error, sqlalchemy.exc.ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
         return ""
@@ -143,7 +143,7 @@ _REMEDIES = {
     "no password supplied": "tell the password in ~/.pgpass, PGPASSWORD or the URL",
     "Connection refused": "no server listens there; start it or correct the URL",
     "permission denied for schema": "let the user create tables there (GRANT CREATE ON SCHEMA), or use another role",
-    "permission denied for": "GRANT INSERT, UPDATE, DELETE on tables, USAGE on sequences, or use another role",
+    "permission denied for": "GRANT it INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
     "no schema has been selected": "create a schema of the user's search path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",
@@ -166,7 +166,7 @@ def _create_database(path: Path) -> None:
     unfinished = path.parent / INTERNAL_FOLDER / "unfinished.db"
     for leftover in (unfinished, unfinished.with_name(unfinished.name + "-journal")):
         leftover.unlink(missing_ok=True)
-    unfinished.touch()  # with the rights that the umask gives; SQLite gives others fewer
+    unfinished.touch()  # with the permissions of the umask; SQLite would use at most 0644
     storage = _connect(sqlite_url(unfinished), {"creator": lambda: _connect_in_haste(unfinished)})
     storage.remove_session()
     storage.engine.dispose()

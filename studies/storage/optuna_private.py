@@ -38,21 +38,21 @@ DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Arithmeti
 
 
 def damage_text(what: str, error: Exception) -> str:
-    """Say that something stored is damaged, with the first reason that an error gives, and what to do."""
+    """Return the message that stored data is damaged: what, the first reason that the error gives, what to do."""
     reason = str(error).partition("\n")[2].partition("\n    For")[0] or f"{type(error).__name__}: {error}"
-    remedy = "restore a copy of the database, or start another study with another --output-dir"
+    remedy = "restore a backup of the database, or start a new study with another --output-dir"
     return f"{what}: damaged ({' '.join(reason.split())}); {remedy}"
 
 
 class DecodingStorage(RDBStorage):
-    """Optuna's storage; a trial that cannot be decoded is read as a failed one whose kind says why."""
+    """Optuna's storage; a trial that cannot be decoded is read as a failed one with the error as its kind."""
 
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
             read = super()._build_frozen_trial_from_trial_model(trial)
             names, epochs = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
             if not (all(type(name) is str for name in names) and all(type(epoch) is int for epoch in epochs)):
-                raise TypeError("a name is no text, or an epoch no whole number")
+                raise TypeError("a name is not text, or an epoch is not a whole number")
             return read
         except DECODING_ERRORS as error:
             damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})

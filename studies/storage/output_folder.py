@@ -95,7 +95,7 @@ class OutputFolder:
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:
-        """Create the folder where missing and wait for the lock under which the study's makeup changes.
+        """Create the folder if missing, and wait for the lock for changes of the study's settings and list of trials.
 
         Raises:
             ConfigurationError: As `check_in_place`, or if another process does not release the lock in time.
@@ -126,16 +126,16 @@ class OutputFolder:
         return owner
 
     def check_in_place(self, needed: Path | None = None) -> None:
-        """Refuse to go on if the folder, or a path in it that is needed, is not there any more.
+        """Refuse to continue if the folder, or the path in it that is needed, no longer exists.
 
         Raises:
-            ConfigurationError: The folder has another owner than the first that was read here, or the path is missing.
+            ConfigurationError: The folder's owner is not the one that was first read here, or the path is missing.
         """
         is_here = self._first_owner is None or self.owner() == self._first_owner
         if not is_here or not (needed is None or needed.exists()):
             raise ConfigurationError(
                 f"{needed if is_here else f'output folder {self.path}'}: it was moved or removed while in use; move it "
-                "back, or go on with `khmer-tuner resume --output-dir` and where the output folder is now"
+                "back, or continue with `khmer-tuner resume --output-dir` and the new path of the output folder"
             )
 
     def check(self, study_name: str, storage_url: str) -> None:
@@ -154,7 +154,7 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
     def claim(self, study_name: str, storage_url: str) -> None:
-        """Make the folder, created if missing, the study's own, without any password; repeating it changes nothing.
+        """Create the folder if missing, and record in it the study that owns it, without any password; idempotent.
 
         Raises:
             ConfigurationError: As `check`, or if the folder cannot be created.

@@ -155,7 +155,7 @@ class PostgresStorage(DecodingStorage):
             super().__init__(url, options, skip_table_creation=for_reading)
         with self.engine.connect() as connection:
             self.schema = _schema(connection)
-            if not for_reading:  # a missing right is found before anything is created in the output folder
+            if not for_reading:  # finds a missing privilege before anything is created in the output folder
                 connection.exec_driver_sql("UPDATE trials SET number = number WHERE false")
         self._patience_s = patience_s
 

@@ -30,7 +30,7 @@ _OPTIONS = frozenset(
     "user".split()
 )
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
-# Parts of a PostgreSQL URL with any other character may contain a password that was mistyped.
+# A part of a PostgreSQL URL with any other character may contain a piece of a mistyped password.
 _URL, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.-]*|[\da-fA-F:.]+"
 _WORD = r"\w.+ \-\x80-\U0010ffff"  # letters with the marks that Khmer needs
 _USER, _DATABASE = rf"[{_WORD}@]*", rf"[{_WORD}]*"
@@ -130,15 +130,15 @@ def _spelling_problem(url: str) -> str | None:
         return f"three slashes come before a path, a fourth begins an absolute one; write sqlite:///{DATABASE_NAME}"
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
-        return f"it does not begin with a known scheme, in small letters; write {_FORMS}"
+        return f"it does not begin with a known scheme in lower case; write {_FORMS}"
     if scheme in _SQLITE_SCHEMES:
-        has_options = re.search("[?#;]", url) is not None
-        return "SQLite has no options here; leave them out ('?' in a name is %3F)" if has_options else None
+        problem = "options after '?', '#' or ';' are refused; leave them out ('?' in a name is %3F)"
+        return problem if re.search("[?#;]", url) else None
     public = _public(url)
     if public is None:
-        return f"it cannot be read; write {_FORMS}, with special characters of a password as in %40 for '@'"
+        return f"it cannot be parsed; write {_FORMS}, with a percent-encoded password (%40 for '@')"
     if set(sqlalchemy.make_url(url).query) - set(public.query) - SECRET_OPTIONS:
-        return f"an option after '?' is unknown or has an unusual value; choose from {', '.join(sorted(_OPTIONS))}"
+        return f"an option after '?' is unknown or has an unexpected value; use only {', '.join(sorted(_OPTIONS))}"
     driver = _POSTGRESQL_DRIVERS[scheme]
     if importlib.util.find_spec(driver) is not None:
         return None

@@ -68,7 +68,7 @@ def create_or_join_study(
         extended = study_invariants(study).extended(invariants).as_dict()
         if extended != study.user_attrs[_INVARIANTS]:
             study.set_user_attr(_INVARIANTS, extended)
-    folder.claim(name, storage.url)  # only now that the study exists
+    folder.claim(name, storage.url)  # only after the study: one that cannot be created must not bind the folder
     if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
         study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
@@ -98,7 +98,7 @@ def load_study(
     read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
     read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
     folder = OutputFolder(output_dir)
-    folder.owner()  # from now on, `check_in_place` notices a move
+    folder.owner()  # `check_in_place` compares with this owner from now on
     return study, folder
 
 
@@ -153,7 +153,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 
 
 def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], default: Any = None) -> T:
-    """Return a checked attribute of a study, or the parsed default if it has none.
+    """Return an attribute of a study (else the default), parsed and checked.
 
     Raises:
         ConfigurationError: The attribute is damaged.
@@ -281,12 +281,12 @@ def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
         return
     raise ConfigurationError(
         f"study {study.study_name!r}: it belongs to the output folder {known['path']}, not to {folder.path}; "
-        "choose that --output-dir, or another --study name; a copy without hard links (`cp -a`) is a study of its own"
+        "choose that --output-dir, or another --study name; a copy without hard links (`cp -a`) is an independent study"
     )
 
 
 def _is_copy(folder: OutputFolder, known_path: str) -> bool:
-    """Return whether the folder that it was copied from is there still, with the same database, maybe a hard link."""
+    """Return whether the original folder still exists, and both use the same database file, perhaps by a hard link."""
     owner, original = folder.owner(), OutputFolder(known_path)
     if owner is None or original.owner() != owner or os.path.samefile(folder.path, original.path):
         return False

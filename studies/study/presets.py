@@ -107,7 +107,7 @@ def refuse_changed_presets(
 def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
     """Enqueue every failed trial once more, under its name and with its parameters; the new trial supersedes it.
 
-    A search trial that diverged is none of them: it would diverge again, and the sampler has learned from it.
+    Search trials that diverged are left out: they would diverge again, and the sampler has learned from them.
 
     Returns:
         The names of the trials.
@@ -126,10 +126,10 @@ def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
 
 
 def refuse_other_distributions(study: optuna.Study, space: SearchSpace) -> None:
-    """Refuse parameters of other programs' trials that Optuna would not let a trial suggest from the space.
+    """Refuse trials of other programs that have a parameter of the space with an incompatible distribution.
 
     Raises:
-        ConfigurationError: There is one.
+        ConfigurationError: There is such a trial; Optuna would not let any trial suggest that parameter.
     """
     own = {record.number for record in own_records(study)}
     for trial in study.get_trials(deepcopy=False):
@@ -138,9 +138,9 @@ def refuse_other_distributions(study: optuna.Study, space: SearchSpace) -> None:
             try:
                 check_distribution_compatibility(theirs or mine, mine)
             except ValueError as error:
-                what = f"trial {trial.number}, of another program, has the parameter {item.name!r} as {theirs}"
-                remedy = "Optuna takes only one of them: start another study with another --output-dir"
-                raise ConfigurationError(f"{what}, but the search space as {mine}; {remedy}") from error
+                what = f"trial {trial.number}, of another program, has the distribution {theirs} for {item.name!r}"
+                remedy = "Optuna allows one distribution a parameter: start a new study with another --output-dir"
+                raise ConfigurationError(f"{what}, the search space has {mine}; {remedy}") from error
 
 
 def fix_space(

@@ -234,5 +234,5 @@ def _default_base(invariants: StudyInvariants) -> TrainingConfig:
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the study's search trials by number, without those that were repeated."""
+    """Return the study's search trials by number, without failed ones that a later trial repeats."""
     return [record for record in latest_records(study) if record.kind is TrialKind.SEARCH]

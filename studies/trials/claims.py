@@ -123,7 +123,7 @@ class Claim:
 def claim_next(
     study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
 ) -> Claim | None:
-    """Claim a wanted trial: first those whose worker has exited, then waiting ones, by number.
+    """Claim the next trial that is `wanted`: first those whose worker has exited, then waiting ones, by number.
 
     Returns:
         The claim, or None if no trial is left that no worker trains.
@@ -186,7 +186,7 @@ def _take(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: L
     adopted = record.phase is TrialPhase.RUNNING
     if adopted and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
         return None  # started since it was read, by a process that may be about to acquire its lease again
-    # Once an attempt is stored, nothing tells these files from its own.
+    # Checked before the attempt is stored: afterwards, all files in the folder count as the trial's own.
     refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
     after = StartedAfter.WAITING
     if adopted:

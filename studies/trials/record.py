@@ -212,7 +212,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     A running trial has no outcome, even if one was written just before its worker died.
 
     Raises:
-        ConfigurationError: The trial is damaged, or another program's.
+        ConfigurationError: The trial is damaged, or another program made it.
     """
     data = {
         **trial.user_attrs,
@@ -223,7 +223,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     try:
         if data.get(KIND) not in list(TrialKind):
             raise ValueError(f"kind {data.get(KIND)!s}")
-        # Text from outside may have surrogates, which are no JSON to pydantic: they are escaped.
+        # Pydantic refuses surrogates in JSON, which text from outside may have: they are escaped.
         text = re.sub(r"[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", json.dumps(data, ensure_ascii=False))
         stored = _Stored.model_validate_json(text)
         own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)

@@ -43,7 +43,7 @@ def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialReco
             known[position] = trial, record
         if isinstance(record, TrialRecord):
             found.append((trial, record))
-            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # a failed one is retried
+            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed ones may recur
     return found
 
 
@@ -51,11 +51,6 @@ def damage_notes(study: optuna.Study) -> list[str]:
     """Return a line about each trial that all commands leave out because it is damaged."""
     trials_and_records(study)
     return [f"left out: {error}" for _, error in _KNOWN[study].values() if isinstance(error, ConfigurationError)]
-
-
-def own_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return this package's trials of a study by number; they must not be modified."""
-    return [trial for trial, _ in trials_and_records(study)]
 
 
 def own_records(study: optuna.Study) -> list[TrialRecord]:
@@ -69,7 +64,7 @@ def latest_records(study: optuna.Study) -> list[TrialRecord]:
 
 
 def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path]) -> None:
-    """Refuse folders with files, listed before this call reads the study, of trials that no process has started.
+    """Refuse non-empty folders (listed before this call, which reads the study) of trials that no worker started.
 
     Raises:
         ConfigurationError: There are such folders.
@@ -78,8 +73,8 @@ def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path])
     names = {record.experiment_name for record in records if record.phase is not TrialPhase.WAITING}
     if foreign := [str(path) for path in occupied if path.name not in names]:
         raise ConfigurationError(
-            f"{listed(foreign, 3)}: no undamaged trial of this study wrote what is there (another program, or a study "
-            "that was deleted, may have); move it away, or choose another --output-dir"
+            f"{listed(foreign, 3)}: no undamaged trial of this study wrote the files there (perhaps another program "
+            "or a deleted study did); move the folder away, or choose another --output-dir"
         )
 
 

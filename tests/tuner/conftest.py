@@ -133,7 +133,7 @@ def make_watcher() -> type[Watcher]:
 
 @pytest.fixture(scope="session")
 def fail() -> Callable[[], object]:
-    """Raise an error for which no one but the trial is to blame, as what `happens` to a watched one."""
+    """Return a function that raises an error of the trial itself; for `happens` of `make_watcher`."""
 
     def raise_error() -> None:
         raise RuntimeError("the roof fell in")

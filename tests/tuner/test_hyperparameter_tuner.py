@@ -457,7 +457,7 @@ class TestSingleExperiment:
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
         config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, happens=fail)
-        with pytest.raises(ExperimentFailedError, match=r"'mine': an error from outside ended it"):
+        with pytest.raises(ExperimentFailedError, match=r"'mine': an error left it pending"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.INTERRUPTED
         watcher = make_watcher(after_epoch=1, happens=fail)

@@ -96,7 +96,7 @@ def train_pending(
 def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> int:
     """Return 1 if a preset failed, an error left a trial pending, or no trial of this command succeeded, else 0.
 
-    If it trained none, the earlier ones count; if none has ended at all, a stop returns 0.
+    If this command trained none, the earlier trials count. If no trial has ended at all, return 0 only after a stop.
     """
     from studies import TrialKind, TrialPhase
     from tuner.session.trial_selection import is_interrupted

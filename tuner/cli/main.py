@@ -1,7 +1,7 @@
 """``khmer-tuner``: runs the command of a command line and returns its exit code.
 
-Exit codes: 0 done; 1 an experiment failed, no new trial succeeded or an error left one pending; 2 bad input, found
-before anything was created; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP; the same command continues.
+Exit codes: 0 done; 1 an experiment failed, no new trial succeeded or an error left a trial pending; 2 bad input,
+found before anything was created; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP; the same command continues.
 """
 
 from __future__ import annotations

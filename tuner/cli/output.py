@@ -22,7 +22,7 @@ def print_json(data: object) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print a text as it is, on a terminal with its control characters escaped."""
+    """Print a text unchanged; on a terminal, its control characters are escaped."""
     if sys.stdout.isatty():
         from tuner.display.terminal import printable
 
@@ -52,4 +52,4 @@ def _printed_at_once() -> Iterator[None]:
             raise
         from search_spaces import ConfigurationError
 
-        raise ConfigurationError(f"standard output: {error.strerror}; make room there or print elsewhere") from error
+        raise ConfigurationError(f"standard output: {error.strerror}; free space there, or redirect it") from error

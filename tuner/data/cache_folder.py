@@ -42,13 +42,13 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class PixelFile:
-    """Grey pixels `(N, 64, 128)`, read from a file when indexed; mapped, a file that is cut would kill the process."""
+    """Grey pixels `(N, 64, 128)`, read from a file when indexed: a memory map of a truncated file kills the process."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._numbers = path, np.arange(count)
         self._descriptor = regular_file(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._start = os.fstat(self._descriptor).st_size - count * _IMAGE_BYTES  # behind NumPy's header
+        self._start = os.fstat(self._descriptor).st_size - count * _IMAGE_BYTES  # after NumPy's header
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -58,7 +58,7 @@ class PixelFile:
         images = np.empty((*numbers.shape, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
         for number, image in zip(numbers.flat, images.reshape(-1, _IMAGE_BYTES), strict=True):
             if os.preadv(self._descriptor, [image.data], self._start + int(number) * _IMAGE_BYTES) < _IMAGE_BYTES:
-                raise OSError(errno.EIO, "the cached pixels were cut off while they were in use", self._path)
+                raise OSError(errno.EIO, "the cached pixels were truncated while in use", self._path)
         return images
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,7 +83,7 @@ class PixelWriter:
     def write(self, images: Bytes) -> None:
         """Append images `(n, 64, 128)`."""
         self.file.write(images.data)
-        os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # the processes that wait see that this one gets on
+        os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # shows waiting processes that this one makes progress
         self.sums.append(_sums(images))
 
 
@@ -208,7 +208,7 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             lock = wait_for_lock(folder.path / _LOCK_FILE)
-        except (OSError, ConfigurationError) as error:  # the latter: its holder decodes nothing, or there are no locks
+        except (OSError, ConfigurationError) as error:  # the latter: the holder hangs, or there are no locks
             problems.append(f"{folder.path}: {getattr(error, 'strerror', None) or error}")
             continue
         with lock:

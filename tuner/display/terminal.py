@@ -117,7 +117,7 @@ def printable(text: str, *, kept: str = "") -> str:
 
 
 class _Console(Console):
-    def render_str(self, text: str, **style: Any) -> Text:  # each text that is printed, those in tables too
+    def render_str(self, text: str, **style: Any) -> Text:  # Rich calls it for every text, also in tables
         return super().render_str(printable(text, kept="\n"), **style)
 
     def on_broken_pipe(self) -> None:

@@ -63,7 +63,7 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 def enqueue(
     request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str, on_note: Callable[[str], object]
 ) -> EnqueueResult:
-    """Enqueue what `check_enqueue` has accepted in a study that was opened for reading.
+    """Enqueue what `check_enqueue` has accepted; `on_note` is as for `enqueue_presets`. The given study is only read.
 
     Raises:
         ConfigurationError: The study has changed since.

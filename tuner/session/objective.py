@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and report its outcome to the study, whether it succeeds or fails.
 
-    Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that are not the trial's own propagate: it stays
-    running in the study, and the worker that claims it next resumes it after its last epoch. `LeaseLost` propagates as
-    well: another worker has taken over the trial.
+    Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that the trial did not cause (disk, database,
+    dataset, device, any before the first epoch) propagate: it stays running in the study, and the worker that claims it
+    next resumes it after its last epoch. `LeaseLost` propagates as well: another worker has taken over the trial.
     """
     folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
     updates = DashboardUpdates(claim, context.folder)

@@ -32,7 +32,7 @@ class RunContext:
         after_batch: Called after each batch for other work, which must be short.
         tidied: Numbers of the search trials whose checkpoints this process has removed.
         ended: Numbers of the trials that had ended before this command.
-        alike: The names of the latest trials, if they failed alike, each with its error.
+        alike: The latest trials that failed one after another with the same error: names and errors.
     """
 
     folder: OutputFolder

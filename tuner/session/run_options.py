@@ -98,7 +98,7 @@ class TrialFilter:
     Attributes:
         experiments: Names of presets; None for all that the study has.
         search: Whether search trials too.
-        left: Numbers of trials that an error has ended and that stay pending; the command does not start them again.
+        left: Numbers of trials that an error left pending; this command does not start them again.
     """
 
     experiments: frozenset[str] | None = None

@@ -134,7 +134,7 @@ class RunRequest:
         return records
 
     def occupied(self, folder: OutputFolder) -> list[Path]:
-        """Return the folders of its trials that are not empty; those of search trials have any number."""
+        """Return the non-empty folders of its trials; if it starts a search, those of all search trials."""
         names = set(self.experiments)
         if self.options.search.starts_search:
             names |= {path.name for path in folder.path.glob("search_*") if is_search_trial_name(path.name)}

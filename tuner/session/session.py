@@ -66,7 +66,7 @@ class Session:
         request.check()
         options, first = request.options, request.first
         folder = OutputFolder(options.output_dir)
-        folder.owner()  # from now on, `check_in_place` notices a move
+        folder.owner()  # `check_in_place` compares with this owner from now on
         token = _refuse_early(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
@@ -123,7 +123,7 @@ def _refuse_early(request: RunRequest) -> str | None:
     if study is None and (database is None or (database.exists() and database.stat().st_size)):
         storage = open_storage(options.storage_url)  # reports a server that cannot be reached or an unsuitable database
         if options.study_name in optuna.get_all_study_names(storage):
-            return None  # its owner file is lost, or it is damaged: joining it says so
+            return None  # its owner file is lost, or it is damaged: joining reports that
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None

@@ -50,8 +50,7 @@ class ExistingStudy:
     def load(cls, output_dir: str | Path, *, storage: str | None = None, name: str | None = None) -> ExistingStudy:
         """Read them from an output folder and its study; nothing is created or written.
 
-        Raises:
-            ConfigurationError: As `load_study`, whose arguments these are.
+        The arguments and errors are those of `load_study`.
         """
         study, folder = load_study(output_dir, storage_url=storage, name=name)
         _, url = find_study(output_dir, storage_url=storage)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _OF_UNFINISHED = ("last.pt", "previous.pt")
 
-# What loading raises if the content is not what is expected, although its digest is right.
+# What loading raises for unexpected content with a correct digest.
 WRONG_CONTENT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError)
 _COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
 
@@ -73,7 +73,7 @@ def _sealed(content: bytes) -> bytes:
 
 
 def has_state(path: Path) -> bool:
-    """Return whether a folder of checkpoints has one that an unfinished training goes on from, and its best one."""
+    """Return whether a checkpoint folder has a state to resume a training from, and its best checkpoint."""
     return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _OF_UNFINISHED)
 
 
@@ -103,7 +103,7 @@ class CheckpointFolder:
         save_checkpoint(last, state)
 
     def load_last(self, restore: Callable[[dict[str, Any]], object] = lambda state: None) -> dict[str, Any] | None:
-        """Return the newest undamaged state of an unfinished training, which could be restored; damaged ones go."""
+        """Return the newest state of an unfinished training that `restore` accepts, else None; delete damaged ones."""
         for name in _OF_UNFINISHED:
             try:
                 state = load_checkpoint(self.path / name)

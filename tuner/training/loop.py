@@ -228,7 +228,7 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
         if not training.is_of(state):
-            raise ValueError("it is of another training")
+            raise ValueError("it belongs to another training")
         training.load_state_dict(state)
 
     if has_state(checkpoints.path):
@@ -236,7 +236,7 @@ def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
         if checkpoints.load_last(restore):
             log.info(f"resuming after epoch {len(training.history)}")
             return
-        training.load_state_dict(fresh)  # damage may have been noticed half way
+        training.load_state_dict(fresh)  # a damaged state may have been restored in part
     checkpoints.clear()
 
 

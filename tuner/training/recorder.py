@@ -111,7 +111,7 @@ def log_file(folder: Path) -> Iterator[None]:
 def write_config(folder: Path, config: TrainingConfig) -> Path:
     """Save the effective configuration, every field of it, beside the experiment's results; return the path."""
     path = folder / "configs" / CONFIG_FILE
-    for place in (folder, path.parent):  # none above them: the output folder may have been moved
+    for place in (folder, path.parent):  # without parents: a moved output folder must stay away
         place.mkdir(exist_ok=True)
     write_text(path, config_yaml(config))
     return path

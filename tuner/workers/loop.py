@@ -107,7 +107,7 @@ def work_here(
     The poller updates the display between batches and trials; None if the parent process does.
 
     Raises:
-        ExperimentFailedError: Two trials in a row failed alike.
+        ExperimentFailedError: Two trials in a row failed with the same error.
     """
     context = replace(
         session.context,
@@ -140,7 +140,7 @@ def work_here(
 
 
 def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
-    """Train a claimed trial, or add it to `left`; return False if it was interrupted: no other trial should start."""
+    """Train a trial; return False if a stop interrupted it. If an error leaves it pending, add its number to `left`."""
     try:
         with claim:
             run_trial(claim, context)
@@ -151,7 +151,7 @@ def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
         raise
     except Exception as error:
         if is_disk_error(error) or isinstance(error, ConfigurationError):
-            raise  # other trials would end like this one
+            raise  # all other trials would fail as well
         left.add(claim.record.number)
         name, reason = claim.record.experiment_name, failure(outcome_of_error(error, []))
         context.display.trial_interrupted(claim.record.number)
@@ -161,7 +161,7 @@ def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
 
 
 def _stop_after_two_alike(record: TrialRecord, reason: str, alike: dict[str, str]) -> None:
-    """Stop before a common cause ends all other trials; `reason` is the trial's error, "" if it did not fail by one."""
+    """Raise if a second trial in a row fails with the same error, its `reason`; "" for a trial without an error."""
     error = re.sub(r"\S*[\d/]\S*", "", reason)  # numbers and paths differ from trial to trial
     if error not in alike.values():
         alike.clear()
@@ -169,8 +169,8 @@ def _stop_after_two_alike(record: TrialRecord, reason: str, alike: dict[str, str
         alike[record.experiment_name] = error
     if len(alike) > 1:
         raise ExperimentFailedError(
-            f"{' and '.join(alike)} failed alike, so no other trial is started: {reason}; remove the cause, then "
-            "`khmer-tuner resume` trains what is pending, with --retry-failed what has failed too"
+            f"{' and '.join(alike)} failed with the same error, so no other trial is started: {reason}; remove the "
+            "cause, then run `khmer-tuner resume` (with --retry-failed to train failed trials again, too)"
         )
 
 

@@ -13,7 +13,7 @@ from search_spaces import TrainingConfig
 from tuner.session.run_options import StopConditions, TrialFilter
 
 Message = TypeVar("Message")
-LEFT_PENDING = 75  # exit code of a worker that has left trials pending after errors
+LEFT_PENDING = 75  # exit code of a worker if errors have left trials pending
 
 
 @dataclass(frozen=True)

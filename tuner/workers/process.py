@@ -55,7 +55,7 @@ class WorkerProcess:
         self.failed_starts = failed_starts
         self._lines = lines
         self._errors: list[str] = []
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, until the worker handles it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker handles it
         try:
             self.process = subprocess.Popen(
                 # What this process imports, and no file of the working directory that happens to have the same name.

@@ -22,7 +22,7 @@ def error_of(code: int, path: str | None = None) -> OSError:
         (errno.EIO, True, False, "check that disk"),
         (errno.EACCES, True, False, "change its rights or choose another folder"),
         (errno.ESTALE, True, False, "wait until that network disk is there again"),
-        (errno.EISDIR, True, False, "remove it or put the right file there"),
+        (errno.EISDIR, True, False, "remove it or restore the right file"),
         (errno.ENOENT, False, False, ""),
     ],
 )

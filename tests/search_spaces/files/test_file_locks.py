@@ -86,7 +86,7 @@ def test_waiting_ends_with_the_holder_s_name(path: Path, child: Child) -> None:
         wait_for_lock(path, timeout_s=0.1)
 
 
-def test_a_process_that_waits_says_for_which(
+def test_a_waiting_process_logs_the_holder(
     path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("search_spaces.files.file_locks._POLL_S", 0.0001)
@@ -95,10 +95,10 @@ def test_a_process_that_waits_says_for_which(
     process.stdout.readline()
     with pytest.raises(ConfigurationError):
         wait_for_lock(path, timeout_s=1.0)
-    assert caplog.messages == [f"waiting for process {process.pid}, which holds {path}"]
+    assert caplog.messages == [f"waiting for process {process.pid}, which holds the lock {path}"]
 
 
-def test_a_holder_that_gets_on_is_waited_for(path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_continues_while_the_holder_works(path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -144,11 +144,11 @@ def test_a_file_that_its_holder_has_removed_is_no_lock(path: Path) -> None:
 def test_a_pipe_in_place_of_a_lock_is_an_error(path: Path) -> None:
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         wait_for_lock(path)
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         holder_pid(path)
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         read_note(path)
 
 

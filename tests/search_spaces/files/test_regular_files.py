@@ -13,7 +13,7 @@ from search_spaces.files.regular_files import parse_json, read_bytes, regular_fi
 
 @pytest.fixture
 def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """What is no regular file, by kind."""
+    """What is not a regular file, by kind."""
     paths = {kind: tmp_path / kind for kind in ("pipe", "device", "folder", "socket")}
     os.mkfifo(paths["pipe"])
     paths["device"].symlink_to("/dev/zero")  # without end
@@ -25,15 +25,15 @@ def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 @pytest.mark.parametrize("mode", ["rb", "ab", "r+b"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
-def test_what_is_no_regular_file_is_refused_without_waiting(kind: str, mode: str, special: dict[str, Path]) -> None:
+def test_a_file_that_is_not_regular_is_refused_without_blocking(kind: str, mode: str, special: dict[str, Path]) -> None:
     before = len(os.listdir("/dev/fd"))
-    with pytest.raises(OSError, match=r"it is (a folder|no regular file)|No such device|Is a directory") as caught:
+    with pytest.raises(OSError, match=r"it is (a folder|not a regular file)|No such device|Is a directory") as caught:
         open(special[kind], mode, opener=regular_file)
     assert caught.value.filename == str(special[kind])
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_file_with_a_size_beyond_all_sense_is_not_read(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(300 * 10**9)
@@ -51,7 +51,7 @@ def test_a_new_file_has_the_rights_of_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"{", b"1" * 5000, b""])
-def test_whatever_is_no_json_is_one_error(text: bytes) -> None:
+def test_invalid_json_is_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_json(text)
 

@@ -89,7 +89,7 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
         ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
         ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "a logarithmic scale has no steps"),
         ("learning_rate: {low: 0.1, high: 0.9, step: 1e-320}", "found step 9.99989e-321; a step is a number above 0"),
-        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "large enough to tell values apart; write another"),
+        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; write another"),
         ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a value is expected; add it"),
         ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
         ("learning_rate: 0.1", "a fixed value goes under base: as learning_rate: 0.1"),

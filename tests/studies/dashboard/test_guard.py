@@ -317,7 +317,7 @@ def test_what_cannot_be_shown_is_told_without_what_could_harm_a_terminal(
     response = Response.from_app(guard, request("GET", "/api/\x1b[2J\nfaked line"))
     assert (response.status_code, response.json) == (
         500,
-        {"reason": "this cannot be shown; what the study has may be damaged: see `khmer-tuner status`"},
+        {"reason": "this cannot be shown; the study may be damaged; run `khmer-tuner status`, which names the damage"},
     )
     assert told[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
     assert ("Traceback" in told[0]) == debug

@@ -69,7 +69,7 @@ def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            with contextlib.suppress(ConnectionError):  # closed by the server, to which others are newer
+            with contextlib.suppress(ConnectionError):  # the server closed it in favour of a newer one
                 client.sendall(request)
         yield
 
@@ -96,7 +96,7 @@ def test_500_slow_clients_do_not_keep_an_ordinary_one_waiting(
         assert dashboard.process.poll() is None
 
 
-def test_more_slow_clients_than_files_are_survived(full_study: FullStudy, serve: Callable[..., Any]) -> None:
+def test_more_slow_clients_than_open_files_do_no_harm(full_study: FullStudy, serve: Callable[..., Any]) -> None:
     with serve(full_study.folder, most_files=256) as dashboard:
         port = int(dashboard.url.split(":")[2].partition("/")[0])
         with slow_clients(port, SLOW["half a request"]):

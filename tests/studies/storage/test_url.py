@@ -24,19 +24,19 @@ from studies.storage.url import sqlite_path, without_password
         ("sqlite:/x/study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite://study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite//study.db", "three slashes"),
-        ("sqlite:///study.db?timeout=3", "no options here.*'\\?' in a name is %3F"),
-        ("sqlite:///study.db#x", "no options here"),
-        ("sqlite:///study.db;x", "no options here"),
+        ("sqlite:///study.db?timeout=3", "options after .* are refused.*'\\?' in a name is %3F"),
+        ("sqlite:///study.db#x", "options after .* are refused"),
+        ("sqlite:///study.db;x", "options after .* are refused"),
         ("sqlite+aiosqlite:///study.db", "no.*known scheme"),
-        ("study.db", "not begin with a known scheme, in small letters; write sqlite:///PATH or postgresql"),
+        ("study.db", "not begin with a known scheme in lower case; write sqlite:///PATH or postgresql"),
         ("", "not begin with a known scheme"),
         ("mysql://u@h/d", "not begin with a known scheme.*; write sqlite:///PATH or postgresql"),
         ("redis://h", "not begin with a known scheme"),
         ("postgres://u@h/d", "not begin with a known scheme.*postgresql"),
         ("postgresql+psycopg2://u@h/d", "'psycopg2' is missing; install it: pip install psycopg2"),
         ("://x", "not begin with a known scheme"),
-        ("postgresql+psycopg://u@h/d#x", "cannot be read; write .*, with special characters of a password as in %40"),
-        ("postgresql+psycopg://u@h/d?x=1", "an option after '\\?' is unknown.*; choose from .*connect_timeout"),
+        ("postgresql+psycopg://u@h/d#x", "cannot be parsed; write .*, with a percent-encoded password"),
+        ("postgresql+psycopg://u@h/d?x=1", "an option after '\\?' is unknown.*; use only .*connect_timeout"),
         ("sqlite:////no/such/folder/study.db", "/no/such/folder does not exist"),
         ("sqlite:////tmp", "/tmp is a folder.*sqlite:////tmp/study.db"),
     ],
@@ -110,7 +110,7 @@ def test_passwords_are_not_kept() -> None:
     assert kept == "postgresql+psycopg://user@host/db?connect_timeout=5"
 
 
-def test_what_is_needed_to_connect_again_is_kept() -> None:
+def test_the_options_needed_to_connect_again_are_kept() -> None:
     url = "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql&options=-csearch_path%3Dmine&sslmode=require&user=me"
     check_storage_url(url)
     assert without_password(url) == url

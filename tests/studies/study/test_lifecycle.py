@@ -161,7 +161,7 @@ def test_a_study_that_another_process_completes_at_this_moment_is_joined(
     assert [trial.user_attrs["experiment_name"] for trial in study.get_trials()] == ["one"]
 
 
-def test_a_run_goes_on_if_the_one_before_was_killed_before_it_claimed_the_folder(
+def test_a_run_continues_if_the_previous_one_was_killed_before_it_claimed_the_folder(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(*arguments: object) -> None:

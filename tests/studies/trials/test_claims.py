@@ -126,7 +126,7 @@ def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start:
     (folder.path / name).mkdir()
     (folder.path / name / "metrics.jsonl").touch()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=rf"{name}: no undamaged trial of this study wrote what is there"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: no undamaged trial of this study wrote the files"):
             claim_next(study, folder, lambda record: record.experiment_name == name)
     waiting = next(record for record in own_records(study) if record.experiment_name == name)
     assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())
@@ -137,7 +137,7 @@ def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start:
     claim.release()
 
 
-def test_a_trial_goes_on_in_the_folder_of_its_earlier_attempts(
+def test_a_trial_resumes_in_the_folder_of_its_earlier_attempts(
     start: Start, presets: Presets, outcome: TrialOutcome
 ) -> None:
     study, folder = start(presets)

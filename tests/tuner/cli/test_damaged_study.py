@@ -56,7 +56,7 @@ def preset(copy_of_the_study: Path) -> dict[str, Any]:
         ({"experiment_name": "new", "outcome": {"why_ended": "boredom"}}, "outcome"),
     ],
 )
-def test_a_trial_that_is_not_as_ours_are_is_named_and_left_out_everywhere(
+def test_a_trial_with_damaged_attributes_is_named_and_left_out(
     changes: dict[str, Any],
     told: str,
     copy_of_the_study: Path,
@@ -94,7 +94,7 @@ def test_a_trial_that_is_not_as_ours_are_is_named_and_left_out_everywhere(
         """'{"name": "FloatDistribution", "attributes": {"low": 0.1, "high": 0.9}}')""",
     ],
 )
-def test_a_value_that_cannot_be_read_concerns_its_own_trial_only(
+def test_an_undecodable_value_affects_only_its_own_trial(
     statement: str, copy_of_the_study: Path, cli: Callable[..., Any]
 ) -> None:
     change(copy_of_the_study, statement)
@@ -132,7 +132,7 @@ def test_damage_of_the_whole_study_is_an_error_that_says_where(
         assert done.code == 2, done.err
         assert "damaged" in done.err
         assert told in done.err
-        assert "restore a copy" in done.err
+        assert "restore a backup" in done.err
 
 
 def test_a_damaged_study_is_not_taken_for_a_foreign_folder(
@@ -142,7 +142,7 @@ def test_a_damaged_study_is_not_taken_for_a_foreign_folder(
     done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert done.code == 2
     assert "attribute 'invariants': damaged" in done.err
-    assert "move it away" not in done.err
+    assert "move the folder away" not in done.err
 
 
 def test_the_files_of_a_damaged_trial_are_kept(
@@ -156,7 +156,7 @@ def test_the_files_of_a_damaged_trial_are_kept(
     )
     done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert done.code == 2
-    assert f"{copy_of_the_study / NAME}: no undamaged trial of this study wrote what is there" in done.err
+    assert f"{copy_of_the_study / NAME}: no undamaged trial of this study wrote the files there" in done.err
     assert best.read_bytes() == before
 
 
@@ -168,7 +168,7 @@ def test_no_trial_is_enqueued_or_trained_beside_one_with_another_distribution(
     add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
     done = cli("search", *several)
     assert done.code == 2
-    assert "trial 2, of another program, has the parameter 'warmup_epochs'" in done.err
+    assert "trial 2, of another program, has the distribution " in done.err
     status = json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)
     assert status["search"] is None
     assert len(status["trials"]) == 2
@@ -183,7 +183,7 @@ def test_pending_trials_stay_pending_beside_one_with_another_distribution(
     for command in ("resume", "worker"):
         done = cli(command, "--output-dir", copy_of_the_study)
         assert done.code == 2, done.err
-        assert "'warmup_epochs' as CategoricalDistribution" in done.err
+        assert "of another program, has the distribution CategoricalDistribution" in done.err
     assert json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)["counts"]["waiting"] == 2
 
 

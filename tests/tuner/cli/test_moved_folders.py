@@ -113,7 +113,7 @@ def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_
     run = ("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
     refused = cli(*run)
     assert refused.code == 2
-    assert "a study that was deleted" in refused.err
+    assert "a deleted study" in refused.err
     (here / "before").mkdir()
     for metrics in (here / "out").glob("*/metrics.jsonl"):
         assert str(metrics.parent) in refused.err
@@ -126,7 +126,7 @@ def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_
 
 @pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("when", [{"in_batch": 2}, {"after_epoch": 3}], ids=str)
-def test_a_folder_that_is_moved_while_it_is_used_is_not_made_again(
+def test_a_folder_that_is_moved_while_in_use_is_not_created_again(
     when: dict[str, int],
     storage: str,
     request: pytest.FixtureRequest,
@@ -187,7 +187,7 @@ def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
     assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
 
 
-def test_a_run_goes_on_with_a_study_whose_owner_file_is_lost(
+def test_a_run_continues_a_study_whose_owner_file_is_lost(
     cli: Cli, config: Path, interrupt: Callable[..., None], undisturbed: Any, here: Path
 ) -> None:
     interrupt()

@@ -171,10 +171,10 @@ def test_a_new_study_leaves_folders_alone_that_it_did_not_write(
     assert refused.code == 2
     assert str(out / name) in refused.err
     assert (
-        "no undamaged trial of this study wrote what is there (another program, or a study that was deleted"
+        "no undamaged trial of this study wrote the files there (perhaps another program or a deleted study"
         in refused.err
     )
-    assert "move it away, or choose another --output-dir" in refused.err
+    assert "move the folder away, or choose another --output-dir" in refused.err
     assert content(out) == before
     assert os.listdir() == []
 

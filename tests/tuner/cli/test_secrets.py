@@ -17,7 +17,7 @@ from studies.storage.url import without_password
 
 CANARY = "c4n4ry"
 SERVER = "127.0.0.1:1/db?connect_timeout=2"
-# Mistyped or of another program: refused before anything is tried.
+# Mistyped URLs, or URLs of other programs: refused before any connection is tried.
 UNUSABLE = {
     "words of libpq": f"host=127.0.0.1 user=u password={CANARY}",
     "a password alone": CANARY,
@@ -48,7 +48,7 @@ UNUSABLE = {
     "two lines": f"postgresql+psycopg://u@127.0.0.1:1/db\npassword={CANARY}",
     "bytes that are no text": f"postgresql+psycopg://u:{CANARY}\udcff@{SERVER}",
 }
-# Sound: no server listens at that port.
+# Valid URLs; no server listens at that port.
 USABLE = {
     "an account": f"postgresql+psycopg://u:{CANARY}@{SERVER}",
     "blanks, an @ and Khmer": f"postgresql+psycopg://u:ខ្មែរ %40{CANARY}@{SERVER}",

@@ -54,7 +54,7 @@ def error_of(done: Any) -> str:
 
 @pytest.mark.parametrize("command", ["status", "resume"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "brackets", "sparse"])
-def test_an_owner_file_that_is_none(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_a_special_file_as_owner_file_is_an_error(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
     owner = copy_of_the_study / ".study" / "owner.json"
     replace(owner, kind)
     error = error_of(cli(command, "--output-dir", copy_of_the_study))
@@ -63,7 +63,7 @@ def test_an_owner_file_that_is_none(kind: str, command: str, cli: Cli, copy_of_t
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_metrics_that_are_none(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_a_special_file_as_metrics_hides_only_the_epochs(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
     path = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
     replace(path, kind)
     assert f"{path} has 0 of 2 epochs" in cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study).out
@@ -72,17 +72,19 @@ def test_metrics_that_are_none(kind: str, cli: Cli, copy_of_the_study: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_a_log_that_is_none(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_a_special_file_as_log_is_an_error(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
     path = copy_of_the_study / "ខ្មែរ" / "logs" / "training.log"
     replace(path, kind)
     error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
     assert str(path) in error
-    assert "remove it or put the right file there" in error
+    assert "remove it or restore the right file" in error
     assert cli("status", "--output-dir", copy_of_the_study).code in (0, 1)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_a_checkpoint_that_is_none(kind: str, cli: Cli, copy_of_the_study: Path, tiny_dataset: Path) -> None:
+def test_a_special_file_as_checkpoint_is_an_error(
+    kind: str, cli: Cli, copy_of_the_study: Path, tiny_dataset: Path
+) -> None:
     best = copy_of_the_study / "ខ្មែរ" / "checkpoints" / "best.pt"
     replace(best, kind)
     error = error_of(cli("evaluate", "--output-dir", copy_of_the_study, "--metadata", tiny_dataset, "--split", "test"))
@@ -122,7 +124,7 @@ def test_a_pipe_that_stops_the_work_is_named_and_the_trial_stays_pending(
     os.mkfifo(path)
     error = error_of(cli(*interrupted_run))
     assert f"error: {path}: " in error
-    assert error.endswith("; remove it or put the right file there, then repeat the command")
+    assert error.endswith("; remove it or restore the right file, then repeat the command")
     path.unlink()
     assert cli(*interrupted_run).code == 0
 
@@ -138,7 +140,7 @@ def test_metadata_of_300_gb(cli: Cli, write_config: Experiments, here: Path, tin
     assert not (here / "out").exists()
 
 
-def test_cached_pixels_that_are_cut_off_stop_the_command_and_are_made_again(
+def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
     cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path, environment: dict[str, str]
 ) -> None:
     shutil.copytree(tiny_dataset.parent, here / "data", ignore=shutil.ignore_patterns(".*"))
@@ -160,7 +162,7 @@ def test_cached_pixels_that_are_cut_off_stop_the_command_and_are_made_again(
         finally:
             process.kill()
     assert process.returncode == 2, told
-    assert f"error: {pixels}: the cached pixels were cut off while they were in use" in told
+    assert f"error: {pixels}: the cached pixels were truncated while in use" in told
     assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.INTERRUPTED]
     assert cli(*run).code == 0
     assert pixels.stat().st_size == size

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or narrow, text that a terminal must not obey, and SIGINT during imports."""
+"""Standard streams that are closed, full or narrow, control sequences in text, and SIGINT during imports."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_terminal_shows_text_escaped_and_our_own_colours(terminal: Terminal, m
     assert f"one {SHOWN}\ntwo\na,{SHOWN}\nខ្មែរ\n" in shown
 
 
-def test_what_is_not_for_a_terminal_is_written_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_for_a_file_or_pipe_is_written_unchanged(capfd: pytest.CaptureFixture[str]) -> None:
     print_text(HOSTILE)
     print_json([HOSTILE])
     out, _ = capfd.readouterr()

@@ -250,7 +250,7 @@ def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "sparse", "brackets"])
-def test_what_is_no_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
+def test_a_special_file_in_place_of_a_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{suffix}"
     path.unlink()
@@ -278,11 +278,11 @@ def test_a_pipe_in_place_of_the_lock_is_named(generated: Path, user_cache: Path)
     assert len(open_pixel_cache(generated, ["val"])["val"]) == 6  # in the user's cache folder
     shutil.rmtree(user_cache)
     user_cache.write_bytes(b"")
-    with pytest.raises(DataLoaderError, match=r"pixel_cache: it is no regular file; .*make one of them writable"):
+    with pytest.raises(DataLoaderError, match=r"pixel_cache: it is not a regular file; .*make one of them writable"):
         open_pixel_cache(generated, ["val"])
 
 
-def test_a_process_that_holds_the_lock_and_decodes_nothing_is_named(
+def test_a_lock_holder_without_progress_is_named(
     generated: Path, user_cache: Path, child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(wait_for_lock.__kwdefaults__, "timeout_s", 0.1)
@@ -312,14 +312,14 @@ def test_a_process_that_decodes_touches_the_lock(generated: Path, monkeypatch: p
     assert ages[0] < 60
 
 
-def test_pixels_that_are_cut_off_while_they_are_used_are_an_error_and_made_again(generated: Path) -> None:
+def test_pixels_truncated_while_in_use_are_an_error_and_decoded_again(generated: Path) -> None:
     cache = open_pixel_cache(generated, SPLITS)
     expected = cache["train"].images[:]
     path = generated.parent / ".pixel_cache" / "metadata.yaml.train.npy"
     os.truncate(path, 100_000)
     assert np.array_equal(cache["train"].images[3], expected[3])
     for index in (20, slice(None), np.array([1, 20])):
-        with pytest.raises(OSError, match="the cached pixels were cut off while they were in use") as caught:
+        with pytest.raises(OSError, match="the cached pixels were truncated while in use") as caught:
             cache["train"].images[index]
         assert caught.value.filename == path
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[:], expected)

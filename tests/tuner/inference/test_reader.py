@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
         "bomb.png": "more than 50 million pixels",
         "large.png": "more than 50 million pixels",
         "no_pictures": "holds no pictures",
-        "pipe.png": "no regular file",
+        "pipe.png": "not a regular file",
         "long.png": "it has 300,000,000 bytes",
         "missing.png": "there is no such file",
         "text.png/inside.png": "Not a directory",

@@ -135,7 +135,7 @@ class TestErrors:
         assert self.states() == ["interrupted", "completed"]
 
     @pytest.mark.parametrize("epochs", [0, 1], ids=["left pending", "their own failures"])
-    def test_two_alike_in_a_row_stop_the_command_and_waste_no_others(
+    def test_the_same_error_twice_in_a_row_stops_the_command(
         self, epochs: int, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
@@ -145,7 +145,9 @@ class TestErrors:
 
         setattr(watcher, "epoch_ended" if epochs else "batch", fail)
         session = opened(write_config({"one": {}, "two": {}, "three": {}}), watcher)
-        with pytest.raises(ExperimentFailedError, match=r"one and two failed alike, .*no room.*`khmer-tuner resume`"):
+        with pytest.raises(
+            ExperimentFailedError, match=r"one and two failed with the same error, .*no room.*`.* resume`"
+        ):
             work(session, TrialFilter(), StopConditions())
         assert self.states() == [*["failed" if epochs else "interrupted"] * 2, "waiting"]
 

@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Find the files to delete, by trial number; none is needed to repeat a failed one."""
+    """Find the files to delete, by trial number; to repeat a failed trial, none of them is needed."""
     from studies import WhyEnded, ended_records, records_not_kept
 
     study, folder = load(options)

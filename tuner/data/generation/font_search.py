@@ -81,7 +81,7 @@ def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for parent, _, names in os.walk(folder):
             paths = (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
-            yield from (path for path in paths if path.is_file())  # FreeType would wait for a pipe
+            yield from (path for path in paths if path.is_file())  # FreeType would block on a pipe
 
 
 def _fonts_of_file(path: Path) -> Iterator[Font]:

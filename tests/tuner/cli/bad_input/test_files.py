@@ -24,9 +24,9 @@ def odd_files(here: Path) -> None:
     ("name", "told"),
     [
         ("folder", "folder: cannot be read (it is a folder); name a YAML file in it: inside.yaml"),
-        ("pipe.yaml", "pipe.yaml: cannot be read (it is no regular file); name a YAML file"),
-        ("/dev/null", "/dev/null: cannot be read (it is no regular file); name a YAML file"),
-        ("/dev/zero", "/dev/zero: cannot be read (it is no regular file); name a YAML file"),
+        ("pipe.yaml", "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"),
+        ("/dev/null", "/dev/null: cannot be read (it is not a regular file); name a YAML file"),
+        ("/dev/zero", "/dev/zero: cannot be read (it is not a regular file); name a YAML file"),
         ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its rights"),
         (
             "dangling.yaml",
@@ -51,7 +51,7 @@ def test_what_is_no_configuration_file(refused, odd_files, command, name, told):
 def test_the_same_holds_for_search_spaces(refused, odd_files, key):
     argv = {"--config": "<config>"} | {key: "pipe.yaml"}
     (told,) = refused(["run", *(word for pair in argv.items() for word in pair)])
-    assert told == "pipe.yaml: cannot be read (it is no regular file); name a YAML file"
+    assert told == "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"
 
 
 @pytest.mark.parametrize("command", ["status", "export", "resume", "stop", "report", "best", "dashboard"])
@@ -90,7 +90,7 @@ def test_places_where_no_file_can_be_written(refused, run_study, odd_files, comm
     [
         (
             ["--storage", "nonsense"],
-            "storage URL: found '***'; it does not begin with a known scheme, in small letters; write sqlite:///PATH "
+            "storage URL: found '***'; it does not begin with a known scheme in lower case; write sqlite:///PATH "
             "or postgresql+psycopg://USER@HOST:5432/DATABASE",
         ),
         (["--study", "another"], "it belongs to the study 'khmer-ocr', not to 'another'; choose another --output-dir"),

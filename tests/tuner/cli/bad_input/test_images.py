@@ -81,10 +81,10 @@ def test_predict_says_what_is_no_file(refused, here, run_study):
         "picture_2.png": "there is no such file; check the name",
         "no/such/folder.png": "there is no such file; check the path",
         "empty": "the folder holds no pictures (.avif,",
-        "pipe.png": "it is no regular file",
+        "pipe.png": "it is not a regular file",
         "huge.png": "it has 300,000,000 bytes; at most 256,000,000 are expected",
         "picture_1.png/x.png": "Not a directory",
-        "/dev/null": "it is no regular file",
+        "/dev/null": "it is not a regular file",
         "x" * 300: "File name too long",
         "\x1b[31mred.png": "there is no such file",
     }

@@ -289,7 +289,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     assert "nothing is left to train" in again.err
 
 
-def test_a_search_whose_new_trials_all_fail_tells_it_by_its_exit_code_and_they_can_be_repeated(
+def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeated(
     cli, write_config, write_space, monkeypatch
 ):
     space, config = write_space(base={"num_epochs": 1}), write_config({"one": ONE_EPOCH})
@@ -360,7 +360,7 @@ def test_a_search_whose_working_directory_is_removed_loses_no_trial(
                 gone.rmdir()
     assert search.returncode == 1, told
     assert told[-1].startswith("error: search_000")
-    assert "failed alike, so no other trial is started: FileNotFoundError: " in told[-1]
+    assert "failed with the same error, so no other trial is started: FileNotFoundError: " in told[-1]
     assert set(states(out).values()) == {"completed", "interrupted", "waiting"}
     assert cli("resume", "--output-dir", out).code == 0
     assert list(states(out).values()) == ["completed"] * 6
@@ -406,7 +406,7 @@ def test_a_gaussian_process_learns_nothing_from_pruned_trials_so_it_gets_none(cl
     assert (search["sampler"], search["pruner"]) == ("gp", "none")
 
 
-def test_a_worker_whose_trials_all_failed_tells_it_by_its_exit_code(cli, write_config):
+def test_a_worker_whose_trials_all_failed_exits_with_1(cli, write_config):
     wild = {"training": {"num_epochs": 3, "learning_rate": 10.0, "weight_decay": 10.0}, "optimizer": {"type": "adamw"}}
     assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
     assert cli("enqueue", "--config", write_config({"wild": wild})).code == 0
