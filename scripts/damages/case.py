@@ -43,6 +43,7 @@ HARMLESS = {
     "tensorboard": "TensorBoard alone reads it",
     "artifacts|study_system_attributes": "plots and notes of the dashboard, which shows what there is",
     "previous.pt": "read only if last.pt is damaged",
+    "study.db, 300 GB sparse": "SQLite reads as many pages as the first one says",
     "study.db, bits flipped": "SQLite has no checksums: another value in an unread or plausible place",
     "study_directions.objective": "only its order counts, and there is one",
     "trial_intermediate_values.intermediate_value, huge": "another number cannot be told from the reported one",
@@ -150,8 +151,8 @@ def _lost(
         if state not in ("COMPLETE", "PRUNED") and not is_explained:
             yield f"{name} is {state} after resume:\n{tail(said)}"
     blocked = [name for name in _READERS if outputs[name][0] != 0]
-    # Another number moves all later trials in Optuna's list, so that none can be told by its place.
-    if damage.trial and blocked and "readable" in before and damage.what != "trials.number":
+    # A missing row or another number moves all later trials in Optuna's list, so that none can be told by its place.
+    if damage.trial and blocked and "readable" in before and damage.what not in ("trials", "trials.number"):
         yield f"blocked: {', '.join(blocked)}:\n{tail(outputs[blocked[0]][1])}"
     for name in ("export csv", "export csv again"):
         shown, expected = _rows(outputs[name][1]), _rows(reference[name][1])

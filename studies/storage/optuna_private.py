@@ -50,9 +50,10 @@ class DecodingStorage(RDBStorage):
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
             read = super()._build_frozen_trial_from_trial_model(trial)
-            names, epochs = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
-            if not (all(type(name) is str for name in names) and all(type(epoch) is int for epoch in epochs)):
-                raise TypeError("a name is not text, or an epoch is not a whole number")
+            names, reports = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
+            expected = {str: names, int: reports, float: (*(read.values or ()), *reports.values())}
+            if any(not isinstance(value, kind) for kind, values in expected.items() for value in values):
+                raise TypeError("a name is not text, an epoch not a whole number, or a value not a number")
             return read
         except DECODING_ERRORS as error:
             damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})

@@ -206,7 +206,9 @@ def _owner_or_refuse(folder: OutputFolder) -> Owner:
     owner = folder.owner()
     if owner is not None:
         return owner
-    what = "it holds no study" if os.path.isdir(folder.path) else "there is no such folder"
+    what = (
+        "it holds no study (.study/owner.json is missing)" if os.path.isdir(folder.path) else "there is no such folder"
+    )
     raise ConfigurationError(
         f"output folder {folder.path}: {what}; name the --output-dir of a study, or begin one with `khmer-tuner run`"
     )

@@ -31,7 +31,7 @@ def test_damages_are_named_and_cost_no_other_trial() -> None:
 
 @pytest.mark.slow
 def test_more_damages() -> None:
-    done = damage("--damages", "60", "--seed", "2", "--jobs", "2")
+    done = damage("--damages", "30", "--seed", "2", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -47,7 +47,8 @@ def place(new_place: Callable[[], Variables]) -> Variables:
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> str:
     """Wait for a child that must succeed in silence; return what it printed."""
     output, errors = process.communicate(timeout=timeout_s)
-    assert errors == ""
+    # On a busy machine a process may wait for the study's lock for longer than three seconds, and says so.
+    assert [line for line in errors.splitlines() if not line.startswith("waiting for process")] == []
     assert process.returncode == 0
     return output
 
