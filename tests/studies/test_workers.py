@@ -19,7 +19,7 @@ from studies.trials.leases import LEASE_GRACE_AFTER_RESTART_S, LEASE_GRACE_S
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Variables = dict[str, str]
-ROUNDS = 20
+ROUNDS = 10
 
 
 @pytest.fixture(scope="session")
