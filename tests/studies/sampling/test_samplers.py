@@ -245,7 +245,8 @@ def test_no_interruption_anywhere_changes_anything(
     sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_draws: JointDraws
 ) -> None:
     whole, points = undisturbed(start, presets, sampler, tmp_path, joint_draws)
-    assert len(every := list(chain(*points))) > 100
+    every = list(chain(*points))
+    assert len(every) > 100
     # The Gaussian process takes seconds for each.
     for place, path in every[:: 3 if sampler is SamplerName.GP else 1]:
         assert continued(path, start) == whole, f"{path.name}: {place}"
