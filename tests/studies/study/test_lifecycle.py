@@ -224,7 +224,7 @@ class TestLoading:
         path = tmp_path / "out"
         if exists:
             path.mkdir()
-        told = "it holds no study" if exists else "there is no such folder"
+        told = r"it holds no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
         with pytest.raises(ConfigurationError, match=rf"output folder {path}: {told}; .*`khmer-tuner run`"):
             load_study(path)
         assert path.exists() == exists
