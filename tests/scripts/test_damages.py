@@ -24,7 +24,7 @@ def damage(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_damages_are_named_and_cost_no_other_trial() -> None:
-    done = damage("--only", "1", "2", "5", "16", "20", "31")
+    done = damage("--only", "1", "5", "16", "31")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 failures\n" in done.stdout
 
