@@ -48,6 +48,7 @@ HARMLESS = {
     "study_directions.objective": "only its order counts, and there is one",
     "trial_intermediate_values.intermediate_value, huge": "another number cannot be told from the reported one",
     ".* foreign": "a trial of plain Optuna, of which no command shows anything",
+    "trial_user_attributes(.key)?, .*config_digest": "`run` compares it, and calls the preset changed",
     # These cannot be told from what a trial or a command of the user may have stored.
     "trial_params": "another plausible value, or a parameter that was not sampled",
     "study_user_attributes(.key)?, ": "an attribute that is gone is one that was never set",
