@@ -97,6 +97,8 @@ def stop_on_signals() -> Iterator[None]:
                 signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
         finally:
             sys.unraisablehook = hook
+            if swallowed:
+                signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the process while the interpreter exits
             late = None if _requested is known else _requested
             _requested = None
             _holds_back = False

@@ -354,3 +354,22 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
         assert row.epochs > epochs
         epochs = row.epochs
     assert list(tmp_path.glob("hyperparameter_tuning_results_*.json"))
+
+
+def test_a_stop_that_was_swallowed_leaves_no_alarm_behind():
+    code = """
+import os, signal, time
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), 2)
+        sum(range(10_000))
+try:
+    with signals.stop_on_signals():
+        Swallows()
+except signals.StopRequested as stop:
+    print(stop.exit_code)
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+time.sleep(0.3)
+print("ended by itself")
+"""
+    assert run_script(code) == "130\nended by itself\n"
