@@ -46,10 +46,10 @@ HARMLESS = {
     "study.db, 300 GB sparse": "SQLite reads as many pages as the first one says",
     "study.db, bits flipped": "SQLite has no checksums: another value in an unread or plausible place",
     "study_directions.objective": "only its order counts, and there is one",
-    "trial_intermediate_values.intermediate_value, huge": "another number cannot be told from the reported one",
+    "trial_intermediate_values.intermediate_value, huge": "another number looks like the reported one",
     ".* foreign": "a trial of plain Optuna, of which no command shows anything",
     "trial_user_attributes(.key)?, .*config_digest": "`run` compares it, and calls the preset changed",
-    # These cannot be told from what a trial or a command of the user may have stored.
+    # These look like what a trial or a command of the user may have stored.
     "trial_params": "another plausible value, or a parameter that was not sampled",
     "study_user_attributes(.key)?, ": "an attribute that is gone is one that was never set",
     "alembic_version|version_info": "Optuna reads it only to upgrade a database",
@@ -152,7 +152,7 @@ def _lost(
         if state not in ("COMPLETE", "PRUNED") and not is_explained:
             yield f"{name} is {state} after resume:\n{tail(said)}"
     blocked = [name for name in _READERS if outputs[name][0] != 0]
-    # A missing row or another number moves all later trials in Optuna's list, so that none can be told by its place.
+    # A missing row or another number moves all later trials in Optuna's list, so that places no longer identify trials.
     if damage.trial and blocked and "readable" in before and damage.what not in ("trials", "trials.number"):
         yield f"blocked: {', '.join(blocked)}:\n{tail(outputs[blocked[0]][1])}"
     for name in ("export csv", "export csv again"):

@@ -51,7 +51,7 @@ def make_study(folder: Path) -> None:
         file.write(_MORE_EXPERIMENTS)
     run_logged(partial(give, ["enqueue", *added, *seed]), folder / STUDY)
     _, output = run_logged(partial(give, small.resume, _kill_in_second_epoch), folder / STUDY)
-    for path in folder.glob("*.yaml"):  # the study goes on without them
+    for path in folder.glob("*.yaml"):  # the study does not need them any more
         path.unlink()
     if (states := in_fork(_add_foreign_trial, folder / STUDY)) != _STATES:
         raise HarnessError(f"the study's trials are {states}:\n{output}")

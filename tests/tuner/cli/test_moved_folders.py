@@ -1,4 +1,4 @@
-"""An output folder that is moved or copied goes on where it is; without its database or its checkpoints, anew."""
+"""An output folder can be resumed after a move or copy; without its database or its checkpoints it starts anew."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
                 str(config),
-                options=RunOptions(output_dir="out", results_file="begun.json", **options),
+                options=RunOptions(output_dir="out", results_file="interrupted.json", **options),
                 display=make_watcher(after_epoch=1),
             ).run_experiments()
 
@@ -137,7 +137,7 @@ def test_a_folder_that_is_moved_while_in_use_is_not_created_again(
     make_watcher: MakeWatcher,
 ) -> None:
     url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
-    options = RunOptions(output_dir="out", results_file="begun.json", storage=url)
+    options = RunOptions(output_dir="out", results_file="interrupted.json", storage=url)
     watcher = make_watcher(**when, happens=lambda: (here / "out").rename(here / "moved"))
     with pytest.raises(ConfigurationError) as caught:
         HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
@@ -174,7 +174,7 @@ def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
         path = here / removed
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    options = RunOptions(output_dir="out", results_file="begun.json")
+    options = RunOptions(output_dir="out", results_file="interrupted.json")
     with pytest.raises(ConfigurationError, match=rf"^{here}/out/first.*: it was moved or removed while in use"):
         HyperparameterTuner(
             str(config), options=options, display=make_watcher(after_epoch=epoch, happens=remove)

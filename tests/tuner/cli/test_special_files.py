@@ -93,7 +93,7 @@ def test_a_special_file_as_checkpoint_is_an_error(
 
 @pytest.fixture
 def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Display], here: Path) -> list[str]:
-    """The command that goes on with the experiment `a`, which was interrupted in its second epoch."""
+    """The command that resumes the experiment `a`, which was interrupted in its second epoch."""
     config = write_config({"a": {}})
     tuner = HyperparameterTuner(str(config), options=RunOptions("out"), display=make_watcher(in_batch=8))
     with pytest.raises(KeyboardInterrupt):
