@@ -9,7 +9,7 @@ import optuna
 from studies.sampling.samplers import StatelessSampler
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
-from studies.study.presets import fixed_space, refuse_other_distributions, study_space
+from studies.study.presets import fixed_space, require_same_distributions, study_space
 from studies.study.search_budget import count_unenqueued, search_records, search_settings, top_up
 from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.record import TrialKind, TrialRecord
@@ -64,7 +64,7 @@ def prepare_sampling(study: optuna.Study) -> bool:
         Whether it has a search, so that search trials may be claimed.
     """
     if (space := fixed_space(study)) is not None:
-        refuse_other_distributions(study, space)
+        require_same_distributions(study, space)
     settings = search_settings(study)
     if settings is None:
         return False

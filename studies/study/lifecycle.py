@@ -21,7 +21,7 @@ from studies.storage.output_folder import OutputFolder, Owner
 from studies.storage.postgresql import PostgresStorage
 from studies.storage.url import check_storage_url, mask_password, sqlite_path, without_password
 from studies.study.invariants import StudyInvariants
-from studies.trials.leases import refuse_other_machines, study_lock
+from studies.trials.leases import require_single_machine_for_sqlite, study_lock
 
 DEFAULT_STUDY_NAME = "khmer-ocr"
 T = TypeVar("T")
@@ -54,12 +54,12 @@ def create_or_join_study(
     """
     folder.check(name, storage.url)
     # Checked before anything is created, and again under the lock.
-    _refuse_misfit(_find_study(storage, name), folder, invariants)
+    _require_compatible(_find_study(storage, name), folder, invariants)
     with study_lock(storage, name, folder):
         study = _find_study(storage, name)
-        _refuse_misfit(study, folder, invariants)
+        _require_compatible(study, folder, invariants)
         if study is not None:
-            refuse_other_machines(study, folder)
+            require_single_machine_for_sqlite(study, folder)
         else:
             study = _create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
@@ -115,7 +115,7 @@ def load_study_for_changes(
     study = _find_study(open_storage(url), existing.study_name)
     if study is None:
         raise ConfigurationError(f"study {existing.study_name!r}: it was deleted just now")
-    _refuse_other_folder(study, folder)
+    _require_same_folder(study, folder)
     return study, folder
 
 
@@ -137,7 +137,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
         check_storage_url(storage_url, for_reading=True)
         if sqlite_path(storage_url) is None and folder.owner() is None:
             return Owner(name or DEFAULT_STUDY_NAME, without_password(storage_url), ""), storage_url
-    owner = _owner_or_refuse(folder)
+    owner = _require_owner(folder)
     if name is not None and name != owner.study:
         raise ConfigurationError(
             f"output folder {folder.path}: it belongs to the study {owner.study!r}, not to {name!r}; "
@@ -169,7 +169,7 @@ def study_invariants(study: optuna.Study) -> StudyInvariants:
     return read_attribute(study, _INVARIANTS, _STORED.validate_python)
 
 
-def refuse_other_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
+def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
     """Refuse invariants that are not the study's; nothing is changed.
 
     Raises:
@@ -202,7 +202,7 @@ def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str
     )
 
 
-def _owner_or_refuse(folder: OutputFolder) -> Owner:
+def _require_owner(folder: OutputFolder) -> Owner:
     owner = folder.owner()
     if owner is not None:
         return owner
@@ -246,7 +246,7 @@ def _folder_mark(folder: OutputFolder) -> dict[str, str]:
     return {"id": owner.folder_id if owner is not None else "", "path": os.path.realpath(folder.path)}
 
 
-def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
+def _require_compatible(study: optuna.Study | None, folder: OutputFolder, invariants: StudyInvariants) -> None:
     if study is None:
         return
     name = study.study_name
@@ -261,8 +261,8 @@ def _refuse_misfit(study: optuna.Study | None, folder: OutputFolder, invariants:
                     "choose another --study name"
                 )
             return
-    _refuse_other_folder(study, folder)
-    refuse_other_invariants(study, folder, invariants)
+    _require_same_folder(study, folder)
+    require_same_invariants(study, folder, invariants)
 
 
 def _is_on_server(study: optuna.Study) -> bool:
@@ -270,7 +270,7 @@ def _is_on_server(study: optuna.Study) -> bool:
     return isinstance(rdb_storage(study), PostgresStorage)
 
 
-def _refuse_other_folder(study: optuna.Study, folder: OutputFolder) -> None:
+def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
     """Refuse a second folder for a study whose leases are files in its folder."""
     if _is_on_server(study):
         return

@@ -125,7 +125,7 @@ def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
     return [record.experiment_name for record in failed]
 
 
-def refuse_other_distributions(study: optuna.Study, space: SearchSpace) -> None:
+def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
     """Refuse trials of other programs that have a parameter of the space with an incompatible distribution.
 
     Raises:
@@ -160,7 +160,7 @@ def fix_space(
     presets = {**known, **(experiments or {})}
     kept = fixed or space or default_search_space(study_invariants(study).definitions)
     widened = kept.widened(presets.values())
-    refuse_other_distributions(study, widened)
+    require_same_distributions(study, widened)
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
     return kept.notes_on({name: config for name, config in presets.items() if fixed is None or name not in known})

@@ -137,7 +137,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
     if request.fixed:
         check_fixed(study_space(study), request.fixed, study_invariants(study).definitions)
     with lock_of(study, folder):
-        refuse_other_search(study, request)
+        require_same_search(study, request)
         fix_space(study)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
@@ -149,7 +149,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
     top_up(study, folder)
 
 
-def refuse_other_search(study: optuna.Study, request: SearchRequest) -> None:
+def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     """Refuse search settings that are not the study's; nothing is changed.
 
     Raises:

@@ -15,7 +15,7 @@ from search_spaces.training_config import TrainingConfig
 from studies.storage.optuna_private import claim_waiting, continue_trial, rdb_storage, take_over_running, trial_id_of
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.trials.leases import Lease, leases_of, local_process_id, refuse_other_machines, this_worker
+from studies.trials.leases import Lease, leases_of, local_process_id, require_single_machine_for_sqlite, this_worker
 from studies.trials.memory_kills import count_memory_kills, has_risen
 from studies.trials.record import (
     CONFIG,
@@ -46,12 +46,12 @@ class Claim:
     Attributes:
         trial: The running trial: suggests, reports, carries attributes.
         record: Its record when it was claimed; the last of its `attempts` is this one.
-        adopted: Whether another process started it, and crashed or released it.
+        resumed: Whether another process started it, and crashed or released it.
     """
 
     trial: Trial
     record: TrialRecord
-    adopted: bool
+    resumed: bool
     _lease: Lease = field(repr=False)
     _released: bool = field(default=False, repr=False)
 
@@ -132,7 +132,7 @@ def claim_next(
         ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials; or as
             `refuse_foreign_folders`.
     """
-    refuse_other_machines(study, folder)
+    require_single_machine_for_sqlite(study, folder)
     leases = leases_of(study, folder)
     for record in _candidates(study, wanted):
         lease = leases.try_acquire(record)
@@ -183,21 +183,21 @@ def _take(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: L
     if trial.state.is_finished():
         return None
     record = read_record(trial)
-    adopted = record.phase is TrialPhase.RUNNING
-    if adopted and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
+    resumed = record.phase is TrialPhase.RUNNING
+    if resumed and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
         return None  # started since it was read, by a process that may be about to acquire its lease again
     # Checked before the attempt is stored: afterwards, all files in the folder count as the trial's own.
     refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
     after = StartedAfter.WAITING
-    if adopted:
+    if resumed:
         after = StartedAfter.STOP if lease.was_released(record) else _cause_of_death(record, trial)
     record = _with_attempt(record, trial, after)
-    begin = take_over_running if adopted else claim_waiting
+    begin = take_over_running if resumed else claim_waiting
     lease.expect(record)
     if not begin(study, trial, ATTEMPTS, record.attempts_as_stored):
         return None
     lease.hold(record)
-    return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), adopted, lease)
+    return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), resumed, lease)
 
 
 def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:

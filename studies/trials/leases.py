@@ -108,7 +108,7 @@ def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> Abstract
     return folder.lock()
 
 
-def refuse_other_machines(study: optuna.Study, folder: OutputFolder) -> None:
+def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder) -> None:
     """Refuse a study in SQLite that a process on another machine trains, whose file locks may be invisible here.
 
     Raises:

@@ -145,7 +145,7 @@ class TrialRecord:
         experiment_name: The preset's name, or ``search_0007`` by number; also its folder's name.
         config: All fields of `TrainingConfig`; those of a search trial are complete once it was claimed.
         config_digest: Hash of what determines the result; "" for a search trial.
-        attempts: Every process that worked on it, in order: one claimed it, the others adopted it.
+        attempts: Every process that worked on it, in order: one claimed it, the others resumed it.
         outcome: How it ended; None while it has not, or if whoever ended it left nothing.
     """
 

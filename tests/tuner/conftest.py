@@ -51,7 +51,7 @@ class Watcher(Display):
 
     Attributes:
         planned_trials: Names of what the run began with.
-        started: Name, number and whether it was adopted, of each trial that began.
+        started: Name, number and whether it was resumed, of each trial that began.
         configs: What each trial trains, by name.
         epochs: Trial and epoch, for each epoch that ended.
         ended: Names of the trials that ended.
@@ -100,8 +100,8 @@ class Watcher(Display):
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         self.planned_trials = list(planned_trials)
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
-        self.started.append((name, number, adopted))
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
+        self.started.append((name, number, resumed))
         self.configs[name] = config
 
     def batch(self, number: int, done: int, total: int) -> None:

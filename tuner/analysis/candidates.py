@@ -15,7 +15,7 @@ from studies import (
     TrialRecord,
     best_records,
     ended_records,
-    refuse_other_invariants,
+    require_same_invariants,
     study_invariants,
     study_targets,
 )
@@ -120,4 +120,4 @@ def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
     now = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)
-    refuse_other_invariants(study, candidates.folder, now)
+    require_same_invariants(study, candidates.folder, now)

@@ -65,8 +65,8 @@ class Display:
             finished: The planned trials that ended in an earlier run.
         """
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
-        """A trial starts, or continues after an interruption (`adopted`); it may have been added during the run."""
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
+        """A trial starts, or continues after an interruption (`resumed`); it may have been added during the run."""
 
     def batch(self, number: int, done: int, total: int) -> None:
         """`done` batches of a trial's epoch are finished; 0 when the epoch starts."""

@@ -37,9 +37,9 @@ class EventWriter(Display):
         """Write a note."""
         self._write("note", text=text)
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         """Write that a trial starts."""
-        self._write("trial_started", number=number, name=name, config=config, adopted=adopted)
+        self._write("trial_started", number=number, name=name, config=config, resumed=resumed)
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Write the progress of an epoch, a few times a second and at its end."""
@@ -76,8 +76,8 @@ def replay(line: str, display: Display) -> None:
     match json.loads(line):
         case {"event": "note", "text": text}:
             display.note(text)
-        case {"event": "trial_started", "number": number, "name": name, "config": config, "adopted": adopted}:
-            display.trial_started(number, name, _CONFIG.validate_python(config), adopted=adopted)
+        case {"event": "trial_started", "number": number, "name": name, "config": config, "resumed": resumed}:
+            display.trial_started(number, name, _CONFIG.validate_python(config), resumed=resumed)
         case {"event": "batch", "number": number, "done": done, "total": total}:
             display.batch(number, done, total)
         case {"event": "epoch_ended", "number": number, "metrics": metrics, "signal": signal}:

@@ -39,10 +39,10 @@ class LiveDisplay(PrintingDisplay):
         self._images = (0, 0) if done == total else (done, total)
         self._refresh()
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         """Show the trial."""
         self._progress.trial_started(number, name, config)
-        if adopted:
+        if resumed:
             self.note(f"{title(number, name)}: going on after an interruption")
         self._draw()
 

@@ -65,13 +65,13 @@ class ProgressDisplay(PrintingDisplay):
             what = "trials" if any(map(is_search_trial_name, planned_trials)) else "experiments"
             self.note(f"{pending} of {len(planned_trials)} {what} to train; a line for each epoch, on validation data:")
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         """Print which trial starts, with the sampled settings of a search trial."""
         self._progress.trial_started(number, name, config)
         self._several |= len(self._progress.own) > 1
-        if adopted:
+        if resumed:
             self._repeating.add(number)
-        again = ["going on after an interruption"] if adopted else []
+        again = ["going on after an interruption"] if resumed else []
         progress = self._progress
         position = f"[{progress.position(number)}/{progress.status.total}] " if progress.is_polled else ""
         self.note(f"{position}{title(number, name, *again)}: {settings(config)}")

@@ -34,7 +34,7 @@ class DashboardUpdates:
     def begin(self, config: TrainingConfig) -> None:
         """Show what is trained."""
         self._keep({CONFIG_FILE: config_yaml(config).encode()})
-        if not self._claim.adopted:  # else there is a better note already
+        if not self._claim.resumed:  # else there is a better note already
             self._write_note()
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:

@@ -17,8 +17,8 @@ from studies import (
     TrialRecord,
     latest_records,
     refuse_changed_presets,
-    refuse_other_invariants,
-    refuse_other_search,
+    require_same_invariants,
+    require_same_search,
     search_budget,
     study_invariants,
 )
@@ -52,11 +52,11 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
     invariants = _invariants(request, study)
     problems = ProblemCollector()
     with problems.collect():
-        refuse_other_invariants(study, folder, invariants)
+        require_same_invariants(study, folder, invariants)
     with problems.collect():
         refuse_changed_presets(study, request.experiments, request.space)
     with problems.collect():
-        refuse_other_search(study, request.options.search)
+        require_same_search(study, request.options.search)
     problems.raise_all()
 
 

@@ -101,7 +101,7 @@ def _train(
     trial, display, number, name = claim.trial, context.display, claim.record.number, claim.record.experiment_name
     keep_definitions(trial.study, context.folder)
     config = context.local_config(_settings(claim), name)
-    display.trial_started(number, name, config, adopted=claim.adopted)
+    display.trial_started(number, name, config, resumed=claim.resumed)
     updates.begin(config)
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
     if reported and not has_state(checkpoint_dir(folder)):

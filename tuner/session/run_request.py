@@ -28,7 +28,7 @@ from studies import (
     add_search_trials,
     enqueue_presets,
     refuse_foreign_folders,
-    refuse_other_search,
+    require_same_search,
     study_invariants,
     study_space,
 )
@@ -119,7 +119,7 @@ class RunRequest:
         refuse_foreign_folders(study, self.occupied(folder))
         if search.starts_search:
             self.search_space(study)
-            refuse_other_search(study, search)
+            require_same_search(study, search)
         records = enqueue_presets(
             study,
             folder,

@@ -18,7 +18,7 @@ from studies import (
     open_storage,
     refuse_changed_presets,
     refuse_foreign_folders,
-    refuse_other_search,
+    require_same_search,
     save_targets,
     sqlite_path,
     stop_token,
@@ -128,7 +128,7 @@ def _refuse_early(request: RunRequest) -> str | None:
     if study is None:
         return None
     refuse_changed_presets(study, request.experiments, request.space)
-    refuse_other_search(study, options.search)
+    require_same_search(study, options.search)
     return stop_token(study)
 
 

@@ -35,7 +35,7 @@ class _Tracker(Display):
         self._worker = worker
         self.ended = False
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         self._worker.running = number
         self._worker.failed_starts = 0
 

@@ -55,10 +55,10 @@ def test_a_search_trial_gets_what_counts_and_keeps_it(scheduler: str, start: Sta
     assert all(getattr(config, name) == value for name, value in claim.trial.params.items())
     claim.release()
 
-    adopted = claim_next(study, folder)
-    assert adopted is not None
-    assert suggest_all(adopted.trial, space, base) == config
-    adopted.release()
+    resumed = claim_next(study, folder)
+    assert resumed is not None
+    assert suggest_all(resumed.trial, space, base) == config
+    resumed.release()
 
 
 def test_the_shipped_space_can_be_suggested(start: Start) -> None:

@@ -226,7 +226,7 @@ def test_the_hours_between_an_interruption_and_the_next_attempt_do_not_count(
     first.release()
     assert seconds() == 24.0
     second = claim_hours_ago(1)
-    # Two epochs before the interruption, and the hour since the worker adopted it.
+    # Two epochs before the interruption, and the hour since the worker resumed it.
     assert seconds() == pytest.approx(17.0 + 3600.0, abs=5.0)
     second.release()
 

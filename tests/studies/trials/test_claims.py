@@ -48,7 +48,7 @@ def test_waiting_trials_are_claimed_in_number_order_each_once(start: Start, pres
     study, folder = start(presets)
     claims = [claim_next(study, folder) for _ in range(4)]
     assert [claim.record.experiment_name if claim else None for claim in claims] == [*presets, None]
-    assert [claim.adopted for claim in claims if claim] == [False] * 3
+    assert [claim.resumed for claim in claims if claim] == [False] * 3
     assert [[attempt.after for attempt in claim.record.attempts] for claim in claims if claim] == [["waiting"]] * 3
     for claim in claims:
         if claim is not None:
@@ -66,16 +66,16 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
     # As another process would: from the folder's database, without this one's memory.
     again, folder = start(presets)
     for number in (0, 1):
-        adopted = claim_next(again, folder)
-        assert adopted is not None
-        assert (adopted.record.number, adopted.adopted) == (number, True)
-        assert [(attempt.after, attempt.epochs) for attempt in adopted.record.attempts] == [
+        resumed = claim_next(again, folder)
+        assert resumed is not None
+        assert (resumed.record.number, resumed.resumed) == (number, True)
+        assert [(attempt.after, attempt.epochs) for attempt in resumed.record.attempts] == [
             (StartedAfter.WAITING, 0),
             (StartedAfter.STOP, 1 - number),
         ]
     third = claim_next(again, folder)
     assert third is not None
-    assert (third.record.number, third.adopted) == (2, False)
+    assert (third.record.number, third.resumed) == (2, False)
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
 
@@ -86,7 +86,7 @@ def test_what_was_begun_comes_before_what_waits_even_under_a_lower_number(start:
         assert claim is not None
         claim.release()
     claims = [claim_next(study, folder) for _ in range(3)]
-    assert [(claim.record.number, claim.adopted) for claim in claims if claim] == [(1, True), (2, True), (0, False)]
+    assert [(claim.record.number, claim.resumed) for claim in claims if claim] == [(1, True), (2, True), (0, False)]
     for claim in claims:
         assert claim is not None
         claim.release()
@@ -133,7 +133,7 @@ def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start:
     (folder.path / name / "metrics.jsonl").unlink()  # an empty folder is fine
     claim = claim_next(study, folder, lambda record: record.experiment_name == name)
     assert claim is not None
-    assert (claim.adopted, [attempt.after for attempt in claim.record.attempts]) == (False, ["waiting"])
+    assert (claim.resumed, [attempt.after for attempt in claim.record.attempts]) == (False, ["waiting"])
     claim.release()
 
 
@@ -145,10 +145,10 @@ def test_a_trial_resumes_in_the_folder_of_its_earlier_attempts(
     assert first is not None
     first.release()  # an attempt is stored before the first file is written
     (folder.path / first.record.experiment_name / "logs").mkdir(parents=True)
-    adopted = claim_next(study, folder)
-    assert adopted is not None
-    assert adopted.adopted
-    adopted.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    resumed = claim_next(study, folder)
+    assert resumed is not None
+    assert resumed.resumed
+    resumed.finish(replace(outcome, why_ended=WhyEnded.FAILED))
     retry_failed_trials(study, folder)
     again = claim_next(study, folder, lambda record: record.number == len(presets))
     assert again is not None
@@ -288,7 +288,7 @@ def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
     with claim:
         attempts = claim.record.attempts
         assert " ".join(attempt.after for attempt in attempts) == after
-        assert claim.adopted
+        assert claim.resumed
         assert claim.record.consecutive_crashes == deaths
         assert claim.crashed == (deaths >= 10)
         assert not claim.exceeds_memory
@@ -347,14 +347,14 @@ def test_what_a_search_trial_trains_is_written_down_once(
     claim.record_config(config)
     claim.release()
 
-    adopted = claim_next(*opened_for_work(folder.path))
-    assert adopted is not None
-    assert adopted.record.training_config == config
+    resumed = claim_next(*opened_for_work(folder.path))
+    assert resumed is not None
+    assert resumed.record.training_config == config
     written: list[str] = []
-    monkeypatch.setattr(adopted.trial, "set_user_attr", lambda key, _: written.append(key))
-    adopted.record_config(config)
+    monkeypatch.setattr(resumed.trial, "set_user_attr", lambda key, _: written.append(key))
+    resumed.record_config(config)
     assert written == []
-    adopted.release()
+    resumed.release()
 
 
 def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
@@ -435,7 +435,7 @@ class TestOtherMachines:
         study, folder = start(presets)
         claim = claim_next(study, folder)
         assert claim is not None
-        assert (claim.record.number, claim.adopted) == (0, True)
+        assert (claim.record.number, claim.resumed) == (0, True)
         claim.release()
 
     def test_a_folder_that_was_released_elsewhere_is_free_at_once(
@@ -471,7 +471,7 @@ class TestOtherMachines:
             finally:
                 process.kill()
         assert claim is not None
-        assert (claim.record.number, claim.adopted) == (1, False)
+        assert (claim.record.number, claim.resumed) == (1, False)
         claim.release()
 
     def test_a_stop_that_is_noted_during_an_update_is_kept(
@@ -516,7 +516,7 @@ class TestOtherMachines:
                 process.kill()
         claim = claim_next(study, folder)
         assert claim is not None
-        assert claim.adopted
+        assert claim.resumed
         claim.release()
 
 

@@ -97,7 +97,7 @@ def test_what_was_left_is_claimed_under_its_number_and_ends(
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    assert (claim.record.number, claim.adopted) == (2, True)
+    assert (claim.record.number, claim.resumed) == (2, True)
     claim.finish(outcome, 0.5)
     assert [row.state.value for row in study_status(study, folder).rows[:3]] == ["completed", "running", "completed"]
 

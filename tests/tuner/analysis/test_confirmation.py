@@ -171,7 +171,7 @@ def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
         confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1))
     going_on = make_watcher()
     interrupted = confirmed(candidates, 1, going_on)
-    assert [(number, adopted) for _, number, adopted in going_on.started] == [(1, True)]
+    assert [(number, resumed) for _, number, resumed in going_on.started] == [(1, True)]
     straight = confirmed(find_candidates(*load_study(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
     assert interrupted.candidates == straight.candidates
 

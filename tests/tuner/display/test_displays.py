@@ -19,7 +19,7 @@ def tell_a_run(config, make_record, make_metrics, make_signal, make_row, make_st
     def tell(display):
         display.run_started({"old": config, "new": config}, [make_record("old")])
         display.status_polled(make_status(make_row(0, "completed", "old"), make_row(1, "waiting", "new")))
-        display.trial_started(1, "new", config, adopted=False)
+        display.trial_started(1, "new", config, resumed=False)
         display.epoch_ended(1, make_metrics(4), make_signal())
         for step in range(64):
             display.batch(1, step, 63)
@@ -45,8 +45,8 @@ def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, tell_
 def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics, make_signal, make_record):
     display = ProgressDisplay(stream, None)
     display.run_started({"a": config, "b": config}, [])
-    display.trial_started(0, "a", config, adopted=False)
-    display.trial_started(1, "b", config, adopted=True)
+    display.trial_started(0, "a", config, resumed=False)
+    display.trial_started(1, "b", config, resumed=True)
     display.epoch_ended(0, make_metrics(1), make_signal())
     display.epoch_ended(1, make_metrics(1), make_signal())
     display.batch(1, 0, 63)
@@ -72,7 +72,7 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
     )
     display = ProgressDisplay(stream, None)
     display.run_started({"search_0007": None}, [])
-    display.trial_started(7, "search_0007", drawn, adopted=False)
+    display.trial_started(7, "search_0007", drawn, resumed=False)
     assert stream.lines == [
         "1 of 1 trials to train; a line for each epoch, on validation data:",
         "search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
@@ -84,7 +84,7 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
 def test_epochs_of_before_an_interruption_are_not_told_again(stream, config, make_metrics, make_signal):
     display = ProgressDisplay(stream, None)
     display.run_started({"a": config}, [])
-    display.trial_started(0, "a", config, adopted=True)
+    display.trial_started(0, "a", config, resumed=True)
     display.epoch_ended(0, make_metrics(1), make_signal())
     display.batch(0, 0, 63)
     display.epoch_ended(0, make_metrics(2), make_signal())
@@ -125,9 +125,9 @@ def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(k
 def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, config):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
-    display.trial_started(0, "a", config, adopted=False)
+    display.trial_started(0, "a", config, resumed=False)
     display.worker_lost(0)
-    display.trial_started(0, "a", config, adopted=True)
+    display.trial_started(0, "a", config, resumed=True)
     display.close()
     assert "a (trial 0): its worker died; another one takes it up" in terminal.text
     assert "a (trial 0" in terminal.text.split("takes it up")[1]
@@ -139,7 +139,7 @@ def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, m
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
     display = kind(terminal, None)
     display.run_started({"ក": config}, [])
-    display.trial_started(0, "ក", config, adopted=False)
+    display.trial_started(0, "ក", config, resumed=False)
     display.trial_interrupted(0)
     display.trial_interrupted(7)  # which it never heard of
     display.close()
@@ -164,7 +164,7 @@ def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make
 def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, make_status):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
-    display.trial_started(0, "a", config, adopted=False)
+    display.trial_started(0, "a", config, resumed=False)
     own, other = make_row(0, "running", "a"), make_row(1, "running")
     display.status_polled(make_status(own, other, make_row(2, "running")))
     seen = make_status(
@@ -189,11 +189,11 @@ def test_the_position_of_a_trial_is_in_the_whole_study_and_not_shown_before_it_i
 ):
     display = ProgressDisplay(stream, None)
     display.run_started({"b": config}, [])
-    display.trial_started(1, "search_0001", config, adopted=False)
+    display.trial_started(1, "search_0001", config, resumed=False)
     assert stream.lines[-1] == "search_0001: small, batch 32, lr 0.001, steplr, up to 30 epochs"
     rows = [make_row(0, "completed", "a"), make_row(1, "running"), make_row(2, "waiting", "b"), make_row(3, "waiting")]
     display.status_polled(make_status(*rows, unenqueued=2))
-    display.trial_started(2, "b", config, adopted=False)
+    display.trial_started(2, "b", config, resumed=False)
     assert "[3/6] b (trial 2): small, batch 32, lr 0.001, steplr, up to 30 epochs" in stream.lines
 
 
@@ -226,7 +226,7 @@ def test_the_live_picture_shows_where_the_run_is(monkeypatch, terminal, tell_a_r
 def test_the_live_picture_is_redrawn_seldom(terminal, config):
     display = LiveDisplay(terminal, None)
     display.run_started({"a": config}, [])
-    display.trial_started(0, "a", config, adopted=False)
+    display.trial_started(0, "a", config, resumed=False)
     for step in range(1000):
         display.batch(0, step, 1000)
     display.close()
@@ -246,7 +246,7 @@ def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost,
     display = LiveDisplay(terminal, None)
     display.run_started({"a": config}, [])
     monkeypatch.setattr("tuner.display.live.time.monotonic", lambda: now)
-    display.trial_started(0, "a", config, adopted=False)
+    display.trial_started(0, "a", config, resumed=False)
     drawn = 0
     for step in range(1000):
         now += 0.01
@@ -287,7 +287,7 @@ def test_colours_are_for_terminals_that_want_them(variables, colours, monkeypatc
 def test_settings_that_are_the_default_are_not_told(stream, config):
     display = ProgressDisplay(stream, None)
     display.run_started({}, [])
-    display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), adopted=False)
+    display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), resumed=False)
     assert stream.lines[1:] == ["search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]
 
 

@@ -51,7 +51,7 @@ def calls(config, make_record, make_metrics, make_signal):
     fresh = type(signal)("min", 0.5, 3)
     return [
         ("note", ("ខ្មែរ: “quoted”\nand more",), {}),
-        ("trial_started", (3, "ខ្មែរ", odd), {"adopted": True}),
+        ("trial_started", (3, "ខ្មែរ", odd), {"resumed": True}),
         ("batch", (3, 0, 63), {}),
         ("epoch_ended", (3, make_metrics(1), signal), {}),
         ("epoch_ended", (3, worst, fresh), {}),
@@ -160,7 +160,7 @@ def test_a_display_shows_what_arrives_as_if_told_directly(calls, stream, termina
 
 
 def test_a_configuration_keeps_the_types_of_its_fields(stream):
-    EventWriter(stream).trial_started(0, "a", TrainingConfig(), adopted=False)
+    EventWriter(stream).trial_started(0, "a", TrainingConfig(), resumed=False)
     listener = Listener()
     replay(stream.getvalue(), listener)
     heard = listener.heard[0][1][2]

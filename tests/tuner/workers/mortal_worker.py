@@ -33,7 +33,7 @@ class Mortal(Display):
         self._finished = 0
         self._last = 0
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         if name == self._name:
             self._number, self._finished, self._last = number, 0, config.num_epochs
 

@@ -140,7 +140,7 @@ class Adding(Display):
             self._add()
             self._add = None
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, adopted: bool) -> None:
+    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         self._running.add(number)
         self.most_running = max(self.most_running, len(self._running))
 
