@@ -128,7 +128,7 @@ class HyperparameterTuner:
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
             reason = "another trial has met the targets; without `until_targets` it is trained"
-            if request.trial_filter.left:
+            if request.trial_filter.skipped:
                 reason = "an error left it pending; remove the cause that its training.log names, then call this again"
             if self.stopped:
                 reason = "a stop was requested; call it again to continue"

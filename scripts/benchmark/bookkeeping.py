@@ -24,7 +24,7 @@ _WAITING = 20
 PER_EPOCH = (
     Watched("report", ("optuna.trial.Trial.report",), opaque=True),
     Watched("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
-    Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
+    Watched("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
     Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
 PER_TRIAL = (
@@ -33,8 +33,8 @@ PER_TRIAL = (
     Watched(
         "notes and artifacts",
         (
-            "tuner.session.dashboard_updates.DashboardUpdates.begin",
-            "tuner.session.dashboard_updates.DashboardUpdates.show",
+            "tuner.session.dashboard_updates.DashboardUpdates.start",
+            "tuner.session.dashboard_updates.DashboardUpdates.show_plots",
             "tuner.session.dashboard_updates.DashboardUpdates.end",
         ),
         opaque=True,

@@ -45,13 +45,13 @@ WATCHED = (
         ),
         opaque=True,
     ),
-    Watched("checkpoint", ("tuner.training.loop._keep",), opaque=True),
+    Watched("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
     Watched(
         "plots",
         (
             "tuner.training.plot_updates.PlotUpdates.draw",
             "tuner.training.recorder.Recorder.plots",
-            "tuner.session.dashboard_updates.DashboardUpdates.show",
+            "tuner.session.dashboard_updates.DashboardUpdates.show_plots",
         ),
         opaque=True,
     ),
@@ -105,7 +105,7 @@ def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
     """Train an experiment with the real command, in this process; the first epoch is not counted."""
     settings = TrainingConfig(**config)
     watch = Stopwatch(_waiting(settings.device) if timed else lambda: None)
-    watch.lap_before("tuner.training.loop._end")
+    watch.lap_before("tuner.training.loop._reason_to_end")
     if timed:
         watch.time(WATCHED)
     train_here(settings, Path(place))

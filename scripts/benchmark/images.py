@@ -99,7 +99,7 @@ def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
     replace("tuner.data.batches.SplitBatches.epoch", cut_short)
     watch = Stopwatch()
     watch.time((_TRAINING, _VALIDATING))
-    watch.lap_before("tuner.training.loop._end")
+    watch.lap_before("tuner.training.loop._reason_to_end")
     with _memory_watched() as memory:
         train_here(settings, Path(place))
     refuse_uncalled(watch.laps, [_TRAINING.part, _VALIDATING.part])

@@ -20,7 +20,7 @@ from faults.calls import CallLog, Fault, Moment
 _SOURCE = Path(__file__).with_name("faults.c")
 _VARIABLE = "LD_PRELOAD"
 _ERRORS = {Fault.FULL: errno.ENOSPC, Fault.ERROR: errno.EIO, Fault.KILL: 0}
-_MOMENTS = {"tuner.training.loop._keep": Moment.CHECKPOINT, "optuna.study.Study.tell": Moment.TELL}
+_MOMENTS = {"tuner.training.loop._complete_epoch": Moment.CHECKPOINT, "optuna.study.Study.tell": Moment.TELL}
 
 
 def restart_preloaded() -> None:

@@ -159,7 +159,7 @@ KILL_POINTS = (
     KillPoint("note", Phase.WORK, "studies.dashboard.notes._save"),
     KillPoint("part of a note", Phase.WORK, "optuna.storages._CachedStorage.set_study_system_attr"),
     KillPoint("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),
-    KillPoint("decision", Phase.WORK, "tuner.training.loop._end"),
+    KillPoint("decision", Phase.WORK, "tuner.training.loop._reason_to_end"),
     KillPoint("epoch", Phase.WORK, "tuner.training.loop.run_epoch"),
     KillPoint("training step", Phase.WORK, "tuner.training.epoch.train_step"),
     KillPoint("best.pt", Phase.WORK, "tuner.training.loop.save_checkpoint"),
@@ -182,7 +182,7 @@ KILL_POINTS = (
     ),
     KillPoint("tell", Phase.WORK, "optuna.study.Study.tell"),
     KillPoint("lease released", Phase.WORK, "studies.trials.claims.Claim._give_back"),
-    KillPoint("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.end"),
+    KillPoint("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.delete_resume_files"),
     KillPoint(
         "worse trials' best.pt removed",
         Phase.WORK,

@@ -133,7 +133,7 @@ def confirm(
         for candidate in candidates.records:
             if record := ended.get(_name(candidate)):
                 repetitions[candidate.experiment_name, seed] = _repetition(candidates, session, seed, record)
-            elif request.trial_filter.left:
+            elif request.trial_filter.skipped:
                 repetitions[candidate.experiment_name, seed] = Repetition(seed, "failed")
         if session.stop_requested:
             break

@@ -99,12 +99,12 @@ def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: Stop
     If this command trained none, the earlier trials count. If no trial has ended at all, return 0 only after a stop.
     """
     from studies import TrialKind, TrialPhase
-    from tuner.session.trial_selection import is_interrupted
+    from tuner.session.trial_selection import should_interrupt
     from tuner.workers.loop import ended
 
     records = ended(session, trial_filter)
-    if trial_filter.left or not records:
-        return FAILED if trial_filter.left or not is_interrupted(session, stop_conditions) else SUCCESS
+    if trial_filter.skipped or not records:
+        return FAILED if trial_filter.skipped or not should_interrupt(session, stop_conditions) else SUCCESS
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)
-    new = [record for record in records if record.number not in session.context.ended] or records
+    new = [record for record in records if record.number not in session.context.finished_before] or records
     return FAILED if failed or all(record.phase is TrialPhase.FAILED for record in new) else SUCCESS

@@ -71,7 +71,7 @@ def _work(orders: WorkerOrders) -> int:
         )
         session = replace(session, context=replace(session.context, display=display))
         work_here(session, orders.trial_filter, orders.stop_conditions)
-    return LEFT_PENDING if orders.trial_filter.left else SUCCESS
+    return LEFT_PENDING if orders.trial_filter.skipped else SUCCESS
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
@@ -83,7 +83,7 @@ def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
 
     torch.set_num_threads(orders.threads)
     steps = TrainingSteps(orders.config)
-    steps.take()  # the first one is slower
+    steps.run_step()  # the first one is slower
     print(to_line(ProbeReady(steps.seconds_per_step())), flush=True)
     while True:
         raise_if_requested()
@@ -93,7 +93,7 @@ def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
         print(to_line(ProbeRate(rate, *steps.device_bytes())), flush=True)
         while lines.empty():  # other processes are still being measured
             raise_if_requested()
-            steps.take()
+            steps.run_step()
         lines.get()
 
 

@@ -23,7 +23,7 @@ def tidy_checkpoints(study: optuna.Study, folder: OutputFolder, ended: Iterable[
     """
     with contextlib.suppress(OSError):  # training goes on when a file cannot be removed
         for checkpoints in _existing_checkpoints(ended, folder):
-            checkpoints.end()
+            checkpoints.delete_resume_files()
         # A trial that left the best ones cannot return to them.
         not_kept = [record for record in records_not_kept(study) if record.number not in tidied]
         _remove_checkpoints(not_kept, folder)

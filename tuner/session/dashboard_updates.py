@@ -28,12 +28,12 @@ class DashboardUpdates:
         self._folder = folder
         self._epoch_seconds: list[float] = []
         self._progress = Progress()
-        self._not_kept: dict[str, bytes] = {}
+        self._unsaved: dict[str, bytes] = {}
         self._next_note = time.monotonic() + _NOTE_EVERY_S
 
-    def begin(self, config: TrainingConfig) -> None:
+    def start(self, config: TrainingConfig) -> None:
         """Show what is trained."""
-        self._keep({CONFIG_FILE: config_yaml(config).encode()})
+        self._save({CONFIG_FILE: config_yaml(config).encode()})
         if not self._claim.resumed:  # else there is a better note already
             self._write_note()
 
@@ -46,14 +46,14 @@ class DashboardUpdates:
         if time.monotonic() >= self._next_note:
             self._write_note()
 
-    def show(self, plots: Plots) -> None:
+    def show_plots(self, plots: Plots) -> None:
         """Show new plots and the progress of the trial."""
-        self._keep(plots)
+        self._save(plots)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
         """Show how the trial ended."""
-        self._keep({})
+        self._save({})
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
 
     def _write_note(self) -> None:
@@ -63,10 +63,10 @@ class DashboardUpdates:
         # A note takes longer the more trials there are, but no more than a hundredth of the time.
         self._next_note = ended + max(_NOTE_EVERY_S, 100 * (ended - started))
 
-    def _keep(self, files: Mapping[str, bytes]) -> None:
+    def _save(self, files: Mapping[str, bytes]) -> None:
         """Save files as artifacts of the trial; retry those that could not be saved before."""
-        self._not_kept |= files
-        for name, content in list(self._not_kept.items()):
+        self._unsaved |= files
+        for name, content in list(self._unsaved.items()):
             try:
                 save_artifact(self._claim.trial, self._folder, name, content)
             except OSError as error:
@@ -76,4 +76,4 @@ class DashboardUpdates:
                 if name in files:
                     log.warning("%s cannot be kept for the dashboard: %s", name, error)
             else:
-                del self._not_kept[name]
+                del self._unsaved[name]

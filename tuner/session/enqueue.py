@@ -33,12 +33,12 @@ class EnqueueResult:
 
     Attributes:
         added: The experiments that it did not have, by name.
-        known: Those that had been there before, by name.
+        existing: Those that had been there before, by name.
         search_trials: All search trials of the study, finished or not.
     """
 
     added: Mapping[str, TrialRecord]
-    known: Mapping[str, TrialRecord]
+    existing: Mapping[str, TrialRecord]
     search_trials: int
 
 
@@ -73,7 +73,7 @@ def enqueue(
     states = request.enqueue(joined, folder, on_note)
     return EnqueueResult(
         added={name: state for name, state in states.items() if name not in before},
-        known={name: state for name, state in states.items() if name in before},
+        existing={name: state for name, state in states.items() if name in before},
         search_trials=search_budget(joined),
     )
 

@@ -26,9 +26,9 @@ from tuner.session.checkpoint_retention import tidy_checkpoints
 from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.outcome import outcome_of_crashes, outcome_of_error, outcome_of_result
 from tuner.session.run_context import RunContext, TrialInterrupted
-from tuner.session.study_setup import keep_definitions
+from tuner.session.study_setup import save_model_definitions
 from tuner.training.checkpoint_paths import best_checkpoint_path, checkpoint_dir
-from tuner.training.checkpoints import has_state
+from tuner.training.checkpoints import can_resume
 from tuner.training.device import setup_training_environment
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
@@ -49,7 +49,7 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
     updates = DashboardUpdates(claim, context.folder)
     value = None
-    if claim.crashed and _may_crash_again(claim, folder):
+    if claim.crashed and _should_give_up(claim, folder):
         outcome = outcome_of_crashes(claim.record, read_metrics(folder))
     else:
         outcome, value = _train_to_the_end(claim, context, folder, updates)
@@ -60,7 +60,7 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     tidy_checkpoints(claim.trial.study, context.folder, [claim.record], context.tidied)
 
 
-def _may_crash_again(claim: Claim, folder: Path) -> bool:
+def _should_give_up(claim: Claim, folder: Path) -> bool:
     """Return whether a trial that has crashed processes has a pending epoch, or has crashed too many without one."""
     config, epochs = claim.record.training_config, read_metrics(folder)
     signal = EarlyStopping.of(config)
@@ -99,12 +99,12 @@ def _train(
 ) -> TrainingResult:
     """Train a trial; its finished epochs are added to `epochs`, also if it fails."""
     trial, display, number, name = claim.trial, context.display, claim.record.number, claim.record.experiment_name
-    keep_definitions(trial.study, context.folder)
+    save_model_definitions(trial.study, context.folder)
     config = context.local_config(_settings(claim), name)
     display.trial_started(number, name, config, resumed=claim.resumed)
-    updates.begin(config)
+    updates.start(config)
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
-    if reported and not has_state(checkpoint_dir(folder)):
+    if reported and not can_resume(checkpoint_dir(folder)):
         display.note(f"{name}: its checkpoints are not in {folder}; it begins with epoch 1 again")
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
@@ -137,7 +137,7 @@ def _train(
         should_prune=_pruning_rule(claim, reported),
         on_batch=on_batch,
         before_save=before_save,
-        on_plots=updates.show,
+        on_plots=updates.show_plots,
         halve_micro_batch=claim.exceeds_memory,
     )
     before_save()  # a trial is not complete without its best checkpoint

@@ -44,8 +44,8 @@ class RunContext:
     should_stop: Callable[[], bool] = lambda: False
     after_batch: Callable[[], object] = lambda: None
     tidied: set[int] = field(default_factory=set)
-    ended: set[int] = field(default_factory=set)
-    alike: dict[str, str] = field(default_factory=dict)
+    finished_before: set[int] = field(default_factory=set)
+    repeated_failures: dict[str, str] = field(default_factory=dict)
 
     def local_config(self, config: TrainingConfig, name: str) -> TrainingConfig:
         """Return a trial's configuration with the paths, the device and the work-related settings of this run."""

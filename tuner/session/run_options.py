@@ -98,12 +98,12 @@ class TrialFilter:
     Attributes:
         experiments: Names of presets; None for all that the study has.
         search: Whether search trials too.
-        left: Numbers of trials that an error left pending; this command does not start them again.
+        skipped: Numbers of trials that an error left pending; this command does not start them again.
     """
 
     experiments: frozenset[str] | None = None
     search: bool = True
-    left: set[int] = field(default_factory=set, compare=False)
+    skipped: set[int] = field(default_factory=set, compare=False)
 
     @property
     def may_gain_trials(self) -> bool:
@@ -113,7 +113,7 @@ class TrialFilter:
     def matches(self, record: TrialRecord) -> bool:
         """Return whether a trial is among them."""
         is_named = self.experiments is None or record.experiment_name in self.experiments
-        return (self.search if record.kind is TrialKind.SEARCH else is_named) and record.number not in self.left
+        return (self.search if record.kind is TrialKind.SEARCH else is_named) and record.number not in self.skipped
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tuner.session.session import Session
 
 # A poll takes longer the more trials there are. As long as a pause of a minute suffices, polls take at most this share.
-_MOST_SHARE = 0.01
-_LONGEST_PAUSE_S = 60.0
-_QUICK_S = 0.05
+_MAX_SHARE = 0.01
+_MAX_PAUSE_S = 60.0
+_QUICK_POLL_S = 0.05
 # A failed poll must not end the training: a broken database or folder raises again where it is written, and a value
 # that was changed by hand and cannot be read (ValueError) does not concern the workers.
 POLL_ERRORS = (*DATABASE_ERRORS, OSError, ValueError)
@@ -67,11 +67,11 @@ class StatusPoller:
         ended = time.monotonic()
         self._took = ended - started
         # The longest pause also bounds what follows a poll that waited for a lock or a server.
-        self._next = ended + max(self._every_s, min(self._took / _MOST_SHARE, _LONGEST_PAUSE_S))
+        self._next = ended + max(self._every_s, min(self._took / _MAX_SHARE, _MAX_PAUSE_S))
 
     def poll_after_trial(self) -> None:
         """Poll now that a trial has ended, unless polls are slow and the next one is not due."""
-        if self.is_due or self._took < _QUICK_S:
+        if self.is_due or self._took < _QUICK_POLL_S:
             self.poll()
 
     def poll_if_due(self) -> None:

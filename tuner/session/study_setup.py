@@ -107,11 +107,11 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: St
         ConfigurationError: As `create_or_join_study`.
     """
     study = create_or_join_study(open_storage(storage_url), name, folder, invariants)
-    keep_definitions(study, folder)
+    save_model_definitions(study, folder)
     return study
 
 
-def keep_definitions(study: optuna.Study, folder: OutputFolder) -> None:
+def save_model_definitions(study: optuna.Study, folder: OutputFolder) -> None:
     """Keep a copy of the study's model definitions in a folder; another process, or machine, may have added some."""
     text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
     if not path.is_file() or read_bytes(path) != text.encode():

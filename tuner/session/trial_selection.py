@@ -11,7 +11,7 @@ from tuner.signals import before_forced_end
 before_forced_end.append(note_stop)
 
 
-def is_interrupted(session: Session, stop_conditions: StopConditions) -> bool:
+def should_interrupt(session: Session, stop_conditions: StopConditions) -> bool:
     """Return whether running trials should stop after their epoch: timed out, or a stop was requested."""
     return stop_conditions.timed_out or session.stop_requested
 
@@ -25,7 +25,7 @@ def trial_that_met_targets(session: Session) -> str | None:
 
 def may_start(session: Session, stop_conditions: StopConditions) -> bool:
     """Return whether the stop conditions allow one more trial."""
-    return not is_interrupted(session, stop_conditions) and not (
+    return not should_interrupt(session, stop_conditions) and not (
         stop_conditions.until_targets and trial_that_met_targets(session) is not None
     )
 

@@ -24,7 +24,7 @@ from tuner.training.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
-_OF_UNFINISHED = ("last.pt", "previous.pt")
+_RESUME_FILES = ("last.pt", "previous.pt")
 
 # What loading raises for unexpected content with a correct digest.
 WRONG_CONTENT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError)
@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(path, _sealed(buffer.getvalue()), temporary=path.with_name(f".{path.name}.tmp"))
+    write_bytes(path, _with_digest(buffer.getvalue()), temporary=path.with_name(f".{path.name}.tmp"))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     sealed = read_bytes(path, most_bytes=16 * 10**9)
     content = sealed[: -_COMMENT_BYTES - 2] + b"\0\0"
-    if _sealed(content) != sealed:
+    if _with_digest(content) != sealed:
         raise DamagedCheckpointError(
             f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
         )
@@ -65,16 +65,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _sealed(content: bytes) -> bytes:
+def _with_digest(content: bytes) -> bytes:
     """Return a zip file's content with its SHA-256 as the archive's comment."""
     digest = hashlib.sha256(content).hexdigest().encode()
     # The last two bytes of a zip without comment are the comment's length.
     return content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
 
 
-def has_state(path: Path) -> bool:
+def can_resume(path: Path) -> bool:
     """Return whether a checkpoint folder has a state to resume a training from, and its best checkpoint."""
-    return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _OF_UNFINISHED)
+    return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _RESUME_FILES)
 
 
 class CheckpointFolder:
@@ -104,7 +104,7 @@ class CheckpointFolder:
 
     def load_last(self, restore: Callable[[dict[str, Any]], object] = lambda state: None) -> dict[str, Any] | None:
         """Return the newest state of an unfinished training that `restore` accepts, else None; delete damaged ones."""
-        for name in _OF_UNFINISHED:
+        for name in _RESUME_FILES:
             try:
                 state = load_checkpoint(self.path / name)
                 restore(state)
@@ -121,13 +121,13 @@ class CheckpointFolder:
                 (self.path / name).unlink()
         return None
 
-    def end(self) -> None:
+    def delete_resume_files(self) -> None:
         """Remove what only an unfinished training needs."""
-        for name in _OF_UNFINISHED:
+        for name in _RESUME_FILES:
             (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove every checkpoint of an earlier, abandoned attempt, and no other file."""
         for file in (self.best, *self.path.glob("epoch_*.pt")):
             file.unlink(missing_ok=True)
-        self.end()
+        self.delete_resume_files()

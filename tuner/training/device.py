@@ -28,7 +28,7 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
             "device: found 'cuda'; PyTorch finds no CUDA device on this machine; use 'auto' or 'cpu'"
         )
     device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
-    use_amp = config.mixed_precision and _computes_half_precision(device)
+    use_amp = config.mixed_precision and _supports_half_precision(device)
     if config.mixed_precision and not use_amp:
         log.warning("mixed precision asked for, but this processor has no native bfloat16: computing in float32")
     return device, use_amp
@@ -50,7 +50,7 @@ def peak_gpu_memory_mb(device: torch.device) -> float:
     return peak_bytes / 2**20
 
 
-def _computes_half_precision(device: torch.device) -> bool:
+def _supports_half_precision(device: torch.device) -> bool:
     if device.type == "cuda":
         return True
     capabilities = torch.cpu.get_capabilities()

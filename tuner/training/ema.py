@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from tuner.models import DigitReader
 from tuner.training.flat_parameters import FlatParameters
 
-AVERAGED_EPOCHS = 4
+EMA_EPOCHS = 4
 
 
 class WeightEMA(nn.Module):
     """An exponential moving average of a model's weights and normalisation statistics.
 
-    Its time constant is `AVERAGED_EPOCHS` epochs, and n / 9 steps at most after n steps. A schedule that ends at a high
+    Its time constant is `EMA_EPOCHS` epochs, and n / 9 steps at most after n steps. A schedule that ends at a high
     rate leaves the weights oscillating around an optimum; their average is nearer to it (Polyak and Juditsky 1992).
 
     Attributes:
@@ -32,7 +32,7 @@ class WeightEMA(nn.Module):
         self.module = deepcopy(model)
         self.register_buffer("n_averaged", torch.tensor(0))
         self._weights, self._averaged = weights, FlatParameters(self.module)
-        self._min_weight = 1 / (AVERAGED_EPOCHS * steps_per_epoch)
+        self._min_weight = 1 / (EMA_EPOCHS * steps_per_epoch)
 
     def update(self) -> None:
         """Include the model's weights after a step of its optimizer."""

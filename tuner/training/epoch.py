@@ -40,7 +40,7 @@ def run_epoch(
         train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
     with out_of_memory_as_exhausted(training.micro_batch_size_for(data.val)):
         score = score_split(
-            training.averaged.module,
+            training.ema.module,
             training.loss,
             data.val,
             training.autocast,
@@ -139,5 +139,5 @@ def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, tor
         torch.nn.utils.clip_grad_norm_(training.weights.values, training.config.gradient_clip_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    training.averaged.update()
+    training.ema.update()
     return torch.stack(losses).sum(), torch.cat(scores)

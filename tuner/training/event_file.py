@@ -36,7 +36,7 @@ class EventFile:
         self._path = folder / f"events.out.tfevents.{seconds:010d}.{fraction:09d}.{writer}"
         self._file: io.FileIO | None = None
         self._unwritten = bytearray()
-        self._fails = False
+        self._write_failed = False
         self._tags: set[str] = set()
         self._append(0, file_version="brain.Event:1")
 
@@ -79,8 +79,8 @@ class EventFile:
         except OSError as error:
             if is_full_or_read_only(error):
                 raise
-            if not self._fails:  # what is only shown decides no training's fate
+            if not self._write_failed:  # what is only shown decides no training's fate
                 log.warning("%s cannot be written now: %s", self._path, error)
-            self._fails = True
+            self._write_failed = True
         else:
-            self._fails = False
+            self._write_failed = False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def by_size(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def weight_decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return a model's parameters: those whose size matters, and those that a normalisation makes to be of any size.
 
     What comes out of a normalisation stays the same if the weights before it become smaller, but each step of an
@@ -38,30 +38,30 @@ class FlatParameters:
     them takes less. Optimizer, clipping and averaging have a kernel or two each this way.
 
     Attributes:
-        values: The parameters whose size matters, see `by_size`, and the others.
+        values: The parameters whose size matters, see `weight_decay_groups`, and the others.
         statistics: The model's other floating-point tensors: means and variances of normalisation.
         counts: Its other integers: batches seen by normalisation.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Move the weights of a model, which is to stay on its device."""
-        self._pieces = by_size(model)
-        self.values = [nn.Parameter(_lay_end_to_end(piece)) for piece in self._pieces]
+        self._groups = weight_decay_groups(model)
+        self.values = [nn.Parameter(_flatten(piece)) for piece in self._groups]
         buffers = list(model.buffers())
-        self.statistics = _lay_end_to_end([buffer for buffer in buffers if buffer.is_floating_point()])
-        self.counts = _lay_end_to_end([buffer for buffer in buffers if not buffer.is_floating_point()])
+        self.statistics = _flatten([buffer for buffer in buffers if buffer.is_floating_point()])
+        self.counts = _flatten([buffer for buffer in buffers if not buffer.is_floating_point()])
 
     def gather_gradient(self) -> None:
         """Move the gradient that backward passes have accumulated in the model here."""
-        for flat, piece in zip(self.values, self._pieces, strict=True):
+        for flat, piece in zip(self.values, self._groups, strict=True):
             gradients = [parameter.grad for parameter in piece if parameter.grad is not None]
             # PyTorch lays a gradient as its parameter lies.
-            flat.grad = torch.cat([_in_order(gradient) for gradient in gradients])
+            flat.grad = torch.cat([_in_memory_order(gradient) for gradient in gradients])
         self.zero_grad()
 
     def zero_grad(self) -> None:
         """Set the gradients in the model to None."""
-        for piece in self._pieces:
+        for piece in self._groups:
             for parameter in piece:
                 parameter.grad = None
 
@@ -74,14 +74,14 @@ class FlatParameters:
         self.counts.copy_(other.counts)
 
 
-def _lay_end_to_end(tensors: Sequence[Tensor]) -> Tensor:
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     """Return a new tensor of all elements; the given ones become views of it and keep their order in memory."""
-    flat = torch.cat([_in_order(tensor.detach()) for tensor in tensors])
+    flat = torch.cat([_in_memory_order(tensor.detach()) for tensor in tensors])
     for tensor, piece in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.data = piece.as_strided(tensor.shape, tensor.stride())
     return flat
 
 
-def _in_order(tensor: Tensor) -> Tensor:
+def _in_memory_order(tensor: Tensor) -> Tensor:
     """Return the elements of a tensor that lie together as they lie, channels innermost or not."""
     return tensor.as_strided((tensor.numel(),), (1,))

@@ -16,7 +16,7 @@ from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import count_parameters
 from tuner.training.checkpoint_paths import checkpoint_dir
-from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, has_state, load_checkpoint, save_checkpoint
+from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resume, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
@@ -77,7 +77,7 @@ def train(
         keep_freed_memory()
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
-    if halve_micro_batch and _end(training, lambda epoch: False) is None:
+    if halve_micro_batch and _reason_to_end(training, lambda epoch: False) is None:
         _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "memory ran out in it before")
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
@@ -90,10 +90,10 @@ def train(
         for finished in _replay(training):
             on_epoch_end(*finished)
         try:
-            while (why_ended := _end(training, should_prune)) is None:
+            while (why_ended := _reason_to_end(training, should_prune)) is None:
                 metrics, score = _run_epoch_within_memory(training, checkpoints, data, recorder, on_batch)
                 before_save()
-                _keep(training, checkpoints, data.val.split, metrics, score)
+                _complete_epoch(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
                 if training.device.type == "cpu":
@@ -106,7 +106,7 @@ def train(
         except NonFiniteLossError as error:
             log.warning("%s", error)
             why_ended = "nonfinite_loss"
-        _complete_best(training, checkpoints.best, data.val, before_save)
+        _add_tta_confidence(training, checkpoints.best, data.val, before_save)
         plots = plot_updates.draw(training.history)
         recorder.ended(plots, len(training.history))
         on_plots(plots)
@@ -132,7 +132,7 @@ def _replay(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStoppi
         yield metrics, early_stopping
 
 
-def _end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
+def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
     """Return why training ends after the epochs so far, or None if it continues."""
     epochs = len(training.history)
     if epochs and training.early_stopping.should_stop:
@@ -161,7 +161,7 @@ def _run_epoch_within_memory(
             or TrainingState.create(training.config, steps_per_epoch=len(data.train)).state_dict()
         )
         training.load_state_dict(state)
-        recorder.epoch_given_up(training.history)
+        recorder.discard_unfinished_epoch(training.history)
         _halve_micro_batch(training, too_large, reason)
 
 
@@ -174,7 +174,7 @@ def _halve_micro_batch(training: TrainingState, size: int, reason: str) -> None:
     )
 
 
-def _keep(
+def _complete_epoch(
     training: TrainingState, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
 ) -> None:
     """Complete an epoch: schedule, early stopping, history, then save the checkpoints."""
@@ -201,14 +201,14 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
         "metrics": asdict(metrics),
-        "model": training.averaged.module.state_dict(),
+        "model": training.ema.module.state_dict(),
         "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},
     }
 
 
-def _complete_best(training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]) -> None:
+def _add_tta_confidence(training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]) -> None:
     """Add to ``best.pt`` the confidence in distorted validation images: it takes four validations, so only once."""
-    model, size = training.averaged.module, training.micro_batch_size
+    model, size = training.ema.module, training.micro_batch_size
     try:
         state = load_checkpoint(best)
         model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
@@ -227,11 +227,11 @@ def _complete_best(training: TrainingState, best: Path, val: SplitBatches, befor
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
-        if not training.is_of(state):
+        if not training.matches(state):
             raise ValueError("it belongs to another training")
         training.load_state_dict(state)
 
-    if has_state(checkpoints.path):
+    if can_resume(checkpoints.path):
         fresh = copy.deepcopy(training.state_dict())
         if checkpoints.load_last(restore):
             log.info(f"resuming after epoch {len(training.history)}")

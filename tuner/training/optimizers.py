@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.flat_parameters import by_size
+from tuner.training.flat_parameters import weight_decay_groups
 
 _GUARDED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
@@ -21,15 +21,15 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
     """Build the optimizer of a configuration.
 
     ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
-    themselves (Loshchilov and Hutter 2019). Weights that a normalisation follows have none, see `by_size`.
+    themselves (Loshchilov and Hutter 2019). Weights that a normalisation follows have none, see `weight_decay_groups`.
 
     Raises:
         ConfigurationError: `optimizer_type` is neither.
     """
-    return optimizer_of(by_size(model), config)
+    return optimizer_for(weight_decay_groups(model), config)
 
 
-def optimizer_of(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
+def optimizer_for(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
     """Build the optimizer for parameters with and those without weight decay, as `create_optimizer` does."""
     if config.optimizer_type not in _OPTIMIZERS:
         raise ConfigurationError(

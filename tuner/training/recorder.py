@@ -41,8 +41,8 @@ class Recorder:
         """
         self._metrics_path = folder / "metrics.jsonl"
         write_text(self._metrics_path, "".join(map(_metrics_line, history)))
-        self._begin_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
-        self._run = self._begin_run(history=history) if config.use_tensorboard else None
+        self._start_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
+        self._run = self._start_run(history=history) if config.use_tensorboard else None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
 
@@ -52,11 +52,11 @@ class Recorder:
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
 
-    def epoch_given_up(self, history: Sequence[EpochMetrics]) -> None:
+    def discard_unfinished_epoch(self, history: Sequence[EpochMetrics]) -> None:
         """Drop the steps after the finished epochs: they will be taken anew."""
         if self._run is not None:
             self._run.close()
-            self._run = self._begin_run(history=history)
+            self._run = self._start_run(history=history)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Record a finished epoch."""

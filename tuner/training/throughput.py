@@ -35,7 +35,7 @@ class TrainingSteps:
         self._training.model.train()
         self._batches = itertools.chain.from_iterable(map(data.train.epoch, itertools.count(1)))
 
-    def take(self) -> int:
+    def run_step(self) -> int:
         """Take a step; return how many images were in it."""
         batch = next(self._batches)
         train_step(self._training, batch)
@@ -44,7 +44,7 @@ class TrainingSteps:
     def seconds_per_step(self) -> float:
         """Take a step; return how long it takes."""
         begun = self._time_now()
-        self.take()
+        self.run_step()
         return self._time_now() - begun
 
     def images_per_s(self, begin: float, end: float) -> float:
@@ -54,10 +54,10 @@ class TrainingSteps:
         least.
         """
         while time.monotonic() < begin:
-            self.take()
+            self.run_step()
         images, begun = 0, self._time_now()
         while images == 0 or time.monotonic() < end:
-            images += self.take()
+            images += self.run_step()
         return images / (self._time_now() - begun)
 
     def device_bytes(self) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from tuner.training.ema import WeightEMA
 from tuner.training.flat_parameters import FlatParameters
 from tuner.training.history import STORED_METRICS, EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
-from tuner.training.optimizers import create_scheduler, optimizer_of
+from tuner.training.optimizers import create_scheduler, optimizer_for
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TrainingState:
     Attributes:
         use_amp: Whether forward passes compute in half precision.
         weights: The model's weights as flat tensors, which the optimizer updates.
-        averaged: The moving average of its weights, which is validated and kept.
+        ema: The moving average of its weights, which is validated and kept.
         scaler: Keeps float16 gradients from vanishing; disabled in other precisions.
         history: The finished epochs.
         micro_batch_size: The largest number of images in one pass, once memory has run out; None for whole batches.
@@ -42,7 +42,7 @@ class TrainingState:
     use_amp: bool
     model: DigitReader
     weights: FlatParameters
-    averaged: WeightEMA
+    ema: WeightEMA
     loss: LabelLoss
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
@@ -65,14 +65,14 @@ class TrainingState:
         # Nothing uses the global random state today; a layer that would (dropout) gives the same values each time.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatParameters(model)
-        optimizer = optimizer_of(weights.values, config)
+        optimizer = optimizer_for(weights.values, config)
         return cls(
             config=config,
             device=device,
             use_amp=use_amp,
             model=model,
             weights=weights,
-            averaged=WeightEMA(model, weights, steps_per_epoch),
+            ema=WeightEMA(model, weights, steps_per_epoch),
             loss=create_loss_function(config),
             optimizer=optimizer,
             scheduler=create_scheduler(optimizer, config),
@@ -99,7 +99,7 @@ class TrainingState:
             "config": asdict(self.config),
             "history": [asdict(epoch) for epoch in self.history],
             "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
+            "averaged": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -110,7 +110,7 @@ class TrainingState:
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
 
-    def is_of(self, state: Mapping[str, Any]) -> bool:
+    def matches(self, state: Mapping[str, Any]) -> bool:
         """Return whether a checkpoint's state belongs to this training: complete, with its settings and its network."""
         ours = self.state_dict()
         return (
@@ -124,7 +124,7 @@ class TrainingState:
         """Resume from a checkpoint's state."""
         self.history = [STORED_METRICS.validate_python(epoch) for epoch in state["history"]]
         self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
+        self.ema.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])

@@ -36,7 +36,7 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trial_that_met_targets, trials_to_start
+from tuner.session.trial_selection import should_interrupt, may_start, next_claim, trial_that_met_targets, trials_to_start
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
@@ -75,7 +75,7 @@ def work(
     with contextlib.suppress(*POLL_ERRORS):
         write_study_note(session.study, session.context.folder)
     planned, done = planned_trials(session, trial_filter), ended(session, trial_filter)
-    session.context.ended.update(record.number for record in done)
+    session.context.finished_before.update(record.number for record in done)
     session.context.display.run_started(planned, done)
     poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
     poller.poll()
@@ -111,21 +111,21 @@ def work_here(
     """
     context = replace(
         session.context,
-        should_stop=lambda: is_interrupted(session, stop_conditions),
+        should_stop=lambda: should_interrupt(session, stop_conditions),
         after_batch=(lambda: None) if poller is None else poller.poll_if_due,
     )
     has_trained = False
     while True:
         try:
             claim = next_claim(session, trial_filter, stop_conditions)
-            if claim is None or not _train_claimed(claim, context, trial_filter.left):
+            if claim is None or not _train_claimed(claim, context, trial_filter.skipped):
                 return has_trained
             has_trained = True
             record = read_record(session.study.get_trials(deepcopy=False)[claim.record.number])
-            if record.number not in trial_filter.left:
+            if record.number not in trial_filter.skipped:
                 context.display.trial_ended(record)
                 own = record.outcome is not None and record.outcome.why_ended is WhyEnded.FAILED
-                _stop_after_two_alike(record, failure(record.outcome) if own else "", context.alike)
+                _stop_after_two_alike(record, failure(record.outcome) if own else "", context.repeated_failures)
         except DATABASE_ERRORS as error:
             # Whether the last transaction was committed shows when the trial is claimed again, as after a crash.
             if not is_connection_lost(error):
@@ -156,7 +156,7 @@ def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
         name, reason = claim.record.experiment_name, failure(outcome_of_error(error, []))
         context.display.trial_interrupted(claim.record.number)
         context.display.note(f"{name} stays pending: {reason}; `khmer-tuner resume` trains it again")
-        _stop_after_two_alike(claim.record, reason, context.alike)
+        _stop_after_two_alike(claim.record, reason, context.repeated_failures)
     return True
 
 
@@ -183,7 +183,7 @@ def _work_and_wait(
     while True:
         try:
             has_trained = work_here(session, trial_filter, stop_conditions, poller)
-            if is_interrupted(session, stop_conditions):
+            if should_interrupt(session, stop_conditions):
                 break
             if has_trained or not is_waiting:
                 display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
@@ -218,7 +218,7 @@ def _wait_for_others(
                 session.context.display.note(text)
             noted |= workers
             # The study is read as seldom as for the display: with many trials that takes long.
-            while not poller.is_due and not is_interrupted(session, stop_conditions):
+            while not poller.is_due and not should_interrupt(session, stop_conditions):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
         except DATABASE_ERRORS as error:

@@ -170,7 +170,7 @@ class _Supervisor:
         left = worker.interrupted if code == LEFT_PENDING else set()
         if code == 0 or left:
             self._succeeded = True
-            self._trial_filter.left.update(left)
+            self._trial_filter.skipped.update(left)
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", perhaps for lack of memory" if -code in _MEMORY_SIGNALS else ""
             self._display.note(f"a worker was killed by signal {-code}{reason}; another one takes its place")

@@ -25,7 +25,7 @@ from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
-from tuner.session.trial_selection import is_interrupted, may_start, next_claim, trials_to_start
+from tuner.session.trial_selection import should_interrupt, may_start, next_claim, trials_to_start
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -53,25 +53,25 @@ def asked_to_stop() -> None:
 
 def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..., Session]) -> None:
     early = open_session()
-    assert not is_interrupted(early, StopConditions())
+    assert not should_interrupt(early, StopConditions())
     asked_to_stop()
     late = open_session()
-    assert (is_interrupted(early, StopConditions()), is_interrupted(late, StopConditions())) == (True, False)
+    assert (should_interrupt(early, StopConditions()), should_interrupt(late, StopConditions())) == (True, False)
     assert next_claim(early, TrialFilter(), StopConditions()) is None
     assert may_start(late, StopConditions())
     asked_to_stop()
-    assert is_interrupted(late, StopConditions())
+    assert should_interrupt(late, StopConditions())
     # The child of a parent that was there began late, but is meant as well.
     existing = ExistingStudy.load(OUT)
     child = Session.reopen(replace(existing, stop_token=early.stop_token), Display())
-    assert is_interrupted(child, StopConditions())
-    assert not is_interrupted(Session.reopen(existing, Display()), StopConditions())
+    assert should_interrupt(child, StopConditions())
+    assert not should_interrupt(Session.reopen(existing, Display()), StopConditions())
 
 
 def test_a_limit_lets_nothing_more_begin(open_session: Callable[..., Session]) -> None:
     session = open_session()
     over = StopConditions(deadline=time.monotonic())
-    assert is_interrupted(session, over)
+    assert should_interrupt(session, over)
     assert next_claim(session, TrialFilter(), over) is None
     assert may_start(session, StopConditions(until_targets=True))  # nobody has met any
 

@@ -16,7 +16,7 @@ from search_spaces import TrainingConfig
 from tuner.training.checkpoints import (
     CheckpointFolder,
     DamagedCheckpointError,
-    _sealed,
+    _with_digest,
     load_checkpoint,
     save_checkpoint,
 )
@@ -93,7 +93,7 @@ def test_nothing_in_a_checkpoint_is_executed(path: Path, tmp_path: Path) -> None
     path.parent.mkdir()
     buffer = io.BytesIO()
     torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
-    path.write_bytes(_sealed(buffer.getvalue()))  # even under a right digest
+    path.write_bytes(_with_digest(buffer.getvalue()))  # even under a right digest
     with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
         load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
@@ -160,13 +160,13 @@ def test_the_end_removes_what_only_an_unfinished_training_needs(folder: Checkpoi
     save_checkpoint(folder.best, STATE)
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
-    folder.end()
+    folder.delete_resume_files()
     assert names(folder) == ["best.pt", "epoch_0002.pt"]
     assert folder.load_last() is None
 
 
 def test_ending_what_never_began_changes_nothing(folder: CheckpointFolder) -> None:
-    folder.end()
+    folder.delete_resume_files()
     folder.clear()
     assert folder.load_last() is None
     assert not folder.path.exists()

@@ -233,7 +233,7 @@ BOMB = """
 import io, os, sys, torch
 from pathlib import Path
 from search_spaces import TrainingConfig
-from tuner.training.checkpoints import _sealed, CheckpointFolder
+from tuner.training.checkpoints import _with_digest, CheckpointFolder
 
 class Bomb:
     def __reduce__(self):
@@ -242,7 +242,7 @@ class Bomb:
 path = Path(sys.argv[1])
 buffer = io.BytesIO()
 torch.save({"config": Bomb(), "history": []}, buffer)
-path.write_bytes(_sealed(buffer.getvalue()))
+path.write_bytes(_with_digest(buffer.getvalue()))
 print(CheckpointFolder(path.parent, TrainingConfig()).load_last())
 """
 

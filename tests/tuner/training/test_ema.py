@@ -7,7 +7,7 @@ import torch
 
 from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
-from tuner.training.ema import AVERAGED_EPOCHS, WeightEMA
+from tuner.training.ema import EMA_EPOCHS, WeightEMA
 from tuner.training.flat_parameters import FlatParameters
 
 MakeConfig = Callable[..., TrainingConfig]
@@ -25,7 +25,7 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
         expected = 1.0
         for steps in range(1, 600):
             averaged.update()
-            expected *= 1 - max(1 / (AVERAGED_EPOCHS * 100), 9 / (10 + steps))
+            expected *= 1 - max(1 / (EMA_EPOCHS * 100), 9 / (10 + steps))
             if steps in (1, 5, 599):
                 assert ours.mean().item() == pytest.approx(expected, rel=1e-3, abs=1e-12)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from search_spaces import TrainingConfig
 from tuner.models import DigitReader, create_model_from_config
-from tuner.training.flat_parameters import FlatParameters, by_size
-from tuner.training.optimizers import create_optimizer, optimizer_of
+from tuner.training.flat_parameters import FlatParameters, weight_decay_groups
+from tuner.training.optimizers import create_optimizer, optimizer_for
 
 MakeConfig = Callable[..., TrainingConfig]
 
@@ -45,7 +45,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, whole = create_model_from_config(config), create_model_from_config(config)
     weights = FlatParameters(whole)
-    of_single, of_whole = create_optimizer(single, config), optimizer_of(weights.values, config)
+    of_single, of_whole = create_optimizer(single, config), optimizer_for(weights.values, config)
     for _ in range(4):
         single.zero_grad()
         for model in (single, whole):
@@ -65,7 +65,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
 
 def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) -> None:
     weights = FlatParameters(model)
-    first = by_size(model)[0][0]
+    first = weight_decay_groups(model)[0][0]
     for factor in (1.0, 2.0):
         (first.sum() * factor + sum(parameter.sum() for parameter in model.parameters())).backward()
     weights.gather_gradient()
@@ -98,7 +98,7 @@ def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
 
 def test_only_what_a_normalisation_follows_is_of_no_size(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    sized, sizeless = by_size(model)
+    sized, sizeless = weight_decay_groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(parameter)] for parameter in sizeless} == {
         name

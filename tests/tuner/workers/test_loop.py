@@ -100,7 +100,7 @@ class TestErrors:
         watcher = make_watcher(**when, happens=failing(error))
         work(opened(config, watcher), scope, StopConditions())
         assert self.states() == ["interrupted", "completed"]
-        assert (watcher.left, watcher.ended, scope.left) == ([0], ["two"], {0})
+        assert (watcher.left, watcher.ended, scope.skipped) == ([0], ["two"], {0})
         reason = f"{type(error).__name__}: {error}"
         assert watcher.notes == [f"one stays pending: {reason}; `khmer-tuner resume` trains it again"]
         again = make_watcher()
@@ -176,7 +176,7 @@ class TestErrors:
         (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
         scope = TrialFilter()
         work(session, scope, StopConditions(), workers=2, wait_for_others=True)
-        assert (self.states(), scope.left) == (["interrupted", "completed"], {0})
+        assert (self.states(), scope.skipped) == (["interrupted", "completed"], {0})
         assert len(latest_records(session.study)[0].attempts) <= 3
 
 
@@ -512,7 +512,7 @@ def test_the_display_sees_the_study_also_while_a_trial_is_trained(
     write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_POLLS", 0.0)
-    monkeypatch.setattr("tuner.session.status_poller._MOST_SHARE", 1e9)
+    monkeypatch.setattr("tuner.session.status_poller._MAX_SHARE", 1e9)
     display = Seen()
     work(opened(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
     assert {"one": RowState.RUNNING} in display.studies

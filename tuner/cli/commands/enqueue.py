@@ -110,7 +110,7 @@ def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[st
     from search_spaces.diagnostics.plural import counted
 
     lines = [f"added: {name} (trial {record.number})" for name, record in addition.added.items()]
-    lines += [_known_line(name, record) for name, record in addition.known.items()]
+    lines += [_known_line(name, record) for name, record in addition.existing.items()]
     if trials:
         lines.append(f"added: {counted(trials, 'search trial')}, {addition.search_trials:,} in all")
     if status.pending:
@@ -130,7 +130,7 @@ def _known_line(name: str, record: TrialRecord) -> str:
 def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
     added, known = (
         [{"name": name, "number": record.number, "state": record.phase.value} for name, record in states.items()]
-        for states in (addition.added, addition.known)
+        for states in (addition.added, addition.existing)
     )
     return {
         "added": added,

@@ -45,9 +45,9 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     with display_of_run(with_summary=False, debug=options.debug) as display:
         session = open_session(options, existing, display)
         work(session, trial_filter, StopConditions(), wait=options.wait)
-    new = [record for record in ended(session, trial_filter) if record.number not in session.context.ended]
+    new = [record for record in ended(session, trial_filter) if record.number not in session.context.finished_before]
     all_failed = bool(new) and all(record.phase is TrialPhase.FAILED for record in new)
-    return FAILED if trial_filter.left or all_failed else SUCCESS
+    return FAILED if trial_filter.skipped or all_failed else SUCCESS
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare_training, run)
