@@ -120,7 +120,7 @@ class TrainingConfig:
 _FIELDS = frozenset(item.name for item in fields(TrainingConfig))
 # What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
 # content, by the study, so their paths may change.
-WITHOUT_INFLUENCE = frozenset(
+WITHOUT_EFFECT_ON_RESULT = frozenset(
     {
         "experiment_name",
         "output_dir",
@@ -148,7 +148,7 @@ STUDY_FIELDS = (
 )
 
 
-def known_settings(settings: Mapping[str, Any]) -> TrainingConfig:
+def config_from_settings(settings: Mapping[str, Any]) -> TrainingConfig:
     """Return the configuration with settings that another version may have stored; unknown ones are left out."""
     return TrainingConfig(**{name: value for name, value in settings.items() if name in _FIELDS})
 
@@ -159,15 +159,15 @@ def config_digest(config: TrainingConfig) -> str:
     Values at their default are left out, so that a field added in a later version of this program leaves the
     digests in existing studies as they are.
     """
-    defaults = _influences(TrainingConfig())
-    settings = {name: value for name, value in _influences(config).items() if value != defaults[name]}
+    defaults = _settings_with_effect(TrainingConfig())
+    settings = {name: value for name, value in _settings_with_effect(config).items() if value != defaults[name]}
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Return, as ``(old, new)``, the fields that `config_digest` looks at and that differ."""
-    before, after = _influences(old), _influences(new)
+    before, after = _settings_with_effect(old), _settings_with_effect(new)
     return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
 
@@ -190,11 +190,13 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
     return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir", "threads")}
 
 
-def _influences(config: TrainingConfig) -> dict[str, Any]:
+def _settings_with_effect(config: TrainingConfig) -> dict[str, Any]:
     """Return the fields that determine the result, written one way: rates of 1 and 1.0 are the same."""
     defaults: Mapping[str, Any] = asdict(TrainingConfig())
     return {
-        name: _like(value, defaults[name]) for name, value in asdict(config).items() if name not in WITHOUT_INFLUENCE
+        name: _like(value, defaults[name])
+        for name, value in asdict(config).items()
+        if name not in WITHOUT_EFFECT_ON_RESULT
     }
 
 

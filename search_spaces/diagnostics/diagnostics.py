@@ -14,9 +14,9 @@ from search_spaces.yaml_reader.nodes import KeyPath
 
 Location = str | Sequence[str | int]
 
-_LONGEST_VALUE = 60
+_MAX_VALUE_LENGTH = 60
 # Names that other programs use for our settings and values.
-_OTHER_WORDS = {
+_SYNONYMS = {
     "categories": "choices",
     "ce": "crossentropy",
     "cosineannealing": "cosine",
@@ -126,7 +126,7 @@ class Diagnostics:
     def _add(self, messages: list[tuple[int, str]], path: Location, text: str) -> None:
         keys = self._keys(path)
         names = ".".join(map(_key_text, keys))
-        place = f"{self._document.place(keys)}{names}{': ' if names else ''}"
+        place = f"{self._document.location(keys)}{names}{': ' if names else ''}"
         messages.append((self._document.line(keys) or 0, place + text))
 
     def _keys(self, path: Location) -> KeyPath:
@@ -142,15 +142,15 @@ def describe(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = repr(value)
-    if len(text) > _LONGEST_VALUE:
-        text = text[: _LONGEST_VALUE - 3] + "..."
+    if len(text) > _MAX_VALUE_LENGTH:
+        text = text[: _MAX_VALUE_LENGTH - 3] + "..."
     return f"the list {text}" if isinstance(value, list | tuple) else text
 
 
 def nearest(name: object, choices: Iterable[str]) -> str | None:
     """Return the choice that a name was probably meant to be, or None if none is near."""
     by_folded = {_folded(choice): choice for choice in choices}
-    other_word = by_folded.get(_OTHER_WORDS.get(_folded(str(name)), ""))
+    other_word = by_folded.get(_SYNONYMS.get(_folded(str(name)), ""))
     if other_word:
         return other_word
     near = difflib.get_close_matches(_folded(str(name)), by_folded, n=1, cutoff=0.6)

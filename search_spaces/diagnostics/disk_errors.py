@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_NO_ROOM = {
+_NO_SPACE = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room within the quota of that disk",
 }
-_REMEDIES = _NO_ROOM | {
+_REMEDIES = _NO_SPACE | {
     errno.EFBIG: "let files grow that big there (`ulimit -f` limits them, and so do some disks)",
     errno.EROFS: "make that disk writable or choose another folder",
     errno.EACCES: "change its rights or choose another folder",
@@ -25,7 +25,7 @@ _REMEDIES = _NO_ROOM | {
     errno.ENOTCONN: "wait until that network disk is there again",
     **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or restore the right file"),
 }
-_MUCH_BYTES = 100_000
+_LARGE_FILE_BYTES = 100_000
 
 
 def is_disk_error(error: BaseException) -> bool:
@@ -35,7 +35,7 @@ def is_disk_error(error: BaseException) -> bool:
 
 def is_full_or_read_only(error: OSError) -> bool:
     """Return whether a disk or a quota is full, or a file system read-only: all other writes will fail too."""
-    return error.errno in _NO_ROOM or error.errno == errno.EROFS
+    return error.errno in _NO_SPACE or error.errno == errno.EROFS
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
     except OSError as error:
         if not is_disk_error(error):
             raise
-        is_much = needed_bytes >= _MUCH_BYTES and error.errno in _NO_ROOM
+        is_much = needed_bytes >= _LARGE_FILE_BYTES and error.errno in _NO_SPACE
         needed = f", {needed_bytes / 1e6:.1f} MB needed" if is_much else ""
         raise OSError(error.errno, f"{error.strerror}{needed}", os.fspath(path)) from error
 
@@ -59,12 +59,12 @@ def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
         where: The path, if the error does not name it.
     """
     path = os.fsdecode(error.filename or where)
-    free = f", {free_bytes(Path(path)) // 10**6} MB free" if error.errno in _NO_ROOM else ""
+    free = f", {free_bytes(Path(path)) // 10**6} MB free" if error.errno in _NO_SPACE else ""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{path}: {error.strerror or error}{free}" + (f"; {remedy}" if remedy else "")
 
 
-def way_to_write(folder: Path) -> str:
+def how_to_make_writable(folder: Path) -> str:
     """Return what to do about a folder that is not writable."""
     return "make its disk writable" if os.statvfs(folder).f_flag & os.ST_RDONLY else "change its rights"
 

@@ -13,10 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
-from search_spaces.yaml_reader.nodes import number_left_as_text
+from search_spaces.yaml_reader.nodes import number_from_text
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Homes = Mapping[str, tuple[str, ...]]
+_KeyLocations = Mapping[str, tuple[str, ...]]
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 
 
@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 def validated(
-    model: type[_Model], data: object, diagnostics: Diagnostics, homes: _Homes | None = None
+    model: type[_Model], data: object, diagnostics: Diagnostics, key_locations: _KeyLocations | None = None
 ) -> _Model | None:
     """Return the data as a model, and record every error in it.
 
@@ -38,7 +38,7 @@ def validated(
         model: The keys, types and ranges that are expected.
         data: The data as it was read.
         diagnostics: Where errors go; paths start at the data.
-        homes: For misplaced keys: the full names of the places where a key is valid.
+        key_locations: For misplaced keys: the full names of the places where a key is valid.
 
     Returns:
         The model, or None if a key without a default is missing or wrong.
@@ -49,7 +49,7 @@ def validated(
     except ValidationError as error:
         details = error.errors(include_url=False)
     for detail in details:
-        _record(detail, model, diagnostics, homes or {})
+        _record(detail, model, diagnostics, key_locations or {})
     bad = {_key_path(detail["loc"]) for detail in details if detail["type"] != "invalid_key"}
     try:
         return model.model_validate({} if () in bad else _without(data, bad))
@@ -81,11 +81,13 @@ def _with_numbers(kind: Any, data: object) -> Any:
         return {key: _with_numbers(kinds.get(key), value) for key, value in data.items()}
     if get_origin(kind) is list and isinstance(data, list | tuple):
         return [_with_numbers(kind_of(FieldInfo.from_annotation(get_args(kind)[0])), item) for item in data]
-    number = number_left_as_text(data) if kind in (int, float) and isinstance(data, str) else None
+    number = number_from_text(data) if kind in (int, float) and isinstance(data, str) else None
     return data if number is None else number
 
 
-def _record(detail: ErrorDetails, model: type[BaseModel], diagnostics: Diagnostics, homes: _Homes) -> None:
+def _record(
+    detail: ErrorDetails, model: type[BaseModel], diagnostics: Diagnostics, key_locations: _KeyLocations
+) -> None:
     loc, value = detail["loc"], detail["input"]
     if detail["type"] == "invalid_key" or loc[-1:] == ("[key]",):
         path = [str(key) for key in loc if key != "[key]"]
@@ -93,7 +95,7 @@ def _record(detail: ErrorDetails, model: type[BaseModel], diagnostics: Diagnosti
         return
     owner, field = _field_at(model, loc)
     if detail["type"] == "extra_forbidden":
-        diagnostics.error(loc, f"unknown key; {_key_remedy(str(loc[-1]), list(owner.model_fields), homes)}")
+        diagnostics.error(loc, f"unknown key; {_key_remedy(str(loc[-1]), list(owner.model_fields), key_locations)}")
     elif field is None:
         diagnostics.invalid_value(loc, value, "a mapping of keys is expected", _mapping_remedy(value))
     elif detail["type"] == "missing":
@@ -164,18 +166,18 @@ def _mapping_remedy(value: object) -> str:
     return "write 'key: value' lines below it, indented"
 
 
-def _key_remedy(key: str, here: list[str], homes: _Homes) -> str:
-    if key in homes:
-        return f"write it as {_place_text(homes[key])}"
+def _key_remedy(key: str, here: list[str], key_locations: _KeyLocations) -> str:
+    if key in key_locations:
+        return f"write it as {_place_text(key_locations[key])}"
     section, _, inner = key.rpartition(".")
-    if key in homes.get(inner, ()):
+    if key in key_locations.get(inner, ()):
         return f"write {inner}: below {section}:, indented"
     near = nearest(key, here)
     if near:
         return f"did you mean {near!r}?"
-    far = nearest(key, homes)
+    far = nearest(key, key_locations)
     if far:
-        return f"did you mean {_place_text(homes[far])}?"
+        return f"did you mean {_place_text(key_locations[far])}?"
     return f"valid keys here: {', '.join(here)}"
 
 

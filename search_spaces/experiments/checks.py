@@ -119,4 +119,4 @@ def _disagreements(values: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def _default_note(experiment: Experiment, section: str, key: str) -> str:
-    return "" if experiment.gives(section, key) else " (the default)"
+    return "" if experiment.is_set(section, key) else " (the default)"

@@ -12,7 +12,7 @@ from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment
-from search_spaces.experiments.schema import HOMES, SECTIONS, Experiment, Targets, settings_by_field
+from search_spaces.experiments.schema import KEY_LOCATIONS, SECTIONS, Experiment, Targets, settings_by_field
 from search_spaces.experiments.warnings import warn_of_targets
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
@@ -145,7 +145,7 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
         64
     """
     diagnostics = Diagnostics(YamlDocument({}))
-    experiment = validated(Experiment, experiment_config, diagnostics, HOMES) or Experiment()
+    experiment = validated(Experiment, experiment_config, diagnostics, KEY_LOCATIONS) or Experiment()
     name = experiment.experiment_name
     if name is not None and (problem := name_problem(name)):
         diagnostics.error("experiment_name", f"found {name!r}; {problem}")
@@ -177,7 +177,7 @@ def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[st
     experiments = {}
     for name, data in entries.items():
         inner = diagnostics.below("experiments", str(name))
-        experiment = validated(Experiment, data, inner, HOMES)
+        experiment = validated(Experiment, data, inner, KEY_LOCATIONS)
         _check_name(name, experiment, inner)
         if experiment is not None:
             experiments[str(name)] = experiment

@@ -15,7 +15,7 @@ from search_spaces.diagnostics.problem_collector import ProblemCollector
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.file import ExperimentFile, parse_experiments
-from search_spaces.experiments.schema import FIELD_OF_KEY, HOMES, Experiment, Targets
+from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_LOCATIONS, Experiment, Targets
 from search_spaces.experiments.text import experiments_data
 from search_spaces.training_config import STUDY_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
@@ -45,7 +45,7 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
             if for_trials and FIELD_OF_KEY.get((section, key)) in STUDY_FIELDS:
                 problems.add([f"--set {section}.{key}: is fixed for the whole study; leave it out"])
     diagnostics = Diagnostics(_CommandLine(given))
-    experiment = validated(Experiment, given, diagnostics, HOMES) or Experiment()
+    experiment = validated(Experiment, given, diagnostics, KEY_LOCATIONS) or Experiment()
     with problems.collect():
         diagnostics.raise_errors()
     problems.raise_all()
@@ -84,10 +84,10 @@ class _CommandLine(YamlDocument):
 
     overrides: Overrides = field(default_factory=dict)
 
-    def place(self, path: Sequence[str | int]) -> str:
+    def location(self, path: Sequence[str | int]) -> str:
         keys = map(str, path)
         is_set = any(key in self.overrides.get(section, {}) for section, key in pairwise(keys))
-        return "--set " if is_set or self.path is None else super().place(path)
+        return "--set " if is_set or self.path is None else super().location(path)
 
 
 def _overridden(config: Mapping[str, Any], overrides: Overrides, document: YamlDocument) -> ExperimentFile:
@@ -105,7 +105,7 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     section, _, key = name.strip().partition(".")
     if not (section and key and equals):
-        meant = " or ".join(HOMES.get(name.strip(), ())) or "for example training.num_epochs=5"
+        meant = " or ".join(KEY_LOCATIONS.get(name.strip(), ())) or "for example training.num_epochs=5"
         raise ConfigurationError(f"--set: found {text!r}; section.key=value is expected; write {meant}")
     try:
         node = compose(value)

@@ -118,14 +118,14 @@ class Experiment(Section):
         """Return the value of a key: as given, or its default."""
         return getattr(getattr(self, section), key)
 
-    def gives(self, section: str, key: str) -> bool:
+    def is_set(self, section: str, key: str) -> bool:
         """Return whether a key is given, rather than left at its default."""
         return key in getattr(self, section).model_fields_set
 
     @property
     def learning_rate(self) -> tuple[str, float]:
         """The key that decides on the learning rate, and the rate."""
-        section = "optimizer" if self.gives("optimizer", "learning_rate") else "training"
+        section = "optimizer" if self.is_set("optimizer", "learning_rate") else "training"
         return f"{section}.learning_rate", self.value(section, "learning_rate")
 
 
@@ -187,16 +187,16 @@ def settings_by_field(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, An
     return {field: sections[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in sections.get(at, {})}
 
 
-def _homes() -> dict[str, tuple[str, ...]]:
-    homes: dict[str, tuple[str, ...]] = {"output_dir": ("the option --output-dir",)}
+def _key_locations() -> dict[str, tuple[str, ...]]:
+    key_locations: dict[str, tuple[str, ...]] = {"output_dir": ("the option --output-dir",)}
     for (section, key), field in FIELD_OF_KEY.items():
         full_name = f"{section}.{key}"
         for word in {key, field}:
-            homes[word] = (*homes.get(word, ()), full_name)
-    return homes
+            key_locations[word] = (*key_locations.get(word, ()), full_name)
+    return key_locations
 
 
 # Where a key or field name that stands in the wrong place belongs.
-HOMES = _homes()
+KEY_LOCATIONS = _key_locations()
 # The first key of each field: training.learning_rate, not optimizer.learning_rate.
 KEY_OF_FIELD: dict[str, tuple[str, str]] = {field: key for key, field in reversed(FIELD_OF_KEY.items())}

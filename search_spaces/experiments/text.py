@@ -27,7 +27,7 @@ def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets
 
 def experiments_yaml(experiments: Mapping[str, TrainingConfig], targets: Targets) -> str:
     """Return `experiments_data` as the text of a file, a line for each key."""
-    return yaml_text(experiments_data(experiments, targets), a_line_each=True)
+    return yaml_text(experiments_data(experiments, targets), block_style=True)
 
 
 def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:

@@ -44,14 +44,14 @@ def _rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
 def _overrides(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("learning_rate", "weight_decay"):
         ignored, used = experiment.value("training", key), experiment.value("optimizer", key)
-        if experiment.gives("training", key) and experiment.gives("optimizer", key) and ignored != used:
+        if experiment.is_set("training", key) and experiment.is_set("optimizer", key) and ignored != used:
             yield ("training", key), f"{ignored} can never act: optimizer.{key}, {used}, wins over it"
 
 
 def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for (section, key), (owner, kind, needed) in ONLY_FOR.items():
         actual = experiment.value(owner, kind)
-        is_set = experiment.gives(section, key) and (key != "label_smoothing" or experiment.value(section, key) > 0)
+        is_set = experiment.is_set(section, key) and (key != "label_smoothing" or experiment.value(section, key) > 0)
         if is_set and actual != needed and is_valid((owner, kind)):
             yield (section, key), f"can never act with {owner}.{kind} {actual}, only with {needed}"
 
@@ -60,7 +60,7 @@ def _loaders(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("num_workers", "pin_memory"):
         value = experiment.value("data", key)
         # The default is not a choice of the user; 0 and false agree with what training does.
-        if experiment.gives("data", key) and value not in (0, getattr(TrainingConfig, key)):
+        if experiment.is_set("data", key) and value not in (0, getattr(TrainingConfig, key)):
             text = "can never act on training, which cuts its batches from the pixel cache; create_data_loaders uses it"
             yield ("data", key), f"{describe(value)} {text}"
 
@@ -101,7 +101,7 @@ def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
 
 def _snapshots(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, every = experiment.training.num_epochs, experiment.training.save_every_n_epochs
-    if is_valid("training.num_epochs") and experiment.gives("training", "save_every_n_epochs") and every > epochs:
+    if is_valid("training.num_epochs") and experiment.is_set("training", "save_every_n_epochs") and every > epochs:
         text = f"{every} of {epochs} epochs can never act: no numbered snapshot is written"
         yield "training.save_every_n_epochs", text
 

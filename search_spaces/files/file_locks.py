@@ -23,7 +23,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import read_bytes, regular_file
 
 _POLL_S = 0.02
-_LONGEST_NOTE_BYTES = 200
+_MAX_NOTE_BYTES = 200
 
 # struct flock, whose pid and type are at other places on macOS.
 _FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
@@ -48,14 +48,14 @@ class FileLock:
     def note(self) -> str:
         """The last note that any process wrote; "" if there is none."""
         assert self._descriptor is not None, "the lock was released"
-        return os.pread(self._descriptor, _LONGEST_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
+        return os.pread(self._descriptor, _MAX_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def write_note(self, text: str) -> None:
         """Write a short note for the process that locks the file next, if the disk allows it."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):
             # Notes have the same length, so that a new one replaces an old one even if the disk is full.
-            os.pwrite(self._descriptor, text.encode()[:_LONGEST_NOTE_BYTES].ljust(_LONGEST_NOTE_BYTES), 0)
+            os.pwrite(self._descriptor, text.encode()[:_MAX_NOTE_BYTES].ljust(_MAX_NOTE_BYTES), 0)
 
     def touch(self) -> None:
         """Set the file's time to now, if the disk allows it; the note stays as it is."""

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any
 
-_MOST_BYTES = 2 * 10**9  # a hundred times the metadata of 100,000 samples
+_MAX_BYTES = 2 * 10**9  # a hundred times the metadata of 100,000 samples
 
 
 def regular_file(path: str | os.PathLike[str], flags: int) -> int:
@@ -22,11 +22,11 @@ def regular_file(path: str | os.PathLike[str], flags: int) -> int:
     raise OSError(errno.ENXIO, f"it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}", os.fspath(path))
 
 
-def read_bytes(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:
-    """Return the content of a regular file; OSError also if it has more than `most_bytes`."""
+def read_bytes(path: str | os.PathLike[str], max_bytes: int = _MAX_BYTES) -> bytes:
+    """Return the content of a regular file; OSError also if it has more than `max_bytes`."""
     with open(path, "rb", opener=regular_file) as file:
-        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
-            raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes; at most {most_bytes:,} are expected", file.name)
+        if (size := os.fstat(file.fileno()).st_size) > max_bytes:
+            raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes; at most {max_bytes:,} are expected", file.name)
         return file.read()
 
 

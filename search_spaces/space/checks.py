@@ -29,13 +29,13 @@ def check_space(
 def _check_floor(space: SearchSpace, diagnostics: Diagnostics) -> None:
     """Record that a trial could get a lowest learning rate above its initial one."""
     rate = space.parameter("learning_rate")
-    if not space.rates_fit:
-        highest = max(space.given("min_lr"))
+    if not space.has_valid_min_lr:
+        highest = max(space.values_of("min_lr"))
         rule = f"the lowest learning rate of a trial (min_lr, up to {highest:g}) is at most its initial one"
         path = ["base" if rate is None else "space", "learning_rate"]
         path += ["low"] if rate is not None and isinstance(rate.domain, FloatRange) else []
         remedy = f"write {highest:g} or more, or a smaller min_lr"
-        diagnostics.invalid_value(path, min(space.given("learning_rate")), rule, remedy)
+        diagnostics.invalid_value(path, min(space.values_of("learning_rate")), rule, remedy)
     elif space.parameter("min_lr") and (rate.when if rate is not None else "learning_rate" not in space.base):
         text = (
             "varies, so that it may be above a learning rate that the space does not give; "
@@ -53,14 +53,14 @@ class _LossCheck:
         self._space = space
         self._diagnostics = diagnostics
         self._loss = space.parameter("loss_type")
-        models = [name for name in space.given("model_name") if name in definitions]
+        models = [name for name in space.values_of("model_name") if name in definitions]
         self._losses_of = {name: definitions[name].losses for name in models}
         self._with_choice = [name for name in models if len(self._losses_of[name]) > 1]
 
     def run(self) -> None:
         """Record models that could get a loss which they cannot learn with."""
         for suitable in sorted(dict.fromkeys(self._losses_of.values()), key=len):
-            wrong = [loss for loss in self._space.given("loss_type") if loss not in suitable]
+            wrong = [loss for loss in self._space.values_of("loss_type") if loss not in suitable]
             models = [name for name, losses in self._losses_of.items() if losses == suitable and self._gets_loss(name)]
             if models and wrong:
                 self._record(models, wrong, suitable)
@@ -105,4 +105,4 @@ class _LossCheck:
 def _may_be_active(parameter: Parameter, model: str, space: SearchSpace) -> bool:
     """Return whether a parameter's condition can hold for a model, whatever else is sampled."""
     fixed = {**space.base, "model_name": model}
-    return all(Choices(values).holds(fixed[name]) for name, values in parameter.when.items() if name in fixed)
+    return all(Choices(values).contains(fixed[name]) for name, values in parameter.when.items() if name in fixed)

@@ -100,11 +100,11 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
     document = load_yaml(resolve_config_path(SHIPPED_SPACE))
     data = document.data
     if not definitions.keys() >= set(data["space"]["model_name"]):
-        data["space"] = _over_models(data["space"], definitions)
+        data["space"] = _with_models(data["space"], definitions)
     return parse_search_space(data, document, definitions)
 
 
-def _over_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
+def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
     """Return the parameters with other models to choose from; the loss varies for those that leave a choice."""
     losses = space["loss_type"]["choices"]
     free = [name for name, definition in definitions.items() if set(losses) <= set(definition.losses)]

@@ -14,7 +14,7 @@ from search_spaces.diagnostics.validation import Section, expected_text, kind_of
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
-from search_spaces.training_config import STUDY_FIELDS, WITHOUT_INFLUENCE
+from search_spaces.training_config import STUDY_FIELDS, WITHOUT_EFFECT_ON_RESULT
 
 EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"
 _NOT_BASE: dict[str, str] = {
@@ -24,7 +24,7 @@ _NOT_BASE: dict[str, str] = {
     **dict.fromkeys(("vocab_size", "max_sequence_length"), "is the same for all trainings; leave it out"),
 }
 _NOT_SEARCHED: dict[str, str] = {
-    **dict.fromkeys(WITHOUT_INFLUENCE, "does not change what a training reaches; leave it out"),
+    **dict.fromkeys(WITHOUT_EFFECT_ON_RESULT, "does not change what a training reaches; leave it out"),
     **_NOT_BASE,
     "optimizer_betas": "is a list; write it under base:",
     "threads": "only changes the last digits; write it under base:",
@@ -192,7 +192,7 @@ def _check_condition(
     for name, values in parameter.when.items():
         # Where that setting does not vary itself, it can have values that it is never given.
         always = name in above and not above[name].when
-        never = [value for value in values if always and not above[name].domain.holds(value)]
+        never = [value for value in values if always and not above[name].domain.contains(value)]
         if never:
             rule = f"the space never gives {name} this value"
             at.invalid_value((name,), never[0], rule, "write one that it does give, or leave it out")
@@ -217,7 +217,7 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
     if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
         rule = f"a step is a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
         return f"found step {step:g}; {rule}; write another"
-    if FloatRange(low, high, step=step).holds(high):
+    if FloatRange(low, high, step=step).contains(high):
         return None
     last = low + math.floor((high - low) / step) * step
     if last <= low:

@@ -44,7 +44,7 @@ class _Range(ABC):
             return {"log": True}
         return {} if self.step == type(self).step else {"step": self.step}
 
-    def holds(self, value: object) -> bool:
+    def contains(self, value: object) -> bool:
         """Return whether the value is of this kind, in the range and on its grid."""
         number = self._on_grid(value)
         return number is not None and self.low <= number <= self.high
@@ -99,7 +99,7 @@ class Choices:
         """Return the choices in a line: ``adam, adamw``."""
         return ", ".join(map(as_written, self.values))
 
-    def holds(self, value: object) -> bool:
+    def contains(self, value: object) -> bool:
         """Return whether the value is one of the choices; ``True`` is not ``1``."""
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
 
@@ -127,7 +127,7 @@ class Parameter:
 
     def is_active(self, config: TrainingConfig) -> bool:
         """Return whether the parameter's condition holds in a configuration."""
-        return all(Choices(values).holds(getattr(config, name)) for name, values in self.when.items())
+        return all(Choices(values).contains(getattr(config, name)) for name, values in self.when.items())
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class SearchSpace:
         """Return the parameter of this name, or None if the setting does not vary."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
-    def given(self, name: str) -> tuple[Any, ...]:
+    def values_of(self, name: str) -> tuple[Any, ...]:
         """Return what the space gives a setting: its choices, both ends of its range, or the base's value.
 
         Empty if the space leaves the setting alone.
@@ -175,9 +175,9 @@ class SearchSpace:
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
     @property
-    def rates_fit(self) -> bool:
+    def has_valid_min_lr(self) -> bool:
         """Whether no `min_lr` of the space is above a `learning_rate` of it."""
-        return max(self.given("min_lr"), default=0) <= min(self.given("learning_rate"), default=math.inf)
+        return max(self.values_of("min_lr"), default=0) <= min(self.values_of("learning_rate"), default=math.inf)
 
     def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
         """Return the settings that a search trial starts from, before anything is sampled.
@@ -198,7 +198,7 @@ class SearchSpace:
         start = TrainingConfig(**shared_fields(list(presets)) | deepcopy(dict(self.base)))
         drawn = {item.name: _within(item.domain, getattr(start, item.name)) for item in self if not item.when}
         start = replace(start, **drawn)
-        return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.given("learning_rate")))
+        return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.values_of("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
         """Return the space with its ranges grown just enough to hold the values of the configurations.
@@ -209,11 +209,11 @@ class SearchSpace:
         """
         configs = list(configs)
         wider = {parameter.name: _widened(parameter, configs) for parameter in self}
-        if not replace(self, parameters=tuple(wider.values())).rates_fit:
+        if not replace(self, parameters=tuple(wider.values())).has_valid_min_lr:
             wider |= {item.name: item for item in self if item.name in ("learning_rate", "min_lr")}
         return replace(self, parameters=tuple(wider.values()))
 
-    def notes_on(self, presets: Mapping[str, TrainingConfig]) -> list[str]:
+    def preset_notes(self, presets: Mapping[str, TrainingConfig]) -> list[str]:
         """Return a note for each value of a preset that is outside its range or choices, with what the search covers.
 
         Args:
@@ -222,10 +222,10 @@ class SearchSpace:
         wider = self.widened(presets.values())
         return [
             f"preset {name!r}: {item.name} {as_written(value)} is outside the search space ({item.domain}); "
-            + (f"widened to {after.domain}" if after.domain.holds(value) else "no search trial gets this value")
+            + (f"widened to {after.domain}" if after.domain.contains(value) else "no search trial gets this value")
             for name, config in presets.items()
             for item, after in zip(self, wider, strict=True)
-            if item.is_active(config) and not item.domain.holds(value := getattr(config, item.name))
+            if item.is_active(config) and not item.domain.contains(value := getattr(config, item.name))
         ]
 
     def changes(self, other: SearchSpace) -> list[str]:
@@ -278,7 +278,7 @@ def _unordered(entry: object) -> object:
 
 def _within(domain: Domain, value: object) -> Any:
     """Return a value if the domain holds it, else one that it holds."""
-    if domain.holds(value):
+    if domain.contains(value):
         return value
     return domain.values[0] if isinstance(domain, Choices) else domain.low
 

@@ -38,7 +38,7 @@ def _warn_of_conditions(parameter: Parameter, space: SearchSpace, diagnostics: D
     for name, values in parameter.when.items():
         # A model that has one loss only gets it whatever the base says.
         is_imposed = name == "loss_type" and any((value,) in LOSSES_OF_DECODER.values() for value in values)
-        if name in space.base and not Choices(values).holds(space.base[name]) and not is_imposed:
+        if name in space.base and not Choices(values).contains(space.base[name]) and not is_imposed:
             text = f"never holds, since {name} is {as_written(space.base[name])} under base:; "
             diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} can never act")
 
@@ -54,9 +54,9 @@ def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None
 
 def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, diagnostics: Diagnostics) -> None:
     """Warn of a setting that only one kind of loss or schedule uses, if the space never gives that kind."""
-    given, parameter = space.given(kind), space.parameter(field)
+    given, parameter = space.values_of(kind), space.parameter(field)
     has_condition = parameter is not None and kind in parameter.when
-    if not given or needed in given or not space.given(field) or has_condition:
+    if not given or needed in given or not space.values_of(field) or has_condition:
         return
     text = f"can never act: only {kind} {needed} looks at it, and the space gives {as_written(list(given))}"
     diagnostics.warning((_place(field, space), field), text)
@@ -65,7 +65,7 @@ def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, dia
 def _warn_of_epochs(space: SearchSpace, diagnostics: Diagnostics) -> None:
     epochs = space.base["num_epochs"]
     for field, (less, why) in _TOO_LONG.items():
-        longest = max(space.given(field), default=0)
+        longest = max(space.values_of(field), default=0)
         if longest and longest >= epochs + less:
             diagnostics.warning((_place(field, space), field), f"{longest} of {epochs} epochs can never act: {why}")
 

@@ -17,7 +17,7 @@ from search_spaces.yaml_reader.nodes import KeyPath, Problem, compose, plain_dat
 from search_spaces.yaml_reader.text import read_source, syntax_text
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
-_LEAST_SIMILARITY = 0.8
+_MIN_SIMILARITY = 0.8
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class YamlDocument:
             keys = keys[:-1]
         return self.lines.get(keys)
 
-    def place(self, path: Sequence[str | int]) -> str:
+    def location(self, path: Sequence[str | int]) -> str:
         """Return ``file:line: `` of a key for a message; nothing for a configuration without a file."""
         if self.path is None:
             return ""
@@ -136,5 +136,5 @@ def similar_name(wanted: str, names: Iterable[str]) -> str | None:
     """
     stem, numbers = Path(wanted).stem, re.findall(r"\d+", Path(wanted).stem)
     by_stem = {Path(name).stem: name for name in names if re.findall(r"\d+", Path(name).stem) == numbers}
-    near = difflib.get_close_matches(stem, by_stem, n=1, cutoff=_LEAST_SIMILARITY)
+    near = difflib.get_close_matches(stem, by_stem, n=1, cutoff=_MIN_SIMILARITY)
     return by_stem[near[0]] if near else None

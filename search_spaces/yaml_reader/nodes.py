@@ -71,7 +71,7 @@ _ConfigLoader.add_constructor(_TAG + "int", _int)
 _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
-def number_left_as_text(text: str) -> float | None:
+def number_from_text(text: str) -> float | None:
     """Return the number that PyYAML's own loaders leave as text (``1e-6``); None for any other text, quoted or not."""
     loaders = yaml.SafeLoader(""), _ConfigLoader("")
     tags = [loader.resolve(yaml.ScalarNode, text, (True, False)) for loader in loaders]  # type: ignore[no-untyped-call]
@@ -79,14 +79,14 @@ def number_left_as_text(text: str) -> float | None:
     return _float(loaders[1], yaml.ScalarNode(_TAG + "float", text)) if is_left else None
 
 
-def yaml_text(data: object, *, a_line_each: bool = False) -> str:
+def yaml_text(data: object, *, block_style: bool = False) -> str:
     """Return plain data as YAML: a line for each list or mapping of single values, keys in their order.
 
     Args:
         data: The data.
-        a_line_each: Whether every single value has a line of its own instead.
+        block_style: Whether every single value has a line of its own instead.
     """
-    flow = False if a_line_each else None
+    flow = False if block_style else None
     text: str = yaml.dump(
         data, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=1_000_000
     )

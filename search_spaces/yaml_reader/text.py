@@ -21,7 +21,7 @@ _ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 # What is YAML, or nearly, and never meant.
-_NOT_MEANT = {
+_OTHER_FORMATS = {
     re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, such as a page that was downloaded; name a YAML file",
     re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict begins here; keep one of its sides, and delete "
     "the lines that begin with <<<<<<<, ======= and >>>>>>>",
@@ -37,7 +37,7 @@ def read_source(file: Path) -> str:
         ConfigurationError: If it is no file of text in UTF-8, is too large, or is plainly something else than YAML.
     """
     text = _decoded(file, _content(file))
-    for pattern, problem in _NOT_MEANT.items():
+    for pattern, problem in _OTHER_FORMATS.items():
         if found := pattern.search(text):
             line = text.count("\n", 0, found.start()) + 1
             raise ConfigurationError(f"{file}:{line}: {problem}")

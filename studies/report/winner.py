@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from search_spaces.diagnostics.diff import short_text
 from search_spaces.files.regular_files import read_bytes
-from search_spaces.training_config import WITHOUT_INFLUENCE, TrainingConfig
+from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
 from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.panels import BLUE, GREY, ORANGE, styled
@@ -68,7 +68,7 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
         return None
     pictures = dict(_pictures(snapshot, record))
     config = record.training_config
-    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_INFLUENCE]
+    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_EFFECT_ON_RESULT]
     settings = {name: short_text(getattr(config, name), _SETTING_DIGITS) for name in names}
     varied = snapshot.settings_of(record)
     return Winner(

@@ -53,7 +53,7 @@ def suggest_all(
     """
     is_preset = trial.user_attrs.get(KIND) == TrialKind.PRESET
     for parameter in space:
-        if is_preset and not parameter.domain.holds(getattr(config, parameter.name)):
+        if is_preset and not parameter.domain.contains(getattr(config, parameter.name)):
             continue
         if parameter.is_active(settle(config)):
             value = _suggest(trial, parameter.name, to_distribution(parameter.domain))
@@ -69,7 +69,7 @@ def with_parameters(trial: FrozenTrial, record: TrialRecord, space: SearchSpace)
     if record.kind is not TrialKind.PRESET:
         return trial
     config = record.training_config
-    held = [item for item in space.active(config) if item.domain.holds(getattr(config, item.name))]
+    held = [item for item in space.active(config) if item.domain.contains(getattr(config, item.name))]
     trial = copy(trial)
     trial.params = {item.name: getattr(config, item.name) for item in held}
     trial.distributions = {item.name: to_distribution(item.domain) for item in held}

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from search_spaces.diagnostics.atomic_files import write_json
-from search_spaces.diagnostics.disk_errors import disk_error_text, way_to_write
+from search_spaces.diagnostics.disk_errors import disk_error_text, how_to_make_writable
 from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import FileLock, wait_for_lock
@@ -199,7 +199,7 @@ class OutputFolder:
         if not nearest.is_dir():
             return f"{nearest} is a file; choose another --output-dir"
         if not os.access(nearest, os.W_OK | os.X_OK):
-            return f"nothing can be written in {nearest}; {way_to_write(nearest)} or choose another --output-dir"
+            return f"nothing can be written in {nearest}; {how_to_make_writable(nearest)} or choose another --output-dir"
         return None
 
     def _own_links(self) -> Iterator[Path]:

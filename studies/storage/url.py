@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy
 
-from search_spaces.diagnostics.disk_errors import way_to_write
+from search_spaces.diagnostics.disk_errors import how_to_make_writable
 from search_spaces.diagnostics.names import path_problem
 from search_spaces.errors import ConfigurationError
 
@@ -156,7 +156,7 @@ def _path_problem(path: Path, output_dir: Path | None, for_reading: bool) -> str
     if not path.parent.is_dir():
         return None if is_ours else f"the folder {path.parent} does not exist; create it or name another"
     if not for_reading and not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"no file can be written in {path.parent}; {way_to_write(path.parent)} or name another folder"
+        return f"no file can be written in {path.parent}; {how_to_make_writable(path.parent)} or name another folder"
     return _file_problem(path, for_reading) if os.path.lexists(path) else None
 
 

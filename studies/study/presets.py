@@ -163,7 +163,7 @@ def fix_space(
     require_same_distributions(study, widened)
     if widened.as_dict() != study.user_attrs.get(_SPACE):
         study.set_user_attr(_SPACE, widened.as_dict())
-    return kept.notes_on({name: config for name, config in presets.items() if fixed is None or name not in known})
+    return kept.preset_notes({name: config for name, config in presets.items() if fixed is None or name not in known})
 
 
 def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:

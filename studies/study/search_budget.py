@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
-from search_spaces.training_config import TrainingConfig, differing_fields, known_settings
+from search_spaces.training_config import TrainingConfig, differing_fields, config_from_settings
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
@@ -230,7 +230,7 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:
     """Return the default settings, on the dataset and for the metric of a study without presets."""
     metric = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
-    return known_settings({**invariants.dataset, **metric, "seed": invariants.seed})
+    return config_from_settings({**invariants.dataset, **metric, "seed": invariants.seed})
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:

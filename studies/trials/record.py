@@ -1,4 +1,4 @@
-"""What a trial carries besides Optuna's own fields: THE names of its user attributes, and typed access."""
+"""The data of a trial besides Optuna's fields: the only definition of its user attributes, and typed access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict
 
 from search_spaces.diagnostics.names import is_search_trial_name, name_problem, search_trial_name
 from search_spaces.errors import ConfigurationError
-from search_spaces.training_config import TrainingConfig, known_settings
+from search_spaces.training_config import TrainingConfig, config_from_settings
 from studies.storage.optuna_private import damage_text
 from studies.storage.postgresql import ATTEMPTS
 
@@ -35,7 +35,7 @@ class TrialKind(StrEnum):
 
 
 class TrialPhase(StrEnum):
-    """How far a trial is; pruned trials are completed ones that ended early."""
+    """The progress of a trial; pruned trials count as completed."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -44,7 +44,7 @@ class TrialPhase(StrEnum):
 
 
 class StartedAfter(StrEnum):
-    """What came before an attempt at a trial."""
+    """What happened to a trial before an attempt."""
 
     WAITING = "waiting"
     STOP = "stop"
@@ -54,15 +54,15 @@ class StartedAfter(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One process's work on a trial.
+    """The work of one process on a trial.
 
     Attributes:
-        began: When, ISO 8601 in UTC, whole seconds.
+        began: Start time, ISO 8601 in UTC, whole seconds.
         worker: Host and process, as ``host:pid``.
-        epochs: Epochs that the study knew of then.
-        after: Whether the trial was waiting, or the process before this one was stopped or died; ``memory`` if there is
-            evidence that it died for lack of memory.
-        memory_kills: `count_memory_kills` then.
+        epochs: Number of epochs reported to the study before the attempt.
+        after: Whether the trial was waiting, or its previous process was stopped or crashed; ``memory`` if there is
+            evidence that it crashed because memory ran out.
+        memory_kills: `count_memory_kills` at the start.
     """
 
     began: str
@@ -85,7 +85,7 @@ class WhyEnded(StrEnum):
 
     @property
     def text(self) -> str:
-        """The reason as people read it."""
+        """The reason for display."""
         return self.value.replace("_", " ")
 
 
@@ -97,20 +97,20 @@ class TrialOutcome:
     """The result of an ended trial.
 
     Attributes:
-        why_ended: The reason.
-        training_time_s: Seconds of training, summed over interruptions.
-        best_val_char_accuracy: Its maximum over the epochs, 0 to 1; 0 if no epoch finished.
-        best_val_seq_accuracy: Its own maximum over the epochs, 0 to 1; 0 if no epoch finished.
-        final_train_loss: Of the last finished epoch; None if none finished or it is not finite.
-        total_epochs: Epochs finished.
+        why_ended: The reason for the end.
+        training_time_s: Seconds of training, summed over all attempts.
+        best_val_char_accuracy: Maximum over the epochs, 0 to 1; 0 if no epoch finished.
+        best_val_seq_accuracy: Maximum over the epochs, 0 to 1, perhaps of another epoch; 0 if no epoch finished.
+        final_train_loss: Loss of the last finished epoch; None if no epoch finished or the loss is not finite.
+        total_epochs: Number of finished epochs.
         best_epoch: The epoch of the best checkpoint, counted from 1; None if no epoch finished.
         epoch_seconds_median: Median seconds of an epoch; None if none finished.
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
-        micro_batch_size: The most images in one pass, if memory ran out for whole batches; None if it did not.
-        parameters: Trainable parameters of the model; None if its training did not finish.
-        threads: PyTorch's threads in all epochs on the CPU; None if they differ or are unknown.
+        micro_batch_size: Images in a micro-batch, if memory ran out for whole batches; None if it did not.
+        parameters: Number of trainable parameters of the model; None if its training did not finish.
+        threads: Number of PyTorch's CPU threads; None if it is unknown or differs between epochs.
         error_type: Class name of the error; "" without one.
-        error_message: What went wrong; "" without an error.
+        error_message: Message of the error; "" without one.
     """
 
     why_ended: WhyEnded
@@ -130,7 +130,7 @@ class TrialOutcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the trial counts as completed; pruned ones do, diverged ones do not."""
+        """Whether the trial counts as completed; pruned trials do, diverged ones do not."""
         return self.why_ended in _SUCCESSES
 
 
@@ -141,12 +141,12 @@ class TrialRecord:
     Attributes:
         number: The trial's number in the study.
         kind: Preset or search.
-        phase: How far it is.
-        experiment_name: The preset's name, or ``search_0007`` by number; also its folder's name.
-        config: All fields of `TrainingConfig`; those of a search trial are complete once it was claimed.
-        config_digest: Hash of what determines the result; "" for a search trial.
-        attempts: Every process that worked on it, in order: one claimed it, the others resumed it.
-        outcome: How it ended; None while it has not, or if whoever ended it left nothing.
+        phase: Waiting, running, completed or failed.
+        experiment_name: The preset's name, or ``search_0007`` by number; also the name of the trial's folder.
+        config: All fields of `TrainingConfig`; empty for a search trial whose settings are not all sampled yet.
+        config_digest: Hash of the settings that determine the result; "" for a search trial.
+        attempts: The attempts of all processes, in order: the first one started the trial, the others resumed it.
+        outcome: How the trial ended; None if it is unfinished, or if another program ended it.
     """
 
     number: int
@@ -160,16 +160,16 @@ class TrialRecord:
 
     @property
     def consecutive_crashes(self) -> int:
-        """How many processes have died one after the other in the epoch that is next now; stops do not count.
+        """The number of processes that have crashed since the last reported epoch; stopped ones do not count.
 
-        Where each machine has a folder of its own, a trial that is taken over begins anew: there they may have died in
-        an earlier epoch.
+        A worker on another machine without a shared output folder repeats the trial from epoch 1, so its crash may have
+        happened in an earlier epoch.
         """
         return self._count_in_epoch(StartedAfter.CRASH, StartedAfter.MEMORY_CRASH)
 
     @property
     def consecutive_memory_crashes(self) -> int:
-        """How many of these processes died for lack of memory, by the evidence that there is."""
+        """The number of these crashes with evidence that memory ran out."""
         return self._count_in_epoch(StartedAfter.MEMORY_CRASH)
 
     def _count_in_epoch(self, *causes: StartedAfter) -> int:
@@ -178,13 +178,13 @@ class TrialRecord:
 
     @property
     def attempts_as_stored(self) -> str:
-        """The attempts as the database has them."""
+        """The attempts as JSON, as stored in the database."""
         return json.dumps([asdict(attempt) for attempt in self.attempts])
 
     @property
     def training_config(self) -> TrainingConfig:
-        """The configuration; fields that this version does not know are left out."""
-        return known_settings(self.config)
+        """The configuration, without fields that this version does not define."""
+        return config_from_settings(self.config)
 
 
 class _Stored(BaseModel):
@@ -202,17 +202,17 @@ class _Stored(BaseModel):
 
 
 def is_own_trial(trial: FrozenTrial) -> bool:
-    """Return whether this package made the trial, damaged or not; others, made by hand, are left alone."""
+    """Return whether this package created the trial, even if it is damaged; all commands ignore other trials."""
     return KIND in trial.user_attrs or ATTEMPTS in trial.user_attrs
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
-    """Return what the study knows of a trial for which `is_own_trial` holds.
+    """Return the record of a trial that this package created (`is_own_trial`).
 
-    A running trial has no outcome, even if one was written just before its worker died.
+    A running trial has no outcome, even if its worker stored one just before it was killed.
 
     Raises:
-        ConfigurationError: The trial is damaged, or another program made it.
+        ConfigurationError: The trial is damaged, or another program created it.
     """
     data = {
         **trial.user_attrs,
@@ -223,7 +223,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     try:
         if data.get(KIND) not in list(TrialKind):
             raise ValueError(f"kind {data.get(KIND)!s}")
-        # Pydantic refuses surrogates in JSON, which text from outside may have: they are escaped.
+        # Attributes set by other programs may contain surrogates, which Pydantic rejects in JSON: escape them.
         text = re.sub(r"[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", json.dumps(data, ensure_ascii=False))
         stored = _Stored.model_validate_json(text)
         own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)
@@ -248,12 +248,12 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
-    """Store the outcome of a running trial; to be called before `tell`, since an ended trial takes no attributes."""
+    """Store the outcome of a running trial; call this before `tell`, since Optuna then rejects attributes."""
     trial.set_user_attr(OUTCOME, stored_outcome(outcome))
 
 
 def stored_outcome(outcome: TrialOutcome) -> dict[str, Any]:
-    """Return an outcome as the attribute's plain data.
+    """Return the outcome as JSON-compatible data for the user attribute.
 
     Values that are not finite become None (unknown), or 0 for an accuracy or a time.
     """

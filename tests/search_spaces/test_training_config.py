@@ -48,7 +48,7 @@ DOCUMENTED: dict[str, Any] = {
     "experiment_name": "hyperparameter_experiment",
     "output_dir": "training_output",
 }
-WITHOUT_INFLUENCE: dict[str, Any] = {
+WITHOUT_EFFECT_ON_RESULT: dict[str, Any] = {
     "experiment_name": "other",
     "output_dir": "elsewhere",
     "device": "cpu",
@@ -73,14 +73,14 @@ def test_two_configurations_do_not_share_their_betas() -> None:
     assert TrainingConfig().optimizer_betas is not TrainingConfig().optimizer_betas
 
 
-@pytest.mark.parametrize("field", WITHOUT_INFLUENCE)
+@pytest.mark.parametrize("field", WITHOUT_EFFECT_ON_RESULT)
 def test_what_only_moves_or_reports_work_leaves_the_identity_alone(field: str) -> None:
-    changed = replace(TrainingConfig(), **{field: WITHOUT_INFLUENCE[field]})
+    changed = replace(TrainingConfig(), **{field: WITHOUT_EFFECT_ON_RESULT[field]})
     assert config_digest(changed) == config_digest(TrainingConfig())
     assert differing_fields(TrainingConfig(), changed) == {}
 
 
-@pytest.mark.parametrize("field", [name for name in asdict(TrainingConfig()) if name not in WITHOUT_INFLUENCE])
+@pytest.mark.parametrize("field", [name for name in asdict(TrainingConfig()) if name not in WITHOUT_EFFECT_ON_RESULT])
 def test_every_other_field_changes_the_identity(field: str) -> None:
     old = getattr(TrainingConfig(), field)
     other: Any

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
-from search_spaces.training_config import known_settings
+from search_spaces.training_config import config_from_settings
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
 from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
@@ -192,7 +192,7 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
     remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
     try:
         state = load_checkpoint(path)
-        config = known_settings(state["config"])
+        config = config_from_settings(state["config"])
         definition = ModelDefinition.model_validate(state["definition"])
         validation = state.get("validation", {})
         # Checkpoints of earlier versions have no statistics of the validation images.

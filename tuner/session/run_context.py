@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from search_spaces import Targets, TrainingConfig
-from search_spaces.training_config import WITHOUT_INFLUENCE
+from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
 from studies import OutputFolder
 from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
@@ -24,7 +24,7 @@ class RunContext:
     Attributes:
         folder: The study's output folder.
         cache: The dataset's pixels.
-        experiments: The run's own experiments, whose work-related settings (`WITHOUT_INFLUENCE`) replace the study's.
+        experiments: The run's own experiments, whose work-related settings (`WITHOUT_EFFECT_ON_RESULT`) replace the study's.
         device: Where all trials train; None for the device of each configuration.
         targets: What experiments should reach.
         display: Receives the events of the run.
@@ -50,7 +50,7 @@ class RunContext:
     def local_config(self, config: TrainingConfig, name: str) -> TrainingConfig:
         """Return a trial's configuration with the paths, the device and the work-related settings of this run."""
         asked = self.experiments.get(name, config)
-        local = {field: getattr(asked, field) for field in WITHOUT_INFLUENCE} | {
+        local = {field: getattr(asked, field) for field in WITHOUT_EFFECT_ON_RESULT} | {
             "experiment_name": name,
             "output_dir": str(self.folder.path),
             "model_config_path": str(self.folder.model_definitions_path),

@@ -1,7 +1,7 @@
-"""Checkpoints: written whole or not at all, and never trusted unread.
+"""Checkpoints: written atomically, and verified before they are loaded.
 
-A checkpoint is an ordinary PyTorch file with the SHA-256 of its content in the zip archive's comment, so other tools
-can load it and we notice damage that `torch.load` does not (it skips the zip's own checksums).
+A checkpoint is an ordinary PyTorch file with the SHA-256 of its content in the zip archive's comment. Other tools can
+load it, and `load_checkpoint` detects damage that `torch.load` misses because it skips the zip's own checksums.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 _RESUME_FILES = ("last.pt", "previous.pt")
 
-# What loading raises for unexpected content with a correct digest.
+# Errors that unexpected content with a correct digest can raise.
 WRONG_CONTENT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError)
 _COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
 
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint's content is not what was written."""
+    """A checkpoint does not have the content that was written."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -44,15 +44,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU after checking its digest; nothing in it is executed.
+    """Load a checkpoint to the CPU after checking its digest; no code in it is executed.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        DamagedCheckpointError: The content is not what was written, or not written by this program.
+        FileNotFoundError: The file does not exist.
+        DamagedCheckpointError: The file is damaged, or was not written by this program.
     """
-    sealed = read_bytes(path, most_bytes=16 * 10**9)
-    content = sealed[: -_COMMENT_BYTES - 2] + b"\0\0"
-    if _with_digest(content) != sealed:
+    stored = read_bytes(path, max_bytes=16 * 10**9)
+    content = stored[: -_COMMENT_BYTES - 2] + b"\0\0"
+    if _with_digest(content) != stored:
         raise DamagedCheckpointError(
             f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
         )
@@ -60,39 +60,39 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
-            f"{path}: there is more in it than tensors and plain values: not written by khmer-tuner"
+            f"{path}: found objects other than tensors and plain values: not written by khmer-tuner"
         ) from error
     return state
 
 
 def _with_digest(content: bytes) -> bytes:
-    """Return a zip file's content with its SHA-256 as the archive's comment."""
+    """Return the content of a zip file with its SHA-256 as the archive's comment."""
     digest = hashlib.sha256(content).hexdigest().encode()
-    # The last two bytes of a zip without comment are the comment's length.
+    # A zip archive without a comment ends with the comment's length, two bytes.
     return content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
 
 
 def can_resume(path: Path) -> bool:
-    """Return whether a checkpoint folder has a state to resume a training from, and its best checkpoint."""
+    """Return whether a checkpoint folder has the best checkpoint and one to resume the training from."""
     return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _RESUME_FILES)
 
 
 class CheckpointFolder:
-    """The checkpoints of one experiment: `last` and `previous` while it runs, `best`, and numbered snapshots."""
+    """The checkpoints of one experiment: `best`, numbered snapshots, and `last` and `previous` until training ends."""
 
     def __init__(self, path: Path, config: TrainingConfig) -> None:
-        """Take the folder, made when the first checkpoint comes, and the settings with the rule for snapshots."""
+        """Set the folder, which the first checkpoint creates, and the configuration with the snapshot settings."""
         self.path = path
         self._config = config
 
     @property
     def best(self) -> Path:
-        """Where the best epoch's model is."""
+        """The path of the best checkpoint."""
         return self.path / BEST_CHECKPOINT
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
-        """Save the state after an epoch (1-based) as `last`; the one before stays as `previous`."""
-        # The snapshot first: once `last` is there, nobody comes back to this epoch to complete it.
+        """Save the state after an epoch (1-based) as `last`; keep the state before it as `previous`."""
+        # Save the snapshot first: once `last` exists, a resumed training does not return to this epoch.
         if epoch % self._config.save_every_n_epochs == 0:
             save_checkpoint(self.path / f"epoch_{epoch:04d}.pt", state)
             for old in sorted(self.path.glob("epoch_*.pt"))[: -self._config.keep_n_checkpoints]:
@@ -103,7 +103,7 @@ class CheckpointFolder:
         save_checkpoint(last, state)
 
     def load_last(self, restore: Callable[[dict[str, Any]], object] = lambda state: None) -> dict[str, Any] | None:
-        """Return the newest state of an unfinished training that `restore` accepts, else None; delete damaged ones."""
+        """Return the newest resumable state that `restore` accepts, or None if there is none; delete damaged ones."""
         for name in _RESUME_FILES:
             try:
                 state = load_checkpoint(self.path / name)
@@ -116,18 +116,18 @@ class CheckpointFolder:
                     raise
                 older = name == "last.pt" and (self.path / "previous.pt").exists()
                 text = f"{self.path / name}: damaged: {damage}"
-                log.warning("%s; going back %s", text, "one epoch" if older else "to the first epoch")
-                # It must not become `previous` in place of the good one.
+                log.warning("%s; %s", text, "resuming one epoch earlier" if older else "restarting at epoch 1")
+                # Otherwise the next epoch would replace the intact `previous` with it.
                 (self.path / name).unlink()
         return None
 
     def delete_resume_files(self) -> None:
-        """Remove what only an unfinished training needs."""
+        """Delete the checkpoints that only an unfinished training needs."""
         for name in _RESUME_FILES:
             (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove every checkpoint of an earlier, abandoned attempt, and no other file."""
+        """Delete all checkpoints of an earlier attempt, and no other file."""
         for file in (self.best, *self.path.glob("epoch_*.pt")):
             file.unlink(missing_ok=True)
         self.delete_resume_files()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import TrainingConfig
-from search_spaces.training_config import WITHOUT_INFLUENCE
+from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
 from tuner.training.event_file import EventFile
 from tuner.training.history import METRIC_NAMES, EpochMetrics
 from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS, Plots
@@ -93,7 +93,7 @@ class TensorBoardRun:
         self._plotted_epoch = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
-        settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_INFLUENCE}
+        settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT_ON_RESULT}
         known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
         *begin, _ = _hyperparameters(known)
         for summary in begin:

@@ -178,4 +178,4 @@ def test_a_floor_above_the_learning_rate(write: Any, text: str, says: str) -> No
     ],
 )
 def test_a_floor_of_at_most_the_learning_rate(data: dict[str, Any]) -> None:
-    assert parse_search_space(data).rates_fit
+    assert parse_search_space(data).has_valid_min_lr

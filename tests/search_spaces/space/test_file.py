@@ -24,7 +24,7 @@ def test_shipped_space_holds_the_presets_without_widening(definitions: dict[str,
     presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
     assert space.widened(presets) == space
     for preset in presets:
-        assert all(p.domain.holds(getattr(preset, p.name)) for p in space.active(preset))
+        assert all(p.domain.contains(getattr(preset, p.name)) for p in space.active(preset))
 
 
 def test_a_space_survives_being_kept_as_json() -> None:

@@ -34,8 +34,8 @@ from search_spaces import (
 def test_what_a_domain_holds(
     domain: FloatRange | IntRange | Choices, inside: list[object], outside: list[object]
 ) -> None:
-    assert [value for value in inside if not domain.holds(value)] == []
-    assert [value for value in outside if domain.holds(value)] == []
+    assert [value for value in inside if not domain.contains(value)] == []
+    assert [value for value in outside if domain.contains(value)] == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_domains_in_words(domain: FloatRange | IntRange | Choices, text: str) ->
 def test_what_the_space_gives_a_setting() -> None:
     space = SearchSpace(SPACE.parameters, {"num_epochs": 30})
     names = ("learning_rate", "scheduler_type", "num_epochs", "batch_size")
-    assert [space.given(name) for name in names] == [(1e-3, 1e-2), ("cosine", "steplr"), (30,), ()]
+    assert [space.values_of(name) for name in names] == [(1e-3, 1e-2), ("cosine", "steplr"), (30,), ()]
 
 
 @pytest.mark.parametrize("floor", [Parameter("min_lr", FloatRange(0.0, 1e-4)), None])

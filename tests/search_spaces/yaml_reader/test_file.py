@@ -62,7 +62,7 @@ def test_lines_of_keys_and_items(write: Any) -> None:
     assert document.line(("a", "b")) == 3
     assert document.line(("a", "c", 1, "d")) == 6
     assert document.line(("a", "missing", "deep")) == 2
-    assert document.place(("a", "b")) == "config.yaml:3: "
+    assert document.location(("a", "b")) == "config.yaml:3: "
 
 
 MERGED = """\

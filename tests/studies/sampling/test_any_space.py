@@ -92,7 +92,7 @@ def test_a_distribution_has_the_values_of_its_domain_and_survives_the_database(d
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(5):
         value = study.ask({"x": distribution}).params["x"]
-        assert domain.holds(value)
+        assert domain.contains(value)
         assert distribution._contains(distribution.to_internal_repr(value))
 
 
@@ -108,7 +108,7 @@ def test_a_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
     # The last value on the grid: nothing of the domain comes after it.
     step = domain.step or 0
     assert domain.high - step * (1 + 1e-9) <= distribution.high <= domain.high
-    assert domain.holds(distribution.high)
+    assert domain.contains(distribution.high)
 
 
 @given(space=spaces(), seed=SEEDS)
@@ -119,7 +119,7 @@ def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(
     config = suggest_all(trial, space, base)
     active = space.active(config)
     assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in active}
-    assert all(parameter.domain.holds(trial.params[parameter.name]) for parameter in active)
+    assert all(parameter.domain.contains(trial.params[parameter.name]) for parameter in active)
     untouched = {name: getattr(base, name) for name in trial.params}
     assert replace(config, **untouched) == base
     # It is a configuration that an experiments file may hold, and as a preset it has the same parameters.
@@ -142,5 +142,7 @@ def test_a_presets_values_are_parameters_or_kept_beside(space: SearchSpace, data
     study.enqueue_trial({name: getattr(config, name) for name in space.names}, user_attrs={"kind": "preset"})
     trial = study.ask()
     assert suggest_all(trial, space, config) == config
-    held = [parameter for parameter in space.active(config) if parameter.domain.holds(getattr(config, parameter.name))]
+    held = [
+        parameter for parameter in space.active(config) if parameter.domain.contains(getattr(config, parameter.name))
+    ]
     assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in held}

@@ -184,7 +184,7 @@ def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(
     assert study_space(study) == default_search_space(invariants.definitions)
     add_search_trials(study, folder, SearchRequest(more=1))
     assert fixed_space(study) == default_search_space(invariants.definitions)
-    assert study_space(study).given("model_name") == ("small", "medium")
+    assert study_space(study).values_of("model_name") == ("small", "medium")
 
 
 def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trained_before(

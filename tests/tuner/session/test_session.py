@@ -40,7 +40,7 @@ from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
-from tuner.workers.loop import ended, work
+from tuner.workers.loop import finished_trials, work
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -124,7 +124,7 @@ class TestOpen:
         session = opened(write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 1e-9}))
         assert session.context.targets == Targets(character_accuracy=1e-9)
         work(session, TrialFilter(), StopConditions())
-        outcome = ended(session, TrialFilter())[0].outcome
+        outcome = finished_trials(session, TrialFilter())[0].outcome
         assert outcome is not None
         assert outcome.converged_epoch == 1
 
@@ -168,7 +168,7 @@ class TestOpen:
     ) -> None:
         session = opened(config := write_config({"one": ONE_EPOCH}))
         space = study_space(session.study)
-        assert space.given("model_name") == ("tiny", "tiny_ctc")
+        assert space.values_of("model_name") == ("tiny", "tiny_ctc")
         assert {"learning_rate", "warmup_epochs", "label_smoothing"} <= set(space.names)
         opened(config, display := make_watcher(), search=SearchRequest(at_least=1))
         assert display.notes == [
@@ -180,7 +180,7 @@ class TestOpen:
 
     def test_the_space_is_that_of_the_beginning(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
         config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()
-        assert study_space(opened(config, space=space).study).given("learning_rate") == (1e-4, 0.02)  # widened
+        assert study_space(opened(config, space=space).study).values_of("learning_rate") == (1e-4, 0.02)  # widened
         for again in (None, space):
             assert study_space(opened(config, space=again).study).base == {"num_epochs": 2}
         other = write_space(base={"num_epochs": 3}, learning_rate={"low": 1e-4, "high": 1e-2}, scheduler_type=None)

@@ -173,7 +173,7 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
         "sampler": known.sampler if known else search.chosen_sampler,
         "pruner": known.pruner if known else search.chosen_pruner,
         "varied": space.names,
-        "notes": space.notes_on(request.experiments),
+        "notes": space.preset_notes(request.experiments),
     }
 
 

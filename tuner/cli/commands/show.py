@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_study_options, filled
+from tuner.cli.options import Command, add_study_options, non_empty
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _STARTED_AFTER = {
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trial", metavar="TRIAL", type=filled, help="its number, or its name")
+    parser.add_argument("trial", metavar="TRIAL", type=non_empty, help="its number, or its name")
     add_study_options(parser, json=True)
 
 
@@ -138,12 +138,12 @@ def _headline(record: TrialRecord, row: StatusRow) -> str:
 def _settings(record: TrialRecord, drawn: Sequence[str]) -> list[str]:
     """Return the settings that the search space varies, and those that are not at their default."""
     from search_spaces import TrainingConfig
-    from search_spaces.training_config import WITHOUT_INFLUENCE
+    from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
 
     if not record.config:
         return []
     config, default = record.training_config, TrainingConfig()
-    names = [item.name for item in fields(config) if item.name not in WITHOUT_INFLUENCE]
+    names = [item.name for item in fields(config) if item.name not in WITHOUT_EFFECT_ON_RESULT]
     shown = [name for name in names if name in drawn or getattr(config, name) != getattr(default, name)]
     return [f"{name:{max(map(len, shown))}}  {getattr(config, name)}" for name in shown]
 
