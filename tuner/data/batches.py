@@ -1,4 +1,4 @@
-"""Batches cut straight from the pixel cache, on the device that trains.
+"""Batches from the pixel cache, on the device that trains.
 
 Shapes: N images of a batch, one grey channel, height H = 64, width W = 128, L = 9 label positions.
 """
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 250
 
-# At least so many images are gathered and distorted at once, then cut into batches. With 32 an image takes one and a
-# half times as long, since kernels are short then and begin with cold caches; with 1,000, memory is what is slow.
-_GATHERED_TOGETHER = 128
+# The minimum number of images that are gathered and distorted together, then split into batches. With 32 an image
+# takes 1.5 times as long, since short kernels start with cold caches; with 1,000 memory bandwidth is the bottleneck.
+_MIN_GATHERED = 128
 
 Batch = tuple[Tensor, Tensor]
 
@@ -36,19 +36,19 @@ Batch = tuple[Tensor, Tensor]
 class SplitBatches:
     """The batches of one split, by epoch.
 
-    A gathered batch costs a copy of its bytes and nothing else: no process, no decoding, no per-image Python. On CUDA
-    the whole split (8 KiB an image) stays in the device's memory.
+    A batch only costs a copy of its bytes: no worker process, no decoding, no Python code per image. On CUDA the whole
+    split (8 KiB per image) stays in the device's memory.
     """
 
     def __init__(
         self, split: CachedSplit, *, batch_size: int, device: torch.device, shuffle_seed: int | None, augmented: bool
     ) -> None:
-        """Take a split and how to cut it.
+        """Prepare the batches of a split; on CUDA, copy its images to the device.
 
         Args:
             split: Images and labels.
-            batch_size: Images a batch; the last one of an epoch may be smaller.
-            device: Where batches are wanted.
+            batch_size: Number of images per batch; the last one of an epoch may be smaller.
+            device: The device of the batches.
             shuffle_seed: Seed of order and distortions; None for the order of the split and distortions of seed 0.
             augmented: Whether images are distorted at random.
         """
@@ -64,37 +64,37 @@ class SplitBatches:
         return -(-len(self._labels) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield an epoch's grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``.
+        """Yield the batches of an epoch: grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``.
 
-        Order and distortions depend on the seed and the epoch alone, so an epoch can be repeated exactly.
+        Order and distortions only depend on the seed and the epoch, so an epoch can be repeated exactly.
         """
         order = torch.arange(len(self._labels))
         if self._shuffle_seed is not None:
             order = torch.randperm(len(order), generator=_generator(self._shuffle_seed, "order", epoch))
-        order = order.to(self.device)  # at once: each copy to a GPU waits for it
+        order = order.to(self.device)  # one copy for all batches, since each copy waits for the GPU
         distortions = self._distortions(epoch)
-        together = self.batch_size * -(-_GATHERED_TOGETHER // self.batch_size)
-        for start in range(0, len(order), together):
-            part = slice(start, start + together)
-            images = self._gather(order[part])
+        gathered = self.batch_size * -(-_MIN_GATHERED // self.batch_size)
+        for start in range(0, len(order), gathered):
+            chunk = slice(start, start + gathered)
+            images = self._gather(order[chunk])
             if distortions:
-                images = augment(images, distortions[part])
-            yield from pieces((images, self._labels[order[part]]), self.batch_size)
+                images = augment(images, distortions[chunk])
+            yield from split_batch((images, self._labels[order[chunk]]), self.batch_size)
 
     def _distortions(self, epoch: int) -> Distortions | None:
         if not self._augmented:
             return None
         generator = _generator(self._shuffle_seed or 0, "distortions", epoch)
-        return Distortions.draw(len(self._labels), self.split.images[:0].shape[1:], generator, self.device)
+        return Distortions.random(len(self._labels), self.split.images[:0].shape[1:], generator, self.device)
 
     def _gather(self, indices: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
-            return _tones(self._images[indices])
-        return _tones(torch.from_numpy(self._images[indices.numpy()]))
+            return _to_float(self._images[indices])
+        return _to_float(torch.from_numpy(self._images[indices.numpy()]))
 
 
-def pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """Cut a batch into pieces of at most so many images; None for one piece."""
+def split_batch(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """Split a batch into batches or micro-batches of at most `size` images; None for the whole batch."""
     images, labels = batch
     size = size or len(images)
     return zip(torch.split(images, size), torch.split(labels, size), strict=True)
@@ -102,14 +102,14 @@ def pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads: shuffled training batches and validation batches in order."""
+    """The data of a training: shuffled training batches, and validation batches in order."""
 
     train: SplitBatches
     val: SplitBatches
 
     @classmethod
     def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
-        """Cut the configured splits of an open cache."""
+        """Return the batches of the configured splits of an open cache."""
         train = SplitBatches(
             cache[config.train_split],
             batch_size=config.batch_size,
@@ -121,12 +121,12 @@ class TrainingData:
 
 
 def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:
-    """Cut a split for scoring: undistorted and in order."""
+    """Return the batches of a split for scoring: undistorted and in order."""
     return SplitBatches(split, batch_size=VALIDATION_BATCH_SIZE, device=device, shuffle_seed=None, augmented=False)
 
 
 class SplitDataset(Dataset[Batch]):
-    """A cached split for PyTorch's own loaders; a whole batch is fetched, and distorted, at once."""
+    """A cached split for PyTorch's `DataLoader`, which fetches and distorts a whole batch in one call."""
 
     def __init__(self, split: CachedSplit, *, augmented: bool, seed: int) -> None:
         self._split = split
@@ -142,26 +142,26 @@ class SplitDataset(Dataset[Batch]):
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``; PyTorch's loaders ask for batches this way."""
-        chosen = np.asarray(indices)
-        images = _tones(torch.from_numpy(self._split.images[chosen]))
+        """Return images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``; `DataLoader` calls this for each batch."""
+        selected = np.asarray(indices)
+        images = _to_float(torch.from_numpy(self._split.images[selected]))
         if self._augmented:
-            # Every worker has a copy of ours; its default one is seeded, differently for each, by the loader's.
+            # Workers have copies of the same `_generator`; the loader seeds their default generators differently.
             generator = torch.default_generator if get_worker_info() else self._generator
-            images = augment(images, Distortions.draw(len(images), images.shape[2:], generator, images.device))
-        return images, torch.from_numpy(self._split.labels[chosen].astype(np.int64))
+            images = augment(images, Distortions.random(len(images), images.shape[2:], generator, images.device))
+        return images, torch.from_numpy(self._split.labels[selected].astype(np.int64))
 
 
 def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Build PyTorch loaders of the training and the validation split.
 
-    Batches are images ``(N, 1, H, W)``, grey, 0 to 1, and labels ``(N, L)``. The training loader shuffles and, with
-    `augmentation`, distorts, which may lead a little out of that range. Order and distortions repeat with the seed. A
-    worker that hangs is noticed after two minutes.
+    Batches are grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``. The training loader shuffles and, with
+    `augmentation`, distorts, which can move values slightly out of that range. The same seed gives the same order and
+    distortions. A hanging worker process raises an error after two minutes.
 
     Raises:
-        ConfigurationError: `vocab_size` or `max_sequence_length` is not that of the dataset.
-        DataLoaderError: The dataset is missing or damaged, or a split is not in it.
+        ConfigurationError: `vocab_size` or `max_sequence_length` does not match the dataset.
+        DataLoaderError: The dataset is missing or damaged, or has no such split.
     """
     if problems := vocabulary_problems(config):
         raise ConfigurationError(problems)
@@ -172,7 +172,7 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     workers = min(config.num_workers, os.cpu_count() or 1)
     if workers < config.num_workers:
-        log.warning("num_workers: found %d; the loaders use %d, one for each core", config.num_workers, workers)
+        log.warning("num_workers: found %d; the loaders use %d, one per CPU core", config.num_workers, workers)
     return (
         _loader(cache[config.train_split], config, workers, training=True),
         _loader(cache[config.val_split], config, workers, training=False),
@@ -189,7 +189,7 @@ def _loader(split: CachedSplit, config: TrainingConfig, workers: int, *, trainin
         shuffle=training,
         num_workers=workers,
         pin_memory=config.pin_memory,
-        collate_fn=_as_fetched,
+        collate_fn=_already_collated,
         generator=generator,
         timeout=120 if workers else 0,
         persistent_workers=workers > 0,
@@ -200,11 +200,10 @@ def _generator(*seeds: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(*seeds))
 
 
-def _tones(pixels: Tensor) -> Tensor:
-    """Return grey bytes ``(N, H, W)`` as tones ``(N, 1, H, W)``, 0 to 1."""
+def _to_float(pixels: Tensor) -> Tensor:
+    """Return grey bytes ``(N, H, W)`` as float images ``(N, 1, H, W)``, 0 to 1."""
     return pixels.unsqueeze(1).float().div_(255)
 
 
-def _as_fetched(batch: Any) -> Any:
-    """Pass on what `SplitDataset` already put together."""
+def _already_collated(batch: Any) -> Any:
     return batch

@@ -1,6 +1,6 @@
-"""The folder that holds the cached pixels of a dataset: its files, and which process may write them.
+"""The folder with the cached pixels of a dataset: its files, and the lock of the process that writes them.
 
-A split has two files. `NAME.npy` holds the grey pixels. `NAME.jsonl` has two lines: the SHA-256 of the second line, and
+A split has two files. `NAME.npy` has the grey pixels. `NAME.jsonl` has two lines: the SHA-256 of the second line, and
 the description of the split in JSON, with a digest of the pixels.
 """
 
@@ -31,7 +31,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
 
-_LAYOUT = 4  # a cache of another layout is made again
+_LAYOUT = 4  # version of the format; caches of other versions are recreated
 _FOLDER_NAME = ".pixel_cache"
 _LOCK_FILE = "lock"
 _PIXELS_SUFFIX = ".npy"
@@ -42,13 +42,16 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class PixelFile:
-    """Grey pixels `(N, 64, 128)`, read from a file when indexed: a memory map of a truncated file kills the process."""
+    """Grey pixels `(N, 64, 128)`, read from a file on indexing.
+
+    Not a memory map: if the file is truncated, reading a memory map kills the process (SIGBUS).
+    """
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._numbers = path, np.arange(count)
         self._descriptor = regular_file(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._start = os.fstat(self._descriptor).st_size - count * _IMAGE_BYTES  # after NumPy's header
+        self._start = os.fstat(self._descriptor).st_size - count * _IMAGE_BYTES  # the end of NumPy's header
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -66,7 +69,7 @@ class PixelFile:
 
 
 class CachedPixels(NamedTuple):
-    """Undamaged pixels of one split `(N, 64, 128)`, and what the writer wrote about them."""
+    """The verified pixels `(N, 64, 128)` of one split, and the description that their writer stored."""
 
     images: PixelFile
     description: Mapping[str, Any]
@@ -74,7 +77,7 @@ class CachedPixels(NamedTuple):
 
 @dataclass
 class PixelWriter:
-    """Writes the pixels of one split batch by batch; they replace the old ones if a description is set."""
+    """Writes the pixels of one split batch by batch; they replace the old ones once `description` is set."""
 
     file: BinaryIO
     description: Mapping[str, Any] | None = None
@@ -83,53 +86,53 @@ class PixelWriter:
     def write(self, images: Bytes) -> None:
         """Append images `(n, 64, 128)`."""
         self.file.write(images.data)
-        os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # shows waiting processes that this one makes progress
+        os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # shows progress to processes that wait for the lock
         self.sums.append(_sums(images))
 
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder for the cached pixels of one metadata file, called `metadata_name`."""
+    """A folder with the cached pixels of the metadata file `metadata_name`."""
 
     path: Path
     metadata_name: str
 
     def read(self, split: str) -> CachedPixels | None:
-        """Return the pixels of `split`, or None if there are none or they are damaged."""
+        """Return the pixels of `split`, or None if they are not cached or damaged."""
         pixels_file, description_file = self._files(split)
-        described = _read_description(description_file)
-        if described is None:
+        description = _read_description(description_file)
+        if description is None:
             return None
         try:
-            images = PixelFile(pixels_file, described["count"])
+            images = PixelFile(pixels_file, description["count"])
             sums = [_sums(images[start : start + 256]) for start in range(0, len(images), 256)]
         except OSError:
             return None
-        return CachedPixels(images, described) if _digest(sums) == described["pixels_digest"] else None
+        return CachedPixels(images, description) if _digest(sums) == description["pixels_digest"] else None
 
     def remove(self, split: str) -> None:
-        """Remove the files of `split` if there are any."""
+        """Remove the files of `split`, if any."""
         for file in self._files(split):
             file.unlink(missing_ok=True)
 
     def remove_stale(self, metadata_digest: str) -> None:
-        """Remove caches of other contents of the metadata file, and the files that killed processes left."""
-        for leftover in self.path.glob(f"*{_UNFINISHED_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        """Remove caches of earlier contents of the metadata file, and unfinished files of killed processes."""
+        for unfinished in self.path.glob(f"*{_UNFINISHED_SUFFIX}"):
+            unfinished.unlink(missing_ok=True)
         for suffix in (_PIXELS_SUFFIX, _DESCRIPTION_SUFFIX):
             for file in self.path.glob(f"*{suffix}"):
-                described = _read_description(file.with_suffix(_DESCRIPTION_SUFFIX))
-                if described is None or (
-                    described["metadata_name"] == self.metadata_name and described["metadata_digest"] != metadata_digest
+                found = _read_description(file.with_suffix(_DESCRIPTION_SUFFIX))
+                if found is None or (
+                    found["metadata_name"] == self.metadata_name and found["metadata_digest"] != metadata_digest
                 ):
                     file.unlink(missing_ok=True)
 
     @contextmanager
     def writer(self, split: str, count: int) -> Iterator[PixelWriter]:
-        """Give a writer for the pixels of `split`, `count` images.
+        """Yield a writer for the `count` images of `split`.
 
         Raises:
-            DataLoaderError: If they cannot be written; the message says how much disk space is needed.
+            DataLoaderError: They cannot be written; the message gives the required disk space.
         """
         pixels_file, description_file = self._files(split)
         unfinished = self.path / f"{secrets.token_hex(8)}{_UNFINISHED_SUFFIX}"
@@ -140,18 +143,18 @@ class CacheFolder:
                 writer = PixelWriter(file)
                 yield writer
             if writer.description is not None:
-                self.remove(split)  # first: an old description must never stand beside new pixels
+                self.remove(split)  # first, so that new pixels never have an old description
                 os.replace(unfinished, pixels_file)
-                known = {"layout": _LAYOUT, "count": count, "pixels_digest": _digest(writer.sums)}
-                line = json.dumps({**writer.description, **known}).encode()
+                own = {"layout": _LAYOUT, "count": count, "pixels_digest": _digest(writer.sums)}
+                line = json.dumps({**writer.description, **own}).encode()
                 unfinished.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
                 os.replace(unfinished, description_file)
         except OSError as error:
-            with suppress(OSError):  # the first error says more
+            with suppress(OSError):  # the first error is more specific
                 self.remove(split)
             raise DataLoaderError(
                 f"{self.path}: cannot write the pixel cache: {error.strerror or error}; "
-                f"it needs {count * 8500 // 10**6 + 1} MB there: free some space"
+                f"it needs {count * 8500 // 10**6 + 1} MB: free disk space there"
             ) from error
         finally:
             unfinished.unlink(missing_ok=True)
@@ -164,19 +167,19 @@ class CacheFolder:
 
 
 def _read_description(file: Path) -> dict[str, Any] | None:
-    """Return the description in `file`; None if there is none, or it is damaged or has another layout."""
+    """Return the description in `file`; None if it is missing, damaged or of another layout."""
     try:
         digest, _, line = read_bytes(file).partition(b"\n")
         if hashlib.sha256(line).hexdigest().encode() != digest:
             return None
-        described: dict[str, Any] = parse_json(line)
-        return described if described["layout"] == _LAYOUT else None
+        description: dict[str, Any] = parse_json(line)
+        return description if description["layout"] == _LAYOUT else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def _sums(images: Bytes) -> bytes:
-    """Return the sum of each image's 64-bit words: a checksum as fast as memory is read."""
+    """Return the sum of each image's 64-bit words: a checksum that runs at memory speed."""
     sums: npt.NDArray[np.uint64] = images.view("<u8").sum(axis=(1, 2), dtype=np.uint64)
     return sums.tobytes()
 
@@ -186,21 +189,21 @@ def _digest(sums: list[bytes]) -> str:
 
 
 def cache_folders(metadata_path: Path) -> list[CacheFolder]:
-    """Return where a dataset's pixel files may be: beside the metadata, else in the user's cache folder."""
-    real = os.path.realpath(metadata_path)
-    own = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-    places = [metadata_path.parent / _FOLDER_NAME, _user_cache_folder() / "khmer-ocr-tuner" / own]
-    return [CacheFolder(place, metadata_path.name) for place in places]
+    """Return the possible cache folders of a dataset: beside its metadata, then in the user's cache folder."""
+    real_path = os.path.realpath(metadata_path)
+    dataset_key = hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]
+    paths = [metadata_path.parent / _FOLDER_NAME, _user_cache_folder() / "khmer-ocr-tuner" / dataset_key]
+    return [CacheFolder(path, metadata_path.name) for path in paths]
 
 
 @contextmanager
 def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
-    """Give the first cache folder that can be written, and keep other processes from writing to it meanwhile.
+    """Lock and yield the first writable cache folder; other processes cannot write to it in the meantime.
 
-    A folder that is created for this is removed again if an error leaves nothing in it.
+    If an error occurs, a folder that was created here is removed again, unless it has files.
 
     Raises:
-        DataLoaderError: If none can be written.
+        DataLoaderError: No cache folder is writable.
     """
     problems = []
     for folder in cache_folders(metadata_path):
@@ -208,7 +211,7 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             lock = wait_for_lock(folder.path / _LOCK_FILE)
-        except (OSError, ConfigurationError) as error:  # the latter: the holder hangs, or there are no locks
+        except (OSError, ConfigurationError) as error:  # the latter: the lock's holder hangs, or locks are unsupported
             problems.append(f"{folder.path}: {getattr(error, 'strerror', None) or error}")
             continue
         with lock:
@@ -220,13 +223,13 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
                 raise
         return
     raise DataLoaderError(
-        f"{metadata_path}: found no folder to write the pixel cache to ({'; '.join(problems)}); "
-        "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
+        f"{metadata_path}: found no writable folder for the pixel cache ({'; '.join(problems)}); "
+        "make one of them writable, or set XDG_CACHE_HOME to a writable folder"
     )
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder that holds nothing but its lock, which this process has."""
+    """Remove a folder if it only has its lock file, which this process has locked."""
     with contextlib.suppress(OSError):
         if os.listdir(path) == [_LOCK_FILE]:
             os.unlink(path / _LOCK_FILE)

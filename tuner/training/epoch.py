@@ -1,4 +1,4 @@
-"""One epoch of a training, and one step of it."""
+"""One epoch and one step of a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tuner.data.batches import Batch, SplitBatches, TrainingData, pieces
+from tuner.data.batches import Batch, SplitBatches, TrainingData, split_batch
 from tuner.training.device import peak_gpu_memory_mb
 from tuner.training.history import EpochMetrics
 from tuner.training.out_of_memory import out_of_memory_as_exhausted
@@ -21,16 +21,16 @@ OnBatch = Callable[[int, int], None]
 
 
 class NonFiniteLossError(Exception):
-    """The loss became infinite or not a number."""
+    """The loss is infinite or not a number."""
 
 
 def run_epoch(
     training: TrainingState, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; return its metrics and the readings of the validation images.
+    """Train and validate the next epoch; return its metrics and the validation readings.
 
     Raises:
-        MemoryExhaustedError: There is no memory for a micro-batch.
+        MemoryExhaustedError: The memory does not suffice for a micro-batch.
         NonFiniteLossError: The loss is infinite or not a number.
     """
     started = time.perf_counter()
@@ -69,7 +69,7 @@ def run_epoch(
 def train_epoch(
     training: TrainingState, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
 ) -> tuple[float, Accuracy]:
-    """Take one optimizer step a batch; return the mean loss and the accuracy of the batches as trained."""
+    """Train one epoch, one optimizer step per batch; return its mean training loss and accuracy."""
     training.model.train()
     total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     rows, truth = [], []
@@ -84,7 +84,7 @@ def train_epoch(
         rows.append(training.model.read(scores))
         truth.append(labels)
         if step % training.config.log_every_n_steps == 0 or step == len(batches):
-            # The one place in the loop that waits for the device (CTC's loss does too: it wants lengths on the CPU).
+            # The only synchronisation with the device in this loop, apart from CTC loss, which needs lengths on the CPU.
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), learning_rate)
@@ -96,11 +96,11 @@ def train_epoch(
 
 @contextmanager
 def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
-    """Give the optimizer the rate of a step of the warm-up, with which `share` of the epoch is done.
+    """Set the optimizer's warm-up learning rate for one step; `share` is the share of the epoch done after that step.
 
-    The rate rises linearly, step by step, to that of the schedule at the end of each warm-up epoch, never below
-    `min_lr`. So it does in the first epoch of a schedule without a warm-up: Adam's first steps are as large as the
-    later ones although they rest on a few gradients; at a high rate, some trainings learned at half the pace afterwards
+    The rate rises linearly from step to step and reaches the scheduled rate at the end of each warm-up epoch; it is
+    never below `min_lr`. The first epoch of a schedule without a warm-up is treated the same: Adam's first steps are as
+    large as later ones but rest on few gradients, and at a high rate some trainings learned at half the pace afterwards
     (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization").
     """
     config = training.config
@@ -119,14 +119,14 @@ def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None
 
 
 def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward, clip, update; return the batch's loss and scores, detached.
+    """Run the forward and backward pass, clip the gradient and update; return the batch's loss and scores, detached.
 
-    Each micro-batch is weighted by its share of the batch's loss, so the accumulated gradient is that of the batch
-    (except for batch normalisation, which sees one micro-batch at a time).
+    Each micro-batch is weighted by its share of the batch's loss, so that the accumulated gradient is that of the whole
+    batch. Only batch normalisation differs: it sees one micro-batch at a time.
     """
     weight = training.loss.count(batch[1])
     losses, scores = [], []
-    for images, labels in pieces(batch, training.micro_batch_size):
+    for images, labels in split_batch(batch, training.micro_batch_size):
         with training.autocast():
             scores.append(training.model(images))
             share = training.loss.count(labels) / weight

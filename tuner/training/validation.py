@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuner.data.batches import SplitBatches, pieces
+from tuner.data.batches import SplitBatches, split_batch
 from tuner.data.vocabulary import PAD
 from tuner.models import DigitReader
 from tuner.training.losses import LabelLoss
@@ -84,7 +84,7 @@ def score_split(
     # In double precision, as many batches are added; on the device, which is waited for once, at the end.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
-    passes = (piece for batch in batches.epoch(0) for piece in pieces(batch, micro_batch_size))
+    passes = (piece for batch in batches.epoch(0) for piece in split_batch(batch, micro_batch_size))
     for images, labels in passes:
         with autocast():
             scores = model(images)

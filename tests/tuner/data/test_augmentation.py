@@ -13,7 +13,7 @@ from tuner.data.augmentation import (
     MAX_NOISE,
     Distortions,
     _add_noise,
-    _bend_tones,
+    _apply_tone_curves,
     _blur,
     _grid,
     augment,
@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def drawn(generator: torch.Generator, count: int = 12) -> Distortions:
-    return Distortions.draw(count, (64, 128), generator, torch.device("cpu"))
+    return Distortions.random(count, (64, 128), generator, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_a_part_distorts_its_images_only(images: Tensor) -> None:
     parts = [augment(images, distortions[start : start + 12]) for start in (0, 12, 24)]
     assert torch.equal(parts[1], augment(images, distortions[12:24]))
     assert all(not torch.equal(parts[0], part) for part in parts[1:])
-    assert len(distortions[30:42].maps) == 6
+    assert len(distortions[30:42].affine_maps) == 6
 
 
 def test_tones_bend_between_black_and_white_and_keep_their_order() -> None:
     ramp = torch.linspace(0, 1, 128).expand(3, 1, 64, 128).clone()
     bent, bends = ramp.clone(), torch.tensor([-0.6, 0.0, 0.6])
-    _bend_tones(bent, bends)
+    _apply_tone_curves(bent, bends)
     assert torch.allclose(bent, ramp + bends.view(3, 1, 1, 1) * ramp * (1 - ramp), atol=1e-6)
     assert (bent.diff(dim=3) > 0).all()
 

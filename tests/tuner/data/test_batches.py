@@ -59,7 +59,7 @@ class TestSplitBatches:
     def test_every_sample_comes_once_an_epoch_with_its_label(
         self, cut: Callable[..., SplitBatches], split: CachedSplit, monkeypatch: pytest.MonkeyPatch, together: int
     ) -> None:
-        monkeypatch.setattr("tuner.data.batches._GATHERED_TOGETHER", together)
+        monkeypatch.setattr("tuner.data.batches._MIN_GATHERED", together)
         for epoch in (1, 2):
             assert [len(labels) for _, labels in cut().epoch(epoch)] == [10, 10, 10, 2]
             images, labels = joined(cut().epoch(epoch))

@@ -460,7 +460,7 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(ge
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB there"):
+        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB: free disk"):
             open_pixel_cache(generated, SPLITS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,4 +1,4 @@
-"""Generate a dataset: all of it or nothing, and the same bytes for the same recipe."""
+"""Generating a dataset: completely or not at all, and byte-identical for the same recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.errors import DataLoaderError
 from tuner.data.generation.font_search import find_fonts
 from tuner.data.generation.recipe import RECIPE_FILE, Recipe, check_recipe_numbers
-from tuner.data.generation.target_folder import check_target, folder_in_the_making
+from tuner.data.generation.target_folder import check_target, temporary_folder
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.fonts import Font
 from tuner.data.rendering.png import encode_png
@@ -33,9 +33,9 @@ def generate_dataset(
 ) -> Path:
     """Generate images of Khmer digits with their metadata, and return the path of `metadata.yaml`.
 
-    The same arguments give the same bytes on every machine (with fonts other than the pinned one, given the same font
-    files and version of FreeType). A hidden folder beside `out_dir` is filled and renamed when it is complete. If the
-    same dataset exists already, nothing is done.
+    The same arguments give the same bytes on every machine (fonts other than the pinned one also need the same font
+    files and FreeType version). The files go to a hidden folder in the parent folder of `out_dir`, which is renamed to
+    `out_dir` when complete. If the same dataset exists already, nothing is done.
 
     Args:
         out_dir: Folder to create; it may exist if it is empty.
@@ -44,28 +44,28 @@ def generate_dataset(
         seed: 0 to 2**32 - 1.
         fonts: `pinned`, or `system` to add the installed fonts that have all ten digits.
         fonts_dir: A folder whose fonts are added.
-        on_progress: Called every 128 samples and at the end, with the number of samples done and in all.
+        on_progress: Called every 128 samples and at the end, with the number of finished samples and the total.
 
     Raises:
-        ConfigurationError: If an argument is out of range or `out_dir` holds something else.
-        DataLoaderError: If the dataset cannot be written.
+        ConfigurationError: An argument is out of range, or `out_dir` has other files.
+        DataLoaderError: The dataset cannot be written.
     """
     check_recipe_numbers(samples=samples, test_samples=test_samples, seed=seed)
-    found = find_fonts(fonts, Path(fonts_dir) if fonts_dir is not None else None)
-    recipe = Recipe.of(found, samples=samples, test_samples=test_samples, seed=seed)
+    font_list = find_fonts(fonts, Path(fonts_dir) if fonts_dir is not None else None)
+    recipe = Recipe.of(font_list, samples=samples, test_samples=test_samples, seed=seed)
     target = Path(out_dir)
     metadata_path = target / "metadata.yaml"
     if check_target(target, recipe):
         return metadata_path
     try:
-        with folder_in_the_making(target) as folder:
-            written = _write_images(folder, recipe, found, on_progress)
+        with temporary_folder(target) as folder:
+            written = _write_images(folder, recipe, font_list, on_progress)
             text = _metadata_text(_image_path_prefix(target), written)
             (folder / metadata_path.name).write_text(text, encoding="utf-8")
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
         raise DataLoaderError(_write_problem(target, recipe, error)) from error
-    check_target(target, recipe)  # another process may have been faster: fine if with the same recipe
+    check_target(target, recipe)  # another process may have finished first: accepted if its recipe is the same
     return metadata_path
 
 
@@ -91,7 +91,7 @@ def _image_filename(split: str, number: int) -> str:
 
 
 def _metadata_text(image_folder: str, splits: Mapping[str, Sequence[Sample]]) -> str:
-    """Return `metadata.yaml`: YAML in which each sample is one line of JSON."""
+    """Return the text of `metadata.yaml`: YAML in which each sample is one line of JSON."""
     info = {
         "character_set": CHARACTER_SET,
         "fonts_used": sorted({sample.font for samples in splits.values() for sample in samples}),
@@ -126,9 +126,9 @@ def _json(value: Any) -> str:
 
 
 def _image_path_prefix(target: Path) -> str:
-    """Return what image paths start with: `target` as seen from the working directory, if it is inside.
+    """Return the prefix of image paths: `target` relative to the working directory, if it is inside.
 
-    Elsewhere its name alone is right, since paths are also looked up from the folder that holds `target`.
+    Otherwise its name is enough, since paths are also resolved relative to the parent folder of `target`.
     """
     absolute = Path(os.path.abspath(target))
     if absolute.is_relative_to(Path.cwd()):
@@ -138,8 +138,8 @@ def _image_path_prefix(target: Path) -> str:
 
 def _write_problem(target: Path, recipe: Recipe, error: OSError) -> str:
     where = error.filename or target
-    need_mb = recipe.total * 25 // 1000 + 1
+    needed_mb = recipe.total * 25 // 1000 + 1
     return (
-        f"{where}: cannot write the dataset: {error.strerror or error}; {target} needs {need_mb} MB "
-        "in a folder that can be written: free some space or choose another folder"
+        f"{where}: cannot write the dataset: {error.strerror or error}; {target} needs {needed_mb} MB "
+        "in a writable folder: free some space or choose another folder"
     )

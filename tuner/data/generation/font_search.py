@@ -1,4 +1,4 @@
-"""Which fonts a dataset is written in: the pinned one, and on request installed ones or those of a folder."""
+"""Finding the fonts of a generated dataset: the pinned one, and on request installed fonts or those of a folder."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from tuner.data.vocabulary import DIGITS
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
-_NO_CHARACTER = "\U0010ffff"  # never assigned: a font answers with the glyph it has for missing characters
-_MOST_IN_A_COLLECTION = 64
+_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders its missing-character glyph for this one
+_MAX_FONTS_PER_FILE = 64
 
 
 def find_fonts(choice: str, folder: Path | None) -> list[Font]:
-    """Return the fonts to write with, in an order that depends on the fonts alone.
+    """Return the fonts of a dataset, in an order that only depends on the fonts.
 
     Args:
         choice: `pinned`, or `system` to add every installed font that has all ten digits.
         folder: A folder whose fonts with all ten digits are added, its subfolders included.
 
     Raises:
-        ConfigurationError: If `choice` is neither, or `folder` is not a folder with such a font.
+        ConfigurationError: `choice` is another word, or `folder` is not a folder with a font that has all ten digits.
     """
     if choice not in ("pinned", "system"):
         raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'")
     added = _fonts_with_digits(_font_files(system_font_folders())) if choice == "system" else []
     if folder is not None:
         added += _fonts_of_folder(folder)
-    return pinned_fonts() + _without_doubles(added)
+    return pinned_fonts() + _without_duplicates(added)
 
 
 def font_digest(font: Font) -> str:
-    """Return the digest of the font's file."""
+    """Return the SHA-256 of the font's file."""
     path = Path(font.path) if font.path else pinned_font_file()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def system_font_folders() -> list[Path]:
-    """Return the folders where this system keeps fonts."""
+    """Return the font folders of the operating system and the user."""
     home = Path.home()
     if sys.platform == "darwin":
         return [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
@@ -59,7 +59,7 @@ def system_font_folders() -> list[Path]:
 
 
 def _fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
-    """Return the fonts of these files that have all ten Khmer digits; other files are skipped."""
+    """Return the fonts in these files that have all ten Khmer digits; other files are skipped."""
     return [font for path in paths for font in _fonts_of_file(path)]
 
 
@@ -69,10 +69,10 @@ def _fonts_of_folder(folder: Path) -> list[Font]:
     paths = list(_font_files([folder]))
     fonts = _fonts_with_digits(paths)
     if not fonts:
-        held = ", ".join(path.name for path in paths[:5]) or "no font file"
+        names = ", ".join(path.name for path in paths[:5]) or "no font file"
         raise ConfigurationError(
-            f"fonts_dir: found no font with all ten Khmer digits in {str(folder)!r} (it holds {held}); "
-            "put .ttf or .otf files of Khmer fonts there, for example those of Debian's fonts-khmeros"
+            f"fonts_dir: found no font with all ten Khmer digits in {str(folder)!r} (it has {names}); "
+            "put .ttf or .otf files of Khmer fonts there, for example those of Debian's package fonts-khmeros"
         )
     return fonts
 
@@ -85,20 +85,20 @@ def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _fonts_of_file(path: Path) -> Iterator[Font]:
-    for index in range(_MOST_IN_A_COLLECTION):
+    for index in range(_MAX_FONTS_PER_FILE):
         try:
             face = ImageFont.truetype(str(path), _PROBE_SIZE_PX, index=index, layout_engine=ImageFont.Layout.BASIC)
-            complete = _has_all_digits(face)
+            is_complete = _has_all_digits(face)
         except OSError:  # not a font, or past the last font of the file
             return
-        if complete:
+        if is_complete:
             yield Font(name=_font_name(face, path), path=str(path.resolve()), index=index)
 
 
 def _has_all_digits(face: ImageFont.FreeTypeFont) -> bool:
-    """Return whether all digits have bitmaps of their own: not empty, and not the sign for a missing one."""
+    """Return whether the bitmaps of all digits differ, and none is empty or the missing-character glyph."""
     bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in DIGITS}
-    missing = bytes(face.getmask(_NO_CHARACTER, mode="L"))
+    missing = bytes(face.getmask(_UNASSIGNED_CHARACTER, mode="L"))
     return len(bitmaps) == len(DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
 
 
@@ -108,13 +108,13 @@ def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
     return name if style in (None, "", "Regular") else f"{name}-{style.replace(' ', '')}"
 
 
-def _without_doubles(fonts: Iterable[Font]) -> list[Font]:
-    """Return `fonts` sorted by name and content, each content once; different fonts get different names."""
+def _without_duplicates(fonts: Iterable[Font]) -> list[Font]:
+    """Return `fonts` sorted by name and content, without duplicates; different fonts get different names."""
     by_content = {(font_digest(font), font.index): font for font in fonts}
-    taken = {font.name for font in pinned_fonts()}
+    used_names = {font.name for font in pinned_fonts()}
     result = []
     for (digest, index), font in sorted(by_content.items(), key=lambda item: (item[1].name, item[0])):
-        name = f"{font.name}-{digest[:6]}" if font.name in taken else font.name
-        taken.add(name)
+        name = f"{font.name}-{digest[:6]}" if font.name in used_names else font.name
+        used_names.add(name)
         result.append(Font(name=name, path=font.path, index=index))
     return result

@@ -1,4 +1,4 @@
-"""What a generated dataset is made from. Two datasets of one recipe are the same, byte for byte."""
+"""The recipe of a generated dataset: datasets with the same recipe are byte-identical."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tuner.data.rendering.fonts import Font
 
 RECIPE_FILE = "recipe.json"
 
-# To be raised whenever the same recipe would give other pictures than before.
+# Increment this whenever the same recipe gives different images.
 _GENERATOR_VERSION = 1
 
-_LEAST_SAMPLES = 10
-_MOST_SAMPLES = 10_000_000
-_LARGEST_SEED = 2**32 - 1
+_MIN_SAMPLES = 10
+_MAX_SAMPLES = 10_000_000
+_MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parameters of a dataset; `fonts` pairs each font's name with the digest of its file."""
+    """The parameters of a generated dataset; `fonts` has the name of each font and the digest of its file."""
 
     generator_version: int
     samples: int
@@ -37,15 +37,15 @@ class Recipe:
     def of(cls, fonts: Sequence[Font], *, samples: int, test_samples: int, seed: int) -> Recipe:
         """Return the recipe of a dataset written in `fonts`."""
         digests = {path: font_digest(Font("", path)) for path in {font.path for font in fonts}}
-        named = tuple((font.name, digests[font.path]) for font in fonts)
-        return cls(_GENERATOR_VERSION, samples, test_samples, seed, named)
+        pairs = tuple((font.name, digests[font.path]) for font in fonts)
+        return cls(_GENERATOR_VERSION, samples, test_samples, seed, pairs)
 
     @classmethod
     def read(cls, folder: Path) -> Recipe | None:
-        """Return the recipe of the dataset in `folder`, or None if it has none that can be read."""
+        """Return the recipe of the dataset in `folder`, or None if it is missing or damaged."""
         try:
-            plain = parse_json(read_bytes(folder / RECIPE_FILE))
-            return cls(**{**plain, "fonts": tuple(map(tuple, plain["fonts"]))})
+            content = parse_json(read_bytes(folder / RECIPE_FILE))
+            return cls(**{**content, "fonts": tuple(map(tuple, content["fonts"]))})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -55,7 +55,7 @@ class Recipe:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Number of samples by split; a split's position is part of its samples' random key."""
+        """Number of samples by split; the position of a split is part of the random key of its samples."""
         train = self.samples * 4 // 5
         return {"train": train, "val": self.samples - train, "test": self.test_samples}
 
@@ -66,11 +66,11 @@ class Recipe:
 
 
 def check_recipe_numbers(*, samples: int, test_samples: int, seed: int) -> None:
-    """Raise ConfigurationError with one problem for each number that is out of its range."""
+    """Raise ConfigurationError with a problem for each number that is out of range."""
     ranges = (
-        ("samples", samples, _LEAST_SAMPLES, _MOST_SAMPLES),
-        ("test_samples", test_samples, 1, _MOST_SAMPLES),
-        ("seed", seed, 0, _LARGEST_SEED),
+        ("samples", samples, _MIN_SAMPLES, _MAX_SAMPLES),
+        ("test_samples", test_samples, 1, _MAX_SAMPLES),
+        ("seed", seed, 0, _MAX_SEED),
     )
     problems = [
         f"{name}: found {value!r}; expected a whole number from {low:,} to {high:,}"

@@ -1,4 +1,4 @@
-"""The folder a dataset goes to, and the hidden one beside it where it is made."""
+"""The folder of a generated dataset, and the hidden temporary folder in which it is generated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LOCK_FILE = ".lock"
 
 
 def check_target(target: Path, recipe: Recipe) -> bool:
-    """Return whether the dataset of `recipe` is in `target` already; False if there is nothing yet.
+    """Return whether the dataset of `recipe` is already in `target`; False if `target` is missing or empty.
 
     Raises:
-        ConfigurationError: If something else is there, or `target` is no place for a dataset.
+        ConfigurationError: `target` has other files, or cannot be the folder of a dataset.
     """
-    _check_place(target)
+    _check_location(target)
     if not os.path.lexists(target):
         return False
     if not target.is_dir():
@@ -40,41 +40,42 @@ def check_target(target: Path, recipe: Recipe) -> bool:
 
 
 @contextmanager
-def folder_in_the_making(target: Path) -> Iterator[Path]:
-    """Give a fresh hidden folder beside `target`; it becomes `target` at the end, or vanishes after an error.
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in the parent folder of `target`; rename it to `target` at the end.
 
-    If another process has filled `target` meanwhile, that one stays. What killed processes left is removed first.
+    After an error, or if another process has filled `target` in the meantime, the folder is removed instead. Folders
+    of killed processes are removed first.
 
     Raises:
-        OSError: If the folder cannot be made or put in place.
+        OSError: The folder cannot be created or renamed.
     """
-    place = Path(os.path.realpath(target))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{place.name}.partial-"
-    for leftover in place.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_if_abandoned(leftover)
-    folder = place.with_name(prefix + secrets.token_hex(4))
+    destination = Path(os.path.realpath(target))
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{destination.name}.partial-"
+    for partial in destination.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_if_unlocked(partial)
+    folder = destination.with_name(prefix + secrets.token_hex(4))
     folder.mkdir()
     try:
-        with open(folder / _LOCK_FILE, "wb") as lock:  # held as long as this process lives
+        with open(folder / _LOCK_FILE, "wb") as lock:  # the lock is released when this process exits or is killed
             fcntl.lockf(lock, fcntl.LOCK_EX)
             yield folder
-            if _put_in_place(folder, place):
-                (place / _LOCK_FILE).unlink()
+            if _rename(folder, destination):
+                (destination / _LOCK_FILE).unlink()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_place(target: Path) -> None:
+def _check_location(target: Path) -> None:
     if Path.cwd().is_relative_to(os.path.realpath(target)):
         raise ConfigurationError(
-            f"{target}: is the working directory or holds it; a dataset needs a folder of its own: choose another one"
+            f"{target}: is or contains the working directory; a dataset needs a folder of its own: choose another one"
         )
     try:
         str(target).encode()
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"{str(target)!r}: cannot be written in the metadata, which are UTF-8: choose another folder"
+            f"{str(target)!r}: this path cannot be stored in the metadata, which are UTF-8; choose another folder"
         ) from None
 
 
@@ -90,33 +91,34 @@ def _is_complete(folder: Path, recipe: Recipe) -> bool:
 def _description(folder: Path, found: Recipe | None, wanted: Recipe) -> str:
     if found is None:
         names = sorted(path.name for path in folder.iterdir())
-        return f"files of something else ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        return f"other files ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
     if found == wanted:
-        return "this very dataset, but with files missing or added"
+        return "the same dataset, but with missing or additional files"
     changed = [
         f"{field} {getattr(found, field)}, not {getattr(wanted, field)}"
         for field in ("generator_version", "samples", "test_samples", "seed")
         if getattr(found, field) != getattr(wanted, field)
     ]
     if found.fonts != wanted.fonts:
-        changed.append(f"{len(found.fonts)} fonts that differ from the {len(wanted.fonts)} of now")
-    return f"a dataset of another recipe ({'; '.join(changed)})"
+        changed.append(f"{len(found.fonts)} fonts that differ from the {len(wanted.fonts)} requested")
+    return f"a dataset with different settings ({'; '.join(changed)})"
 
 
-def _remove_if_abandoned(folder: Path) -> None:
+def _remove_if_unlocked(folder: Path) -> None:
     try:
         with open(folder / _LOCK_FILE, "r+b") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # its process lives, or it is somebody else's: leave it alone
+    except OSError:  # its process is running, or it belongs to another user
         return
 
 
-def _put_in_place(folder: Path, place: Path) -> bool:
+def _rename(folder: Path, destination: Path) -> bool:
+    """Return False if `destination` is a folder with files."""
     try:
-        folder.rename(place)  # replaces an empty folder, and nothing else
+        folder.rename(destination)  # replaces an empty folder, and nothing else
     except OSError:
-        if place.is_dir() and any(place.iterdir()):
+        if destination.is_dir() and any(destination.iterdir()):
             return False
         raise
     return True

@@ -118,7 +118,7 @@ def test_same_dataset_again_does_nothing(generated: Path) -> None:
     [
         ({"samples": 50}, "samples 30, not 50"),
         ({"seed": 9, "test_samples": 11}, "test_samples 10, not 11; seed 0, not 9"),
-        ({"fonts_dir": pinned_font_file().parent}, "22 fonts that differ from the 23 of now"),
+        ({"fonts_dir": pinned_font_file().parent}, "22 fonts that differ from the 23 requested"),
     ],
 )
 def test_other_dataset_is_never_overwritten(options: dict[str, Any], told: str, generated: Path) -> None:
@@ -131,14 +131,14 @@ def test_other_dataset_is_never_overwritten(options: dict[str, Any], told: str, 
 
 def test_damaged_dataset_is_told(generated: Path) -> None:
     (generated.parent / "val" / "val_000000.png").unlink()
-    with pytest.raises(ConfigurationError, match="files missing or added"):
+    with pytest.raises(ConfigurationError, match="the same dataset, but with missing or additional files"):
         generate_dataset(generated.parent, samples=30, test_samples=10)
 
 
 def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("miaow")
-    with pytest.raises(ConfigurationError, match=r"something else \(cat\.jpg\)"):
+    with pytest.raises(ConfigurationError, match=r"found other files \(cat\.jpg\)"):
         generate_dataset(tmp_path / "photos", samples=10)
     with pytest.raises(ConfigurationError, match="found a file"):
         generate_dataset(tmp_path / "photos" / "cat.jpg", samples=10)
