@@ -121,7 +121,7 @@ def working(command: list[str], folder: Path, environment: dict[str, str]) -> It
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stderr is not None
-            while "waiting for work" not in next(worker.stderr):
+            while "waiting for new trials" not in next(worker.stderr):
                 pass
             yield
             said = worker.communicate(timeout=120)[1]

@@ -302,7 +302,7 @@ class TestInterruption:
             ("two", "completed"),
         ]
         assert watcher.notes == [
-            f"waiting for {held.record.attempts[-1].worker}; `khmer-tuner status` shows the progress",
+            f"waiting for the trials of {held.record.attempts[-1].worker}; see `khmer-tuner status`",
         ]
         assert watcher.ended == ["two", "one"]
 

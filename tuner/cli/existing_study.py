@@ -1,4 +1,4 @@
-"""What commands have in common that work on a study that has started."""
+"""Functions shared by the commands that read or train an existing study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import FAILED, SUCCESS, collector, tell
+from tuner.cli.errors import FAILED, SUCCESS, collector, print_message
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -23,24 +23,24 @@ LoadedStudy = tuple["optuna.Study", "OutputFolder"]
 
 
 def load(options: argparse.Namespace) -> LoadedStudy:
-    """Return the study that the options name, for reading, and its output folder.
+    """Open the study of the options for reading; return it and its output folder.
 
     Raises:
-        ConfigurationError: There is no study, or another one.
+        ConfigurationError: There is no such study.
     """
     from studies import damage_notes, load_study
 
     loaded = load_study(options.output_dir, storage_url=options.storage, name=options.study)
     for note in damage_notes(loaded[0]):
-        tell(f"note: {note}")
+        print_message(f"note: {note}")
     return loaded
 
 
 def load_checkpoint_path(options: argparse.Namespace) -> Path:
-    """Return the checkpoint that the options name; by default that of the study's best trial.
+    """Return the path of ``--checkpoint``, by default the checkpoint of the study's best trial.
 
     Raises:
-        ConfigurationError: There is no study, or it has no such checkpoint.
+        ConfigurationError: There is no study, or its best trial has no checkpoint.
     """
     from tuner.analysis.best_trial import best_checkpoint
 
@@ -48,10 +48,10 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:
-    """Load what is needed to join the study; check the option of its results file, if there is one.
+    """Load what is needed to join the study, and check ``--results-file`` if the command has that option.
 
     Raises:
-        ConfigurationError: Something cannot be used; all problems are reported together.
+        ConfigurationError: The input is invalid; all problems are reported together.
     """
     from tuner.session.output_paths import check_results_file
     from tuner.session.study_setup import ExistingStudy
@@ -67,7 +67,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
 
 
 def open_session(options: argparse.Namespace, existing: ExistingStudy, display: Display) -> Session:
-    """Open a study for work, on the device and with the dataset that the options name."""
+    """Open a study for training, with the device and the dataset of the options."""
     from tuner.session.session import Session
 
     return Session.reopen(existing, display, device=options.device, metadata=options.metadata)
@@ -76,13 +76,13 @@ def open_session(options: argparse.Namespace, existing: ExistingStudy, display: 
 def train_pending(
     options: argparse.Namespace, open_study: Callable[[Display], Session], stop_conditions: StopConditions
 ) -> int:
-    """Open a study, train its pending trials and write its results; return the exit code."""
-    from tuner.cli.display_factory import display_of_run
+    """Open a study, train its pending trials and write the results file; return the exit code."""
+    from tuner.cli.display_factory import open_display
     from tuner.session.run_options import TrialFilter
     from tuner.workers.run_study import run_study
 
     trial_filter = TrialFilter()
-    with display_of_run(with_summary=not options.json, debug=options.debug) as display:
+    with open_display(with_summary=not options.json, debug=options.debug) as display:
         session = open_study(display)
         results = run_study(
             session, trial_filter, stop_conditions, workers=options.workers, results_file=options.results_file
@@ -94,15 +94,16 @@ def train_pending(
 
 
 def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> int:
-    """Return 1 if a preset failed, an error left a trial pending, or no trial of this command succeeded, else 0.
+    """Return 1 if a preset failed, an error left a trial pending, or none of this command's trials succeeded, else 0.
 
-    If this command trained none, the earlier trials count. If no trial has ended at all, return 0 only after a stop.
+    If this command trained no trial, all trials of the study count. If no trial has finished at all, return 0 only if
+    the command was stopped.
     """
     from studies import TrialKind, TrialPhase
     from tuner.session.trial_selection import should_interrupt
-    from tuner.workers.loop import ended
+    from tuner.workers.loop import finished_trials
 
-    records = ended(session, trial_filter)
+    records = finished_trials(session, trial_filter)
     if trial_filter.skipped or not records:
         return FAILED if trial_filter.skipped or not should_interrupt(session, stop_conditions) else SUCCESS
     failed = any(record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED for record in records)

@@ -1,7 +1,7 @@
-"""A worker process of another command: orders on standard input, events on standard output, errors on standard error.
+"""A worker process of another command: reads orders from standard input and writes events to standard output.
 
-It interrupts its trial and exits when its standard input closes: its parent has stopped, or was killed. A process that
-is ordered to measure the throughput writes answers instead of events.
+The worker interrupts its trial and exits when its standard input closes, since its parent has exited or was killed. A
+process that measures the throughput writes measurements instead of events. Errors go to standard error.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Work as ordered; return the exit code."""
-    location: argparse.Namespace | None = None
+    """Execute the orders; return the exit code."""
+    study_options: argparse.Namespace | None = None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the parent reads UTF-8, whatever this machine's locale is
+        if isinstance(stream, io.TextIOWrapper):  # the parent reads UTF-8 in any locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         with stop_on_signals():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+            threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
             from tuner.workers.orders import ProbeOrders, read_orders
 
             orders = read_orders(lines.get())
             if isinstance(orders, ProbeOrders):
                 _probe(orders, lines)
-            location = argparse.Namespace(output_dir=orders.output_dir, storage=orders.storage, debug=True)
+            study_options = argparse.Namespace(output_dir=orders.output_dir, storage=orders.storage, debug=True)
             return _work(orders)
     except StopRequested as stop:
         return stop.exit_code
     except Exception as error:
-        return report_error(error, location)
+        return report_error(error, study_options)
 
 
 def _work(orders: WorkerOrders) -> int:
     import torch
 
-    from tuner.cli.display_factory import logged_as_notes
+    from tuner.cli.display_factory import log_warnings_as_notes
     from tuner.display import Display
     from tuner.display.events import EventWriter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
     from tuner.workers.loop import work_here
-    from tuner.workers.orders import LEFT_PENDING
+    from tuner.workers.orders import TRIALS_PENDING
 
     torch.set_num_threads(orders.threads)
     display = EventWriter(sys.stdout)
-    with logged_as_notes(display, debug=False):
+    with log_warnings_as_notes(display, debug=False):
         existing = ExistingStudy.load(orders.output_dir, storage=orders.storage)
         session = Session.reopen(
             replace(existing, stop_token=orders.stop_token),
-            Display(),  # the parent has shown the notes already
+            Display(),  # the parent has already shown the notes
             device=orders.device,
             metadata=orders.metadata,
             experiments=orders.experiments,
         )
         session = replace(session, context=replace(session.context, display=display))
         work_here(session, orders.trial_filter, orders.stop_conditions)
-    return LEFT_PENDING if orders.trial_filter.skipped else SUCCESS
+    return TRIALS_PENDING if orders.trial_filter.skipped else SUCCESS
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
-    """Take training steps and answer how fast they were, whenever the parent asks, until it stops this process."""
+    """Run training steps and report the throughput whenever the parent requests it, until it stops this process."""
     import torch
 
     from tuner.training.throughput import TrainingSteps
@@ -91,15 +91,15 @@ def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
         torch.set_num_threads(window.threads)
         rate = steps.images_per_s(window.start, window.end)
         print(to_line(ProbeRate(rate, *steps.device_bytes())), flush=True)
-        while lines.empty():  # other processes are still being measured
+        while lines.empty():  # keep the load constant while other processes are measured
             raise_if_requested()
             steps.run_step()
         lines.get()
 
 
-def _listen(lines: queue.SimpleQueue[bytes]) -> None:
+def _read_lines(lines: queue.SimpleQueue[bytes]) -> None:
     """Read the parent's lines, and stop this process when its standard input closes."""
-    # Not through sys.stdin: its lock would be held when the interpreter exits.
+    # Reading through sys.stdin would hold its lock when the interpreter exits.
     rest = b""
     while chunk := os.read(sys.stdin.fileno(), 2**16):
         *whole, rest = (rest + chunk).split(b"\n")

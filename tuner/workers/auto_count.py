@@ -1,4 +1,4 @@
-"""``--workers auto``: measuring how many workers in parallel train the most trials an hour."""
+"""``--workers auto``: measure how many parallel workers train the most trials per hour."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe
 
 AUTO: Literal["auto"] = "auto"
 
-# More workers need more memory, and one alone repeats to the same bits: a difference like that does not count.
+# Prefer fewer workers within this margin: they need less memory, and a single one is reproducible bit for bit.
 _TIE = 0.03
 _CLEARLY_WORSE = 0.05
-_MOST_ON_A_GPU = 8
-# The longest that measuring may take: for the first processes to begin, for each number, and of the time there is.
-_SECONDS_TO_BEGIN = 10.0
-_SECONDS_EACH = 8.0
+_MAX_ON_A_GPU = 8
+# Time limits of the measurement: for starting processes, for each worker count, and as a share of the command's.
+_SECONDS_TO_START = 10.0
+_SECONDS_PER_COUNT = 8.0
 _SHARE_OF_TIME = 0.25
 
 
@@ -36,55 +36,55 @@ def choose_worker_count(
     stop_conditions: StopConditions,
     pending: Mapping[str, TrainingConfig | None],
 ) -> int:
-    """Choose how many workers train the pending trials, and show why; one if nothing can be measured.
+    """Choose the number of workers for the pending trials and show the reason; 1 if nothing can be measured.
 
-    Processes take training steps of the first pending trial, one process alone, then two in parallel and so on, until
-    more are clearly worse. Of the numbers that are about as fast as the fastest, the smallest is chosen.
+    Processes take training steps with the settings of the first pending trial: one process alone, then two in parallel
+    and so on, until more are clearly slower. The smallest count within 3 % of the fastest is chosen.
 
     Args:
         session: The opened study.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early.
-        pending: The pending trials by name; None where the settings are not sampled yet.
+        trial_filter: The trials to train.
+        stop_conditions: When to stop early.
+        pending: Settings of the pending trials by name; None until they have been sampled.
     """
     display = session.context.display
     trials = trials_to_start(session, trial_filter) if pending and may_start(session, stop_conditions) else 0
     if trials < 2:
         if trials:
-            display.note("workers: 1, since one trial is to be trained")
+            display.note("workers: 1, since only one trial is pending")
         return 1
-    name, config = _measured(session, pending)
+    name, config = _probe_config(session, pending)
     threads = torch.get_num_threads()
-    counts = candidates(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
+    counts = counts_to_measure(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
     if len(counts) < 2:
-        display.note("workers: 1, since PyTorch has one thread here")
+        display.note("workers: 1, since PyTorch uses one thread here")
         return 1
-    display.note(f"workers: measuring how many side by side are fastest, on {name}")
+    display.note(f"workers: measuring how many in parallel are fastest, on {name}")
     started = time.monotonic()
-    seconds = _SECONDS_TO_BEGIN + _SECONDS_EACH * len(counts)
+    seconds = _SECONDS_TO_START + _SECONDS_PER_COUNT * len(counts)
     if stop_conditions.deadline is not None:
         seconds = min(seconds, _SHARE_OF_TIME * (stop_conditions.deadline - started))
     rates, problem = measure(config, counts, threads, seconds)
-    chosen = fewest_of_the_fastest(rates)
+    chosen = smallest_near_fastest(rates)
     display.note(
-        f"workers: {_why(rates, chosen, problem, f'measured on {name} in {time.monotonic() - started:.0f} s')}"
+        f"workers: {_reason_text(rates, chosen, problem, f'measured on {name} in {time.monotonic() - started:.0f} s')}"
     )
     return chosen
 
 
-def candidates(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
-    """Return the numbers of workers to measure: 1, 2, 4 and so on, and the largest that makes sense.
+def counts_to_measure(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
+    """Return the worker counts to measure: 1, 2, 4 and so on, and the largest useful count.
 
-    That is the number of pending trials, but on a GPU at most 8, and on the CPU at most the number of threads.
+    The largest is the number of pending trials, but at most 8 on a GPU and at most the number of threads on the CPU.
     """
-    most = min(_MOST_ON_A_GPU if on_gpu else threads, pending)
+    most = min(_MAX_ON_A_GPU if on_gpu else threads, pending)
     return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
 
 
-def is_worth_climbing(rates: Mapping[int, float]) -> bool:
+def may_be_faster(rates: Mapping[int, float]) -> bool:
     """Return whether more workers may be faster than those measured so far, fewest first.
 
-    They are not once the latest is clearly slower than the one before, or neither of the latest two is the fastest.
+    False once the last count is clearly slower than the one before, or neither of the last two is the fastest.
     """
     measured = list(rates.values())
     if len(measured) > 1 and measured[-1] < (1 - _CLEARLY_WORSE) * measured[-2]:
@@ -92,55 +92,56 @@ def is_worth_climbing(rates: Mapping[int, float]) -> bool:
     return len(measured) < 3 or max(measured[-2:]) == max(measured)
 
 
-def fewest_of_the_fastest(rates: Mapping[int, float]) -> int:
-    """Return the fewest workers that are as good as the fastest; one if none was measured."""
+def smallest_near_fastest(rates: Mapping[int, float]) -> int:
+    """Return the smallest worker count that is about as fast as the fastest; 1 if none was measured."""
     fastest = max(rates.values(), default=0.0)
     return min((count for count, rate in rates.items() if rate >= (1 - _TIE) * fastest), default=1)
 
 
 def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
-    """Measure numbers of workers, fewest first, as long as more may be faster and for at most some seconds.
+    """Measure worker counts, smallest first, while more may be faster and for at most `seconds`.
 
     Returns:
-        Images a second that all workers train together, by their number; and why not all numbers could be measured.
+        Images per second of all workers together, by their number; and why some could not be measured, "" otherwise.
     """
     rates: dict[int, float] = {}
     with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:
         try:
-            processes.start(2)  # both at once are ready sooner than one after the other
+            processes.start(2)  # faster than one after the other
             for count in counts:
                 rates[count] = processes.images_per_s(shared_threads(threads, count))
-                if not is_worth_climbing(rates):
+                if not may_be_faster(rates):
                     break
         except MeasurementError as error:
             return rates, str(error)
-        # Once more for those that matter: what else the machine did in such a moment is to decide nothing.
-        with suppress(MeasurementError):  # each has been measured once
+        # Measure the two fastest again, in case other programs slowed one of them down.
+        with suppress(MeasurementError):  # both have a first measurement
             for count in sorted(rates, key=rates.__getitem__)[-2:]:
                 rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
     return rates, ""
 
 
-def _measured(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
-    """Return the name and the settings of what is measured: the first pending trial."""
+def _probe_config(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
+    """Return a title and the settings to measure: those of the first pending trial."""
     name, config = next(iter(pending.items()))
-    told, context = name, session.context
+    title, context = name, session.context
     if config is None:
         search = search_settings(session.study)
         assert search is not None, "search trials are enqueued after the settings of the search"
-        told, config = "the search's base settings", fit_loss(search.start, study_invariants(session.study).definitions)
-    return told, context.local_config(config, name)
+        title = "the search's base settings"
+        config = fit_loss(search.start, study_invariants(session.study).definitions)
+    return title, context.local_config(config, name)
 
 
-def _why(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
+def _reason_text(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
     if not rates:
         return f"1, since nothing could be measured: {problem}"
     figures = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items())
     if chosen > 1:
-        said = f"{chosen} side by side, {rates[chosen] / rates[1]:.2f} times the images/s of one"
+        result = f"{chosen} in parallel, {rates[chosen] / rates[1]:.2f} times the images/s of one"
     elif len(rates) > 1:
-        said = f"1, more side by side are not {_TIE:.0%} faster"
+        result = f"1, since more in parallel are not {_TIE:.0%} faster"
     else:
-        said = "1, the only number that could be measured"
-    left_out = f"; the rest was left out: {problem}" if problem else ""
-    return f"{said} ({figures} images/s, {measured}{left_out})"
+        result = "1, the only number that could be measured"
+    not_measured = f"; larger numbers were not measured: {problem}" if problem else ""
+    return f"{result} ({figures} images/s, {measured}{not_measured})"

@@ -1,4 +1,4 @@
-"""The one work loop behind `run`, `search`, `resume` and `worker`: claim a trial, train it, until nothing is left."""
+"""The work loop of `run`, `search`, `resume` and `worker`: claim and train trials until none is left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
-from tuner.session.trial_selection import should_interrupt, may_start, next_claim, trial_that_met_targets, trials_to_start
+from tuner.session.trial_selection import (
+    may_start,
+    next_claim,
+    should_interrupt,
+    trial_that_met_targets,
+    trials_to_start,
+)
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
@@ -56,25 +62,25 @@ def work(
     wait: bool = False,
     wait_for_others: bool = False,
 ) -> None:
-    """Train the study's pending trials until none is left to claim or a stop condition holds.
+    """Train the study's pending trials until none can be claimed or a stop condition holds.
 
     Args:
         session: The opened study.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early.
-        workers: Processes that train in parallel, ``auto`` for as many as are fastest; a single one is this process.
-        wait: Whether a single worker waits for further trials when none is left, until a stop condition holds.
-        wait_for_others: Whether to wait for the trials that other processes train, and to take over those of a process
-            that exits, until none is pending.
+        trial_filter: The trials to train.
+        stop_conditions: When to stop early.
+        workers: Number of parallel worker processes; ``auto`` measures which is fastest. 1 trains in this process.
+        wait: Whether a single worker waits for new trials when none is pending, until a stop condition holds.
+        wait_for_others: Whether to wait until other processes have finished their trials, and to take over the trials
+            of a process that exits.
 
     Raises:
-        ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes`.
+        ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes` do.
     """
-    # A process that exited just after reporting a trial's end may have left its checkpoints behind.
+    # A process that was killed just after it reported a result may not have removed the checkpoints.
     tidy_checkpoints(session.study, session.context.folder, ended_records(session.study), session.context.tidied)
     with contextlib.suppress(*POLL_ERRORS):
         write_study_note(session.study, session.context.folder)
-    planned, done = planned_trials(session, trial_filter), ended(session, trial_filter)
+    planned, done = planned_trials(session, trial_filter), finished_trials(session, trial_filter)
     session.context.finished_before.update(record.number for record in done)
     session.context.display.run_started(planned, done)
     poller = StatusPoller(session, every_s=_SECONDS_BETWEEN_POLLS)
@@ -83,11 +89,11 @@ def work(
     pending = {name: config for name, config in planned.items() if name not in finished}
     if workers == AUTO:
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
-    # A single trial is trained here, unless others that match the filter may be added meanwhile.
+    # Train a single trial in this process, unless more trials that match the filter may be added.
     in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
     noted: set[str] = set()
     while True:
-        # Again with the same processes and threads: the figures depend on the number of threads.
+        # Each pass uses the same number of threads, because the results depend on it.
         if in_processes:
             wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
         elif wait:
@@ -102,9 +108,9 @@ def work(
 def work_here(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller | None = None
 ) -> bool:
-    """Train the study's pending trials one after another in this process; return whether there was any.
+    """Train the study's pending trials one after another in this process; return whether it trained any.
 
-    The poller updates the display between batches and trials; None if the parent process does.
+    The poller updates the display between batches and trials; it is None if the parent process does this.
 
     Raises:
         ExperimentFailedError: Two trials in a row failed with the same error.
@@ -125,22 +131,25 @@ def work_here(
             if record.number not in trial_filter.skipped:
                 context.display.trial_ended(record)
                 own = record.outcome is not None and record.outcome.why_ended is WhyEnded.FAILED
-                _stop_after_two_alike(record, failure(record.outcome) if own else "", context.repeated_failures)
+                _raise_if_repeated(record, failure(record.outcome) if own else "", context.repeated_failures)
         except DATABASE_ERRORS as error:
-            # Whether the last transaction was committed shows when the trial is claimed again, as after a crash.
+            # The next claim shows whether the last transaction was committed, as after a crash.
             if not is_connection_lost(error):
                 raise
-            context.display.note("the connection to the database broke; going on over a new one")
+            context.display.note("the connection to the database was lost; reconnecting to continue")
         except LeaseLost:
             context.display.note(
-                "another worker has taken over this trial, since this one seemed to be dead; leaving it"
+                "another worker has taken over this trial, because this worker's lease expired; claiming the next trial"
             )
         if poller is not None:
             poller.poll_after_trial()
 
 
-def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
-    """Train a trial; return False if a stop interrupted it. If an error leaves it pending, add its number to `left`."""
+def _train_claimed(claim: Claim, context: RunContext, skipped: set[int]) -> bool:
+    """Train a trial and return True, or False if a stop interrupted it.
+
+    If an error leaves the trial pending, its number is added to `skipped`.
+    """
     try:
         with claim:
             run_trial(claim, context)
@@ -152,32 +161,32 @@ def _train_claimed(claim: Claim, context: RunContext, left: set[int]) -> bool:
     except Exception as error:
         if is_disk_error(error) or isinstance(error, ConfigurationError):
             raise  # all other trials would fail as well
-        left.add(claim.record.number)
+        skipped.add(claim.record.number)
         name, reason = claim.record.experiment_name, failure(outcome_of_error(error, []))
         context.display.trial_interrupted(claim.record.number)
         context.display.note(f"{name} stays pending: {reason}; `khmer-tuner resume` trains it again")
-        _stop_after_two_alike(claim.record, reason, context.repeated_failures)
+        _raise_if_repeated(claim.record, reason, context.repeated_failures)
     return True
 
 
-def _stop_after_two_alike(record: TrialRecord, reason: str, alike: dict[str, str]) -> None:
-    """Raise if a second trial in a row fails with the same error, its `reason`; "" for a trial without an error."""
+def _raise_if_repeated(record: TrialRecord, reason: str, failures: dict[str, str]) -> None:
+    """Raise if a second trial in a row fails with the same error; `reason` is "" for a trial without an error."""
     error = re.sub(r"\S*[\d/]\S*", "", reason)  # numbers and paths differ from trial to trial
-    if error not in alike.values():
-        alike.clear()
+    if error not in failures.values():
+        failures.clear()
     if error:
-        alike[record.experiment_name] = error
-    if len(alike) > 1:
+        failures[record.experiment_name] = error
+    if len(failures) > 1:
         raise ExperimentFailedError(
-            f"{' and '.join(alike)} failed with the same error, so no other trial is started: {reason}; remove the "
-            "cause, then run `khmer-tuner resume` (with --retry-failed to train failed trials again, too)"
+            f"{' and '.join(failures)} failed with the same error, so no other trial is started: {reason}; remove the "
+            "cause, then run `khmer-tuner resume` (add --retry-failed to train failed trials again)"
         )
 
 
 def _work_and_wait(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller
 ) -> None:
-    """Train pending trials and those that are added; retry while the database cannot be reached."""
+    """Train pending and newly added trials; retry while the database cannot be reached."""
     display = session.context.display
     is_waiting = False
     while True:
@@ -186,7 +195,7 @@ def _work_and_wait(
             if should_interrupt(session, stop_conditions):
                 break
             if has_trained or not is_waiting:
-                display.note("waiting for work; SIGTERM or `khmer-tuner stop` ends this")
+                display.note("waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker")
             is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
@@ -194,30 +203,30 @@ def _work_and_wait(
             is_waiting = False
             _pause_after(error, session)
     if session.stop_requested:
-        display.note("stop was asked for")
+        display.note("a stop was requested; the worker exits")
 
 
 def _wait_for_others(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller, noted: set[str]
 ) -> bool:
-    """Wait while other processes train all pending trials; return whether there is one to train here.
+    """Wait while other processes train all pending trials; return whether one can be claimed.
 
-    Workers are added to those that were `noted`.
+    Each of their workers is shown in a note once and added to `noted`.
     """
     while True:
         try:
             if not may_start(session, stop_conditions) or not (pending := _pending_names(session, trial_filter)):
                 return False
             if trials_to_start(session, trial_filter):
-                time.sleep(_SECONDS_BETWEEN_CLAIMS)  # a trial that is free may not be claimable yet
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)  # a search trial may have to wait for earlier results
                 return True
             records = [record for record in latest_records(session.study) if record.experiment_name in pending]
             workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
             if workers - noted:
-                text = f"waiting for {listed(sorted(workers), 3)}; `khmer-tuner status` shows the progress"
+                text = f"waiting for the trials of {listed(sorted(workers), 3)}; see `khmer-tuner status`"
                 session.context.display.note(text)
             noted |= workers
-            # The study is read as seldom as for the display: with many trials that takes long.
+            # Read the study only when the display polls it: with many trials this takes long.
             while not poller.is_due and not should_interrupt(session, stop_conditions):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
@@ -232,7 +241,7 @@ def _pause_after(error: Exception, session: Session) -> None:
 
 
 def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, TrainingConfig | None]:
-    """Return the trials that match the filter, finished or not, by name; None for settings not sampled yet."""
+    """Return the settings of the trials that match the filter, by name; None until they have been sampled."""
     records = latest_records(session.study)
     experiments = session.context.experiments
     names: dict[str, TrainingConfig | None] = {}
@@ -242,13 +251,13 @@ def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, Tra
     return names | dict.fromkeys(_unenqueued_names(session, trial_filter, records))
 
 
-def ended(session: Session, trial_filter: TrialFilter) -> list[TrialRecord]:
-    """Return the ended trials that match the filter: presets in the order of their file, then search trials."""
+def finished_trials(session: Session, trial_filter: TrialFilter) -> list[TrialRecord]:
+    """Return the finished trials that match the filter: presets in the order of their file, then search trials."""
     return list(filter(trial_filter.matches, ended_records(session.study)))
 
 
 def _unenqueued_names(session: Session, trial_filter: TrialFilter, records: Collection[TrialRecord]) -> list[str]:
-    """Return the names that search trials of the budget will have once they are enqueued."""
+    """Return the future names of the search trials in the budget that are not enqueued yet."""
     if not trial_filter.search:
         return []
     next_number = len(session.study.get_trials(deepcopy=False))
@@ -261,16 +270,16 @@ def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditio
     if not remaining:
         return
     if stop_conditions.timed_out:
-        reason = "the time is up"
+        reason = "the time limit was reached"
     elif session.stop_requested:
-        reason = "stop was asked for"
+        reason = "a stop was requested"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
     elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(remaining):
         reason = f"another process is training {'them' if len(remaining) > 1 else 'it'}"
     else:
-        reason = "no worker is left; `khmer-tuner resume` goes on with them"
-    session.context.display.note(f"{listed(remaining, 3)}: not done here, {reason}")
+        reason = "all workers have exited; `khmer-tuner resume` trains them"
+    session.context.display.note(f"{listed(remaining, 3)}: still pending, because {reason}")
 
 
 def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a command and its worker processes send each other: a line of JSON for each message."""
+"""Messages between a command and its worker processes, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from search_spaces import TrainingConfig
 from tuner.session.run_options import StopConditions, TrialFilter
 
 Message = TypeVar("Message")
-LEFT_PENDING = 75  # exit code of a worker if errors have left trials pending
+TRIALS_PENDING = 75  # exit code of a worker if trials stay pending after errors
 
 
 @dataclass(frozen=True)
 class WorkerOrders:
-    """Train pending trials of a study.
+    """The order to train pending trials of a study.
 
     Attributes:
         output_dir: The study's output folder.
         storage: Its storage URL.
-        stop_token: The latest request to stop before the command started: a worker that starts late obeys a later one.
+        stop_token: The latest stop request before the command started; a later one stops the worker, too.
         device: Where all trials train; None for the device of each configuration.
         metadata: The dataset's metadata file.
         experiments: Experiments whose work-related settings are newer than those of the study.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early; all processes of a machine have the same clock.
-        threads: PyTorch's threads.
+        trial_filter: The trials to train.
+        stop_conditions: When to stop early; all processes of a machine have the same clock.
+        threads: The number of PyTorch threads.
     """
 
     output_dir: str
@@ -45,7 +45,7 @@ class WorkerOrders:
 
 @dataclass(frozen=True)
 class ProbeOrders:
-    """Take training steps of a configuration, to measure the throughput; answered by `ProbeReady`."""
+    """The order to take training steps of a configuration for a measurement; answered by `ProbeReady`."""
 
     config: TrainingConfig
     threads: int
@@ -60,7 +60,7 @@ class ProbeReady:
 
 @dataclass(frozen=True)
 class ProbeWindow:
-    """Measure from `start` to `end` on the clock of `time.monotonic`, then train on until the next line arrives."""
+    """The order to measure from `start` to `end` (`time.monotonic`), then to train until the next line arrives."""
 
     threads: int
     start: float
@@ -69,7 +69,7 @@ class ProbeWindow:
 
 @dataclass(frozen=True)
 class ProbeRate:
-    """The answer to `ProbeWindow`: images a second, and the GPU memory that is used and free (0 on the CPU)."""
+    """The answer to `ProbeWindow`: images per second, and used and free GPU memory in bytes (0 on the CPU)."""
 
     images_per_s: float
     device_bytes: int
@@ -77,25 +77,25 @@ class ProbeRate:
 
 
 def to_line(message: object) -> str:
-    """Return a message as a line of JSON, without its end."""
-    # Not pydantic's own JSON, which refuses paths with bytes that are no UTF-8.
+    """Return a message as one line of JSON, without the newline."""
+    # Not pydantic's own JSON, which rejects paths that are not valid UTF-8.
     return json.dumps(TypeAdapter(type(message)).dump_python(message), default=list)
 
 
 def from_line(kind: type[Message], line: str | bytes) -> Message:
-    """Return the message of a line.
+    """Parse a message of a kind from a line.
 
     Raises:
-        ValueError: It is no message of this kind.
+        ValueError: The line is no such message.
     """
     return TypeAdapter(kind).validate_python(json.loads(line))
 
 
 def read_orders(line: bytes) -> WorkerOrders | ProbeOrders:
-    """Return the orders of a worker process, which are its first line.
+    """Parse the orders of a worker process, the first line of its standard input.
 
     Raises:
-        ValueError: They are no orders.
+        ValueError: The line contains no orders.
     """
     orders: WorkerOrders | ProbeOrders = TypeAdapter(WorkerOrders | ProbeOrders).validate_python(json.loads(line))
     return orders

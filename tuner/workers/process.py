@@ -1,8 +1,8 @@
-"""A worker process as its parent sees it: started with orders, read, asked to stop, closed.
+"""A worker process from its parent's side: start it with orders, read its events, stop it.
 
-The parent writes orders to the worker's standard input. The worker stops when that closes, which the kernel does
-however the parent ends. The worker writes events to its standard output. Workers are in process groups of their own, so
-that Ctrl-C reaches the parent alone, which stops them.
+The parent writes orders to the worker's standard input, and the worker writes events to its standard output. The worker
+stops when its standard input closes, which the kernel does even if the parent is killed. Each worker has a process
+group of its own, so that Ctrl-C reaches only the parent, which then stops the workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECONDS_TO_STOP = 8.0
 
 
 def shared_threads(threads: int, workers: int) -> list[int]:
-    """Divide threads among workers as evenly as possible, at least one for each."""
+    """Divide threads among workers as evenly as possible; each worker gets at least one."""
     return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
 
 
@@ -33,11 +33,11 @@ class WorkerProcess:
     """A worker process.
 
     Attributes:
-        threads: PyTorch's threads in it.
+        threads: The number of its PyTorch threads.
         process: The process.
         running: Number of the trial that it trains; None between two trials.
-        interrupted: Numbers of the trials that it has left pending.
-        failed_starts: How many processes in its place were killed before they started a trial.
+        interrupted: Numbers of the trials that it has interrupted.
+        failed_starts: How many of its predecessors in a row were killed before they started a trial.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class WorkerProcess:
         *,
         failed_starts: int = 0,
     ) -> None:
-        """Start a process with its orders; `lines` receives each line of its standard output, and None at the end."""
-        line = to_line(orders)  # before the process starts: an error leaves none behind
+        """Start a process with orders; `lines` receives each line of its standard output, and None at the end."""
+        line = to_line(orders)  # before the process starts, since this may raise
         self.threads = orders.threads
         self.running: int | None = None
         self.interrupted: set[int] = set()
@@ -58,7 +58,7 @@ class WorkerProcess:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker handles it
         try:
             self.process = subprocess.Popen(
-                # What this process imports, and no file of the working directory that happens to have the same name.
+                # -P: a file in the working directory must not shadow a module of the same name.
                 [sys.executable, "-P", "-m", WORKER_MODULE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -81,22 +81,22 @@ class WorkerProcess:
 
     @property
     def problems(self) -> list[str]:
-        """The problems among the lines that it wrote to standard error; the last line if none is one."""
+        """The problems that it reported on standard error; without any, the last line of standard error."""
         problems = [line.removeprefix("error: ") for line in self._errors if line.startswith("error: ")]
         return problems or [line for line in self._errors if line][-1:]
 
     @property
     def stderr_text(self) -> str:
-        """All that it wrote to standard error."""
+        """Its whole standard error output."""
         return "\n".join(self._errors)
 
     def send(self, message: object) -> None:
-        """Write a message of `orders` to its standard input."""
+        """Write a message of the module `orders` to its standard input."""
         self._write(to_line(message))
 
     def _write(self, line: str) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the process has exited; its exit code tells why
+        with contextlib.suppress(BrokenPipeError):  # the process has exited; its exit code shows the reason
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
@@ -121,7 +121,7 @@ class WorkerProcess:
 
 
 def end_processes(processes: Sequence[WorkerProcess]) -> None:
-    """Stop processes; kill those that have not exited after some seconds."""
+    """Stop processes; kill those that do not exit in time."""
     for process in processes:
         process.request_stop()
     deadline = time.monotonic() + _SECONDS_TO_STOP

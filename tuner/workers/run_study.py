@@ -1,4 +1,4 @@
-"""Training a study's pending trials and writing its results, also after an interruption."""
+"""Train a study's pending trials and write its results, also after an interruption."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.loop import ended, work
+from tuner.workers.loop import finished_trials, work
 
 log = logging.getLogger(__name__)
 
 
 def run_request(session: Session, request: RunRequest) -> dict[str, Any]:
-    """Train what a request asks for in the session that was opened for it; otherwise as `run_study`."""
+    """Train the trials of a request in the session that was opened for it; returns and raises as `run_study`."""
     options = request.options
     return run_study(
         session,
@@ -53,20 +53,20 @@ def run_study(
     workers: WorkerCount = 1,
     results_file: str | None = None,
 ) -> dict[str, Any]:
-    """Train a study's pending trials, then write its results, also if this is interrupted, and show the summary.
+    """Train a study's pending trials, write its results even after an interruption, and show the summary.
 
-    It waits for trials that other processes train, so that their results are among these.
+    The function also waits for the trials that other processes train, so that the results include them.
 
     Args:
         session: The opened study.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early.
-        workers: Processes that train in parallel; ``auto`` measures how many are fastest.
-        results_file: The results file; None for a name with the time, in the working directory. If nothing was
-            trained, only a named file is written, unless it has these results already.
+        trial_filter: The trials to train.
+        stop_conditions: When to stop early.
+        workers: Number of parallel worker processes; ``auto`` measures which is fastest.
+        results_file: The results file; None for a default name with the time, in the working directory. If nothing was
+            trained, only a named file without these results is written.
 
     Returns:
-        The documented results, of the whole study.
+        The documented results of the whole study.
     """
     attempts = _count_attempts(session)
     try:
@@ -87,7 +87,7 @@ def _count_attempts(session: Session) -> int:
 def _write_partial_results(session: Session, results_file: str | None, attempts: int) -> None:
     """Write the results after an interruption; a failure here must not hide its cause."""
     try:
-        # A process that stops does not wait for a lost connection.
+        # Do not wait for a lost connection while stopping.
         with without_retries(session.study):
             results = render_results(session.study, timestamp=timestamp())
             path = _write_new_results(session, results, results_file, attempts)
@@ -103,7 +103,7 @@ def _write_new_results(
     session: Session, results: Mapping[str, Any], results_file: str | None, attempts: int
 ) -> Path | None:
     """Write the results unless nothing was trained since `attempts` were counted; return the path or None."""
-    # A named file may lack results nevertheless: a command that was killed wrote none.
+    # A named file may still lack results: a killed command wrote none.
     if _count_attempts(session) == attempts:
         if results_file is None:
             return None
@@ -116,14 +116,14 @@ def _write_new_results(
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     """Write results atomically and return the path.
 
-    If another file was put there since `check_results_file`, they go to a default name beside it.
+    If `check_results_file` would refuse the file by now, the results go to a default name in its folder.
     """
     wanted = Path(results_file or default_results_name(results["timestamp"])).absolute()
     names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())
     path = next(path for path in chain([wanted], map(wanted.with_name, names)) if may_replace(path, RESULTS))
     write_json(path, results)
     if path != wanted:
-        log.warning("%s is no %s any more, so the results are in %s", shown_path(wanted), RESULTS, shown_path(path))
+        log.warning("%s is no longer a %s; the results are in %s", shown_path(wanted), RESULTS, shown_path(path))
     return path
 
 
@@ -138,7 +138,7 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         results_path=path,
         output_dir=folder.path,
         storage_url=None if in_folder else mask_password(session.storage_url),
-        records=ended(session, trial_filter),
+        records=finished_trials(session, trial_filter),
         targets=session.context.targets,
         monitor=invariants.monitor,
         leader=None if leader is None else leader.name,

@@ -1,4 +1,4 @@
-"""Several worker processes of one command: started, watched, replaced when they are killed, stopped at the end."""
+"""Run several worker processes for one command: start, watch, replace if killed, stop."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested
-from tuner.workers.orders import LEFT_PENDING, WorkerOrders
+from tuner.workers.orders import TRIALS_PENDING, WorkerOrders
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
-# Workers that are killed this often before they start a trial are not replaced any more.
+# Stop replacing a worker after this many were killed in a row before they started a trial.
 _MAX_FAILED_STARTS = 3
-# They end a process that cannot get or use memory, where the kernel does not kill it.
+# Sent to a process that runs out of memory, unless the kernel kills it.
 _MEMORY_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})
 _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
 
 
 class _Tracker(Display):
-    """Tracks which trial a worker trains, and whether it has just finished one."""
+    """Tracks which trial a worker trains and whether one has just finished."""
 
     def __init__(self, worker: WorkerProcess) -> None:
         self._worker = worker
-        self.ended = False
+        self.has_finished = False
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         self._worker.running = number
@@ -41,7 +41,7 @@ class _Tracker(Display):
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._worker.running = None
-        self.ended = True
+        self.has_finished = True
 
     def trial_interrupted(self, number: int) -> None:
         self._worker.running = None
@@ -52,33 +52,33 @@ def work_in_processes(
     session: Session,
     trial_filter: TrialFilter,
     stop_conditions: StopConditions,
-    most: int,
+    max_workers: int,
     trials: int,
     poller: StatusPoller,
 ) -> bool:
     """Let worker processes train the study's pending trials until all have exited.
 
-    A worker that is killed is replaced; another worker takes over its trial. More workers start when trials are added
-    that the filter holds.
+    A killed worker is replaced, and another worker takes over its trial. More workers start when matching trials are
+    added.
 
     Args:
         session: The opened study; its display shows what the workers do.
-        trial_filter: Which trials.
-        stop_conditions: What ends the work early.
-        most: The largest number of worker processes.
-        trials: Pending trials; no more workers than that start, and they share this process's PyTorch threads.
+        trial_filter: The trials to train.
+        stop_conditions: When to stop early.
+        max_workers: The largest number of worker processes; they share this process's PyTorch threads.
+        trials: The number of pending trials; at first no more workers than this start.
         poller: Updates the display.
 
     Returns:
-        Whether one has found no trial to claim; False if all were stopped from outside.
+        Whether a worker has exited because no trial could be claimed; False if all were stopped by signals.
 
     Raises:
-        ConfigurationError: Workers have exited because of problems that the user can fix, and trials are pending.
-        ExperimentFailedError: The same, but trials failed, or not all problems can be fixed by the user.
+        ConfigurationError: Workers exited because of problems that the user can fix, and trials are pending.
+        ExperimentFailedError: Trials are pending, and workers exited because of failed trials or other problems.
     """
-    supervisor = _Supervisor(session, trial_filter, stop_conditions, most, poller)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, poller)
     try:
-        for threads in shared_threads(torch.get_num_threads(), min(most, trials)):
+        for threads in shared_threads(torch.get_num_threads(), min(max_workers, trials)):
             supervisor.start(threads)
         return supervisor.watch()
     finally:
@@ -91,13 +91,13 @@ class _Supervisor:
         session: Session,
         trial_filter: TrialFilter,
         stop_conditions: StopConditions,
-        most: int,
+        max_workers: int,
         poller: StatusPoller,
     ) -> None:
         self._session = session
         self._trial_filter = trial_filter
         self._stop_conditions = stop_conditions
-        self._most = most
+        self._max_workers = max_workers
         self._display = session.context.display
         self._poller = poller
         self._workers: list[WorkerProcess] = []
@@ -112,7 +112,7 @@ class _Supervisor:
         self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
-        """Show the workers' events and the status of the study until all have exited; return whether one succeeded."""
+        """Show the workers' events and the study's status until all have exited; return whether one succeeded."""
         while self._workers:
             raise_if_requested()
             if self._poller.is_due:
@@ -123,25 +123,25 @@ class _Supervisor:
             except queue.Empty:
                 continue
             if line is None:
-                self._end(worker)
+                self._remove(worker)
             else:
                 self._show(worker, line)
-        if self._problems and not (self._succeeded and self._trials_left() == 0):
+        if self._problems and not (self._succeeded and self._startable_trials() == 0):
             raise self._error()
         return self._succeeded
 
     def stop(self) -> None:
-        """Stop all workers; kill those that have not exited after some seconds."""
+        """Stop all workers; kill those that do not exit in time."""
         end_processes(self._workers)
 
     def _start_if_needed(self) -> None:
-        # Workers that are between two trials, or just starting, claim one each.
+        # Each worker that is starting, or between two trials, claims a trial.
         idle = sum(worker.running is None for worker in self._workers)
-        if len(self._workers) < self._most and self._trials_left() > idle:
-            # The others keep their threads, so this one gets no more than its share.
-            self.start(shared_threads(torch.get_num_threads(), self._most)[-1])
+        if len(self._workers) < self._max_workers and self._startable_trials() > idle:
+            # The running workers keep their threads, so the new one gets only its share.
+            self.start(shared_threads(torch.get_num_threads(), self._max_workers)[-1])
 
-    def _trials_left(self) -> int:
+    def _startable_trials(self) -> int:
         """Return how many trials a worker may start now."""
         with contextlib.suppress(*POLL_ERRORS):
             if may_start(self._session, self._stop_conditions):
@@ -153,11 +153,11 @@ class _Supervisor:
             tracker = _Tracker(worker)
             replay(line, tracker)
             replay(line, self._display)
-            if tracker.ended:
+            if tracker.has_finished:
                 self._poller.poll_after_trial()
                 self._start_if_needed()
 
-    def _end(self, worker: WorkerProcess) -> None:
+    def _remove(self, worker: WorkerProcess) -> None:
         """Close a worker whose output has ended; replace it if it was killed."""
         code = worker.process.wait()
         worker.close()
@@ -167,35 +167,38 @@ class _Supervisor:
                 with contextlib.suppress(*POLL_ERRORS):
                     record_memory_signal(self._session.study, worker.running, worker.process.pid)
             self._display.worker_lost(worker.running)
-        left = worker.interrupted if code == LEFT_PENDING else set()
+        left = worker.interrupted if code == TRIALS_PENDING else set()
         if code == 0 or left:
             self._succeeded = True
             self._trial_filter.skipped.update(left)
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
-            reason = ", perhaps for lack of memory" if -code in _MEMORY_SIGNALS else ""
-            self._display.note(f"a worker was killed by signal {-code}{reason}; another one takes its place")
+            reason = ", possibly out of memory" if -code in _MEMORY_SIGNALS else ""
+            self._display.note(f"a worker was killed by signal {-code}{reason}; a new worker replaces it")
             self.start(worker.threads, worker.failed_starts + (worker.running is None))
         else:
-            self._most -= 1  # another worker would end like it
-            self._report_end(worker, code)
+            self._max_workers -= 1  # a replacement would exit for the same reason
+            self._report_exit(worker, code)
 
-    def _report_end(self, worker: WorkerProcess, code: int) -> None:
-        """Report why a worker ended that is not replaced."""
+    def _report_exit(self, worker: WorkerProcess, code: int) -> None:
+        """Report why a worker exited that is not replaced."""
         if code < 0:
-            self._problems.append(f"worker processes are killed (signal {-code}) before they start a trial")
+            self._problems.append(
+                f"worker processes were killed (signal {-code}) before they started a trial; find out why, "
+                "then run `khmer-tuner resume`"
+            )
         elif code > 128:
             self._display.note(f"a worker was stopped by signal {code - 128}")
         else:
-            problems = worker.problems or [f"a worker process ended with exit code {code}"]
+            problems = worker.problems or [f"a worker process exited with code {code}"]
             self._problems += problems
             self._user_can_fix &= code == _INVALID_INPUT
             self._stderr_texts.append(worker.stderr_text)
-            self._display.note(f"a worker has ended: {problems[0]}")
+            self._display.note(f"a worker exited: {problems[0]}")
 
     def _error(self) -> Exception:
         problems = list(dict.fromkeys(self._problems))
         error = ConfigurationError(problems) if self._user_can_fix else ExperimentFailedError("; ".join(problems))
-        for text in dict.fromkeys(self._stderr_texts):  # tracebacks among them, for --debug
+        for text in dict.fromkeys(self._stderr_texts):  # includes tracebacks, for --debug
             error.add_note(f"in a worker process:\n{text}")
         return error
 

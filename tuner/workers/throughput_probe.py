@@ -1,4 +1,4 @@
-"""Processes that train in parallel for some seconds, to measure how many images a second they train together."""
+"""Processes that train in parallel for some seconds, to measure their total throughput in images per second."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
 _WINDOW_S = 1.0
-# Steps of the slowest process in a window, unless that takes longer than the longest window.
+# Steps that the slowest process takes in a window, up to the longest window.
 _STEPS = 8
 _LONGEST_WINDOW_S = 4.0
-# A whole training needs more than its first steps: validation in larger batches, logs, the study.
+# A full training needs more memory than its first steps: larger validation batches, logs, the study.
 _MEMORY_MARGIN = 1.25
-_DEVICE_CONTEXT_BYTES = 2**30  # CUDA's own part of the device's memory, for each process
+_DEVICE_CONTEXT_BYTES = 2**30  # GPU memory of the CUDA context of each process
 _GB = 1e9
 
 
 class MeasurementError(Exception):
-    """This number of processes could not be measured; the message says why."""
+    """The throughput could not be measured; the message gives the reason."""
 
 
 class ThroughputProbe:
-    """Processes that are started as needed, and take training steps on request."""
+    """Processes that are started as needed and take training steps on request."""
 
     def __init__(self, config: TrainingConfig, *, threads: int, seconds: float) -> None:
-        """Start no process yet.
+        """Prepare a measurement; no process is started yet.
 
         Args:
             config: What each process trains.
-            threads: PyTorch's threads, which they share.
-            seconds: How long it may take from now on, starting the processes included.
+            threads: The PyTorch threads that the processes share.
+            seconds: Time limit from now on, including the start of the processes.
         """
         self._config = config
         self._threads = threads
@@ -56,17 +56,17 @@ class ThroughputProbe:
         end_processes(self._processes)
 
     def start(self, count: int) -> None:
-        """Start processes until there are `count`, and wait until all are ready to train.
+        """Start processes until there are `count`, and wait until the new ones are ready to train.
 
         Raises:
-            MeasurementError: There is not enough memory for them, one of them exited, or it takes too long.
+            MeasurementError: The memory does not suffice, a process exited, or the time limit passed.
         """
         more = count - len(self._processes)
         if more <= 0:
             return
         if self._processes:
-            self._check_room(more)
-        # But for the first process, none ever gets more threads than its share now.
+            self._check_memory(more)
+        # Only the first process may later get more threads than its share now.
         share = max(shared_threads(self._threads, count))
         for _ in range(more):
             self._processes.append(WorkerProcess(ProbeOrders(self._config, share), self._lines))
@@ -77,7 +77,7 @@ class ThroughputProbe:
         """Return the throughput of `len(threads)` processes together, each with its number of threads.
 
         Raises:
-            MeasurementError: As `start`.
+            MeasurementError: As `start` does.
         """
         self.start(len(threads))
         chosen = self._processes[: len(threads)]
@@ -86,34 +86,36 @@ class ThroughputProbe:
         for process, share in zip(chosen, threads, strict=True):
             process.send(ProbeWindow(share, start, start + window))
         answers = self._answers(chosen, ProbeRate)
-        for process in chosen:  # all train until the slowest has measured
+        for process in chosen:  # each trains on until the slowest has measured
             process.send(None)
         self._device_bytes = max(answer.device_bytes for answer in answers) + _DEVICE_CONTEXT_BYTES
         self._device_free_bytes = min(answer.device_free_bytes for answer in answers)
         return sum(answer.images_per_s for answer in answers)
 
-    def _check_room(self, more: int) -> None:
-        """Refuse processes that would not find enough memory."""
+    def _check_memory(self, more: int) -> None:
+        """Raise if more processes would need more memory than is free."""
         needs = [("memory", max(map(_memory_of, self._processes)), free_memory())]
         if self._device_free_bytes:
             needs.append(("GPU memory", self._device_bytes, self._device_free_bytes))
         for name, each, free in needs:
             needed = more * each * _MEMORY_MARGIN
             if needed > free:
-                raise MeasurementError(f"{more} more need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} are free")
+                raise MeasurementError(
+                    f"{more} more need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} GB are free"
+                )
 
     def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
         answers: dict[int, Message] = {}
         while len(answers) < len(processes):
             raise_if_requested()
             if time.monotonic() > self._deadline:
-                raise MeasurementError("it takes too long")
+                raise MeasurementError("the time limit was reached")
             try:
                 process, line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
             if line is None:
-                raise MeasurementError(_end_of(process))
+                raise MeasurementError(_exit_reason(process))
             answers[id(process)] = from_line(kind, line)
         return [answers[id(process)] for process in processes]
 
@@ -124,27 +126,27 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     try:
         most, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
         statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return min(free, most - used + int(statistics["file"]))  # cached files make room when memory is needed
-    except (OSError, ValueError, KeyError):  # there is no such limit
+        return min(free, most - used + int(statistics["file"]))  # cached files are evicted when memory is needed
+    except (OSError, ValueError, KeyError):  # not in a container, or without a limit
         return free
 
 
 def _memory_of(process: WorkerProcess) -> int:
-    """Return the memory that a process needs, in bytes; its part of what it shares with others."""
+    """Return the memory of a process in bytes, with its part of the memory that it shares with others."""
     try:
         measured = psutil.Process(process.process.pid)
         try:
             used = measured.memory_full_info()
-        except psutil.AccessDenied:  # macOS shows it to administrators alone
+        except psutil.AccessDenied:  # macOS shows it only to administrators
             return int(measured.memory_info().rss)
     except psutil.Error as error:
-        raise MeasurementError("a process of the measurement died") from error
+        raise MeasurementError("a process of the measurement exited") from error
     return int(getattr(used, "pss", used.uss))
 
 
-def _end_of(process: WorkerProcess) -> str:
+def _exit_reason(process: WorkerProcess) -> str:
     code = process.process.wait()
     process.close()
     if code < 0:
         return f"a process of the measurement was killed by signal {-code}"
-    return next(iter(process.problems), f"a process of the measurement ended with exit code {code}")
+    return next(iter(process.problems), f"a process of the measurement exited with code {code}")

@@ -20,7 +20,7 @@ OUT = "training_output"
 SECONDS_TO_STOP = 10
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 MEASURED = (
-    r"^workers: (?:1, more side by side are not 3% faster|2 side by side, \d+\.\d\d times the images/s of one) "
+    r"^workers: (?:1, since more in parallel are not 3% faster|2 in parallel, \d+\.\d\d times the images/s of one) "
     r"\(1: [\d,]+, 2: [\d,]+ images/s, measured on one in \d+ s\)$"
 )
 
@@ -45,13 +45,13 @@ def _two_threads() -> Iterator[None]:
 class TestWithTwoThreads:
     @pytest.mark.slow
     def test_what_is_owed_is_measured_then_trained(self, cli, write_config, write_space, monkeypatch):
-        monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_BEGIN", 300)  # however busy the machine
+        monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_START", 300)  # however busy the machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
         argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
         ran = cli(*argv, "--json", "--results-file", "r.json")
         assert ran.code == 0, ran.err
         measuring, chosen = workers_lines(ran.err)
-        assert measuring == "workers: measuring how many side by side are fastest, on one"
+        assert measuring == "workers: measuring how many in parallel are fastest, on one"
         assert re.match(MEASURED, chosen)
         assert [entry["status"] for entry in json.loads(ran.out)["all_results"]] == ["completed"] * 2
 
@@ -60,7 +60,7 @@ class TestWithTwoThreads:
         assert workers_lines(again.err) == []
 
         single = cli(*argv, "--trials", "1")
-        assert workers_lines(single.err) == ["workers: 1, since one trial is to be trained"]
+        assert workers_lines(single.err) == ["workers: 1, since only one trial is pending"]
         assert set(states().values()) == {"completed"}
 
     def test_it_takes_but_a_part_of_the_time_that_there_is(self, cli, write_config, monkeypatch):
@@ -69,8 +69,8 @@ class TestWithTwoThreads:
         late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert late.code == 0
         assert workers_lines(late.err) == [
-            "workers: measuring how many side by side are fastest, on the search's base settings",
-            "workers: 1, since nothing could be measured: it takes too long",
+            "workers: measuring how many in parallel are fastest, on the search's base settings",
+            "workers: 1, since nothing could be measured: the time limit was reached",
         ]
 
     def test_with_the_targets_met_nothing_is_measured(self, cli, write_config):
@@ -96,7 +96,7 @@ class TestWithTwoThreads:
 def test_with_one_thread_there_is_nothing_to_measure(cli, write_config):
     ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
     assert ran.code == 0
-    assert workers_lines(ran.err) == ["workers: 1, since PyTorch has one thread here"]
+    assert workers_lines(ran.err) == ["workers: 1, since PyTorch uses one thread here"]
     assert set(states().values()) == {"completed"}
 
 

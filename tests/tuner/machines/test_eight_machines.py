@@ -31,9 +31,9 @@ PRESETS = {
 }
 CUT_OFF, ASLEEP, STOPPED, KILLED = "cut-off", "asleep", "stopped", "killed"
 MACHINES = (CUT_OFF, ASLEEP, STOPPED, KILLED, "fifth", "sixth", "seventh", "eighth")
-WAITS = "waiting for work"
-BROKE = "the connection to the database broke; going on over a new one"
-TAKEN_OVER = "another worker has taken over this trial, since this one seemed to be dead; leaving it"
+WAITS = "waiting for new trials"
+BROKE = "the connection to the database was lost; reconnecting to continue"
+TAKEN_OVER = "another worker has taken over this trial, because this worker's lease expired; claiming the next trial"
 AN_EPOCH = re.compile(rf" (\d+)/{EPOCHS}  char ")
 LONGEST_S = 90.0
 POLL_S = 0.5

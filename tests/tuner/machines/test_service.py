@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "two": {"learning_rate": 0.002, "num_epochs": 30},
     "three": {"learning_rate": 0.001},
 }
-WAITS = "waiting for work; SIGTERM or `khmer-tuner stop` ends this"
+WAITS = "waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker"
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.workers.auto_count import candidates, fewest_of_the_fastest, is_worth_climbing
+from tuner.workers.auto_count import counts_to_measure, smallest_near_fastest, may_be_faster
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tuner.workers.auto_count import candidates, fewest_of_the_fastest, is_worth
     ],
 )
 def test_the_numbers_that_come_into_question(threads: int, pending: int, on_gpu: bool, counts: list[int]) -> None:
-    assert candidates(threads, pending, on_gpu=on_gpu) == counts
+    assert counts_to_measure(threads, pending, on_gpu=on_gpu) == counts
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_numbers_that_come_into_question(threads: int, pending: int, on_gpu:
     ],
 )
 def test_the_fewest_of_the_fastest_are_chosen(rates: dict[int, float], chosen: int) -> None:
-    assert fewest_of_the_fastest(rates) == chosen
+    assert smallest_near_fastest(rates) == chosen
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_the_fewest_of_the_fastest_are_chosen(rates: dict[int, float], chosen: i
     ],
 )
 def test_more_are_measured_as_long_as_they_may_be_faster(rates: dict[int, float], goes_on: bool) -> None:
-    assert is_worth_climbing(rates) is goes_on
+    assert may_be_faster(rates) is goes_on

@@ -103,7 +103,7 @@ def test_what_killed_ten_processes_in_one_epoch_is_given_up_and_the_others_are_t
     deadly, other = results["all_results"]
     assert deadly["status"] == "failed"
     assert deadly["error_message"] == (
-        "10 processes were killed one after the other in epoch 3; find out what ends processes on this machine"
+        "10 processes in a row were killed in epoch 3; find out what kills them"
     )
     assert (deadly["total_epochs"], other["status"]) == (2, "completed")
     assert deadly["best_val_char_accuracy"] == max(
@@ -127,9 +127,8 @@ def test_where_its_figures_are_in_another_machine_s_folder_a_crash_says_so(write
     shutil.rmtree(OUT / "deadly")
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert deadly["error_message"] == (
-        "10 processes were killed one after the other before epoch 3 was finished; "
-        "find out what ends processes on this machine; "
-        "the figures of 2 epochs are in another machine's folder"
+        "10 processes in a row were killed before epoch 3 was finished; find out what kills them; "
+        "the metrics of 2 epochs are in another machine's folder"
     )
     assert deadly["total_epochs"] == 2
 
@@ -158,7 +157,7 @@ def test_a_trial_that_ran_out_of_memory_twice_in_one_epoch_is_trained_in_smaller
     assert record.outcome is not None
     assert record.outcome.micro_batch_size == 8
     log = (OUT / "large" / "logs" / "training.log").read_text()
-    assert "epoch 2: memory ran out in it before; training it in micro-batches of at most 8 images" in log
+    assert "epoch 2: an earlier process ran out of memory in it; using micro-batches of at most 8 images" in log
     assert main(["show", "large"]) == 0
     shown = capsys.readouterr().out
     assert "micro-batch: 8, since memory ran out for whole batches" in shown
@@ -171,7 +170,7 @@ def test_a_trial_that_ran_out_of_memory_three_times_in_one_epoch_is_given_up(wri
     die(config, "deadly", 0, 0, 0)
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert deadly["error_message"] == (
-        "3 processes died for lack of memory one after the other in epoch 1; a smaller batch_size or model needs less"
+        "3 processes in a row ran out of memory in epoch 1; use a smaller batch_size or model"
     )
 
 

@@ -36,7 +36,7 @@ from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.trial_selection import trials_to_start
 from tuner.workers import loop
-from tuner.workers.loop import ended, planned_trials, work, work_here
+from tuner.workers.loop import finished_trials, planned_trials, work, work_here
 from tuner.workers.run_study import run_study
 
 WriteConfig = Callable[..., Path]
@@ -74,9 +74,9 @@ def test_everything_is_trained_and_what_fails_stops_nothing(
 ) -> None:
     watcher = make_watcher(after_epoch=1, happens=fail)
     session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
-    assert ended(session, TrialFilter()) == []
+    assert finished_trials(session, TrialFilter()) == []
     work(session, TrialFilter(), StopConditions())
-    ends = [(record.experiment_name, record.phase) for record in ended(session, TrialFilter())]
+    ends = [(record.experiment_name, record.phase) for record in finished_trials(session, TrialFilter())]
     assert ends == [("one", TrialPhase.FAILED), ("two", TrialPhase.COMPLETED)]
     assert (watcher.planned_trials, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
 
@@ -194,7 +194,7 @@ def test_nothing_beyond_the_scope_is_trained(
         "search_0001": RowState.WAITING,
         "two": RowState.COMPLETED,
     }
-    assert [record.experiment_name for record in ended(session, scope)] == ["two"]
+    assert [record.experiment_name for record in finished_trials(session, scope)] == ["two"]
     assert (watcher.planned_trials, watcher.notes) == (["two"], [])
 
 
@@ -207,8 +207,8 @@ def test_what_another_process_trains_is_left_to_it_and_said(
     assert held is not None
     with held:
         work(session, TrialFilter(), StopConditions())
-    assert watcher.notes == ["one: not done here, another process is training it"]
-    assert [record.experiment_name for record in ended(session, TrialFilter())] == ["two"]
+    assert watcher.notes == ["one: still pending, because another process is training it"]
+    assert [record.experiment_name for record in finished_trials(session, TrialFilter())] == ["two"]
 
 
 def test_interrupted_trials_come_first_then_presets_then_the_search(
@@ -405,8 +405,8 @@ class TestWaitForOthers:
             self.run(session)
         assert events == ["read", *["sleep"] * 4]
         assert watcher.notes == [
-            f"waiting for {held.record.attempts[-1].worker}; `khmer-tuner status` shows the progress",
-            "one: not done here, stop was asked for",
+            f"waiting for the trials of {held.record.attempts[-1].worker}; see `khmer-tuner status`",
+            "one: still pending, because a stop was requested",
         ]
 
 
@@ -428,7 +428,7 @@ class TestTime:
 
         watcher = make_watcher(happens=hours_pass, **when)
         work(opened(config, watcher), TrialFilter(), StopConditions(deadline=time.monotonic() + 3600))
-        assert watcher.notes == ["one, two: not done here, the time is up"]
+        assert watcher.notes == ["one, two: still pending, because the time limit was reached"]
         assert watcher.epochs == [(0, 1), (0, 2)]
         assert watcher.ended == []
         one, two = rows().values()
@@ -437,7 +437,7 @@ class TestTime:
         again = make_watcher()
         work(opened(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
-        (one, _) = ended(opened(config, again), TrialFilter())
+        (one, _) = finished_trials(opened(config, again), TrialFilter())
         assert [attempt.after for attempt in one.attempts] == ["waiting", "stop"]
         assert one.outcome is not None
         assert one.outcome.total_epochs == 4
@@ -446,7 +446,7 @@ class TestTime:
         watcher = make_watcher()
         work(opened(write_config({"one": {}}), watcher), TrialFilter(), StopConditions(deadline=time.monotonic()))
         assert watcher.started == []
-        assert watcher.notes == ["one: not done here, the time is up"]
+        assert watcher.notes == ["one: still pending, because the time limit was reached"]
 
 
 class TestStop:
@@ -459,7 +459,7 @@ class TestStop:
         work(session, TrialFilter(), StopConditions())
         assert watcher.epochs == [(0, 1), (0, 2)]
         assert (watcher.left, watcher.ended) == ([0], [])
-        assert watcher.notes == ["one, two: not done here, stop was asked for"]
+        assert watcher.notes == ["one, two: still pending, because a stop was requested"]
         one, two = rows().values()
         assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
         # The same request stops its session for good, and nobody else.
@@ -469,14 +469,14 @@ class TestStop:
         work(opened(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
         assert again.ended == ["one", "two"]
-        (one_record, _) = ended(opened(config, again), TrialFilter())
+        (one_record, _) = finished_trials(opened(config, again), TrialFilter())
         assert [attempt.after for attempt in one_record.attempts] == ["waiting", "stop"]
 
     def test_no_other_trial_is_begun(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher(after_epoch=1, happens=lambda: request_stop(load_study_for_changes(OUT)[0]))
         work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert (watcher.ended, watcher.left) == (["one"], [])
-        assert watcher.notes == ["two: not done here, stop was asked for"]
+        assert watcher.notes == ["two: still pending, because a stop was requested"]
 
 
 class Seen(Display):
@@ -527,7 +527,9 @@ class TestUntilTargets:
         session = opened(config, watcher, space=write_space(), trials=2)
         work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.ended == ["one"]
-        assert watcher.notes == ["search_0003, search_0004, three and 1 more: not done here, one has met the targets"]
+        assert watcher.notes == [
+            "search_0003, search_0004, three and 1 more: still pending, because one has met the targets"
+        ]
         work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.ended == ["one"]
 

@@ -110,8 +110,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
     work(opened(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), scope, StopConditions(), workers=2)
 
     assert watcher.lost == [1]
-    assert "a worker was killed by signal 9; another one takes its place" in watcher.notes
-    assert [note for note in watcher.notes if "last.pt" in note and "going back one epoch" in note]
+    assert "a worker was killed by signal 9; a new worker replaces it" in watcher.notes
+    assert [note for note in watcher.notes if "last.pt" in note and "resuming one epoch earlier" in note]
     assert {name: row.state for name, row in rows().items()} == {
         "one": RowState.COMPLETED,
         "two": RowState.COMPLETED,
@@ -183,7 +183,9 @@ def test_workers_that_are_asked_to_stop_are_not_replaced_and_leave_their_trials(
     watcher = make_watcher(after_epoch=1, happens=stop_all)
     work(opened(write_config({"one": LONG, "two": LONG}), watcher), TrialFilter(), StopConditions(), workers=2)
     assert watcher.notes.count("a worker was stopped by signal 15") == 2
-    assert watcher.notes[-1] == ("one, two: not done here, no worker is left; `khmer-tuner resume` goes on with them")
+    assert watcher.notes[-1] == (
+        "one, two: still pending, because all workers have exited; `khmer-tuner resume` trains them"
+    )
     assert {row.state for row in rows().values()} <= {RowState.INTERRUPTED, RowState.WAITING}
 
 
@@ -279,7 +281,7 @@ loop.run_epoch = deadly
     at_start(tmp_path, monkeypatch, code)
     work(session, TrialFilter(), StopConditions(), workers=2)
     assert [note for note in watcher.notes if "killed by" in note] == [
-        f"a worker was killed by signal {number}, perhaps for lack of memory; another one takes its place"
+        f"a worker was killed by signal {number}, possibly out of memory; a new worker replaces it"
         for number in (signal.SIGABRT, signal.SIGSEGV)
     ]
     one, two = latest_records(load_study(OUT)[0])
@@ -298,12 +300,12 @@ class TestWorkersThatCannotWork:
         with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
             work(session, TrialFilter(), StopConditions(), workers=2)
         assert len(caught.value.problems) == 1
-        assert watcher.notes == [f"a worker has ended: {caught.value}"] * 2
+        assert watcher.notes == [f"a worker exited: {caught.value}"] * 2
         assert watcher.started == []
 
     @pytest.mark.parametrize(
         ("stderr_text", "told"),
-        [(b"no room\nin the ark\n", "in the ark"), (b"", "a worker process ended with exit code 3")],
+        [(b"no room\nin the ark\n", "in the ark"), (b"", "a worker process exited with code 3")],
     )
     def test_a_process_that_does_not_get_as_far_as_ours_is_an_error_of_the_command(
         self,
@@ -318,7 +320,7 @@ class TestWorkersThatCannotWork:
         at_start(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
         assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
         lines = capfd.readouterr().err.splitlines()
-        assert lines.count(f"a worker has ended: {told}") == 2
+        assert lines.count(f"a worker exited: {told}") == 2
         assert f"error: {told}" in lines
         assert "Traceback" not in "".join(lines)
         assert {row.state for row in rows().values()} == {RowState.WAITING}
@@ -334,7 +336,7 @@ class TestWorkersThatCannotWork:
         argv = ["run", "--config", str(write_config({"one": {}, "two": {}})), "--workers", "2", "--debug"]
         assert main([*argv, "--results-file", "r.json"]) == 1
         told = capfd.readouterr().err
-        assert "a worker has ended: unexpected ModuleNotFoundError: import of torch halted" in told
+        assert "a worker exited: unexpected ModuleNotFoundError: import of torch halted" in told
         assert "in a worker process:\nTraceback (most recent call last):" in told
         assert "worker_main.py" in told
 
@@ -356,9 +358,9 @@ class TestWorkersThatCannotWork:
         watcher = make_watcher()
         session = opened(write_config({"one": {}, "two": {}}), watcher)
         at_start(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
-        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they start a trial"):
+        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they started a trial"):
             work(session, TrialFilter(), StopConditions(), workers=2)
-        assert watcher.notes.count("a worker was killed by signal 9; another one takes its place") == 6
+        assert watcher.notes.count("a worker was killed by signal 9; a new worker replaces it") == 6
 
 
 @pytest.mark.slow
@@ -367,6 +369,6 @@ def test_workers_leave_their_trials_when_the_time_is_up(write_config: WriteConfi
     watcher = make_watcher()
     session = opened(write_config({"one": endless, "two": endless}), watcher)
     work(session, TrialFilter(), StopConditions(deadline=time.monotonic() + 20), workers=2)
-    assert watcher.notes == ["one, two: not done here, the time is up"]
+    assert watcher.notes == ["one, two: still pending, because the time limit was reached"]
     assert {row.state for row in rows().values()} == {RowState.INTERRUPTED}
     assert all(row.epochs > 0 for row in rows().values())

@@ -37,15 +37,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     """Train pending trials of the study until none is left, or until it is stopped."""
     from studies import TrialPhase
-    from tuner.cli.display_factory import display_of_run
+    from tuner.cli.display_factory import open_display
     from tuner.session.run_options import StopConditions, TrialFilter
-    from tuner.workers.loop import ended, work
+    from tuner.workers.loop import finished_trials, work
 
     trial_filter = TrialFilter()
-    with display_of_run(with_summary=False, debug=options.debug) as display:
+    with open_display(with_summary=False, debug=options.debug) as display:
         session = open_session(options, existing, display)
         work(session, trial_filter, StopConditions(), wait=options.wait)
-    new = [record for record in ended(session, trial_filter) if record.number not in session.context.finished_before]
+    new = [
+        record
+        for record in finished_trials(session, trial_filter)
+        if record.number not in session.context.finished_before
+    ]
     all_failed = bool(new) and all(record.phase is TrialPhase.FAILED for record in new)
     return FAILED if trial_filter.skipped or all_failed else SUCCESS
 

@@ -165,7 +165,7 @@ def test_a_second_run_of_the_same_experiments_waits_for_the_first(
             log.close()
     assert second.code == 0, second.err
     note = f"waiting for {socket.gethostname()}:{first.pid}; `khmer-tuner status` shows the progress"
-    assert "not done here" not in second.err
+    assert "still pending" not in second.err
     assert second.err.count(note) == 1
     entries = [json.loads(Path(name).read_text())["all_results"] for name in ("first.json", "second.json")]
     assert entries[0] == entries[1]

@@ -233,7 +233,7 @@ def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_conf
         HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
     ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
     assert ran.code == 0  # nothing has ended, but nothing has failed either
-    assert "one, search_0001: not done here, the time is up" in ran.err
+    assert "one, search_0001: still pending, because the time limit was reached" in ran.err
     assert "2 trials are still to do: khmer-tuner resume" in ran.out
     one, waiting = rows().values()
     assert (one.state, waiting.state, one.worker_pid) == (RowState.INTERRUPTED, RowState.WAITING, None)

@@ -19,7 +19,7 @@ import pytest
 from studies import StatusRow, load_study, study_status
 from tuner import ExperimentFailedError, HyperparameterTuner
 from tuner.cli.commands import stop
-from tuner.cli.errors import resume_hint
+from tuner.cli.errors import stop_message
 from tuner.cli.existing_study import exit_code
 from tuner.display import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
@@ -79,7 +79,7 @@ def test_a_request_from_before_stops_nobody_though_the_folder_is_new(
     shutil.rmtree(OUT)
     study = write_config({"two": ONE_EPOCH}, file_name="second.yaml")
     done = cli("run", "--config", study, "--storage", storage, "--results-file", "r.json", "--study", "khmer-ocr")
-    assert "stop was asked for" not in done.out + done.err
+    assert "a stop was requested" not in done.out + done.err
 
 
 def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,10 +94,10 @@ def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("is_asked", "told"), [(False, "stopped"), (True, "waits no longer; the trials still stop after their epoch")]
+    ("stop_requested", "told"), [(False, "stopped"), (True, "waits no longer; the trials still stop after their epoch")]
 )
-def test_interrupted_it_says_whether_it_has_asked(is_asked: bool, told: str) -> None:
-    assert resume_hint(argparse.Namespace(command="stop", is_asked=is_asked)) == told
+def test_interrupted_it_says_whether_it_has_asked(stop_requested: bool, told: str) -> None:
+    assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == told
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -119,7 +119,7 @@ def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_wou
     assert running.returncode == 0
     for number, name in enumerate(names):
         assert f"{name} (trial {number}): left for later\n" in err
-    assert "two, ខ្មែរ: not done here, stop was asked for" in err
+    assert "two, ខ្មែរ: still pending, because a stop was requested" in err
     assert "worker died" not in err
     assert "2 trials are still to do: khmer-tuner resume" in out
     assert read_results(Path("stopped.json"))["all_results"] == []
@@ -142,7 +142,7 @@ def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_st
     assert (asked.code, json.loads(asked.out)) == (0, {"asked": [], "stopped": True})
     resumed = cli("resume", "--retry-failed", "--output-dir", copy_of_the_study)
     assert resumed.code == 0
-    assert "stop was asked for" not in resumed.err
+    assert "a stop was requested" not in resumed.err
     assert {row.state.value for row in study_status(*load_study(copy_of_the_study)).current} == {"completed"}
 
 
@@ -153,7 +153,7 @@ def test_programs_are_told_too(cli, write_config, make_watcher):
     results = tuner.run_experiments()
     assert tuner.stopped
     assert results["all_results"] == []
-    assert watcher.notes == ["one, two: not done here, stop was asked for"]
+    assert watcher.notes == ["one, two: still pending, because a stop was requested"]
     assert watcher.left == [0]
     again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=again)
