@@ -189,7 +189,7 @@ def _digest(sums: list[bytes]) -> str:
 
 
 def cache_folders(metadata_path: Path) -> list[CacheFolder]:
-    """Return the possible cache folders of a dataset: beside its metadata, then in the user's cache folder."""
+    """Return the possible cache folders of a dataset: in the metadata's folder, then in the user's cache folder."""
     real_path = os.path.realpath(metadata_path)
     dataset_key = hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]
     paths = [metadata_path.parent / _FOLDER_NAME, _user_cache_folder() / "khmer-ocr-tuner" / dataset_key]

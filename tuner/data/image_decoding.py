@@ -1,4 +1,4 @@
-"""Image files as small grey pictures."""
+"""Decoding image files to small grey images."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from search_spaces.files.regular_files import read_bytes
 IMAGE_WIDTH_PX = 128
 IMAGE_HEIGHT_PX = 64
 
-# Pillow's other readers bring nothing here, and one of them hands PostScript files to an interpreter.
+# Pillow's other readers are of no use here, and one of them runs PostScript files in an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 MAX_FILE_BYTES = 256 * 10**6
-MAX_PIXELS = 50_000_000  # decoded with transparency they take 600 MB
+MAX_PIXELS = 50_000_000  # need 600 MB of memory if they have transparency
 
 _BATCH = 128
-THREADS = 2  # Pillow decodes without holding Python's lock, but hashing and bookkeeping hold it
+THREADS = 2  # more are of no use: Pillow releases the GIL to decode, but hashing and bookkeeping need it
 
 
 class UnreadableImageError(Exception):
-    """Some bytes are not an image that can be read; the text says why."""
+    """The image cannot be read; the text gives the reason."""
 
 
 class DecodedImage(NamedTuple):
-    """Grey pixels `(64, 128)`, and width and height in pixels that the image had before, the right way up."""
+    """Grey pixels `(64, 128)` and the original width and height in pixels, after rotation as given in the EXIF data."""
 
     pixels: npt.NDArray[np.uint8]
     width_px: int
@@ -39,7 +39,10 @@ class DecodedImage(NamedTuple):
 
 
 class DecodedImages(NamedTuple):
-    """Some images in order: pixels `(n, 64, 128)`, widths and heights before, digests of the files, problems."""
+    """A batch of images in order: pixels `(n, 64, 128)`, original widths and heights, digests of the files, problems.
+
+    Unreadable images have zero pixels and a problem, but no size and no digest.
+    """
 
     pixels: npt.NDArray[np.uint8]
     sizes: list[tuple[int, int]]
@@ -48,7 +51,7 @@ class DecodedImages(NamedTuple):
 
 
 def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
-    """Decode the images at `paths`, a batch at a time and in order."""
+    """Decode the images at `paths` in order; yield them in batches."""
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(_decode_batch, batches)
@@ -60,10 +63,10 @@ def file_digest(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Return an image file as `grey_pixels`, the right way up as its EXIF data say.
+    """Return the bytes of an image file as `grey_pixels`, rotated as given in its EXIF data.
 
     Raises:
-        UnreadableImageError: If it is no image, is damaged, or has more than `MAX_PIXELS` pixels.
+        UnreadableImageError: The bytes are no image, damaged, or have more than `MAX_PIXELS` pixels.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -71,7 +74,7 @@ def decode_image(data: bytes) -> DecodedImage:
                 raise Image.DecompressionBombError
             ImageOps.exif_transpose(image, in_place=True)
             return grey_pixels(image)
-    # On damaged files Pillow's readers raise nearly anything: SyntaxError, struct.error, EOFError, KeyError ...
+    # Pillow's readers raise almost any exception for damaged files: SyntaxError, struct.error, EOFError, KeyError ...
     except Exception as error:
         raise UnreadableImageError(_reason(data, error)) from error
 
@@ -79,8 +82,9 @@ def decode_image(data: bytes) -> DecodedImage:
 def grey_pixels(image: Image.Image) -> DecodedImage:
     """Return an image as grey pixels.
 
-    Other sizes are resized and transparency becomes white. Of images with more than 8 bits a pixel the darkest becomes
-    0 and the brightest 255: where their black and white are is nowhere said, and the networks see contrast only.
+    Other sizes are resized; transparency becomes white. Images with more than 8 bits per pixel are scaled so that the
+    darkest pixel becomes 0 and the brightest 255: their black and white levels are unknown, and the networks normalise
+    contrast anyway.
     """
     grey = _grey(image)
     width, height = grey.size
@@ -91,15 +95,15 @@ def grey_pixels(image: Image.Image) -> DecodedImage:
 
 def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_stretched(np.asarray(image, np.float32)))
+        return Image.fromarray(_scaled_to_bytes(np.asarray(image, np.float32)))
     if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        paper = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(paper, coloured).convert("L")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("L")
     return image.convert("L")
 
 
-def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _scaled_to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     values = np.nan_to_num(values, posinf=0, neginf=0)
     darkest, brightest = float(values.min()), float(values.max())
     if darkest < brightest:
@@ -111,7 +115,7 @@ def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is in none of the formats {', '.join(FORMATS)}, or its beginning is damaged"
+        return f"it is in none of the formats {', '.join(FORMATS)}, or its header is damaged"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {MAX_PIXELS // 10**6} million pixels"
     return str(error) or type(error).__name__
@@ -128,5 +132,5 @@ def _decode_batch(paths: Sequence[str]) -> DecodedImages:
             decoded.digests.append(file_digest(data))
         except (OSError, UnreadableImageError) as error:
             reason = getattr(error, "strerror", None) or error
-            decoded.problems.append(f"{path}: cannot be read as an image: {reason}; make or copy it again")
+            decoded.problems.append(f"{path}: cannot be read as an image: {reason}; recreate or replace the file")
     return decoded

@@ -1,4 +1,4 @@
-"""Seven statistics of an image, computed without a network: enough to tell digits on paper from other things.
+"""Seven statistics of an image, computed without a network, that distinguish digits on paper from other images.
 
 Shapes: N grey images, H = 64, W = 128.
 """
@@ -13,7 +13,7 @@ from tuner.data.cache_folder import Bytes, PixelFile
 STATISTICS = ("contrast", "skewness", "kurtosis", "edges across", "edges down", "rows", "columns")
 
 _CHUNK = 256
-_SMALL = 1e-3  # keeps logarithms of nothing finite
+_EPSILON = 1e-3  # avoids the logarithm of zero
 
 ImageStatistics = npt.NDArray[np.float64]
 
@@ -21,10 +21,10 @@ ImageStatistics = npt.NDArray[np.float64]
 def image_statistics(pixels: Bytes | PixelFile) -> ImageStatistics:
     """Return the statistics ``(N, 7)`` of grey images ``(N, H, W)``, in the order of `STATISTICS`.
 
-    Contrast is the standard deviation of the tones; all others are of the image brought to mean 0 and deviation 1, as
-    the networks see it: third and fourth moment of the tones (little ink on much paper is skewed), mean difference
-    between neighbours across and down, and deviation of the means of rows and of columns (a line of text fills some
-    rows). Ratios matter, not differences, so all are on logarithmic scales.
+    Contrast is the standard deviation of the tones. The others are computed after normalisation to mean 0 and standard
+    deviation 1, as for the networks: third and fourth moment of the tones (little ink on much paper is skewed), mean
+    difference between horizontal and vertical neighbours, and standard deviation of the row means and column means (a
+    line of text fills some rows). All are on logarithmic scales, since ratios matter, not differences.
     """
     chunks = [_statistics(pixels[start : start + _CHUNK].astype(np.float32)) for start in range(0, len(pixels), _CHUNK)]
     return np.concatenate(chunks) if chunks else np.zeros((0, len(STATISTICS)))
@@ -32,15 +32,15 @@ def image_statistics(pixels: Bytes | PixelFile) -> ImageStatistics:
 
 def _statistics(tones: npt.NDArray[np.float32]) -> ImageStatistics:
     contrast = tones.std((1, 2))
-    even = (tones - tones.mean((1, 2), keepdims=True)) / (contrast[:, None, None] + _SMALL)
-    square = even * even
+    normalised = (tones - tones.mean((1, 2), keepdims=True)) / (contrast[:, None, None] + _EPSILON)
+    square = normalised * normalised
     columns = (
         np.log(contrast + 1),
-        np.arcsinh((square * even).mean((1, 2))),
-        np.log((square * square).mean((1, 2)) + _SMALL),
-        np.log(np.abs(np.diff(even, axis=2)).mean((1, 2)) + _SMALL),
-        np.log(np.abs(np.diff(even, axis=1)).mean((1, 2)) + _SMALL),
-        np.log(even.mean(2).std(1) + _SMALL),
-        np.log(even.mean(1).std(1) + _SMALL),
+        np.arcsinh((square * normalised).mean((1, 2))),
+        np.log((square * square).mean((1, 2)) + _EPSILON),
+        np.log(np.abs(np.diff(normalised, axis=2)).mean((1, 2)) + _EPSILON),
+        np.log(np.abs(np.diff(normalised, axis=1)).mean((1, 2)) + _EPSILON),
+        np.log(normalised.mean(2).std(1) + _EPSILON),
+        np.log(normalised.mean(1).std(1) + _EPSILON),
     )
     return np.stack(columns, axis=1).astype(np.float64)

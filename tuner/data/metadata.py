@@ -1,4 +1,4 @@
-"""Reading `metadata.yaml`: which images a dataset has, where they are, and what they show."""
+"""Reading `metadata.yaml`: the images of a dataset, their paths and labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.data.image_lookup import ImageName, find_images
 from tuner.data.vocabulary import label_problem
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
 
-_MOST_TOLD = 20
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class SplitMetadata:
     """The samples of one split; all sequences have one entry per sample, in file order.
 
     Attributes:
-        names: The images as the metadata name them.
-        image_paths: Where they are: absolute paths, each checked to be a file.
+        names: The image names in the metadata.
+        image_paths: Absolute paths of the images, each checked to be a file.
         labels: 1 to 8 Khmer digits each.
-        fonts: Names of the fonts; empty text where the metadata give none.
+        fonts: Names of the fonts; empty for samples without one.
     """
 
     names: tuple[ImageName, ...]
@@ -37,7 +37,7 @@ class SplitMetadata:
 
 @dataclass(frozen=True)
 class DatasetMetadata:
-    """What the metadata file tells about the splits that were asked for.
+    """The requested splits of a metadata file.
 
     Attributes:
         path: The metadata file, absolute.
@@ -51,19 +51,20 @@ class DatasetMetadata:
 
 
 def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> DatasetMetadata:
-    """Read the samples of `splits` and find their images. Keys that are not needed are ignored.
+    """Read the samples of `splits` and find their images. Unknown keys are ignored.
 
-    An image path is looked up from the folder that holds the metadata's folder, from the metadata's folder, as
-    `{split}/{image_filename}` beside the metadata, and last from the working directory.
+    An image is searched at its `image_path` relative to the parent of the metadata's folder, at its `image_path`
+    relative to the metadata's folder, at `{split}/{image_filename}` in that folder, and last at its `image_path`
+    relative to the working directory.
 
     Args:
         path: The metadata file.
-        splits: Names of the splits wanted.
+        splits: Names of the requested splits.
 
     Raises:
-        DataLoaderError: If the file or a split is missing or empty, a label is not 1 to 8 Khmer digits, or
-            an image does not exist or is in another place than the split's others; it tells all problems, of
-            many alike the first twenty.
+        DataLoaderError: The file or a split is missing or empty, a label is not 1 to 8 Khmer digits, an image does not
+            exist, or the images of a split are in different folders. All problems are reported together, but at most
+            twenty of each kind.
     """
     file = Path(os.path.abspath(path))
     data = read_metadata_bytes(file)
@@ -87,32 +88,32 @@ def read_metadata_bytes(file: Path) -> bytes:
     """Return the bytes of the metadata file.
 
     Raises:
-        DataLoaderError: If it does not exist or cannot be read.
+        DataLoaderError: It does not exist or cannot be read.
     """
     try:
         return read_bytes(file)
     except FileNotFoundError:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file does not exist; "
-            "make a dataset with 'khmer-tuner data' or correct data.metadata_path"
+            "generate a dataset with 'khmer-tuner data' or correct data.metadata_path"
         ) from None
     except OSError as error:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file cannot be read: {error.strerror or error}; "
-            "name the metadata.yaml in the dataset's folder, and check its rights"
+            "name the metadata.yaml in the dataset's folder, and check its permissions"
         ) from error
 
 
 def first_problems(problems: Sequence[str]) -> list[str]:
-    """Return the first twenty of `problems`, and how many more there are."""
-    told = list(problems[:_MOST_TOLD])
-    if len(problems) > _MOST_TOLD:
-        told.append(f"... and {len(problems) - _MOST_TOLD} more like these")
-    return told
+    """Return the first twenty of `problems`, and the number of the others."""
+    shown = list(problems[:_MAX_SHOWN])
+    if len(problems) > _MAX_SHOWN:
+        shown.append(f"... and {len(problems) - _MAX_SHOWN} more like these")
+    return shown
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
-    """Return the samples of `split`; none, and a problem more, if there are none."""
+    """Return the samples of `split`; if there are none, append a problem and return an empty list."""
     if split not in root:
         problems.append(f"{file}: has no split {split!r}; {_other_split(root, split)}")
         return []
@@ -139,7 +140,7 @@ _OTHER_FILES = {
 
 
 def _other_split(root: YamlMapping, split: str) -> str:
-    """Say which splits there are, or what else the file seems to be."""
+    """Return a hint with the existing splits, or with the kind of file that this seems to be."""
     known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
     if not known:
         return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"it has none; {_EXAMPLE}")
@@ -155,25 +156,25 @@ def _kind(node: Node) -> str:
 
 
 def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[str]) -> SplitMetadata:
-    names, labels, fonts, wrong, places = [], [], [], [], []
+    names, labels, fonts, invalid, entries = [], [], [], [], []
     for number, sample in enumerate(samples):
         if not isinstance(sample, YamlMapping):
             text = f"found {_kind(sample)}; expected a mapping with image_path and label"
-            wrong.append(f"{file}: {split}.samples[{number}]: {text}; write it so, or delete it")
+            invalid.append(f"{file}: {split}.samples[{number}]: {text}; correct or delete it")
             continue
         label = _text(sample, "label")
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
-        wrong += [
+        invalid += [
             f"{file}:{sample.line}: {split}.samples[{number}].{problem}"
             for problem in _sample_problems(sample, name, label)
         ]
         names.append(name)
-        places.append((sample.line, number))
+        entries.append((sample.line, number))
         labels.append(label)
         fonts.append(_text(sample, "font"))
-    problems += first_problems(wrong)
+    problems += first_problems(invalid)
     paths, missing = find_images(
-        names, file, split, lambda at: f"{file}:{places[at][0]}: {split}.samples[{places[at][1]}]"
+        names, file, split, lambda at: f"{file}:{entries[at][0]}: {split}.samples[{entries[at][1]}]"
     )
     problems += first_problems(missing)
     return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))

@@ -1,7 +1,7 @@
 """Grey pixels and labels of a dataset, decoded once and shared by all processes.
 
-The first opening of a dataset reads its YAML and decodes its images; later ones map the result into memory. A cheap
-test tells whether it still fits: the digest of the metadata, and size and modification time of each image.
+Opening a dataset for the first time reads its YAML and decodes its images; later calls read the cached result. The
+cache is valid as long as the digest of the metadata and the size and modification time of each image are the same.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tuner.data.vocabulary import EOS, encode_label
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """One split; N samples in the order of the metadata.
+    """One split: N samples in the order of the metadata.
 
     Attributes:
-        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`, each read when it is indexed.
-        labels: Digits, EOS, PAD, as `encode_label` gives them, `(N, 9)`.
-        image_paths: The image files, absolute.
+        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`, read from the file on indexing.
+        labels: Digits, EOS, PAD, as returned by `encode_label`, `(N, 9)`.
+        image_paths: Absolute paths of the image files.
         font_names: The fonts of the split; empty text for samples without one.
-        font_numbers: Which of `font_names` each sample has, `(N,)`.
-        sizes: Width and height in pixels that each image had before it was resized, `(N, 2)`.
-        digest: SHA-256 over the bytes of all image files and labels: the same wherever the files lie.
+        font_numbers: Index of each sample's font in `font_names`, `(N,)`.
+        sizes: Original width and height of each image in pixels, `(N, 2)`.
+        digest: SHA-256 of the bytes of all image files and labels, independent of their paths.
     """
 
     images: PixelFile | Bytes
@@ -53,7 +53,7 @@ class CachedSplit:
 
     @cached_property
     def aspect_ratios(self) -> npt.NDArray[np.float64]:
-        """Width divided by height of each image before it was resized, `(N,)`."""
+        """Original width divided by height of each image, `(N,)`."""
         return self.sizes[:, 0] / self.sizes[:, 1]
 
     @cached_property
@@ -82,7 +82,7 @@ class PixelCache:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the content of these splits and their names: equal for equal data on any machine."""
+        """Digest of the names and contents of these splits: equal for equal data on all machines."""
         digests = {name: split.digest for name, split in self.splits.items()}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
@@ -98,18 +98,18 @@ class PixelCache:
 def open_pixel_cache(
     metadata_path: str | os.PathLike[str], splits: Sequence[str], *, verify: bool = False
 ) -> PixelCache:
-    """Open the pixels of a dataset, decoding them first where that was not done yet or no longer fits.
+    """Open the cached pixels of a dataset; decode the images first if they are not cached or have changed.
 
-    If several processes open a new dataset, one decodes it and the others wait. A damaged cache is made again. The
-    cache lies in `.pixel_cache` beside the metadata, or in the user's cache folder if that is read-only.
+    If several processes open a new dataset, one decodes it and the others wait. A damaged cache is recreated. The
+    cache is `.pixel_cache` in the metadata's folder or, if that folder is read-only, in the user's cache folder.
 
     Args:
         metadata_path: The dataset's metadata file.
-        splits: Names of the splits wanted.
-        verify: Read all image files and compare their content, not only their size and time.
+        splits: Names of the requested splits.
+        verify: Read all image files and compare their content, not only size and modification time.
 
     Raises:
-        DataLoaderError: As `read_metadata`, and if an image cannot be read or no cache can be written.
+        DataLoaderError: As `read_metadata`; also if an image cannot be read or the cache cannot be written.
     """
     file = Path(os.path.abspath(metadata_path))
     digest = hashlib.sha256(read_metadata_bytes(file)).hexdigest()
@@ -118,33 +118,33 @@ def open_pixel_cache(
         found = {split: _find(folders, split, file, digest, verify=verify) for split in splits}
         return {split: cached for split, cached in found.items() if cached}
 
-    wanted = list(dict.fromkeys(splits))
-    found = find(cache_folders(file), wanted)
-    if missing := [split for split in wanted if split not in found]:
+    requested = list(dict.fromkeys(splits))
+    found = find(cache_folders(file), requested)
+    if missing := [split for split in requested if split not in found]:
         metadata = read_metadata(file, missing)  # first: if it has problems, no folder is created
         with writable_folder(file) as folder:
-            found |= find([folder], missing)  # another process may have decoded them while this one waited
+            found |= find([folder], missing)  # another process may have decoded them during the wait for the lock
             found |= _decode(folder, metadata, [split for split in missing if split not in found])
-    return PixelCache(file, {split: found[split] for split in wanted})
+    return PixelCache(file, {split: found[split] for split in requested})
 
 
 def _find(
     folders: Iterable[CacheFolder], split: str, metadata_path: Path, metadata_digest: str, *, verify: bool
 ) -> CachedSplit | None:
-    """Return `split` if one of `folders` holds an undamaged cache that fits the dataset."""
+    """Return `split` if one of `folders` has an undamaged and valid cache of the dataset; else None."""
     for folder in folders:
         pixels = folder.read(split)
         if pixels is None or pixels.description["metadata_digest"] != metadata_digest:
             continue
-        cached, described = _cached_split(pixels, metadata_path), pixels.description
-        # The same metadata may mean other files from another working directory.
-        number, first_name = described["first_relative"]
+        cached, description = _cached_split(pixels, metadata_path), pixels.description
+        # In another working directory, the same metadata may refer to other image files.
+        number, first_name = description["first_relative"]
         first_image, _ = ImageLookup(metadata_path, split).find(ImageName(*first_name))
         if (
-            described["split"] == split
+            description["split"] == split
             and first_image == cached.image_paths[number]
-            and described["states_digest"] == states_digest(cached.image_paths)
-            and (not verify or _has_content(cached))
+            and description["states_digest"] == states_digest(cached.image_paths)
+            and (not verify or _content_matches(cached))
         ):
             return cached
     return None
@@ -157,7 +157,7 @@ def _decode(folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str
     problems: list[str] = []
     for split in splits:
         problems += _write(folder, metadata, split)
-    if problems:  # of bad input nothing is kept, not even its good parts
+    if problems:  # the splits without problems are removed too
         for split in splits:
             folder.remove(split)
         raise DataLoaderError(first_problems(problems))
@@ -166,13 +166,13 @@ def _decode(folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str
 
 
 def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[str]:
-    """Write the pixels of `split`, or return the problems of its images."""
+    """Write the pixels of `split`, unless its images have problems; return the problems."""
     samples = metadata.splits[split]
-    states = states_digest(samples.image_paths)  # first: an image that changes while it is decoded must be noticed
+    states = states_digest(samples.image_paths)  # first, so that a change during decoding invalidates the cache
     labels = np.array([encode_label(label) for label in samples.labels])
     base = os.path.dirname(os.path.realpath(metadata.path))
     font_numbers = {name: number for number, name in enumerate(dict.fromkeys(samples.fonts))}
-    # All relative paths start at one place, so one of them shows whether it is still the same.
+    # All relative paths start in the same folder, so finding the first one again shows that all are still valid.
     first = next((number for number, name in enumerate(samples.names) if not os.path.isabs(name.path)), 0)
     problems: list[str] = []
     sizes: list[tuple[int, int]] = []
@@ -201,19 +201,19 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
 
 
 def _cached_split(pixels: CachedPixels, metadata_path: Path) -> CachedSplit:
-    described, folder = pixels.description, os.path.dirname(os.path.realpath(metadata_path))
+    description, folder = pixels.description, os.path.dirname(os.path.realpath(metadata_path))
     return CachedSplit(
         images=pixels.images,
-        labels=np.array(described["labels"], np.uint8),
-        image_paths=[os.path.normpath(os.path.join(folder, path)) for path in described["image_paths"]],
-        font_names=described["font_names"],
-        font_numbers=np.array(described["font_numbers"], np.uint32),
-        sizes=np.array(described["sizes"], np.uint32),
-        digest=described["content_digest"],
+        labels=np.array(description["labels"], np.uint8),
+        image_paths=[os.path.normpath(os.path.join(folder, path)) for path in description["image_paths"]],
+        font_names=description["font_names"],
+        font_numbers=np.array(description["font_numbers"], np.uint32),
+        sizes=np.array(description["sizes"], np.uint32),
+        digest=description["content_digest"],
     )
 
 
-def _has_content(cached: CachedSplit) -> bool:
+def _content_matches(cached: CachedSplit) -> bool:
     digests = (file_digest(Path(path).read_bytes()) for path in cached.image_paths)
     return _content_digest(digests, cached.labels) == cached.digest
 

@@ -1,4 +1,4 @@
-"""Images that a user names or has in memory: from anywhere, in any state."""
+"""Loading images of the user: files, the files of a folder, or images in memory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class UserImage:
-    """An image that a user named or has in memory.
+    """An image of the user.
 
     Attributes:
         path: The file; None for an image in memory.
-        pixels: Grey, as `decode_image` gives them, ``(64, 128)``; None if there is a problem.
-        aspect_ratio: Width divided by height of the image, the right way up; 0 if there is a problem.
-        problem: What is wrong with it, without its path; empty if nothing is.
+        pixels: Grey pixels as returned by `decode_image`, ``(64, 128)``; None if there is a problem.
+        aspect_ratio: Original width divided by height, after rotation as given in the EXIF data; 0 if there is a
+            problem.
+        problem: Why the image cannot be read, without its path; empty if it can.
     """
 
     path: Path | None
@@ -44,21 +45,21 @@ class UserImage:
 
 
 def load_user_images(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[UserImage]]:
-    """Decode images in order, `batch_size` or fewer at a time; of a folder the images in it, by name."""
+    """Decode images in order and yield them in batches; replace a folder by the images in it, sorted by name."""
     files: list[UserImage | InMemory] = []
     for image in images:
         files += _files_of(Path(image)) if isinstance(image, str | os.PathLike) else [image]
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(files), batch_size):
             with warnings.catch_warnings():
-                # What Pillow warns of (odd tags, large sizes) either does no harm or becomes a problem below.
+                # Pillow warns of unknown tags, which are harmless, and of large images, which are reported below.
                 warnings.filterwarnings("ignore", module=r"PIL\.")
-                pictures = list(threads.map(_load, files[start : start + batch_size]))
-            yield pictures
+                batch = list(threads.map(_load, files[start : start + batch_size]))
+            yield batch
 
 
 def count_subfolders(path: str) -> int:
-    """Return how many folders, hidden ones aside, are in a folder, which `load_user_images` skips; 0 for a file."""
+    """Return the number of visible subfolders of a folder, which `load_user_images` skips; 0 for a file."""
     try:
         return sum(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
     except (OSError, ValueError):
@@ -66,53 +67,53 @@ def count_subfolders(path: str) -> int:
 
 
 def _files_of(path: Path) -> list[UserImage]:
-    """Return `path`, or the pictures in it if it is a folder, none of them read yet."""
-    if not os.path.isdir(path):  # which, unlike Path.is_dir, answers for any path
+    """Return `path`, or the images in it if it is a folder; none is read yet."""
+    if not os.path.isdir(path):  # unlike Path.is_dir, it never raises
         return [UserImage(path)]
     try:
-        names = sorted(name for name in os.listdir(path) if _names_an_image(name))
+        names = sorted(name for name in os.listdir(path) if _is_image_name(name))
     except OSError as error:
-        return [UserImage(path, problem=f"the folder cannot be listed: {error.strerror}; check its rights")]
+        return [UserImage(path, problem=f"the folder cannot be listed: {error.strerror}; check its permissions")]
     if not names:
-        return [UserImage(path, problem=f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})")]
+        return [UserImage(path, problem=f"the folder contains no images ({', '.join(sorted(SUFFIXES))})")]
     return [UserImage(path / name) for name in names]
 
 
-def _names_an_image(name: str) -> bool:
+def _is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
-def _load(picture: UserImage | InMemory) -> UserImage:
-    if not isinstance(picture, UserImage):
-        return _load_from_memory(picture)
-    if picture.problem or picture.path is None:
-        return picture
+def _load(image: UserImage | InMemory) -> UserImage:
+    if not isinstance(image, UserImage):
+        return _load_from_memory(image)
+    if image.problem or image.path is None:
+        return image
     try:
-        decoded = decode_image(read_bytes(picture.path, MAX_FILE_BYTES))
-        return UserImage(picture.path, decoded.pixels, decoded.width_px / decoded.height_px)
+        decoded = decode_image(read_bytes(image.path, MAX_FILE_BYTES))
+        return UserImage(image.path, decoded.pixels, decoded.width_px / decoded.height_px)
     except FileNotFoundError:
-        problem = f"there is no such file; {_nearest_image(picture.path)}"
+        problem = f"there is no such file; {_similar_image(image.path)}"
     except OSError as error:
-        problem = f"the file cannot be read: {error.strerror or error}; check the file and its rights"
-    except (UnreadableImageError, ValueError) as error:  # ValueError: a path that no system has
-        problem = f"the file cannot be read as a picture: {error}; name a picture, or make it again"
-    return UserImage(picture.path, problem=problem)
+        problem = f"the file cannot be read: {error.strerror or error}; check the file and its permissions"
+    except (UnreadableImageError, ValueError) as error:  # ValueError: the path is invalid, for example has a null byte
+        problem = f"the file cannot be read as an image: {error}; name an image file, or recreate it"
+    return UserImage(image.path, problem=problem)
 
 
-def _load_from_memory(picture: InMemory) -> UserImage:
+def _load_from_memory(source: InMemory) -> UserImage:
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image = source if isinstance(source, Image.Image) else Image.fromarray(source)
         decoded = grey_pixels(ImageOps.exif_transpose(image))
         return UserImage(None, decoded.pixels, decoded.width_px / decoded.height_px)
-    except Exception as error:  # Pillow raises nearly anything
+    except Exception as error:  # Pillow raises almost any exception
         expected = "expected a PIL image, or an array of bytes: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
-        return UserImage(None, problem=f"it cannot be read as a picture: {error}; {expected}; convert it before")
+        return UserImage(None, problem=f"it cannot be read as an image: {error}; {expected}; convert it first")
 
 
-def _nearest_image(path: Path) -> str:
-    """Return a hint with the most similar name of an image beside a missing one."""
+def _similar_image(path: Path) -> str:
+    """Return a hint with the most similar image name in the folder of a missing image."""
     try:
-        names = [name for name in os.listdir(path.parent) if _names_an_image(name)]
+        names = [name for name in os.listdir(path.parent) if _is_image_name(name)]
     except (OSError, ValueError):
         return "check the path"
     near = similar_name(path.name, names)

@@ -1,6 +1,6 @@
-"""The 13 symbols of a label, and labels as numbers.
+"""The 13 symbols of the vocabulary, and the encoding of labels.
 
-A label is written as nine numbers: its digits, `EOS`, then `PAD`. `BLANK` is CTC's and never part of a label.
+A label is encoded as nine numbers: its digits, `EOS`, then `PAD`. `BLANK` is for CTC only and never part of a label.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INDEX_OF = {digit: index for index, digit in enumerate(DIGITS)}
 
 
 def vocabulary_problems(config: TrainingConfig) -> list[str]:
-    """Return a problem for each of `vocab_size` and `max_sequence_length` that is not that of all datasets."""
+    """Return a problem for each of `vocab_size` and `max_sequence_length` that differs from the fixed value."""
     expected = {"vocab_size": VOCABULARY_SIZE, "max_sequence_length": LABEL_LENGTH}
     return [
         f"{field}: found {found!r}; expected {number}; leave it at its default"
@@ -35,20 +35,20 @@ def vocabulary_problems(config: TrainingConfig) -> list[str]:
 
 
 def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:
-    """Return what is wrong with `text` as a label of up to `length - 1` digits, or None."""
+    """Return the problem of `text` as a label of 1 to `length - 1` Khmer digits; None if it is valid."""
     if not isinstance(text, str):
         hint = "; write it in Khmer digits" if isinstance(text, int) else ""
         return f"found {text!r}; expected text of Khmer digits ({DIGITS}){hint}"
     if not text:
-        return f"found an empty label; expected 1 to {length - 1} Khmer digits; write what the image shows"
-    strangers = sorted(set(text) - _INDEX_OF.keys())
-    if strangers:
-        named = ", ".join(f"{stranger!r} (U+{ord(stranger):04X})" for stranger in strangers[:5])
+        return f"found an empty label; expected 1 to {length - 1} Khmer digits; write the digits of the image"
+    invalid = sorted(set(text) - _INDEX_OF.keys())
+    if invalid:
+        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in invalid[:5])
         in_khmer = "".join(DIGITS[int(digit)] for digit in text if digit.isdecimal())
         remedy = (
-            f"write {in_khmer!r}" if len(in_khmer) == len(text) else "write those that it shows, or leave the image out"
+            f"write {in_khmer!r}" if len(in_khmer) == len(text) else "write the digits of the image, or leave it out"
         )
-        return f"found {text!r} with {named}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9); {remedy}"
+        return f"found {text!r} with {listed}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9); {remedy}"
     if len(text) >= length:
         return f"found {text!r} with {len(text)} digits; expected at most {length - 1}; leave the image out"
     return None
@@ -58,7 +58,7 @@ def encode_label(text: str, length: int = LABEL_LENGTH) -> npt.NDArray[np.uint8]
     """Return `text` as `length` numbers: its digits, `EOS`, `PAD` to the end.
 
     Raises:
-        ValueError: If `text` is empty, has more than `length - 1` characters or anything but Khmer digits.
+        ValueError: `text` is empty, has more than `length - 1` characters, or has other characters than Khmer digits.
     """
     problem = label_problem(text, length)
     if problem:
@@ -70,7 +70,7 @@ def encode_label(text: str, length: int = LABEL_LENGTH) -> npt.NDArray[np.uint8]
 
 
 def decode_label(indices: Iterable[int]) -> str:
-    """Return the digits of `indices` up to the first `EOS`; `PAD` and `BLANK` before it are left out."""
+    """Return the digits of `indices` before the first `EOS`, without `PAD` and `BLANK`."""
     digits = []
     for index in indices:
         if index == EOS:

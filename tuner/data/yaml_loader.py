@@ -1,4 +1,4 @@
-"""A YAML loader for large files of plain data: every scalar stays text, and every mapping knows its line."""
+"""A YAML loader for large files of plain data: all scalars are text, and each mapping has its line number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_DEPTH = 50
 
 
 class YamlMapping(dict[str, "Node"]):
-    """A mapping of the file, and the line it begins on."""
+    """A mapping of the file, and its first line, counted from 1."""
 
     line: int = 0
 
@@ -30,7 +30,7 @@ class _TextLoader(_Loader):  # type: ignore[misc]
     _depth = 0
 
     def descend_resolver(self, parent: yaml.Node, index: Any) -> None:
-        # The composer calls this for each node: a file of brackets must not exhaust the stack.
+        # The composer calls this for each node. The limit keeps deeply nested files from exhausting the stack.
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise yaml.MarkedYAMLError(
@@ -57,10 +57,10 @@ class _TextLoader(_Loader):  # type: ignore[misc]
 
 
 def load_yaml(data: bytes, file: Path) -> Node:
-    """Return the first document in `data`; an empty file is empty text.
+    """Return the first document in `data`; empty text if the file is empty.
 
     Raises:
-        DataLoaderError: If it is not YAML in UTF-8; the message names `file`, line and column.
+        DataLoaderError: It is not YAML in UTF-8; the message gives `file`, line and column.
     """
     try:
         document: Node = next(yaml.load_all(data, _TextLoader), "")
@@ -68,10 +68,10 @@ def load_yaml(data: bytes, file: Path) -> Node:
         mark = error.problem_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         why = f"{error.problem} ({error.context})" if error.context else error.problem
-        raise DataLoaderError(f"{file}{where}: is not valid YAML: {why}; correct it there") from error
+        raise DataLoaderError(f"{file}{where}: is not valid YAML: {why}; correct this line") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0]
         raise DataLoaderError(
-            f"{file}: is not YAML in UTF-8: {why}; name the dataset's metadata.yaml, or save it as UTF-8"
+            f"{file}: is not YAML in UTF-8: {why}; name the dataset's metadata.yaml, or save the file as UTF-8"
         ) from error
     return document

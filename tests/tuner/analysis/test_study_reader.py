@@ -90,7 +90,7 @@ def test_a_picture_in_memory_is_not_changed(output_dir: Path, image: Path) -> No
 )
 def test_what_is_no_picture_has_a_problem_and_the_others_are_read(wrong: object, output_dir: Path, image: Path) -> None:
     first, second = load_reader(output_dir).read([wrong, image])  # type: ignore[list-item]
-    assert "cannot be read as a picture" in first.problem
+    assert "cannot be read as an image" in first.problem
     assert "expected a PIL image, or an array" in first.problem
     assert (first.path, first.text, second.problem) == (None, "", "")
 

@@ -137,7 +137,7 @@ def test_images_in_two_places_are_refused_with_both(
     assert "train.samples[24]: its image was found in " in problem
     assert f"{base}: {base}/foreign/train/train_000024.png; but " in problem
     assert f"train.samples[0]: its image was found in {path.parent}/train: " in problem
-    assert "all images of a split must be in one place; move them together" in problem
+    assert "all images of a split must be in one folder; move them together" in problem
 
 
 def test_absolute_image_paths(foreign: Any, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_dataset_without_its_images_is_one_problem_per_split(foreign: Any) -> No
         image.unlink()
     problems = problems_of(path)
     assert len(problems) == 2
-    assert "none of the 30 images" in problems[0]
+    assert "all 30 images of this split are missing" in problems[0]
 
 
 def test_of_many_problems_the_first_twenty_are_told(foreign: Any) -> None:

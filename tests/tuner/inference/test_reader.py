@@ -194,15 +194,15 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
     problems = {
         "text.png": "none of the formats PNG, JPEG",
         "empty.png": "the file is empty",
-        "half.png": "cannot be read as a picture: ",
+        "half.png": "cannot be read as an image: ",
         "bomb.png": "more than 50 million pixels",
         "large.png": "more than 50 million pixels",
-        "no_pictures": "holds no pictures",
+        "no_pictures": "contains no images",
         "pipe.png": "not a regular file",
         "long.png": "it has 300,000,000 bytes",
         "missing.png": "there is no such file",
         "text.png/inside.png": "Not a directory",
-        "nul\0.png": "cannot be read as a picture: ",
+        "nul\0.png": "cannot be read as an image: ",
     }
     paths = [path for name in problems for path in (tmp_path / name, good)]
     readings = readers["attention"].read(paths)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FORMATS = (
-    "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AVIF, JPEG2000, or its beginning is damaged"
+    "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AVIF, JPEG2000, or its header is damaged"
 )
 TOO_MANY_PIXELS = "it has more than 50 million pixels"
 
@@ -63,9 +63,9 @@ def test_predict_names_every_one_of_them(refused, images, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     told = refused(["predict", *(path.name for path in images), "--checkpoint", str(checkpoint)])
     for path, (_, reason), text in zip(images, IMAGES.values(), told, strict=True):
-        assert text.startswith(f"{path.name}: the file cannot be read as a picture: ")
+        assert text.startswith(f"{path.name}: the file cannot be read as an image: ")
         assert reason in text
-        assert text.endswith("; name a picture, or make it again")
+        assert text.endswith("; name an image file, or recreate it")
 
 
 def test_predict_says_what_is_no_file(refused, here, run_study):
@@ -80,7 +80,7 @@ def test_predict_says_what_is_no_file(refused, here, run_study):
         "nothing like it": "there is no such file; check the name",
         "picture_2.png": "there is no such file; check the name",
         "no/such/folder.png": "there is no such file; check the path",
-        "empty": "the folder holds no pictures (.avif,",
+        "empty": "the folder contains no images (.avif,",
         "pipe.png": "it is not a regular file",
         "huge.png": "it has 300,000,000 bytes; at most 256,000,000 are expected",
         "picture_1.png/x.png": "Not a directory",
@@ -111,7 +111,7 @@ def test_a_dataset_with_all_of_them_is_refused_and_leaves_no_cache(refused, data
     for path, (_, reason), text in zip(dataset, IMAGES.values(), told, strict=True):
         assert text.startswith(f"<here>/{path.name}: cannot be read as an image: ")
         assert reason in text
-        assert text.endswith("; make or copy it again")
+        assert text.endswith("; recreate or replace the file")
 
 
 def test_a_dataset_with_a_pipe_and_a_huge_file_is_refused_at_once(refused, dataset, here):
@@ -128,4 +128,4 @@ def test_a_dataset_with_a_pipe_and_a_huge_file_is_refused_at_once(refused, datas
     dataset[0].write_bytes(GOOD)
     (huge,) = refused(["run", "--config", "c.yaml"])
     size = "it has 300,000,000 bytes; at most 256,000,000 are expected"
-    assert huge.endswith(f"01.png: cannot be read as an image: {size}; make or copy it again")
+    assert huge.endswith(f"01.png: cannot be read as an image: {size}; recreate or replace the file")
