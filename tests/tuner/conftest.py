@@ -55,7 +55,7 @@ class Watcher(Display):
         configs: What each trial trains, by name.
         epochs: Trial and epoch, for each epoch that ended.
         ended: Names of the trials that ended.
-        left: Numbers of the trials that were left for later after an epoch.
+        left: Numbers of the trials that were interrupted after an epoch.
         lost: Numbers of the trials whose worker died.
         notes: What was noted.
         images: How far the dataset was, each time that was told.

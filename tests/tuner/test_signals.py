@@ -174,7 +174,7 @@ def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds:
             assert time.monotonic() - sent < seconds
         finally:
             process.kill()
-    told = "stopped by SIGINT in a call that did not return; what was finished is kept\n"
+    told = "stopped by SIGINT during a call that did not return; finished work is kept\n"
     assert (process.returncode, out, err) == (130, "", told if signals == 1 else "")
 
 
@@ -187,7 +187,7 @@ from studies import OutputFolder, StudyInvariants, create_or_join_study, default
 from studies import open_storage
 from studies.trials.claims import claim_next
 from tuner import signals
-signals._SECONDS_TO_ANSWER = 0.3
+signals._SECONDS_TO_HANDLE = 0.3
 folder = OutputFolder(Path(sys.argv[1]))
 names = ("fingerprint", "train_split", "val_split", "metadata_path")
 invariants = StudyInvariants("val_char_accuracy", "max", 0, dict.fromkeys(names, "any"), {}, {})
@@ -214,7 +214,7 @@ def test_whoever_is_stopped_in_a_call_that_does_not_return_has_not_died(tmp_path
 
 def run_script(code: str) -> str:
     """Return what a script prints that waits a third of a second for the answer to a signal, and succeeds."""
-    code = f"from tuner import signals\nsignals._SECONDS_TO_ANSWER = 0.3\n{code}"
+    code = f"from tuner import signals\nsignals._SECONDS_TO_HANDLE = 0.3\n{code}"
     done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -336,7 +336,7 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
         ) as process:
             assert process.stderr is not None
             told = [next(process.stderr)]
-            while not told[-1].startswith("  ") or "going on" in told[-1]:
+            while not told[-1].startswith("  ") or "resumes at epoch" in told[-1]:
                 told.append(next(process.stderr))
             time.sleep(0.05)  # into the middle of the next epoch
             sent = time.monotonic()
@@ -348,7 +348,7 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
         [written] = re.findall("the results so far are in (.*)", rest)
         assert (tmp_path / written).is_file()
         assert "Traceback" not in rest
-        assert ("going on after an interruption" in "".join(told)) == (epochs > 0)
+        assert (", resumed)" in "".join(told)) == (epochs > 0)
         [row] = study_status(*load_study(tmp_path / "out")).rows
         assert row.state is RowState.INTERRUPTED
         assert row.epochs > epochs

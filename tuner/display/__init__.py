@@ -1,4 +1,4 @@
-"""Progress of a run on a terminal or in a log, and its events between processes."""
+"""Progress of a run on a terminal or in a log, and the events that worker processes send to their parent."""
 
 from __future__ import annotations
 

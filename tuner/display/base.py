@@ -15,20 +15,20 @@ from tuner.training.history import EpochMetrics
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The results of a run and where they are.
+    """The results of a run and the paths of its files.
 
     Attributes:
         results: The documented results, as in the results file.
-        results_path: The results file; None if nothing was trained, so that none was written.
+        results_path: The results file; None if no trial was trained, since no file is written then.
         output_dir: The study's output folder.
-        storage_url: The study's storage, without password; None for ``study.db`` in the output folder.
-        records: The ended trials of this run: presets in the order of their file, then search trials.
+        storage_url: The study's storage URL, without password; None for ``study.db`` in the output folder.
+        records: The finished trials of this run: presets in the order of their file, then search trials.
         targets: The targets of the study.
-        monitor: The metric that selects the best.
-        leader: The experiment that is better by `monitor` than the results' best; None if none is.
+        monitor: The monitored metric.
+        leader: The trial that is better by `monitor` than the ``best_result`` of the results; None if there is none.
         pending: The number of pending trials of the study.
-        training_images: The number of images that its trials train on.
-        is_complete: Whether all trials of the study have ended.
+        training_images: The number of training images.
+        is_complete: Whether all trials of the study are finished.
     """
 
     results: Mapping[str, Any]
@@ -45,49 +45,49 @@ class RunSummary:
 
 
 class Display:
-    """Receives the events of a run; this one shows nothing.
+    """Receives the events of a run; this base class shows nothing.
 
-    Several trials may be running at once, each in a worker of its own; an event names its trial by number.
+    Several trials may run in parallel, each in its own worker process; an event identifies its trial by number.
     """
 
     def note(self, text: str) -> None:
         """Show a line to the user."""
 
     def dataset_progress(self, done: int, total: int) -> None:
-        """Images of a new dataset were generated, `done` so far."""
+        """Handle the progress of a new dataset: `done` of `total` images are generated."""
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """The run starts.
+        """Handle the start of the run.
 
         Args:
-            planned_trials: Every trial of this run, finished or not, by name; None for a search trial whose settings
-                have not been sampled yet.
-            finished: The planned trials that ended in an earlier run.
+            planned_trials: The settings of every trial of this run by name, finished trials included; None for a search
+                trial whose settings have not been sampled yet.
+            finished: The planned trials that finished in an earlier run.
         """
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
-        """A trial starts, or continues after an interruption (`resumed`); it may have been added during the run."""
+        """Handle the start of a trial, or its resumption (`resumed`); the trial may have been added during the run."""
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """`done` batches of a trial's epoch are finished; 0 when the epoch starts."""
+        """Handle the progress of an epoch: `done` of `total` batches are finished; 0 when the epoch starts."""
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """An epoch of a trial is finished; those before an interruption are sent again when the trial continues."""
+        """Handle a finished epoch; a resumed trial sends the epochs before its interruption again."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial has completed or failed."""
+        """Handle a finished trial: completed, pruned or failed."""
 
     def trial_interrupted(self, number: int) -> None:
-        """A trial was stopped after an epoch and can be resumed."""
+        """Handle an interrupted trial: it was stopped after an epoch and can be resumed."""
 
     def worker_lost(self, number: int) -> None:
-        """The worker of a trial died; the next worker adopts the trial."""
+        """Handle the unexpected exit of a trial's worker; another worker will resume the trial."""
 
     def status_polled(self, status: StudyStatus) -> None:
-        """The status of the study was read; it contains the work of all processes."""
+        """Handle a new status of the study, which includes the trials of all processes."""
 
     def run_ended(self, summary: RunSummary) -> None:
-        """The results are written."""
+        """Handle the end of the run, after the results are written."""
 
     def close(self) -> None:
-        """The last event: restore the terminal. It may be sent again."""
+        """Restore the terminal. This is the last event; it may be sent twice."""

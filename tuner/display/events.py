@@ -1,4 +1,4 @@
-"""Events of a worker process: it writes them as lines of JSON, and its parent replays them to a display."""
+"""Events of a worker process: the worker writes them as JSON lines, and its parent replays them to a display."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _RECORD = TypeAdapter(TrialRecord)
 
 
 class EventWriter(Display):
-    """Writes notes and the events of trials as lines of JSON, for `replay`; the other events occur in the parent."""
+    """Writes notes and the events of trials as JSON lines for `replay`; all other events occur in the parent."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Write to a stream; when its reader is gone, the training continues without output."""
+        """Write to a stream; if its reader exits, the training continues without output."""
         self._stream = forgiving(stream)
         self._next_batch = 0.0
 
@@ -54,7 +54,7 @@ class EventWriter(Display):
         self._write("epoch_ended", number=number, metrics=metrics, signal=signal)
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Write how a trial ended."""
+        """Write the result of a trial."""
         self._write("trial_ended", record=record)
 
     def trial_interrupted(self, number: int) -> None:
@@ -62,7 +62,7 @@ class EventWriter(Display):
         self._write("trial_interrupted", number=number)
 
     def _write(self, event: str, **arguments: object) -> None:
-        # NaN and Infinity are written as bare words, which JSON lacks but Python reads.
+        # NaN and Infinity are not valid JSON, but Python's parser reads them.
         self._stream.write(f"{json.dumps({'event': event} | arguments, default=asdict)}\n")
         self._stream.flush()
 
@@ -71,7 +71,7 @@ def replay(line: str, display: Display) -> None:
     """Send the event in a line of an `EventWriter` to a display.
 
     Raises:
-        ValueError: The line is not an event: something else printed it, or its writer died while writing.
+        ValueError: The line is not an event: a library printed it, or the worker was killed while writing.
     """
     match json.loads(line):
         case {"event": "note", "text": text}:
@@ -87,4 +87,4 @@ def replay(line: str, display: Display) -> None:
         case {"event": "trial_interrupted", "number": number}:
             display.trial_interrupted(number)
         case _:
-            raise ValueError(f"a JSON line with an event of a worker is expected, but got {line.rstrip()!r}")
+            raise ValueError(f"found {line.rstrip()!r}; expected a JSON line with a worker event")

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
 from search_spaces.diagnostics.plural import counted
-from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
+from search_spaces.training_config import WITHOUT_EFFECT
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.terminal import printable
 
 # Settings that `settings` prints already, and settings that are the same in the whole study.
-_NOT_SHOWN = WITHOUT_EFFECT_ON_RESULT | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
+_NOT_SHOWN = WITHOUT_EFFECT | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
 _NOT_SHOWN |= {"early_stopping_monitor", "early_stopping_mode"}
 
 

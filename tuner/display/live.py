@@ -1,4 +1,4 @@
-"""Progress as a live view at the foot of a terminal, with a line above it for every change."""
+"""Progress as a live view at the bottom of a terminal, with a line above it for every change."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tuner.display.printing_display import PrintingDisplay
 from tuner.display.terminal import console_on, drawn_at_once, forgiving
 
 _REFRESH_SECONDS = 0.25
-# Drawing takes longer the more trials there are; it takes at most this share of the time.
-_MOST_SHARE = 0.02
+# Drawing time grows with the number of trials; at most this share of the total time is spent on it.
+_MAX_DRAWING_SHARE = 0.02
 
 
 class LiveDisplay(PrintingDisplay):
     """Redraws the live view a few times a second, in the thread that sends the events."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
-        """Draw on a terminal; when it is gone, the training continues without output."""
+        """Draw on a terminal; if the terminal is closed, the training continues without output."""
         super().__init__(summary_console)
         self._console = console_on(forgiving(stream))
         self._images = (0, 0)
@@ -35,7 +35,7 @@ class LiveDisplay(PrintingDisplay):
             self._live.start()
 
     def dataset_progress(self, done: int, total: int) -> None:
-        """Show the progress of the dataset, until the dataset is complete."""
+        """Show the progress of the dataset until it is complete."""
         self._images = (0, 0) if done == total else (done, total)
         self._refresh()
 
@@ -43,11 +43,11 @@ class LiveDisplay(PrintingDisplay):
         """Show the trial."""
         self._progress.trial_started(number, name, config)
         if resumed:
-            self.note(f"{title(number, name)}: going on after an interruption")
+            self.note(f"{title(number, name)}: resumed")
         self._draw()
 
     def status_polled(self, status: StudyStatus) -> None:
-        """Print what other processes have changed, and redraw."""
+        """Print the changes made by other processes, and redraw."""
         super().status_polled(status)
         self._draw()
 
@@ -75,7 +75,7 @@ class LiveDisplay(PrintingDisplay):
         with drawn_at_once(self._console):
             self._live.refresh()
         ended = time.monotonic()
-        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MOST_SHARE)
+        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MAX_DRAWING_SHARE)
 
     def _view(self) -> RenderableType:
         if self._images[1]:

@@ -1,4 +1,4 @@
-"""The live view of a run: its study as a whole, and one trial in detail or a row for each."""
+"""The live view of a run: lines about the study, and the only running trial in detail or a row per running trial."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.text import Text
 from studies import StatusRow, TrialKind, remaining_seconds
 from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
 from tuner.display.progress import RunningTrial, RunProgress
-from tuner.display.study_lines import ahead_line, best_line, last_line, remaining_line, remaining_text, work_line
+from tuner.display.study_lines import best_line, best_running_line, last_line, remaining_line, remaining_text, work_line
 from tuner.display.terminal import cut, printable, spare_cells
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
-_LINES_BESIDE_ROWS = 9  # bar, hidden trials, work, best, ahead, left, last, and two of the lines printed before
-_WIDE = 70  # the number of columns from which on there is room for more figures
+_OTHER_LINES = 9  # header, hidden trials, study, best, best running, remaining, last, and two lines printed before
+_WIDE = 70  # columns; a narrower terminal shows fewer figures per trial
 
 Column = tuple[str, Callable[[StatusRow], str]]
 
@@ -35,14 +35,14 @@ def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
     lines = _lines(width, *_study_lines(progress, width))
     if not running:
         return Group(bars(width, ("trials", status.ended, status.total, "done")), *lines)
-    shown = running[: max(_FEWEST_ROWS, height - _LINES_BESIDE_ROWS)]
+    shown = running[: max(_FEWEST_ROWS, height - _OTHER_LINES)]
     hidden = len(running) - len(shown)
     more = _lines(width, f"and {hidden} more running" if hidden else None)
     return Group(running_table(shown, width, progress), *more, *lines)
 
 
 def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
-    """Return a progress bar for each name, number done, number in all and unit."""
+    """Return a progress bar for each row of name, number done, total number and unit."""
     cells: list[list[RenderableType]] = []
     for name, done, total, unit in rows:
         cells.append([_short(name, width), _bar(done, total), f"{done:,}/{total:,} {unit}"])
@@ -50,13 +50,13 @@ def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
 
 
 def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress | None = None) -> RenderableType:
-    """Return a row with a progress bar and figures for each running trial.
+    """Return a table of the running trials: a progress bar and figures for each.
 
     Args:
         rows: The trials.
         width: Columns of the terminal.
-        progress: The run that shows the table, which adds a bar of the whole study and the figures of its own trials;
-            None for a command that trains nothing.
+        progress: The run that shows the table; adds a bar of the whole study and the current figures of the run's own
+            trials. None for a command that does not train.
     """
     columns = _columns(width, progress)
     first: list[RenderableType] = [Text("running", style="dim"), ""]
@@ -72,35 +72,35 @@ def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress |
 
 
 def _columns(width: int, progress: RunProgress | None) -> list[Column]:
-    """Return the figures of a running trial that fit the terminal."""
+    """Return the columns of a running trial's figures that fit the terminal."""
     epochs: Column = ("epochs", lambda row: f"{row.epochs}/{row.num_epochs or '-'}")
     best: Column = ("best", lambda row: value_text(row.best_value))
-    at_most = "left at most" if width >= _WIDE else "left <="
+    header = "remaining <=" if width >= _WIDE else "ETA <="
     if progress is None:
-        process: Column = ("process", lambda row: str(row.worker_pid or "elsewhere"))
-        return [epochs, best, process, (at_most, lambda row: clock(remaining_seconds(row)))]
-    now: Column = ("now", lambda row: _now(progress.own.get(row.number), row))
-    remaining: Column = (at_most, lambda row: clock(progress.remaining_seconds(row)))
-    return [epochs, best, now, remaining] if width >= _WIDE else [epochs, best, remaining]
+        process: Column = ("process", lambda row: str(row.worker_pid or "remote"))
+        return [epochs, best, process, (header, lambda row: clock(remaining_seconds(row)))]
+    last: Column = ("last", lambda row: _last_value(progress.own.get(row.number), row))
+    remaining: Column = (header, lambda row: clock(progress.remaining_seconds(row)))
+    return [epochs, best, last, remaining] if width >= _WIDE else [epochs, best, remaining]
 
 
-def _now(own: RunningTrial | None, row: StatusRow) -> str:
-    """Return the last value of the metric, or the process that trains a trial of another process."""
+def _last_value(own: RunningTrial | None, row: StatusRow) -> str:
+    """Return the metric's last value; for a trial of another process, which reports only its best, that process."""
     if own is None:
-        return f"by {row.worker_pid}" if row.worker_pid else "elsewhere"
+        return f"pid {row.worker_pid}" if row.worker_pid else "remote"
     return value_text(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
 
 
 def _study_lines(progress: RunProgress, width: int, remaining: str | None = None) -> list[str | None]:
     """Return the lines about the study; `remaining` replaces its remaining time."""
     status = progress.status
-    is_over = not (status.running or status.pending)
+    is_finished = not (status.running or status.pending)
     return [
         work_line(status, progress.workers),
-        best_line(status, _named),
-        ahead_line(status, _named),
-        None if is_over else remaining or remaining_line(status, progress.remaining_time),
-        last_line(status, _named, width),
+        best_line(status, _cut_name),
+        best_running_line(status, _cut_name),
+        None if is_finished else remaining or remaining_line(status, progress.remaining_time),
+        last_line(status, _cut_name, width),
     ]
 
 
@@ -119,36 +119,36 @@ def _detailed(progress: RunProgress, trial: RunningTrial, width: int) -> Group:
 def _sampled(trial: RunningTrial, width: int) -> list[Text]:
     if trial.row.kind is not TrialKind.SEARCH:
         return []
-    sampled = [*f"drawn: {settings(trial.config)}".split(", "), *further_settings(trial.config)]
+    sampled = [*f"sampled: {settings(trial.config)}".split(", "), *further_settings(trial.config)]
     return _lines(width, *wrapped(sampled, width), style="dim")
 
 
 def _figures(trial: RunningTrial, width: int) -> list[Text]:
     metrics, signal, monitor = trial.metrics, trial.signal, trial.config.early_stopping_monitor
     if metrics is None or signal is None:
-        return _lines(width, "the first epoch is on its way", style="dim")
-    now = (
-        f"now: char {metrics.val_char_accuracy:.4f}  seq {metrics.val_seq_accuracy:.4f}  loss {metrics.val_loss:.4f}"
-        f"  (training loss {metrics.train_loss:.4f})"
+        return _lines(width, "first epoch in progress", style="dim")
+    last = (
+        f"last epoch: char {metrics.val_char_accuracy:.4f}  seq {metrics.val_seq_accuracy:.4f}"
+        f"  loss {metrics.val_loss:.4f}  (training loss {metrics.train_loss:.4f})"
     )
-    patience = f"{signal.waited} of {signal.patience} epochs without gain"
-    best = f"its best: {monitor} {signal.best or 0:.4f} in epoch {signal.best_epoch}  ({patience})"
-    return [*_lines(width, now), *_lines(width, best, style="green" if signal.waited == 0 else "")]
+    patience = f"patience used: {signal.waited} of {signal.patience}"
+    best = f"best epoch: {signal.best_epoch}, {monitor} {signal.best or 0:.4f}  ({patience})"
+    return [*_lines(width, last), *_lines(width, best, style="green" if signal.waited == 0 else "")]
 
 
 def _remaining(progress: RunProgress, row: StatusRow) -> str:
-    """Return the remaining time of the only running trial and of the study."""
+    """Return the line with the remaining time of the only running trial and of the study."""
     status, study, trial = progress.status, progress.remaining_time, progress.remaining_seconds(row)
     if trial is None:
         return remaining_line(status, study)
     if not status.pending:
-        return f"left: at most {clock(trial)}"
-    others = remaining_text(status, study) or "the others are not timed yet"
-    return f"left: at most {clock(trial)}, {others.removeprefix('at most ')}"
+        return f"remaining: at most {clock(trial)}"
+    others = remaining_text(status, study) or "unknown for the pending trials"
+    return f"remaining: at most {clock(trial)} (this trial), {others.removeprefix('at most ')}"
 
 
 def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableType:
-    """Return a table of names, bars and figures that also fits terminals that give combining vowels a cell."""
+    """Return a table of names, bars and figures that also fits terminals on which combining vowels occupy a cell."""
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
@@ -160,18 +160,18 @@ def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableTy
 
 
 def _bar(done: float, total: int) -> ProgressBar:
-    # Without a total, which is not known yet, Rich shows a full bar.
+    # Rich shows a full bar for a total of 0, which stands for an unknown total.
     return ProgressBar(
         total or 1, done if total else 0, style="bright_black", complete_style="cyan", finished_style="green"
     )
 
 
 def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
-    """Return the texts that are not None, cut to lines that no terminal breaks."""
+    """Return the texts that are not None as lines, cut to a width that no terminal wraps."""
     return [Text(cut(printable(text), width), style=style, no_wrap=True) for text in texts if text is not None]
 
 
-def _named(name: str) -> str:
+def _cut_name(name: str) -> str:
     return cut(name, _NAME_WIDTH)
 
 

@@ -22,7 +22,7 @@ _COMPLETED, _FAILED = "green", "bold red"
 
 
 class PrintingDisplay(Display, ABC):
-    """Keeps the progress of a run and prints its changes; a subclass decides where (`_print`)."""
+    """Keeps the progress of a run and prints its changes; a subclass defines where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
         """Print the summary to a console; None for no summary."""
@@ -31,21 +31,21 @@ class PrintingDisplay(Display, ABC):
 
     @abstractmethod
     def _print(self, text: str, style: str = "") -> None:
-        """Print a line, on a terminal in a style of Rich."""
+        """Print a line; on a terminal, in a style of Rich."""
 
     def _refresh(self) -> None:
-        """Redraw what changes without a line."""
+        """Redraw the live view, if there is one."""
 
     def note(self, text: str) -> None:
         """Print a line."""
         self._print(text)
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """Print which trials are finished already."""
+        """Print the trials that are already finished."""
         for line in finished_lines(finished):
             self.note(line)
         if len(finished) == len(planned_trials):
-            self.note("nothing is left to train")
+            self.note("nothing to train: all trials of this run are finished")
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Update the progress of the epoch."""
@@ -59,28 +59,29 @@ class PrintingDisplay(Display, ABC):
         self._refresh()
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Print how the trial ended."""
+        """Print the result of the trial."""
         self._progress.trial_ended(record)
         self._print(trial_line(record), _COMPLETED if record.phase is TrialPhase.COMPLETED else _FAILED)
 
     def trial_interrupted(self, number: int) -> None:
         """Print that the trial was interrupted."""
         if trial := self._progress.trial_interrupted(number):
-            self.note(f"{title(number, trial.row.name)}: left for later")
+            self.note(f"{title(number, trial.row.name)}: interrupted")
 
     def worker_lost(self, number: int) -> None:
-        """Print that the trial continues in another worker."""
+        """Print that another worker will resume the trial."""
         if trial := self._progress.trial_interrupted(number):
-            self.note(f"{title(number, trial.row.name)}: its worker died; another one takes it up")
+            lost = "its worker was killed or crashed; another worker will resume it"
+            self.note(f"{title(number, trial.row.name)}: {lost}")
 
     def status_polled(self, status: StudyStatus) -> None:
-        """Print which trials other processes have ended, and how many were added."""
+        """Print the trials that other processes have finished, and the number of trials added to the study."""
         added, ended = self._progress.status_polled(status)
         for row in ended:
             self._print(row_line(row, status.monitor), _FAILED if row.state is RowState.FAILED else _COMPLETED)
         if added:
             trials = counted(added, "trial was", "trials were")
-            self.note(f"{trials} added to the study, which has {status.total:,} now")
+            self.note(f"{trials} added to the study, {status.total:,} in total")
 
     def run_ended(self, summary: RunSummary) -> None:
         """Print the summary."""

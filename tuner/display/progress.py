@@ -33,11 +33,11 @@ class RunningTrial:
     """A trial that this process or one of its workers is training.
 
     Attributes:
-        row: Its row of the status, up to date.
-        config: Its settings.
-        batches: The number of batches of the running epoch: done, in all.
+        row: The trial's row of the status, up to date.
+        config: The trial's settings.
+        batches: Finished batches and total batches of the running epoch.
         metrics: The metrics of the last finished epoch; None before the first.
-        signal: Its best value and patience after that epoch; None before the first.
+        signal: The state of early stopping after that epoch; None before the first.
         epoch_seconds: The duration of each finished epoch.
     """
 
@@ -55,11 +55,11 @@ class RunningTrial:
 
 
 class RunProgress:
-    """The last status of the study, in which the trials of this run are up to date.
+    """The last status of the study, updated with the events of this run's trials.
 
-    A trial's events are sent after the study has stored what they report, so a status is never older than the events
-    received before it. It may be newer: events of worker processes arrive late. Events of a trial that is not running
-    are ignored.
+    An event is sent after its content is stored in the study, so a status is never older than the events received
+    before it. A status may be newer than the events, since events of worker processes arrive late. Events of trials
+    that are not running are ignored.
 
     Attributes:
         own: The trials that this run is training, by number.
@@ -70,14 +70,14 @@ class RunProgress:
         self.own: dict[int, RunningTrial] = {}
         self.is_polled = False
         self._polled = _NO_STATUS
-        self._stopped: dict[int, StatusRow] = {}  # ended or interrupted since the last poll
+        self._stopped: dict[int, StatusRow] = {}  # finished or interrupted since the last poll
         self._workers_at_polls: deque[int] = deque(maxlen=_POLLS_REMEMBERED)
         self._reported: set[int] = set()
         self._to_report: set[int] = set()
 
     @cached_property
     def status(self) -> StudyStatus:
-        """The study; superseded trials are left out."""
+        """The up-to-date status of the study, without superseded trials."""
         rows = {row.name: row for row in self._polled.current}
         enqueued = 0
         for row in (*self._stopped.values(), *(trial.row for trial in self.own.values())):
@@ -92,13 +92,13 @@ class RunProgress:
 
     @cached_property
     def remaining_time(self) -> RemainingTime | None:
-        """How long the rest of the study takes; None if too few epochs have been timed."""
+        """The remaining time of the study; None if too few epochs have been timed."""
         shares = {row.number: self.epoch_share(row) for row in self.status.running}
         return remaining_time(self.status, self.workers, shares)
 
     @property
     def workers(self) -> int:
-        """The number of processes that train the study; one between two trials counts if trials are pending."""
+        """The number of workers of the study; a worker between two trials counts if trials are pending."""
         running = len(self.status.running)
         return max(running, min(max(self._workers_at_polls, default=0), running + self.status.pending))
 
@@ -108,7 +108,7 @@ class RunProgress:
         return done / total if total else 0.0
 
     def remaining_seconds(self, row: StatusRow) -> float | None:
-        """Return the upper bound of a running trial's remaining time; None before its first epoch was timed."""
+        """Return the upper bound of a running trial's remaining time; None before its first epoch has been timed."""
         return remaining_seconds(row, self.epoch_share(row))
 
     def position(self, number: int) -> int:
@@ -116,16 +116,16 @@ class RunProgress:
         return 1 + sum(row.number < number for row in self.status.rows)
 
     def trial_started(self, number: int, name: str, config: TrainingConfig) -> None:
-        """Add a running trial, whether the last status has it or not."""
+        """Add a running trial, or mark a trial of the last status as running."""
         if not self.is_polled:
             monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
             self._polled = replace(self._polled, monitor=monitor, mode=mode)
         row = replace(self._row(number, name), model_name=config.model_name, num_epochs=config.num_epochs)
         self.own[number] = RunningTrial(replace(row, state=RowState.RUNNING), config)
-        self._forget_merged()
+        self._clear_cache()
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Store how many batches of a trial's epoch are done."""
+        """Store the number of finished batches of a trial's epoch."""
         if trial := self.own.get(number):
             trial.batches = (done, total)
 
@@ -137,39 +137,39 @@ class RunProgress:
             best = signal.best if signal.best is not None and math.isfinite(signal.best) else None
             median = statistics.median(trial.epoch_seconds)
             trial.row = replace(trial.row, epochs=metrics.epoch, best_value=best, epoch_seconds=median)
-            self._forget_merged()
+            self._clear_cache()
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Replace a trial's row by what its record says, until the next poll."""
+        """Show a trial as finished, with the result in its record, until the next poll."""
         trial = self.own.pop(record.number, None)
         row = trial.row if trial else self._row(record.number, record.experiment_name)
         self._stopped[record.number] = _ended_row(row, record)
         self._reported.add(record.number)
-        self._forget_merged()
+        self._clear_cache()
 
     def trial_interrupted(self, number: int) -> RunningTrial | None:
-        """Show a trial as interrupted until the next poll; return it, or None if it was not running."""
+        """Show a trial as interrupted until the next poll. Return the trial, or None if it was not running."""
         trial = self.own.pop(number, None)
         if trial is not None:
             self._stopped[number] = replace(trial.row, state=RowState.INTERRUPTED, worker_pid=None)
-            self._forget_merged()
+            self._clear_cache()
         return trial
 
     def status_polled(self, status: StudyStatus) -> tuple[int, list[StatusRow]]:
-        """Store the status of the study; return how many trials were added, and those that other processes ended."""
+        """Store the status of the study. Return the number of added trials, and those that other processes finished."""
         added = max(0, status.total - self._polled.total) if self.is_polled else 0
         if not self.is_polled:
             self._reported |= {row.number for row in status.rows if row.has_ended}
         if status.counts[RowState.INTERRUPTED] > self._polled.counts[RowState.INTERRUPTED]:
-            self._workers_at_polls.clear()  # a worker has stopped: earlier polls counted it
+            self._workers_at_polls.clear()  # earlier polls counted a worker that has exited
         self._polled, self.is_polled = status, True
         self._stopped.clear()
-        self._forget_merged()
+        self._clear_cache()
         self._workers_at_polls.append(len(self.status.running))
-        return added, self._ended_elsewhere()
+        return added, self._ended_by_other_processes()
 
-    def _ended_elsewhere(self) -> list[StatusRow]:
-        """Return ended trials that no event has reported between two polls: events of own workers may arrive late."""
+    def _ended_by_other_processes(self) -> list[StatusRow]:
+        """Return finished trials that no event reported within two polls, since events of own workers arrive late."""
         rows = [row for row in self._polled.rows if row.has_ended]
         unreported = {row.number for row in rows} - self._reported - self.own.keys()
         reported_now = unreported & self._to_report
@@ -182,8 +182,8 @@ class RunProgress:
         new = StatusRow(number, name, kind, RowState.WAITING)
         return next((row for row in self.status.rows if row.number == number), new)
 
-    def _forget_merged(self) -> None:
-        """Make the cached properties compute their values again."""
+    def _clear_cache(self) -> None:
+        """Clear the cached properties."""
         for name in ("status", "remaining_time"):
             self.__dict__.pop(name, None)
 

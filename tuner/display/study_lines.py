@@ -1,4 +1,4 @@
-"""Lines about a whole study, as displays and `status` print them: counts, best, last and remaining time."""
+"""Lines about a whole study for displays and `khmer-tuner status`: counts, best, last and remaining time."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ _KINDS_SHOWN = 3
 
 
 def whole_line(status: StudyStatus, workers: int) -> str:
-    """Return the number of trials in each state, and of workers."""
+    """Return the number of trials in each state and the number of workers."""
     if not status.total:
         return "no trials yet"
     done = f"{status.ended:,} of {status.total:,} trials done"
     failed = f" ({status.failed:,} failed)" if status.failed else ""
-    who = f"; {counted(workers, 'worker')}" if workers else ""
-    return ", ".join([f"{done}{failed}", *_open(status)]) + who
+    at_work = f"; {counted(workers, 'worker')}" if workers else ""
+    return ", ".join([f"{done}{failed}", *_pending_counts(status)]) + at_work
 
 
 def work_line(status: StudyStatus, workers: int) -> str | None:
     """Return the number of workers, pending and failed trials; None if all are 0."""
     failed = [f"{status.failed:,} failed"] if status.failed else []
-    parts = [*([counted(workers, "worker")] if workers else []), *_open(status), *failed]
-    return f"work: {', '.join(parts)}" if parts else None
+    parts = [*([counted(workers, "worker")] if workers else []), *_pending_counts(status), *failed]
+    return f"status: {', '.join(parts)}" if parts else None
 
 
 def best_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | None:
-    """Return the best completed trial, its name as `named` returns it; None if no trial has completed."""
+    """Return the best completed trial, with its name as `named` returns it; None if no trial has completed."""
     return None if status.best is None else f"best: {_value(status, status.best, named)}"
 
 
-def ahead_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | None:
-    """Return the best running trial, its name as `named` returns it; None if no better one than the completed runs."""
+def best_running_line(status: StudyStatus, named: Callable[[str], str] = str) -> str | None:
+    """Return the best running trial, with its name as `named` returns it; None unless it beats the best completed."""
     done, running = status.best, status.best_of(status.running)
     if running is None or (done is not None and done.best_value == running.best_value):
         return None
-    is_ahead = done is None or status.best_of([done, running]) is running
-    return f"ahead: {_value(status, running, named)}, still running" if is_ahead else None
+    is_better = done is None or status.best_of([done, running]) is running
+    return f"best running: {_value(status, running, named)}" if is_better else None
 
 
 def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int = 80) -> str | None:
-    """Return which trials ended last, the latest first, and why; None if none has ended.
+    """Return the trials that ended last and why, the latest first; None if no trial has ended.
 
     Args:
         status: The study.
-        named: Returns the name to show for a trial.
-        width: Columns of the terminal; one to three trials are shown, as many as fit.
+        named: Returns the text to show for a trial's name.
+        width: Columns of the terminal; up to three trials are shown if they fit, and always at least one.
     """
     ends = [f"{named(row.name)} {end_text(row)}" for row in status.last_first[:_LAST_SHOWN]]
-    lines = [f"last: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
+    lines = [f"last ended: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
     return next((line for line in lines if cell_len(line) + spare_cells(line) <= width), lines[-1] if lines else None)
 
 
 def remaining_line(status: StudyStatus, remaining: RemainingTime | None) -> str:
-    """Return how long the rest of the study takes."""
-    return f"left: {remaining_text(status, remaining) or 'known when enough has been timed'}"
+    """Return the line with the remaining time of the study."""
+    return f"remaining: {remaining_text(status, remaining) or 'unknown until enough epochs have been timed'}"
 
 
 def remaining_text(status: StudyStatus, remaining: RemainingTime | None) -> str:
-    """Return how long the rest takes, and the number of pending trials in it; empty if the time is not known."""
+    """Return the remaining time and the number of pending trials that it includes; "" if the time is unknown."""
     if remaining is None:
         return ""
-    waiting = f" with the {status.pending:,} waiting" if status.pending else ""
-    return f"{time_text(remaining)}{waiting}"
+    pending = f" including {counted(status.pending, 'pending trial')}" if status.pending else ""
+    return f"{time_text(remaining)}{pending}"
 
 
 def time_text(remaining: RemainingTime) -> str:
@@ -91,7 +91,7 @@ def search_line(status: StudyStatus) -> str | None:
 
 
 def targets_line(status: StudyStatus) -> str | None:
-    """Return the targets and which trials met them; None if no target is set."""
+    """Return the targets and the trials that met them all; None if no target is set."""
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]
     if not texts:
         return None
@@ -99,27 +99,27 @@ def targets_line(status: StudyStatus) -> str | None:
 
 
 def study_command(name: str, output_dir: Path) -> str:
-    """Return a command on a study, to be copied into a shell."""
+    """Return a shell command for a study."""
     folder = shown_path(output_dir)
     is_default = folder == TrainingConfig.output_dir
     return f"khmer-tuner {name}" + ("" if is_default else f" --output-dir {shlex.quote(folder)}")
 
 
 def pending_line(status: StudyStatus, remaining: RemainingTime | None, output_dir: Path) -> str | None:
-    """Return the pending trials and the command that trains them; None if there are none, or a worker is running.
+    """Return the pending trials and the command that trains them; None if there are none or a worker is running.
 
     Args:
         status: The study.
-        remaining: How long one worker takes for them; None if that is not known.
+        remaining: The time that one worker needs for them; None if unknown.
         output_dir: The study's output folder.
     """
     if not status.pending or status.running:
         return None
     interrupted = status.counts[RowState.INTERRUPTED]
-    counts = {"interrupted": interrupted, "not started": status.pending - interrupted}
+    counts = {"interrupted": interrupted, "waiting": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
-    parts += [f"{time_text(remaining)} for one worker"] if remaining is not None else []
-    return f"pending: {', '.join(parts)}; `{study_command('resume', output_dir)}` resumes them"
+    parts += [f"{time_text(remaining)} with one worker"] if remaining is not None else []
+    return f"pending: {', '.join(parts)}; `{study_command('resume', output_dir)}` trains them"
 
 
 def disk_line(disk: DiskUsage) -> str:
@@ -134,7 +134,7 @@ def _size(size: int) -> str:
     return decimal(size, precision=0)  # with a decimal the line does not fit 80 columns
 
 
-def _open(status: StudyStatus) -> list[str]:
+def _pending_counts(status: StudyStatus) -> list[str]:
     interrupted = status.counts[RowState.INTERRUPTED]
     counts = {"waiting": status.pending - interrupted, "interrupted": interrupted}
     return [f"{count:,} {what}" for what, count in counts.items() if count]

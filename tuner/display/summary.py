@@ -1,4 +1,4 @@
-"""The summary of a run: experiments, targets, and where the results are."""
+"""The summary of a run: experiments, targets and output files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from studies import (
     TrialRecord,
     WhyEnded,
     by_accuracy,
-    figure_text,
-    target_figures,
+    metric_text,
+    target_metrics,
     target_verdicts,
 )
 from tuner.display.base import RunSummary
@@ -29,11 +29,11 @@ from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
-_FAR_BELOW = 0.75  # share of a target
+_FAR_BELOW = 0.75  # share of a target below which an accuracy is far below the target
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
-    """Print the summary of a run, readable at 80 columns."""
+    """Print the summary of a run for a terminal of 80 columns."""
     presets = [record for record in summary.records if record.kind is TrialKind.PRESET]
     search = [record for record in summary.records if record.kind is TrialKind.SEARCH]
     best = by_accuracy(search)[:_BEST_SHOWN]
@@ -54,12 +54,12 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     if failed:
         lines += _failure_lines(failed, summary.output_dir)
     names = [record.experiment_name for record in presets] + ([ANY_SEARCH_TRIAL] if search else [])
-    for line in [*lines, *_places(summary, names), *_pending_lines(summary)]:
+    for line in [*lines, *_path_lines(summary, names), *_pending_lines(summary)]:
         console.print(line, soft_wrap=True)
 
 
 def _failure_lines(failed: Sequence[TrialRecord], output_dir: Path) -> list[str]:
-    """Return why trials failed, and where their logs are; several ones are search trials."""
+    """Return why trials failed and the path of their logs; more than one trial are always search trials."""
     name = failed[0].experiment_name if len(failed) == 1 else ANY_SEARCH_TRIAL
     log = shown_path(output_dir / name / "logs" / "training.log")
     lines = [f"{record.experiment_name} failed: {failure(record.outcome)}" for record in failed]
@@ -79,7 +79,7 @@ def _experiment_cells(record: TrialRecord) -> list[str]:
     outcome = record.outcome
     status = "done" if record.phase is TrialPhase.COMPLETED else "FAILED"
     if outcome is None:
-        return [record.experiment_name, status, "ended outside"]
+        return [record.experiment_name, status, "ended externally"]
     return [
         record.experiment_name,
         "pruned" if outcome.why_ended is WhyEnded.PRUNED else status,
@@ -98,8 +98,8 @@ def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | 
         return None
     table = plain_table("targets", *headers)
     for record in records:
-        figures, verdicts = target_figures(record.outcome), target_verdicts(record.outcome, targets)
-        cells = [f"{figure_text(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
+        figures, verdicts = target_metrics(record.outcome), target_verdicts(record.outcome, targets)
+        cells = [f"{metric_text(name, figures[name])} {'met' if met else 'MISSED'}" for name, met in verdicts.items()]
         table.add_row(record.experiment_name, *cells)
     return table
 
@@ -107,31 +107,31 @@ def _targets_table(records: Sequence[TrialRecord], targets: Targets) -> Table | 
 def _best_lines(summary: RunSummary) -> list[str]:
     best = summary.results["best_result"]
     if best is None:
-        return ["best: none, no experiment has completed", ""]
+        return ["best: none; no trial has completed", ""]
     char, seq = best["best_val_char_accuracy"], best["best_val_seq_accuracy"]
     lines = [f"best: {best['experiment_name']}, char {char:.4f}, seq {seq:.4f}"]
     if summary.leader is not None:
-        lines.append(f"by {summary.monitor}, which the study goes by, {summary.leader} is better")
+        lines.append(f"by the monitored metric {summary.monitor}, {summary.leader} is better")
     return [*lines, *_data_lines(summary), ""]
 
 
 def _data_lines(summary: RunSummary) -> list[str]:
-    """Return a note on the number of images if the best trial stopped improving far below an accuracy target."""
+    """Return a note on the dataset size if the best trial stopped early far below an accuracy target."""
     outcome = next((record.outcome for record in by_accuracy(summary.records)), None)
     if outcome is None or outcome.why_ended is not WhyEnded.EARLY_STOPPED:
         return []
-    figures, goals = target_figures(outcome), dict(summary.targets)
+    figures, goals = target_metrics(outcome), dict(summary.targets)
     accuracies = ((figures[name] or 0.0, goals[name] or 0.0) for name in ("character_accuracy", "sequence_accuracy"))
     if all(reached >= _FAR_BELOW * goal for reached, goal in accuracies):
         return []
     few = f"{summary.training_images:,} training images may be too few (`khmer-tuner data` generates more)"
-    return [f"the best stopped early, far below the targets: {few}"]
+    return [f"the best trial stopped early, far below the targets: {few}"]
 
 
-def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
+def _path_lines(summary: RunSummary, names: Sequence[str]) -> list[str]:
     folder = shown_path(summary.output_dir)
     lines = [
-        f"results      {_results_place(summary)}",
+        f"results      {_results_text(summary)}",
         f"study        {summary.storage_url or f'{folder}/study.db'}",
     ]
     for position, name in enumerate(names):
@@ -141,15 +141,16 @@ def _places(summary: RunSummary, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _results_place(summary: RunSummary) -> str:
+def _results_text(summary: RunSummary) -> str:
     if summary.results_path is not None:
         return shown_path(summary.results_path)
-    why = f"the study in {shown_path(summary.output_dir)} is complete" if summary.is_complete else "nothing was trained"
-    return f"no new ones, {why}; `{study_command('export', summary.output_dir)} --results-file FILE` writes them"
+    study = f"the study in {shown_path(summary.output_dir)} is already complete"
+    why = study if summary.is_complete else "no trial was trained"
+    return f"not written, {why}; `{study_command('export', summary.output_dir)} --results-file FILE` writes them"
 
 
 def _pending_lines(summary: RunSummary) -> list[str]:
     if not summary.pending:
         return []
     pending = counted(summary.pending, "trial is", "trials are")
-    return ["", f"{pending} still to do: {study_command('resume', summary.output_dir)}"]
+    return ["", f"{pending} pending; continue with: {study_command('resume', summary.output_dir)}"]

@@ -1,4 +1,4 @@
-"""Output streams: terminals, files and pipes, and text that fits them."""
+"""Output streams (terminals, files, pipes) and text formatting for them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark when the consonant after it is cut off
-_SIZES = {"COLUMNS": "[4-9][0-9]|[1-9][0-9]{2,3}", "LINES": "[1-9][0-9]{0,3}"}  # no table fits fewer columns
+_SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark without the consonant that follows it
+_SIZES = {"COLUMNS": "[4-9][0-9]|[1-9][0-9]{2,3}", "LINES": "[1-9][0-9]{0,3}"}  # tables need at least 40 columns
 
 
 class _ForgivingStream:
@@ -45,7 +45,7 @@ class _ForgivingStream:
 
 
 def forgiving(stream: TextIO) -> TextIO:
-    """Return a stream that ignores write errors: training continues after its terminal, pipe or disk has failed."""
+    """Return a stream that ignores write errors, so that training continues after a terminal, pipe or disk failed."""
     return cast(TextIO, _ForgivingStream(stream))
 
 
@@ -55,7 +55,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return a console with colours on a terminal only (and not if ``NO_COLOR`` is set), without markup or emoji."""
+    """Return a console without markup or emoji, and with colours only on a terminal without ``NO_COLOR``."""
     environ = {name: value for name, value in os.environ.items() if re.fullmatch(_SIZES.get(name, "(?s:.*)"), value)}
     return _Console(
         file=stream, force_terminal=is_terminal(stream), highlight=False, markup=False, emoji=False, _environ=environ
@@ -63,7 +63,7 @@ def console_on(stream: TextIO) -> Console:
 
 
 def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
-    """Return a table without lines; the columns with their index in `right` are aligned right."""
+    """Return a table without borders; the columns with the indices `right` are aligned right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for position, header in enumerate(headers):
         table.add_column(header, justify="right" if position in right else "left", overflow="fold")
@@ -71,15 +71,15 @@ def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
 
 
 def spare_cells(text: str) -> int:
-    """Return by how many cells the width of a text may differ between terminals.
+    """Return the number of cells by which the width of a text may differ between terminals.
 
-    Spacing combining vowels, which Khmer has, take a cell of their own on some terminals and none on others.
+    Some terminals give Khmer's spacing combining vowels a cell each, others none.
     """
     return sum(unicodedata.category(character) == "Mc" for character in text)
 
 
 def cut(text: str, cells: int) -> str:
-    """Return a text of at most `cells` cells on any terminal: a longer one is cut and ends in an ellipsis."""
+    """Return a text cut to at most `cells` cells on any terminal; a text that was cut ends in an ellipsis."""
     if cell_len(text) + spare_cells(text) <= cells:
         return text
     taken = list(accumulate(cell_len(character) + spare_cells(character) for character in text))
@@ -89,9 +89,9 @@ def cut(text: str, cells: int) -> str:
 
 @contextmanager
 def drawn_at_once(console: Console) -> Iterator[None]:
-    """Write what is printed meanwhile in one step, so that a terminal does not flicker.
+    """Write the console's output within the context at once, so that the terminal does not flicker.
 
-    Terminals without synchronized output (DEC private mode 2026) ignore its control sequences.
+    Terminals without synchronized output (DEC private mode 2026) ignore the control sequences.
     """
     console.file.write("\x1b[?2026h")
     try:
@@ -103,15 +103,15 @@ def drawn_at_once(console: Console) -> Iterator[None]:
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """Return a path for a message: relative if it is below the working directory."""
+    """Return a path for a message: relative if it is inside the working directory, else absolute."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    """Return a text as one line, with its unprintable characters escaped except those in `kept`.
+    """Return a text as one line, with all unprintable characters escaped except those in `kept`.
 
-    The name of a file or folder may contain line breaks, control sequences and bytes that are not UTF-8.
+    Names of files and folders may contain line breaks, control sequences and bytes that are not UTF-8.
     """
     return "".join(char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text)
 
@@ -121,4 +121,4 @@ class _Console(Console):
         return super().render_str(printable(text, kept="\n"), **style)
 
     def on_broken_pipe(self) -> None:
-        raise  # the BrokenPipeError that Rich calls this for; Rich itself would end the program
+        raise  # the BrokenPipeError that is being handled; Rich itself would exit the process

@@ -1,4 +1,4 @@
-"""The trials of a study as a table: all of them, or the most important of many."""
+"""The table of a study's trials: all trials, or the most important ones of a large study."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from tuner.display.terminal import plain_table
 _HEADERS = ("trial", "name", "state", "best", "epochs", "why ended", "time", "process")
 _WIDE = 70
 _SEARCH_TRIAL_CELLS = len("search_0000")
-_MOST_ROWS = 40
+_MAX_ROWS = 40
 _BEST_SHOWN = 5
 _FAILED_SHOWN = 10
 _LAST_SHOWN = 5
 
 
 def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Table, int]:
-    """Return a table of a study's trials, and the number of ended trials without a row of their own.
+    """Return the table of a study's trials, and the number of finished trials without their own row.
 
     Args:
         status: The study.
-        width: Columns of the terminal; below 70 the processes are left out.
-        show_all: Whether each trial gets a row. Otherwise consecutive waiting trials share a row, and in a study of
-            more than forty trials all but the best, the last and the failed ones do as well.
+        width: Columns of the terminal; below 70 columns the table omits the process.
+        show_all: Whether each trial gets a row. Otherwise consecutive waiting search trials share a row; in a study of
+            more than forty trials, the waiting presets, and the finished trials except the best, last and failed ones,
+            share rows as well.
     """
     headers = _HEADERS if width >= _WIDE else _HEADERS[:-1]
     table = plain_table(*headers, right=(0, 3, 4, 6, 7))
@@ -43,23 +44,23 @@ def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Tab
 def _grouped(status: StudyStatus) -> Iterator[list[StatusRow]]:
     shown = _shown(status)
 
-    def place(row: StatusRow) -> tuple[str, int]:
+    def group_key(row: StatusRow) -> tuple[str, int]:
         if row.number in shown:
             return "alone", row.number
-        return ("ended" if row.has_ended else f"waiting {row.kind.value}"), 0
+        return ("finished" if row.has_ended else f"waiting {row.kind.value}"), 0
 
-    for _, group in groupby(status.rows, place):
+    for _, group in groupby(status.rows, group_key):
         yield list(group)
 
 
 def _shown(status: StudyStatus) -> set[int]:
-    """Return the numbers of the trials with a row of their own."""
+    """Return the numbers of the trials that get their own row."""
     rows = [row for row in status.rows if not (row.state is RowState.WAITING and row.kind is TrialKind.SEARCH)]
-    if len(rows) > _MOST_ROWS:
+    if len(rows) > _MAX_ROWS:
         ended = status.last_first
         failed = [row for row in ended if row.state is RowState.FAILED]
-        at_work = [row for row in rows if row.state in (RowState.RUNNING, RowState.INTERRUPTED)]
-        rows = [*status.ranking[:_BEST_SHOWN], *failed[:_FAILED_SHOWN], *ended[:_LAST_SHOWN], *at_work]
+        started = [row for row in rows if row.state in (RowState.RUNNING, RowState.INTERRUPTED)]
+        rows = [*status.ranking[:_BEST_SHOWN], *failed[:_FAILED_SHOWN], *ended[:_LAST_SHOWN], *started]
     return {row.number for row in rows}
 
 
@@ -70,7 +71,7 @@ def _group_cells(status: StudyStatus, rows: Sequence[StatusRow]) -> list[str]:
         return [numbers, f"{len(rows):,} {what}", "waiting", "-", "0", "-", "-", "-"]
     best = status.best_of(row for row in rows if row.state is not RowState.FAILED)
     best_value = value_text(best.best_value if best else None)
-    return [numbers, f"{len(rows):,} more trials", "ended", best_value, "-", "-", "-", "-"]
+    return [numbers, f"{len(rows):,} more trials", "finished", best_value, "-", "-", "-", "-"]
 
 
 def _cells(row: StatusRow) -> list[str]:
@@ -82,5 +83,5 @@ def _cells(row: StatusRow) -> list[str]:
         str(row.epochs),
         row.reason or "-",
         clock(row.seconds),
-        "-" if row.worker_pid is None else str(row.worker_pid or "elsewhere"),
+        "-" if row.worker_pid is None else str(row.worker_pid or "remote"),
     ]

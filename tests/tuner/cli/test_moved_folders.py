@@ -69,7 +69,7 @@ def test_a_folder_that_was_moved_goes_on_with_its_interrupted_trial(
     words = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
     done = cli(*words, *(["--config", config] if command == "run" else []))
     assert done.code == 0, done.err
-    assert "going on after an interruption" in done.err
+    assert ", resumed)" in done.err
     assert results(here / "results.json") == undisturbed
     assert not (here / "out").exists()
 

@@ -106,7 +106,7 @@ def test_data_draws_once(cli, tree):
     before = tree(Path())
     second = cli(*argv)
     assert first.out == second.out == "drawn/metadata.yaml\n"
-    assert "22 of 22 images drawn" in first.err
+    assert "22 of 22 images generated" in first.err
     assert "there already" in second.err
     assert tree(Path()) == before
     other = cli(*argv, "--seed", "1")
@@ -127,7 +127,7 @@ def test_validate_finds_the_packaged_presets_and_says_that_the_dataset_is_missin
     valid = cli("validate", "config/phase3_simple_configs.yaml")
     assert valid.code == 0
     assert "baseline_optimized" in valid.out
-    assert "is missing; `khmer-tuner run` generates the default one first" in valid.out
+    assert "does not exist; `khmer-tuner run` generates the default dataset first" in valid.out
 
 
 def test_an_output_that_nobody_reads_is_no_error(run_study):

@@ -37,7 +37,7 @@ class Stream(io.StringIO):
 
     @property
     def text(self) -> str:
-        """What was written, without colours and movements of the cursor."""
+        """The written text, without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
 
     @property
@@ -62,7 +62,7 @@ def config() -> TrainingConfig:
 
 @pytest.fixture
 def make_record(config: TrainingConfig) -> Callable[..., TrialRecord]:
-    """Make an ended trial: of the open search if its name says so, failed if `why` does."""
+    """Make a finished trial: a search trial if its name starts with ``search_``, failed if `why` is a failure."""
 
     def make(
         name: str, number: int = 0, why: str = "early_stopped", *, of: TrainingConfig = config, **known: Any
@@ -131,7 +131,7 @@ def make_summary() -> Callable[..., RunSummary]:
 
 @pytest.fixture
 def make_row() -> Callable[..., StatusRow]:
-    """Make a trial of a study: a search trial, if no name says otherwise, of 30 epochs with the model `small`."""
+    """Make a row of a trial with 30 epochs and the model `small`: a preset if it has a name, else a search trial."""
 
     def make(number: int, state: str = "completed", name: str = "", **known: Any) -> StatusRow:
         values: dict[str, Any] = {
@@ -157,7 +157,7 @@ def make_row() -> Callable[..., StatusRow]:
 
 @pytest.fixture
 def make_status() -> Callable[..., StudyStatus]:
-    """Make a study of these trials; `unenqueued` search trials come on top."""
+    """Make a study of these trials and of `unenqueued` further search trials."""
 
     def make(*rows: StatusRow, unenqueued: int = 0, **known: Any) -> StudyStatus:
         searches = [row for row in rows if row.kind is TrialKind.SEARCH]

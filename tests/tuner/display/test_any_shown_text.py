@@ -1,4 +1,4 @@
-"""Whatever is to be shown, a terminal shows it, in the room that there is, and does not obey it."""
+"""Any text is shown within the width of a terminal, without control sequences taking effect."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TEXT = st.text(max_size=40) | st.text("កខគ្មាោេ៌a\N{COMBINING 
 
 @given(text=TEXT)
 @example("\x1b]0;title\x07\r\n\u202e\udcff")
-def test_what_is_printed_is_one_line_without_control_characters(text: str) -> None:
+def test_printable_text_is_one_line_without_control_characters(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
-    # Once more, nothing changes: messages go through several hands.
+    # Idempotent, since several functions escape the same message.
     assert printable(shown) == shown
     shown.encode()
 
 
 @given(text=TEXT.map(printable), cells=st.integers(1, 40))
-def test_what_is_cut_fits_and_says_so(text: str, cells: int) -> None:
+def test_cut_text_fits_and_ends_in_an_ellipsis(text: str, cells: int) -> None:
     shown = cut(text, cells)
     assert cell_len(shown) + spare_cells(shown) <= cells
     if shown != text:

@@ -1,4 +1,4 @@
-"""What both displays show of a run, on a terminal and elsewhere."""
+"""The output of both displays, on a terminal and on other streams."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tuner.display.terminal import console_on, is_terminal
 
 
 @pytest.fixture
-def tell_a_run(config, make_record, make_metrics, make_signal, make_row, make_status):
-    def tell(display):
+def send_events(config, make_record, make_metrics, make_signal, make_row, make_status):
+    def send(display):
         display.run_started({"old": config, "new": config}, [make_record("old")])
         display.status_polled(make_status(make_row(0, "completed", "old"), make_row(1, "waiting", "new")))
         display.trial_started(1, "new", config, resumed=False)
@@ -24,25 +24,25 @@ def tell_a_run(config, make_record, make_metrics, make_signal, make_row, make_st
         for step in range(64):
             display.batch(1, step, 63)
 
-    return tell
+    return send
 
 
-def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, tell_a_run, make_record):
+def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, send_events, make_record):
     display = ProgressDisplay(stream, None)
-    tell_a_run(display)
+    send_events(display)
     display.trial_ended(make_record("new", 1))
     assert stream.getvalue() == stream.text
     assert stream.lines == [
-        "old is finished already",
-        "1 of 2 experiments to train; a line for each epoch, on validation data:",
+        "old is already finished",
+        "1 of 2 experiments to train; one line per epoch with validation metrics:",
         "[2/2] new (trial 1): small, batch 32, lr 0.001, steplr, up to 30 epochs",
-        "   4/30  char 0.9123  seq 0.7000  loss 0.4000  best 0.9100  10.0 s  <= 4:20 left",
-        "new: early stopped at 25, best char 0.9912, seq 0.6789",
+        "   4/30  char 0.9123  seq 0.7000  loss 0.4000  best 0.9100  10.0 s  ETA <= 4:20",
+        "new: early stopped at epoch 25, best char 0.9912, seq 0.6789",
     ]
     assert max(map(len, stream.lines)) <= 80
 
 
-def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics, make_signal, make_record):
+def test_lines_of_parallel_trials_start_with_their_names(stream, config, make_metrics, make_signal, make_record):
     display = ProgressDisplay(stream, None)
     display.run_started({"a": config, "b": config}, [])
     display.trial_started(0, "a", config, resumed=False)
@@ -55,11 +55,11 @@ def test_lines_of_several_workers_can_be_told_apart(stream, config, make_metrics
     display.epoch_ended(0, make_metrics(2), make_signal())
     starts = [line[:7].split("/")[0] for line in stream.lines if "char" in line and "/30" in line]
     assert starts == ["a   1", "b   2", "a   2"]
-    assert "b  going on with epoch 2" in stream.lines
+    assert "b  resumes at epoch 2" in stream.lines
 
 
-def test_a_search_trial_says_what_it_has_drawn(stream):
-    drawn = TrainingConfig(
+def test_search_trial_shows_its_sampled_settings(stream):
+    sampled = TrainingConfig(
         model_name="ctc",
         batch_size=48,
         learning_rate=0.00312345,
@@ -72,28 +72,28 @@ def test_a_search_trial_says_what_it_has_drawn(stream):
     )
     display = ProgressDisplay(stream, None)
     display.run_started({"search_0007": None}, [])
-    display.trial_started(7, "search_0007", drawn, resumed=False)
+    display.trial_started(7, "search_0007", sampled, resumed=False)
     assert stream.lines == [
-        "1 of 1 trials to train; a line for each epoch, on validation data:",
+        "1 of 1 trials to train; one line per epoch with validation metrics:",
         "search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
         "  weight_decay 3.14e-05, gradient_clip_norm 2.5, loss_type ctc,",
         "  optimizer_type adamw, warmup_epochs 3",
     ]
 
 
-def test_epochs_of_before_an_interruption_are_not_told_again(stream, config, make_metrics, make_signal):
+def test_epochs_before_an_interruption_are_not_printed_again(stream, config, make_metrics, make_signal):
     display = ProgressDisplay(stream, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, resumed=True)
     display.epoch_ended(0, make_metrics(1), make_signal())
     display.batch(0, 0, 63)
     display.epoch_ended(0, make_metrics(2), make_signal())
-    assert "  going on with epoch 2" in stream.lines
+    assert "  resumes at epoch 2" in stream.lines
     assert "  1/30" not in stream.text
     assert "  2/30" in stream.text
 
 
-def test_a_dataset_is_drawn_in_a_few_lines(stream):
+def test_dataset_progress_is_printed_in_ten_lines(stream):
     display = ProgressDisplay(stream, None)
     for done in range(0, 6001, 100):
         display.dataset_progress(done, 6000)
@@ -101,7 +101,7 @@ def test_a_dataset_is_drawn_in_a_few_lines(stream):
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(kind, terminal, config, make_record):
+def test_finished_presets_have_a_line_each_and_search_trials_share_one(kind, terminal, config, make_record):
     finished = [
         make_record("a"),
         make_record("b", 1, "failed"),
@@ -111,82 +111,80 @@ def test_what_is_finished_already_takes_a_line_a_preset_and_one_for_the_search(k
     display = kind(terminal, None)
     display.run_started({record.experiment_name: config for record in finished}, finished)
     display.close()
-    told = [line.strip() for line in terminal.lines if "already" in line or "nothing" in line]
-    assert told == [
-        "a is finished already",
-        "b has failed already; `khmer-tuner resume --retry-failed` trains it again",
-        "28 search trials are finished already",
-        "1 search trial has failed already",
-        "nothing is left to train",
+    shown = [line.strip() for line in terminal.lines if "already" in line or "nothing" in line]
+    assert shown == [
+        "a is already finished",
+        "b has already failed; `khmer-tuner resume --retry-failed` retries it",
+        "28 search trials are already finished",
+        "1 search trial has already failed",
+        "nothing to train: all trials of this run are finished",
     ]
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_a_worker_that_dies_and_the_one_that_goes_on_are_told(kind, terminal, config):
+def test_lost_worker_and_resumed_trial_are_shown(kind, terminal, config):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, resumed=False)
     display.worker_lost(0)
     display.trial_started(0, "a", config, resumed=True)
     display.close()
-    assert "a (trial 0): its worker died; another one takes it up" in terminal.text
-    assert "a (trial 0" in terminal.text.split("takes it up")[1]
-    assert "going on after an interruption" in terminal.text
+    lost = "a (trial 0): its worker was killed or crashed; another worker will resume it"
+    assert lost in terminal.text
+    assert re.search(r"a \(trial 0(, resumed\)|\): resumed)", terminal.text.split(lost)[1])
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_a_trial_that_is_left_is_not_said_to_have_died(kind, terminal, config, monkeypatch):
+def test_interrupted_trial_is_not_shown_as_lost(kind, terminal, config, monkeypatch):
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
     display = kind(terminal, None)
     display.run_started({"ក": config}, [])
     display.trial_started(0, "ក", config, resumed=False)
     display.trial_interrupted(0)
-    display.trial_interrupted(7)  # which it never heard of
+    display.trial_interrupted(7)  # unknown to the display
     display.close()
-    assert terminal.text.count("ក (trial 0): left for later") == 1
-    assert "died" not in terminal.text
+    assert terminal.text.count("ក (trial 0): interrupted") == 1
+    assert "killed" not in terminal.text
     assert "trial 7" not in terminal.text
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_the_last_words_of_a_worker_that_is_gone_do_no_harm(kind, terminal, make_metrics, make_signal, make_record):
+def test_events_of_an_unknown_trial_are_ignored_until_it_ends(kind, terminal, make_metrics, make_signal, make_record):
     display = kind(terminal, None)
     display.batch(3, 1, 63)
     display.epoch_ended(3, make_metrics(1), make_signal())
     display.worker_lost(3)
     display.trial_ended(make_record("a", 3))
     display.close()
-    assert "a: early stopped at 25, best char 0.9912, seq 0.6789" in terminal.text
+    assert "a: early stopped at epoch 25, best char 0.9912, seq 0.6789" in terminal.text
     assert "/30" not in terminal.text
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_what_others_do_in_the_study_is_told(kind, terminal, config, make_row, make_status):
+def test_changes_by_other_processes_are_shown(kind, terminal, config, make_row, make_status):
     display = kind(terminal, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, resumed=False)
     own, other = make_row(0, "running", "a"), make_row(1, "running")
     display.status_polled(make_status(own, other, make_row(2, "running")))
-    seen = make_status(
+    status = make_status(
         own,
         make_row(1, "pruned", best_value=0.875, epochs=12),
         make_row(2, "failed", best_value=None, epochs=1),
         unenqueued=3,
     )
     for _ in range(3):
-        display.status_polled(seen)
+        display.status_polled(status)
     display.close()
-    told = [line.strip() for line in terminal.lines if "another process" in line or "added" in line]
-    assert told == [
-        "3 trials were added to the study, which has 6 now",
-        "search_0001: pruned at 12, best val_char_accuracy 0.8750 (another process)",
-        "search_0002: FAILED (crashed) at 1 (another process)",
+    shown = [line.strip() for line in terminal.lines if "another process" in line or "added" in line]
+    assert shown == [
+        "3 trials were added to the study, 6 in total",
+        "search_0001: pruned at epoch 12, best val_char_accuracy 0.8750 (another process)",
+        "search_0002: FAILED (crashed) at epoch 1 (another process)",
     ]
 
 
-def test_the_position_of_a_trial_is_in_the_whole_study_and_not_shown_before_it_is_known(
-    stream, config, make_row, make_status
-):
+def test_position_in_the_study_is_shown_after_the_first_poll(stream, config, make_row, make_status):
     display = ProgressDisplay(stream, None)
     display.run_started({"b": config}, [])
     display.trial_started(1, "search_0001", config, resumed=False)
@@ -197,33 +195,33 @@ def test_the_position_of_a_trial_is_in_the_whole_study_and_not_shown_before_it_i
     assert "[3/6] b (trial 2): small, batch 32, lr 0.001, steplr, up to 30 epochs" in stream.lines
 
 
-def test_the_live_picture_is_drawn_in_steps_that_end(terminal, tell_a_run, make_row, make_status):
+def test_live_view_is_redrawn_in_synchronized_updates(terminal, send_events, make_row, make_status):
     display = LiveDisplay(terminal, None)
-    tell_a_run(display)
+    send_events(display)
     display.status_polled(make_status(make_row(0), make_row(1, "running", "new"), make_row(2, "running")))
     display.close()
-    steps = re.findall("\x1b\\[\\?2026([hl])", terminal.getvalue())
-    assert "".join(steps) == "hl" * (len(steps) // 2)
-    # What is redrawn is erased within a step, so that nobody sees a picture that is half gone.
+    updates = re.findall("\x1b\\[\\?2026([hl])", terminal.getvalue())
+    assert "".join(updates) == "hl" * (len(updates) // 2)
+    # The old view is erased within the same update, so that no partly erased view is visible.
     outside = re.sub("\x1b\\[\\?2026h.*?\x1b\\[\\?2026l", "", terminal.getvalue(), flags=re.DOTALL)
-    assert steps
+    assert updates
     assert "search_0002" in terminal.text
     assert "search_0002" not in outside
 
 
-def test_the_live_picture_shows_where_the_run_is(monkeypatch, terminal, tell_a_run):
+def test_live_view_shows_the_progress_of_the_run(monkeypatch, terminal, send_events):
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
-    monkeypatch.setattr("tuner.display.live._MOST_SHARE", math.inf)
+    monkeypatch.setattr("tuner.display.live._MAX_DRAWING_SHARE", math.inf)
     display = LiveDisplay(terminal, None)
-    tell_a_run(display)
+    send_events(display)
     display.close()
     for text in ["1/2 done", "4/30 epochs", "epoch 5", "31/63 batches", "char 0.9123", "val_char_accuracy 0.9100"]:
         assert text in terminal.text
     assert "at most 4:20" in terminal.text
-    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+    assert "\x1b[?25h" in terminal.getvalue()  # shows the cursor again
 
 
-def test_the_live_picture_is_redrawn_seldom(terminal, config):
+def test_live_view_is_not_redrawn_for_every_batch(terminal, config):
     display = LiveDisplay(terminal, None)
     display.run_started({"a": config}, [])
     display.trial_started(0, "a", config, resumed=False)
@@ -234,7 +232,7 @@ def test_the_live_picture_is_redrawn_seldom(terminal, config):
 
 
 @pytest.mark.parametrize(("cost", "most"), [(0.0, 41), (0.001, 41), (0.1, 3), (1.0, 1)])
-def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost, most, monkeypatch, terminal, config):
+def test_drawing_the_live_view_takes_a_small_share_of_the_time(cost, most, monkeypatch, terminal, config):
     now, drawn = 100.0, 0
 
     def draw(*_):
@@ -257,16 +255,16 @@ def test_the_live_picture_of_a_large_study_takes_a_small_share_of_the_time(cost,
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_a_terminal_that_is_gone_does_not_stop_the_training(kind, terminal, tell_a_run, monkeypatch):
-    def gone(text):
+def test_closed_terminal_does_not_stop_the_training(kind, terminal, send_events, monkeypatch):
+    def write(text):
         raise BrokenPipeError
 
-    monkeypatch.setattr(terminal, "write", gone)
-    tell_a_run(kind(terminal, None))
+    monkeypatch.setattr(terminal, "write", write)
+    send_events(kind(terminal, None))
 
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
-def test_the_summary_comes_where_results_go(kind, stream, terminal, make_summary, make_record):
+def test_summary_is_printed_to_its_own_console(kind, stream, terminal, make_summary, make_record):
     kind(terminal, console_on(stream)).run_ended(make_summary(make_record("a")))
     assert stream.getvalue() == stream.text
     assert "best: a, char 0.9912, seq 0.6789" in stream.lines
@@ -276,7 +274,7 @@ def test_the_summary_comes_where_results_go(kind, stream, terminal, make_summary
 @pytest.mark.parametrize(
     ("variables", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
 )
-def test_colours_are_for_terminals_that_want_them(variables, colours, monkeypatch, terminal):
+def test_colours_are_used_only_if_the_terminal_allows_them(variables, colours, monkeypatch, terminal):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     console_on(terminal).print("text", style="green")
@@ -284,16 +282,16 @@ def test_colours_are_for_terminals_that_want_them(variables, colours, monkeypatc
     assert is_terminal(terminal) == (variables.get("TERM") != "dumb")
 
 
-def test_settings_that_are_the_default_are_not_told(stream, config):
+def test_default_settings_are_not_shown(stream, config):
     display = ProgressDisplay(stream, None)
     display.run_started({}, [])
     display.trial_started(7, "search_0007", replace(config, seed=5, output_dir="x", metadata_path="y"), resumed=False)
     assert stream.lines[1:] == ["search_0007: small, batch 32, lr 0.001, steplr, up to 30 epochs"]
 
 
-def test_the_end_of_a_trial_is_in_the_live_view_at_once(terminal, tell_a_run, make_record):
+def test_live_view_shows_a_finished_trial_without_a_poll(terminal, send_events, make_record):
     display = LiveDisplay(terminal, None)
-    tell_a_run(display)
+    send_events(display)
     display.trial_ended(make_record("new", 1))
     display.close()
     assert "2/2 done" in terminal.text

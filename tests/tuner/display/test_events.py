@@ -19,27 +19,27 @@ from tuner.signals import StopRequested
 
 
 class Listener(Display):
-    """Keeps what it is told, as calls that can be told again."""
+    """Records the calls it receives."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.received: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
 
-def _listening(event: str) -> Callable[..., None]:
-    return lambda self, *args, **kwargs: self.heard.append((event, args, kwargs))
+def _recorder(event: str) -> Callable[..., None]:
+    return lambda self, *args, **kwargs: self.received.append((event, args, kwargs))
 
 
 EVENTS = sorted(name for name in vars(EventWriter) if not name.startswith("_"))
 for name in EVENTS:
-    setattr(Listener, name, _listening(name))
+    setattr(Listener, name, _recorder(name))
 
 
 @pytest.fixture
 def calls(config, make_record, make_metrics, make_signal):
-    """A call of every event, with arguments that are hard on JSON."""
-    odd = replace(config, experiment_name="ខ្មែរ", optimizer_betas=[0.85, 0.9999], learning_rate=0.1 + 0.2)
-    ended = make_record("ខ្មែរ", 3, of=odd, converged_epoch=7)
-    broken = make_record("search_0004", 4, "failed", error_type="OSError", error_message="no\nfile \udce9.png\u2028")
+    """A call of every event, with arguments that JSON can hardly represent."""
+    unusual = replace(config, experiment_name="ខ្មែរ", optimizer_betas=[0.85, 0.9999], learning_rate=0.1 + 0.2)
+    ended = make_record("ខ្មែរ", 3, of=unusual, converged_epoch=7)
+    failed = make_record("search_0004", 4, "failed", error_type="OSError", error_message="no\nfile \udce9.png\u2028")
     waiting = replace(
         ended,
         outcome=None,
@@ -51,54 +51,54 @@ def calls(config, make_record, make_metrics, make_signal):
     fresh = type(signal)("min", 0.5, 3)
     return [
         ("note", ("ខ្មែរ: “quoted”\nand more",), {}),
-        ("trial_started", (3, "ខ្មែរ", odd), {"resumed": True}),
+        ("trial_started", (3, "ខ្មែរ", unusual), {"resumed": True}),
         ("batch", (3, 0, 63), {}),
         ("epoch_ended", (3, make_metrics(1), signal), {}),
         ("epoch_ended", (3, worst, fresh), {}),
         ("trial_ended", (ended,), {}),
-        ("trial_ended", (broken,), {}),
+        ("trial_ended", (failed,), {}),
         ("trial_ended", (waiting,), {}),
         ("trial_interrupted", (3,), {}),
     ]
 
 
-def test_every_event_arrives_as_it_was_told(calls, stream):
+def test_every_event_is_replayed_unchanged(calls, stream):
     writer, listener = EventWriter(stream), Listener()
     for event, args, kwargs in calls:
         getattr(writer, event)(*args, **kwargs)
     for line in stream.getvalue().split("\n")[:-1]:  # not splitlines: it also breaks at other separators
         replay(line, listener)
     assert {event for event, _, _ in calls} == set(EVENTS)
-    for heard, told in zip(listener.heard, calls, strict=True):
-        assert repr(heard) == repr(told)  # by their text, since NaN is not equal to itself
+    for received, sent in zip(listener.received, calls, strict=True):
+        assert repr(received) == repr(sent)  # as text, since NaN is not equal to itself
 
 
-def test_each_event_is_a_line_of_ascii(stream):
+def test_each_event_is_one_ascii_line(stream):
     EventWriter(stream).note("ខ\nand more")
     assert stream.getvalue() == '{"event": "note", "text": "\\u1781\\nand more"}\n'
 
 
-def test_every_field_of_a_record_travels(make_record, stream):
+def test_every_field_of_a_record_is_written(make_record, stream):
     record = make_record("a")
     EventWriter(stream).trial_ended(record)
     assert json.loads(stream.getvalue())["record"].keys() == {field.name for field in fields(record)}
 
 
-def test_a_name_that_is_no_utf8_can_be_written(tmp_path):
+def test_name_that_is_not_utf8_can_be_written(tmp_path):
     with (tmp_path / "events").open("w", encoding="utf-8") as stream:
         EventWriter(stream).note("\udce9.png")
         EventWriter(stream).note("more")
     listener = Listener()
     for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines():
         replay(line, listener)
-    assert [args for _, args, _ in listener.heard] == [("\udce9.png",), ("more",)]
+    assert [args for _, args, _ in listener.received] == [("\udce9.png",), ("more",)]
 
 
 def test_batches_are_written_a_few_times_a_second_and_at_the_end(monkeypatch, stream):
     clock = iter(number / 100 for number in range(10_000))
     monkeypatch.setattr("tuner.display.events.time.monotonic", lambda: next(clock))
     writer = EventWriter(stream)
-    for step in range(101):  # in a second
+    for step in range(101):  # one second
         writer.batch(0, step, 100)
     written = [json.loads(line)["done"] for line in stream.lines]
     assert written[0] == 0
@@ -106,18 +106,18 @@ def test_batches_are_written_a_few_times_a_second_and_at_the_end(monkeypatch, st
     assert 5 <= len(written) <= 7
 
 
-def test_a_stop_that_was_swallowed_is_raised_at_the_next_batch(monkeypatch, stream):
+def test_swallowed_stop_request_is_raised_at_the_next_batch(monkeypatch, stream):
     monkeypatch.setattr("tuner.signals._requested", StopRequested(15))
     with pytest.raises(StopRequested):
         EventWriter(stream).batch(0, 1, 2)
 
 
-def test_a_parent_that_is_gone_does_not_fail_the_trial(monkeypatch, stream):
-    def gone(text):
+def test_exit_of_the_parent_does_not_fail_the_trial(monkeypatch, stream):
+    def write(text):
         raise BrokenPipeError
 
-    monkeypatch.setattr(stream, "write", gone)
-    EventWriter(stream).note("anyone?")
+    monkeypatch.setattr(stream, "write", write)
+    EventWriter(stream).note("text")
 
 
 def test_events_of_the_parent_are_not_written(stream, make_status):
@@ -139,31 +139,31 @@ def test_events_of_the_parent_are_not_written(stream, make_status):
         '{"event": "trial_ended", "record": {"number": 1}}',
     ],
 )
-def test_a_line_that_is_no_event_is_refused(line):
+def test_line_that_is_not_an_event_is_refused(line):
     with pytest.raises(ValueError, match=r"."):
         replay(line, Listener())
 
 
-def test_a_display_shows_what_arrives_as_if_told_directly(calls, stream, terminal):
+def test_display_shows_replayed_events_like_direct_ones(calls, stream, terminal):
     direct = ProgressDisplay(terminal, None)
     writer = EventWriter(stream)
     for event, args, kwargs in calls:
         getattr(direct, event)(*args, **kwargs)
         getattr(writer, event)(*args, **kwargs)
-    told = terminal.getvalue()
+    shown = terminal.getvalue()
     terminal.seek(0)
     terminal.truncate()
     replayed = ProgressDisplay(terminal, None)
     for line in stream.getvalue().split("\n")[:-1]:
         replay(line, replayed)
-    assert terminal.getvalue() == told
+    assert terminal.getvalue() == shown
 
 
-def test_a_configuration_keeps_the_types_of_its_fields(stream):
+def test_replayed_settings_keep_their_types(stream):
     EventWriter(stream).trial_started(0, "a", TrainingConfig(), resumed=False)
     listener = Listener()
     replay(stream.getvalue(), listener)
-    heard = listener.heard[0][1][2]
-    assert {item.name: type(getattr(heard, item.name)) for item in fields(heard)} == {
-        item.name: type(getattr(TrainingConfig(), item.name)) for item in fields(heard)
+    config = listener.received[0][1][2]
+    assert {item.name: type(getattr(config, item.name)) for item in fields(config)} == {
+        item.name: type(getattr(TrainingConfig(), item.name)) for item in fields(config)
     }

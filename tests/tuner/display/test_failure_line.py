@@ -23,7 +23,7 @@ FAILED = TrialOutcome(
 @given(message=st.text(max_size=30), kind=st.sampled_from(["", "OSError"]))
 @example(message=" \n", kind="")
 @example(message="\x1b[2J", kind="OSError")
-def test_any_error_is_one_line_that_a_terminal_shows(message: str, kind: str) -> None:
+def test_any_error_is_shown_as_one_printable_line(message: str, kind: str) -> None:
     shown = failure(replace(FAILED, error_type=kind, error_message=message))
     assert shown
     assert shown.isprintable()
@@ -33,5 +33,5 @@ def test_any_error_is_one_line_that_a_terminal_shows(message: str, kind: str) ->
 @pytest.mark.parametrize(
     ("message", "shown"), [("first\nsecond", "OSError: first"), ("", "OSError: failed"), ("\n\n", "OSError: failed")]
 )
-def test_the_first_line_of_an_error_is_told_or_the_reason(message: str, shown: str) -> None:
+def test_failure_shows_the_first_line_of_the_error_or_the_reason(message: str, shown: str) -> None:
     assert failure(replace(FAILED, error_type="OSError", error_message=message)) == shown

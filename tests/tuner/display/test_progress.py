@@ -28,7 +28,7 @@ def run_epochs(progress, make_metrics, make_signal):
 
 
 def counts(progress: RunProgress) -> tuple[int, int, int, int]:
-    """The number of trials that have ended, are running, are pending, and in all."""
+    """Return the number of finished, running, pending and all trials."""
     status = progress.status
     return status.ended, len(status.running), status.pending, status.total
 
@@ -37,7 +37,7 @@ def row(progress: RunProgress, name: str) -> StatusRow:
     return next(row for row in progress.status.rows if row.name == name)
 
 
-def test_without_a_status_the_own_trials_are_shown(progress, run_epochs, make_record):
+def test_before_the_first_poll_the_own_trials_are_shown(progress, run_epochs, make_record):
     progress.trial_started(0, "a", BY_LOSS)
     progress.trial_started(7, "search_0007", BY_LOSS)
     assert (counts(progress), list(progress.own), progress.is_polled) == ((0, 2, 0, 2), [0, 7], False)
@@ -48,13 +48,13 @@ def test_without_a_status_the_own_trials_are_shown(progress, run_epochs, make_re
     assert progress.status.best is row(progress, "search_0007")
 
 
-def test_nothing_is_promised_before_an_epoch_was_timed(progress):
+def test_remaining_time_is_unknown_before_an_epoch_was_timed(progress):
     progress.trial_started(0, "a", SMALL)
     assert progress.remaining_seconds(progress.own[0].row) is None
     assert progress.remaining_time is None
 
 
-def test_the_rest_of_a_trial_takes_its_median_epoch_times_the_remaining_epochs(progress, run_epochs):
+def test_remaining_seconds_are_the_median_epoch_times_the_remaining_epochs(progress, run_epochs):
     progress.trial_started(0, "a", TrainingConfig(num_epochs=10))
     trial = progress.own[0]
     run_epochs(0, 90.0, 10.0, 10.0)
@@ -63,9 +63,7 @@ def test_the_rest_of_a_trial_takes_its_median_epoch_times_the_remaining_epochs(p
     assert progress.remaining_seconds(trial.row) == pytest.approx(65.0)
 
 
-def test_the_epochs_of_ended_trials_count_in_the_remaining_time(
-    progress, run_epochs, make_row, make_status, make_record
-):
+def test_remaining_time_uses_the_epochs_of_finished_trials(progress, run_epochs, make_row, make_status, make_record):
     medium = {"model_name": "medium", "num_epochs": 5}
     progress.status_polled(
         make_status(
@@ -82,7 +80,7 @@ def test_the_epochs_of_ended_trials_count_in_the_remaining_time(
     assert progress.remaining_time == RemainingTime(5 * 3.0, at_most=True)
 
 
-def test_a_trial_whose_worker_died_is_interrupted_until_another_worker_adopts_it(
+def test_trial_of_a_lost_worker_is_interrupted_until_another_worker_resumes_it(
     progress, run_epochs, make_row, make_status
 ):
     progress.status_polled(make_status(make_row(0, "waiting", "a"), make_row(1, "waiting", "b")))
@@ -97,14 +95,14 @@ def test_a_trial_whose_worker_died_is_interrupted_until_another_worker_adopts_it
     assert progress.trial_interrupted(5) is None
 
 
-def test_after_a_poll_the_status_says_what_became_of_an_interrupted_trial(progress, make_row, make_status):
+def test_poll_replaces_the_row_of_an_interrupted_trial(progress, make_row, make_status):
     progress.trial_started(0, "a", SMALL)
     progress.trial_interrupted(0)
     progress.status_polled(make_status(make_row(0, "running", "a", worker_pid=77)))
     assert row(progress, "a").worker_pid == 77
 
 
-def test_a_failed_trial_that_is_tried_again_counts_once(progress, make_row, make_status, make_record):
+def test_retried_trial_counts_once(progress, make_row, make_status, make_record):
     progress.status_polled(make_status(make_row(0, "failed", "a")))
     progress.trial_started(4, "a", SMALL)
     assert (row(progress, "a").epochs, counts(progress)) == (0, (0, 1, 0, 1))
@@ -112,7 +110,7 @@ def test_a_failed_trial_that_is_tried_again_counts_once(progress, make_row, make
     assert counts(progress) == (1, 0, 0, 1)
 
 
-def test_late_events_of_a_failed_trial_do_not_hide_the_next_try(progress, make_row, make_status, make_record):
+def test_late_event_of_a_failed_trial_does_not_hide_its_retry(progress, make_row, make_status, make_record):
     progress.trial_started(0, "a", SMALL)
     failed = make_row(0, "failed", "a", superseded=True)
     progress.status_polled(make_status(failed, make_row(1, "waiting", "a")))
@@ -120,14 +118,14 @@ def test_late_events_of_a_failed_trial_do_not_hide_the_next_try(progress, make_r
     assert counts(progress) == (0, 0, 1, 1)
 
 
-def test_a_trial_that_ends_before_it_trains_is_counted(progress, make_row, make_status, make_record):
+def test_trial_that_ends_before_it_starts_training_is_counted(progress, make_row, make_status, make_record):
     progress.status_polled(make_status(make_row(0, "waiting", "a"), make_row(1, "waiting", "b")))
     progress.trial_ended(make_record("a", 0, "crashed"))
     assert counts(progress) == (1, 0, 1, 2)
     assert progress.status.failed == 1
 
 
-def test_the_best_is_known_with_its_epochs(progress, run_epochs, make_row, make_status, make_record):
+def test_best_trial_is_updated_when_a_trial_finishes(progress, run_epochs, make_row, make_status, make_record):
     rows = make_row(0, "completed", "a", best_value=0.9), make_row(1, "failed", "b", best_value=0.99)
     progress.status_polled(make_status(*rows))
     progress.trial_started(2, "c", SMALL)
@@ -137,7 +135,7 @@ def test_the_best_is_known_with_its_epochs(progress, run_epochs, make_row, make_
     assert progress.status.best is row(progress, "c")
 
 
-def test_by_loss_the_lowest_is_best(progress, run_epochs, make_row, make_status, make_record):
+def test_lowest_loss_is_best(progress, run_epochs, make_row, make_status, make_record):
     progress.status_polled(make_status(make_row(0, "waiting", "b"), monitor="val_loss", mode="min"))
     for number, (name, loss) in enumerate({"b": 0.3, "c": 0.2, "d": float("nan")}.items()):
         progress.trial_started(number, name, BY_LOSS)
@@ -146,7 +144,7 @@ def test_by_loss_the_lowest_is_best(progress, run_epochs, make_row, make_status,
     assert progress.status.best is row(progress, "c")
 
 
-def test_a_status_has_what_the_run_itself_does_not_know(progress, make_row, make_status):
+def test_polled_status_adds_the_trials_of_other_processes(progress, make_row, make_status):
     progress.trial_started(0, "a", SMALL)
     progress.status_polled(
         make_status(
@@ -162,9 +160,7 @@ def test_a_status_has_what_the_run_itself_does_not_know(progress, make_row, make
     assert (progress.workers, row(progress, "search_0001").worker_pid) == (2, 77)
 
 
-def test_the_events_of_own_trials_are_ahead_of_the_last_status(
-    progress, run_epochs, make_row, make_status, make_record
-):
+def test_events_of_own_trials_update_the_last_status(progress, run_epochs, make_row, make_status, make_record):
     waiting = make_row(0, "waiting", "a"), make_row(1, "waiting", "b")
     progress.status_polled(make_status(*waiting, unenqueued=2))
     for number, name in enumerate("ab"):
@@ -178,7 +174,7 @@ def test_the_events_of_own_trials_are_ahead_of_the_last_status(
     assert row(progress, "search_0002").epochs == 1
 
 
-def test_the_end_of_a_trial_in_the_status_is_final(progress, run_epochs, make_row, make_status):
+def test_late_epoch_event_does_not_reopen_a_finished_trial(progress, run_epochs, make_row, make_status):
     progress.trial_started(0, "a", SMALL)
     progress.status_polled(make_status(make_row(0, "completed", "a", best_value=0.9)))
     run_epochs(0, 1.0)
@@ -186,36 +182,36 @@ def test_the_end_of_a_trial_in_the_status_is_final(progress, run_epochs, make_ro
     assert progress.status.best is row(progress, "a")
 
 
-def test_added_trials_are_news(progress, make_row, make_status):
+def test_added_trials_are_reported(progress, make_row, make_status):
     rows = [make_row(0, "running", "a"), *(make_row(number, "waiting") for number in (1, 2))]
     assert progress.status_polled(make_status(*rows, unenqueued=3)) == (0, [])
-    # One of the search trials to come is enqueued: that adds nothing.
+    # Enqueueing a search trial of the budget does not add a trial.
     rows.append(make_row(3, "waiting"))
     assert progress.status_polled(make_status(*rows, unenqueued=2)) == (0, [])
     assert progress.status_polled(make_status(*rows, make_row(4, "waiting", "b"), unenqueued=3)) == (2, [])
 
 
-def test_a_failed_preset_that_is_enqueued_once_more_adds_nothing(progress, make_row, make_status):
+def test_retried_preset_is_not_an_added_trial(progress, make_row, make_status):
     failed = make_row(0, "failed", "a")
     progress.status_polled(make_status(failed))
-    again = make_status(replace(failed, superseded=True), make_row(1, "waiting", "a"))
-    assert progress.status_polled(again) == (0, [])
+    retried = make_status(replace(failed, superseded=True), make_row(1, "waiting", "a"))
+    assert progress.status_polled(retried) == (0, [])
     assert counts(progress) == (0, 0, 1, 1)
 
 
-def test_trials_that_other_processes_end_are_news_once(progress, make_row, make_status, make_record):
+def test_trials_finished_by_other_processes_are_reported_once(progress, make_row, make_status, make_record):
     earlier = make_row(0)
     progress.status_polled(make_status(earlier, make_row(1, "running"), make_row(2, "running")))
     progress.trial_started(2, "search_0002", SMALL)
     progress.trial_ended(make_record("search_0002", 2))
     ended = make_status(earlier, make_row(1, "completed"), make_row(2, "completed"))
-    # The event of an own worker may arrive a little later than a status with the end of its trial.
+    # The event of an own worker may arrive after a status in which its trial is finished.
     assert progress.status_polled(ended) == (0, [])
     assert progress.status_polled(ended) == (0, [make_row(1, "completed")])
     assert progress.status_polled(ended) == (0, [])
 
 
-def test_an_own_trial_is_no_news_even_if_the_status_has_its_end_first(progress, make_row, make_status, make_record):
+def test_own_trial_is_not_reported_if_the_status_shows_its_end_first(progress, make_row, make_status, make_record):
     progress.status_polled(make_status(make_row(0, "waiting")))
     ended = make_status(make_row(0, "completed"))
     assert progress.status_polled(ended) == (0, [])
@@ -224,29 +220,29 @@ def test_an_own_trial_is_no_news_even_if_the_status_has_its_end_first(progress, 
     assert progress.status_polled(ended) == (0, [])
 
 
-def test_a_worker_between_two_trials_is_counted(progress, make_row, make_status, make_record):
+def test_worker_between_two_trials_is_counted(progress, make_row, make_status, make_record):
     progress.trial_started(0, "search_0000", SMALL)
     progress.trial_started(1, "search_0001", SMALL)
     rows = make_row(0, "running"), make_row(1, "running")
     progress.status_polled(make_status(*rows, make_row(2, "waiting")))
     progress.trial_ended(make_record("search_0001", 1))
     assert progress.workers == 2
-    # But not if no trial is pending.
+    # It is not counted if no trial is pending.
     progress.trial_started(2, "search_0002", SMALL)
     progress.trial_ended(make_record("search_0002", 2))
     assert progress.workers == 1
 
 
-def test_workers_that_stop_are_not_counted_any_more(progress, make_row, make_status):
+def test_stopped_workers_are_not_counted(progress, make_row, make_status):
     waiting = [make_row(number, "waiting") for number in range(3, 9)]
     progress.status_polled(make_status(*(make_row(number, "running") for number in range(3)), *waiting))
     assert progress.workers == 3
-    left = [make_row(number, "interrupted") for number in (1, 2)]
-    progress.status_polled(make_status(make_row(0, "running"), *left, *waiting))
+    interrupted = [make_row(number, "interrupted") for number in (1, 2)]
+    progress.status_polled(make_status(make_row(0, "running"), *interrupted, *waiting))
     assert progress.workers == 1
 
 
-def test_a_search_trial_started_since_the_last_poll_is_not_counted_twice(progress, make_row, make_status):
+def test_search_trial_started_since_the_last_poll_is_counted_once(progress, make_row, make_status):
     progress.status_polled(make_status(make_row(0), unenqueued=2))
     progress.trial_started(1, "search_0001", SMALL)
     assert counts(progress) == (1, 1, 1, 3)
@@ -255,5 +251,5 @@ def test_a_search_trial_started_since_the_last_poll_is_not_counted_twice(progres
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (-1, "0:00")]
 )
-def test_clock(seconds, text):
+def test_clock_formats_a_duration(seconds, text):
     assert clock(seconds) == text

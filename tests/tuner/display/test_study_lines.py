@@ -1,4 +1,4 @@
-"""What is said of a whole study, in a line each."""
+"""The lines about a whole study."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from search_spaces import Targets
 from studies import DiskUsage, RemainingTime
 from studies.status.status import SearchStatus
 from tuner.display.study_lines import (
-    ahead_line,
     best_line,
+    best_running_line,
     disk_line,
     last_line,
     pending_line,
@@ -24,7 +24,7 @@ from tuner.display.study_lines import (
 )
 
 
-def test_a_study_is_told_in_numbers(make_row, make_status):
+def test_counts_of_trials_and_workers(make_row, make_status):
     rows = [
         make_row(0, "failed", "a", superseded=True),
         make_row(1, "completed", "a"),
@@ -35,7 +35,7 @@ def test_a_study_is_told_in_numbers(make_row, make_status):
     ]
     status = make_status(*rows, unenqueued=1200)
     assert whole_line(status, 1) == "2 of 1,205 trials done (1 failed), 1,201 waiting, 1 interrupted; 1 worker"
-    assert work_line(status, 2) == "work: 2 workers, 1,201 waiting, 1 interrupted, 1 failed"
+    assert work_line(status, 2) == "status: 2 workers, 1,201 waiting, 1 interrupted, 1 failed"
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_a_study_is_told_in_numbers(make_row, make_status):
     [
         (None, "no trials yet", None),
         ("completed", "1 of 1 trials done", None),
-        ("waiting", "0 of 1 trials done, 1 waiting", "work: 1 waiting"),
+        ("waiting", "0 of 1 trials done, 1 waiting", "status: 1 waiting"),
     ],
 )
-def test_nothing_is_said_of_what_there_is_not(state, whole, work, make_row, make_status):
+def test_counts_of_zero_are_omitted(state, whole, work, make_row, make_status):
     status = make_status(*([make_row(0, state)] if state else []))
     assert (whole_line(status, 0), work_line(status, 0)) == (whole, work)
 
 
-def test_the_best_is_that_of_completed_ones(make_row, make_status):
+def test_best_line_shows_the_best_completed_trial(make_row, make_status):
     assert best_line(make_status(make_row(3, "running", best_value=0.95))) is None
     rows = [make_row(0, best_value=0.9), make_row(1, "pruned", best_value=0.99), make_row(2, "failed")]
     assert best_line(make_status(*rows)) == "best: search_0000, val_char_accuracy 0.9000"
@@ -59,35 +59,35 @@ def test_the_best_is_that_of_completed_ones(make_row, make_status):
 
 
 @pytest.mark.parametrize(
-    ("value", "ahead"),
-    [(0.95, "ahead: search_0003, val_char_accuracy 0.9500, still running"), (0.9, None), (0.8, None), (None, None)],
+    ("value", "line"),
+    [(0.95, "best running: search_0003, val_char_accuracy 0.9500"), (0.9, None), (0.8, None), (None, None)],
 )
-def test_a_running_trial_that_is_better_is_told(value, ahead, make_row, make_status):
+def test_running_trial_better_than_the_completed_ones_is_shown(value, line, make_row, make_status):
     rows = [make_row(0, best_value=0.9), make_row(1, "pruned", best_value=0.99)]
-    assert ahead_line(make_status(*rows, make_row(3, "running", best_value=value))) == ahead
+    assert best_running_line(make_status(*rows, make_row(3, "running", best_value=value))) == line
 
 
-def test_the_first_trial_of_a_study_is_ahead_of_nobody(make_row, make_status):
-    assert ahead_line(make_status(make_row(3, "running"))) is None
-    assert ahead_line(make_status(make_row(3, "running", best_value=0.1))) is not None
+def test_first_trial_is_shown_once_it_has_a_value(make_row, make_status):
+    assert best_running_line(make_status(make_row(3, "running"))) is None
+    assert best_running_line(make_status(make_row(3, "running", best_value=0.1))) is not None
 
 
-def test_by_loss_less_is_better(make_row, make_status):
+def test_lower_loss_is_better(make_row, make_status):
     rows = [make_row(0, best_value=0.4), make_row(1, best_value=0.3), make_row(2, "running", best_value=0.2)]
     status = make_status(*rows, mode="min", monitor="val_loss")
     assert best_line(status) == "best: search_0001, val_loss 0.3000"
-    assert ahead_line(status) == "ahead: search_0002, val_loss 0.2000, still running"
+    assert best_running_line(status) == "best running: search_0002, val_loss 0.2000"
 
 
-def test_of_the_last_ones_as_many_are_told_as_there_is_room_for(make_row, make_status):
+def test_last_line_shows_only_trials_that_fit_the_width(make_row, make_status):
     status = make_status(make_row(0, "failed", why_ended="out_of_memory"), make_row(1), make_row(2, "failed"))
-    whole = "last: search_0002 FAILED (crashed), search_0001 early stopped, search_0000 FAILED (out of memory)"
+    whole = "last ended: search_0002 FAILED (crashed), search_0001 early stopped, search_0000 FAILED (out of memory)"
     assert last_line(status, width=len(whole)) == whole
-    assert last_line(status, width=len(whole) - 1) == whole[:61]
-    assert last_line(status, width=10) == whole[:34]
+    assert last_line(status, width=len(whole) - 1) == whole[:67]
+    assert last_line(status, width=10) == whole[:40]
 
 
-def test_the_last_ones_are_told_with_the_reason_as_they_ended(make_row, make_status):
+def test_last_line_shows_the_latest_trials_first_with_their_reasons(make_row, make_status):
     rows = [
         make_row(0, "completed", "ខ្មែរ"),
         make_row(1, "failed", why_ended="out_of_memory"),
@@ -96,52 +96,53 @@ def test_the_last_ones_are_told_with_the_reason_as_they_ended(make_row, make_sta
     ]
     late = replace(rows[0], ended=rows[3].ended.replace(hour=23))
     assert last_line(make_status()) is None
-    assert last_line(make_status(late, *rows[1:3])) == (
-        "last: ខ្មែរ early stopped, search_0002 FAILED, search_0001 FAILED (out of memory)"
+    assert last_line(make_status(late, *rows[1:3]), width=90) == (
+        "last ended: ខ្មែរ early stopped, search_0002 FAILED, search_0001 FAILED (out of memory)"
     )
-    assert last_line(make_status(*rows[1:4]), lambda name: name[-2:]) == (
-        "last: 03 FAILED (ended from outside), 02 FAILED, 01 FAILED (out of memory)"
+    assert last_line(make_status(*rows[1:4]), lambda name: name[-2:], width=90) == (
+        "last ended: 03 FAILED (ended externally), 02 FAILED, 01 FAILED (out of memory)"
     )
 
 
-def test_the_time_left_says_whether_it_is_a_bound(make_row, make_status):
+def test_remaining_time_is_marked_as_upper_bound_or_estimate(make_row, make_status):
     alone, others = make_status(make_row(0, "running")), make_status(make_row(0, "running"), unenqueued=2)
-    assert remaining_line(alone, None) == "left: known when enough has been timed"
-    assert remaining_line(alone, RemainingTime(61.0, at_most=True)) == "left: at most 1:01"
-    assert remaining_line(others, RemainingTime(3600.0, at_most=False)) == "left: about 1:00:00 with the 2 waiting"
+    assert remaining_line(alone, None) == "remaining: unknown until enough epochs have been timed"
+    assert remaining_line(alone, RemainingTime(61.0, at_most=True)) == "remaining: at most 1:01"
+    about_an_hour = RemainingTime(3600.0, at_most=False)
+    assert remaining_line(others, about_an_hour) == "remaining: about 1:00:00 including 2 pending trials"
 
 
-def test_what_is_owed_is_told_with_the_time_it_takes(make_row, make_status):
+def test_pending_line_shows_the_time_and_the_command(make_row, make_status):
     here, other = Path("training_output"), Path("other study")
     assert pending_line(make_status(make_row(0)), None, here) is None
     rows = [make_row(0), make_row(1, "interrupted"), make_row(2, "waiting")]
-    status, left = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
-    assert pending_line(status, left, here) == (
-        "pending: 1 interrupted, 12 not started, about 8:20 for one worker; `khmer-tuner resume` resumes them"
+    status, remaining = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
+    assert pending_line(status, remaining, here) == (
+        "pending: 1 interrupted, 12 waiting, about 8:20 with one worker; `khmer-tuner resume` trains them"
     )
     interrupted = make_status(*rows[1:2])
-    assert pending_line(interrupted, None, here) == "pending: 1 interrupted; `khmer-tuner resume` resumes them"
+    assert pending_line(interrupted, None, here) == "pending: 1 interrupted; `khmer-tuner resume` trains them"
     resume = "khmer-tuner resume --output-dir 'other study'"
-    assert pending_line(interrupted, None, other) == f"pending: 1 interrupted; `{resume}` resumes them"
-    # As long as somebody works on it, it is owed by nobody else.
-    assert pending_line(make_status(*rows, make_row(3, "running")), left, here) is None
+    assert pending_line(interrupted, None, other) == f"pending: 1 interrupted; `{resume}` trains them"
+    # While a worker is running, it will train the pending trials.
+    assert pending_line(make_status(*rows, make_row(3, "running")), remaining, here) is None
 
 
-def test_the_search_and_the_targets(make_row, make_status):
+def test_search_line_and_targets_line(make_row, make_status):
     searching = make_status(search=SearchStatus("tpe", "quantile", 24, 11, 5))
     assert search_line(searching) == "search: 11 of 24 trials, sampler tpe, pruner quantile"
     assert search_line(make_status(search=None)) is None
     assert targets_line(searching) is None
     targets = Targets(character_accuracy=0.85, convergence_epochs=15)
-    what = "targets (character_accuracy 0.85, convergence_epochs 15): "
+    prefix = "targets (character_accuracy 0.85, convergence_epochs 15): "
     for state in ("waiting", "running", "interrupted"):
-        assert targets_line(make_status(make_row(0, state), targets=targets)) == f"{what}not met yet"
-    assert targets_line(make_status(make_row(0), targets=targets)) == f"{what}met by no trial"
+        assert targets_line(make_status(make_row(0, state), targets=targets)) == f"{prefix}not met yet"
+    assert targets_line(make_status(make_row(0), targets=targets)) == f"{prefix}met by no trial"
     met = make_status(targets=targets, met_by=("a", "b", "c", "d", "e"))
-    assert targets_line(met) == f"{what}met by a, b, c and 2 more"
+    assert targets_line(met) == f"{prefix}met by a, b, c and 2 more"
 
 
-def test_disk_use_names_what_takes_most():
+def test_disk_line_shows_the_three_largest_parts():
     disk = DiskUsage(
         database=2_000_000,
         artifacts=98_000_000,

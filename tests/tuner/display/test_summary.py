@@ -1,4 +1,4 @@
-"""What a run says at its end."""
+"""The summary of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines_of(stream, make_summary):
 
 @pytest.fixture
 def search_of(make_record):
-    """Make search trials after the presets; every tenth failed, every third of the others was pruned."""
+    """Make search trials numbered after the presets; every tenth failed, every third of the others was pruned."""
 
     def trials(count: int):
         for number in range(3, 3 + count):
@@ -38,7 +38,7 @@ def first_words(lines: list[str]) -> list[str]:
     return [line.split()[0] for line in lines if line]
 
 
-def test_the_summary_fits_80_columns_and_says_met_or_missed(lines_of, make_record):
+def test_summary_fits_80_columns_and_shows_met_and_missed_targets(lines_of, make_record):
     targets = Targets(character_accuracy=0.85, sequence_accuracy=0.7, training_time_per_epoch=30, convergence_epochs=15)
     broken = make_record(
         "high_learning_rate",
@@ -54,7 +54,7 @@ def test_the_summary_fits_80_columns_and_says_met_or_missed(lines_of, make_recor
     assert "conservative_small 0.9912 met 0.6789 MISSED 7.9 met never MISSED".split() in words
     at = lines.index("high_learning_rate failed: RuntimeError: DefaultCPUAllocator: can't allocate memory")
     assert lines[at + 1] == "  log: out/high_learning_rate/logs/training.log"
-    assert "by val_loss, which the study goes by, b is better" in lines
+    assert "by the monitored metric val_loss, b is better" in lines
     assert lines[-5:] == [
         "results      results.json",
         "study        out/study.db",
@@ -64,22 +64,22 @@ def test_the_summary_fits_80_columns_and_says_met_or_missed(lines_of, make_recor
     ]
 
 
-def test_a_summary_without_targets_or_rivals_says_nothing_of_them(lines_of, make_record):
+def test_summary_omits_targets_leader_and_pending_trials_if_there_are_none(lines_of, make_record):
     text = "\n".join(lines_of(make_record("a")))
     assert "targets" not in text
-    assert "goes by" not in text
-    assert "still to do" not in text
+    assert "monitored metric" not in text
+    assert "pending" not in text
     assert "search" not in text
 
 
-FEW = (
-    "the best stopped early, far below the targets: 400 training images may be too few "
+FEW_IMAGES = (
+    "the best trial stopped early, far below the targets: 400 training images may be too few "
     "(`khmer-tuner data` generates more)"
 )
 
 
 @pytest.mark.parametrize(
-    ("char", "seq", "why", "told"),
+    ("char", "seq", "why", "shown"),
     [
         (0.6, 0.6, "early_stopped", True),
         (0.84, 0.2, "early_stopped", True),
@@ -87,20 +87,20 @@ FEW = (
         (0.6, 0.6, "max_epochs", False),
     ],
 )
-def test_training_that_stops_far_below_the_targets_says_how_few_images_it_had(
-    char, seq, why, told, lines_of, make_record
+def test_early_stop_far_below_the_targets_is_noted_with_the_number_of_images(
+    char, seq, why, shown, lines_of, make_record
 ):
     worse = make_record("worse", 1, best_val_char_accuracy=0.1)
     best = make_record("best", 0, why, best_val_char_accuracy=char, best_val_seq_accuracy=seq)
     targets = Targets(character_accuracy=0.85, sequence_accuracy=0.7)
-    assert (FEW in lines_of(best, worse, targets=targets, training_images=400)) is told
+    assert (FEW_IMAGES in lines_of(best, worse, targets=targets, training_images=400)) is shown
 
 
-def test_without_targets_no_number_of_images_is_too_small(lines_of, make_record):
-    assert FEW not in lines_of(make_record("best", best_val_char_accuracy=0.1), training_images=400)
+def test_without_targets_the_number_of_images_is_not_noted(lines_of, make_record):
+    assert FEW_IMAGES not in lines_of(make_record("best", best_val_char_accuracy=0.1), training_images=400)
 
 
-def test_of_200_search_trials_the_ten_best_and_ten_failed_are_shown(lines_of, make_record, search_of):
+def test_large_search_shows_the_ten_best_and_ten_failed_trials(lines_of, make_record, search_of):
     presets = [make_record(name, number) for number, name in enumerate(PRESETS)]
     lines = lines_of(*presets, *search_of(200), targets=Targets(character_accuracy=0.2))
     assert max(map(len, lines)) <= 80
@@ -114,18 +114,18 @@ def test_of_200_search_trials_the_ten_best_and_ten_failed_are_shown(lines_of, ma
     assert targets[-1].split()[1:] == ["0.2020", "met"]
 
 
-def test_the_folders_of_search_trials_are_one_line(lines_of, make_record, search_of):
+def test_folders_of_search_trials_share_one_line(lines_of, make_record, search_of):
     lines = lines_of(make_record("a"), *search_of(24))
     assert lines[-4:-1] == ["study        out/study.db", "experiments  out/a", "             out/search_NNNN"]
 
 
-def test_few_search_trials_are_all_shown(lines_of, search_of):
+def test_small_search_shows_all_trials(lines_of, search_of):
     lines = lines_of(*search_of(6))
     assert first_words(lines)[2:8] == [f"search_{number:04d}" for number in (8, 7, 6, 5, 4, 3)]
     assert "more search trial" not in "\n".join(lines)
 
 
-def test_failed_search_trials_share_a_line_on_their_logs(lines_of, make_record):
+def test_failed_search_trials_share_one_log_line(lines_of, make_record):
     records = [make_record(f"search_{number:04d}", number, "failed", error_message="boom") for number in (1, 2)]
     lines = lines_of(*records)
     at = lines.index("search_0001 failed: boom")
@@ -135,11 +135,11 @@ def test_failed_search_trials_share_a_line_on_their_logs(lines_of, make_record):
 @pytest.mark.parametrize(
     ("folder", "pending", "line"),
     [
-        ("training_output", 12, "12 trials are still to do: khmer-tuner resume"),
-        ("out", 1, "1 trial is still to do: khmer-tuner resume --output-dir out"),
-        ("my out", 2, "2 trials are still to do: khmer-tuner resume --output-dir 'my out'"),
+        ("training_output", 12, "12 trials are pending; continue with: khmer-tuner resume"),
+        ("out", 1, "1 trial is pending; continue with: khmer-tuner resume --output-dir out"),
+        ("my out", 2, "2 trials are pending; continue with: khmer-tuner resume --output-dir 'my out'"),
     ],
 )
-def test_what_is_owed_is_said_with_the_command_that_does_it(folder, pending, line, lines_of, make_record):
+def test_pending_trials_are_shown_with_the_command_that_trains_them(folder, pending, line, lines_of, make_record):
     lines = lines_of(make_record("a"), output_dir=Path.cwd() / folder, pending=pending)
     assert lines[-1] == line

@@ -7,7 +7,7 @@ from tuner.display.terminal import cut, printable, spare_cells
 
 
 @pytest.mark.parametrize(("text", "cells"), [("small", 0), ("ខ្មែរ", 1), ("កោះ", 2), ("é", 0)])
-def test_vowels_beside_their_consonant_take_a_cell_on_some_terminals(text, cells):
+def test_spare_cells_counts_spacing_combining_vowels(text, cells):
     assert spare_cells(text) == cells
 
 
@@ -18,17 +18,17 @@ def test_vowels_beside_their_consonant_take_a_cell_on_some_terminals(text, cells
         ("search_0007", 10, "search_00…"),
         ("ខ្មែរ", 4, "ខ្មែរ"),
         ("កកកកក", 3, "កក…"),
-        # A consonant below another one goes with the sign that puts it there.
+        # A subscript consonant is cut together with its subscript sign.
         ("កខ្មក", 3, "កខ…"),
         ("", 5, ""),
     ],
 )
-def test_what_is_too_long_ends_in_an_ellipsis(text, cells, shown):
+def test_too_long_text_ends_in_an_ellipsis(text, cells, shown):
     assert cut(text, cells) == shown
 
 
 @pytest.mark.parametrize("cells", range(1, 40))
-def test_what_is_cut_fits_also_where_vowels_take_a_cell(cells):
+def test_cut_text_fits_terminals_on_which_vowels_occupy_a_cell(cells):
     shown = cut("គំរូមធ្យម_ការបណ្តុះបណ្តាល_ដែលមានល្បឿនលឿន", cells)
     assert cell_len(shown) + spare_cells(shown) <= cells
     assert len(shown) >= min(cells, 3) or cells < 4
@@ -42,5 +42,5 @@ def test_what_is_cut_fits_also_where_vowels_take_a_cell(cells):
         ("\udcff\u202egnp.exe", r"\udcff\u202egnp.exe"),
     ],
 )
-def test_what_would_change_the_screen_is_escaped(text, shown):
+def test_control_characters_are_escaped(text, shown):
     assert printable(text) == shown

@@ -1,4 +1,4 @@
-"""The trials of a study as `status` shows them."""
+"""The table of trials that `khmer-tuner status` shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shown():
     return show
 
 
-def test_a_trial_is_a_row(shown, make_row, make_status):
+def test_each_trial_has_a_row(shown, make_row, make_status):
     rows = [
         make_row(0, "completed", "conservative_small", best_value=0.97334),
         make_row(1, "failed", best_value=None, why_ended="out_of_memory"),
@@ -37,7 +37,7 @@ def test_a_trial_is_a_row(shown, make_row, make_status):
             "0 conservative_small completed 0.9733 25 early stopped 4:10 -".split(),
             "1 search_0001 failed - 25 out of memory 4:10 -".split(),
             "2 search_0002 running 0.5000 3 - 1:01:40 1002".split(),
-            "3 search_0003 running - 0 - - elsewhere".split(),
+            "3 search_0003 running - 0 - - remote".split(),
             "4 late waiting - 0 - - -".split(),
             "5 search_0005 pruned 0.5000 25 pruned 4:10 -".split(),
         ],
@@ -45,7 +45,7 @@ def test_a_trial_is_a_row(shown, make_row, make_status):
     )
 
 
-def test_search_trials_that_wait_share_a_row(shown, make_row, make_status):
+def test_waiting_search_trials_share_a_row(shown, make_row, make_status):
     rows = [make_row(0), *(make_row(number, "waiting") for number in range(1, 9)), make_row(9, "waiting", "late")]
     lines, hidden = shown(make_status(*rows))
     assert lines[1:] == ["1-8 8 search trials waiting - 0 - - -".split(), "9 late waiting - 0 - - -".split()]
@@ -53,7 +53,7 @@ def test_search_trials_that_wait_share_a_row(shown, make_row, make_status):
     assert len(shown(make_status(*rows), show_all=True)[0]) == 10
 
 
-def test_of_many_trials_those_are_shown_that_matter(shown, make_row, make_status):
+def test_large_study_shows_best_last_failed_and_started_trials(shown, make_row, make_status):
     rows = [make_row(number, best_value=number % 50 / 100) for number in range(100)]
     rows[20] = make_row(20, "failed")
     rows[60] = make_row(60, "pruned", best_value=0.99)
@@ -62,34 +62,34 @@ def test_of_many_trials_those_are_shown_that_matter(shown, make_row, make_status
     rows += [make_row(number, "waiting") for number in range(100, 120)]
     lines, hidden = shown(make_status(*rows))
     alone = [line[0] for line in lines if "-" not in line[0]]
-    # The one that failed, the five best (one that was pruned is no winner), those at work, the five last.
+    # The failed trial, the five best completed trials, the running and interrupted ones, the five that ended last.
     assert alone == ["20", "47", "48", "49", "70", "71", "95", "96", "97", "98", "99"]
     groups = [line for line in lines if "-" in line[0]]
-    assert groups[0] == "0-19 20 more trials ended 0.1900 - - - -".split()
-    assert groups[2] == "50-69 20 more trials ended 0.9900 - - - -".split()
+    assert groups[0] == "0-19 20 more trials finished 0.1900 - - - -".split()
+    assert groups[2] == "50-69 20 more trials finished 0.9900 - - - -".split()
     assert groups[-1] == "100-119 20 search trials waiting - 0 - - -".split()
     assert hidden == 100 - len(alone)
 
 
-def test_of_many_trials_each_is_shown_if_it_is_asked_for(shown, make_row, make_status):
+def test_show_all_gives_each_trial_of_a_large_study_a_row(shown, make_row, make_status):
     status = make_status(*(make_row(number) for number in range(100)))
     lines, hidden = shown(status, show_all=True)
     assert [line[0] for line in lines] == [str(number) for number in range(100)]
     assert hidden == 0
 
 
-def test_forty_are_not_many(shown, make_row, make_status):
+def test_forty_trials_each_have_a_row(shown, make_row, make_status):
     rows = [make_row(number) for number in range(40)]
     assert len(shown(make_status(*rows))[0]) == 40
     assert len(shown(make_status(*rows, make_row(40)))[0]) < 20
 
 
-def test_many_experiments_that_wait_share_a_row(shown, make_row, make_status):
+def test_many_waiting_experiments_share_a_row(shown, make_row, make_status):
     rows = [make_row(0), *(make_row(number, "waiting", f"e{number}") for number in range(1, 100))]
     assert shown(make_status(*rows))[0][1:] == ["1-99 99 experiments waiting - 0 - - -".split()]
 
 
-def test_a_narrow_terminal_has_room_for_names_and_figures(shown, make_row, make_status):
+def test_narrow_terminal_shows_names_and_figures(shown, make_row, make_status):
     rows = [make_row(0, "completed", "a"), make_row(1, "running", epochs=3, best_value=0.25, seconds=3700.0)]
     lines = [" ".join(line) for line in shown(make_status(*rows), width=60)[0]]
     assert "1 search_0001 running 0.2500 3 - 1:01:40" in lines

@@ -1,4 +1,4 @@
-"""Show the trials of a study, what is pending and how long it takes.
+"""Show the trials of a study, its progress and the remaining time.
 
 Examples:
   khmer-tuner status
@@ -26,28 +26,28 @@ _POLL_S = 3.0
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
-    """Find the study; refuse to watch it as JSON, which would be several documents."""
+    """Load the study; refuse --watch with --json, which would print several documents."""
     from search_spaces import ConfigurationError
 
     if options.watch and options.json:
-        raise ConfigurationError("--watch: found with --json, which prints one document; leave one of them out")
+        raise ConfigurationError("--watch: found with --json, which prints a single document; leave out one of them")
     return load(options)
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Print the trials of the study, and what is pending; it is only read."""
+    """Print the status of the study, which is only read, once or repeatedly."""
     from studies import disk_usage
     from tuner.display.terminal import console_on, is_terminal
     from tuner.session.status_poller import read_status
 
     study, folder = loaded
-    known: list[str] = []
+    printed: list[str] = []
     while True:
         status = read_status(study, folder)
         if options.json:
             print_json(_as_dict(status, disk_usage(folder)))
         elif options.watch and not is_terminal(sys.stdout):
-            known = _print_changes(status, known)
+            printed = _print_changes(status, printed)
         else:
             if options.watch:
                 console_on(sys.stdout).clear()
@@ -57,31 +57,31 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
         time.sleep(_POLL_S)
 
 
-def _print_changes(status: StudyStatus, known: list[str]) -> list[str]:
-    """Print the lines that are not `known` from the last poll; return all lines of this one."""
+def _print_changes(status: StudyStatus, printed: list[str]) -> list[str]:
+    """Print the lines that were not `printed` in the last poll; return all lines of this poll."""
     from tuner.display.study_lines import best_line, last_line, whole_line
 
-    rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} done" for row in status.running]
+    rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} finished" for row in status.running]
     whole = whole_line(status, len(status.running)), last_line(status), best_line(status)
     lines = [*rows, *filter(None, whole)]
-    print_lines(line for line in lines if line not in known)
+    print_lines(line for line in lines if line not in printed)
     return lines
 
 
 def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
-    """Return the status as plain data; without a running worker there is no estimate of the time."""
+    """Return the status as plain data, with an estimate of the remaining time if a worker is running."""
     from dataclasses import asdict
 
     from studies import remaining_time
 
     workers = len(status.running)
-    left = remaining_time(status, workers) if workers else None
+    remaining = remaining_time(status, workers) if workers else None
     data = status.as_dict()
     trials = data.pop("trials")
     return data | {
         "workers": workers,
-        "eta_seconds": None if left is None else round(left.seconds, 1),
-        "eta_is_at_most": None if left is None else left.at_most,
+        "eta_seconds": None if remaining is None else round(remaining.seconds, 1),
+        "eta_is_at_most": None if remaining is None else remaining.at_most,
         "disk": asdict(disk) | {"used": disk.used},
         "trials": trials,
     }
@@ -95,9 +95,9 @@ def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_a
 
     width = console_on(sys.stdout).width
     table, hidden = trial_table(status, width, show_all=show_all)
-    more = [f"{hidden:,} more trials: `{study_command('status --all', folder.path)}` shows each"] if hidden else []
+    more = [f"{hidden:,} more trials: `{study_command('status --all', folder.path)}` shows them"] if hidden else []
     running = [running_table(status.running, width), ""] if status.running else []
-    head = f"study {status.study}, by {status.monitor} ({status.mode})"
+    head = f"study {status.study}, objective {status.monitor} ({status.mode})"
     print_lines([head, "", table, *more, "", *running, *_lines(status, disk, folder, width)])
 
 
@@ -110,7 +110,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: in
         study_lines.whole_line(status, workers),
         study_lines.search_line(status),
         study_lines.best_line(status),
-        study_lines.ahead_line(status),
+        study_lines.best_running_line(status),
         study_lines.last_line(status, width=width),
         study_lines.remaining_line(status, remaining_time(status, workers)) if workers else None,
         study_lines.targets_line(status),
@@ -121,8 +121,9 @@ def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: in
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "--all", "show every trial, however many there are")
-    add_flag(parser, "--watch", "repeat until no trial is pending, or Ctrl-C; without a terminal print only changes")
+    add_flag(parser, "--all", "show each trial in its own row, even in a large study")
+    watch = "refresh until no trial is pending or Ctrl-C; if the output is not a terminal, print only changes"
+    add_flag(parser, "--watch", watch)
     add_study_options(parser, json=True)
 
 

@@ -24,9 +24,9 @@ def test_a_failed_experiment_gives_exit_code_1_and_the_next_one_runs(run_study):
 def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run_study):
     again = cli(*run_study.run_again)
     assert again.code == 1
-    assert "ខ្មែរ is finished already" in again.err
-    assert "broken has failed already" in again.err
-    assert "nothing is left to train" in again.err
+    assert "ខ្មែរ is already finished" in again.err
+    assert "broken has already failed" in again.err
+    assert "nothing to train" in again.err
     folder = run_study.folder
     assert f"the study in {folder} is complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
     assert list(Path().iterdir()) == []

@@ -74,8 +74,8 @@ def test_a_budget_is_met_once_and_a_search_adds_to_it(cli, write_config, write_s
     assert read_results(results) == json.loads(first.out)
     again = cli(*run, "--results-file", "r.json")
     assert again.code == 0
-    assert "2 search trials are finished already" in again.err
-    assert "nothing is left to train" in again.err
+    assert "2 search trials are already finished" in again.err
+    assert "nothing to train" in again.err
     more = cli("search", "--trials", "1", "--results-file", "r.json")
     assert more.code == 0
     assert "[4/4] search_0003: " in more.err
@@ -154,7 +154,7 @@ def test_a_search_first_finishes_what_is_owed(cli, home):
     assert ran.code == 0
     begun = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
     assert begun == ["one", "two", "search_0002", "search_0003"]
-    assert "one (trial 0, going on after an interruption)" in ran.err
+    assert "one (trial 0, resumed)" in ran.err
     assert set(states().values()) == {"completed"}
 
 
@@ -165,10 +165,10 @@ def test_a_folder_is_all_that_resume_needs(cli, home, tmp_path, monkeypatch, rea
     monkeypatch.chdir(tmp_path / "elsewhere")
     stands = cli("status", "--output-dir", home / OUT)
     assert "1 interrupted" in stands.out
-    assert f"`khmer-tuner resume --output-dir {home / OUT}` resumes them" in stands.out
+    assert f"`khmer-tuner resume --output-dir {home / OUT}` trains them" in stands.out
     resumed = cli("resume", "--output-dir", home / OUT)
     assert resumed.code == 0
-    assert "going on with epoch 2" in resumed.err
+    assert "resumes at epoch 2" in resumed.err
     assert set(states(home / OUT).values()) == {"completed"}
     [results] = Path().glob("*")
     entries = read_results(results)["all_results"]
@@ -234,7 +234,7 @@ def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_conf
     ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
     assert ran.code == 0  # nothing has ended, but nothing has failed either
     assert "one, search_0001: still pending, because the time limit was reached" in ran.err
-    assert "2 trials are still to do: khmer-tuner resume" in ran.out
+    assert "2 trials are pending; continue with: khmer-tuner resume" in ran.out
     one, waiting = rows().values()
     assert (one.state, waiting.state, one.worker_pid) == (RowState.INTERRUPTED, RowState.WAITING, None)
     assert one.epochs == len((OUT / "one" / "metrics.jsonl").read_text().splitlines()) > 0
@@ -274,7 +274,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     argv = ["resume", "--output-dir", folder, "--results-file", "r.json"]
     untouched = cli(*argv)
     assert untouched.code == 1
-    assert "broken has failed already; `khmer-tuner resume --retry-failed` trains it again" in untouched.err
+    assert "broken has already failed; `khmer-tuner resume --retry-failed` retries it" in untouched.err
     retried = cli(*argv, "--retry-failed")
     assert retried.code == 0
     assert "once more: broken" in retried.err
@@ -286,7 +286,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     again = cli(*argv, "--retry-failed")
     assert again.code == 0
     assert "once more" not in again.err
-    assert "nothing is left to train" in again.err
+    assert "nothing to train" in again.err
 
 
 def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeated(
@@ -396,7 +396,7 @@ def test_a_worker_works_off_what_is_owed_and_writes_no_results(cli, home, tree):
     assert {path for path in tree(home) if "/" not in path} == before
     again = cli("worker")
     assert again.code == 0
-    assert "nothing is left to train" in again.err
+    assert "nothing to train" in again.err
 
 
 def test_a_gaussian_process_learns_nothing_from_pruned_trials_so_it_gets_none(cli, write_config, write_space):

@@ -25,7 +25,7 @@ def test_a_run_stores_them_as_those_of_the_experiments(cli, write_config):
     assert [(config.num_epochs, config.min_lr) for config in configs()] == [(1, 1e-5)]
     assert len(read_metrics(Path("out/two"))) == 1
     assert yaml.safe_load(Path("out/two/configs/training_config.yaml").read_text())["num_epochs"] == 1
-    assert "nothing is left to train" in cli(*again, *ONE_EPOCH, "--set", "scheduler.min_lr=1e-5").err
+    assert "nothing to train" in cli(*again, *ONE_EPOCH, "--set", "scheduler.min_lr=1e-5").err
     without = cli(*again)
     assert without.code == 2
     assert "num_epochs was 1 and is 2 now" in without.err

@@ -58,7 +58,7 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert told.code == 0
     assert tree(OUT) == before
     lines = told.out.splitlines()
-    assert lines[0] == "study khmer-ocr, by val_char_accuracy (max)"
+    assert lines[0] == "study khmer-ocr, objective val_char_accuracy (max)"
     assert max(map(len, lines)) <= 80
     assert ["2", "search_0002", "running", "0.2500", "3", "-"] in [line.split()[:6] for line in lines]
     assert "3-21 19 search trials waiting".split() in [line.split()[:5] for line in lines]
@@ -74,9 +74,9 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert "2 of 32 trials done (1 failed), 29 waiting; 1 worker" in lines
     assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
     assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
-    assert summary["last"] == "last: ខ្មែរ max epochs, broken FAILED"
-    assert summary["left"].startswith("left: about ")
-    assert summary["left"].endswith(" with the 29 waiting")
+    assert summary["last ended"] == "last ended: ខ្មែរ max epochs, broken FAILED"
+    assert summary["remaining"].startswith("remaining: about ")
+    assert summary["remaining"].endswith(" including 29 pending trials")
     assert "disk" in summary
     assert " free" in summary["disk"]
     assert "pending" not in summary  # somebody works on it
@@ -99,10 +99,10 @@ def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
     at_work.release()
     told = cli("status").out
     assert "2 of 32 trials done (1 failed), 29 waiting, 1 interrupted\n" in told
-    assert "left: " not in told
+    assert "remaining: " not in told
     [pending] = [line for line in told.splitlines() if line.startswith("pending: ")]
-    assert pending.startswith("pending: 1 interrupted, 29 not started, about ")
-    assert pending.endswith(" for one worker; `khmer-tuner resume` resumes them")
+    assert pending.startswith("pending: 1 interrupted, 29 waiting, about ")
+    assert pending.endswith(" with one worker; `khmer-tuner resume` trains them")
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
@@ -142,10 +142,10 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
     assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
         "search_0002: epoch 0 of 10 done",
         "2 of 3 trials done (1 failed); 1 worker",
-        "last: ខ្មែរ max epochs, broken FAILED",
+        "last ended: ខ្មែរ max epochs, broken FAILED",
         "search_0002: epoch 1 of 10 done",
         "3 of 3 trials done (1 failed)",
-        "last: search_0002 pruned, ខ្មែរ max epochs, broken FAILED",
+        "last ended: search_0002 pruned, ខ្មែរ max epochs, broken FAILED",
     ]
     assert watched.out.count("best: ") == 1
 

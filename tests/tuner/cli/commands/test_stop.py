@@ -94,7 +94,7 @@ def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("stop_requested", "told"), [(False, "stopped"), (True, "waits no longer; the trials still stop after their epoch")]
+    ("stop_requested", "told"), [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")]
 )
 def test_interrupted_it_says_whether_it_has_asked(stop_requested: bool, told: str) -> None:
     assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == told
@@ -111,17 +111,17 @@ def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_wou
     assert stopped.code == 0
     names = ["ខ្មែរ", "two"][:workers]
     for number, name in enumerate(names):
-        told = rf"^{name} \(trial {number}\): \d+ epochs? done, stops after the current one; process \d+$"
+        told = rf"^{name} \(trial {number}\): \d+ epochs? finished, stops after the current epoch; process \d+$"
         assert re.search(told, stopped.out, re.MULTILINE)
-    assert stopped.out.endswith("stopped; `khmer-tuner resume` goes on\n")
+    assert stopped.out.endswith("stopped; run `khmer-tuner resume` to resume\n")
     assert {row.worker_pid for row in rows().values()} == {None}
     out, err = running.communicate()
     assert running.returncode == 0
     for number, name in enumerate(names):
-        assert f"{name} (trial {number}): left for later\n" in err
+        assert f"{name} (trial {number}): interrupted\n" in err
     assert "two, ខ្មែរ: still pending, because a stop was requested" in err
     assert "worker died" not in err
-    assert "2 trials are still to do: khmer-tuner resume" in out
+    assert "2 trials are pending; continue with: khmer-tuner resume" in out
     assert read_results(Path("stopped.json"))["all_results"] == []
     left = rows()
     assert [row.state.value for row in left.values()] == ["interrupted", "interrupted" if workers == 2 else "waiting"]
@@ -137,7 +137,7 @@ def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_wou
 
 
 def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_study, copy_of_the_study):
-    assert cli("stop", "--wait", "--output-dir", copy_of_the_study).out == "no trial is running now\n"
+    assert cli("stop", "--wait", "--output-dir", copy_of_the_study).out == "stop requested; no trial is running\n"
     asked = cli("stop", "--wait", "--json", "--output-dir", copy_of_the_study)
     assert (asked.code, json.loads(asked.out)) == (0, {"asked": [], "stopped": True})
     resumed = cli("resume", "--retry-failed", "--output-dir", copy_of_the_study)
@@ -157,7 +157,7 @@ def test_programs_are_told_too(cli, write_config, make_watcher):
     assert watcher.left == [0]
     again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=again)
-    with pytest.raises(ExperimentFailedError, match="'one': a stop was requested; call it again to continue"):
+    with pytest.raises(ExperimentFailedError, match="'one': interrupted by a stop request; repeat the call to continue"):
         tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
     assert again.epochs == [(0, 1), (0, 2), (0, 3)]
 
