@@ -1,4 +1,4 @@
-"""The networks that read an image's digits."""
+"""The networks that read the digits of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a name in `model_config.yaml` to a network."""
+"""Builds the network that a name in `model_config.yaml` defines."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from tuner.seeds import derived_seed
 
 
 def create_model_from_config(config: TrainingConfig) -> DigitReader:
-    """Build the model that a configuration names, with weights that depend on its seed alone.
+    """Build the model that a configuration names; its initial weights depend only on the seed.
 
     Raises:
-        ModelCreationError: The model definitions have no such model, or `vocab_size` or `max_sequence_length` is not
-            that of the dataset.
-        FileNotFoundError: There is no model definitions file at `model_config_path`.
-        ConfigurationError: That file is not as it should be.
+        ModelCreationError: The model is not defined, or `vocab_size` or `max_sequence_length` differs from the dataset.
+        FileNotFoundError: The model definitions file `model_config_path` does not exist.
+        ConfigurationError: That file is invalid.
     """
     if problems := vocabulary_problems(config):
         raise ModelCreationError(problems)
     definitions = load_model_definitions(config.model_config_path)
     if config.model_name not in definitions:
         nearest = difflib.get_close_matches(config.model_name, definitions, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "use one of these, or define it there"
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "use one of these, or add it to the file"
         raise ModelCreationError(
             f"model_name: found {config.model_name!r}; {config.model_config_path} defines "
             f"{', '.join(definitions)}; {hint}"
@@ -35,11 +34,11 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
 
 
 def build_model(definition: ModelDefinition, config: TrainingConfig) -> DigitReader:
-    """Build a model from its definition; the global random state is left as it was."""
+    """Build a model from its definition, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))
         model = DigitReader(definition, classes=config.vocab_size, positions=config.max_sequence_length)
-    # Channels innermost is what oneDNN's and cuDNN's convolutions are fastest on.
+    # Convolutions of oneDNN and cuDNN are fastest with channels last.
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""The decoders: from column features to class scores, label rows and confidences.
+"""The decoders: map column features to class scores, label rows and confidences.
 
-To add a decoder: a subclass of `Decoder`, its entry in `DECODERS`, and its row in
-`search_spaces.model_definitions.LOSSES_OF_DECODER`, which names the losses that it learns with.
+To add a decoder, write a subclass of `Decoder`, add it to `DECODERS`, and add the losses that can train it to
+`search_spaces.model_definitions.LOSSES_OF_DECODER`.
 
 Shapes: N images, T columns, D features, L label positions, S score steps (L or T), C = 13 classes (ten digits, end,
 padding, blank).
@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from tuner.data.vocabulary import BLANK, EOS, PAD
 
-# Log probability of what the alignment rules out (a padding in front, a blank): small, but finite, so that label
-# smoothing has a finite loss.
-_RULED_OUT = -14.0
-_NEVER = -1e4  # stands for log 0 where infinities would make gradients undefined
+# Log probability of impossible classes (a blank, or padding at the start): finite, so that label smoothing has a finite
+# loss.
+_LOG_FLOOR = -14.0
+_LOG_ZERO = -1e4  # used for log 0, because infinities would make gradients undefined
 
 
 class Decoder(nn.Module, ABC):
-    """Scores the columns of an image and reads the label from the scores."""
+    """The interface of a decoder: scores the columns of an image and reads the label from the scores."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
         super().__init__()
@@ -46,43 +46,43 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability ``(N,)``, 0 to 1, that scores ``(N, S, C)`` give to rows ``(N, L)``."""
+        """Return the probability of rows ``(N, L)`` according to scores ``(N, S, C)``, ``(N,)``, 0 to 1."""
 
 
 class MonotonicAttention(Decoder):
     """Reads the columns from left to right and attends to each digit once.
 
-    Every column has a probability that a digit is read there. Over all ways to choose the columns, the exact
-    probability that the k-th digit is read at column t follows from one pass along the columns; these are position
-    k's attention weights, and its digit scores are the columns' scores under them. What is left over says that the
-    label has ended before position k. So order and counting need not be learned, only where digits are and which:
-    training takes off within a few epochs where free attention over columns needs many.
+    Each column has a probability that a digit is read there. One pass along the columns computes the exact probability
+    that the k-th digit is read at column t, summed over all selections of columns. These are the attention weights with
+    which position k averages the digit scores of the columns. The rest is the probability that the label ends before
+    position k. The network therefore learns only which digits are where, not their order and number: accuracy rises
+    within a few epochs, while unconstrained attention over columns needs many.
 
     Source: the expected alignment of Raffel et al., "Online and Linear-Time Attention by Enforcing Monotonic
-    Alignments", 2017 (https://arxiv.org/abs/1704.00784), here with at most one reading a column and counted exactly.
+    Alignments", 2017 (https://arxiv.org/abs/1704.00784), here computed exactly and with at most one digit per column.
     """
 
     def __init__(self, width: int, positions: int, classes: int, expected_digits: float = 4.5) -> None:
-        """Take D, L and C, and the number of digits that an untrained model reads from 32 columns."""
+        """Set D, L, C and the number of digits that an untrained model reads in 32 columns."""
         super().__init__(width, positions, classes)
         self.digit = nn.Linear(width, EOS)
         self.reads = nn.Linear(width, 1)
         rate = expected_digits / 32
-        # Undecided at first: a high initial learning rate would harden random guesses.
+        # Start undecided: with random weights, a high initial learning rate would make random guesses certain.
         nn.init.zeros_(self.digit.weight)
         nn.init.zeros_(self.reads.weight)
         nn.init.constant_(self.reads.bias, math.log(rate / (1 - rate)))
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, T, D)`` to log probabilities ``(N, L, C)``."""
-        # Sums of many logarithms: single precision, whatever the rest computes in.
+        # Sums of many logarithms need single precision, even under autocast.
         with torch.autocast(columns.device.type, enabled=False):
             columns = columns.float()
             attention, count = _alignment(self.reads(columns).squeeze(-1), self.positions)
             digit_scores = self.digit(columns).log_softmax(-1)
             digits = torch.logsumexp(attention.unsqueeze(-1) + digit_scores.unsqueeze(1), dim=2)
-            ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=_RULED_OUT)
-            blank = digits.new_full((*digits.shape[:2], self.classes - EOS - 2), _RULED_OUT)
+            ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=_LOG_FLOOR)
+            blank = digits.new_full((*digits.shape[:2], self.classes - EOS - 2), _LOG_FLOOR)
             return torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
     def read(self, scores: Tensor) -> Tensor:
@@ -91,13 +91,13 @@ class MonotonicAttention(Decoder):
         return rows.masked_fill(_is_after_end(rows), PAD)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the product over the read characters and the end mark; without an end mark, over all positions."""
+        """Return the product of the probabilities up to and including ``<EOS>``, or of all positions without it."""
         characters = scores.softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
         return characters.masked_fill(_is_after_end(rows), 1.0).prod(1)
 
 
 class CTCDecoder(Decoder):
-    """Scores every column by itself; repeats and blanks are collapsed when reading (Graves et al. 2006)."""
+    """Scores each column separately; reading collapses repeats and drops blanks (Graves et al. 2006)."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
         super().__init__(width, positions, classes)
@@ -117,87 +117,87 @@ class CTCDecoder(Decoder):
         new = torch.ones_like(best, dtype=torch.bool)
         new[:, 1:] = best[:, 1:] != best[:, :-1]
         kept = new & (best < EOS)
-        # Each kept class moves to its rank; all else, and what is too long, falls into a spare last column.
+        # Each kept class moves to its rank; all other classes, and those beyond L, go to an extra last column.
         rank = torch.where(kept, kept.cumsum(1) - 1, length).clamp_max(length)
         rows = best.new_full((len(best), length + 1), PAD).scatter_(1, rank, torch.where(kept, best, PAD))
         ends = kept.sum(1, keepdim=True).clamp_max(length)
         return rows.scatter_(1, ends, EOS)[:, :length]
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the sum over all ways to spell the row's digits along the T steps, not that of the likeliest alone."""
+        """Return the sum over all alignments of the row's digits with the T steps, not only the likeliest one."""
         lengths = (rows < EOS).sum(1)
         steps = torch.full_like(lengths, scores.shape[1])
         log_probabilities = scores.log_softmax(-1).transpose(0, 1)
         losses = F.ctc_loss(log_probabilities, rows, steps, lengths, blank=BLANK, reduction="none")
-        return losses.neg().exp().clamp_max(1)  # rounding can leave it just above
+        return losses.neg().exp().clamp_max(1)  # rounding can exceed 1 slightly
 
 
 DECODERS: Mapping[str, type[Decoder]] = {"attention": MonotonicAttention, "ctc": CTCDecoder}
 
 
 def _is_after_end(rows: Tensor) -> Tensor:
-    """Return which positions of rows ``(N, L)`` lie after the first ``<EOS>``."""
+    """Return a mask of the positions of rows ``(N, L)`` after the first ``<EOS>``."""
     ends = (rows == EOS).long()
     return ends.cumsum(1) > ends
 
 
 def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """Count readings along the columns, exactly.
+    """Compute the exact distribution of the readings over the columns.
 
-    In logarithms, so that a certainty however wrong still has a gradient that leads out of it.
+    In logarithms, so that even a certain but wrong reading has a gradient that corrects it.
 
     Args:
         reads: Logit of the probability that a digit is read at a column, ``(N, T)``.
         positions: L.
 
     Returns:
-        The log probability that the k-th reading happens at column t, ``(N, L, T)``, and that there are k readings in
-        all, ``(N, L)``, both for k from 0.
+        The log probability that the k-th reading is at column t, ``(N, L, T)``, and that there are k readings in total,
+        ``(N, L)``, both for k from 0.
     """
-    moves, count = _Counting.apply(reads.t().unsqueeze(2), positions)  # type: ignore[no-untyped-call]
-    return moves.permute(1, 2, 0), count
+    aligned, count = _AlignmentRecursion.apply(reads.t().unsqueeze(2), positions)  # type: ignore[no-untyped-call]
+    return aligned.permute(1, 2, 0), count
 
 
-class _Counting(torch.autograd.Function):
-    """The recursion along the columns, with its gradient written out: 32 steps of a few small kernels each.
+class _AlignmentRecursion(torch.autograd.Function):
+    """The recursion along the columns with an explicit gradient: 32 steps of a few small kernels each.
 
-    Left to autograd it takes twice as long, which in the smallest model is a twentieth of a step.
+    With autograd it would take twice as long, which is 5 % of a training step of the smallest model.
 
-    With ``count[t, k]`` the log probability of k readings before column t, and the log probabilities ``here`` and
-    ``elsewhere`` that column t is read and is not, the k-th reading happens there with ``move = count + here``, and
-    ``count[t + 1, k] = log(exp(count[t, k] + elsewhere[t]) + exp(move[t, k - 1]))``.
+    Let ``count[t, k]`` be the log probability of k readings before column t, and ``read[t]`` and ``skip[t]`` those of
+    reading and skipping column t. The k-th reading is at column t with ``aligned[t, k] = count[t, k] + read[t]``, and
+    ``count[t + 1, k] = log(exp(count[t, k] + skip[t]) + exp(aligned[t, k - 1]))``.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-        """Map ``(T, N, 1)`` to the moves ``(T, N, L)`` and the last count ``(N, L)``."""
-        here = F.logsigmoid(reads)
-        elsewhere = here - reads  # the logarithm of the opposite probability
-        counts = reads.new_full((len(reads) + 1, reads.shape[1], positions), _NEVER)
+        """Map logits ``(T, N, 1)`` to ``aligned`` ``(T, N, L)`` and the last ``count`` ``(N, L)``."""
+        read = F.logsigmoid(reads)
+        skip = read - reads  # log(1 - p)
+        counts = reads.new_full((len(reads) + 1, reads.shape[1], positions), _LOG_ZERO)
         counts[0, :, 0] = 0.0
-        moves = torch.empty_like(counts[1:])
+        aligned = torch.empty_like(counts[1:])
         for column, (before, after) in enumerate(pairwise(counts)):
-            torch.add(before, here[column], out=moves[column])
-            torch.add(before, elsewhere[column], out=after)
-            torch.logaddexp(after[:, 1:], moves[column, :, :-1], out=after[:, 1:])
-        ctx.save_for_backward(reads, counts, moves)
-        return moves, counts[-1].clone()
+            torch.add(before, read[column], out=aligned[column])
+            torch.add(before, skip[column], out=after)
+            torch.logaddexp(after[:, 1:], aligned[column, :, :-1], out=after[:, 1:])
+        ctx.save_for_backward(reads, counts, aligned)
+        return aligned, counts[-1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, moves_gradient: Tensor, count_gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, aligned_gradient: Tensor, count_gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the logits ``(T, N, 1)``."""
-        reads, counts, moves = ctx.saved_tensors
-        # Which share of a count came from where.
-        stayed = (counts[:-1] + F.logsigmoid(-reads) - counts[1:]).exp_()
-        moved = (moves[..., :-1] - counts[1:, :, 1:]).exp_()
-        to_moves = moves_gradient.clone()
-        to_stays = torch.empty_like(to_moves)
+        reads, counts, aligned = ctx.saved_tensors
+        # The shares of each count that come from skipping and from reading the column.
+        skipped_share = (counts[:-1] + F.logsigmoid(-reads) - counts[1:]).exp_()
+        read_share = (aligned[..., :-1] - counts[1:, :, 1:]).exp_()
+        to_aligned = aligned_gradient.clone()
+        to_skipped = torch.empty_like(to_aligned)
         gradient = count_gradient
         for column in reversed(range(len(reads))):
-            torch.mul(gradient, stayed[column], out=to_stays[column])
-            to_moves[column, :, :-1].addcmul_(gradient[:, 1:], moved[column])
-            gradient = to_stays[column] + to_moves[column]
-        read = reads.sigmoid()
-        here, elsewhere = to_moves.sum(-1, keepdim=True), to_stays.sum(-1, keepdim=True)
-        return here * (1 - read) - elsewhere * read, None
+            torch.mul(gradient, skipped_share[column], out=to_skipped[column])
+            to_aligned[column, :, :-1].addcmul_(gradient[:, 1:], read_share[column])
+            gradient = to_skipped[column] + to_aligned[column]
+        probability = reads.sigmoid()
+        to_read, to_skip = to_aligned.sum(-1, keepdim=True), to_skipped.sum(-1, keepdim=True)
+        return to_read * (1 - probability) - to_skip * probability, None

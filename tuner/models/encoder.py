@@ -1,4 +1,4 @@
-"""From an image to a sequence of column features.
+"""The encoder: maps an image to a sequence of column features.
 
 Shapes: N images, channels C, height H, width W, T columns, D features (the definition's `width`).
 """
@@ -32,13 +32,13 @@ class ResidualBlock(nn.Module):
 
 
 class LocalContext(nn.Module):
-    """Lets a column see its neighbours: a depthwise convolution over columns, then a two-layer perceptron."""
+    """Adds context from neighbouring columns: a depthwise convolution over columns, then a two-layer perceptron."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         seven_columns = nn.Conv2d(width, width, (1, 7), padding=(0, 3), groups=width)
         self.neighbours = nn.Sequential(seven_columns, FeatureNorm(width))
-        # Convolutions of one column instead of linear layers: oneDNN's are twice as fast here as BLAS on AMD.
+        # 1 x 1 convolutions instead of linear layers: on AMD, oneDNN is twice as fast here as BLAS.
         self.mix = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
 
     def forward(self, columns: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class LocalContext(nn.Module):
 
 
 class FeatureNorm(nn.LayerNorm):
-    """Normalises the features of each column (Ba et al. 2016); with channels innermost it copies nothing."""
+    """Normalises the features of each column (Ba et al. 2016), without a copy if channels are last in memory."""
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, D, 1, T)`` to the same shape."""
@@ -56,11 +56,11 @@ class FeatureNorm(nn.LayerNorm):
 
 
 class ColumnEncoder(nn.Module):
-    """Reads a grey image of 64 x 128 pixels into 32 columns, left to right.
+    """Maps a grey image of 64 x 128 pixels to 32 columns, left to right.
 
-    The stem halves height and width twice. Each stage then halves the height only: digits stand side by side, so
-    horizontal resolution is what keeps eight of them apart. Most work happens at 8 x 32 and below, with enough
-    channels for the processor's matrix units to be busy.
+    The stem halves height and width twice. Each stage then halves only the height, because the horizontal resolution
+    must keep up to eight neighbouring digits apart. Most operations run at a resolution of 8 x 32 or lower, with enough
+    channels to use the processor's matrix units fully.
     """
 
     def __init__(self, definition: ModelDefinition) -> None:
@@ -84,7 +84,7 @@ class ColumnEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(N, 1, H, W)`` to columns ``(N, T, D)``."""
         count, _, height, width = images.shape
-        # With one channel both orders are contiguous: say that channels are innermost, as in all that follows.
+        # A single channel is contiguous in both layouts: declare channels last, which all later layers use.
         images = images.reshape(count, height, width, 1).permute(0, 3, 1, 2)
         context: Tensor = self.context(self.column(self.image(images)))
         return context.squeeze(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""A whole model: encoder and decoder."""
+"""The complete model: encoder and decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DigitReader(nn.Module):
     Shapes: N images, H = 64, W = 128, L label positions, C classes, T columns (32).
 
     Attributes:
-        definition: What it was built from.
+        definition: The model definition.
     """
 
     def __init__(self, definition: ModelDefinition, *, classes: int, positions: int) -> None:
@@ -36,14 +36,14 @@ class DigitReader(nn.Module):
         return self.decoder.read(scores)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability ``(N,)``, 0 to 1, that scores give to rows ``(N, L)``."""
+        """Return the probability of rows ``(N, L)`` according to scores, ``(N,)``, 0 to 1."""
         return self.decoder.confidence(scores.float(), rows)
 
     def tta_confidence(self, images: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean probability ``(N,)`` of rows ``(N, L)`` in scored images and distorted copies of them.
+        """Return the mean probability ``(N,)`` of rows ``(N, L)`` over the scored images and distorted copies of them.
 
-        This is test-time augmentation: a reading that slight distortions change is likely wrong, however confident
-        (Bahat and Shakhnarovich 2018, https://arxiv.org/abs/1804.00657).
+        This is test-time augmentation: a reading that changes under slight distortions is probably wrong, even if its
+        confidence is high (Bahat and Shakhnarovich 2018, https://arxiv.org/abs/1804.00657).
         """
         every_score = [scores, *(self(copy) for copy in distorted_copies(images))]
         return torch.stack([self.confidence(each, rows) for each in every_score]).mean(0)

@@ -1,4 +1,4 @@
-"""The outcome of a trial: from the result of its training, its error, or the processes that it crashed."""
+"""The outcome of a trial, from the result of its training, its error, or its crashes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.training.out_of_memory import is_out_of_memory
 
 
 def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
-    """Return the outcome of a trial whose training came to its end."""
+    """Return the outcome of a trial whose training ended without an error."""
     diverged = result.why_ended == "nonfinite_loss"
     return replace(
         _outcome(result.history, WhyEnded(result.why_ended)),
@@ -22,33 +22,33 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         micro_batch_size=result.micro_batch_size,
         parameters=result.parameters,
         threads=result.threads,
-        error_message="the loss became infinite or not a number; try a lower learning_rate" if diverged else "",
+        error_message="the loss is infinite or not a number; try a lower learning_rate" if diverged else "",
     )
 
 
 def outcome_of_error(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
-    """Return the outcome of a trial whose training raised an error after these epochs."""
+    """Return the outcome of a trial whose training raised an error after `epochs`."""
     why = WhyEnded.OUT_OF_MEMORY if is_out_of_memory(error) else WhyEnded.FAILED
     kind = type(error).__name__
     return replace(_outcome(epochs, why), error_type=kind, error_message=str(error) or kind)
 
 
 def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
-    """Return the outcome of a trial that crashed too many processes.
+    """Return the outcome of a trial in which too many processes crashed.
 
     Args:
-        record: The trial; more epochs are reported than here where each machine has a folder of its own.
+        record: The trial. If each machine has its own folder, the study can have more epochs than `epochs`.
         epochs: The epochs in this machine's folder.
     """
     reported = record.attempts[-1].epochs
-    elsewhere = reported > len(epochs)
-    where = f"before epoch {reported + 1} was finished" if elsewhere else f"in epoch {len(epochs) + 1}"
-    died, advice = f"{record.consecutive_crashes} processes were killed", "find out what ends processes on this machine"
+    has_more_epochs = reported > len(epochs)
+    where = f"before epoch {reported + 1} was finished" if has_more_epochs else f"in epoch {len(epochs) + 1}"
+    event, remedy = f"{record.consecutive_crashes} processes in a row were killed", "find out what kills them"
     if (count := record.consecutive_memory_crashes) >= MAX_MEMORY_CRASHES:
-        died, advice = f"{count} processes died for lack of memory", "a smaller batch_size or model needs less"
-    message = f"{died} one after the other {where}; {advice}"
-    if elsewhere:
-        message += f"; the figures of {reported} epochs are in another machine's folder"
+        event, remedy = f"{count} processes in a row ran out of memory", "use a smaller batch_size or model"
+    message = f"{event} {where}; {remedy}"
+    if has_more_epochs:
+        message += f"; the metrics of {reported} epochs are in another machine's folder"
     outcome = _outcome(epochs, WhyEnded.CRASHED)
     return replace(outcome, total_epochs=max(reported, len(epochs)), error_message=message)
 
@@ -67,7 +67,7 @@ def _outcome(epochs: Sequence[EpochMetrics], why: WhyEnded) -> TrialOutcome:
 
 
 def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:
-    """Return the first epoch that meets both accuracy targets; None if none does or there are none."""
+    """Return the first epoch that meets both accuracy targets; None without such an epoch or without these targets."""
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
         return None
     for epoch in epochs:

@@ -1,1 +1,1 @@
-"""The training engine: one experiment from its first to its last epoch. It knows nothing of Optuna."""
+"""The training engine: trains one experiment from its first to its last epoch, independent of Optuna."""

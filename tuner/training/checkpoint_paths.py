@@ -1,4 +1,4 @@
-"""Where the checkpoints of a trial are; found without importing PyTorch."""
+"""Paths of a trial's checkpoints, available without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ BEST_CHECKPOINT = "best.pt"
 
 
 def checkpoint_dir(trial_dir: Path) -> Path:
-    """Return the folder of a trial's checkpoints."""
+    """Return the checkpoint folder of a trial."""
     return trial_dir / "checkpoints"
 
 
 def best_checkpoint_path(trial_dir: Path) -> Path:
-    """Return the checkpoint of a trial's best epoch; the file may be missing."""
+    """Return the path of a trial's best checkpoint; the file need not exist."""
     return checkpoint_dir(trial_dir) / BEST_CHECKPOINT

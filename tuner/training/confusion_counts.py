@@ -1,4 +1,4 @@
-"""Confusion counts: which digits are read for which.
+"""Confusion counts: how often each digit is read as each other digit.
 
 Shapes: N images, L label positions, D + 1 places in a label of up to D digits.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tuner.data.vocabulary import DIGITS, EOS
 
-# Beside the ten digits: the row of read digits that no label has, and the column of label digits that were not read.
+# The row of digits read although the label does not have them, and the column of digits not read.
 INSERTED = len(DIGITS)
 DELETED = len(DIGITS)
 
@@ -20,18 +20,18 @@ Counts = npt.NDArray[np.int64]
 
 
 def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
-    """Count which digits were read for which.
+    """Count how often each digit was read as each other digit.
 
     Readings are aligned with labels by the fewest substitutions, deletions and insertions (Levenshtein 1966), so that a
-    missing digit does not make all digits after it wrong. A substitution is preferred to a deletion and an insertion.
+    missing digit does not make all digits after it wrong. A substitution is preferred to a deletion plus an insertion.
 
     Args:
-        rows: The label rows that were read, ``(N, L)``: digits up to `EOS`.
+        rows: The read label rows, ``(N, L)``: digits up to `EOS`.
         labels: The true label rows, ``(N, L)``.
 
     Returns:
-        Counts ``(11, 11)``: first the true digit, or `INSERTED`; second the read one, or `DELETED`. They need no
-        correction: a row's sum is how often its digit occurs, and the diagonal how often it was read right.
+        Counts ``(11, 11)``: axis 0 is the true digit or `INSERTED`, axis 1 the read digit or `DELETED`. The sum of a
+        row is the number of occurrences of its digit; the diagonal counts the correct readings.
     """
     read, read_lengths = _digits(np.asarray(rows))
     true, true_lengths = _digits(np.asarray(labels))
@@ -39,7 +39,7 @@ def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
     distances = _distances(true, read)
     image = np.arange(len(true))
     at_true, at_read = true_lengths.copy(), read_lengths.copy()
-    # Trace the alignments back from the ends, of all images together.
+    # Trace back the alignments of all images at the same time, from their ends.
     while (unfinished := (at_true > 0) | (at_read > 0)).any():
         image, at_true, at_read = image[unfinished], at_true[unfinished], at_read[unfinished]
         true_digit, read_digit = true[image, at_true - 1], read[image, at_read - 1]
@@ -55,15 +55,15 @@ def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
 
 @dataclass(frozen=True)
 class DigitScore:
-    """How well one digit is read.
+    """The accuracy of one digit.
 
     Attributes:
         digit: The Khmer digit.
-        count: How often it is in the labels.
-        recall: Share of these that were read right, 0 to 1; None if there are none.
-        precision: Share of its readings that are right, 0 to 1; None if it was never read.
-        read_as: Counts of the digits that were read instead, and of ``missed`` where none was.
-        insertions: How often it was read where no digit of the label is.
+        count: Number of occurrences in the labels.
+        recall: Share of the occurrences that were read correctly, 0 to 1; None without occurrences.
+        precision: Share of the readings of this digit that are correct, 0 to 1; None if it was never read.
+        read_as: Counts of the digits read instead of this one, and of ``missed`` if none was read.
+        insertions: Number of times it was read although the label has no digit there.
     """
 
     digit: str
@@ -93,7 +93,7 @@ def _digit_score(counts: Counts, value: int) -> DigitScore:
 
 
 def _digits(rows: npt.NDArray[np.integer]) -> tuple[Counts, Counts]:
-    """Return the digits of rows at their beginnings, ``(N, L)``, and how many each has, ``(N,)``."""
+    """Return the digits of each row, moved to its start, ``(N, L)``, and their number, ``(N,)``."""
     is_digit = (rows < len(DIGITS)) & ~np.logical_or.accumulate(rows == EOS, axis=1)
     first = np.argsort(~is_digit, axis=1, kind="stable")
     return np.take_along_axis(rows, first, axis=1).astype(np.int64), is_digit.sum(1)

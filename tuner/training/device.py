@@ -1,4 +1,4 @@
-"""Where and how a training computes: device and precision."""
+"""Device and precision of a training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 
 def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bool]:
-    """Choose the device and whether to compute in mixed precision.
+    """Return the device, and whether to use mixed precision.
 
-    ``auto`` takes CUDA where there is one. Mixed precision needs CUDA or a processor that computes bfloat16 natively;
-    without either the training runs in single precision and the log says so.
+    ``auto`` selects CUDA if it is available. Mixed precision needs CUDA or a processor with native bfloat16; without
+    either, the training uses single precision and logs a warning.
 
     Raises:
-        ConfigurationError: The configuration asks for CUDA and this machine has none, or for a device unknown to us.
+        ConfigurationError: The configuration names CUDA and this machine has none, or it names an unknown device.
     """
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigurationError(f"device: found {config.device!r}; use one of auto, cpu, cuda")
@@ -30,19 +30,19 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
     device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
     use_amp = config.mixed_precision and _supports_half_precision(device)
     if config.mixed_precision and not use_amp:
-        log.warning("mixed precision asked for, but this processor has no native bfloat16: computing in float32")
+        log.warning("mixed_precision: this processor has no native bfloat16; the training uses float32")
     return device, use_amp
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:
-    """Return the half precision of a device: bfloat16 where it is native, else float16 (older CUDA cards)."""
+    """Return the half-precision type of a device: bfloat16, or float16 on CUDA cards without native bfloat16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
 def peak_gpu_memory_mb(device: torch.device) -> float:
-    """Return the most memory, in MiB, that tensors of this process took on a device since the last call; 0 on a CPU."""
+    """Return the peak memory of this process's tensors on a device since the last call, in MiB; 0 on a CPU."""
     if device.type != "cuda":
         return 0.0
     peak_bytes = torch.cuda.max_memory_allocated(device)

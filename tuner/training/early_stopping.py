@@ -1,4 +1,4 @@
-"""The signal of a training: what is best so far, and has it stopped improving?"""
+"""Early stopping: tracks the best epoch and whether the monitored metric still improves."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from search_spaces import TrainingConfig
 
 @dataclass
 class EarlyStopping:
-    """Watches one metric over the epochs.
+    """The state of early stopping on one monitored metric.
 
-    `best` is the best value of all epochs, however small the step; patience counts against the last value that
-    beat its forerunner by more than `min_delta`, so a creeping gain does not keep a training alive.
+    `best` is the best value of all epochs, however small the improvement. Patience is counted from the last value that
+    exceeded its reference by more than `min_delta`, so that tiny improvements do not prolong a training.
 
     Attributes:
         mode: ``max`` if higher is better, ``min`` if lower is.
-        min_delta: What an improvement must exceed to reset the patience, 0 or more.
+        min_delta: An improvement must be larger than this to reset the patience; 0 or more.
         patience: Epochs without such an improvement after which training stops, 1 or more.
         best: Best value so far; None before the first epoch.
-        best_epoch: Epoch (1-based) of `best`, the first of equals; 0 before the first epoch.
+        best_epoch: Epoch (1-based) of `best`, the first one if several are equal; 0 before the first epoch.
         waited: Epochs since the last improvement by more than `min_delta`.
     """
 
@@ -33,11 +33,11 @@ class EarlyStopping:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> EarlyStopping:
-        """Begin to watch a training of this configuration."""
+        """Create the initial state for a configuration."""
         return cls(config.early_stopping_mode, config.early_stopping_min_delta, config.early_stopping_patience)
 
     def update(self, epoch: int, value: float) -> bool:
-        """Take an epoch's (1-based) value; return whether it is the best so far."""
+        """Add the value of an epoch (1-based); return whether it is the best so far."""
         if self._reference is None or self._gain(value, self._reference) > self.min_delta:
             self._reference, self.waited = value, 0
         else:

@@ -84,7 +84,7 @@ def train_epoch(
         rows.append(training.model.read(scores))
         truth.append(labels)
         if step % training.config.log_every_n_steps == 0 or step == len(batches):
-            # The only synchronisation with the device in this loop, apart from CTC loss, which needs lengths on the CPU.
+            # The loop synchronises with the device only here (and in the CTC loss, which needs lengths on the CPU).
             if not math.isfinite(float(total)):
                 raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
             recorder.step(steps_before + step, float(loss), learning_rate)

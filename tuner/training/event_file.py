@@ -1,4 +1,4 @@
-"""An event file as TensorBoard reads it."""
+"""A TensorBoard event file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _AFTER_ALL_STEPS = 2**62
 
 
 class EventFile:
-    """Appends events in the thread that adds them, each of them at once.
+    """An event file to which each event is written at once, in the calling thread.
 
-    PyTorch's writer has a thread of its own, where an error of the disk is found too late and ends all that is to come.
-    Here, what could not be written is written with the next event.
+    PyTorch's writer uses a thread of its own, which detects a disk error too late and then drops all later events. This
+    class retries unwritten events with the next one.
 
-    TensorBoard drops what older files of the run hold of a tag, from the step on at which this file begins with it. Its
-    Python code does so in files of version 1, and where the step is lower than that of the event before.
+    TensorBoard discards the values of a tag in older files of the run from the step on at which this file starts the
+    tag. Its Python code does so only in files of version 1, and only if the step is lower than that of the last event.
     """
 
     def __init__(self, folder: Path) -> None:
-        # TensorBoard reads a run's files in the order of their names.
+        # TensorBoard reads the files of a run in alphabetical order.
         seconds, fraction = divmod(time.time_ns(), 10**9)
         writer = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self._path = folder / f"events.out.tfevents.{seconds:010d}.{fraction:09d}.{writer}"
@@ -44,7 +44,7 @@ class EventFile:
         """Add a summary.
 
         Raises:
-            OSError: There is no room on the disk; other errors are logged.
+            OSError: The disk is full or read-only; other errors are logged.
         """
         tags = {value.tag for value in summary.value}
         if not tags <= self._tags:
@@ -79,8 +79,8 @@ class EventFile:
         except OSError as error:
             if is_full_or_read_only(error):
                 raise
-            if not self._write_failed:  # what is only shown decides no training's fate
-                log.warning("%s cannot be written now: %s", self._path, error)
+            if not self._write_failed:  # the training continues without its TensorBoard curves
+                log.warning("%s cannot be written: %s; the next event retries it", self._path, error)
             self._write_failed = True
         else:
             self._write_failed = False

@@ -1,4 +1,4 @@
-"""What a training has to say about its epochs."""
+"""The metrics of a training's epochs, and its result."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's figures; a line of ``metrics.jsonl``.
+    """The metrics of one epoch; a line of ``metrics.jsonl``.
 
     Attributes:
         epoch: 1-based number.
-        train_loss: Mean loss over the epoch's training batches, as they were trained (augmented).
+        train_loss: Mean loss over the (augmented) training batches, measured during training.
         val_loss: Mean loss over the validation split after the epoch.
-        train_char_accuracy: Share of right label positions up to and including ``<EOS>``, 0 to 1.
+        train_char_accuracy: Share of correct label positions up to and including ``<EOS>``, 0 to 1.
         val_char_accuracy: The same on the validation split.
         train_seq_accuracy: Share of labels read without any error, 0 to 1.
         val_seq_accuracy: The same on the validation split.
-        learning_rate: The rate of the epoch's last step; in a warm-up, that of the other steps is lower.
+        learning_rate: The learning rate of the last step; in a warm-up, earlier steps have lower rates.
         epoch_seconds: Wall time of training and validation.
         memory_mb: Resident memory of the process, in MiB.
         cpu_percent: CPU use of the process during the epoch; 100 is one core.
-        gpu_memory_mb: The most GPU memory that its tensors took during the epoch, in MiB; 0 on a CPU.
+        gpu_memory_mb: Peak GPU memory of its tensors during the epoch, in MiB; 0 on a CPU.
     """
 
     epoch: int
@@ -48,7 +48,7 @@ class EpochMetrics:
     gpu_memory_mb: float = 0.0
 
     def value(self, name: str) -> float:
-        """Return a figure by name, for example that of `early_stopping_monitor`."""
+        """Return a metric by name, for example `early_stopping_monitor`."""
         return float(getattr(self, name))
 
 
@@ -57,7 +57,7 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Return the finished epochs that an experiment's ``metrics.jsonl`` has, without half-written or damaged lines."""
+    """Return the finished epochs from an experiment's ``metrics.jsonl``; half-written and damaged lines are skipped."""
     path = folder / "metrics.jsonl"
     try:
         text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
@@ -66,7 +66,7 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
         text = ""
     epochs = []
     for line in text.splitlines(keepends=True):
-        # A power cut can leave zeros where a line was; a training that goes on writes the file anew.
+        # A power cut can replace a line by zeros; a resumed training rewrites the file.
         with contextlib.suppress(ValueError):
             if line.endswith("}\n"):
                 epochs.append(STORED_METRICS.validate_json(line))
@@ -75,15 +75,15 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended.
+    """The result of a training.
 
     Attributes:
-        why_ended: ``max_epochs``, ``early_stopped``, ``pruned`` (the caller asked) or ``nonfinite_loss``.
-        history: Every finished epoch, those before an interruption included.
+        why_ended: ``max_epochs``, ``early_stopped``, ``pruned`` (by the caller) or ``nonfinite_loss``.
+        history: All finished epochs, including those before an interruption.
         best_epoch: Epoch with the best monitored metric; 0 if none finished.
         parameters: Trainable parameters of the model.
-        micro_batch_size: The most images in one pass, if memory ran out; None for whole batches.
-        threads: PyTorch's threads in all epochs on the CPU; None if they differ, or on another device.
+        micro_batch_size: The largest number of images per pass if memory ran out; None for whole batches.
+        threads: Number of PyTorch threads in all epochs on the CPU; None if it changed, or on another device.
     """
 
     why_ended: str

@@ -1,4 +1,4 @@
-"""The training loop: one experiment from its first to its last epoch."""
+"""The training loop: trains one experiment from its first to its last epoch."""
 
 from __future__ import annotations
 
@@ -54,23 +54,24 @@ def train(
     on_plots: OnPlots = lambda plots: None,
     halve_micro_batch: bool = False,
 ) -> TrainingResult:
-    """Train one experiment to its end, from its last checkpoint if it has one.
+    """Train one experiment until it ends; resume from its last checkpoint if it has one.
 
     Args:
-        config: What to train.
+        config: The experiment's configuration.
         data: Batches on the configured device.
-        folder: The experiment's folder; ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl`` go there.
-        on_epoch_end: Called for every epoch after its checkpoint is saved, also for those before an interruption.
-        should_prune: Called after an epoch unless the training ends anyway; if it returns True, training ends as
+        folder: The experiment's folder, for ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl``.
+        on_epoch_end: Called for every epoch after its checkpoint is saved, also for epochs before an interruption.
+        should_prune: Called after each epoch that does not end the training anyway; True ends the training as
             ``pruned``. After an interruption it is called again for the last epoch.
-        on_batch: Called with the finished and the total batches of an epoch: before the first batch and after each.
-        before_save: Called after an epoch, before anything of it is saved; its exceptions propagate.
-        on_plots: Called with plots of the training, now and then while it runs and once when it has ended.
-        halve_micro_batch: Whether to halve the micro-batch size, since processes ran out of memory in the next epoch.
+        on_batch: Called with the numbers of finished and of all batches of an epoch, before the first batch and after
+            each.
+        before_save: Called after an epoch, before its results are saved; its exceptions propagate.
+        on_plots: Called with plots of the training, occasionally while it runs and once when it has ended.
+        halve_micro_batch: Whether to halve the micro-batch size because processes ran out of memory in the next epoch.
 
     Raises:
         ConfigurationError, ModelCreationError: As `TrainingState.create`.
-        MemoryExhaustedError: There is no memory even for a micro-batch of one image.
+        MemoryExhaustedError: The memory does not even suffice for a micro-batch of one image.
     """
     training = TrainingState.create(config, steps_per_epoch=len(data.train))
     if training.device.type == "cpu":
@@ -78,7 +79,9 @@ def train(
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
     if halve_micro_batch and _reason_to_end(training, lambda epoch: False) is None:
-        _halve_micro_batch(training, training.micro_batch_size or config.batch_size, "memory ran out in it before")
+        _halve_micro_batch(
+            training, training.micro_batch_size or config.batch_size, "an earlier process ran out of memory in it"
+        )
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
@@ -133,7 +136,7 @@ def _replay(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStoppi
 
 
 def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
-    """Return why training ends after the epochs so far, or None if it continues."""
+    """Return why the training ends after the finished epochs, or None if it continues."""
     epochs = len(training.history)
     if epochs and training.early_stopping.should_stop:
         return "early_stopped"
@@ -145,7 +148,7 @@ def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | 
 def _run_epoch_within_memory(
     training: TrainingState, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; when memory runs out, restart it with smaller micro-batches."""
+    """Train and validate the next epoch; restart it with smaller micro-batches if memory runs out."""
     while True:
         try:
             return run_epoch(training, data, recorder, on_batch)
@@ -153,7 +156,7 @@ def _run_epoch_within_memory(
             if error.micro_batch_size == 1:
                 raise
             too_large, reason = error.micro_batch_size, str(error)
-        # Not within the handler: the error holds the frames, and so the tensors, of the pass that failed.
+        # Outside the handler, because the error keeps the frames and thus the tensors of the failed pass alive.
         training.weights.zero_grad()
         release_freed_memory()
         state = (
@@ -166,18 +169,18 @@ def _run_epoch_within_memory(
 
 
 def _halve_micro_batch(training: TrainingState, size: int, reason: str) -> None:
-    """Set the micro-batch size to half of a size; a batch is still one optimizer step."""
+    """Set the micro-batch size to half of `size`; each batch is still one optimizer step."""
     training.micro_batch_size = max(1, size // 2)
     log.warning(
-        f"epoch {len(training.history) + 1}: {reason}; training it in micro-batches of at most "
-        f"{training.micro_batch_size} images, their gradients accumulated to batches of {training.config.batch_size}"
+        f"epoch {len(training.history) + 1}: {reason}; using micro-batches of at most {training.micro_batch_size} "
+        f"images, with gradients accumulated over batches of {training.config.batch_size}"
     )
 
 
 def _complete_epoch(
     training: TrainingState, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
 ) -> None:
-    """Complete an epoch: schedule, early stopping, history, then save the checkpoints."""
+    """Complete an epoch: update schedule, early stopping and history, then save the checkpoints."""
     monitored = metrics.value(training.config.early_stopping_monitor)
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
@@ -190,10 +193,10 @@ def _complete_epoch(
 
 
 def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
-    """Return the content of ``best.pt``: the weights and everything needed to build the network and judge its readings.
+    """Return the content of ``best.pt``: the weights and the data to build the network and to assess its readings.
 
-    It includes the readings, labels and statistics of the validation images: figures show them, the out-of-distribution
-    detector compares other images with them, and the dataset may be gone by then.
+    It includes the readings, labels and statistics of the validation images, because plots and the out-of-distribution
+    detector need them even if the dataset no longer exists.
     """
     images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "image_statistics": val.image_statistics}
     readings = {"rows": score.rows, "confidence": score.confidence}
@@ -206,19 +209,21 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
     }
 
 
-def _add_tta_confidence(training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]) -> None:
-    """Add to ``best.pt`` the confidence in distorted validation images: it takes four validations, so only once."""
+def _add_tta_confidence(
+    training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]
+) -> None:
+    """Add the test-time augmentation confidence to ``best.pt``; only once, because it costs four validations."""
     model, size = training.ema.module, training.micro_batch_size
     try:
         state = load_checkpoint(best)
-        model.load_state_dict(state["model"])  # the training has ended and does not need its last weights
+        model.load_state_dict(state["model"])  # the training has ended, so its last weights are not needed
     except (FileNotFoundError, *WRONG_CONTENT):
-        return  # the plots warn of it
+        return  # drawing the plots logs a warning
     try:
         with out_of_memory_as_exhausted(training.micro_batch_size_for(val)):
             score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
     except MemoryExhaustedError as error:
-        log.warning(f"{error}; confidence under distortion is not in {best.name}, so fewer of its readings are flagged")
+        log.warning(f"{error}; {best.name} has no test-time augmentation confidence, so fewer readings are flagged")
         return
     state.setdefault("validation", {})["tta_confidence"] = score.confidence
     before_save()
@@ -228,7 +233,7 @@ def _add_tta_confidence(training: TrainingState, best: Path, val: SplitBatches, 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
         if not training.matches(state):
-            raise ValueError("it belongs to another training")
+            raise ValueError("it was saved by another training")
         training.load_state_dict(state)
 
     if can_resume(checkpoints.path):
@@ -236,7 +241,7 @@ def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
         if checkpoints.load_last(restore):
             log.info(f"resuming after epoch {len(training.history)}")
             return
-        training.load_state_dict(fresh)  # a damaged state may have been restored in part
+        training.load_state_dict(fresh)  # a damaged state may have been restored partially
     checkpoints.clear()
 
 
@@ -247,8 +252,8 @@ def _log_start(training: TrainingState, data: TrainingData) -> None:
         f"on {training.device} in {precision}, {torch.get_num_threads()} threads"
     )
     log.info(
-        f"data: {len(data.train)} batches of {config.batch_size} cut straight from the pixel cache "
-        f"({config.num_workers} loader workers not needed), augmentation {'on' if config.augmentation else 'off'}"
+        f"data: {len(data.train)} batches of {config.batch_size} directly from the pixel cache "
+        f"(num_workers {config.num_workers} is ignored), augmentation {'on' if config.augmentation else 'off'}"
     )
 
 

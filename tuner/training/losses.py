@@ -16,10 +16,10 @@ from tuner.data.vocabulary import BLANK, EOS, PAD
 
 
 class LabelLoss(nn.Module):
-    """A mean over something that batches differ in, so that sums over batches can be weighted by it."""
+    """A loss that is a mean, with the number of its terms, so that the losses of batches can be averaged by weight."""
 
     def count(self, labels: Tensor) -> Tensor:
-        """Return how many terms the mean over labels ``(N, L)`` has: label positions up to and including ``<EOS>``."""
+        """Return the number of terms of the mean: positions of labels ``(N, L)`` up to and including ``<EOS>``."""
         return (labels != PAD).sum()
 
 
@@ -27,7 +27,7 @@ class CrossEntropy(LabelLoss):
     """Mean negative log likelihood of the label positions up to and including ``<EOS>``."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        """Take the share of probability, 0 up to (not including) 1, that is spread over all classes."""
+        """Set the share of probability that is spread over all classes, 0 or more and below 1."""
         super().__init__()
         self.label_smoothing = label_smoothing
 
@@ -39,10 +39,10 @@ class CrossEntropy(LabelLoss):
 
 
 class FocalLoss(LabelLoss):
-    """Mean of ``-alpha * (1 - p)**gamma * log(p)``, p the probability of the right class (Lin et al. 2017)."""
+    """Mean of ``-alpha * (1 - p)**gamma * log(p)``, where p is the probability of the true class (Lin et al. 2017)."""
 
     def __init__(self, alpha: float = 1.0, gamma: float = 2.0) -> None:
-        """Take the loss's scale and its turn to hard positions; with gamma 0 and alpha 1 it is cross-entropy."""
+        """Set the scale `alpha` and the focus on hard positions `gamma`; alpha 1 and gamma 0 give cross-entropy."""
         super().__init__()
         self.alpha = alpha
         self.gamma = gamma
@@ -50,17 +50,17 @@ class FocalLoss(LabelLoss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of logits ``(N, L, C)`` and labels ``(N, L)``."""
         nll = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, reduction="none")
-        # The gradient of (1 - p)**gamma is infinite at p = 1 for gamma below 1: keep p just under it.
+        # For gamma below 1, the gradient of (1 - p)**gamma is infinite at p = 1, so p stays slightly below 1.
         focus = (1 - torch.exp(-nll)).clamp_min(1e-7) ** self.gamma
         return self.alpha * (focus * nll).sum() / self.count(labels)
 
 
 class CTCLoss(LabelLoss):
-    """Connectionist temporal classification (Graves et al. 2006): the mean over images of the loss a digit."""
+    """Connectionist temporal classification (Graves et al. 2006): the mean over images of the loss per digit."""
 
     def count(self, labels: Tensor) -> Tensor:
-        """Return how many images the mean over labels ``(N, L)`` has."""
-        return labels.new_full((), len(labels))  # filled in on the device; copied there, it would wait for it
+        """Return the number of images N of labels ``(N, L)``."""
+        return labels.new_full((), len(labels))  # filled on the device; copying it there would synchronise
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of logits ``(N, T, C)`` and labels ``(N, L)``."""
@@ -80,7 +80,7 @@ def create_loss_function(config: TrainingConfig) -> LabelLoss:
     """Build the loss of a configuration.
 
     Raises:
-        ConfigurationError: `loss_type` is not a key of `LOSSES`.
+        ConfigurationError: `loss_type` is not in `LOSSES`.
     """
     if config.loss_type not in LOSSES:
         raise ConfigurationError(f"loss_type: found {config.loss_type!r}; use one of {', '.join(sorted(LOSSES))}")

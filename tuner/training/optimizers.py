@@ -14,31 +14,31 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from search_spaces import ConfigurationError, TrainingConfig
 from tuner.training.flat_parameters import weight_decay_groups
 
-_GUARDED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+_WRAPPED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 
 def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Build the optimizer of a configuration.
 
     ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
-    themselves (Loshchilov and Hutter 2019). Weights that a normalisation follows have none, see `weight_decay_groups`.
+    themselves (Loshchilov and Hutter 2019). Scale-invariant weights have no decay, see `weight_decay_groups`.
 
     Raises:
-        ConfigurationError: `optimizer_type` is neither.
+        ConfigurationError: `optimizer_type` is neither of them.
     """
     return optimizer_for(weight_decay_groups(model), config)
 
 
 def optimizer_for(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build the optimizer for parameters with and those without weight decay, as `create_optimizer` does."""
+    """Build the optimizer for two parameter groups: with weight decay, and without."""
     if config.optimizer_type not in _OPTIMIZERS:
         raise ConfigurationError(
             f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(_OPTIMIZERS)}"
         )
-    sized, sizeless = parameters
+    decayed, undecayed = parameters
     beta1, beta2 = config.optimizer_betas
     optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.optimizer_type](
-        [{"params": sized}, {"params": sizeless, "weight_decay": 0.0}],
+        [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=(beta1, beta2),
         weight_decay=config.weight_decay,
@@ -48,30 +48,30 @@ def optimizer_for(parameters: Sequence[Tensor | list[nn.Parameter]], config: Tra
 
 
 def uncompiled(kind: type[torch.optim.Optimizer]) -> type[Any]:
-    """Return an optimizer class without the wrappers that keep `torch.compile` out of it.
+    """Return an optimizer class without the wrappers that exclude it from `torch.compile`.
 
-    These wrappers import the compiler, which costs each training process 0.8 s and 60 MB; nothing here is compiled.
+    These wrappers import the compiler, which costs each training process 0.8 s and 60 MB although it is not used.
     """
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _GUARDED_METHODS}
-    # The wrapper of `step` also switches gradients off.
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED_METHODS}
+    # The wrapper of `step` also disables gradients.
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), methods)
 
 
-# By these names, pickle finds the classes again.
+# Module-level names, so that pickle finds the classes.
 Adam = uncompiled(torch.optim.Adam)
 AdamW = uncompiled(torch.optim.AdamW)
 _OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
-    """Build the learning-rate schedule of a configuration; step it once at the end of every epoch.
+    """Build the learning-rate schedule of a configuration, which is stepped once at the end of every epoch.
 
     ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
-    `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs in which
-    `early_stopping_monitor` did not improve (step it with that metric). `min_lr` is the floor of all three. Within an
-    epoch of the warm-up, or the first epoch of a schedule without one, the training lets the rate rise step by step:
-    the rate given here is that of the epoch's last step.
+    `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs without an improvement
+    of `early_stopping_monitor` (step it with that metric). `min_lr` is the lower bound of all three. Within a warm-up
+    epoch, or the first epoch of a schedule without a warm-up, the training raises the rate from step to step: the
+    schedule gives the rate of the last step.
 
     Raises:
         ConfigurationError: `scheduler_type` is none of these.
@@ -95,7 +95,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -
 
 
 def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:
-    """Step the schedule at the end of an epoch; only plateau uses the monitored metric."""
+    """Step the schedule at the end of an epoch; only ``plateau`` uses the monitored metric."""
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(monitored)
     else:
@@ -103,7 +103,7 @@ def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:
 
 
 def _cosine_factor(epoch: int, config: TrainingConfig) -> float:
-    """Share of the initial rate in an epoch (0-based): ``(e+1)/W`` in the warm-up, then half a cosine to the floor."""
+    """Return the factor of the initial rate in an epoch (0-based): ``(e+1)/W`` in the warm-up, then a half-cosine."""
     warmup = config.warmup_epochs
     if epoch < warmup:
         return (epoch + 1) / warmup

@@ -1,4 +1,4 @@
-"""Memory: keeping freed memory for the next step, and recognising out-of-memory errors."""
+"""Memory management: reuse freed memory in the next step, and recognise out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-# Only PyTorch's GPU allocator has an exception type of its own; the other errors are known by their message.
+# Only PyTorch's GPU allocator has its own exception type; other errors are recognised by their message.
 _MESSAGES = (
     "DefaultCPUAllocator",
     "could not create a primitive",  # oneDNN
     "could not create a memory",
     "std::bad_alloc",
-    "CUDA error: out of memory",  # of CUDA itself, for example for the context of one process more
+    "CUDA error: out of memory",  # from CUDA itself, for example for the context of an additional process
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
@@ -27,31 +27,31 @@ _NEVER_TRIM = 2**31 - 1
 _MMAP_MAX, _TRIM_THRESHOLD = 1 << 16, 128 << 10  # the defaults
 _IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
-# Address space that is unused until memory runs out. Freed memory is fragmented then: enough for tensors, but not for
-# oneDNN, which maps memory for the kernels of another batch size.
+# Address space reserved until memory runs out. By then freed memory is fragmented: it suffices for tensors, but not for
+# the kernels that oneDNN maps for another batch size.
 _RESERVE_BYTES = 64 << 20
 _reserve: list[mmap.mmap] = []
 
 
 class MemoryExhaustedError(RuntimeError):
-    """There was no memory for a micro-batch.
+    """The memory did not suffice for a micro-batch.
 
     Attributes:
-        micro_batch_size: Its largest possible number of images.
+        micro_batch_size: The largest number of images in a micro-batch at that time.
     """
 
     def __init__(self, micro_batch_size: int, reason: str) -> None:
         images = f"{micro_batch_size} image{'' if micro_batch_size == 1 else 's'}"
-        super().__init__(f"no memory for a micro-batch of {images}: {reason.splitlines()[0]}")
+        super().__init__(f"not enough memory for a micro-batch of {images}: {reason.splitlines()[0]}")
         self.micro_batch_size = micro_batch_size
 
 
 @contextmanager
 def out_of_memory_as_exhausted(micro_batch_size: int) -> Iterator[None]:
-    """Convert the out-of-memory errors of PyTorch into one that names the micro-batch size.
+    """Convert any out-of-memory error into one that names the micro-batch size.
 
     Raises:
-        MemoryExhaustedError: Instead of them.
+        MemoryExhaustedError: Replaces the out-of-memory errors of PyTorch and Python.
     """
     try:
         yield
@@ -62,28 +62,28 @@ def out_of_memory_as_exhausted(micro_batch_size: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is an out-of-memory error, of a GPU or of the CPU."""
+    """Return whether an error is an out-of-memory error of the GPU or the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryExhaustedError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse freed memory instead of returning it to the kernel.
+    """Make the C library reuse freed memory instead of returning it to the kernel.
 
-    Every step allocates the same tensors; by default glibc maps each larger one, and the kernel clears it page by page:
-    a tenth to a fifth of a step. The most that is ever in use at a time stays the same.
+    Every step allocates the same tensors. By default glibc maps each large one anew and the kernel clears it page by
+    page, which takes 10 to 20 % of a step. The peak memory use stays the same.
     """
     _set_malloc(mmap_max=0, trim_threshold=_NEVER_TRIM)
     if not _reserve:
-        with suppress(OSError):  # without it, training reports the lack of memory
+        with suppress(OSError):  # the training itself reports a lack of memory
             _reserve.append(mmap.mmap(-1, _RESERVE_BYTES))
 
 
 def release_freed_memory() -> None:
-    """Return freed memory, and the reserve, to the kernel or the GPU, and keep none from now on.
+    """Return freed memory and the reserve to the kernel or the GPU, and stop keeping freed memory.
 
-    Otherwise kept memory would grow into the reserve, and oneDNN would find no room after the next failure either.
+    Otherwise freed memory would fill the address space of the reserve, and oneDNN would fail again.
     """
     _set_malloc(mmap_max=_MMAP_MAX, trim_threshold=_TRIM_THRESHOLD)
     while _reserve:

@@ -1,4 +1,4 @@
-"""Plots of a training, updated while it runs and when it ends."""
+"""Plots of a training, updated while it runs and drawn once more when it ends."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst
 
 log = logging.getLogger(__name__)
 
-# The share of a training's time that its plots may take while it runs.
+# The maximum share of a running training's time that is spent on its plots.
 _SHARE = 0.005
-# Assumed for the first plots, which also load matplotlib: trainings shorter than 100 s are plotted only at their end.
+# Assumed duration of the first plots, which also load matplotlib: trainings under 100 s are plotted only at their end.
 _FIRST_SECONDS = 0.5
 
 
 class PlotUpdates:
-    """Draws the plots of a training, while it runs only as often as their share of its time allows."""
+    """Draws the plots of a training, limiting the share of its time that they take while it runs."""
 
     def __init__(self, validation: CachedSplit, best: Path) -> None:
-        """Take the validation images and the path of the best checkpoint; the training's time starts now."""
+        """Set the validation images and the path of the best checkpoint; the training's time starts now."""
         self._validation = validation
         self._best = best
         self._started = time.monotonic()
@@ -36,24 +36,24 @@ class PlotUpdates:
 
     @property
     def is_due(self) -> bool:
-        """Whether the plots drawn so far took less than their share of the training's time."""
+        """Whether the plots so far took less than their share of the training's time."""
         return self._spent_s <= _SHARE * (time.monotonic() - self._started)
 
     def draw(self, history: Sequence[EpochMetrics]) -> Plots:
-        """Draw all plots for which there is data.
+        """Draw all plots for which data is available.
 
         Args:
             history: The finished epochs.
 
         Returns:
-            `LEARNING_CURVES` once an epoch has finished; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch once
-            its checkpoint exists. Nothing if drawing fails: the training goes on, and the error is logged.
+            `LEARNING_CURVES` after the first epoch; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch if its
+            checkpoint exists. Nothing if drawing fails: the error is logged and the training continues.
         """
         started = time.monotonic()
         try:
             return self._draw(history)
         except Exception:  # for example a checkpoint without readings
-            log.exception("the plots cannot be drawn")
+            log.exception("the plots cannot be drawn; the training continues without them")
             return {}
         finally:
             self._spent_s += time.monotonic() - started
@@ -65,16 +65,14 @@ class PlotUpdates:
         try:
             state = load_checkpoint(self._best)
         except (FileNotFoundError, DamagedCheckpointError) as error:
-            log.warning("no plots of the readings: %s", error)
+            log.warning("only the learning curves are plotted: %s", error)
             return {LEARNING_CURVES: draw_learning_curves(metrics, None)}
         best_epoch = state["metrics"]["epoch"]
         rows, confidence = (state["validation"][name].numpy() for name in ("rows", "confidence"))
         labels = self._validation.labels
         wrong = read_wrong(rows, labels)
         worst = worst_first(wrong, confidence)
-        title = (
-            f"Worst readings, epoch {best_epoch}: {wrong.sum():,} of {len(wrong):,} validation images are read wrong"
-        )
+        title = f"Worst readings, epoch {best_epoch}: {wrong.sum():,} of {len(wrong):,} validation images are misread"
         return {
             LEARNING_CURVES: draw_learning_curves(metrics, best_epoch),
             CONFUSION_MATRIX: draw_confusion_matrix(digit_confusion(rows, labels)),

@@ -1,4 +1,4 @@
-"""What a training leaves behind for people: TensorBoard, ``metrics.jsonl``, a log file and its configuration."""
+"""The records of a training: TensorBoard events, ``metrics.jsonl``, a log file and its configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG_FILE = "training_config.yaml"
 
 
 class Recorder:
-    """Writes the epochs of one experiment; after an interruption it goes on where the history ends."""
+    """Writes the epochs of one experiment; after an interruption it continues where the history ends."""
 
     def __init__(
         self, folder: Path, config: TrainingConfig, history: Sequence[EpochMetrics], *, parameters: int
@@ -35,8 +35,8 @@ class Recorder:
 
         Args:
             folder: The experiment's folder.
-            config: What is trained.
-            history: Epochs that an interrupted training finished; whatever was written beyond them is dropped.
+            config: The experiment's configuration.
+            history: Finished epochs of an interrupted training; records of later epochs are discarded.
             parameters: Trainable parameters of the model.
         """
         self._metrics_path = folder / "metrics.jsonl"
@@ -53,7 +53,7 @@ class Recorder:
             self._run.add_step(step, loss, learning_rate)
 
     def discard_unfinished_epoch(self, history: Sequence[EpochMetrics]) -> None:
-        """Drop the steps after the finished epochs: they will be taken anew."""
+        """Discard the steps after the finished epochs, because the training repeats them."""
         if self._run is not None:
             self._run.close()
             self._run = self._start_run(history=history)
@@ -66,12 +66,12 @@ class Recorder:
             self._run.add_epoch(metrics)
 
     def plots(self, plots: Plots, epoch: int) -> None:
-        """Record the plots after an epoch, unless those of recent epochs are recorded already."""
+        """Record the plots after an epoch, unless plots of recent epochs were recorded."""
         if self._run is not None:
             self._run.add_plots(plots, epoch)
 
     def ended(self, plots: Plots, epochs: int) -> None:
-        """Record that the training has ended by itself after this number of epochs, and its final plots."""
+        """Record the final plots, and that the training ended without an interruption after this number of epochs."""
         if self._run is not None:
             self._run.end(plots, epochs)
 
@@ -87,7 +87,7 @@ class Recorder:
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Let everything that this program logs also go to ``logs/training.log`` of an experiment."""
+    """Copy this program's log messages to ``logs/training.log`` of an experiment."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     path = folder / "logs" / "training.log"
     handler = logging.FileHandler(path, delay=True)
@@ -104,15 +104,15 @@ def log_file(folder: Path) -> Iterator[None]:
         logger.setLevel(level)
         try:
             handler.close()
-        except OSError as error:  # what it has not been able to write until now
+        except OSError as error:  # closing writes the buffered messages
             log.warning("%s is not complete: %s", path, error)
 
 
 def write_config(folder: Path, config: TrainingConfig) -> Path:
-    """Save the effective configuration, every field of it, beside the experiment's results; return the path."""
+    """Save the effective configuration, with all fields, in the experiment's folder; return the path."""
     path = folder / "configs" / CONFIG_FILE
-    for place in (folder, path.parent):  # without parents: a moved output folder must stay away
-        place.mkdir(exist_ok=True)
+    for directory in (folder, path.parent):  # without parents, so that a moved output folder is not created again
+        directory.mkdir(exist_ok=True)
     write_text(path, config_yaml(config))
     return path
 
@@ -120,7 +120,7 @@ def write_config(folder: Path, config: TrainingConfig) -> Path:
 def config_yaml(config: TrainingConfig) -> str:
     """Return the effective configuration as YAML."""
     text: str = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
-    return "# The effective configuration of this training: every field, also those left at their default.\n" + text
+    return "# The effective configuration of this training: all fields, including those with default values.\n" + text
 
 
 def _metrics_line(metrics: EpochMetrics) -> str:

@@ -1,6 +1,6 @@
-"""An experiment as one run of TensorBoard: curves, readings and hyperparameters, continued after an interruption.
+"""An experiment as one TensorBoard run: curves, readings and hyperparameters, continued after an interruption.
 
-Curves and readings of epochs go along the number of the epoch, those of training steps along the optimizer steps taken.
+The step axis is the epoch for curves and readings of epochs, and the optimizer step for curves of training steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import TrainingConfig
-from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
+from search_spaces.training_config import WITHOUT_EFFECT
 from tuner.training.event_file import EventFile
 from tuner.training.history import METRIC_NAMES, EpochMetrics
 from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS, Plots
@@ -39,13 +39,13 @@ class TensorBoardRun:
     """Writes the event files of one experiment."""
 
     def __init__(self, path: Path, config: TrainingConfig, history: Sequence[EpochMetrics], parameters: int) -> None:
-        """Start a run in a folder, or resume it after its history; the arguments are those of `Recorder`."""
+        """Start a run in a folder, or resume it after its history; arguments as for `Recorder`."""
         self._plotted_epoch = 0
         if not history:
-            for file in path.glob("events.out.tfevents.*"):  # of an attempt that never ended an epoch
+            for file in path.glob("events.out.tfevents.*"):  # from an attempt without a finished epoch
                 file.unlink()
         self._file = EventFile(path)
-        if history:  # its checkpoint may be all that was written of it
+        if history:  # the last epoch may have been saved as a checkpoint but not as an event
             self.add_epoch(history[-1])
         else:
             self._add_scalars({"model/parameters": parameters}, 0)
@@ -61,12 +61,12 @@ class TensorBoardRun:
         self._add_scalars(values, metrics.epoch)
 
     def add_plots(self, plots: Plots, epoch: int) -> None:
-        """Add the plots after an epoch if the epochs have doubled since the last ones: images are large."""
+        """Add the plots after an epoch if the epochs have doubled since the last plots, because images are large."""
         if epoch >= 2 * self._plotted_epoch:
             self._add_images(plots, epoch)
 
     def end(self, plots: Plots, epochs: int) -> None:
-        """Add the plots after all epochs, and that the run has ended by itself."""
+        """Add the final plots, and mark the run as finished."""
         if epochs > self._plotted_epoch:
             self._add_images(plots, epochs)
         *_, session_end = _hyperparameters({})
@@ -93,15 +93,15 @@ class TensorBoardRun:
         self._plotted_epoch = epoch
 
     def _add_hyperparameters(self, config: TrainingConfig) -> None:
-        settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT_ON_RESULT}
-        known = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
-        *begin, _ = _hyperparameters(known)
-        for summary in begin:
+        settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+        supported = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+        *start, _ = _hyperparameters(supported)
+        for summary in start:
             self._file.add(0, summary)
 
 
 def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:
-    """Return TensorBoard's three summaries: what is compared, the settings of a run, and its end."""
+    """Return TensorBoard's three summaries: the compared metrics, the settings of a run, and its end."""
     from torch.utils.tensorboard.summary import hparams
 
     summaries: tuple[Any, Any, Any] = hparams(dict(settings), dict.fromkeys(_COMPARED, 0.0))  # type: ignore[no-untyped-call]

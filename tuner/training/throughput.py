@@ -1,4 +1,4 @@
-"""How many images a second training takes here and now, in the loop's own steps; nothing is kept of them."""
+"""Measures the training throughput on this machine with real training steps; their results are discarded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tuner.training.training_state import TrainingState
 
 
 class TrainingSteps:
-    """Training steps of a configuration for as long as they are asked for."""
+    """An unlimited sequence of training steps of one configuration."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        """Open the dataset and build what is trained.
+        """Open the dataset and build the training.
 
         Raises:
             ConfigurationError, ModelCreationError: As `TrainingState.create`.
@@ -36,38 +36,37 @@ class TrainingSteps:
         self._batches = itertools.chain.from_iterable(map(data.train.epoch, itertools.count(1)))
 
     def run_step(self) -> int:
-        """Take a step; return how many images were in it."""
+        """Run one step; return its number of images."""
         batch = next(self._batches)
         train_step(self._training, batch)
         return len(batch[0])
 
     def seconds_per_step(self) -> float:
-        """Take a step; return how long it takes."""
-        begun = self._time_now()
+        """Run one step; return its duration."""
+        started = self._time_now()
         self.run_step()
-        return self._time_now() - begun
+        return self._time_now() - started
 
-    def images_per_s(self, begin: float, end: float) -> float:
-        """Take steps until `end`, and return the rate since `begin`, both on `time.monotonic`'s clock.
+    def images_per_s(self, start: float, end: float) -> float:
+        """Run steps until `end` and return the throughput since `start`, both times of `time.monotonic`.
 
-        It is counted from the first step that begins after `begin` to the last one that begins before `end`, one at
-        least.
+        The measurement covers all steps that start between `start` and `end`, and at least one.
         """
-        while time.monotonic() < begin:
+        while time.monotonic() < start:
             self.run_step()
-        images, begun = 0, self._time_now()
+        images, started = 0, self._time_now()
         while images == 0 or time.monotonic() < end:
             images += self.run_step()
-        return images / (self._time_now() - begun)
+        return images / (self._time_now() - started)
 
     def device_bytes(self) -> tuple[int, int]:
-        """Return the memory of the device that this process has needed so far, and what is free of it; 0, 0 on CPU."""
+        """Return the peak of GPU memory reserved by this process and the free GPU memory, in bytes; 0, 0 on a CPU."""
         if self._device.type != "cuda":
             return 0, 0
         return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0]
 
     def _time_now(self) -> float:
-        """Return the time at which the steps so far are done."""
+        """Return the time after all queued steps have finished."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic()

@@ -1,4 +1,4 @@
-"""The state of a training: everything that an epoch changes and a checkpoint holds."""
+"""The state of a training: everything that an epoch changes and a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tuner.training.optimizers import create_scheduler, optimizer_for
 
 @dataclass
 class TrainingState:
-    """The state of a training, which a checkpoint holds.
+    """The state of a training, which a checkpoint stores.
 
     Attributes:
-        use_amp: Whether forward passes compute in half precision.
+        use_amp: Whether forward passes use half precision.
         weights: The model's weights as flat tensors, which the optimizer updates.
-        ema: The moving average of its weights, which is validated and kept.
-        scaler: Keeps float16 gradients from vanishing; disabled in other precisions.
+        ema: The moving average of the weights, which is validated and saved.
+        scaler: Prevents the underflow of float16 gradients; disabled in other precisions.
         history: The finished epochs.
-        micro_batch_size: The largest number of images in one pass, once memory has run out; None for whole batches.
-        threads: The numbers of threads that trained the epochs on the CPU.
+        micro_batch_size: The largest number of images per pass, after memory ran out; None for whole batches.
+        threads: The numbers of threads with which epochs were trained on the CPU.
     """
 
     config: TrainingConfig
@@ -54,15 +54,15 @@ class TrainingState:
 
     @classmethod
     def create(cls, config: TrainingConfig, *, steps_per_epoch: int) -> TrainingState:
-        """Build everything from a configuration; an epoch has `steps_per_epoch` optimizer steps.
+        """Create the initial state for a configuration and the number of optimizer steps per epoch.
 
         Raises:
-            ConfigurationError: The device is not there, or the model definitions are not as they should be.
-            ModelCreationError: There is no such model.
+            ConfigurationError: The device is not available, or the model definitions are invalid.
+            ModelCreationError: The model is not defined.
         """
         device, use_amp = setup_training_environment(config)
         model = create_model_from_config(config).to(device)
-        # Nothing uses the global random state today; a layer that would (dropout) gives the same values each time.
+        # No layer uses the global random state yet; one that does (dropout) will be reproducible.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatParameters(model)
         optimizer = optimizer_for(weights.values, config)
@@ -82,19 +82,19 @@ class TrainingState:
 
     @property
     def learning_rate(self) -> float:
-        """The rate that the optimizer uses now."""
+        """The current learning rate of the optimizer."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def micro_batch_size_for(self, batches: SplitBatches) -> int:
-        """Return the largest number of images that one pass over these batches has."""
+        """Return the largest number of images per pass over these batches."""
         return min(self.micro_batch_size or batches.batch_size, batches.batch_size)
 
     def autocast(self) -> torch.autocast:
-        """Return the precision context of forward passes."""
+        """Return the precision context for forward passes."""
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the content of a checkpoint: everything needed to resume exactly as if never interrupted."""
+        """Return the content of a checkpoint: everything needed to resume as if never interrupted, bit by bit."""
         return {
             "config": asdict(self.config),
             "history": [asdict(epoch) for epoch in self.history],
@@ -111,13 +111,13 @@ class TrainingState:
         }
 
     def matches(self, state: Mapping[str, Any]) -> bool:
-        """Return whether a checkpoint's state belongs to this training: complete, with its settings and its network."""
-        ours = self.state_dict()
+        """Return whether a checkpoint's state is complete and has the settings and the network of this training."""
+        own = self.state_dict()
         return (
-            {"threads", *state} == ours.keys()  # older checkpoints lack it
-            and state["config"].keys() <= ours["config"].keys()
+            {"threads", *state} == own.keys()  # older checkpoints have no `threads`
+            and state["config"].keys() <= own["config"].keys()
             and config_digest(TrainingConfig(**state["config"])) == config_digest(self.config)
-            and _shapes(state["model"]) == _shapes(ours["model"])
+            and _shapes(state["model"]) == _shapes(own["model"])
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         self.early_stopping = EarlyStopping(**state["early_stopping"])
         self.micro_batch_size = state["micro_batch_size"]
-        self.threads = set(state.get("threads", (0,)))  # unknown
+        self.threads = set(state.get("threads", (0,)))  # 0: unknown
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"][: torch.cuda.device_count()]])

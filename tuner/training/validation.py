@@ -19,9 +19,9 @@ from tuner.training.losses import LabelLoss
 
 @dataclass
 class Accuracy:
-    """Counts of right characters and right sequences; they stay on the device until asked for.
+    """Counts of correct characters and sequences, kept on the device until an accuracy is read.
 
-    A character is a label position up to and including ``<EOS>``; a sequence is right if all of its characters are.
+    A character is a label position up to and including ``<EOS>``; a sequence is correct if all its characters are.
     """
 
     characters: Tensor | int = 0
@@ -30,7 +30,7 @@ class Accuracy:
     right_sequences: Tensor | int = 0
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
-        """Count readings against labels, both ``(N, L)``."""
+        """Compare readings with labels, both ``(N, L)``, and add to the counts."""
         counted = labels != PAD
         right = (rows == labels) & counted
         self.characters += counted.sum()
@@ -39,23 +39,23 @@ class Accuracy:
         self.right_sequences += (right | ~counted).all(1).sum()
 
     def character_accuracy(self) -> float:
-        """Return the share of right characters, 0 to 1; 0 if none was counted."""
+        """Return the share of correct characters, 0 to 1; 0 without any counts."""
         return float(self.right_characters) / max(1.0, float(self.characters))
 
     def sequence_accuracy(self) -> float:
-        """Return the share of right sequences, 0 to 1; 0 if none was counted."""
+        """Return the share of correct sequences, 0 to 1; 0 without any counts."""
         return float(self.right_sequences) / max(1, self.sequences)
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """How a model reads a split, in the split's order.
+    """The score of a model on a split, in the order of the split.
 
     Attributes:
-        loss: Mean loss over what the loss counts.
-        accuracy: Counts of right characters and sequences.
-        rows: Label rows that were read, ``(N, L)``, bytes on the CPU.
-        confidence: The probability that the model gives to each row, ``(N,)``, 0 to 1, on the CPU.
+        loss: Mean loss over all terms that `LabelLoss.count` counts.
+        accuracy: Counts of correct characters and sequences.
+        rows: The read label rows, ``(N, L)``, bytes on the CPU.
+        confidence: The model's probability of each row, ``(N,)``, 0 to 1, on the CPU.
     """
 
     loss: float
@@ -76,12 +76,12 @@ def score_split(
 ) -> SplitScore:
     """Score a model over a split, in evaluation mode.
 
-    `autocast` gives the precision context of forward passes, and `micro_batch_size` the largest number of images in one
-    pass; None for whole batches. If `distorted`, the confidence is `DigitReader.tta_confidence`: four times the work.
+    `autocast` returns the precision context of forward passes. `micro_batch_size` is the largest number of images per
+    pass; None for whole batches. If `distorted`, the confidence is `DigitReader.tta_confidence`: four times the cost.
     """
     model.eval()
     accuracy = Accuracy()
-    # In double precision, as many batches are added; on the device, which is waited for once, at the end.
+    # Double precision, because many batches are added; on the device, so that only the end synchronises.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
     passes = (piece for batch in batches.epoch(0) for piece in split_batch(batch, micro_batch_size))

@@ -188,7 +188,7 @@ def test_a_damaged_last_falls_back_to_the_previous_and_says_so(
     assert state is not None
     assert state["epoch"] == 2
     assert "last.pt" in caplog.text
-    assert "going back one epoch" in caplog.text
+    assert "resuming one epoch earlier" in caplog.text
     # The damaged one must not take the place of the good one when training goes on.
     folder.save_epoch(3, {"epoch": 3})
     assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 2
@@ -212,4 +212,4 @@ def test_two_damaged_ones_mean_beginning_anew_and_that_is_said(
     damage(folder.path / "previous.pt")
     assert folder.load_last() is None
     assert "previous.pt" in caplog.text
-    assert "going back to the first epoch" in caplog.text
+    assert "restarting at epoch 1" in caplog.text

@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with_and_that_is_said(
     assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
     assert "last.pt: damaged: " in caplog.text
     assert "previous.pt: damaged: " in caplog.text
-    assert "going back to the first epoch" in caplog.text
+    assert "restarting at epoch 1" in caplog.text
 
 
 def shorter_optimizer(state: dict[str, Any]) -> dict[str, Any]:
@@ -220,8 +220,8 @@ def test_wrong_content_with_a_right_digest_is_like_damage(
     result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
     assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
     assert str(interrupted / "checkpoints" / "last.pt") in caplog.text
-    assert "going back one epoch" in caplog.text
-    assert ("going back to the first epoch" in caplog.text) is both
+    assert "resuming one epoch earlier" in caplog.text
+    assert ("restarting at epoch 1" in caplog.text) is both
 
 
 def interrupt_after_two(epoch: int) -> None:

@@ -52,7 +52,7 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog: pyte
     folder.write_text("in the way")
     file = EventFile(folder)
     file.add(1, point(0.5))
-    assert "cannot be written now" in caplog.text
+    assert "cannot be written: " in caplog.text
     folder.unlink()
     file.add(2, point(0.25))
     file.close()

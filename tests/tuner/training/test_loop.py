@@ -135,7 +135,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     with caplog.at_level(logging.INFO, "tuner"):
         run(tiny_config(), tmp_path / "broken")
     run(tiny_config(), tmp_path / "straight")
-    assert "it belongs to another training; going back to the first epoch" in caplog.text
+    assert "it was saved by another training; restarting at epoch 1" in caplog.text
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 

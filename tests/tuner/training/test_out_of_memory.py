@@ -121,8 +121,8 @@ def test_the_micro_batch_is_halved_on_request_and_logged(
         result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
     assert result.micro_batch_size == 4
     assert result.why_ended == "max_epochs"
-    assert "epoch 1: memory ran out in it before; training it in micro-batches of at most 4 images" in caplog.text
-    assert "accumulated to batches of 8" in caplog.text
+    assert "epoch 1: an earlier process ran out of memory in it; using micro-batches of at most 4 images" in caplog.text
+    assert "accumulated over batches of 8" in caplog.text
 
 
 def test_the_second_try_has_the_reserve_too(
@@ -138,7 +138,7 @@ def test_the_second_try_has_the_reserve_too(
     assert run(tiny_config(num_epochs=1, batch_size=8), tmp_path, on_batch=fail_once).micro_batch_size == 4
     assert reserved[:2] == [True, True]
     assert not any(reserved[2:])
-    assert "no memory for a micro-batch of 8 images: MemoryError" in caplog.text
+    assert "not enough memory for a micro-batch of 8 images: MemoryError" in caplog.text
 
 
 def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_image_for_which_there_is_no_memory_ends_the_training(
         return torch.empty(1 << 50)
 
     monkeypatch.setattr("tuner.models.reader.normalise", greedy)
-    with pytest.raises(MemoryExhaustedError, match=r"no memory for a micro-batch of 1 image: .*allocate"):
+    with pytest.raises(MemoryExhaustedError, match=r"not enough memory for a micro-batch of 1 image: .*allocate"):
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_a_trained_network_is_kept_when_memory_runs_out_for_its_distorted_valida
     monkeypatch.setattr("tuner.models.DigitReader.tta_confidence", greedy)
     result = run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
     assert (result.why_ended, len(result.history)) == ("max_epochs", 1)
-    assert "confidence under distortion is not in best.pt" in caplog.text
+    assert "best.pt has no test-time augmentation confidence" in caplog.text
     validation = load_checkpoint(tmp_path / "checkpoints" / "best.pt")["validation"]
     assert "tta_confidence" not in validation
     assert not OODDetector.of(validation).is_complete

@@ -87,7 +87,7 @@ def test_workers_train_every_trial_once_and_only_json_goes_to_standard_output(
         assert epochs_of(name) == [1, 2]
         # Of what the workers do, every line is here, once.
         assert len(re.findall(rf"^\[\d/5\] {name}", captured.err, re.MULTILINE)) == 1
-        assert len(re.findall(rf"^{name}: max epochs at 2", captured.err, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^{name}: max epochs at epoch 2", captured.err, re.MULTILINE)) == 1
     assert len(re.findall(r"^(?:one|search_000\d)?  \d/2  char", captured.err, re.MULTILINE)) == 10
 
 

@@ -1,6 +1,6 @@
 """Plots of a training, as PNG: learning curves, confusion matrix, worst readings.
 
-They are drawn from plain numbers, so that this package needs nothing else of the training.
+They are drawn from plain numbers, so that this package does not depend on the rest of the training.
 """
 
 from __future__ import annotations

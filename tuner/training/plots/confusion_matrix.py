@@ -1,4 +1,4 @@
-"""Which digits are taken for which, as a table of coloured cells."""
+"""The confusion matrix of the digits, as a table of coloured cells."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tuner.data.vocabulary import DIGITS
 from tuner.training.plots.figure import BLUE, FAINT, INK, RED, figure_png, new_figure
 
 _EMPTY = "#f1f5f9"
-# Exponent of the share of a confusion: makes one of a hundredth visible.
+# Exponent for the share of a confusion, so that a share of 1 % is visible.
 _STRENGTH = 0.35
 
 
 def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
-    """Draw how often each digit was read as which.
+    """Draw the confusion matrix of the digits.
 
     Args:
-        counts: ``(11, 11)``: rows are true digits, then none there; columns are read digits, then missed. The
-            last cell is 0, and is left empty.
+        counts: ``(11, 11)``: rows are true digits, then insertions; columns are read digits, then missed digits. The
+            last cell is 0 and stays empty.
 
     Returns:
-        A PNG of 580 x 580 pixels. Colours go by the share of the row.
+        A PNG of 580 x 580 pixels. The colour of a cell shows its share of the row.
     """
     from matplotlib.colors import to_rgb
     from matplotlib.font_manager import FontProperties

@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is loaded when the first one is created, and the colours of all plots."""
+"""Matplotlib figures (matplotlib is imported for the first one), and the colours of all plots."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ INK, FAINT, GRID = "#1e293b", "#64748b", "#e2e8f0"
 BLUE, ORANGE, GREEN, RED = "#2563eb", "#d97706", "#16a34a", "#dc2626"
 
 _DPI = 100
-# Without a handler, Python prints matplotlib's warnings, for example about a home folder that cannot be written to.
+# Without a handler, Python prints matplotlib's warnings, for example about a read-only home folder.
 logging.getLogger("matplotlib").addHandler(logging.NullHandler())
 
 
 def new_figure(width_px: int, height_px: int) -> Figure:
-    """Return an empty figure."""
+    """Return an empty figure of this size in pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_px / _DPI, height_px / _DPI), dpi=_DPI)
@@ -38,7 +38,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def to_png(image: Image.Image) -> bytes:
-    """Return an image as PNG with a palette, which suffices for flat colours and takes a third of the bytes."""
+    """Return an image as PNG with a palette, which suffices for flat colours and needs a third of the bytes."""
     buffer = io.BytesIO()
     image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Loss and accuracy over the epochs."""
+"""The learning curves: loss and accuracy over the epochs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ACCURACIES = {
     "val_seq_accuracy": ("validation seq", GREEN),
 }
 # With more epochs, markers would hide the line.
-_MOST_MARKERS = 60
+_MAX_MARKERS = 60
 
 
 def draw_learning_curves(metrics: Mapping[str, Sequence[float]], best_epoch: int | None) -> bytes:
-    """Draw loss and accuracies over the epochs, and which epoch was best.
+    """Draw loss and accuracies over the epochs, and mark the best epoch.
 
     Args:
-        metrics: By name of the metric, its value in each epoch, one epoch at least. Values that are not finite are
-            left out.
+        metrics: The values of each metric, by its name, for at least one epoch. Values that are not finite are
+            omitted.
         best_epoch: Epoch of the best checkpoint, counted from 1; None if there is none.
 
     Returns:
@@ -48,8 +48,8 @@ def draw_learning_curves(metrics: Mapping[str, Sequence[float]], best_epoch: int
 
 def _draw_curve(axes: Axes, values: Sequence[float], label: str, color: str) -> None:
     epochs = [epoch for epoch, value in enumerate(values, start=1) if math.isfinite(value)]
-    marker = "." if len(epochs) <= _MOST_MARKERS else ""
-    # Not clipped: an accuracy of 1 lies on the edge.
+    marker = "." if len(epochs) <= _MAX_MARKERS else ""
+    # Not clipped, because an accuracy of 1 is on the edge of the axes.
     axes.plot(epochs, [values[epoch - 1] for epoch in epochs], color=color, marker=marker, label=label, clip_on=False)
 
 

@@ -1,4 +1,4 @@
-"""Images with what they say and what was read, the worst readings first."""
+"""Images with their labels and readings, the worst readings first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.data.rendering.fonts import pinned_font_file
 from tuner.data.vocabulary import decode_label
 from tuner.training.plots.figure import FAINT, GREEN, GRID, INK, RED, to_png
 
-MOST_SHOWN = 24
+MAX_SHOWN = 24
 _COLUMNS = 4
 _CARD_WIDTH, _CARD_HEIGHT, _MARGIN, _TITLE = 232, 132, 12, 40
 
@@ -21,38 +21,38 @@ Rows = npt.NDArray[np.integer]
 
 
 def read_wrong(rows: Rows, labels: Rows) -> npt.NDArray[np.bool_]:
-    """Return which readings ``(N, L)`` say something else than labels ``(N, L)``, as ``(N,)``."""
+    """Return a mask ``(N,)`` of the readings ``(N, L)`` that differ from their labels ``(N, L)``."""
     pairs = zip(rows, labels, strict=True)
     return np.fromiter((decode_label(row) != decode_label(label) for row, label in pairs), np.bool_, len(rows))
 
 
 def worst_first(wrong: npt.NDArray[np.bool_], confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
-    """Return which readings are the worst, `MOST_SHOWN` at most.
+    """Return the indices of the worst readings, at most `MAX_SHOWN`.
 
-    Wrong ones come first, and of them those that the model was most sure of; then right ones, least sure first.
+    Wrong readings come first, sorted by falling confidence; then correct readings by rising confidence.
 
     Args:
-        wrong: Which readings are wrong, ``(N,)``.
-        confidence: ``(N,)``, 0 to 1.
+        wrong: Mask of the wrong readings, ``(N,)``.
+        confidence: Confidence of each reading, ``(N,)``, 0 to 1.
     """
-    # Of equals the first is first.
-    return np.lexsort((np.where(wrong, -confidence, confidence), ~wrong))[:MOST_SHOWN]
+    # A stable sort: equal readings keep their order.
+    return np.lexsort((np.where(wrong, -confidence, confidence), ~wrong))[:MAX_SHOWN]
 
 
 def draw_readings(
     images: npt.NDArray[np.uint8], rows: Rows, labels: Rows, confidence: Sequence[float], title: str
 ) -> bytes:
-    """Draw images with truth, reading and confidence under each.
+    """Draw images, each with its label, reading and confidence.
 
     Args:
         images: Grey, 0 black to 255 white, ``(N, 64, 128)``.
-        rows: What was read, ``(N, L)``.
-        labels: What is right, ``(N, L)``.
-        confidence: Of each reading, 0 to 1, ``(N,)``.
-        title: What the sheet shows, in ASCII.
+        rows: Read label rows, ``(N, L)``.
+        labels: True label rows, ``(N, L)``.
+        confidence: Confidence of each reading, 0 to 1, ``(N,)``.
+        title: Title of the sheet, in ASCII.
 
     Returns:
-        A PNG, four images a row.
+        A PNG with four images per row.
     """
     lines = -(-len(images) // _COLUMNS)
     size = (_MARGIN + _COLUMNS * (_CARD_WIDTH + _MARGIN), _TITLE + lines * (_CARD_HEIGHT + _MARGIN))
