@@ -88,7 +88,7 @@ def augment(images: Tensor, distortions: Distortions) -> Tensor:
 
 
 def distorted_copies(images: Tensor) -> Iterator[Tensor]:
-    """Yield slightly distorted copies of images ``(N, 1, H, W)`` for TTA; each copy distorts all images alike."""
+    """Yield slightly distorted copies of images ``(N, 1, H, W)`` for TTA, each with one distortion for all images."""
     for affine_map in _TTA_MAPS:
         yield _warp(images, torch.tensor(affine_map, device=images.device).expand(len(images), 2, 3))
 

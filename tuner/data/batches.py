@@ -162,6 +162,14 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
     Raises:
         ConfigurationError: `vocab_size` or `max_sequence_length` does not match the dataset.
         DataLoaderError: The dataset is missing or damaged, or has no such split.
+
+    Example::
+
+        from tuner import TrainingConfig, create_data_loaders
+
+        train_loader, val_loader = create_data_loaders(TrainingConfig(batch_size=8, num_workers=0))
+        images, labels = next(iter(train_loader))
+        print(len(train_loader), tuple(images.shape), tuple(labels.shape))
     """
     if problems := vocabulary_problems(config):
         raise ConfigurationError(problems)

@@ -38,9 +38,9 @@ def generate_dataset(
     `out_dir` when complete. If the same dataset exists already, nothing is done.
 
     Args:
-        out_dir: Folder to create; it may exist if it is empty.
-        samples: Training and validation samples together, 10 or more; one in five is for validation.
-        test_samples: Samples of the `test` split, 1 or more.
+        out_dir: Folder to create; an existing one must be empty.
+        samples: Number of training and validation samples, 10 or more; one fifth is for validation.
+        test_samples: Number of samples of the `test` split, 1 or more.
         seed: 0 to 2**32 - 1.
         fonts: `pinned`, or `system` to add the installed fonts that have all ten digits.
         fonts_dir: A folder whose fonts are added.

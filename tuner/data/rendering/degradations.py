@@ -1,69 +1,69 @@
-"""What happens to a picture after the text is on it: blur, lost contrast, noise; and whether it stays legible."""
+"""Degradations of a rendered image: blur, noise, reduced contrast; and the check that the text is legible."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.rendering.backgrounds import Picture, grain, limit
-from tuner.data.rendering.random_words import RandomWords
+from tuner.data.rendering.backgrounds import Canvas, clip, grain
+from tuner.data.rendering.stable_random import StableRandom
 
 _SMALL_TEXT_PX = 18
 _LARGE_TEXT_PX = 22
 
-# Limits of legibility, measured on the finished picture, so that no mix of losses slips through.
-_LEAST_CONTRAST = 64
+# Limits of legibility; they apply to the final image, since mild degradations can add up.
+_MIN_CONTRAST = 64
 _NOISE_TIMES_SIZE = 144
 
 
-def degrade(words: RandomWords, picture: Picture, size_px: int) -> Picture:
-    """Return `picture` after up to three losses; each is mild enough for text of `size_px` to stay readable.
+def degrade(rng: StableRandom, canvas: Canvas, size_px: int) -> Canvas:
+    """Return `canvas` with up to three degradations, each mild enough for text of `size_px` to stay legible.
 
-    Contrast goes last: it weakens text and noise alike, so what could be read before can be read after.
+    Contrast is reduced last: this weakens text and noise equally, so legible text stays legible.
     """
-    # strokes a pixel apart would run together: small text stays sharp
-    if size_px >= _SMALL_TEXT_PX and words.chance(35):
-        picture = blur(picture)
-        if size_px >= _LARGE_TEXT_PX and words.chance(50):
-            picture = blur(picture)
-    if words.chance(35):
-        picture = picture + grain(words, words.between(10, min(25 + size_px, 60)))
-    if words.chance(35):
-        picture = lose_contrast(picture, percent=words.between(45, 90), lift=words.below(101))
-    return picture
+    # Small text is not blurred: its strokes are one pixel apart and would merge.
+    if size_px >= _SMALL_TEXT_PX and rng.chance(35):
+        canvas = blur(canvas)
+        if size_px >= _LARGE_TEXT_PX and rng.chance(50):
+            canvas = blur(canvas)
+    if rng.chance(35):
+        canvas = canvas + grain(rng, rng.between(10, min(25 + size_px, 60)))
+    if rng.chance(35):
+        canvas = reduce_contrast(canvas, percent=rng.between(45, 90), lift=rng.below(101))
+    return canvas
 
 
-def blur(picture: Picture) -> Picture:
-    """Return `picture` blurred by the kernel 1 2 1 across and down."""
-    return _blur_down(_blur_down(picture).transpose(1, 0, 2)).transpose(1, 0, 2) >> 4
+def blur(canvas: Canvas) -> Canvas:
+    """Return `canvas` blurred by the kernel 1 2 1, horizontally and vertically."""
+    return _blur_down(_blur_down(canvas).transpose(1, 0, 2)).transpose(1, 0, 2) >> 4
 
 
-def lose_contrast(picture: Picture, percent: int, lift: int) -> Picture:
-    """Return `picture` with `percent` of its contrast; `lift` 0 darkens it, 100 lightens it."""
+def reduce_contrast(canvas: Canvas, percent: int, lift: int) -> Canvas:
+    """Return `canvas` with `percent` of its contrast; `lift` 0 darkens it, 100 lightens it."""
     floor = 255 * (100 - percent) * lift // 10_000
-    # in 64ths, since 16 bits must hold the product
-    return (picture * np.int16(percent * 64 // 100) >> 6) + np.int16(floor)
+    # in 64ths, so that the product fits into 16 bits
+    return (canvas * np.int16(percent * 64 // 100) >> 6) + np.int16(floor)
 
 
-def finish(picture: Picture) -> npt.NDArray[np.uint8]:
-    """Return `picture` as bytes, cut to 0 .. 255."""
-    return limit(picture).astype(np.uint8)
+def to_image(canvas: Canvas) -> npt.NDArray[np.uint8]:
+    """Return `canvas` as bytes, clipped to 0 .. 255; `canvas` is clipped too."""
+    return clip(canvas).astype(np.uint8)
 
 
 def is_legible(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], size_px: int) -> bool:
-    """Return whether the text of `mask` `(height, width)` stands out in `part` `(height, width, 3)`.
+    """Return whether the text of `mask` `(height, width)` is legible in `part` `(height, width, 3)`.
 
-    Its ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 144 / `size_px`
-    times the mean deviation of that paper: the smaller the text, the fewer pixels its strokes have against noise.
+    The ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 144 / `size_px`
+    times the mean absolute deviation of that paper: noise hides the strokes of small text, which have fewer pixels.
     """
     contrast, noise = contrast_and_noise(part, mask)
-    return contrast >= _LEAST_CONTRAST and contrast * size_px >= _NOISE_TIMES_SIZE * noise
+    return contrast >= _MIN_CONTRAST and contrast * size_px >= _NOISE_TIMES_SIZE * noise
 
 
 def contrast_and_noise(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Return how much darker the ink is than the paper around it, and the mean deviation of that paper.
+    """Return how much darker the ink is than the paper around it, and the mean absolute deviation of that paper.
 
-    Both in grey levels, 0 to 255; the contrast is negative if the ink is lighter.
+    Both are in grey levels, 0 to 255; the contrast is negative if the ink is lighter.
     """
     red, green, blue = part.astype(np.int16).transpose(2, 0, 1)
     light = red + green + blue
@@ -75,11 +75,11 @@ def contrast_and_noise(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8])
     return (paper_level - ink_level) // 3, noise // 3
 
 
-def _blur_down(picture: Picture) -> Picture:
-    """Return 4 times `picture` blurred along its first axis; the edge continues as it ends."""
-    total = picture * np.int16(2)
-    total[1:] += picture[:-1]
-    total[0] += picture[0]
-    total[:-1] += picture[1:]
-    total[-1] += picture[-1]
+def _blur_down(canvas: Canvas) -> Canvas:
+    """Return 4 times `canvas` blurred along its first axis, with the edge pixels repeated beyond the edge."""
+    total = canvas * np.int16(2)
+    total[1:] += canvas[:-1]
+    total[0] += canvas[0]
+    total[:-1] += canvas[1:]
+    total[-1] += canvas[-1]
     return total

@@ -17,24 +17,24 @@ from tuner.data.vocabulary import DIGITS
 
 _PINNED_PACKAGE = "fontpkg_noto_sans_khmer"
 _PINNED_FILE = "files/NotoSansKhmer[wdth,wght].ttf"
-# Weight 400 at width 100 is the font's default, the one instance that FreeType 2.13 and 2.14 draw differently.
+# Weight 400 at width 100 is the font's default, the only instance that FreeType 2.13 and 2.14 render differently.
 _PINNED_WEIGHTS = (350, 410, 500, 600, 700)
 _PINNED_WIDTHS = (65, 77, 88, 99)
 _PINNED_HEAVY = ((800, 88), (800, 99))  # narrower ones clog at small sizes
 
-# TrueType program "push 0, pop", repeated: it does nothing, and its presence alone switches FreeType's auto-hinter off.
+# TrueType program "push 0, pop", repeated: it has no effect, but its presence switches off FreeType's auto-hinter.
 _IDLE_PROGRAM = b"\xb0\x00\x21" * 4
 
 
 @dataclass(frozen=True)
 class Font:
-    """One way of writing digits: a font file, or one instance of the pinned variable font.
+    """A font file, or one instance of the pinned variable font.
 
     Attributes:
-        name: What the metadata call it.
+        name: The font's name in the metadata.
         path: The font file; empty for the pinned font.
         index: Number of the font in a collection file.
-        axes: Weight (100 to 900) and width (62.5 to 100) of the pinned font, else empty.
+        axes: Weight (100 to 900) and width (62.5 to 100) of the pinned font; empty for other fonts.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Font:
 
 @dataclass(frozen=True)
 class Glyph:
-    """The bitmap of one digit, cut to its inked rectangle.
+    """The bitmap of one digit, cropped to its ink.
 
     Attributes:
         coverage: Ink per pixel, 0 to 255, `(height, width)`.
-        top: Row of the line where the bitmap begins.
-        bottom: Row of the line before which it ends.
-        width: Columns of the bitmap.
+        top: First row of the bitmap in the line of text.
+        bottom: Row after its last one.
+        width: Number of columns of the bitmap.
     """
 
     coverage: npt.NDArray[np.uint8]
@@ -67,21 +67,21 @@ def pinned_fonts() -> list[Font]:
 
 
 def pinned_font_file() -> Path:
-    """Return the pinned font's file, inside the package that carries it."""
+    """Return the file of the pinned font in its installed package."""
     return Path(str(resources.files(_PINNED_PACKAGE))) / _PINNED_FILE
 
 
 @cache
-def draw_digits(font: Font, size_px: int) -> dict[str, Glyph]:
-    """Return the ten digits as FreeType draws them at `size_px` pixels per em.
+def digit_glyphs(font: Font, size_px: int) -> dict[str, Glyph]:
+    """Return the ten digits as rendered by FreeType at `size_px` pixels per em.
 
-    All ten at once: opening a font takes as long as drawing a few digits.
+    All ten are rendered in one call, since opening a font takes as long as rendering a few digits.
     """
     face = _freetype_font(font, size_px)
-    return {digit: _draw(face, digit) for digit in DIGITS}
+    return {digit: _glyph(face, digit) for digit in DIGITS}
 
 
-def _draw(face: ImageFont.FreeTypeFont, digit: str) -> Glyph:
+def _glyph(face: ImageFont.FreeTypeFont, digit: str) -> Glyph:
     mask, (_, top) = face.getmask2(digit, mode="L")
     width, height = mask.size
     coverage = np.frombuffer(bytes(mask), np.uint8).reshape(height, width)
@@ -93,7 +93,7 @@ def _draw(face: ImageFont.FreeTypeFont, digit: str) -> Glyph:
 
 
 def _freetype_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
-    basic = ImageFont.Layout.BASIC  # digits need no shaping, and libraqm is not on every machine
+    basic = ImageFont.Layout.BASIC  # digits need no shaping, and not all machines have libraqm
     if not font.axes:
         return ImageFont.truetype(font.path, size_px, index=font.index, layout_engine=basic)
     face = ImageFont.truetype(io.BytesIO(_unhinted_pinned_font()), size_px, layout_engine=basic)
@@ -103,10 +103,10 @@ def _freetype_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _unhinted_pinned_font() -> bytes:
-    """Return the pinned font with an idle font program added.
+    """Return the pinned font with a font program that has no effect.
 
-    The font carries no hints, and FreeType hints such fonts itself, since 2.14 quite differently from before. A font
-    with a program of its own is left alone: its plain outlines come out the same, to the bit, from 2.13.2 to 2.14.3.
+    The font has no hints. FreeType would hint it automatically, and since version 2.14 in a different way than before.
+    It does not do so if the font has a program: then versions 2.13.2 to 2.14.3 render identical bits.
     """
     data = pinned_font_file().read_bytes()
     (count,) = struct.unpack_from(">H", data, 4)
@@ -124,7 +124,7 @@ def _font_file(version: bytes, tables: dict[bytes, bytes]) -> bytes:
     bodies = []
     offset = 12 + 16 * count
     for tag, body in sorted(tables.items()):
-        directory.append(struct.pack(">4sIII", tag, 0, offset, len(body)))  # FreeType reads no checksums
+        directory.append(struct.pack(">4sIII", tag, 0, offset, len(body)))  # FreeType ignores the checksums
         bodies.append(body + bytes(-len(body) % 4))
         offset += len(bodies[-1])
     return b"".join(directory + bodies)

@@ -1,4 +1,4 @@
-"""PNG files whose bytes depend on the pixels alone."""
+"""PNG files whose bytes only depend on the pixels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_LARGEST_BLOCK = 0xFFFF
+_MAX_BLOCK = 0xFFFF
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return a PNG file of `pixels`, an RGB picture `(height, width, 3)`."""
+    """Return the bytes of a PNG file of `pixels`, an RGB image `(height, width, 3)`."""
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + width * 3), np.uint8)  # each row starts with its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, width * 3)
@@ -26,13 +26,13 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
 def _stored(data: bytes) -> bytes:
     """Return `data` as a zlib stream of stored blocks.
 
-    zlib, zlib-ng and other builds compress the same data to different bytes; stored blocks have one form
-    only. They cost disk space (24 KB a picture) and save most of the time of writing and reading one.
+    zlib, zlib-ng and other builds compress the same data to different bytes; stored blocks are uncompressed and always
+    the same. They need more disk space (24 KB per image), but writing and reading them is much faster.
     """
     parts = [b"\x78\x01"]
-    for start in range(0, len(data), _LARGEST_BLOCK):
-        block = data[start : start + _LARGEST_BLOCK]
-        last = start + _LARGEST_BLOCK >= len(data)
+    for start in range(0, len(data), _MAX_BLOCK):
+        block = data[start : start + _MAX_BLOCK]
+        last = start + _MAX_BLOCK >= len(data)
         parts += (struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block)
     parts.append(struct.pack(">I", zlib.adler32(data)))
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Text as a mask of ink: digits side by side, turned by a few degrees, in integer arithmetic."""
+"""Rendering a label as a mask of ink, and rotating the mask, in integer arithmetic."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.rendering.fonts import Font, draw_digits
+from tuner.data.rendering.fonts import Font, digit_glyphs
 
-_BORDER = 2  # empty pixels around a mask; a point outside mixes two of them
+_BORDER = 2  # empty pixels around a mask, so that interpolation outside of it gives 0
 
 Mask = npt.NDArray[np.uint8]
 
 
 def text_size(font: Font, size_px: int, label: str, gap_px: int) -> tuple[int, int]:
-    """Return height and width in pixels of the ink of `label` written with `gap_px` between digits."""
-    glyphs = draw_digits(font, size_px)
+    """Return height and width in pixels of the ink of `label` with `gap_px` between digits."""
+    glyphs = digit_glyphs(font, size_px)
     inked = [glyphs[digit] for digit in label]
     height = max(glyph.bottom for glyph in inked) - min(glyph.top for glyph in inked)
     return height, sum(glyph.width for glyph in inked) + gap_px * (len(label) - 1)
 
 
 def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
-    """Return the ink of `label`, `(height, width)`, cut to its inked rectangle.
+    """Return the ink of `label`, `(height, width)`, cropped to its bounding box.
 
-    The darkest pixel is made 255, so that thin strokes at small sizes do not fade away.
+    Values are scaled so that the darkest pixel is 255; otherwise thin strokes of small text would be too pale.
     """
-    glyphs = draw_digits(font, size_px)
+    glyphs = digit_glyphs(font, size_px)
     mask = np.zeros(text_size(font, size_px, label, gap_px), np.uint8)
     top = min(glyphs[digit].top for digit in label)
     left = 0
@@ -40,22 +40,22 @@ def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
 
 
 def rotated_size(height: int, width: int, tenth_degrees: int) -> tuple[int, int]:
-    """Return height and width of a rectangle that holds the rotated one."""
+    """Return height and width of the bounding box of a rotated rectangle."""
     sine, cosine = _sine_cosine(abs(tenth_degrees))
     return ((height * cosine + width * sine) >> 16) + 2, ((width * cosine + height * sine) >> 16) + 2
 
 
 def rotate_mask(mask: Mask, tenth_degrees: int) -> Mask:
-    """Return `mask` rotated about its middle, as large as `rotated_size` says.
+    """Return `mask` rotated about its centre, with the size given by `rotated_size`.
 
-    Each pixel of the result looks up where it came from, in 16-bit fixed point, and mixes the four pixels around.
+    Each pixel is interpolated bilinearly from four pixels of `mask`, in 16-bit fixed point.
     """
     if tenth_degrees == 0:
         return mask
     sine, cosine = _sine_cosine(tenth_degrees)
     height, width = mask.shape
     out_height, out_width = rotated_size(height, width, tenth_degrees)
-    across = np.arange(1 - out_width, out_width, 2, dtype=np.int32)  # twice the distance from the middle
+    across = np.arange(1 - out_width, out_width, 2, dtype=np.int32)  # twice the distance from the centre
     down = np.arange(1 - out_height, out_height, 2, dtype=np.int32)[:, None]
     source_x = ((across * cosine + down * sine + ((width - 1) << 16)) >> 1) + (_BORDER << 16)
     source_y = ((down * cosine - across * sine + ((height - 1) << 16)) >> 1) + (_BORDER << 16)
@@ -74,6 +74,6 @@ def rotate_mask(mask: Mask, tenth_degrees: int) -> Mask:
 
 @cache
 def _sine_cosine(tenth_degrees: int) -> tuple[int, int]:
-    # rounded to 16 bits: what the last bits of a machine's sine are does not matter
+    # Rounded to 16 bits, since the last bits of math.sin differ between machines.
     radians = math.radians(tenth_degrees / 10)
     return round(math.sin(radians) * 65536), round(math.cos(radians) * 65536)

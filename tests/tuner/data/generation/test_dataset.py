@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[4]
 
 
 def digest(folder: Path) -> str:
-    """Digest of all files below `folder`, names included."""
+    """Return the digest of the names and contents of all files in `folder` and its subfolders."""
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return total.hexdigest()
 
 
-def test_metadata_are_as_documented(generated_once: Path) -> None:
+def test_metadata_have_the_documented_keys(generated_once: Path) -> None:
     content = yaml.safe_load((generated_once / "metadata.yaml").read_text(encoding="utf-8"))
     assert list(content) == ["dataset_info", "train", "val", "test"]
     info = content["dataset_info"]
@@ -56,12 +56,14 @@ def test_metadata_are_as_documented(generated_once: Path) -> None:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (128, 64))
 
 
-def test_splits_have_samples_of_their_own(generated_once: Path) -> None:
+def test_all_images_of_all_splits_differ(generated_once: Path) -> None:
     images = [path.read_bytes() for path in generated_once.rglob("*.png")]
     assert len(set(images)) == len(images) == 40
 
 
-def test_the_bytes_are_the_same_again(generated_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_arguments_give_the_same_bytes(
+    generated_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     generate_dataset("generated_data", samples=30, test_samples=10)
     assert digest(tmp_path / "generated_data") == digest(generated_once)
@@ -74,14 +76,14 @@ def test_each_sample_is_a_line_of_json(generated_once: Path) -> None:
     assert [line for line in lines if not line.startswith(" ")] == ["dataset_info:", "train:", "val:", "test:"]
 
 
-def test_seed_changes_every_picture(generated_once: Path, tmp_path: Path) -> None:
+def test_another_seed_changes_every_image(generated_once: Path, tmp_path: Path) -> None:
     generate_dataset(tmp_path / "generated_data", samples=30, test_samples=10, seed=1)
     for path in generated_once.rglob("*.png"):
         other = tmp_path / "generated_data" / path.relative_to(generated_once)
         assert other.read_bytes() != path.read_bytes()
 
 
-def test_more_samples_begin_with_the_same_ones(generated_once: Path, tmp_path: Path) -> None:
+def test_larger_dataset_starts_with_the_same_samples(generated_once: Path, tmp_path: Path) -> None:
     generate_dataset(tmp_path / "more", samples=40, test_samples=12)
     for path in generated_once.rglob("*.png"):
         assert (tmp_path / "more" / path.relative_to(generated_once)).read_bytes() == path.read_bytes()
@@ -91,7 +93,7 @@ def test_more_samples_begin_with_the_same_ones(generated_once: Path, tmp_path: P
     ("out", "prefix"),
     [("data", "data"), ("deep/er/data", "deep/er/data"), ("{tmp}/outside", "outside"), ("ទិន្នន័យ: 1 #", None)],
 )
-def test_image_paths_lead_to_the_images_from_where_the_generator_ran(
+def test_image_paths_are_relative_to_the_working_directory_of_the_generator(
     out: str, prefix: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "work").mkdir()
@@ -104,38 +106,38 @@ def test_image_paths_lead_to_the_images_from_where_the_generator_ran(
     assert Path(out, "train", "train_000000.png").is_file()
 
 
-def test_same_dataset_again_does_nothing(generated: Path) -> None:
+def test_existing_dataset_is_not_generated_again(generated: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")}
     calls: list[Any] = []
-    made = generate_dataset(generated.parent, samples=30, test_samples=10, on_progress=lambda *done: calls.append(done))
-    assert made == generated
+    path = generate_dataset(generated.parent, samples=30, test_samples=10, on_progress=lambda *done: calls.append(done))
+    assert path == generated
     assert {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")} == before
     assert not calls
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"samples": 50}, "samples 30, not 50"),
         ({"seed": 9, "test_samples": 11}, "test_samples 10, not 11; seed 0, not 9"),
         ({"fonts_dir": pinned_font_file().parent}, "22 fonts that differ from the 23 requested"),
     ],
 )
-def test_other_dataset_is_never_overwritten(options: dict[str, Any], told: str, generated: Path) -> None:
+def test_dataset_with_other_settings_is_not_overwritten(options: dict[str, Any], message: str, generated: Path) -> None:
     before = digest(generated.parent)
-    with pytest.raises(ConfigurationError, match=told) as caught:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         generate_dataset(generated.parent, **{"samples": 30, "test_samples": 10, **options})
     assert "choose another folder" in str(caught.value)
     assert digest(generated.parent) == before
 
 
-def test_damaged_dataset_is_told(generated: Path) -> None:
+def test_incomplete_dataset_is_refused(generated: Path) -> None:
     (generated.parent / "val" / "val_000000.png").unlink()
     with pytest.raises(ConfigurationError, match="the same dataset, but with missing or additional files"):
         generate_dataset(generated.parent, samples=30, test_samples=10)
 
 
-def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("miaow")
     with pytest.raises(ConfigurationError, match=r"found other files \(cat\.jpg\)"):
@@ -146,7 +148,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", [".", "..", "", "/"])
-def test_working_directory_is_no_place(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_directory_and_parents_are_refused(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="folder of its own"):
         generate_dataset(out, samples=10)
@@ -158,7 +160,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
     assert generate_dataset(tmp_path / "data", samples=10, test_samples=1).is_file()
 
 
-def test_all_senseless_numbers_are_told_at_once(tmp_path: Path) -> None:
+def test_all_numbers_out_of_range_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         generate_dataset(tmp_path / "data", samples=9, test_samples=0, seed=-1)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["samples", "test_samples", "seed"]
@@ -167,26 +169,26 @@ def test_all_senseless_numbers_are_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1e3, "100", None])
-def test_samples_that_are_no_number(value: Any, tmp_path: Path) -> None:
+def test_number_of_samples_of_another_type_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="samples: found"):
         generate_dataset(tmp_path / "data", samples=value)
 
 
-def test_progress_reaches_all_samples(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_progress_is_reported_every_128_samples_and_at_the_end(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
     generate_dataset(
-        tmp_path / "data", samples=290, test_samples=10, on_progress=lambda done, total: seen.append((done, total))
+        tmp_path / "data", samples=290, test_samples=10, on_progress=lambda done, total: calls.append((done, total))
     )
-    assert seen == [(128, 300), (256, 300), (300, 300)]
+    assert calls == [(128, 300), (256, 300), (300, 300)]
 
 
-def test_folder_that_cannot_be_written_is_told_with_the_need(tmp_path: Path) -> None:
+def test_error_of_a_folder_that_is_not_writable_gives_the_required_disk_space(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataLoaderError, match=r"cannot write the dataset.*151 MB"):
         generate_dataset(tmp_path / "file" / "data")
 
 
-def test_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+def test_error_during_generation_leaves_no_files(tmp_path: Path) -> None:
     def fail(done: int, total: int) -> None:
         raise RuntimeError("enough")
 
@@ -204,7 +206,7 @@ generate_dataset("data", samples=int(sys.argv[1]), on_progress=lambda *done: pri
 
 
 def start_generating(folder: Path, samples: int = 20_000) -> subprocess.Popen[str]:
-    """Start a script that generates for a while, and wait for its first images."""
+    """Start a script that generates a large dataset, and wait for its first images."""
     (folder / "script.py").write_text(PROGRAM)
     process = subprocess.Popen(
         [sys.executable, "script.py", str(samples)],
@@ -221,29 +223,29 @@ def start_generating(folder: Path, samples: int = 20_000) -> subprocess.Popen[st
     return process
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_files(tmp_path: Path) -> None:
     process = start_generating(tmp_path)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
     _, errors = process.communicate(timeout=20)
     assert process.returncode != 0, errors
     assert "KeyboardInterrupt" in errors
     assert os.listdir(tmp_path) == ["script.py"]
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed_by_the_next_call(tmp_path: Path) -> None:
     process = start_generating(tmp_path)
     process.kill()
     process.communicate(timeout=20)
-    (leftover,) = (path for path in tmp_path.iterdir() if path.name != "script.py")
-    assert leftover.name.startswith(".data.partial-")
+    (partial,) = (path for path in tmp_path.iterdir() if path.name != "script.py")
+    assert partial.name.startswith(".data.partial-")
     generate_dataset(tmp_path / "data", samples=10, test_samples=1)
     assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]
 
 
-def test_run_of_a_live_process_is_not_cleared_away(tmp_path: Path) -> None:
+def test_files_of_a_running_process_are_not_removed(tmp_path: Path) -> None:
     process = start_generating(tmp_path, samples=2000)
     generate_dataset(tmp_path / "data", samples=10, test_samples=1)
     _, errors = process.communicate(timeout=60)
-    assert "ConfigurationError" in errors  # it was slower, and finds another dataset in its place
+    assert "ConfigurationError" in errors  # it finishes second and finds another dataset in its target folder
     assert "samples 10, not 2000" in errors
     assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]

@@ -9,12 +9,12 @@ from PIL import ImageFont
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation import font_search
 from tuner.data.generation.font_search import find_fonts
-from tuner.data.rendering.fonts import draw_digits, pinned_font_file, pinned_fonts
+from tuner.data.rendering.fonts import digit_glyphs, pinned_font_file, pinned_fonts
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one font that has the digits, in a subfolder, and files that are of no use."""
+    """A folder with one Khmer font, in a subfolder, and files that are no fonts."""
     fonts = tmp_path / "fonts"
     (fonts / "khmer").mkdir(parents=True)
     shutil.copy(pinned_font_file(), fonts / "khmer" / "Noto.TTF")
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def latin_font(folder: Path) -> Path:
-    """A font without Khmer digits: the one that Pillow carries."""
+    """Write a font without Khmer digits: Pillow's default font."""
     path = folder / "latin.ttf"
     font = ImageFont.load_default(size=20)
     assert isinstance(font, ImageFont.FreeTypeFont)
@@ -32,7 +32,7 @@ def latin_font(folder: Path) -> Path:
     return path
 
 
-def test_pinned_is_nothing_else() -> None:
+def test_choice_pinned_only_gives_the_pinned_fonts() -> None:
     assert find_fonts("pinned", None) == pinned_fonts()
 
 
@@ -40,40 +40,40 @@ def test_fonts_of_a_folder_are_added(folder: Path) -> None:
     latin_font(folder)
     added = find_fonts("pinned", folder)[len(pinned_fonts()) :]
     assert [font.name for font in added] == ["NotoSansKhmer"]
-    assert len(draw_digits(added[0], 20)) == 10
+    assert len(digit_glyphs(added[0], 20)) == 10
 
 
 def test_installed_fonts_are_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(font_search, "system_font_folders", lambda: [folder, folder / "khmer", folder / "none"])
     names = [font.name for font in find_fonts("system", folder)]
-    assert names[len(pinned_fonts()) :] == ["NotoSansKhmer"]  # found three times, used once
+    assert names[len(pinned_fonts()) :] == ["NotoSansKhmer"]  # found three times, added once
 
 
 def test_installed_fonts_of_this_system_have_all_digits() -> None:
     for font in find_fonts("system", None):
-        glyphs = draw_digits(font, 24)
+        glyphs = digit_glyphs(font, 24)
         assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
 
 
-def test_different_fonts_of_one_name_are_told_apart(folder: Path) -> None:
+def test_different_fonts_with_the_same_name_get_different_names(folder: Path) -> None:
     other = folder / "khmer" / "Other.ttf"
     other.write_bytes(pinned_font_file().read_bytes() + b"\0")
     names = [font.name for font in find_fonts("pinned", folder)]
     assert len(set(names)) == len(names) == len(pinned_fonts()) + 2
 
 
-def test_font_without_the_digits_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_khmer_font_is_refused(tmp_path: Path) -> None:
     latin_font(tmp_path)
     with pytest.raises(ConfigurationError, match=r"all ten Khmer digits.*latin\.ttf"):
         find_fonts("pinned", tmp_path)
 
 
-@pytest.mark.parametrize(("choice", "told"), [("sytem", "'pinned' or 'system'"), ("", "'pinned' or 'system'")])
-def test_unknown_choice(choice: str, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+@pytest.mark.parametrize(("choice", "message"), [("sytem", "'pinned' or 'system'"), ("", "'pinned' or 'system'")])
+def test_unknown_choice_is_refused(choice: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         find_fonts(choice, None)
 
 
-def test_folder_that_is_none(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="expected a folder with font files"):
         find_fonts("pinned", tmp_path / "none")

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tuner.data.rendering.fonts import draw_digits, pinned_fonts
+from tuner.data.rendering.fonts import digit_glyphs, pinned_fonts
 from tuner.data.vocabulary import DIGITS
 
 
@@ -13,12 +13,12 @@ def test_pinned_fonts_vary_in_weight_and_width() -> None:
     assert len({font.name for font in fonts}) == len(fonts) == 22
     assert len({font.axes[0] for font in fonts}) >= 6
     assert len({font.axes[1] for font in fonts}) >= 4
-    assert len({draw_digits(font, 30)["៣"].coverage.tobytes() for font in fonts}) == len(fonts)
+    assert len({digit_glyphs(font, 30)["៣"].coverage.tobytes() for font in fonts}) == len(fonts)
 
 
 @pytest.mark.parametrize("size_px", [12, 38])
-def test_digits_are_ten_different_bitmaps_cut_to_their_ink(size_px: int) -> None:
-    glyphs = draw_digits(pinned_fonts()[8], size_px)
+def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px: int) -> None:
+    glyphs = digit_glyphs(pinned_fonts()[8], size_px)
     assert "".join(glyphs) == DIGITS
     assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
     for glyph in glyphs.values():
@@ -32,13 +32,13 @@ def test_digits_are_ten_different_bitmaps_cut_to_their_ink(size_px: int) -> None
 
 
 def test_bitmaps_of_the_pinned_font_are_pinned() -> None:
-    """If this fails after an update of Pillow, its FreeType draws otherwise: no old dataset can be made again.
+    """If this fails after an update of Pillow, its FreeType renders differently: old datasets cannot be regenerated.
 
-    Equal from Pillow 10.1 (FreeType 2.13.2) to 13.0 (2.14.3), which differ unless the auto-hinter is off.
+    The bitmaps are equal from Pillow 10.1 (FreeType 2.13.2) to 13.0 (2.14.3) as long as the auto-hinter is off.
     """
     digest = hashlib.sha256()
     for font in pinned_fonts():
         for size_px in (12, 17, 23, 38):
-            for glyph in draw_digits(font, size_px).values():
+            for glyph in digit_glyphs(font, size_px).values():
                 digest.update(f"{glyph.top} {glyph.coverage.shape} ".encode() + glyph.coverage.tobytes())
     assert digest.hexdigest() == "962e6f2a78e96a4c4e6d0a8058e1c86636963bbd734b922ce21bb2cea2067e9f"

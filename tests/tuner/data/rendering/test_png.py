@@ -9,8 +9,8 @@ from PIL import Image
 from tuner.data.rendering.png import encode_png
 
 
-@pytest.mark.parametrize("shape", [(64, 128, 3), (1, 1, 3), (200, 300, 3)])  # the last takes several blocks
-def test_any_reader_gets_the_same_pixels_back(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(64, 128, 3), (1, 1, 3), (200, 300, 3)])  # the last one needs several blocks
+def test_pillow_decodes_the_same_pixels(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with Image.open(io.BytesIO(encode_png(pixels))) as image:
         image.verify()  # checksums

@@ -20,7 +20,7 @@ def rendered() -> list[tuple[Sample, npt.NDArray[np.uint8]]]:
 
 
 def test_bytes_are_pinned() -> None:
-    """If this fails, raise `_GENERATOR_VERSION` in recipe.py, or undo what alters pictures unintentionally."""
+    """If this fails, increment `_GENERATOR_VERSION` in recipe.py, or undo the change if it was unintentional."""
     digest = hashlib.sha256()
     for number in range(40):
         sample, pixels = render_sample(FONTS, 5, 1, number)
@@ -28,14 +28,14 @@ def test_bytes_are_pinned() -> None:
     assert digest.hexdigest() == "9ad0bf5d23eeea29b53723f7b6e8829a17eacda1deb6e7a8e3f3b1d9094c7cba"
 
 
-def test_a_sample_depends_on_its_own_numbers_alone() -> None:
+def test_sample_only_depends_on_seed_split_and_number() -> None:
     again = render_sample(FONTS, 0, 0, 7)
     assert again[0] == render_sample(FONTS, 0, 0, 7)[0]
     others = [render_sample(FONTS, *key)[1] for key in [(1, 0, 7), (0, 1, 7), (0, 0, 8)]]
     assert all(not np.array_equal(again[1], other) for other in others)
 
 
-def test_lengths_digits_and_fonts_are_about_uniform(
+def test_lengths_digits_and_fonts_are_nearly_uniform(
     rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
 ) -> None:
     lengths = Counter(len(sample.label) for sample, _ in rendered)
@@ -47,7 +47,7 @@ def test_lengths_digits_and_fonts_are_about_uniform(
     assert len({sample.font for sample, _ in rendered}) == len(FONTS)
 
 
-def test_sizes_shrink_with_length_within_12_to_38(
+def test_font_sizes_are_12_to_38_and_decrease_with_the_label_length(
     rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
 ) -> None:
     sizes: dict[int, list[int]] = {}
@@ -69,7 +69,7 @@ def test_two_thirds_are_augmented_and_text_is_black_to_grey(
     assert 80 < max(levels)[0] <= 110
 
 
-def test_text_lies_inside_and_is_darker_than_what_surrounds_it(
+def test_text_is_inside_the_image_and_darker_than_its_surroundings(
     rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
 ) -> None:
     for sample, pixels in rendered:
@@ -81,7 +81,7 @@ def test_text_lies_inside_and_is_darker_than_what_surrounds_it(
         assert np.percentile(window, 5) < pixels.mean() - 20
 
 
-def test_text_does_not_always_stand_in_the_middle(
+def test_text_position_varies(
     rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
 ) -> None:
     short = [sample.text_position for sample, _ in rendered if len(sample.label) == 2]

@@ -9,7 +9,7 @@ from tuner.data.rendering.text import rotate_mask, rotated_size, text_mask, text
 FONT = pinned_fonts()[10]
 
 
-def test_text_is_as_large_as_announced_and_fully_dark_somewhere() -> None:
+def test_mask_has_the_size_of_text_size_and_a_darkest_pixel_of_255() -> None:
     mask = text_mask(FONT, 20, "០១២៣", 2)
     assert mask.shape == text_size(FONT, 20, "០១២៣", 2)
     assert mask.max() == 255
@@ -29,28 +29,28 @@ def test_longer_labels_are_wider() -> None:
     assert np.all(np.diff(widths) > 0)
 
 
-def test_no_rotation_leaves_the_mask_as_it_is() -> None:
+def test_rotation_by_zero_returns_the_same_mask() -> None:
     mask = text_mask(FONT, 20, "៥៦", 1)
     assert rotate_mask(mask, 0) is mask
 
 
 @pytest.mark.parametrize("tenth_degrees", [-50, -13, 7, 50])
-def test_rotation_keeps_all_ink_inside_the_announced_size(tenth_degrees: int) -> None:
+def test_rotated_mask_has_the_size_of_rotated_size_and_keeps_all_ink(tenth_degrees: int) -> None:
     mask = text_mask(FONT, 24, "៥៦៧៨", 2)
-    turned = rotate_mask(mask, tenth_degrees)
+    rotated = rotate_mask(mask, tenth_degrees)
     height, width = mask.shape
-    assert turned.shape == rotated_size(height, width, tenth_degrees)
-    assert int(turned.sum()) == pytest.approx(int(mask.sum()), rel=0.02)  # none cut off, none smeared
-    assert turned[0].max() < 128
-    assert turned[-1].max() < 128
+    assert rotated.shape == rotated_size(height, width, tenth_degrees)
+    assert int(rotated.sum()) == pytest.approx(int(mask.sum()), rel=0.02)  # no ink is cut off or blurred away
+    assert rotated[0].max() < 128
+    assert rotated[-1].max() < 128
 
 
 @pytest.mark.parametrize(("tenth_degrees", "left_end_is_lower"), [(50, False), (-50, True)])
-def test_rotation_is_by_the_angle_asked_for(tenth_degrees: int, left_end_is_lower: bool) -> None:
+def test_rotation_is_by_the_requested_angle(tenth_degrees: int, left_end_is_lower: bool) -> None:
     bar = np.full((4, 100), 255, np.uint8)
-    turned = rotate_mask(bar, tenth_degrees)
-    rows = np.arange(turned.shape[0])[:, None]
-    middles = (turned * rows).sum(axis=0) / np.maximum(turned.sum(axis=0), 1)
+    rotated = rotate_mask(bar, tenth_degrees)
+    rows = np.arange(rotated.shape[0])[:, None]
+    middles = (rotated * rows).sum(axis=0) / np.maximum(rotated.sum(axis=0), 1)
     fall = middles[90] - middles[10]
     assert fall == pytest.approx(np.tan(np.radians(tenth_degrees / 10)) * 80, abs=0.2)
     assert (fall < 0) == left_end_is_lower
