@@ -1,1 +1,1 @@
-"""How a study stands: trials, workers, remaining time, disk usage."""
+"""The status of a study: trials, workers, remaining time, disk usage."""

@@ -1,4 +1,4 @@
-"""The disk usage of a study, by kind of file."""
+"""The disk usage of a study by kind of file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from search_spaces.diagnostics.disk_errors import free_bytes
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
-_OF_A_TRIAL = ("checkpoints", "tensorboard", "logs")
-_KINDS = ("artifacts", *_OF_A_TRIAL, "other")
+_TRIAL_KINDS = ("checkpoints", "tensorboard", "logs")
+_KINDS = ("artifacts", *_TRIAL_KINDS, "other")
 
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """Bytes on the disk.
+    """The disk usage of a study, in bytes.
 
     Attributes:
-        database: The study's SQLite file, wherever it is; 0 if a server keeps the study.
-        artifacts: What the dashboard shows beside the trials.
-        checkpoints: Of all trials.
-        tensorboard: Curves of all trials.
-        logs: Of all trials.
+        database: The study's SQLite file, even outside the output folder; 0 if the study is on a database server.
+        artifacts: Artifacts of all trials, which the dashboard shows.
+        checkpoints: Checkpoints of all trials.
+        tensorboard: TensorBoard files of all trials.
+        logs: Logs of all trials.
         other: The rest of the output folder.
         free: Free space on the output folder's disk.
     """
@@ -40,21 +40,22 @@ class DiskUsage:
 
     @property
     def used(self) -> int:
-        """Bytes of the whole study."""
+        """The sum without `free`."""
         return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
 
 
 def disk_usage(folder: OutputFolder) -> DiskUsage:
-    """Return the disk usage of a study; files that appear or vanish meanwhile, or are not readable, may not count.
+    """Return the disk usage of a study. Unreadable files, and files created or removed meanwhile, may be missing in it.
 
     Args:
-        folder: The study's folder; links in it are not followed. It may be missing if a server keeps the study.
+        folder: The study's output folder; links in it are not followed. It may be missing if the study is on a database
+            server.
     """
     database = _database_files(folder)
     used: Counter[str] = Counter()
-    for path, inside, size in _files(str(folder.path)):
+    for path, parents, size in _files(str(folder.path)):
         if path not in database:
-            used[_kind(inside)] += size
+            used[_kind(parents)] += size
     return DiskUsage(
         database=sum(map(_size, database)),
         **{kind: used[kind] for kind in _KINDS},
@@ -62,29 +63,29 @@ def disk_usage(folder: OutputFolder) -> DiskUsage:
     )
 
 
-def _kind(inside: Sequence[str]) -> str:
-    """Return what a file is for, by the folders that it is in, below the output folder."""
-    if inside and inside[0] == "artifacts":
+def _kind(parents: Sequence[str]) -> str:
+    """Return the kind of a file by the names of its parent folders below the output folder."""
+    if parents and parents[0] == "artifacts":
         return "artifacts"
-    return inside[1] if len(inside) > 1 and inside[1] in _OF_A_TRIAL else "other"
+    return parents[1] if len(parents) > 1 and parents[1] in _TRIAL_KINDS else "other"
 
 
-def _files(path: str, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], int]]:
-    """Yield every file below a folder: path, names of the folders between, bytes."""
+def _files(path: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """Yield path, names of the parent folders below the first folder, and bytes of every file below a folder."""
     try:
         entries = list(os.scandir(path))
-    except OSError:  # it has just been removed, or is not readable
+    except OSError:  # just removed, or not readable
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, (*inside, entry.name))
+            yield from _files(entry.path, (*parents, entry.name))
         else:
             with contextlib.suppress(OSError):
-                yield entry.path, inside, entry.stat(follow_symlinks=False).st_size
+                yield entry.path, parents, entry.stat(follow_symlinks=False).st_size
 
 
 def _database_files(folder: OutputFolder) -> set[str]:
-    """Return the study's SQLite file and its journal, which may not exist; nothing if a server keeps it."""
+    """Return the paths of the study's SQLite file and its journal, which may not exist; none for a database server."""
     owner = folder.owner()
     path = None if owner is None else sqlite_path(folder.storage_url(owner))
     return set() if path is None else {str(path), f"{path}-journal"}

@@ -1,4 +1,4 @@
-"""One trial of a study, found by its number or its name."""
+"""Finding a trial of a study by number or name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from studies.trials.records import own_records
 
 
 def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[TrialRecord, StatusRow]:
-    """Return a trial's record and status; the name of a preset that was retried means its latest trial.
+    """Return a trial's record and status; the name of a retried preset selects its latest trial.
 
     Args:
-        study: The study; it is only read.
-        folder: Its folder.
+        study: The study; it is not changed.
+        folder: Its output folder.
         word: A trial's number, or the name of an experiment or a search trial.
 
     Raises:
-        ConfigurationError: If there is no such trial.
+        ConfigurationError: The study has no such trial.
     """
     records = own_records(study)
     named = [record for record in records if word in (record.experiment_name, str(record.number))]
@@ -38,7 +38,7 @@ def find_trial(study: optuna.Study, folder: OutputFolder, word: str) -> tuple[Tr
 
 def _remedy(word: str, records: Sequence[TrialRecord]) -> str:
     if not records:
-        return "the study has no trials yet"
+        return "the study has no trials yet; start it with `khmer-tuner run` or `khmer-tuner search`"
     if word.isdigit():
-        return f"the study has trials 0 to {records[-1].number}"
+        return f"expected a trial number from 0 to {records[-1].number}, or a name"
     return suggest(word, [record.experiment_name for record in records[:20]])

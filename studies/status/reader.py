@@ -1,4 +1,4 @@
-"""Reading the status of a study."""
+"""Reads the status of a study."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from studies.trials.targets import targets_met
 
 EpochTimes = Callable[[Path], Sequence[float]]
 
-# If trials change faster than they can be read twice, the last read is shown.
-_MOST_READS = 10
+# After this many reads during which trials changed, the last read is returned.
+_MAX_READS = 10
 
 
 def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTimes | None = None) -> StudyStatus:
-    """Return the status of a study; it is only read, and no lock is taken.
+    """Return the status of a study, without changing the study or taking a lock.
 
     Args:
         study: From `load_study` or `create_or_join_study`.
-        folder: Its folder.
-        epoch_times: Returns the seconds of each finished epoch of a running trial, given its folder; without it only
-            ended trials have `seconds` and `epoch_seconds`.
+        folder: Its output folder.
+        epoch_times: Returns the seconds of each finished epoch of a running trial, given the trial's folder. If None,
+            only finished trials have `seconds` and `epoch_seconds`.
     """
     maximize = study.direction == StudyDirection.MAXIMIZE
     trials, pids = _read(study, folder)
@@ -76,15 +76,15 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
 def _read(
     study: optuna.Study, folder: OutputFolder
 ) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
-    """Return the trials and the workers' process ids by trial number, both of one moment.
+    """Return a consistent view of the trials and of the workers' process ids by trial number.
 
-    A free lease may belong to a trial that ended just after the trials were read; only if the same trials are running
-    afterwards has its worker exited. As long as every lease is held, one read is enough.
+    A trial without a held lease may have finished just after the trials were read. So the trials are read again: only
+    if the same trials are still running has the worker exited. If every lease is held, one read is enough.
     """
     trials = trials_and_records(study)
     leases = leases_of(study, folder)
     pids: dict[int, int | None] = {}
-    for _ in range(_MOST_READS):
+    for _ in range(_MAX_READS):
         running = _running(trials)
         pids = dict(leases.holders(record for _, record in trials if record.number in running))
         if None not in pids.values():
@@ -124,12 +124,12 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
 
 
 def _timed(row: StatusRow, record: TrialRecord, times: Sequence[float]) -> StatusRow:
-    """Return the row of a trial that has started with the time worked on it, by its epochs and its last attempt."""
+    """Return the row of a started trial with its training time, from its epochs and its last attempt."""
     seconds = sum(times)
     if row.state is RowState.RUNNING and record.attempts:
         attempt = record.attempts[-1]
         running = (datetime.now(UTC) - datetime.fromisoformat(attempt.began)).total_seconds()
-        # Negative if the clock was set back in between.
+        # Negative if the system clock was set back.
         seconds = sum(times[: attempt.epochs]) + max(0.0, running)
     return replace(row, seconds=seconds, epoch_seconds=statistics.median(times) if times else None)
 

@@ -1,4 +1,4 @@
-"""The status of a study: a row per trial, and how much is pending."""
+"""The status of a study: a row per trial, and counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from studies.trials.record import TrialKind, TrialRecord, WhyEnded
 
 
 class RowState(StrEnum):
-    """The state of a trial as a user sees it."""
+    """The state of a trial as shown to users."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -28,31 +28,31 @@ class RowState(StrEnum):
 
     @classmethod
     def of(cls, record: TrialRecord) -> RowState:
-        """Return the state of a trial, taking it that a running one has a worker."""
+        """Return the state of a trial, assuming that a running trial has a worker."""
         pruned = record.outcome is not None and record.outcome.why_ended is WhyEnded.PRUNED
         return cls.PRUNED if pruned else cls(record.phase.value)
 
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One trial.
+    """The status of one trial.
 
     Attributes:
         number: Its number in the study.
-        name: The experiment's or search trial's name.
+        name: The name of the experiment or search trial.
         kind: Preset or search.
-        state: Interrupted is a running trial without a worker; it can be resumed.
+        state: A running trial without a worker is interrupted; it can be resumed.
         best_value: The best value of the monitored metric so far; None before the first epoch.
-        epochs: Epochs finished.
-        why_ended: The reason; None while it has not ended.
-        started: When it was first started, local time; None while it waits.
-        ended: When it ended, local time; None while it has not.
-        seconds: Of work on it, without interruptions; None while it waits, or if they are not known.
-        worker_pid: Process of its worker; None without one, 0 if it is on another machine.
-        attempts: How often it was started or resumed.
+        epochs: Number of finished epochs.
+        why_ended: The reason; None while the trial is unfinished.
+        started: Time of the first start, local time; None while waiting.
+        ended: Time of the end, local time; None while unfinished.
+        seconds: Training time without interruptions; None while waiting or if unknown.
+        worker_pid: Process id of its worker; None without a worker, 0 if the worker is on another machine.
+        attempts: The number of times it was started or resumed.
         model_name: Its model; None until the settings of a search trial have been sampled.
-        num_epochs: Its maximum number of epochs; None like `model_name`.
-        epoch_seconds: Median seconds of its epochs; None until one was timed.
+        num_epochs: Its maximum number of epochs; None until sampled, like `model_name`.
+        epoch_seconds: Median seconds of its epochs; None until an epoch was timed.
         superseded: Whether it failed and was enqueued again.
     """
 
@@ -75,12 +75,12 @@ class StatusRow:
 
     @property
     def reason(self) -> str:
-        """Why it ended, as people read it; "" while it has not."""
+        """Why the trial ended, as text for users; "" while it is unfinished."""
         return WhyEnded(self.why_ended).text if self.why_ended else ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it completed, was pruned or failed."""
+        """Whether the trial is finished: completed, pruned or failed."""
         return self.state in (RowState.COMPLETED, RowState.PRUNED, RowState.FAILED)
 
 
@@ -91,8 +91,8 @@ class SearchStatus:
     Attributes:
         sampler: Name of the sampler.
         pruner: Name of the pruner.
-        budget: Number of search trials that the study will have.
-        ended: Number of search trials that ended.
+        budget: Total number of search trials that the study will have.
+        ended: Number of finished search trials.
         unenqueued: Number of search trials that are not enqueued yet.
     """
 
@@ -105,15 +105,15 @@ class SearchStatus:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """A study at one moment.
+    """The status of a study at one moment.
 
     Attributes:
-        study: Its name.
-        monitor: The metric of `best_value`.
+        study: The study name.
+        monitor: The monitored metric, which is the metric of `best_value`.
         mode: ``max`` or ``min``.
         rows: The trials by number.
-        search: Progress of its search; None if it has only presets.
-        targets: The targets of its experiments.
+        search: Progress of the search; None if the study has presets only.
+        targets: The targets of the study.
         met_by: Names of the trials that met all targets.
     """
 
@@ -127,7 +127,7 @@ class StudyStatus:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Trials per state; every state is there."""
+        """The number of trials in each state, 0 included."""
         counted = Counter(row.state for row in self.rows)
         return {state.value: counted[state] for state in RowState}
 
@@ -143,66 +143,66 @@ class StudyStatus:
 
     @cached_property
     def ended(self) -> int:
-        """Trials that have ended, each preset counted once."""
+        """The number of finished trials, without superseded presets."""
         return sum(row.has_ended for row in self.current)
 
     @cached_property
     def failed(self) -> int:
-        """Trials that have failed, without superseded presets."""
+        """The number of failed trials, without superseded presets."""
         return sum(row.state is RowState.FAILED for row in self.current)
 
     @property
     def total(self) -> int:
-        """Trials that the study will have, each preset counted once, enqueued or not."""
+        """The number of trials that the study will have, without superseded presets, enqueued or not."""
         return len(self.current) + self.unenqueued
 
     @property
     def unenqueued(self) -> int:
-        """Search trials that are not enqueued yet."""
+        """The number of search trials that are not enqueued yet."""
         return 0 if self.search is None else self.search.unenqueued
 
     @property
     def pending(self) -> int:
-        """Trials that `resume` would train: waiting, interrupted, and not enqueued yet."""
+        """The number of trials that `resume` would train: waiting, interrupted, and not enqueued yet."""
         counts = self.counts
         return counts[RowState.WAITING] + counts[RowState.INTERRUPTED] + self.unenqueued
 
     @property
     def best(self) -> StatusRow | None:
-        """The best trial by value among those that completed; None if there is none."""
+        """The completed trial with the best value; None if there is none."""
         return self.ranking[0] if self.ranking else None
 
     @cached_property
     def ranking(self) -> list[StatusRow]:
-        """The trials that completed, the best value first, of equals the lower number."""
+        """The completed trials, the best value first; among equal values, the lower number first."""
         return self._by_value(row for row in self.rows if row.state is RowState.COMPLETED)
 
-    def met_text(self, most: int) -> str:
-        """Return the names of at most `most` trials that met all targets."""
+    def met_text(self, limit: int) -> str:
+        """Return which trials met all targets as text, with at most `limit` names."""
         if self.met_by:
-            return f"met by {listed(self.met_by, most)}"
+            return f"met by {listed(self.met_by, limit)}"
         return "not met yet" if self.pending or self.running else "met by no trial"
 
     def leader_over(self, name: str) -> StatusRow | None:
-        """Return the best trial by the monitored metric if its value is not that of the trial `name`, else None."""
+        """Return the best trial by the monitored metric if its value differs from that of the trial `name`, or None."""
         value = next((row.best_value for row in self.current if row.name == name), None)
         return self.best if self.best is not None and value not in (None, self.best.best_value) else None
 
     @cached_property
     def last_first(self) -> list[StatusRow]:
-        """The ended trials, the one that ended last first."""
+        """The finished trials, the latest end first."""
         ended = (row for row in self.rows if row.has_ended)
         return sorted(ended, key=lambda row: (row.ended or datetime.min, row.number), reverse=True)
 
     def best_of(self, rows: Iterable[StatusRow]) -> StatusRow | None:
-        """Return the row of the best value; of equals the one of the lower number, None if no row has one."""
+        """Return the row with the best value, of equal ones that with the lower number; None if no row has a value."""
         return next(iter(self._by_value(rows)), None)
 
     def _by_value(self, rows: Iterable[StatusRow]) -> list[StatusRow]:
         return by_value(rows, lambda row: row.best_value, maximize=self.mode == "max")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain data for JSON; times as `utc_text`."""
+        """Return the status as plain data for JSON; times are formatted by `utc_text`."""
         return {
             "study": self.study,
             "monitor": self.monitor,
@@ -227,5 +227,5 @@ def _plain(row: StatusRow) -> dict[str, Any]:
 
 
 def utc_text(local: datetime | None) -> str | None:
-    """Return a time of Optuna's, which is local, as ISO 8601 in UTC."""
+    """Return a local time, as Optuna stores it, as ISO 8601 text in UTC."""
     return None if local is None else local.astimezone(UTC).isoformat(timespec="seconds")

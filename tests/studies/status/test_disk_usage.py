@@ -23,7 +23,7 @@ def size_of_all(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def test_room_is_counted_by_what_it_is_taken_for(start: Start) -> None:
+def test_disk_usage_is_counted_by_kind_of_file(start: Start) -> None:
     _, folder = start()
     fill(folder.path / "ខ្មែរ" / "checkpoints" / "best.pt", 5000)
     fill(folder.path / "search_0001" / "checkpoints" / "last.pt", 700)
@@ -35,65 +35,65 @@ def test_room_is_counted_by_what_it_is_taken_for(start: Start) -> None:
     assert before.database == (folder.path / "study.db").stat().st_size
     assert before.used == size_of_all(folder.path)
     fill(folder.path / "search_0001" / "metrics.jsonl", 20)
-    fill(folder.path / "checkpoints" / "my own notes", 1)  # of no trial
+    fill(folder.path / "checkpoints" / "my own notes", 1)  # not in a trial's folder
     fill(folder.path / "study.db-journal", 4)
     after = disk_usage(folder)
     assert (after.other - before.other, after.database - before.database) == (21, 4)
     assert after.used == size_of_all(folder.path)
 
 
-def test_a_database_elsewhere_counts_and_what_links_lead_to_does_not(start: Start, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/elsewhere.db"
+def test_database_outside_the_folder_counts_and_link_targets_do_not(start: Start, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/other.db"
     _, folder = start(path=tmp_path / "out", url=url)
     fill(tmp_path / "big" / "checkpoints" / "best.pt", 100_000)
     (folder.path / "linked").symlink_to(tmp_path / "big")
-    use = disk_usage(folder)
-    assert use.database == (tmp_path / "elsewhere.db").stat().st_size
-    assert use.checkpoints == 0
-    assert use.used - use.database == size_of_all(folder.path)
+    usage = disk_usage(folder)
+    assert usage.database == (tmp_path / "other.db").stat().st_size
+    assert usage.checkpoints == 0
+    assert usage.used - usage.database == size_of_all(folder.path)
 
 
-def test_a_folder_that_is_not_there_yet_takes_nothing(tmp_path: Path) -> None:
-    use = disk_usage(OutputFolder(tmp_path / "not" / "there"))
-    assert use.used == 0
-    assert use.free > 0
-    assert not (tmp_path / "not").exists()
+def test_missing_folder_uses_no_space_and_is_not_created(tmp_path: Path) -> None:
+    usage = disk_usage(OutputFolder(tmp_path / "missing" / "folder"))
+    assert usage.used == 0
+    assert usage.free > 0
+    assert not (tmp_path / "missing").exists()
 
 
-def test_what_is_free_is_told_of_the_folders_disk(start: Start) -> None:
+def test_free_space_is_that_of_the_folders_disk(start: Start) -> None:
     _, folder = start()
     stat = os.statvfs(folder.path)
     assert disk_usage(folder).free == pytest.approx(stat.f_bavail * stat.f_frsize, rel=0.05)
 
 
-def test_a_folder_that_is_not_ours_to_read_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = start()
     (folder.path / "lost+found").mkdir()
     (folder.path / "lost+found" / "file").write_bytes(bytes(1000))
     before, scandir = disk_usage(folder), os.scandir
 
-    def refusing(path: str) -> Any:
+    def scandir_with_error(path: str) -> Any:
         if path.endswith("lost+found"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", scandir_with_error)
     assert before.other - disk_usage(folder).other == 1000
 
 
-def test_files_that_go_away_meanwhile_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_removed_meanwhile_do_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = start()
-    gone = folder.path / "one" / "checkpoints" / "last.pt"
-    fill(gone, 100)
+    removed = folder.path / "one" / "checkpoints" / "last.pt"
+    fill(removed, 100)
     fill(folder.path / "two" / "checkpoints" / "last.pt", 7)
     scandir = os.scandir
 
-    def lose_one(path: str) -> object:
+    def scandir_and_remove(path: str) -> object:
         entries = list(scandir(path))
-        if str(path) == str(gone.parent):
-            gone.unlink()
-            gone.parent.rmdir()
+        if str(path) == str(removed.parent):
+            removed.unlink()
+            removed.parent.rmdir()
         return iter(entries)
 
-    monkeypatch.setattr(os, "scandir", lose_one)
+    monkeypatch.setattr(os, "scandir", scandir_and_remove)
     assert disk_usage(folder).checkpoints == 7

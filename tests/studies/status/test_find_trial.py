@@ -24,7 +24,7 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 @pytest.fixture
 def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
-    """Presets 0 to 2, of which one is called 0; search trial 3; the failed preset 0 again as 4."""
+    """Trials 0 to 2 are presets, one of them named "0"; 3 is a search trial; 4 is the retry of the failed trial 0."""
     study, folder = start({"baseline": TrainingConfig(), "0": TrainingConfig(seed=1), "one": TrainingConfig(seed=2)})
     add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
@@ -34,25 +34,25 @@ def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFold
     return load_study(folder.path)
 
 
-def test_a_trial_is_found_by_its_name_or_its_number(study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_trial_is_found_by_name_or_number(study: tuple[optuna.Study, OutputFolder]) -> None:
     expected = {"baseline": 4, "4": 4, "one": 2, "2": 2, "search_0003": 3, "3": 3, "0": 1, "1": 1}
     found = {word: find_trial(*study, word) for word in expected}
     assert {word: record.number for word, (record, _) in found.items()} == expected
     assert all((row.number, row.name) == (record.number, record.experiment_name) for record, row in found.values())
 
 
-def test_what_is_not_there_is_told_with_what_is(study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_unknown_trial_is_refused_with_a_suggestion(study: tuple[optuna.Study, OutputFolder]) -> None:
     expected = {
-        "7": "trial: found '7'; the study has trials 0 to 4",
+        "7": "trial: found '7'; expected a trial number from 0 to 4, or a name",
         "search_0004": "trial: found 'search_0004'; did you mean 'search_0003'?",
         "basline": "trial: found 'basline'; did you mean 'baseline'?",
     }
-    for word, told in expected.items():
+    for word, message in expected.items():
         with pytest.raises(ConfigurationError) as caught:
             find_trial(*study, word)
-        assert str(caught.value) == told
+        assert str(caught.value) == message
 
 
-def test_a_study_without_trials_has_none_to_show(start: Start) -> None:
-    with pytest.raises(ConfigurationError, match=r"^trial: found '0'; the study has no trials yet$"):
+def test_trial_of_an_empty_study_is_refused(start: Start) -> None:
+    with pytest.raises(ConfigurationError, match=r"^trial: found '0'; the study has no trials yet; start it with "):
         find_trial(*start(), "0")

@@ -37,19 +37,19 @@ Presets = dict[str, TrainingConfig]
 
 def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig(), "six": TrainingConfig()})
-    done, broken, running, dead, cut = (claim_next(study, folder) for _ in range(5))
-    assert done is not None
-    assert broken is not None
+    completed, failed, running, interrupted, pruned = (claim_next(study, folder) for _ in range(5))
+    assert completed is not None
+    assert failed is not None
     assert running is not None
-    assert dead is not None
-    assert cut is not None
-    done.finish(replace(outcome, why_ended=WhyEnded.EARLY_STOPPED), 0.9)
-    cut.trial.report(0.95, 1)
-    cut.finish(replace(outcome, why_ended=WhyEnded.PRUNED), 0.95)
-    broken.finish(replace(outcome, why_ended=WhyEnded.FAILED, error_message="boom"))
+    assert interrupted is not None
+    assert pruned is not None
+    completed.finish(replace(outcome, why_ended=WhyEnded.EARLY_STOPPED), 0.9)
+    pruned.trial.report(0.95, 1)
+    pruned.finish(replace(outcome, why_ended=WhyEnded.PRUNED), 0.95)
+    failed.finish(replace(outcome, why_ended=WhyEnded.FAILED, error_message="boom"))
     for step, value in enumerate((0.1, 0.3, 0.2), start=1):
         running.trial.report(value, step)
-    dead.release()
+    interrupted.release()
 
     reader, folder = load_study(folder.path)
     status = study_status(reader, folder)
@@ -73,7 +73,7 @@ def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, ou
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 0)])
-def test_the_best_follows_the_mode_and_the_lower_number(
+def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(
     mode: str, best: int, start: Start, presets: Presets, outcome: TrialOutcome
 ) -> None:
     study, folder = start(presets | {"tie": TrainingConfig()}, mode=mode, monitor="val_loss")
@@ -86,7 +86,7 @@ def test_the_best_follows_the_mode_and_the_lower_number(
     assert status.best == status.rows[best]
 
 
-def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_status_is_plain_data_for_json(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -102,13 +102,13 @@ def test_the_status_is_plain_data(start: Start, presets: Presets, outcome: Trial
     claim.release()
 
 
-def test_a_start_from_scratch_has_nothing_to_show(start: Start) -> None:
+def test_status_of_a_new_study_is_empty(start: Start) -> None:
     study, folder = start()
     status = study_status(study, folder)
     assert (status.rows, status.best, status.pending, status.search, status.met_by) == ((), None, 0, None, ())
 
 
-def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
+def test_search_trials_that_are_not_enqueued_yet_count_as_pending(
     start: Start, presets: Presets, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
@@ -123,13 +123,13 @@ def test_what_the_search_still_owes_counts_also_where_it_is_no_trial_yet(
     assert running is not None
     status = study_status(load_study(folder.path)[0], folder)
     assert status.search == SearchStatus(sampler="random", pruner="none", budget=6, ended=1, unenqueued=4)
-    # One of six has ended and another is being trained.
+    # Of six search trials one is finished and one is running.
     assert (len(status.rows), status.pending) == (5, 4)
     running.release()
     assert study_status(study, folder).pending == 5
 
 
-def test_attempts_of_every_process_count(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_every_start_of_a_trial_is_an_attempt(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     for _ in range(3):
         claim = claim_next(study, folder)
@@ -138,7 +138,7 @@ def test_attempts_of_every_process_count(start: Start, presets: Presets, outcome
     assert [row.attempts for row in study_status(study, folder).rows] == [3, 0, 0]
 
 
-def test_who_met_the_targets_is_told(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_status_names_the_trials_that_met_the_targets(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     save_targets(study, Targets(character_accuracy=0.9))
     add_search_trials(study, folder, SearchRequest(at_least=1))
@@ -152,7 +152,7 @@ def test_who_met_the_targets_is_told(start: Start, presets: Presets, outcome: Tr
     assert status.as_dict()["targets"] == {"character_accuracy": 0.9}
 
 
-def test_a_preset_that_is_tried_again_counts_once(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_retried_preset_counts_once(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -169,7 +169,7 @@ def test_a_preset_that_is_tried_again_counts_once(start: Start, presets: Presets
     assert status.counts["failed"] == 1
 
 
-def test_ended_trials_are_ranked_and_ordered_by_their_end(start: Start, outcome: TrialOutcome) -> None:
+def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=5))
     claims = [claim_next(study, folder) for _ in range(5)]
@@ -181,18 +181,18 @@ def test_ended_trials_are_ranked_and_ordered_by_their_end(start: Start, outcome:
         claim.finish(replace(outcome, why_ended=why), value)
     status = study_status(study, folder)
     assert [row.number for row in status.last_first] == [2, 1, 4, 0, 3]
-    # One that was pruned is no winner, and of equals the lower number comes first.
+    # Pruned trials are not ranked, and of equal values the lower number comes first.
     assert [row.number for row in status.ranking] == [1, 0, 3]
     assert status.best is status.rows[1]
 
 
-def test_a_trial_says_what_time_it_takes(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_rows_have_the_median_epoch_time(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
-    done, running = claim_next(study, folder), claim_next(study, folder)
-    assert done is not None
+    completed, running = claim_next(study, folder), claim_next(study, folder)
+    assert completed is not None
     assert running is not None
-    done.finish(replace(outcome, epoch_seconds_median=4.5), 0.9)
+    completed.finish(replace(outcome, epoch_seconds_median=4.5), 0.9)
     times = {folder.trial_dir("baseline"): [9.0, 2.0, 3.0]}
     rows = study_status(study, folder, lambda trial_dir: times.get(trial_dir, [])).rows
     assert [row.epoch_seconds for row in rows] == [4.5, 3.0, None, None]
@@ -203,7 +203,7 @@ def test_a_trial_says_what_time_it_takes(start: Start, presets: Presets, outcome
     running.release()
 
 
-def test_the_hours_between_an_interruption_and_the_next_attempt_do_not_count(
+def test_time_between_an_interruption_and_the_next_attempt_does_not_count(
     start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder = start(presets)
@@ -231,17 +231,17 @@ def test_the_hours_between_an_interruption_and_the_next_attempt_do_not_count(
     second.release()
 
 
-@pytest.mark.parametrize(("at_work", "reads"), [("nobody", 1), ("this process", 1), ("a dead one", 2)])
-def test_the_trials_are_read_once_unless_a_worker_has_died(
-    at_work: str,
+@pytest.mark.parametrize(("worker", "reads"), [("none", 1), ("running", 1), ("exited", 2)])
+def test_trials_are_read_once_unless_a_worker_has_exited(
+    worker: str,
     reads: int,
     start: Start,
     presets: Presets,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study, folder = start(presets)
-    claim = claim_next(study, folder) if at_work != "nobody" else None
-    if claim is not None and at_work == "a dead one":
+    claim = claim_next(study, folder) if worker != "none" else None
+    if claim is not None and worker == "exited":
         claim.release()
     reader, folder = load_study(folder.path)
     read: list[int] = []
