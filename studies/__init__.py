@@ -1,4 +1,4 @@
-"""Studies: storage and output folder, presets, search budget, claims, sampling, results and status."""
+"""Studies: storage, output folder, presets, search budget, claims, sampling, results and status."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from studies.study.search_budget import (
 )
 from studies.study.stop_requests import request_stop, stop_token
 from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
-from studies.trials.leases import lock_of, note_stop, without_retries
+from studies.trials.leases import lock_of, record_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
 from studies.trials.records import damage_notes, latest_records, own_records, refuse_foreign_folders
-from studies.trials.targets import figure_text, target_figures, target_verdicts, targets_met
+from studies.trials.targets import metric_text, target_metrics, target_verdicts, targets_met
 
 __all__ = [
     "DATABASE_ERRORS",
@@ -100,7 +100,6 @@ __all__ = [
     "disk_usage",
     "ended_records",
     "enqueue_presets",
-    "figure_text",
     "find_study",
     "find_trial",
     "fixed_space",
@@ -110,11 +109,12 @@ __all__ = [
     "load_study_for_changes",
     "lock_of",
     "mask_password",
-    "note_stop",
+    "metric_text",
     "open_storage",
     "own_records",
     "read_record",
     "record_memory_signal",
+    "record_stop",
     "records_not_kept",
     "refuse_changed_presets",
     "refuse_foreign_folders",
@@ -138,7 +138,7 @@ __all__ = [
     "study_status",
     "study_targets",
     "suggest_all",
-    "target_figures",
+    "target_metrics",
     "target_verdicts",
     "targets_met",
     "trial_rows",

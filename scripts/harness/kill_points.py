@@ -1,4 +1,4 @@
-"""The named points at which a process is killed: before and after the calls that change what is on the disk."""
+"""The named points at which a process is killed: before and after calls that change files or the database."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from typing import Any
 
 from harness.replacement import Callback, watch
 
-Concerns = Callable[..., bool]
+Condition = Callable[..., bool]
 
-
-# The points that a process passes only if another one has left a trial running end with this.
+# Names of the points that a process passes only if another process has left a running trial end with this.
 TAKE_OVER = "take-over"
-# This one also counts as a death at that trial: see `kills.schedule`.
+# A kill at this point also counts as a crash of that trial: see `kills.schedule`.
 AFTER_TAKE_OVER = f"after {TAKE_OVER}"
 
 
 class Phase(StrEnum):
-    """Which part of a study a boundary belongs to."""
+    """The part of a study to which a kill point belongs."""
 
-    BEGIN = "begin"
+    CREATE = "create"
     WORK = "work"
     END = "end"
 
 
 class Storage(StrEnum):
-    """What keeps a study."""
+    """The kind of database that stores a study."""
 
     SQLITE = "sqlite"
     POSTGRESQL = "postgresql"
@@ -37,38 +36,38 @@ class Storage(StrEnum):
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A call that changes what is on the disk; a process may be killed before and after it.
+    """A call that changes files or the database; a process may be killed before and after it.
 
     Attributes:
-        name: What is done.
-        phase: Which part of a study does it.
+        name: Name in the table of kills.
+        phase: Part of a study in which the function is called.
         target: Dotted name of the function, where its caller looks it up.
-        concerns: Whether a call with these arguments is one.
+        applies: Whether a call with these arguments counts.
         sides: ``before``, ``after`` or both.
-        storages: The storages with which it is done.
+        storages: Storages with which the function is called.
     """
 
     name: str
     phase: Phase
     target: str
-    concerns: Concerns = lambda *arguments, **named: True
+    applies: Condition = lambda *arguments, **named: True
     sides: tuple[str, ...] = ("before", "after")
     storages: tuple[Storage, ...] = tuple(Storage)
 
     @property
     def points(self) -> list[str]:
-        """The names of its moments."""
+        """The names of the point before the call and of the point after it."""
         return [f"{side} {self.name}" for side in self.sides]
 
 
 def watch_kill_points(passed: Callable[[str], object]) -> None:
-    """Call `passed` with the name of every point that this process passes from now on."""
+    """Call `passed` with the name of each point that this process passes from now on."""
     for kill_point in KILL_POINTS:
         watch(kill_point.target, **{side: _passing(kill_point, side, passed) for side in kill_point.sides})
 
 
 def points(phase: Phase | None = None) -> list[str]:
-    """Return the names of all points, or of those of a phase."""
+    """Return the names of all points, or of the points of a phase."""
     return [point for kill_point in KILL_POINTS if phase in (None, kill_point.phase) for point in kill_point.points]
 
 
@@ -79,36 +78,36 @@ def kill_points_of(storage: Storage) -> list[KillPoint]:
 
 def _passing(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Callback:
     def callback(*arguments: Any, **named: Any) -> None:
-        if kill_point.concerns(*arguments, **named):
+        if kill_point.applies(*arguments, **named):
             passed(f"{side} {kill_point.name}")
 
     return callback
 
 
-def _named(pattern: str) -> Concerns:
-    """Concern a file whose name matches a pattern; it is the first argument."""
+def _named(pattern: str) -> Condition:
+    """Accept calls whose first argument is a file with a name that matches a pattern."""
     return lambda path, *rest: fnmatch(os.path.basename(path), pattern)
 
 
-def _renamed(old: str, new: str) -> Concerns:
-    """Concern the renaming of a file, where both names match a pattern."""
+def _renamed(old: str, new: str) -> Condition:
+    """Accept calls that rename a file if its old and its new name match these patterns."""
     return lambda source, target, **named: _named(old)(source) and _named(new)(target)
 
 
 def _renaming(new: str, phase: Phase, old: str = "*.tmp", storages: tuple[Storage, ...] = tuple(Storage)) -> KillPoint:
-    """Return the moment when a temporary file is complete but still has its temporary name."""
+    """Return the kill point at which a temporary file is complete but not yet renamed."""
     return KillPoint(f"renaming to {new}", phase, "os.replace", _renamed(old, new), ("before",), storages=storages)
 
 
-def _enqueues(kind: str) -> Concerns:
+def _enqueues(kind: str) -> Condition:
     return lambda *arguments, user_attrs, **named: user_attrs["kind"] == kind
 
 
-def _sets(wanted: str) -> Concerns:
+def _sets(wanted: str) -> Condition:
     return lambda trial, key, value: key == wanted
 
 
-def _writes_attribute(wanted: str) -> Concerns:
+def _writes_attribute(wanted: str) -> Condition:
     return lambda storage, session, model, trial, key, value: key == wanted
 
 
@@ -129,37 +128,37 @@ def _is_about_attempts(statement: Any) -> bool:
 
 
 KILL_POINTS = (
-    KillPoint("folder claimed", Phase.BEGIN, "studies.storage.output_folder.OutputFolder.claim"),
-    _renaming("owner.json", Phase.BEGIN),
-    KillPoint("database created", Phase.BEGIN, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
-    _renaming("study.db", Phase.BEGIN, "unfinished.db", (Storage.SQLITE,)),
-    KillPoint("tables created", Phase.BEGIN, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
-    KillPoint("study created", Phase.BEGIN, "studies.study.lifecycle._create_study"),
-    KillPoint("study attribute", Phase.BEGIN, "optuna.study.Study.set_user_attr"),
-    _renaming("model_config.yaml", Phase.BEGIN),
-    KillPoint("preset enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
-    KillPoint("search trial enqueued", Phase.BEGIN, "optuna.study.Study.enqueue_trial", _enqueues("search")),
+    KillPoint("folder claimed", Phase.CREATE, "studies.storage.output_folder.OutputFolder.claim"),
+    _renaming("owner.json", Phase.CREATE),
+    KillPoint("database created", Phase.CREATE, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
+    _renaming("study.db", Phase.CREATE, "unfinished.db", (Storage.SQLITE,)),
+    KillPoint("tables created", Phase.CREATE, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
+    KillPoint("study created", Phase.CREATE, "studies.study.lifecycle._create_study"),
+    KillPoint("study attribute", Phase.CREATE, "optuna.study.Study.set_user_attr"),
+    _renaming("model_config.yaml", Phase.CREATE),
+    KillPoint("preset enqueued", Phase.CREATE, "optuna.study.Study.enqueue_trial", _enqueues("preset")),
+    KillPoint("search trial enqueued", Phase.CREATE, "optuna.study.Study.enqueue_trial", _enqueues("search")),
     KillPoint("claim", Phase.WORK, "studies.trials.claims.claim_waiting"),
     KillPoint("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
     KillPoint(TAKE_OVER, Phase.WORK, "studies.trials.claims.take_over_running"),
     KillPoint(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),
     KillPoint("statement", Phase.WORK, "sqlalchemy.Connection.execute", _writes),
     KillPoint(
-        "look at the fence",
+        "fence check",
         Phase.WORK,
         "studies.storage.postgresql.PostgresStorage._guard",
         sides=("after",),
         storages=(Storage.POSTGRESQL,),
     ),
     KillPoint("suggestion", Phase.WORK, "optuna.storages._CachedStorage.set_trial_param"),
-    KillPoint("settings noted", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("config")),
+    KillPoint("settings stored", Phase.WORK, "optuna.trial.Trial.set_user_attr", _sets("config")),
     KillPoint("settings file", Phase.WORK, "tuner.training.loop.write_config"),
-    KillPoint("artifact", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),
-    KillPoint("artifact noted", Phase.WORK, "studies.dashboard.artifacts.set_artifact_attribute"),
+    KillPoint("artifact file", Phase.WORK, "studies.dashboard.artifacts.write_bytes"),
+    KillPoint("artifact stored", Phase.WORK, "studies.dashboard.artifacts.set_artifact_attribute"),
     KillPoint("note", Phase.WORK, "studies.dashboard.notes._save"),
     KillPoint("part of a note", Phase.WORK, "optuna.storages._CachedStorage.set_study_system_attr"),
     KillPoint("epoch log rewritten", Phase.WORK, "tuner.training.recorder.Recorder.__init__"),
-    KillPoint("decision", Phase.WORK, "tuner.training.loop._reason_to_end"),
+    KillPoint("end-of-epoch decision", Phase.WORK, "tuner.training.loop._reason_to_end"),
     KillPoint("epoch", Phase.WORK, "tuner.training.loop.run_epoch"),
     KillPoint("training step", Phase.WORK, "tuner.training.epoch.train_step"),
     KillPoint("best.pt", Phase.WORK, "tuner.training.loop.save_checkpoint"),
@@ -169,9 +168,9 @@ KILL_POINTS = (
     _renaming("last.pt", Phase.WORK),
     KillPoint("snapshot", Phase.WORK, "tuner.training.checkpoints.save_checkpoint", _named("epoch_*")),
     KillPoint("renaming to snapshot", Phase.WORK, "os.replace", _renamed("*", "epoch_*"), ("before",)),
-    KillPoint("last plots", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
+    KillPoint("final plots", Phase.WORK, "tuner.training.recorder.Recorder.ended"),
     KillPoint("epoch log", Phase.WORK, "tuner.training.recorder.Recorder.epoch"),
-    KillPoint("report", Phase.WORK, "optuna.trial.Trial.report"),
+    KillPoint("report of a value", Phase.WORK, "optuna.trial.Trial.report"),
     KillPoint("outcome", Phase.WORK, "studies.trials.claims.record_outcome"),
     KillPoint(
         "uncommitted outcome",
@@ -181,7 +180,7 @@ KILL_POINTS = (
         sides=("after",),
     ),
     KillPoint("tell", Phase.WORK, "optuna.study.Study.tell"),
-    KillPoint("lease released", Phase.WORK, "studies.trials.claims.Claim._give_back"),
+    KillPoint("lease released", Phase.WORK, "studies.trials.claims.Claim._release_once"),
     KillPoint("last.pt removed", Phase.WORK, "tuner.training.checkpoints.CheckpointFolder.delete_resume_files"),
     KillPoint(
         "worse trials' best.pt removed",

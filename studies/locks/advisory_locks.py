@@ -1,9 +1,9 @@
 """Advisory locks of PostgreSQL, which exclude workers on many machines.
 
 The server frees a session's locks when the session ends: at once if its process exits, and after `SECONDS_UNTIL_LOST`
-if its machine is no longer reachable. A process also loses its locks if the server restarts or the connection breaks.
-So the locks have a connection of their own, which a thread checks every second: it reconnects and takes the locks of
-this process again. A process that finds a lock free must therefore wait before it takes over: see
+if its machine is no longer reachable. A process also loses its locks if the server restarts or the connection is lost.
+So the locks use a separate connection, which a thread checks every second; if it is lost, the thread reconnects and
+acquires the locks of this process again. A process that finds a lock free must therefore wait before it takes over: see
 `studies.trials.leases`.
 
 https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
@@ -29,7 +29,7 @@ from search_spaces.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_CHECKS = 1.0
 _POLL_S = 0.05
 # The server probes an idle connection after _IDLE_S, then every _INTERVAL_S, and gives up after _PROBES without answer.
 _IDLE_S, _INTERVAL_S, _PROBES = 10, 5, 3
@@ -56,69 +56,69 @@ class LockKey:
 
     @classmethod
     def of(cls, kind: str, name: int | str, schema: str) -> LockKey:
-        """Return the key of an object that is locked; locks of other programs hardly ever have the same key.
+        """Return the lock key of an object; collisions with the keys of other programs are very unlikely.
 
         Args:
             kind: Kind of the object.
-            name: Its number or name.
-            schema: The schema of Optuna's tables: another schema has other trials of the same numbers.
+            name: Number or name of the object.
+            schema: The schema of Optuna's tables, since trials in different schemas may have the same numbers.
         """
         number = name if isinstance(name, int) else _hash(name)
         return cls(_hash(f"khmer-ocr-tuner {kind} {schema}"), number)
 
 
 class LockLost(StorageInternalError):
-    """The connection of a lock broke, so another process may hold the lock by now."""
+    """The connection of a lock was lost, so another process may hold the lock."""
 
 
 class AdvisoryLocks:
     """The advisory locks of this process in a database, on one connection."""
 
-    def __init__(self, connect: Connect, connect_patiently: Connect) -> None:
-        """Connects lazily, when the first lock is taken.
+    def __init__(self, connect: Connect, connect_with_retries: Connect) -> None:
+        """Store the connection functions; the first acquired lock opens the connection.
 
         Args:
             connect: Returns a new connection in autocommit mode, or fails at once.
-            connect_patiently: The same, but waits for a server that is not reachable.
+            connect_with_retries: Returns such a connection, and retries while the server cannot be reached.
         """
         self._connect = connect
-        self._connect_patiently = connect_patiently
+        self._connect_with_retries = connect_with_retries
         self._connection: sqlalchemy.Connection | None = None
         self._held: set[LockKey] = set()
-        # Those of the held locks that the server freed when the connection was lost.
+        # The locks in `_held` that the server freed when the connection was lost.
         self._lost: set[LockKey] = set()
-        # Held by `waiting`. They cannot be taken again: other processes do not wait before they take over.
+        # Held by `waiting`. Once lost, they are not acquired again: another process may have held them meanwhile.
         self._sections: set[LockKey] = set()
-        self._one_at_a_time = threading.RLock()
-        self._keeper: threading.Thread | None = None
+        self._mutex = threading.RLock()
+        self._checker: threading.Thread | None = None
 
     def try_acquire(self, key: LockKey) -> bool:
-        """Take a lock if it is free.
+        """Acquire a lock if it is free.
 
         Returns:
-            Whether the lock was taken; False also if another part of this process holds it.
+            Whether the lock was acquired; False also if another part of this process holds it.
 
         Raises:
             SQLAlchemyError: The database cannot be reached.
         """
-        with self._one_at_a_time:
-            if key in self._held or not self._take(key):
+        with self._mutex:
+            if key in self._held or not self._acquire(key):
                 return False
             self._held.add(key)
-            self._look_after()
+            self._start_checker()
             return True
 
     def free(self, key: LockKey) -> None:
-        """Free a lock; does nothing if this process does not hold it."""
-        with self._one_at_a_time:
+        """Free a lock; do nothing if this process does not hold it."""
+        with self._mutex:
             if key not in self._held:
                 return
             self._held.discard(key)
             self._lost.discard(key)
-            # Without a connection there is no lock.
+            # If the connection is lost, the server has freed the lock already.
             with contextlib.suppress(SQLAlchemyError):
                 if self._connection is not None:
-                    self._ask("SELECT pg_advisory_unlock(:kind, :number)", key)
+                    self._query("SELECT pg_advisory_unlock(:kind, :number)", key)
 
     @contextlib.contextmanager
     def waiting(self, key: LockKey, what: str, *, timeout_s: float) -> Iterator[None]:
@@ -126,8 +126,8 @@ class AdvisoryLocks:
 
         Args:
             key: The lock.
-            what: Purpose of the lock, with which the message begins.
-            timeout_s: Seconds to wait at most.
+            what: The locked object, for the message.
+            timeout_s: Maximum wait in seconds.
 
         Raises:
             ConfigurationError: The lock is not free in time.
@@ -137,7 +137,7 @@ class AdvisoryLocks:
         while not self.try_acquire(key):
             if time.monotonic() >= deadline:
                 raise ConfigurationError(
-                    f"{what}: another process has held its lock in the database for {timeout_s:g} s; let it go on "
+                    f"{what}: another process has held its lock in the database for {timeout_s:g} s; let it continue "
                     "(a stopped process: kill -CONT) or end it, then repeat the command"
                 )
             time.sleep(_POLL_S)
@@ -149,37 +149,37 @@ class AdvisoryLocks:
             self.free(key)
 
     def check_sections(self) -> None:
-        """Check that no other process can have taken a lock that this process holds by `waiting`.
+        """Check that no other process can have acquired a lock that this process holds by `waiting`.
 
         Raises:
-            LockLost: The connection broke since the lock was taken.
-            SQLAlchemyError: The connection breaks now.
+            LockLost: The connection was lost after the lock was acquired.
+            SQLAlchemyError: The check found that the connection is lost.
         """
-        with self._one_at_a_time:
+        with self._mutex:
             if not self._sections:
                 return
             if self._connection is None or self._sections & self._lost or not self._sections <= self._held:
-                raise LockLost("the connection to the database broke")
+                raise LockLost("the connection to the database was lost")
             self._connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:
         """Free all locks and close the connection."""
-        with self._one_at_a_time:
+        with self._mutex:
             self._held.clear()
             self._lost.clear()
             self._disconnect()
 
-    def _take(self, key: LockKey) -> bool:
+    def _acquire(self, key: LockKey) -> bool:
         if self._connection is None:
-            self._reconnect(self._connect_patiently)
+            self._reconnect(self._connect_with_retries)
         try:
-            return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
+            return bool(self._query("SELECT pg_try_advisory_lock(:kind, :number)", key))
         except SQLAlchemyError:
-            # The connection may have broken since the last check; a second failure is the database's.
-            self._reconnect(self._connect_patiently)
-            return bool(self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key))
+            # The connection may have been lost since the last check; a second failure has another reason.
+            self._reconnect(self._connect_with_retries)
+            return bool(self._query("SELECT pg_try_advisory_lock(:kind, :number)", key))
 
-    def _ask(self, statement: str, key: LockKey) -> object:
+    def _query(self, statement: str, key: LockKey) -> object:
         assert self._connection is not None
         values = {"kind": key.kind, "number": key.number}
         return self._connection.execute(sqlalchemy.text(statement), values).scalar()
@@ -188,11 +188,11 @@ class AdvisoryLocks:
         self._disconnect()
         self._lost |= self._held
         self._connection = connect()
-        self._take_again()
+        self._reacquire()
 
-    def _take_again(self) -> None:
+    def _reacquire(self) -> None:
         for key in sorted(self._lost - self._sections, key=lambda key: (key.kind, key.number)):
-            if self._ask("SELECT pg_try_advisory_lock(:kind, :number)", key):
+            if self._query("SELECT pg_try_advisory_lock(:kind, :number)", key):
                 self._lost.discard(key)
 
     def _disconnect(self) -> None:
@@ -202,35 +202,37 @@ class AdvisoryLocks:
                 connection.invalidate()
                 connection.close()
 
-    def _look_after(self) -> None:
-        if self._keeper is None:
-            self._keeper = threading.Thread(target=_keep, args=(weakref.ref(self),), name="advisory-locks", daemon=True)
-            self._keeper.start()
+    def _start_checker(self) -> None:
+        if self._checker is None:
+            self._checker = threading.Thread(
+                target=_keep_checking, args=(weakref.ref(self),), name="advisory-locks", daemon=True
+            )
+            self._checker.start()
 
-    def _look(self) -> None:
+    def _check_connection(self) -> None:
         """Check the connection and re-establish it if it is lost."""
-        with self._one_at_a_time:
+        with self._mutex:
             if not self._held:
                 return
             try:
                 if self._connection is None:
                     self._reconnect(self._connect)
                 elif self._lost - self._sections:
-                    self._take_again()
+                    self._reacquire()
                 else:
                     self._connection.exec_driver_sql("SELECT 1")
-            except Exception as error:  # whatever it is, the next check may succeed, and workers continue until then
+            except Exception as error:  # of any type: workers continue, and the next check may succeed
                 log.debug("the connection of the locks is lost: %s", type(error).__name__)
                 self._disconnect()
 
 
 def notice_lost_clients(connection: Any) -> None:
-    """Let the server end a session, and free its locks, if the machine is no longer reachable.
+    """Make the server end a session, and free its locks, if the machine is no longer reachable.
 
     Args:
         connection: A new connection of the driver.
     """
-    # Only the settings that the server knows; older versions lack the last.
+    # Only the settings that the server has: older versions lack the last one.
     query = (
         "SELECT set_config(name, wanted.value, false) FROM pg_settings "
         "JOIN unnest(%s::text[], %s::text[]) AS wanted (name, value) USING (name)"
@@ -240,12 +242,12 @@ def notice_lost_clients(connection: Any) -> None:
     connection.commit()
 
 
-def _keep(reference: weakref.ref[AdvisoryLocks]) -> None:
-    """Check the connection of the locks every second until the locks are garbage."""
+def _keep_checking(reference: weakref.ref[AdvisoryLocks]) -> None:
+    """Check the connection of the locks every second until the locks are garbage-collected."""
     while (locks := reference()) is not None:
-        locks._look()
+        locks._check_connection()
         del locks
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
 
 
 def _hash(text: str) -> int:

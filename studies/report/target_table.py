@@ -10,7 +10,7 @@ from studies.report.formatting import NOTHING
 from studies.report.snapshot import Snapshot
 from studies.trials.record import TrialOutcome
 from studies.trials.records import without_superseded
-from studies.trials.targets import HIGHER_IS_BETTER, figure_text, target_figures, target_verdicts
+from studies.trials.targets import HIGHER_IS_BETTER, metric_text, target_metrics, target_verdicts
 
 _NAMES_SHOWN = 4
 
@@ -47,10 +47,10 @@ def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
 
 
 def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
-    figures = {name: target_figures(outcome)[target] for name, outcome in outcomes.items()}
+    figures = {name: target_metrics(outcome)[target] for name, outcome in outcomes.items()}
     known = {name: figure for name, figure in figures.items() if figure is not None}
     if not known:
         return NOTHING
     # Of equals, max and min return the first, which has the lower number.
     best = (max if target in HIGHER_IS_BETTER else min)(known, key=lambda name: known[name])
-    return f"{figure_text(target, known[best])}, {best}"
+    return f"{metric_text(target, known[best])}, {best}"

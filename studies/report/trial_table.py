@@ -11,7 +11,7 @@ from studies.report.formatting import NOTHING, duration_text, share_text
 from studies.report.snapshot import Snapshot
 from studies.status.status import StatusRow
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
-from studies.trials.targets import figure_text, target_figures, target_verdicts
+from studies.trials.targets import metric_text, target_metrics, target_verdicts
 
 MOST_FAILURES = 50
 _MOST_ERROR_CHARACTERS = 500
@@ -122,13 +122,13 @@ def _result_columns(metric: str) -> Iterator[Column]:
 
 
 def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
-    """Return a function for a column of `target_figures`; the monitored one is known during training."""
+    """Return a function for a column of `target_metrics`; the monitored one is known during training."""
 
     def cell(trial: _Trial) -> Cell:
         if trial.outcome is None:
             return _best_value(trial) if metric == _ACCURACIES.get(name) else Cell("")
-        figure = target_figures(trial.outcome)[name]
-        return Cell("" if figure is None else figure_text(name, figure), met=trial.verdicts.get(name))
+        figure = target_metrics(trial.outcome)[name]
+        return Cell("" if figure is None else metric_text(name, figure), met=trial.verdicts.get(name))
 
     return cell
 

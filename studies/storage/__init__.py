@@ -1,1 +1,1 @@
-"""SQLite, PostgreSQL and the output folder; the only package that uses private names of Optuna."""
+"""SQLite, PostgreSQL and the output folder; the only package that uses private Optuna names."""

@@ -1,6 +1,6 @@
-"""Opening the database of a study, for work or for reading only.
+"""Opening the database of a study, for training or for reading only.
 
-Optuna's own log lines below a warning are switched off here, once, for the whole program.
+This also sets Optuna's log level to WARNING for the whole program.
 """
 
 from __future__ import annotations
@@ -34,27 +34,26 @@ INTERNAL_FOLDER = ".study"
 
 
 def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
-    """Open a study database for work and create it if it is missing.
+    """Open a study database for training, and create it if it is missing.
 
-    A new SQLite database is made under another name and takes its own when complete, so that a kill never
-    leaves half of one and processes that start together share one. The rollback journal stays (SQLite's
-    default): many versions of SQLite lose data with a write-ahead log. No heartbeat: leases tell who is alive.
+    A new SQLite database is created under a temporary name and renamed when it is complete: a kill never leaves an
+    incomplete database, and processes that start at the same time share one. SQLite keeps its default rollback journal,
+    since many versions lose data with a write-ahead log. Leases replace Optuna's heartbeat.
 
     Args:
         url: A URL that `check_storage_url` accepts.
-        busy_timeout_s: Seconds to wait while another process writes, or is stopped while it does, or while a server
-            that was there when this was called cannot be reached.
+        busy_timeout_s: Seconds to wait for another process that writes or is stopped while writing, or for a server
+            that can no longer be reached; the first connection to a server is not retried.
 
     Returns:
         The storage.
 
     Raises:
-        ConfigurationError: If the database is of another Optuna version, damaged, or cannot be reached or
-            written.
+        ConfigurationError: If the database has another Optuna version, is damaged, or cannot be reached or written.
     """
     path = sqlite_path(url)
     if path is None:
-        return _connected(url, lambda: PostgresStorage(complete_url(url), patience_s=busy_timeout_s))
+        return _connected(url, lambda: PostgresStorage(complete_url(url), retry_s=busy_timeout_s))
     try:
         if _is_missing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,9 +65,9 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
 
 
 def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
-    """Open an existing study database for `status`, `export` and the like: nothing is created or written.
+    """Open an existing study database for `status`, `export` and other reading commands; creates and writes nothing.
 
-    SQLite alone may still finish what a killed writer left behind, as for any reader.
+    Only SQLite itself may roll back the unfinished transaction of a killed writer.
 
     Args:
         url: A URL that `check_storage_url` accepts.
@@ -82,12 +81,12 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
     """
     path = sqlite_path(url)
     if path is None:
-        return _connected(url, lambda: PostgresStorage(complete_url(url), patience_s=0.0, for_reading=True))
+        return _connected(url, lambda: PostgresStorage(complete_url(url), retry_s=0.0, for_reading=True))
     if _is_missing(path):
         raise ConfigurationError(f"{path}: there is no study database; `khmer-tuner run` creates one")
 
     def connect_read_only() -> sqlite3.Connection:
-        # mode=rw, unlike the default, never creates the file; a hot journal still needs the right to write.
+        # mode=rw, unlike the default, never creates the file; mode=ro could not roll back a killed writer's journal.
         uri = f"file:{quote(str(path))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
@@ -97,59 +96,59 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
 
 
 def storage_error_text(error: Exception, url: str) -> str:
-    """Say in one line what a database error means and what to do.
+    """Return one line with the location, the reason and the remedy of a database error.
 
     Args:
-        error: What Optuna, SQLAlchemy or `sqlite3` raised.
+        error: The error that Optuna, SQLAlchemy or `sqlite3` raised.
         url: The storage's URL; its password is not shown.
 
     Returns:
-        Place, reason and remedy; "" for an error of another kind. What was committed before is safe in every case.
+        The line; "" if the error has nothing to do with the database. Committed data is safe in every case.
     """
-    place = sqlite_path(url) or mask_password(url)
+    location = sqlite_path(url) or mask_password(url)
     if isinstance(error, DECODING_ERRORS):
         modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
-        what = f"{place}, value {getattr(error, 'doc', '')[:80]!r}"  # a JSONDecodeError has the text
+        what = f"{location}, value {getattr(error, 'doc', '')[:80]!r}"  # a JSONDecodeError has the text
         return damage_text(what, error) if any("optuna.storages" in name for name in modules) else ""
     if isinstance(error, sqlalchemy.exc.ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
         return ""
     causes: list[BaseException] = [error.__cause__ or error]
     for cause in causes_of(error):
-        if (original := getattr(cause, "orig", None)) is not None:  # what the driver raised
+        if (original := getattr(cause, "orig", None)) is not None:  # the driver's error
             causes.append(original)
             break
     reason = str(causes[-1]).strip()
-    # PostgreSQL tells in several lines, and shows the place in the statement.
+    # PostgreSQL's message has several lines; from "LINE" on it quotes the statement.
     reason = " ".join(reason.partition("\nLINE ")[0].split())
     if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
-        # In SQLite's words it is read-only.
-        return f"{place}: it was removed or replaced while in use; put it back, then repeat the command to go on"
-    remedy = next((text for sign, text in _REMEDIES.items() if sign in reason), "repeat the command to go on")
+        # SQLite's own message says only that the database is read-only.
+        return f"{location}: it was removed or replaced while in use; put it back, then repeat the command to continue"
+    remedy = next((text for part, text in _REMEDIES.items() if part in reason), "repeat the command to continue")
     parsed = sqlalchemy.make_url(url)
     options = (value for name in SECRET_OPTIONS for value in parsed.normalized_query.get(name, ()))
     for secret in filter(None, (url, parsed.password, *options)):
         reason = reason.replace(str(secret), "***")
-    return f"{place}: {reason}; {remedy}"
+    return f"{location}: {reason}; {remedy}"
 
 
 _REMEDIES = {
-    "disk is full": "make room on that disk, then repeat the command to go on",
-    "disk I/O error": "check that disk (full or failing), then repeat the command to go on",
-    "readonly database": "make the file and its folder writable, then repeat the command to go on",
-    "unable to open": "make its folder readable and writable and room on the disk, then repeat the command to go on",
-    "is locked": "another process holds the database (a stopped one: kill -CONT); let it go on, then repeat",
-    'relation "version_info" does not exist': "no study has begun in this database; `khmer-tuner run` begins one",
-    "password authentication failed": "tell the right password in ~/.pgpass, PGPASSWORD or the URL",
-    "no password supplied": "tell the password in ~/.pgpass, PGPASSWORD or the URL",
+    "disk is full": "make room on that disk, then repeat the command to continue",
+    "disk I/O error": "check that disk (full or failing), then repeat the command to continue",
+    "readonly database": "make the file and its folder writable, then repeat the command to continue",
+    "unable to open": "make its folder readable and writable and make room on the disk, then repeat the command",
+    "is locked": "another process holds the database (a stopped one: kill -CONT); let it continue, then repeat",
+    'relation "version_info" does not exist': "this database contains no study; `khmer-tuner run` creates one",
+    "password authentication failed": "give the correct password in ~/.pgpass, PGPASSWORD or the URL",
+    "no password supplied": "give the password in ~/.pgpass, PGPASSWORD or the URL",
     "Connection refused": "no server listens there; start it or correct the URL",
     "permission denied for schema": "let the user create tables there (GRANT CREATE ON SCHEMA), or use another role",
-    "permission denied for": "GRANT it INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
-    "no schema has been selected": "create a schema of the user's search path, or correct the URL",
+    "permission denied for": "GRANT INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
+    "no schema has been selected": "create a schema of the user's search_path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",
     "does not support SSL": "leave out sslmode, or let the server use SSL",
     "sslmode": "correct the URL's options after '?'",
-    '" does not exist': "create that on the server (createdb, createuser) or correct the URL",
+    '" does not exist': "create it on the server (createdb, createuser) or correct the URL",
     "malformed": "the file is damaged; restore a copy or choose another --output-dir",
     "not a database": "the file is damaged; restore a copy or choose another --output-dir",
 }
@@ -162,12 +161,12 @@ def _is_missing(path: Path) -> bool:
 def _create_database(path: Path) -> None:
     if not _is_missing(path):
         return
-    # The name is always the same, so that what a killed process left is written over.
+    # The name is fixed, so the unfinished database of a killed process is replaced.
     unfinished = path.parent / INTERNAL_FOLDER / "unfinished.db"
     for leftover in (unfinished, unfinished.with_name(unfinished.name + "-journal")):
         leftover.unlink(missing_ok=True)
-    unfinished.touch()  # with the permissions of the umask; SQLite would use at most 0644
-    storage = _connect(sqlite_url(unfinished), {"creator": lambda: _connect_in_haste(unfinished)})
+    unfinished.touch()  # with the permissions of the umask; SQLite would grant at most 0644
+    storage = _connect(sqlite_url(unfinished), {"creator": lambda: _connect_without_flushes(unfinished)})
     storage.remove_session()
     storage.engine.dispose()
     flush_to_disk(unfinished)
@@ -175,9 +174,8 @@ def _create_database(path: Path) -> None:
     flush_to_disk(path.parent)
 
 
-def _connect_in_haste(path: Path) -> sqlite3.Connection:
-    # Forty tables and indexes, each waiting for the disk, take most of a second; one flush at the end does as
-    # well.
+def _connect_without_flushes(path: Path) -> sqlite3.Connection:
+    # Flushing each of forty tables and indexes takes most of a second; one flush at the end is enough.
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA synchronous = OFF")
     return connection
@@ -189,12 +187,12 @@ def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = Fa
 
 def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # It warns of a connection that broke while trials were read, with the whole statement; the error says it.
+    # It logs a lost connection with the whole SQL statement; the error reports it already.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     try:
         return connect()
     except DATABASE_ERRORS as error:
         raise ConfigurationError(storage_error_text(error, url)) from error
     except RuntimeError as error:
-        # The only one that Optuna raises here; its text names the command that upgrades the tables.
+        # Optuna raises it here only for tables of another version; its text names the command that upgrades them.
         raise ConfigurationError(f"{mask_password(url)}: {error}") from error

@@ -1,8 +1,8 @@
-"""Every name of Optuna 5 that is not public and that this package needs, but for those of `PostgresStorage`.
+"""All uses of private names of Optuna 5, except those in `PostgresStorage`.
 
-Optuna's public API can neither claim a waiting trial exactly once on SQLite (it reads, then writes) nor resume a trial
-that another process started, and it gives artifacts random identifiers. `test_optuna_private.py` fails if a new Optuna
-changes any of it.
+Optuna's public API cannot claim a waiting trial exactly once on SQLite (it reads, then writes), nor resume a trial that
+another process started, nor choose the identifiers of artifacts. `test_optuna_private.py` fails if a new version of
+Optuna changes one of these names.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _TRIAL_ATTRIBUTES = sqlalchemy.table(
     sqlalchemy.column("value_json", sqlalchemy.Text),
 )
 ARTIFACT_ATTRIBUTE = "artifacts:"
-# What Optuna and SQLAlchemy raise for a value in the database that they cannot decode.
+# Raised by Optuna and SQLAlchemy for a value in the database that they cannot decode.
 DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 def damage_text(what: str, error: Exception) -> str:
-    """Return the message that stored data is damaged: what, the first reason that the error gives, what to do."""
+    """Return the message that stored data is damaged, with the first reason of the error and the remedy."""
     reason = str(error).partition("\n")[2].partition("\n    For")[0] or f"{type(error).__name__}: {error}"
     remedy = "restore a backup of the database, or start a new study with another --output-dir"
     return f"{what}: damaged ({' '.join(reason.split())}); {remedy}"
 
 
 class DecodingStorage(RDBStorage):
-    """Optuna's storage; a trial that cannot be decoded is read as a failed one with the error as its kind."""
+    """Optuna's storage, which reads a trial that cannot be decoded as a failed trial whose kind is the error."""
 
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
@@ -62,34 +62,34 @@ class DecodingStorage(RDBStorage):
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
-    """Return a running trial as the object that suggests and reports, under its own number.
+    """Return the `Trial` of a running trial, to suggest and report under its number.
 
-    `study.get_trials` must have seen the trial before: Optuna's cache refuses to store parameters of others.
+    Call `study.get_trials` before: Optuna's cache stores parameters only of trials that it has read.
     """
     return Trial(study, trial._trial_id)
 
 
 def claim_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
-    """Turn a waiting trial into a running one that carries an attribute, so that only one of many can succeed.
+    """Set a waiting trial to running and add a user attribute to it, atomically: only one process can succeed.
 
     Args:
         study: The trial's study.
-        trial: The trial, as it was read.
-        key: The attribute's name; the trial must not have one of that name.
-        text: Its value, as JSON.
+        trial: The trial as read from the study.
+        key: Name of the attribute, which the trial must not have yet.
+        text: Value of the attribute, as JSON.
 
     Returns:
-        Whether it was this call that did it.
+        Whether this call claimed the trial.
     """
-    # Optuna keeps naive UTC in the database.
+    # Optuna stores naive UTC times.
     now = datetime.now(UTC).replace(tzinfo=None)
-    begin = (
+    start = (
         sqlalchemy.update(_TRIALS)
         .where(_TRIALS.c.trial_id == trial._trial_id, _TRIALS.c.state == TrialState.WAITING)
         .values(state=TrialState.RUNNING, datetime_start=now)
     )
     with rdb_storage(study).engine.begin() as connection:
-        if connection.execute(begin).rowcount != 1:
+        if connection.execute(start).rowcount != 1:
             return False
         connection.execute(
             sqlalchemy.insert(_TRIAL_ATTRIBUTES).values(trial_id=trial._trial_id, key=key, value_json=text)
@@ -98,16 +98,16 @@ def claim_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) 
 
 
 def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
-    """Change an attribute of a running trial, so that only one of many can succeed.
+    """Replace a user attribute of a running trial if it is unchanged, atomically: only one process can succeed.
 
     Args:
         study: The trial's study.
-        trial: The trial, as it was read, with the attribute's old value.
-        key: The attribute's name.
-        text: Its new value, as JSON.
+        trial: The trial as read from the study, with the old value.
+        key: Name of the attribute.
+        text: New value of the attribute, as JSON.
 
     Returns:
-        Whether the trial is still running and had the old value until now.
+        Whether this call took over the trial: it was still running, with the old value.
     """
     table, old = _TRIAL_ATTRIBUTES.c, json.dumps(trial.user_attrs.get(key))
     change = (
@@ -117,7 +117,7 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
     )
     state = sqlalchemy.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial._trial_id).with_for_update()
     with rdb_storage(study).engine.connect() as connection:
-        # In this order: whoever worked on it until now locks the attribute first, too, and ends the trial after it.
+        # The previous worker locks in the same order, the attribute before the trial, so there is no deadlock.
         changed = connection.execute(change).rowcount == 1
         is_running = connection.execute(state).scalar() == TrialState.RUNNING
         if changed and is_running:
@@ -126,23 +126,23 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
 
 
 def database_id(trial: FrozenTrial) -> int:
-    """Return the identifier of a trial in its database, which optuna-dashboard uses."""
+    """Return the id of a trial in its database, as used by optuna-dashboard."""
     return trial._trial_id
 
 
 def trial_id_of(study: optuna.Study, number: int) -> int:
-    """Return the place in the database of a trial that has been read."""
+    """Return the id in the database of a trial that has been read."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def report_again(trial: Trial, value: float, step: int) -> None:
-    """Report a value in place of the one that an earlier attempt reported, as `Trial.report` never does."""
+    """Report a value that replaces the one of an earlier attempt; `Trial.report` would ignore it."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-    trial._cached_frozen_trial.intermediate_values[step] = value  # what a pruner is shown
+    trial._cached_frozen_trial.intermediate_values[step] = value  # read by pruners
 
 
 def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
-    """Write down that a file belongs to a running trial, as `optuna.artifacts.upload_artifact` does."""
+    """Record an artifact of a running trial, as `optuna.artifacts.upload_artifact` does."""
     meta = ArtifactMeta(artifact_id=identifier, filename=name, mimetype=media_type, encoding=None)
     attribute = ARTIFACT_ATTRIBUTE + identifier
     if attribute not in trial._cached_frozen_trial.system_attrs:
@@ -151,12 +151,12 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
 
 
 def quiet_gaussian_process() -> None:
-    """Keep from users what the Gaussian process notes on its way: how it could be faster, where a step came to rest."""
+    """Hide the Gaussian process's warnings, for example about its speed and its convergence."""
     logging.getLogger("optuna._gp").setLevel(logging.ERROR)
 
 
 def cached_storage(storage: RDBStorage) -> BaseStorage:
-    """Return a storage with Optuna's own cache of finished trials in front of it."""
+    """Return the storage wrapped in Optuna's cache of finished trials."""
     return _CachedStorage(storage)
 
 
@@ -164,9 +164,9 @@ def rdb_storage(study: optuna.Study) -> RDBStorage:
     """Return the database storage behind a study's cache.
 
     Raises:
-        TypeError: If the study is kept in memory or in a journal file.
+        TypeError: If the study is stored in memory or in a journal file.
     """
     storage = study._storage
     if not isinstance(storage, _CachedStorage):
-        raise TypeError(f"a study of this package is kept in a database, but got {type(storage).__name__}")
+        raise TypeError(f"expected a study in a database, but got the storage {type(storage).__name__}")
     return storage._backend

@@ -1,4 +1,4 @@
-"""The output folder: which study it belongs to, and where things are in it."""
+"""The output folder: the study that owns it, and the paths in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from search_spaces.diagnostics.atomic_files import write_json
-from search_spaces.diagnostics.disk_errors import disk_error_text, how_to_make_writable
+from search_spaces.diagnostics.disk_errors import disk_error_text, writable_remedy
 from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import FileLock, wait_for_lock
@@ -23,12 +23,12 @@ _PLACEHOLDER = "{output_dir}"
 
 @dataclass(frozen=True)
 class Owner:
-    """What ``.study/owner.json`` says.
+    """The content of ``.study/owner.json``.
 
     Attributes:
-        study: Name of the study that the folder belongs to.
-        storage: Its storage URL without password; ``{output_dir}`` stands for the folder, which may be moved.
-        folder_id: Tells this folder from every other one; the study knows it too.
+        study: Name of the study that owns the folder.
+        storage: The study's storage URL without password; ``{output_dir}`` stands for the folder, which may be moved.
+        folder_id: Unique identifier of the folder, which the study stores too.
     """
 
     study: str
@@ -37,11 +37,11 @@ class Owner:
 
 
 class OutputFolder:
-    """The folder that one study writes into.
+    """The folder that one study writes to.
 
     Attributes:
-        path: The folder, absolute. It may be missing until `claim`.
-        internal: Its ``.study`` folder: the owner file and the locks.
+        path: Absolute path of the folder, which may be missing until `claim`.
+        internal: Its ``.study`` folder, with the owner file and the locks.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,24 +51,25 @@ class OutputFolder:
 
     @property
     def confirmation_path(self) -> Path:
-        """The results of `confirm`, in the folder of its repetitions beside this one."""
+        """The results file of `confirm`, in the confirmation folder next to this folder."""
         return self.path.with_name(f"{self.path.name}_confirm") / "confirmation.json"
 
     def trial_dir(self, name: str) -> Path:
-        """Return the folder of an experiment or a search trial; it may be missing still.
+        """Return the folder of a preset or a search trial; it may be missing.
 
         Raises:
-            ConfigurationError: If the name would lead out of this folder.
+            ConfigurationError: If the name is not that of a folder directly in this folder.
         """
         if name in ("", ".", "..") or Path(name).name != name or name.casefold() == INTERNAL_FOLDER:
             raise ConfigurationError(f"experiment name: found {name!r}; it cannot be a folder in {self.path}")
         return self.path / name
 
     def trial_dir_for_work(self, name: str) -> Path:
-        """Return the folder of a trial that is about to be written to.
+        """Return the folder of a trial, checked before files are written to it.
 
         Raises:
-            ConfigurationError: As `trial_dir` and `check_in_place`, or if a link in it leads out of this folder.
+            ConfigurationError: As `trial_dir` and `check_in_place`, or if the folder contains a link to a target
+                outside this output folder.
         """
         self.check_in_place()
         path = self.trial_dir(name)
@@ -78,24 +79,24 @@ class OutputFolder:
         return path
 
     def occupied(self, names: Iterable[str]) -> list[Path]:
-        """Return the folders of these trials that are not empty."""
+        """Return the non-empty folders of these trials."""
         return [path for path in map(self.trial_dir, names) if path.is_file() or any(path.glob("*"))]
 
-    def holds(self, path: Path) -> bool:
-        """Return whether a path is below this folder, also once all links are followed."""
+    def contains(self, path: Path) -> bool:
+        """Return whether a path, with all links resolved, is inside this folder."""
         return Path(os.path.realpath(self.path)) in Path(os.path.realpath(path)).parents
 
     def lease_path(self, number: int) -> Path:
-        """Return the lock file that is held while the trial of this number is worked on."""
+        """Return the lock file of a trial's lease."""
         return self.internal / "leases" / f"{number:04d}.lock"
 
     @property
     def model_definitions_path(self) -> Path:
-        """The study's own copy of its model definitions, so that it can go on without the file they came from."""
+        """The study's copy of its model definitions, so that it can continue without the original file."""
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:
-        """Create the folder if missing, and wait for the lock for changes of the study's settings and list of trials.
+        """Create the folder if missing, and acquire the lock for changes to the study's attributes and list of trials.
 
         Raises:
             ConfigurationError: As `check_in_place`, or if another process does not release the lock in time.
@@ -105,10 +106,10 @@ class OutputFolder:
         return wait_for_lock(self.internal / "study.lock", timeout_s=BUSY_TIMEOUT_S)
 
     def owner(self) -> Owner | None:
-        """Return whom the folder belongs to, or None if to nobody yet.
+        """Return the owner of the folder; None if no study owns it.
 
         Raises:
-            ConfigurationError: If the owner file cannot be understood.
+            ConfigurationError: If the owner file cannot be read.
         """
         if path_problem(self.path) is not None:
             return None
@@ -126,10 +127,11 @@ class OutputFolder:
         return owner
 
     def check_in_place(self, needed: Path | None = None) -> None:
-        """Refuse to continue if the folder, or the path in it that is needed, no longer exists.
+        """Refuse to continue if the folder was moved or removed, or the needed path in it is missing.
 
         Raises:
-            ConfigurationError: The folder's owner is not the one that was first read here, or the path is missing.
+            ConfigurationError: The folder has another owner than when this object first read it, or the path is
+                missing.
         """
         is_here = self._first_owner is None or self.owner() == self._first_owner
         if not is_here or not (needed is None or needed.exists()):
@@ -139,22 +141,22 @@ class OutputFolder:
             )
 
     def check(self, study_name: str, storage_url: str) -> None:
-        """Refuse a folder that the study cannot use; nothing is created or changed.
+        """Refuse a folder that the study cannot use; creates and changes nothing.
 
         Raises:
-            ConfigurationError: If the study's name is bad, the folder cannot be written, or it belongs to
-                another study or to another storage; or if a link in it leads elsewhere.
+            ConfigurationError: If the study's name is invalid, the folder is not writable, a study of another name or
+                storage owns it, or it contains a link to a target outside.
         """
         problem = name_problem(study_name)
         if problem is not None:
             raise ConfigurationError(f"study name: found {study_name!r}; {problem}")
-        problem = self._place_problem() or self._link_problem(self._own_links())
+        problem = self._path_problem() or self._link_problem(self._own_links())
         problem = problem or self._owner_problem(self.owner(), study_name, storage_url)
         if problem is not None:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
     def claim(self, study_name: str, storage_url: str) -> None:
-        """Create the folder if missing, and record in it the study that owns it, without any password; idempotent.
+        """Create the folder if missing, and record the study as its owner, without a password; idempotent.
 
         Raises:
             ConfigurationError: As `check`, or if the folder cannot be created.
@@ -170,16 +172,16 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {disk_error_text(error, self.path)}") from error
 
     def storage_url(self, owner: Owner) -> str:
-        """Return the URL that the owner file means, without a password."""
+        """Return the owner's storage URL with this folder's path, without a password."""
         url = without_password(owner.storage)
         return url.replace(_PLACEHOLDER, sqlite_url(self.path).removeprefix("sqlite:///"), 1)
 
-    def keeps_storage(self, owner: Owner) -> bool:
-        """Return whether the study's database is in this folder, so that the two come and go together."""
+    def contains_storage(self, owner: Owner) -> bool:
+        """Return whether the study's database is in this folder, so that both are moved or removed together."""
         return _PLACEHOLDER in owner.storage
 
-    def is_owned_with(self, owner: Owner, storage_url: str) -> bool:
-        """Return whether a URL means the owner's storage; passwords do not count."""
+    def is_owner_storage(self, owner: Owner, storage_url: str) -> bool:
+        """Return whether the URL is that of the owner's storage, apart from passwords."""
         return without_password(owner.storage) == self._portable(storage_url)
 
     def _portable(self, storage_url: str) -> str:
@@ -191,15 +193,15 @@ class OutputFolder:
             return sqlite_url(real)
         return f"sqlite:///{_PLACEHOLDER}{sqlite_url(Path('/') / real.relative_to(folder)).removeprefix('sqlite:///')}"
 
-    def _place_problem(self) -> str | None:
+    def _path_problem(self) -> str | None:
         problem = path_problem(self.path)
         if problem is not None:
             return f"{problem}; choose another --output-dir"
-        nearest = next(place for place in (self.path, *self.path.parents) if os.path.lexists(place))
+        nearest = next(path for path in (self.path, *self.path.parents) if os.path.lexists(path))
         if not nearest.is_dir():
             return f"{nearest} is a file; choose another --output-dir"
         if not os.access(nearest, os.W_OK | os.X_OK):
-            return f"nothing can be written in {nearest}; {how_to_make_writable(nearest)} or choose another --output-dir"
+            return f"nothing can be written in {nearest}; {writable_remedy(nearest)} or choose another --output-dir"
         return None
 
     def _own_links(self) -> Iterator[Path]:
@@ -208,11 +210,11 @@ class OutputFolder:
         return chain((path for path in files if os.path.islink(path)), _links(self.internal))
 
     def _link_problem(self, links: Iterable[Path]) -> str | None:
-        outside = next((link for link in links if not self.holds(link)), None)
+        outside = next((link for link in links if not self.contains(link)), None)
         if outside is None:
             return None
         target = os.path.realpath(outside)
-        return f"{outside} is a link that leads out of it, to {target}; remove the link, or put here what it leads to"
+        return f"{outside} is a link to {target}, outside this folder; remove the link, or replace it with its target"
 
     def _owner_problem(self, owner: Owner | None, study_name: str, storage_url: str) -> str | None:
         if owner is None:
@@ -220,24 +222,24 @@ class OutputFolder:
         if owner.study != study_name:
             return (
                 f"it belongs to the study {owner.study!r}, not to {study_name!r}; "
-                f"choose another --output-dir, or --study {owner.study!r} to go on with that study"
+                f"choose another --output-dir, or --study {owner.study!r} to continue that study"
             )
-        if not self.is_owned_with(owner, storage_url):
+        if not self.is_owner_storage(owner, storage_url):
             return (
-                f"its study is kept in {self.storage_url(owner)}; "
-                "give that as --storage, or choose another --output-dir for a study kept elsewhere"
+                f"its study is stored in {self.storage_url(owner)}; "
+                "pass that URL as --storage, or choose another --output-dir for a study in another storage"
             )
         return None
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """Yield all links at a path and below it; they are not followed."""
+    """Yield all links at and below a path, without following them."""
     if os.path.islink(path):
         yield path
         return
     try:
         entries = os.scandir(path)
-    except OSError:  # there is nothing, or nothing that can be looked at
+    except OSError:  # missing or unreadable
         return
     with entries:
         for entry in entries:

@@ -1,13 +1,13 @@
-"""PostgreSQL as the storage of a study that many machines work on: Optuna's own, with patience and a fence.
+"""PostgreSQL as the storage of a study that many machines train: Optuna's storage with connection retries and a fence.
 
-Patience: a connection that cannot be had is tried for again and again, so that a restart of the server is ridden out.
-What breaks in the middle of a transaction is an error as ever, since nobody knows whether it was committed; whoever
-works on a trial then lets go of it and claims it again.
+Retries: if the server cannot be reached, the storage retries to connect, so a restart of the server interrupts no
+worker. A connection lost during a transaction is still an error, since it is unknown whether the server committed; the
+worker then releases its trial and claims it again.
 
-Fence: a worker that was cut off or stopped for so long that another one has taken its trial over must not write into it
-any more. Each process that begins a trial, or takes it over, writes itself into the trial's attempts; every later write
-into the trial happens in one transaction with the look whether these are still the ones it wrote, and a lock on them
-until it is done. Which of two comes first is so the database's decision, in whatever order their messages arrive.
+Fence: a worker that lost its connection, or was stopped, until another worker took over its trial must not write to the
+trial any more. Each process that starts or takes over a trial adds itself to the trial's attempts. Every later write is
+in one transaction with a query that locks the attempts and checks that they are unchanged. So the database decides
+which of two workers comes first.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 # User attribute of a trial that the fence compares: only the worker of its latest attempt may write.
 ATTEMPTS = "attempts"
 
-# Each process has one connection for its locks, and of these seldom more than one.
-_MOST_CONNECTIONS = 3
+# For each process, which rarely needs more than one, besides the connection for its locks.
+_MAX_CONNECTIONS = 3
 _CONNECT_TIMEOUT_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _KEEP_ALIVE = {
@@ -52,15 +52,15 @@ _KEEP_ALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # What was sent and nobody acknowledged: the network is gone, so waiting for an answer is of no use.
+    # Ends a connection whose sent data is not acknowledged, since the network is down.
     "tcp_user_timeout": SECONDS_UNTIL_LOST * 1000,
 }
 
 
 class LeaseLost(BaseException):
-    """Another worker has taken over the trial that this process worked on, and that seemed to be dead.
+    """Another worker has taken over a trial of this process, whose lease had expired.
 
-    It is no error of the trial's, and only the work loop catches it.
+    A `BaseException`, since it is not an error of the trial: only the work loop catches it.
     """
 
 
@@ -68,13 +68,13 @@ def require_methods(owner: type, names: Iterable[str]) -> None:
     """Refuse a version of Optuna in which a method that this package overrides or calls no longer exists.
 
     Raises:
-        ConfigurationError: One is missing: what overrides it would silently never run.
+        ConfigurationError: A method is missing, so the one that overrides it would never be called.
     """
     missing = [name for name in names if not callable(getattr(owner, name, None))]
     if missing:
         raise ConfigurationError(
-            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, which keeps a worker "
-            "that lost its trial from writing; install the version that this program was made for: "
+            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, without which a worker "
+            "could write to a trial that another worker has taken over; install a supported version: "
             "pip install 'optuna>=5.0,<5.1'"
         )
 
@@ -94,16 +94,16 @@ require_methods(
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Return whether a connection to the database broke in the middle of something; another one can be had by now."""
+    """Return whether the error means that the connection to the database was lost; a new one may succeed."""
     return isinstance(error, LockLost) or any(
         isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes_of(error)
     )
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what led to it, the error itself first.
+    """Yield an error, then its causes and contexts.
 
-    Where reading trials fails, Optuna repeats the query on the same, broken connection and raises that error instead.
+    If reading trials fails, Optuna repeats the query on the same lost connection and raises the error of that query.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -116,105 +116,105 @@ class PostgresStorage(DecodingStorage):
 
     Attributes:
         locks: This process's advisory locks.
-        schema: The schema that Optuna's tables are in.
-        unrecorded_releases: Trials that this process has released but not recorded as such yet, with their number of
-            attempts.
+        schema: The schema of Optuna's tables.
+        unrecorded_releases: Number of attempts of each trial, by trial id, that this process has released but whose
+            release it has not recorded in the database yet.
     """
 
-    def __init__(self, url: str, *, patience_s: float, for_reading: bool = False) -> None:
-        """Connect, at once or not at all, and create the tables where they are missing.
+    def __init__(self, url: str, *, retry_s: float, for_reading: bool = False) -> None:
+        """Connect without retries, and create missing tables.
 
         Args:
             url: A URL that `check_storage_url` accepts.
-            patience_s: Seconds to go on trying to connect, from now on.
-            for_reading: Whether nothing is to be created or written.
+            retry_s: Seconds for which later connections are retried.
+            for_reading: Whether to create and write nothing.
 
         Raises:
             SQLAlchemyError, StorageInternalError, RuntimeError: As `RDBStorage`.
         """
-        place = sqlalchemy.make_url(url)
-        self._patience_s = 0.0
+        parsed = sqlalchemy.make_url(url)
+        self._retry_s = 0.0
         self._fences: dict[int, str] = {}
         self.unrecorded_releases: dict[int, int] = {}
-        self._connect = _connecting(place)
-        alone, patient = (
-            sqlalchemy.create_engine(place, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-            for creator in (self._connect, self._connect_patiently)
+        self._connect = _connector(parsed)
+        once, retrying = (
+            sqlalchemy.create_engine(parsed, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            for creator in (self._connect, self._connect_with_retries)
         )
-        self.locks = AdvisoryLocks(alone.connect, patient.connect)
+        self.locks = AdvisoryLocks(once.connect, retrying.connect)
         options = {
-            "creator": self._connect_patiently,
+            "creator": self._connect_with_retries,
             "pool_pre_ping": True,
             "pool_size": 1,
-            "max_overflow": _MOST_CONNECTIONS - 1,
+            "max_overflow": _MAX_CONNECTIONS - 1,
             "execution_options": {"postgresql_readonly": for_reading},
         }
-        with alone.connect() as connection:
+        with once.connect() as connection:
             self.schema = _schema(connection)
-        with self._alone(timeout_s=patience_s) if not for_reading else contextlib.nullcontext():
+        with self._table_lock(timeout_s=retry_s) if not for_reading else contextlib.nullcontext():
             super().__init__(url, options, skip_table_creation=for_reading)
         with self.engine.connect() as connection:
             self.schema = _schema(connection)
-            if not for_reading:  # finds a missing privilege before anything is created in the output folder
+            if not for_reading:  # report a missing privilege before anything is created in the output folder
                 connection.exec_driver_sql("UPDATE trials SET number = number WHERE false")
-        self._patience_s = patience_s
+        self._retry_s = retry_s
 
     @contextlib.contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Do not wait for a server that cannot be reached, in a ``with`` statement."""
-        patience_s, self._patience_s = self._patience_s, 0.0
+    def without_retries(self) -> Iterator[None]:
+        """Fail at once, in a ``with`` statement, if the server cannot be reached."""
+        retry_s, self._retry_s = self._retry_s, 0.0
         try:
             yield
         finally:
-            self._patience_s = patience_s
+            self._retry_s = retry_s
 
     def lock_key(self, kind: str, name: int | str) -> LockKey:
-        """Return the key of a lock on something in this storage."""
+        """Return the key of a lock on an object of this storage, by its kind and its number or name."""
         return LockKey.of(kind, name, self.schema)
 
     def held_numbers(self, kind: str) -> set[int]:
-        """Return the numbers of all things of a kind that some process holds the lock of."""
+        """Return the numbers of all objects of a kind whose lock is held by any process."""
         query = (
             "SELECT objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
             "WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND datname = current_database() "
             "AND classid::bigint = :kind"
         )
-        # The server keeps the two numbers without their signs.
+        # The server stores both numbers as unsigned.
         kind_number = self.lock_key(kind, 0).kind % 2**32
         with self.engine.connect() as connection:
             return set(connection.execute(sqlalchemy.text(query), {"kind": kind_number}).scalars())
 
     def seconds_up(self) -> float:
-        """Return for how many seconds the server has been running."""
+        """Return the number of seconds since the server started."""
         with self.engine.connect() as connection:
             up = connection.exec_driver_sql("SELECT now() - pg_postmaster_start_time()").scalar()
         return up.total_seconds() if isinstance(up, timedelta) else 0.0
 
     def fence(self, trial_id: int, attempts: str) -> None:
-        """Write into a trial, from now on, only as long as its attempts are these.
+        """Write to a trial only while its attempts are unchanged.
 
         Args:
-            trial_id: The trial's place in the database.
-            attempts: The attempts, as the database has them.
+            trial_id: The trial's id in the database.
+            attempts: The attempts as JSON, as stored in the database.
         """
         self._fences[trial_id] = attempts
 
     def unfence(self, trial_id: int) -> None:
-        """Forget about a trial that this process does not work on any more."""
+        """Remove the fence of a trial that this process no longer trains."""
         self._fences.pop(trial_id, None)
 
     def check_fence(self, trial_id: int) -> None:
-        """Make sure that nobody has taken a trial over.
+        """Check that no other worker has taken over a trial.
 
         Raises:
-            LeaseLost: Somebody has.
+            LeaseLost: Another worker has taken over.
         """
         self._guard(trial_id)
         self.remove_session()
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        """Add a trial, once: Optuna tries again what failed, even if it was committed and only the answer was lost."""
-        if template_trial is None:  # asked for, which this package never does
+        """Add a trial without a retry: Optuna's retry would add it twice if only the server's answer was lost."""
+        if template_trial is None:  # only `study.ask`, which this package never calls
             return super()._create_new_trial(study_id)
         with _create_scoped_session(self.scoped_session) as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
@@ -236,12 +236,12 @@ class PostgresStorage(DecodingStorage):
         super()._set_trial_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Set a trial's state, if it is this process's still."""
+        """Set a trial's state, unless another worker has taken over the trial."""
         self._guard(trial_id)
         return super().set_trial_state_values(trial_id, state, values)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Set what a trial reported, if it is this process's still."""
+        """Set a value that a trial reported, unless another worker has taken over the trial."""
         self._guard(trial_id)
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
@@ -252,37 +252,37 @@ class PostgresStorage(DecodingStorage):
         super()._set_trial_attr_without_commit(session, model_cls, trial_id, key, value)
 
     def _guard(self, trial_id: int) -> None:
-        """Look at a fence, and keep it as it is until the transaction ends that this begins.
+        """Start a transaction that checks a trial's fence and locks its attempts until the transaction ends.
 
-        Optuna's methods have one session for each thread, so what they write next is in the same transaction.
+        Optuna's methods use one session per thread, so their next write is in the same transaction.
         """
-        mine = self._fences.get(trial_id)
-        if mine is None:
+        attempts = self._fences.get(trial_id)
+        if attempts is None:
             return
         attribute = models.TrialUserAttributeModel
-        look = (
+        query = (
             sqlalchemy.select(attribute.trial_id)
-            .where(attribute.trial_id == trial_id, attribute.key == ATTEMPTS, attribute.value_json == mine)
+            .where(attribute.trial_id == trial_id, attribute.key == ATTEMPTS, attribute.value_json == attempts)
             .with_for_update(read=True)
         )
         try:
-            if self.scoped_session().execute(look).first() is None:
-                raise LeaseLost(f"trial {trial_id} is another worker's now")
+            if self.scoped_session().execute(query).first() is None:
+                raise LeaseLost(f"another worker has taken over trial {trial_id}")
         except BaseException:
             self.remove_session()
             raise
 
     @contextlib.contextmanager
-    def _alone(self, timeout_s: float) -> Iterator[None]:
-        """Keep processes that begin together from creating the tables together."""
+    def _table_lock(self, timeout_s: float) -> Iterator[None]:
+        """Let only one process at a time create the tables."""
         try:
             with self.locks.waiting(self.lock_key("tables", 0), "the study database", timeout_s=timeout_s):
                 yield
         finally:
             self.locks.close()  # many processes never need another lock
 
-    def _connect_patiently(self) -> Any:
-        deadline = time.monotonic() + self._patience_s
+    def _connect_with_retries(self) -> Any:
+        deadline = time.monotonic() + self._retry_s
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -291,14 +291,14 @@ class PostgresStorage(DecodingStorage):
                 if time.monotonic() >= deadline:
                     raise
                 if pause_s == _FIRST_PAUSE_S:
-                    reason = _in_a_line(error)
-                    log.warning("the database cannot be reached (%s); trying for %.0f s", reason, self._patience_s)
+                    reason = _one_line(error)
+                    log.warning("the database cannot be reached (%s); retrying for %.0f s", reason, self._retry_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _schema(connection: sqlalchemy.Connection) -> str:
-    """Return the schema that Optuna's tables are in, or would be made in: roles have search paths of their own."""
+    """Return the schema of Optuna's tables; before they exist, the schema where this role would create them."""
     query = (
         "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('trials')), "
         "current_schema())"
@@ -306,18 +306,18 @@ def _schema(connection: sqlalchemy.Connection) -> str:
     return str(connection.exec_driver_sql(query).scalar())
 
 
-def _in_a_line(error: Exception) -> str:
-    """Return what PostgreSQL's client library says of a connection, without the questions below it."""
+def _one_line(error: Exception) -> str:
+    """Return the first line of libpq's message about a connection, without its hints."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith(("\t", "- "))]
     return (lines or [type(error).__name__])[0].strip()
 
 
-def _connecting(place: sqlalchemy.URL) -> Callable[[], Any]:
-    """Return what makes a connection of the URL's driver, which is told to notice when the other side is gone."""
-    dialect = place.get_dialect()()
+def _connector(url: sqlalchemy.URL) -> Callable[[], Any]:
+    """Return a function that connects with the URL's driver, and with keepalives that detect a lost connection."""
+    dialect = url.get_dialect()()
     driver = dialect.import_dbapi()
-    arguments, options = dialect.create_connect_args(place)
-    # What the database's own views of connections show.
+    arguments, options = dialect.create_connect_args(url)
+    # Shown by pg_stat_activity.
     name = f"khmer-tuner {socket.gethostname()}:{getpid()}"
 
     def connect() -> Any:

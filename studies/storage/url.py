@@ -1,4 +1,4 @@
-"""Storage URLs: which are accepted, what is wrong with the others, and how they are shown."""
+"""Storage URLs: checking, completing and displaying them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy
 
-from search_spaces.diagnostics.disk_errors import how_to_make_writable
+from search_spaces.diagnostics.disk_errors import writable_remedy
 from search_spaces.diagnostics.names import path_problem
 from search_spaces.errors import ConfigurationError
 
@@ -22,7 +22,7 @@ _POSTGRESQL_DRIVERS = {"postgresql": "psycopg", "postgresql+psycopg": "psycopg",
 _SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
 _SCHEMES = (*_SQLITE_SCHEMES, *_POSTGRESQL_DRIVERS)
 _SQLITE_PATH = re.compile(r"sqlite(\+\w+)?:///")
-# Options of libpq that may be shown and kept, and those that are passed on only.
+# Options of libpq that may be displayed and stored; `SECRET_OPTIONS` are only passed to libpq.
 _OPTIONS = frozenset(
     "application_name channel_binding client_encoding connect_timeout gssencmode host hostaddr keepalives "
     "keepalives_count keepalives_idle keepalives_interval load_balance_hosts options passfile port service "
@@ -30,12 +30,12 @@ _OPTIONS = frozenset(
     "user".split()
 )
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
-# A part of a PostgreSQL URL with any other character may contain a piece of a mistyped password.
+# A part of a PostgreSQL URL with any other character may contain part of a mistyped password.
 _URL, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.-]*|[\da-fA-F:.]+"
-_WORD = r"\w.+ \-\x80-\U0010ffff"  # letters with the marks that Khmer needs
+_WORD = r"\w.+ \-\x80-\U0010ffff"  # includes the combining marks of Khmer
 _USER, _DATABASE = rf"[{_WORD}@]*", rf"[{_WORD}]*"
 _VALUE = rf"[{_WORD}/,~]*(:\d{{1,5}})?|[\da-fA-F:.]+|-c ?search_path=[\w,]+"
-# What SQLAlchemy (percent, query), Optuna (braces) and we would read as something else than a part of a path.
+# Characters with a special meaning for SQLAlchemy (percent, query), Optuna (braces) or this module.
 _ESCAPES = str.maketrans({character: f"%{ord(character):02X}" for character in "%?#;{}"})
 _FORMS = "sqlite:///PATH or postgresql+psycopg://USER@HOST:5432/DATABASE"
 
@@ -51,7 +51,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Return the absolute path of a SQLite URL's file, or None if the URL is of another database."""
+    """Return the absolute path of a SQLite URL's file; None for another database."""
     parsed = sqlalchemy.make_url(url)
     if parsed.drivername not in _SQLITE_SCHEMES or not parsed.database:
         return None
@@ -59,15 +59,15 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def complete_url(url: str) -> str:
-    """Return the URL with its driver, and a relative SQLite path made absolute, to survive a change of folder."""
+    """Return the URL with its driver and an absolute SQLite path, independent of the working directory."""
     path = sqlite_path(url)
     return _with_driver(sqlalchemy.make_url(url)).render_as_string(False) if path is None else sqlite_url(path)
 
 
 def mask_password(url: str) -> str:
-    """Return the parts of a URL that may be shown in messages, logs and files, with ``***`` for the others.
+    """Return the URL for messages, logs and files, with ``***`` in place of its secret parts.
 
-    Any text is accepted. Of a URL that cannot be read, only its scheme is shown, if that is a known one.
+    Accepts any text. Of a URL that cannot be parsed, only a known scheme is kept.
     """
     if _SQLITE_PATH.match(url):
         return re.split("[?#;]", url)[0]
@@ -77,22 +77,22 @@ def mask_password(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return the URL without its password and secret options, as it may be kept in a file."""
+    """Return the URL without its password and secret options, for storage in a file."""
     public = _public(url)
     return mask_password(url) if public is None else _with_driver(public)._replace(password=None).render_as_string()
 
 
 def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_reading: bool = False) -> None:
-    """Refuse a URL that cannot hold a study; nothing is created or changed.
+    """Refuse a URL that cannot be the storage of a study; creates and changes nothing.
 
     Args:
-        url: What the user gave, or `default_storage_url`.
-        output_dir: The study's output folder: it alone may be missing still, since it is created later.
-        for_reading: Whether a database that cannot be written will do.
+        url: The user's URL, or `default_storage_url`.
+        output_dir: The study's output folder, the only folder that may be missing, since it is created later.
+        for_reading: Whether a read-only database is accepted.
 
     Raises:
-        ConfigurationError: If the URL is mistyped, keeps nothing (`sqlite://`), needs a driver that is not
-            installed, or names a file that cannot be or is not a study database.
+        ConfigurationError: If the URL is mistyped, in-memory (`sqlite://`), needs a driver that is not installed, or
+            names a file that cannot be a study database.
     """
     problem = _spelling_problem(url)
     path = sqlite_path(url) if problem is None else None
@@ -103,13 +103,13 @@ def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_rea
 
 
 def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
-    """Return a URL that names its driver: SQLAlchemy's own default is an older one."""
+    """Return a URL that names its driver, since SQLAlchemy's default driver is an older one."""
     driver = _POSTGRESQL_DRIVERS.get(url.drivername)
     return url if driver is None else url.set(drivername=f"postgresql+{driver}")
 
 
 def _public(url: str) -> sqlalchemy.URL | None:
-    """Return a PostgreSQL URL without secret options, or None if a part may be a piece of a mistyped password."""
+    """Return a PostgreSQL URL without secret options; None if it may contain part of a mistyped password."""
     try:
         parsed = sqlalchemy.make_url(url)
         parsed.render_as_string(hide_password=False)  # fails for text that is not UTF-8
@@ -125,9 +125,9 @@ def _public(url: str) -> sqlalchemy.URL | None:
 
 def _spelling_problem(url: str) -> str | None:
     if re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:|file:.*)?", url):
-        return f"it keeps nothing once the program ends; write sqlite:///{DATABASE_NAME} to keep it in a file"
+        return f"an in-memory database is lost when the program ends; write sqlite:///{DATABASE_NAME} to use a file"
     if url.startswith("sqlite") and not _SQLITE_PATH.match(url):
-        return f"three slashes come before a path, a fourth begins an absolute one; write sqlite:///{DATABASE_NAME}"
+        return f"a path needs three slashes before it, an absolute path four; write sqlite:///{DATABASE_NAME}"
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         return f"it does not begin with a known scheme in lower case; write {_FORMS}"
@@ -147,28 +147,31 @@ def _spelling_problem(url: str) -> str | None:
 
 
 def _path_problem(path: Path, output_dir: Path | None, for_reading: bool) -> str | None:
-    is_ours = output_dir is not None and path.parent == Path(os.path.abspath(output_dir))
+    in_output_dir = output_dir is not None and path.parent == Path(os.path.abspath(output_dir))
     problem = path_problem(path)
-    if problem is not None:  # of its folder, the folder itself tells it
-        return None if is_ours else f"{problem}; name another file"
+    if problem is not None:  # the check of the output folder reports the same problem
+        return None if in_output_dir else f"{problem}; name another file"
     if path.is_dir():
         return f"{path} is a folder; name a file in it: {sqlite_url(path / DATABASE_NAME)}"
     if not path.parent.is_dir():
-        return None if is_ours else f"the folder {path.parent} does not exist; create it or name another"
+        return None if in_output_dir else f"the folder {path.parent} does not exist; create it or name another"
     if not for_reading and not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"no file can be written in {path.parent}; {how_to_make_writable(path.parent)} or name another folder"
+        return f"no file can be written in {path.parent}; {writable_remedy(path.parent)} or name another folder"
     return _file_problem(path, for_reading) if os.path.lexists(path) else None
 
 
 def _file_problem(path: Path, for_reading: bool) -> str | None:
     if not path.is_file():
-        return f"{path} is a pipe, a device or a link to nowhere; name a file"
+        return f"{path} is a pipe, a device or a broken link; name a file"
     if not os.access(path, os.R_OK if for_reading else os.R_OK | os.W_OK):
-        return f"{path} cannot be read{'' if for_reading else ' and written'}; change its rights or name another file"
+        return (
+            f"{path} cannot be read{'' if for_reading else ' and written'}; "
+            "change its permissions or name another file"
+        )
     try:
         tables = _table_names(path)
     except sqlite3.OperationalError:
-        # In use or failing: opening it waits for it, or tells what is wrong.
+        # In use or failing: opening the storage later waits, or reports the reason.
         return None
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
@@ -180,6 +183,6 @@ def _file_problem(path: Path, for_reading: bool) -> str | None:
 
 
 def _table_names(path: Path) -> set[str]:
-    # Only SQLite itself may open the file: closing any other descriptor would drop the locks of this process.
+    # Opened by SQLite only: closing another descriptor of the file would drop this process's locks on it.
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=300)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -145,9 +145,9 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
         )
     url = storage_url or folder.storage_url(owner)
     check_storage_url(url, for_reading=True)
-    if not folder.is_owned_with(owner, url):
+    if not folder.is_owner_storage(owner, url):
         raise ConfigurationError(
-            f"output folder {folder.path}: its study is kept in {folder.storage_url(owner)}; leave out --storage"
+            f"output folder {folder.path}: its study is stored in {folder.storage_url(owner)}; leave out --storage"
         )
     return owner, url
 
@@ -298,5 +298,5 @@ def _is_copy(folder: OutputFolder, known_path: str) -> bool:
 
 def _remedy(folder: OutputFolder) -> str:
     owner = folder.owner()
-    shared = owner is not None and not folder.keeps_storage(owner)
+    shared = owner is not None and not folder.contains_storage(owner)
     return f"change it back, or begin another study with another --output-dir{' and --study' if shared else ''}"

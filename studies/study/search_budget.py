@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
-from search_spaces.training_config import TrainingConfig, differing_fields, config_from_settings
+from search_spaces.training_config import TrainingConfig, config_from_settings, differing_fields
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder

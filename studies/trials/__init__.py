@@ -1,1 +1,1 @@
-"""One trial: its record, who claims it, its lease and its targets."""
+"""One trial: its record, its claim, its lease and its targets."""

@@ -1,4 +1,4 @@
-"""Claims: one process trains each trial, and another takes over when that one exits."""
+"""Claims: one process trains each trial; if it exits before the trial ends, another process takes over."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from studies.trials.record import (
 )
 from studies.trials.records import own_records, refuse_foreign_folders
 
-# A trial whose processes die one after the other in the same epoch is given up. Without evidence that memory ran out,
-# some deaths are ordinary on preemptible machines and must not change the training.
+# A trial ends as `crashed` after this number of consecutive crashes in the same epoch. Crashes without evidence that
+# memory ran out are common on preemptible machines, so more of them are allowed, and they do not change the training.
 MAX_CRASHES = 10
 MAX_MEMORY_CRASHES = 3
 MEMORY_CRASHES_BEFORE_SMALLER_PASSES = 2
@@ -41,12 +41,12 @@ _MEMORY_SIGNAL = "memory_signal"
 
 @dataclass
 class Claim:
-    """A trial that only this process trains until it releases it; use it in a ``with`` statement.
+    """A trial that this process alone trains until it releases it; use it in a ``with`` statement.
 
     Attributes:
-        trial: The running trial: suggests, reports, carries attributes.
-        record: Its record when it was claimed; the last of its `attempts` is this one.
-        resumed: Whether another process started it, and crashed or released it.
+        trial: The running Optuna trial.
+        record: The trial's record when it was claimed; the last of its `attempts` is this one.
+        resumed: Whether the trial was started before, by a process that crashed or released it.
     """
 
     trial: Trial
@@ -57,7 +57,7 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether too many processes died in its next epoch, so that the trial ends as ``crashed``."""
+        """Whether too many processes have crashed in its next epoch, so that the trial must end as ``crashed``."""
         of_memory = self.record.consecutive_memory_crashes
         return self.record.consecutive_crashes >= MAX_CRASHES or of_memory >= MAX_MEMORY_CRASHES
 
@@ -67,36 +67,36 @@ class Claim:
         return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_SMALLER_PASSES
 
     def record_config(self, config: TrainingConfig) -> None:
-        """Store the configuration of the trial, once all of it is suggested."""
+        """Store the configuration of the trial, once all its settings are suggested."""
         settings = asdict(config)
         if self.record.config != settings:
             self.trial.set_user_attr(CONFIG, settings)
             self.record = replace(self.record, config=settings)
 
     def finish(self, outcome: TrialOutcome, value: float | None = None) -> None:
-        """Store the outcome, tell the study, and release the trial.
+        """Store the outcome, report the result to the study, and release the trial.
 
         Args:
-            outcome: How it ended.
-            value: The best value of the monitored metric; needed if the trial ended by itself and succeeded.
+            outcome: How the trial ended.
+            value: The best value of the monitored metric; required if the trial is completed and not pruned.
 
         Raises:
-            ValueError: A value is needed and there is none; the trial then stays running and resumable.
+            ValueError: The required value is missing; the trial stays running and can be resumed.
         """
         state = final_state(self.record.kind, outcome.why_ended)
         complete = state == TrialState.COMPLETE
         if complete and value is None:
-            raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}; give its best value")
+            raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}, but without a value; pass one")
         record_outcome(self.trial, outcome)
         self.trial.study.tell(self.trial, value if complete else None, state=state)
-        # A finished trial takes no attributes, so the release is not recorded.
-        self._give_back(self._lease.discard)
+        # Optuna rejects attributes of a finished trial, so the release is not recorded.
+        self._release_once(self._lease.discard)
 
     def check(self) -> None:
-        """Make sure that this process still holds the lease.
+        """Check that this process still holds the lease.
 
         Raises:
-            LeaseLost: The lease expired and another worker has taken the trial over.
+            LeaseLost: The lease expired, and another worker has taken over the trial.
         """
         self._lease.check()
 
@@ -105,13 +105,13 @@ class Claim:
         self._lease.touch()
 
     def release(self) -> None:
-        """Release the trial; an unfinished one stays running, and the next claim adopts it."""
-        self._give_back(self._lease.release)
+        """Release the trial; if it is unfinished, its state stays running, and the next claim resumes it."""
+        self._release_once(self._lease.release)
 
-    def _give_back(self, how: Callable[[], None]) -> None:
+    def _release_once(self, free_lease: Callable[[], None]) -> None:
         if not self._released:
             self._released = True
-            how()
+            free_lease()
 
     def __enter__(self) -> Claim:
         return self
@@ -121,12 +121,12 @@ class Claim:
 
 
 def claim_next(
-    study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
+    study: optuna.Study, folder: OutputFolder, matches: Callable[[TrialRecord], bool] = lambda record: True
 ) -> Claim | None:
-    """Claim the next trial that is `wanted`: first those whose worker has exited, then waiting ones, by number.
+    """Claim the next trial that `matches`: interrupted trials first, then waiting ones, each by number.
 
     Returns:
-        The claim, or None if no trial is left that no worker trains.
+        The claim, or None if every matching trial is finished or held by a worker.
 
     Raises:
         ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials; or as
@@ -134,14 +134,14 @@ def claim_next(
     """
     require_single_machine_for_sqlite(study, folder)
     leases = leases_of(study, folder)
-    for record in _candidates(study, wanted):
+    for record in _pending_records(study, matches):
         lease = leases.try_acquire(record)
         if lease is None:
             continue
         try:
-            claim = _take(study, folder, record, lease)
+            claim = _claim(study, folder, record, lease)
         except BaseException:
-            lease.release()  # an error of the database is no crash
+            lease.release()  # a database error does not count as a crash
             raise
         if claim is not None:
             return claim
@@ -150,19 +150,19 @@ def claim_next(
 
 
 def count_unclaimed(
-    study: optuna.Study, folder: OutputFolder, wanted: Callable[[TrialRecord], bool] = lambda record: True
+    study: optuna.Study, folder: OutputFolder, matches: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
-    """Return the number of trials that `claim_next` could claim now; nothing is written and no lock is acquired."""
-    holders = leases_of(study, folder).holders(_candidates(study, wanted))
-    # The lease of a trial that finished just after the trials were read is free as well.
+    """Return the number of trials that `claim_next` could claim now; writes nothing and acquires no lock."""
+    holders = leases_of(study, folder).holders(_pending_records(study, matches))
+    # A trial that finished after the trials were read has a free lease, too.
     trials = study.get_trials(deepcopy=False)
     return sum(holder is None and not trials[number].state.is_finished() for number, holder in holders.items())
 
 
 def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
-    """Return the state of an ended trial in Optuna.
+    """Return the Optuna state of an ended trial.
 
-    A search trial that diverged counts as pruned there: samplers learn nothing from failed trials.
+    A search trial that diverged is pruned for Optuna, since samplers ignore failed trials.
     """
     if why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED):
         return TrialState.COMPLETE
@@ -171,39 +171,39 @@ def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
     return TrialState.FAIL
 
 
-def _candidates(study: optuna.Study, wanted: Callable[[TrialRecord], bool]) -> Iterator[TrialRecord]:
+def _pending_records(study: optuna.Study, matches: Callable[[TrialRecord], bool]) -> Iterator[TrialRecord]:
     records = own_records(study)
     for phase in (TrialPhase.RUNNING, TrialPhase.WAITING):
-        yield from (record for record in records if record.phase is phase and wanted(record))
+        yield from (record for record in records if record.phase is phase and matches(record))
 
 
-def _take(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: Lease) -> Claim | None:
-    # Only under the lease is the state certain: another worker may have finished the trial or crashed meanwhile.
+def _claim(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: Lease) -> Claim | None:
+    # Read again under the lease: another worker may have finished the trial or crashed since the first read.
     trial = study.get_trials(deepcopy=False)[seen.number]
     if trial.state.is_finished():
         return None
     record = read_record(trial)
     resumed = record.phase is TrialPhase.RUNNING
     if resumed and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
-        return None  # started since it was read, by a process that may be about to acquire its lease again
-    # Checked before the attempt is stored: afterwards, all files in the folder count as the trial's own.
+        return None  # started since the first read, by a process that may be about to re-acquire its lease
+    # Checked before the attempt is stored: afterwards, all files in the folder count as this trial's.
     refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
     after = StartedAfter.WAITING
     if resumed:
-        after = StartedAfter.STOP if lease.was_released(record) else _cause_of_death(record, trial)
+        after = StartedAfter.STOP if lease.was_released(record) else _crash_cause(record, trial)
     record = _with_attempt(record, trial, after)
-    begin = take_over_running if resumed else claim_waiting
-    lease.expect(record)
-    if not begin(study, trial, ATTEMPTS, record.attempts_as_stored):
+    claim_trial = take_over_running if resumed else claim_waiting
+    lease.prepare_attempt(record)
+    if not claim_trial(study, trial, ATTEMPTS, record.attempts_as_stored):
         return None
-    lease.hold(record)
+    lease.confirm_attempt(record)
     return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), resumed, lease)
 
 
 def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
-    """Record that a signal that suggests memory trouble ended a process of this machine while it trained a trial.
+    """Record that a signal typical of memory shortage ended a process on this machine while it trained a trial.
 
-    Nothing is recorded if another worker has taken the trial over by now, or the trial has ended.
+    Records nothing if another worker has taken over the trial, or the trial has ended.
     """
     record = read_record(study.get_trials(deepcopy=False)[number])
     if record.phase is TrialPhase.RUNNING and local_process_id(record) == pid:
@@ -212,8 +212,8 @@ def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
             rdb_storage(study).set_trial_system_attr(trial_id, _MEMORY_SIGNAL, attempts)
 
 
-def _cause_of_death(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
-    """Return why the process of the latest attempt died: evidence of lack of memory, or none."""
+def _crash_cause(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
+    """Return whether there is evidence that the process of the latest attempt crashed because memory ran out."""
     is_signalled = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
     if is_signalled or any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:]):
         return StartedAfter.MEMORY_CRASH

@@ -2,9 +2,9 @@
 
 With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process exits, and a running
 process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`, which a running
-process loses when the server restarts or the network fails. So such a lease expires only after it has been free for
-some seconds, in which its process acquires it again, and the fence of `studies.storage.postgresql` keeps a process
-whose lease has expired from writing.
+process loses when the server restarts or the network fails. Its process then acquires it again; so an advisory lease
+expires only after it has been free for some seconds. The fence of `studies.storage.postgresql` keeps a process whose
+lease has expired from writing.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, PostgresStorage
 from studies.trials.record import TrialPhase, TrialRecord
 
-# A lease that has been free for so long has expired: its process checks every second whether it still has it.
+# An advisory lease expires after it has been free for this time; its process checks every second that it holds it.
 LEASE_GRACE_S = 3.0
-# After a restart of the server all processes have to reconnect.
+# Longer, since all processes have to reconnect after a restart of the server.
 LEASE_GRACE_AFTER_RESTART_S = 15.0
-# A lease on a file that a process on another machine has not touched for so long has expired.
+# A file lease of another machine expires if its process has not touched the file for this time.
 OTHER_MACHINE_GRACE_S = 600.0
-# How often a process that trains touches it at most.
+# A process that trains touches the file of its lease at most this often.
 _SECONDS_BETWEEN_TOUCHES = 60.0
 _POLL_S = 0.25
 _RELEASED = "released"
@@ -49,29 +49,29 @@ class Lease(Protocol):
     """A lease that this process holds."""
 
     def was_released(self, record: TrialRecord) -> bool:
-        """Return whether the process before this one released the trial, and did not crash."""
+        """Return whether the previous process of the trial released it, and did not crash."""
 
     def is_expired(self, record: TrialRecord) -> bool:
-        """Return whether the lease of a running trial, which was just found free, has certainly expired."""
+        """Return whether the lease of a running trial, which this process just acquired, had certainly expired."""
 
-    def expect(self, record: TrialRecord) -> None:
-        """Prepare for the attempt that is about to be stored, the record's last one."""
+    def prepare_attempt(self, record: TrialRecord) -> None:
+        """Prepare for storing the record's last attempt."""
 
-    def hold(self, record: TrialRecord) -> None:
-        """Mark the lease as that of the record's last attempt, which is stored now."""
+    def confirm_attempt(self, record: TrialRecord) -> None:
+        """Assign the lease to the record's last attempt, which has been stored."""
 
     def check(self) -> None:
-        """Make sure that no other worker has taken over.
+        """Check that no other worker has taken over the trial.
 
         Raises:
-            LeaseLost: Another worker has.
+            LeaseLost: Another worker has taken over.
         """
 
     def touch(self) -> None:
-        """Show other machines that this process trains the trial, at most once a minute; nothing else is written."""
+        """Show other machines, at most once a minute, that this process trains the trial."""
 
     def release(self) -> None:
-        """Free the lease, and record that its process did not crash."""
+        """Free the lease, and record that this process did not crash."""
 
     def discard(self) -> None:
         """Free the lease as if it had never been acquired; a second call does nothing."""
@@ -84,10 +84,10 @@ class Leases(Protocol):
         """Acquire a trial's lease; return None if another process, or another part of this one, holds it."""
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
-        """Return the process that holds each lease, by trial number; nothing is acquired or written.
+        """Return the id of the process that holds each lease, by trial number; acquires and writes nothing.
 
         Returns:
-            Process ids: None for a free lease, 0 for a process on another machine.
+            The ids: None for a free lease, 0 for a process on another machine.
         """
 
 
@@ -98,10 +98,10 @@ def leases_of(study: optuna.Study, folder: OutputFolder) -> Leases:
 
 
 def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> AbstractContextManager[object]:
-    """Return the lock for changes to a study's attributes and to its list of trials, on any machine.
+    """Return the lock for changes to a study's attributes and to its list of trials, across machines.
 
     Raises:
-        ConfigurationError: Another process does not release it in time.
+        ConfigurationError: Another process does not release the lock in time.
     """
     if isinstance(storage, PostgresStorage):
         return storage.locks.waiting(storage.lock_key("study", name), f"study {name!r}", timeout_s=BUSY_TIMEOUT_S)
@@ -109,10 +109,10 @@ def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> Abstract
 
 
 def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse a study in SQLite that a process on another machine trains, whose file locks may be invisible here.
+    """Refuse a study in SQLite that another machine is training, since its file locks may be invisible here.
 
     Raises:
-        ConfigurationError: Another machine holds the lease of a running trial.
+        ConfigurationError: A process on another machine holds the lease of a running trial.
     """
     storage = rdb_storage(study)
     if isinstance(storage, PostgresStorage):
@@ -123,15 +123,15 @@ def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder)
         note, age = read_note(path)
         worker, _, kernel = note.partition(" ")
         host, _, pid = worker.rpartition(":")
-        # The locks of one kernel are visible in all of its containers, and whatever its host name is now.
+        # All containers of one kernel see each other's locks, even if the host name differs.
         if host in ("", socket.gethostname()) or kernel == _kernel_id():
             continue
         if holder_pid(path) is not None or age < OTHER_MACHINE_GRACE_S:
             raise ConfigurationError(
-                f"study {study.study_name!r}: process {pid} on the machine {host} trains trial {trial.number} (last "
-                f"update {age:.0f} s ago), and a study in SQLite is for one machine at a time; stop that "
-                "process, or keep the study in PostgreSQL (--storage); if it has exited already, repeat the command "
-                f"in {max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
+                f"study {study.study_name!r}: process {pid} on machine {host} trains trial {trial.number} (last update "
+                f"{age:.0f} s ago), but only one machine at a time can train a study in SQLite; stop that process, or "
+                "use a PostgreSQL storage (--storage); if the process has exited already, repeat the command in "
+                f"{max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
             )
 
 
@@ -142,19 +142,19 @@ def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager
 
 @contextlib.contextmanager
 def without_retries(study: optuna.Study) -> Iterator[None]:
-    """Do not wait for a server that cannot be reached, in a ``with`` statement."""
+    """Fail at once, in a ``with`` statement, if the database server cannot be reached."""
     storage = rdb_storage(study)
-    with storage.impatient() if isinstance(storage, PostgresStorage) else contextlib.nullcontext():
+    with storage.without_retries() if isinstance(storage, PostgresStorage) else contextlib.nullcontext():
         yield
 
 
-def note_stop() -> None:
-    """Record in this process's leases on files that it did not crash; any thread may call this.
+def record_stop() -> None:
+    """Record in this process's file leases that it did not crash; any thread may call this.
 
-    On a server the record would need a connection, which may be what the process waits for.
+    Advisory leases record nothing here: that needs a connection, for which the process may be waiting.
     """
-    for lease in list(_ours):
-        lease.note_stop()
+    for lease in list(_held_file_leases):
+        lease.record_stop()
 
 
 class _FileLease:
@@ -168,15 +168,15 @@ class _FileLease:
     def is_expired(self, record: TrialRecord) -> bool:
         return True
 
-    def expect(self, record: TrialRecord) -> None:
-        """Nothing to prepare: the file names no process before `hold`."""
+    def prepare_attempt(self, record: TrialRecord) -> None:
+        """Do nothing: `confirm_attempt` writes the process into the file."""
 
-    def hold(self, record: TrialRecord) -> None:
+    def confirm_attempt(self, record: TrialRecord) -> None:
         self._lock.write_note(f"{record.attempts[-1].worker} {_kernel_id()}")
-        _ours.add(self)
+        _held_file_leases.add(self)
 
     def check(self) -> None:
-        """Nothing to check: the kernel never takes a file lock away."""
+        """Do nothing: a running process never loses a file lock."""
 
     def touch(self) -> None:
         if time.monotonic() >= self._next_touch:
@@ -184,20 +184,19 @@ class _FileLease:
             self._lock.touch()
 
     def release(self) -> None:
-        if self in _ours:  # else the note is that of the process before, which may have crashed
-            self.note_stop()
+        if self in _held_file_leases:  # else the note is the previous process's, which may have crashed
+            self.record_stop()
         self.discard()
 
     def discard(self) -> None:
-        _ours.discard(self)
+        _held_file_leases.discard(self)
         self._lock.release()
 
-    def note_stop(self) -> None:
+    def record_stop(self) -> None:
         self._lock.write_note(_RELEASED)
 
 
-# Leases on files that this process holds.
-_ours: set[_FileLease] = set()
+_held_file_leases: set[_FileLease] = set()
 
 
 class _FileLeases:
@@ -211,7 +210,7 @@ class _FileLeases:
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
         paths = {record.number: self._folder.lease_path(record.number) for record in records}
-        # Most waiting trials have no file yet, which is quicker to see than that it is not locked.
+        # Most waiting trials have no file yet; checking that first is quicker than checking the lock.
         return {number: holder_pid(path) if path.is_file() else None for number, path in paths.items()}
 
 
@@ -225,28 +224,28 @@ class _AdvisoryLease:
         return self._storage.get_trial_system_attrs(self._trial_id).get(_RELEASED) == len(record.attempts)
 
     def is_expired(self, record: TrialRecord) -> bool:
-        # Only waiting shows that; `try_acquire` does, the next time.
+        # Otherwise expiry shows only after the grace period, for which the next `try_acquire` waits.
         return self.was_released(record)
 
-    def expect(self, record: TrialRecord) -> None:
-        # Before they are stored: if the connection is lost meanwhile, it is unknown which attempts the database has.
+    def prepare_attempt(self, record: TrialRecord) -> None:
+        # Set before the attempts are stored: if the connection is lost then, it is unknown which ones the database has.
         self._attempts = len(record.attempts)
         self._storage.fence(self._trial_id, record.attempts_as_stored)
 
-    def hold(self, record: TrialRecord) -> None:
-        """`expect` has set the fence already."""
+    def confirm_attempt(self, record: TrialRecord) -> None:
+        """Do nothing: `prepare_attempt` has set the fence."""
 
     def check(self) -> None:
         self._storage.check_fence(self._trial_id)
 
     def touch(self) -> None:
-        """Nothing to show: other machines see the lock in the database."""
+        """Do nothing: other machines see the lock in the database."""
 
     def release(self) -> None:
         if self._attempts:
             self._storage.unrecorded_releases[self._trial_id] = self._attempts
-            # Until it can be recorded it looks like a crash.
-            with contextlib.suppress(*DATABASE_ERRORS), self._storage.impatient():
+            # If that fails, the release counts as a crash until a later call records it.
+            with contextlib.suppress(*DATABASE_ERRORS), self._storage.without_retries():
                 record_releases(self._storage)
         self._storage.locks.free(self._storage.lock_key("trial", self._trial_id))
 
@@ -256,14 +255,13 @@ class _AdvisoryLease:
 
 
 def record_releases(storage: PostgresStorage) -> None:
-    """Record which trials this process has released without crashing.
+    """Record in the database which trials this process has released.
 
     Raises:
-        DATABASE_ERRORS: The database cannot be reached; another call continues.
+        DATABASE_ERRORS: The database cannot be reached; a later call records the remaining releases.
     """
     for trial_id, attempts in list(storage.unrecorded_releases.items()):
-        # With the number of attempts: it says nothing once another process has started one more. A finished trial takes
-        # no attributes.
+        # The number of attempts limits the record to this attempt. Optuna rejects attributes of a finished trial.
         with contextlib.suppress(UpdateFinishedTrialError, LeaseLost):
             storage.set_trial_system_attr(trial_id, _RELEASED, attempts)
         storage.unfence(trial_id)
@@ -293,8 +291,8 @@ class _AdvisoryLeases:
         }
 
     def _is_expired(self, record: TrialRecord, trial_id: int) -> bool:
-        """Return whether the lease of a running trial has been free for long enough."""
-        # Read once for all running trials; leases that are not held are checked again below.
+        """Return whether the lease of a running trial has been free for the whole grace period."""
+        # Read once for all running trials; free leases are checked again below.
         if self._held is None:
             self._held = self._storage.held_numbers("trial")
         if trial_id in self._held:
@@ -302,25 +300,25 @@ class _AdvisoryLeases:
         if _AdvisoryLease(self._storage, trial_id).was_released(record):
             return True
         wait_s = max(LEASE_GRACE_S, LEASE_GRACE_AFTER_RESTART_S - self._storage.seconds_up())
-        enough = time.monotonic() + wait_s
+        deadline = time.monotonic() + wait_s
         while trial_id not in self._storage.held_numbers("trial"):
             if self._storage.get_trial(trial_id).state.is_finished():
-                return False  # its worker has finished it since it was read
-            if time.monotonic() >= enough:
+                return False  # its worker has finished it since the trial was read
+            if time.monotonic() >= deadline:
                 return True
             time.sleep(_POLL_S)
         return False
 
 
 def local_process_id(record: TrialRecord) -> int:
-    """Return the process of the latest attempt at a trial; 0 if it is on another machine."""
+    """Return the process id of the latest attempt at a trial; 0 if that process ran on another machine."""
     host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
     return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
 
 
 @functools.cache
 def _kernel_id() -> str:
-    """Return what tells this machine since its last start from all others."""
+    """Return an identifier of this machine's running kernel; it changes when the machine restarts."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:  # macOS
@@ -328,5 +326,5 @@ def _kernel_id() -> str:
 
 
 def this_worker() -> str:
-    """Return host and process id of this process, as attempts name it."""
+    """Return this process as attempts name it: ``host:pid``."""
     return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,4 +1,4 @@
-"""The kernel's counters of processes that it killed for lack of memory, as evidence of how a process died."""
+"""The kernel's counters of out-of-memory kills, as evidence that a process crashed because memory ran out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
-    """Return how many processes the kernel has killed for lack of memory, by counter; empty where it has none.
+    """Return the number of processes that the kernel has killed because memory ran out, by counter; empty on macOS.
 
-    First comes the counter of this process's control group, then that of the machine. Their names hold boot and inode,
-    so that those of another machine, boot or control group differ. `root` has ``proc`` and ``sys``.
+    The counter of this process's control group comes first, then that of the machine. Their names contain boot id and
+    inode, so they differ from those of another machine, boot or control group. `root` contains ``proc`` and ``sys``.
     """
     kills = {}
     with contextlib.suppress(OSError):  # macOS
@@ -25,7 +25,7 @@ def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
 
 
 def has_risen(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
-    """Return whether the first counter that both have has risen; False if they have none in common."""
+    """Return whether the first counter that is in both mappings has risen; False if they share none."""
     return next((now[name] > count for name, count in before.items() if name in now), False)
 
 

@@ -1,4 +1,4 @@
-"""THE two orders of trials, the best first: by validation accuracy, and by the value of the monitored metric."""
+"""The two rankings of trials, best first: by validation accuracy, and by the value of the monitored metric."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ T = TypeVar("T", bound=_Numbered)
 
 
 def by_accuracy(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the completed trials, pruned ones included, the best first.
+    """Return the completed trials, pruned ones included, best first.
 
-    Character accuracy decides, then sequence accuracy, then the lower number.
+    They are sorted by character accuracy, then by sequence accuracy, then by number.
     """
     return sorted((record for record in records if record.phase is TrialPhase.COMPLETED), key=_accuracies)
 
 
 def best_records(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the completed, not pruned trials in the order of `by_accuracy`."""
+    """Return the completed trials without pruned ones, in the order of `by_accuracy`."""
     return [record for record in by_accuracy(records) if record.outcome and record.outcome.why_ended != WhyEnded.PRUNED]
 
 
 def by_value(trials: Iterable[T], value: Callable[[T], float | None], *, maximize: bool) -> list[T]:
-    """Return the trials that have a value, the best first, of equal ones the lower number first.
+    """Return the trials that have a value, best first; with equal values, the lower number comes first.
 
     Args:
-        trials: Trials of any kind.
-        value: Returns a trial's value of the monitored metric; None if it has none.
+        trials: Trials of any type.
+        value: Returns a trial's value of the monitored metric, or None.
         maximize: Whether higher values are better.
     """
     sign = -1.0 if maximize else 1.0

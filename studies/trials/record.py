@@ -108,7 +108,7 @@ class TrialOutcome:
         converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
         micro_batch_size: Images in a micro-batch, if memory ran out for whole batches; None if it did not.
         parameters: Number of trainable parameters of the model; None if its training did not finish.
-        threads: Number of PyTorch's CPU threads; None if it is unknown or differs between epochs.
+        threads: Number of PyTorch's threads on the CPU; None if it is unknown or differs between epochs.
         error_type: Class name of the error; "" without one.
         error_message: Message of the error; "" without one.
     """

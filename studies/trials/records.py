@@ -1,4 +1,4 @@
-"""All trials of a study and what they carry, each read once as long as it stays the same."""
+"""The records of all trials of a study, cached until a trial changes."""
 
 from __future__ import annotations
 
@@ -14,60 +14,64 @@ from search_spaces.errors import ConfigurationError
 from studies.storage.optuna_private import damage_text
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
-# What was read of each trial, by study and number: its record, or what is wrong with it; None for a trial that is not
-# ours. Optuna's cache hands out the same object for a finished trial, and nothing of a waiting one changes before it is
-# claimed.
-_Known = dict[int, tuple[FrozenTrial, TrialRecord | ConfigurationError | None]]
-_KNOWN: WeakKeyDictionary[optuna.Study, _Known] = WeakKeyDictionary()
+# By study and trial number: each trial with its record, or the error if it is damaged, or None if another program
+# created it. An entry is valid for a finished trial, since Optuna's cache returns the same object for it, and for a
+# waiting trial, since it does not change before it is claimed.
+_Cache = dict[int, tuple[FrozenTrial, TrialRecord | ConfigurationError | None]]
+_CACHES: WeakKeyDictionary[optuna.Study, _Cache] = WeakKeyDictionary()
 
 
 def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialRecord]]:
-    """Return this package's trials of a study by number, each with its record; they must not be modified.
+    """Return the trials that this package created in a study, by number, each with its record; do not modify them.
 
-    Damaged trials are left out, as if they were not there; `damage_notes` names them.
+    Damaged trials are left out; `damage_notes` names them.
     """
-    known = _KNOWN.setdefault(study, {})
+    cache = _CACHES.setdefault(study, {})
     found: list[tuple[FrozenTrial, TrialRecord]] = []
     names: set[str] = set()
     for position, trial in enumerate(study.get_trials(deepcopy=False)):
         if trial.number != position:
             raise ConfigurationError(damage_text(f"trial {position}", LookupError("it is missing")))
-        seen, record = known.get(position, (None, None))
-        if seen is not trial and not (seen is not None and seen.state == trial.state == TrialState.WAITING):
+        cached, record = cache.get(position, (None, None))
+        if cached is not trial and not (cached is not None and cached.state == trial.state == TrialState.WAITING):
             try:
                 record = read_record(trial) if is_own_trial(trial) else None
                 if record is not None and record.experiment_name in names:
                     raise ConfigurationError(f"trial {position}: a second trial of {record.experiment_name!r}")
             except ConfigurationError as error:
                 record = error
-            known[position] = trial, record
+            cache[position] = trial, record
         if isinstance(record, TrialRecord):
             found.append((trial, record))
-            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed ones may recur
+            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed: can be retried
     return found
 
 
 def damage_notes(study: optuna.Study) -> list[str]:
-    """Return a line about each trial that all commands leave out because it is damaged."""
+    """Return a note about each damaged trial; all commands leave such a trial out."""
     trials_and_records(study)
-    return [f"left out: {error}" for _, error in _KNOWN[study].values() if isinstance(error, ConfigurationError)]
+    return [f"left out: {error}" for _, error in _CACHES[study].values() if isinstance(error, ConfigurationError)]
 
 
 def own_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return what the study knows of each of this package's trials, by number."""
+    """Return the records of all trials that this package created, by number."""
     return [record for _, record in trials_and_records(study)]
 
 
 def latest_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return a study's trials by number, without those that a later one supersedes."""
+    """Return the records of a study by number, without those that a later record of the same name supersedes."""
     return without_superseded(own_records(study))
 
 
 def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path]) -> None:
-    """Refuse non-empty folders (listed before this call, which reads the study) of trials that no worker started.
+    """Refuse trial folders that contain files although no worker has started their trials.
+
+    Args:
+        study: The study; None if it does not exist yet.
+        occupied: The non-empty trial folders, listed before this call, which reads the study.
 
     Raises:
-        ConfigurationError: There are such folders.
+        ConfigurationError: A folder belongs to no started trial.
     """
     records = [] if study is None else own_records(study)
     names = {record.experiment_name for record in records if record.phase is not TrialPhase.WAITING}
@@ -79,11 +83,11 @@ def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path])
 
 
 def latest_presets(study: optuna.Study) -> dict[str, TrialRecord]:
-    """Return each preset's trial by experiment name; a later trial of a preset supersedes earlier ones."""
+    """Return the latest record of each preset, by experiment name."""
     return {record.experiment_name: record for record in latest_records(study) if record.kind is TrialKind.PRESET}
 
 
 def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return trials without those that a later one of the same name supersedes, since it repeats them."""
+    """Return the records without those that a later record of the same name, a retry, supersedes."""
     latest = {record.experiment_name: record.number for record in sorted(records, key=lambda record: record.number)}
     return [record for record in records if record.number == latest[record.experiment_name]]

@@ -1,4 +1,4 @@
-"""Whether a trial has met the targets of its study."""
+"""The comparison of a trial's results with the targets of its study."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _FORMATS = {
 }
 
 
-def target_figures(outcome: TrialOutcome | None) -> dict[str, float | None]:
-    """Return the figures of a trial that can have a target, by the target's name in the configuration file.
+def target_metrics(outcome: TrialOutcome | None) -> dict[str, float | None]:
+    """Return the metrics of a trial that can have a target, by the target's name in the configuration file.
 
     Returns:
         Accuracies from 0 to 1, 0 without an outcome; seconds per epoch and the epoch of convergence, None if unknown.
@@ -28,32 +28,32 @@ def target_figures(outcome: TrialOutcome | None) -> dict[str, float | None]:
     }
 
 
-def figure_text(name: str, figure: float | None) -> str:
-    """Return a figure of `target_figures` as tables show it."""
-    if figure is None:
+def metric_text(name: str, value: float | None) -> str:
+    """Return a value of `target_metrics` as text for tables."""
+    if value is None:
         return "never" if name == "convergence_epochs" else "-"
-    return _FORMATS[name].format(figure)
+    return _FORMATS[name].format(value)
 
 
 def target_verdicts(outcome: TrialOutcome | None, targets: Targets) -> dict[str, bool]:
-    """Return whether each target that is set was met, by its name in the configuration file.
+    """Return whether the trial met each of the configured targets, by the target's name in the configuration file.
 
-    Only a trial that succeeded meets targets.
+    A trial that did not succeed meets no target.
     """
     succeeded = outcome is not None and outcome.succeeded
-    figures = target_figures(outcome)
-    return {name: succeeded and _is_met(name, figures[name], target) for name, target in targets if target is not None}
+    metrics = target_metrics(outcome)
+    return {name: succeeded and _is_met(name, metrics[name], target) for name, target in targets if target is not None}
 
 
 def targets_met(outcome: TrialOutcome | None, targets: Targets) -> bool:
-    """Return whether a trial succeeded and met every target; False if none is set."""
+    """Return whether a trial succeeded and met every target; False without any target."""
     if outcome is None or not outcome.succeeded:
         return False
     verdicts = target_verdicts(outcome, targets)
     return bool(verdicts) and all(verdicts.values())
 
 
-def _is_met(name: str, figure: float | None, target: float) -> bool:
-    if figure is None:
+def _is_met(name: str, value: float | None, target: float) -> bool:
+    if value is None:
         return False
-    return figure >= target if name in HIGHER_IS_BETTER else figure <= target
+    return value >= target if name in HIGHER_IS_BETTER else value <= target

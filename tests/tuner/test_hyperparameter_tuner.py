@@ -386,7 +386,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"storage": "sqlite://"}, "keeps nothing"),
+            ({"storage": "sqlite://"}, "an in-memory database is lost"),
             ({"storage": "sqlite:///no/such/folder/x.db"}, "no/such/folder does not exist"),
             ({"storage": "mysql://host/db"}, "does not begin with a known scheme"),
             ({"study_name": "../x"}, r"study name: found '\.\./x'"),
@@ -457,7 +457,7 @@ class TestSingleExperiment:
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
         config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, happens=fail)
-        with pytest.raises(ExperimentFailedError, match=r"'mine': an error left it pending"):
+        with pytest.raises(ExperimentFailedError, match=r"'mine': still pending after an error"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.INTERRUPTED
         watcher = make_watcher(after_epoch=1, happens=fail)

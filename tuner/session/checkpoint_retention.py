@@ -1,4 +1,4 @@
-"""Which checkpoints are kept when a trial has ended."""
+"""Deletes the checkpoints of finished trials that are not needed any more."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import CheckpointFolder
 
 
-def tidy_checkpoints(study: optuna.Study, folder: OutputFolder, ended: Iterable[TrialRecord], tidied: set[int]) -> None:
-    """Remove what ended trials needed to be resumed, and all checkpoints of search trials that are not among the best.
+def delete_unneeded_checkpoints(
+    study: optuna.Study, folder: OutputFolder, finished: Iterable[TrialRecord], deleted: set[int]
+) -> None:
+    """Delete the resume checkpoints of finished trials, and all checkpoints of search trials outside the best ten.
 
     Args:
         study: The study.
-        folder: Its folder.
-        ended: The trials that need not be resumed any more.
-        tidied: Numbers of the search trials whose checkpoints were removed before; those of this call are added.
+        folder: Its output folder.
+        finished: The finished trials whose resume checkpoints are deleted.
+        deleted: Numbers of the search trials whose checkpoints are already deleted; this call adds to them.
     """
-    with contextlib.suppress(OSError):  # training goes on when a file cannot be removed
-        for checkpoints in _existing_checkpoints(ended, folder):
+    with contextlib.suppress(OSError):  # a file that cannot be deleted must not stop the training
+        for checkpoints in _existing_checkpoints(finished, folder):
             checkpoints.delete_resume_files()
-        # A trial that left the best ones cannot return to them.
-        not_kept = [record for record in records_not_kept(study) if record.number not in tidied]
-        _remove_checkpoints(not_kept, folder)
-        tidied |= {record.number for record in not_kept}
+        # A trial that left the top ten cannot return to it.
+        not_kept = [record for record in records_not_kept(study) if record.number not in deleted]
+        _delete_checkpoints(not_kept, folder)
+        deleted |= {record.number for record in not_kept}
 
 
-def _remove_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) -> None:
+def _delete_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) -> None:
     for checkpoints in _existing_checkpoints(records, folder):
         checkpoints.clear()
 
 
 def _existing_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) -> Iterator[CheckpointFolder]:
-    """Yield the checkpoint folder of each trial that has checkpoints; most trials of a large study have none."""
+    """Yield the checkpoint folders of the trials that have checkpoints; most trials of a large study have none."""
     for record in records:
         path = checkpoint_dir(folder.trial_dir(record.experiment_name))
-        if any(path.glob("*")) and folder.holds(path):  # the target of a link is not ours to remove
+        if any(path.glob("*")) and folder.contains(path):  # a link can lead to files outside the study
             yield CheckpointFolder(path, record.training_config)

@@ -1,4 +1,4 @@
-"""The files that commands write for the user: where they may be, and which existing file they may replace."""
+"""Checks the output files of commands: where a file may be written, and which existing files may be replaced."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from search_spaces.diagnostics.names import path_problem
 from search_spaces.files.regular_files import regular_file
 from studies import OutputFolder, default_results_name
 
-BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read a file as UTF-8
-# Kinds of files: what each is called, and how it begins.
+BYTE_ORDER_MARK = "\ufeff"  # spreadsheet programs need it to read a file as UTF-8
+# Kinds of files: their names in messages, and patterns of their first bytes.
 RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
 REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "networks file of a study"
 CONFIRMATION = "comparison written by `khmer-tuner confirm`"
@@ -27,12 +27,12 @@ _BEGINNINGS = {
     CONFIRMATION: r'\{\s*"set":\s*\[',
 }
 _BEGINNING_BYTES = 2048
-# The study gives no file of its own such a name directly in its folder.
+# The study's own files directly in the output folder have other suffixes.
 _SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml")
 
 
 def may_replace(path: Path, kind: str) -> bool:
-    """Return whether no file is at a path, an empty one, or one of this kind; links are followed."""
+    """Return whether a path is free, or an empty file, or a file of this kind; links are followed."""
     if not os.path.lexists(path):
         return True
     try:
@@ -44,24 +44,24 @@ def may_replace(path: Path, kind: str) -> bool:
 
 
 def check_results_file(path: str | None, output_dir: str | Path) -> None:
-    """Refuse a results file as `check_output_file` does; None means the default name."""
+    """Check the path of a results file as `check_output_file` does; None means the default name."""
     if path == "-":
         raise ConfigurationError("results file -: name a file; --json prints the results to standard output")
     check_output_file(Path(path or default_results_name("{timestamp}")), RESULTS, output_dir, "results file")
 
 
 def check_output_file(path: Path, kind: str, output_dir: str | Path, option: str) -> None:
-    """Refuse a file that a command must not or cannot write; nothing is created.
+    """Check that a command may and can write a file; nothing is created.
 
     Args:
         path: The file.
-        kind: What the command writes there, `RESULTS` or another kind.
+        kind: The kind of file that the command writes, for example `RESULTS`.
         output_dir: The study's output folder.
-        option: What names the file, for the message.
+        option: The name of the option, for the message.
 
     Raises:
-        ConfigurationError: It is a folder or a device, one of the study's own files, or an existing file of another
-            kind; or its folder is missing or cannot be written.
+        ConfigurationError: The path is a folder, a device, one of the study's own files or an existing file of another
+            kind; or its folder is missing or not writable.
     """
     if problem := _output_file_problem(path, kind, OutputFolder(output_dir)):
         raise ConfigurationError(f"{option} {path}: {problem}")
@@ -73,25 +73,25 @@ def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> 
         return f"{problem}; name another file"
     if os.path.isdir(path):
         return "this is a folder; name a file"
-    if os.path.exists(path) and not os.path.isfile(path):  # a file that takes its place would be the end of it
+    if os.path.exists(path) and not os.path.isfile(path):  # replacing it would destroy it
         return "this is a device or a pipe; name a file"
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; create it first"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"nothing can be written in {folder}; choose another place"
+        return f"the folder {folder} is not writable; choose another folder"
     real_folder = Path(os.path.realpath(folder))
-    is_beside_database = real_folder == Path(os.path.realpath(output_folder.path))
-    is_harmless = is_beside_database and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
-    # A link in the output folder may lead out of it.
-    if not is_harmless and (output_folder.holds(path) or output_folder.holds(folder / "any")):
-        return "the study keeps its own files there; name a file outside of its output folder"
+    is_in_output_folder = real_folder == Path(os.path.realpath(output_folder.path))
+    is_harmless = is_in_output_folder and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
+    # A link in the output folder can lead to a file outside it.
+    if not is_harmless and (output_folder.contains(path) or output_folder.contains(folder / "any")):
+        return "this location is reserved for the study's own files; name a file outside of its output folder"
     if (real_folder.parent / "metadata.yaml").exists() and any(real_folder.glob("*.png")):
-        return "the images of a dataset are there; name a file in another folder"
+        return "this folder contains the images of a dataset; name a file in another folder"
     if not may_replace(path, kind):
-        return f"this file is no {kind}, so it is not overwritten; choose another name, or remove it"
+        return f"this file exists and is not a {kind}, so it is not overwritten; choose another name, or delete it"
     return None
 
 
 def timestamp() -> str:
-    """Return the time as results files have it."""
+    """Return the current time in the format of results file names."""
     return time.strftime("%Y%m%d_%H%M%S")

@@ -1,37 +1,37 @@
-"""Which trial a worker claims next, and whether it may start another one."""
+"""Chooses the trial that a worker claims next, and decides whether it may start another one."""
 
 from __future__ import annotations
 
-from studies import Claim, claim_next_trial, count_claimable, ended_records, note_stop, targets_met
+from studies import Claim, claim_next_trial, count_claimable, ended_records, record_stop, targets_met
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
-from tuner.signals import before_forced_end
+from tuner.signals import before_forced_exit
 
-# A process that was asked to stop has not crashed, whatever it waits for.
-before_forced_end.append(note_stop)
+# A process that is killed after a stop request has not crashed, so note the stop first.
+before_forced_exit.append(record_stop)
 
 
 def should_interrupt(session: Session, stop_conditions: StopConditions) -> bool:
-    """Return whether running trials should stop after their epoch: timed out, or a stop was requested."""
+    """Return whether to interrupt running trials after their epoch: timed out, or stop requested."""
     return stop_conditions.timed_out or session.stop_requested
 
 
 def trial_that_met_targets(session: Session) -> str | None:
-    """Return the name of a trial that has met the study's targets; None if none has."""
+    """Return the name of a trial that has met the study's targets, or None."""
     targets = session.context.targets
     met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
     return next((record.experiment_name for record in met), None)
 
 
 def may_start(session: Session, stop_conditions: StopConditions) -> bool:
-    """Return whether the stop conditions allow one more trial."""
+    """Return whether the stop conditions allow starting another trial."""
     return not should_interrupt(session, stop_conditions) and not (
         stop_conditions.until_targets and trial_that_met_targets(session) is not None
     )
 
 
 def next_claim(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> Claim | None:
-    """Claim the next trial that matches the filter; None if a stop condition holds or no trial is left."""
+    """Claim the next trial that matches the filter; None if a stop condition applies or no trial can be claimed."""
     if not may_start(session, stop_conditions):
         return None
     return claim_next_trial(
@@ -40,5 +40,5 @@ def next_claim(session: Session, trial_filter: TrialFilter, stop_conditions: Sto
 
 
 def trials_to_start(session: Session, trial_filter: TrialFilter) -> int:
-    """Return the number of trials that match the filter and that no worker trains, not yet enqueued ones included."""
+    """Return the number of matching trials that no worker is training, including those not enqueued yet."""
     return count_claimable(session.study, session.context.folder, trial_filter.matches, with_search=trial_filter.search)

@@ -91,7 +91,7 @@ def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
 def test_the_database_is_behind_the_study(start: Start) -> None:
     study, _ = start()
     assert isinstance(rdb_storage(study), RDBStorage)
-    with pytest.raises(TypeError, match="kept in a database, but got InMemoryStorage"):
+    with pytest.raises(TypeError, match="expected a study in a database, but got the storage InMemoryStorage"):
         rdb_storage(optuna.create_study())
 
 

@@ -31,13 +31,13 @@ def test_another_study_s_folder_is_refused_by_name(folder: OutputFolder) -> None
         folder.claim("other", url)
     assert str(caught.value) == (
         f"output folder {folder.path}: it belongs to the study 'khmer-ocr', not to 'other'; "
-        "choose another --output-dir, or --study 'khmer-ocr' to go on with that study"
+        "choose another --output-dir, or --study 'khmer-ocr' to continue that study"
     )
 
 
 def test_another_storage_is_refused(folder: OutputFolder, tmp_path: Path) -> None:
     folder.claim("khmer-ocr", default_storage_url(folder.path))
-    with pytest.raises(ConfigurationError, match=r"kept in sqlite:////.*out/study.db; give that as --storage"):
+    with pytest.raises(ConfigurationError, match=r"stored in sqlite:////.*out/study.db; pass that URL as --storage"):
         folder.check("khmer-ocr", default_storage_url(tmp_path))
 
 

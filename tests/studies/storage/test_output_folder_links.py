@@ -53,8 +53,8 @@ def test_a_link_that_leads_out_is_refused_before_anything_is_written(
     with pytest.raises(ConfigurationError) as caught:
         folder.claim("khmer-ocr", default_storage_url(folder.path))
     assert str(caught.value) == (
-        f"output folder {folder.path}: {link} is a link that leads out of it, to {tmp_path / target}; "
-        "remove the link, or put here what it leads to"
+        f"output folder {folder.path}: {link} is a link to {tmp_path / target}, outside this folder; "
+        "remove the link, or replace it with its target"
     )
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"precious": "precious"}
 
@@ -64,9 +64,9 @@ def test_a_trial_with_a_link_that_leads_out_is_not_worked_on(name: str, folder: 
     link = folder.path / "one" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(outside)
-    with pytest.raises(ConfigurationError, match=r"leads out of it, to .*outside; remove the link"):
+    with pytest.raises(ConfigurationError, match=r"is a link to .*outside, outside this folder; remove the link"):
         folder.trial_dir_for_work("one")
-    assert not folder.holds(link)
+    assert not folder.contains(link)
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -80,7 +80,7 @@ def test_links_that_stay_inside_and_a_folder_that_is_reached_by_one_are_fine(
     for place in (folder, OutputFolder(tmp_path / "link")):
         place.check("khmer-ocr", default_storage_url(folder.path))
         assert place.trial_dir_for_work("one") == place.path / "one"
-        assert place.holds(place.path / "one" / "checkpoints")
+        assert place.contains(place.path / "one" / "checkpoints")
 
 
 def test_links_of_others_in_the_folder_keep_nobody_from_working(folder: OutputFolder, outside: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_reader_cannot_write(begun: tuple[optuna.Study, OutputFolder], url: st
 
 def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
     url = postgresql.create_database("bare")
-    says = r"\*\*\*@.*/bare: relation .* does not exist; no study has begun in this database; `khmer-tuner run` begins"
+    says = r"\*\*\*@.*/bare: relation .* does not exist; this database contains no study; `khmer-tuner run` creates"
     with pytest.raises(ConfigurationError, match=says):
         open_storage_for_reading(url)
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
@@ -114,8 +114,8 @@ def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
     ("change", "says"),
     [
         ({"port": 1}, "Connection refused.*; no server listens there; start it or correct the URL"),
-        ({"password": "secret"}, "password authentication failed.*; tell the right password in ~/.pgpass, PGPASSWORD"),
-        ({"database": "missing"}, '"missing" does not exist; create that on the server .* or correct the URL'),
+        ({"password": "secret"}, "password authentication failed.*; give the correct password in ~/.pgpass"),
+        ({"database": "missing"}, '"missing" does not exist; create it on the server .* or correct the URL'),
     ],
 )
 def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
@@ -354,7 +354,7 @@ def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder],
 
 def test_an_optuna_without_an_overridden_method_is_refused() -> None:
     require_methods(RDBStorage, ["_set_trial_param"])
-    expected = r"RDBStorage has no _gone and no _missing, .* install the version .*'optuna>=5\.0,<5\.1'"
+    expected = r"RDBStorage has no _gone and no _missing, .* install a supported version: .*'optuna>=5\.0,<5\.1'"
     with pytest.raises(ConfigurationError, match=expected):
         require_methods(RDBStorage, ["_gone", "_set_trial_param", "_missing"])
 

@@ -253,7 +253,7 @@ class TestLoading:
         _, folder = start()
         with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'mine'"):
             load_study(folder.path, name="mine")
-        with pytest.raises(ConfigurationError, match=r"is kept in sqlite:.*leave out --storage"):
+        with pytest.raises(ConfigurationError, match=r"is stored in sqlite:.*leave out --storage"):
             load_study(folder.path, storage_url=default_storage_url(tmp_path))
         assert load_study(folder.path, name="khmer-ocr", storage_url=default_storage_url(folder.path))
 

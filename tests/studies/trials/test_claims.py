@@ -209,7 +209,7 @@ def test_a_completed_trial_needs_its_value(start: Start, presets: Presets, outco
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    with claim, pytest.raises(ValueError, match="give its best value"):
+    with claim, pytest.raises(ValueError, match="but without a value; pass one"):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
 
@@ -361,7 +361,7 @@ def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets,
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    with claim, pytest.raises(ValueError, match="trial 0 ended as max_epochs; give its best value"):
+    with claim, pytest.raises(ValueError, match="trial 0 ended as max_epochs, but without a value; pass one"):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
     # A pruned one has the value that it reported last, its best.
@@ -419,8 +419,8 @@ class TestOtherMachines:
         study, folder = elsewhere
         set_age(folder, 120)
         told = (
-            rf"process {os.getpid()} on the machine elsewhere trains trial 0 \(last update 120 s ago\).*"
-            "one machine at a time; stop that process, or keep the study in PostgreSQL.*repeat the command in 480 s"
+            rf"process {os.getpid()} on machine elsewhere trains trial 0 \(last update 120 s ago\).*"
+            "train a study in SQLite; stop that process, or use a PostgreSQL storage.*repeat the command in 480 s"
         )
         with pytest.raises(ConfigurationError, match=told):
             start(presets | {"new": TrainingConfig()})
@@ -477,12 +477,12 @@ class TestOtherMachines:
     def test_a_stop_that_is_noted_during_an_update_is_kept(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(leases, "_ours", set())
+        monkeypatch.setattr(leases, "_held_file_leases", set())
         study, folder = start(presets)
         claim = claim_next(study, folder)
         assert claim is not None
         before = file_locks._held[os.path.realpath(folder.lease_path(0))].note
-        leases.note_stop()
+        leases.record_stop()
         with monkeypatch.context() as update:  # it may have read the note just before
             update.setattr(file_locks.FileLock, "note", before)
             claim.check()

@@ -50,7 +50,7 @@ def test_a_run_through_a_link_that_leads_out_is_refused_and_works_once_it_is_gon
     run = ("run", "--config", run_study.config, "--output-dir", "out", "--experiments", "ខ្មែរ")
     refused = cli(*run)
     assert refused.code == 2
-    told = f"{planted} is a link that leads out of it, to {outside / target}".rstrip("/") + "; remove the link"
+    told = f"{planted} is a link to {outside / target}".rstrip("/") + ", outside this folder; remove the link"
     if link.startswith("ខ្មែរ"):  # no trial has put it there
         told = f"{here / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
     assert told in refused.err

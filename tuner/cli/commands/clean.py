@@ -1,10 +1,12 @@
-"""Delete checkpoints of search trials that are not among the best, and TensorBoard files of pruned trials.
+"""Delete unneeded checkpoints and TensorBoard files.
 
 Examples:
   khmer-tuner clean --dry-run
   khmer-tuner clean --keep 3
 
-Experiments of a file keep theirs, and so does the best trial. Only ended trials are touched, also while a study runs.
+This deletes the checkpoints of search trials that are not among the best, and
+the TensorBoard files of pruned trials. Presets and the best trial keep their
+checkpoints. Only finished trials are cleaned, so a study may run meanwhile.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ from tuner.cli.output import print_json, print_lines
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    keep = "number of the best search trials, whose checkpoints stay (default: %(default)s, as after training)"
+    keep = "number of best search trials that keep their checkpoints (default: %(default)s, as in training)"
     add_option(parser, "--keep", "N", whole_number(1, MOST_TRIALS), keep, default=10)
     add_flag(parser, "--dry-run", "show what would be deleted; delete nothing")
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Find the files to delete, by trial number; to repeat a failed trial, none of them is needed."""
+    """Find the files to delete, by trial number; retrying a failed trial needs none of them."""
     from studies import WhyEnded, ended_records, records_not_kept
 
     study, folder = load(options)
@@ -42,8 +44,8 @@ def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
         for record in records:
             path = folder.trial_dir(record.experiment_name) / what
             sizes: dict[str, int] = {}
-            for file in sorted(path.glob(pattern)) if folder.holds(path) else ():  # the target of a link is not ours
-                with contextlib.suppress(FileNotFoundError):  # a worker has removed it meanwhile
+            for file in sorted(path.glob(pattern)) if folder.contains(path) else ():  # never follow a link out of it
+                with contextlib.suppress(FileNotFoundError):  # a worker has just removed it
                     sizes[str(file)] = file.lstat().st_size
             if sizes:
                 item = {"number": record.number, "name": record.experiment_name, "what": what}
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace, found: list[dict[str, Any]]) -> int:
     from tuner.display.terminal import plain_table
 
     for file in [] if options.dry_run else [file for item in found for file in item["files"]]:
-        Path(file).unlink(missing_ok=True)  # a worker may have removed it meanwhile
+        Path(file).unlink(missing_ok=True)  # a worker may have just removed it
     size, table = sum(item["size"] for item in found), plain_table("trial", "what", "files", "size", right=(2, 3))
     if options.json:
         print_json({"deleted": not options.dry_run, "size": size, "trials": found})

@@ -94,7 +94,7 @@ def test_places_where_no_file_can_be_written(refused, run_study, odd_files, comm
             "or postgresql+psycopg://USER@HOST:5432/DATABASE",
         ),
         (["--study", "another"], "it belongs to the study 'khmer-ocr', not to 'another'; choose another --output-dir"),
-        (["--storage", "sqlite:///other.db"], "give that as --storage, or choose another --output-dir"),
+        (["--storage", "sqlite:///other.db"], "pass that URL as --storage, or choose another --output-dir"),
     ],
 )
 def test_what_does_not_fit_a_study_that_is_there(refused, run_study, argv, told):

@@ -20,7 +20,7 @@ import pytest
             ["validate", "wrong.yaml"],
             "wrong.yaml:1: experiments.a.training.lr: unknown key; did you mean 'learning_rate'?",
         ),
-        (["run", "--storage", "sqlite://"], "it keeps nothing once the program ends"),
+        (["run", "--storage", "sqlite://"], "an in-memory database is lost when the program ends"),
         (["predict", "x.png"], "there is no such folder"),
     ],
 )
