@@ -1,4 +1,4 @@
-"""The settings of one training, flat: the same field names in code, database, dashboard, CSV and JSON."""
+"""The settings of one training, with the same field names in code, database, dashboard, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,58 +11,66 @@ from typing import Any
 
 @dataclass
 class TrainingConfig:
-    """Everything that one training needs to know.
+    """All settings of one training.
 
-    The fields of the API reference come first, in its order and with its defaults. Ranges and choices, which
-    ``search_spaces/README.md`` lists, are checked where a configuration enters the program (`create_training_config`,
-    `load_experiments`), not here.
+    The fields of the API reference come first, in its order and with its defaults. `create_training_config` and
+    `load_experiments` check ranges and choices (listed in ``search_spaces/README.md``); this class does not.
+
+    Example::
+
+        from dataclasses import replace
+        from tuner import TrainingConfig
+
+        config = TrainingConfig(model_name="small", batch_size=64)
+        longer = replace(config, num_epochs=60)
+        print(longer.batch_size, longer.num_epochs, longer.optimizer_type)
 
     Attributes:
         model_name: A model of the definitions file; the packaged one has ``small``, ``medium``, ``large`` and ``ctc``.
-        model_config_path: The definitions file; looked up in the working directory, beside the file that names it, and
-            in this package.
+        model_config_path: The model definitions file; searched in the working directory, in the folder of the
+            experiments file, and in this package.
         vocab_size: Number of symbols: ten digits, end, padding and blank; no other number is supported.
         max_sequence_length: Label positions: up to eight digits and the end mark; no other number is supported.
         metadata_path: The dataset's ``metadata.yaml``.
-        train_split: The split that is trained on.
-        val_split: The split that is validated on; another one than `train_split`.
+        train_split: The split for training.
+        val_split: The split for validation; must differ from `train_split`.
         batch_size: Images per optimizer step.
-        num_workers: Processes of the loaders of `create_data_loaders`; trials need none.
-        pin_memory: Whether the loaders of `create_data_loaders` put batches into page-locked memory.
-        augmentation: Whether training images are distorted at random.
-        device: Where to compute; ``auto`` takes CUDA where there is a device, else the CPU.
-        mixed_precision: Whether to compute in half precision where the device has it.
-        num_epochs: The most epochs to train.
+        num_workers: Worker processes of `create_data_loaders`; trials use none.
+        pin_memory: Whether `create_data_loaders` copies batches into page-locked memory.
+        augmentation: Whether to augment training images with random distortions.
+        device: The device; ``auto`` uses CUDA if available, else the CPU.
+        mixed_precision: Whether to use automatic mixed precision if the device supports it.
+        num_epochs: Maximum number of epochs.
         learning_rate: The initial learning rate.
-        weight_decay: L2 strength; weights that a normalisation follows have none, since their size has no effect.
-        gradient_clip_norm: The largest gradient norm; 0 switches clipping off.
-        log_every_n_steps: Optimizer steps between two lines in the trial's log; the last step of an epoch has one too.
+        weight_decay: Weight decay; not applied to weights followed by a normalisation, whose scale has no effect.
+        gradient_clip_norm: Maximum gradient norm; 0 disables clipping.
+        log_every_n_steps: Optimizer steps between two log lines; the last step of an epoch is logged too.
         save_every_n_epochs: Epochs between two numbered snapshots, ``epoch_0005.pt``.
-        keep_n_checkpoints: Number of numbered snapshots that are kept.
-        use_tensorboard: Whether TensorBoard files are written.
-        loss_type: The loss; CTC models have ``ctc`` only, the others one of the other two.
-        label_smoothing: Share of the probability that is spread over all symbols.
+        keep_n_checkpoints: Number of numbered snapshots to keep.
+        use_tensorboard: Whether to write TensorBoard files.
+        loss_type: The loss; ``ctc`` for CTC models, ``crossentropy`` or ``focal`` for the others.
+        label_smoothing: Fraction of the probability that is spread over all symbols.
         optimizer_type: The optimizer.
         optimizer_betas: Adam's decay rates of the two running averages.
-        scheduler_type: How the learning rate falls: along a cosine, in steps, or when validation stops improving.
-        warmup_epochs: Epochs before the cosine over which the rate rises linearly, step by step. With 0, as with every
-            other schedule, it still rises through the first epoch, but the cosine begins with that epoch.
-        min_lr: The floor of every scheduler, at most `learning_rate`.
-        step_size: Epochs between two drops of the rate.
-        gamma: Factor of the rate at each drop.
-        patience: Epochs without improvement before the rate drops.
-        factor: Factor of the rate at each drop.
-        early_stopping_patience: Epochs without improvement after which training stops.
-        early_stopping_min_delta: The change of the monitored metric that an improvement must exceed.
-        early_stopping_monitor: The metric that selects the best checkpoint, stops early and is the study's value.
-        early_stopping_mode: ``max`` if higher is better, ``min`` if lower is.
-        experiment_name: The trial's name and that of its folder.
+        scheduler_type: The learning rate schedule: cosine, in steps, or a drop when validation stops improving.
+        warmup_epochs: Epochs of linear warm-up, step by step, before the cosine. With 0, and with every other
+            schedule, the first epoch is a warm-up too, but the cosine starts with that epoch.
+        min_lr: Lower bound of the learning rate in every schedule, at most `learning_rate`.
+        step_size: Epochs between two drops of the learning rate.
+        gamma: Factor of the learning rate at each drop.
+        patience: Epochs without improvement before the learning rate drops.
+        factor: Factor of the learning rate at each drop.
+        early_stopping_patience: Epochs without improvement before the training stops.
+        early_stopping_min_delta: Change of the monitored metric that an improvement must exceed.
+        early_stopping_monitor: The metric for the best checkpoint, for early stopping and for the study's objective.
+        early_stopping_mode: ``max`` if higher is better, ``min`` if lower is better.
+        experiment_name: The name of the trial and of its folder.
         output_dir: The study's output folder.
-        seed: Start of every random sequence; the same seed gives the same training on CPU.
+        seed: Random seed; on the CPU, the same seed gives the same training.
         focal_alpha: Scale of the focal loss.
-        focal_gamma: How strongly the focal loss turns to hard examples; 0 is cross-entropy.
-        threads: PyTorch's threads while it trains; they decide on the last digits on the CPU. Without it, those of the
-            process.
+        focal_gamma: Focusing parameter of the focal loss; 0 is cross-entropy.
+        threads: PyTorch threads for the training; on the CPU, the number affects rounding. None keeps the process's
+            number.
     """
 
     model_name: str = "medium"
@@ -118,9 +126,9 @@ class TrainingConfig:
 
 
 _FIELDS = frozenset(item.name for item in fields(TrainingConfig))
-# What names the work, moves it around or reports on it. The dataset and the model definitions are checked by
-# content, by the study, so their paths may change.
-WITHOUT_EFFECT_ON_RESULT = frozenset(
+# Settings that do not affect the result of a training. Paths may change, since the study checks the content of the
+# dataset and of the model definitions.
+WITHOUT_EFFECT = frozenset(
     {
         "experiment_name",
         "output_dir",
@@ -136,7 +144,7 @@ WITHOUT_EFFECT_ON_RESULT = frozenset(
     }
 )
 
-# What a study has one of, so that its trials compete on one dataset for one metric.
+# Settings that all trials of a study share, so that their results are comparable.
 STUDY_FIELDS = (
     "metadata_path",
     "train_split",
@@ -149,15 +157,14 @@ STUDY_FIELDS = (
 
 
 def config_from_settings(settings: Mapping[str, Any]) -> TrainingConfig:
-    """Return the configuration with settings that another version may have stored; unknown ones are left out."""
+    """Return the configuration with stored settings; names that only another version knows are ignored."""
     return TrainingConfig(**{name: value for name, value in settings.items() if name in _FIELDS})
 
 
 def config_digest(config: TrainingConfig) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of what determines a training's result.
+    """Return the SHA-256 (64 hexadecimal digits) of the settings that affect a training's result.
 
-    Values at their default are left out, so that a field added in a later version of this program leaves the
-    digests in existing studies as they are.
+    Defaults are left out, so that a field added in a later version does not change the digests in existing studies.
     """
     defaults = _settings_with_effect(TrainingConfig())
     settings = {name: value for name, value in _settings_with_effect(config).items() if value != defaults[name]}
@@ -166,16 +173,16 @@ def config_digest(config: TrainingConfig) -> str:
 
 
 def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
-    """Return, as ``(old, new)``, the fields that `config_digest` looks at and that differ."""
+    """Return the fields of `config_digest` that differ, each as ``(old, new)``."""
     before, after = _settings_with_effect(old), _settings_with_effect(new)
     return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
 
 def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
-    """Return what configurations of one study have in common, without name and folder; nothing if there are none.
+    """Return the settings that all configurations of a study share, without name, folder and threads.
 
-    What a study has one of is the first one's: paths to the same content can be spelled in several ways. So is the
-    model where they disagree, unless one of them uses the default model: another one may not be defined.
+    `STUDY_FIELDS` come from the first configuration, since paths to the same content can be spelled differently. The
+    model is the default if a configuration uses it, else the first one's: the default may not be defined.
     """
     if not configs:
         return {}
@@ -191,13 +198,9 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
 
 
 def _settings_with_effect(config: TrainingConfig) -> dict[str, Any]:
-    """Return the fields that determine the result, written one way: rates of 1 and 1.0 are the same."""
+    """Return the fields that affect the result, normalised: 1 and 1.0 are the same learning rate."""
     defaults: Mapping[str, Any] = asdict(TrainingConfig())
-    return {
-        name: _like(value, defaults[name])
-        for name, value in asdict(config).items()
-        if name not in WITHOUT_EFFECT_ON_RESULT
-    }
+    return {name: _like(value, defaults[name]) for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
 
 
 def _like(value: Any, default: Any) -> Any:

@@ -1,6 +1,6 @@
 """Hyperparameter search for a Khmer-digit OCR network.
 
-Names are resolved when they are first used, so that commands which need no PyTorch do not wait for it.
+Names are imported on first use, so that commands without PyTorch start quickly.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 
 TYPE_CHECKING = False  # not from `typing`, whose import takes longer than the rest of this module
 
-# Before PyTorch loads GNU's OpenMP library. By default an idle thread spins for milliseconds, which starves the other
-# threads as soon as another program uses the cores. Results are the same bit for bit.
+# Must be set before PyTorch loads GNU OpenMP. By default an idle thread spins for milliseconds, which slows the other
+# threads down while other programs use the cores. The results are the same bit for bit.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tuner.training.optimizers import create_optimizer as create_optimizer
     from tuner.training.optimizers import create_scheduler as create_scheduler
 
-_HOMES = {
+_MODULES = {
     **dict.fromkeys(("ConfigurationError", "DataLoaderError", "ExperimentFailedError"), "search_spaces"),
     **dict.fromkeys(("ModelCreationError", "TrainingConfig", "create_training_config"), "search_spaces"),
     **dict.fromkeys(("create_optimizer", "create_scheduler"), "tuner.training.optimizers"),
@@ -49,13 +49,13 @@ _HOMES = {
     "setup_training_environment": "tuner.training.device",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tuner' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

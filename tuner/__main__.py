@@ -8,10 +8,10 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that a command line names.
+    """Run the command named by the command line.
 
     Args:
-        argv: The arguments after the program's name. None for those of this process, which is then prepared as well:
+        argv: The arguments after the program's name. None for those of this process, which is then prepared, too:
             SIGINT ends it silently unless a command handles it, and the null device replaces closed standard streams.
 
     Returns:
@@ -22,13 +22,13 @@ def main(argv: list[str] | None = None) -> int:
         argv = sys.argv[1:]
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             if getattr(sys, name) is None:
-                os.open(os.devnull, os.O_RDWR)  # takes this descriptor, the lowest free one, before a database does
+                os.open(os.devnull, os.O_RDWR)  # takes this descriptor, the lowest free one, before a database file can
                 setattr(sys, name, open(number, "w" if number else "r", closefd=False))
-    # Only now: these imports take most of a short command's time.
-    from tuner.cli.commands import COMMANDS
+    # Imported late: these imports take most of a short command's time.
+    from tuner.cli.commands import COMMAND_GROUPS
     from tuner.cli.main import run_command_line
 
-    return run_command_line(argv, COMMANDS)
+    return run_command_line(argv, COMMAND_GROUPS)
 
 
 if __name__ == "__main__":

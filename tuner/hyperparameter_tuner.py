@@ -1,4 +1,4 @@
-"""The documented entry point for programs: experiments from a file, trained as trials of a study."""
+"""The documented entry point of the Python API: train the experiments of a file as trials of a study."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class HyperparameterTuner:
         print(results["best_result"]["experiment_name"], results["best_result"]["best_val_char_accuracy"])
 
     Attributes:
-        config_file: The file, as given.
-        config: Its content as plain data.
-        stopped: Whether a stop was requested during the latest run (`khmer-tuner stop`); the same call continues it.
+        config_file: The path of the configuration file, as given.
+        config: The content of the file as plain data.
+        stopped: Whether a stop was requested during the last run (`khmer-tuner stop`); repeat the call to continue.
     """
 
     def __init__(
@@ -43,18 +43,17 @@ class HyperparameterTuner:
         options: RunOptions | None = None,
         display: Display | None = None,
     ) -> None:
-        """Read and check a configuration file; nothing is created.
+        """Read and validate a configuration file without creating anything.
 
         Args:
             config_file: The experiments; looked up in the working directory, then in the installed package.
-            options: Where and how they are trained; by default as `RunOptions` says.
-            display: Receives the events of a run and shows the progress, for example a `ProgressDisplay`; by default
-                nothing is shown.
+            options: The output folder, the device and more; None for the defaults of `RunOptions`.
+            display: Shows the progress of a run, for example a `ProgressDisplay`; None shows nothing.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            yaml.YAMLError: It is not YAML.
-            ConfigurationError: Something in it is wrong; all problems are reported together.
+            FileNotFoundError: The file does not exist.
+            yaml.YAMLError: The file is not valid YAML.
+            ConfigurationError: The configuration is invalid; all problems are reported together.
         """
         self.config_file = config_file
         self._file = load_experiments(config_file)
@@ -65,40 +64,40 @@ class HyperparameterTuner:
         self.stopped = False
 
     def load_config(self, config_file: str) -> dict[str, Any]:
-        """Read and check a configuration file; return its content as plain data.
+        """Read and validate a configuration file; return its content as plain data.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            yaml.YAMLError: It is not YAML.
-            ConfigurationError: Something in it is wrong; all problems are reported together.
+            FileNotFoundError: The file does not exist.
+            yaml.YAMLError: The file is not valid YAML.
+            ConfigurationError: The configuration is invalid; all problems are reported together.
         """
         return load_experiments(config_file).config
 
     def validate_config(self, config: dict[str, Any]) -> None:
-        """Check a configuration; a number that PyYAML's own loaders leave as text, such as ``1e-6``, is a number.
+        """Validate a configuration; text such as ``1e-6``, which PyYAML does not convert, counts as a number.
 
         Raises:
-            ConfigurationError: Something in it is wrong; all problems are reported together. It is a ValueError.
+            ConfigurationError: The configuration is invalid; all problems are reported together. It is a ValueError.
         """
         parse_experiments(config)
 
     def run_experiments(self, experiment_names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Train all or some experiments of the file, and write the results.
+        """Train all or some experiments of the file and write the results.
 
-        Experiments that the study has finished are not trained again; a failure is recorded, and the next experiment
-        runs. An error before the first epoch, or of the disk, the database or the dataset, leaves it pending. The
-        results are written also if this is interrupted; the next call then continues. If nothing was trained, they are
-        written only to a named `results_file` that does not have them yet; `save_results` always writes.
+        Finished experiments are not trained again. A failed experiment is recorded, and the next one runs. An
+        experiment stays pending after an error before its first epoch, or of the disk, the database or the dataset.
+        An interrupted call still writes the results, and the next call continues. If nothing was trained, only a named
+        `results_file` without these results is written; `save_results` always writes.
 
         Args:
-            experiment_names: Which experiments; None for all.
+            experiment_names: The experiments to train; None for all.
 
         Returns:
-            The documented results of these experiments, and of the search trials if the options ask for a search;
-            `best_result` is the best of them. The results file covers the whole study, which may have further ones.
+            The documented results of these experiments, and of the search trials if the options contain a search;
+            `best_result` is the best of them. The results file covers the whole study, with all its other trials.
 
         Raises:
-            ConfigurationError: A name is unknown, or something does not fit the study; nothing was created.
+            ConfigurationError: A name is unknown, or a setting contradicts the study; nothing was created.
             DataLoaderError: The dataset is missing or damaged.
             ExperimentFailedError: Two trials in a row failed with the same error, so no other trial was started.
         """
@@ -108,17 +107,17 @@ class HyperparameterTuner:
         """Train one experiment, with the targets of the file.
 
         Args:
-            experiment_name: Its name in the study.
-            experiment_config: Its sections, as under its name in a configuration file.
+            experiment_name: The name of the experiment in the study.
+            experiment_config: The sections of the experiment, as in a configuration file.
 
         Returns:
-            Its entry of the documented results.
+            The experiment's entry of the documented results.
 
         Raises:
-            ConfigurationError: Something in it is wrong, or does not fit the study.
+            ConfigurationError: A setting is invalid or contradicts the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: It failed, which the study records, or was not trained to its end: an error left
-                it pending, a stop was requested, or with `until_targets` another trial has met the targets.
+            ExperimentFailedError: The experiment failed, which the study records, or is still pending: after an error,
+                after a stop request, or because another trial has met the targets (`until_targets`).
         """
         file = parse_experiments(self.config | {"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
@@ -127,21 +126,21 @@ class HyperparameterTuner:
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
-            reason = "another trial has met the targets; without `until_targets` it is trained"
+            reason = "another trial has met the targets; leave out `until_targets` to train it"
             if request.trial_filter.skipped:
-                reason = "an error left it pending; remove the cause that its training.log names, then call this again"
+                reason = "still pending after an error; see its training.log, remove the cause, then repeat the call"
             if self.stopped:
-                reason = "a stop was requested; call it again to continue"
+                reason = "interrupted by a stop request; repeat the call to continue"
             raise ExperimentFailedError(f"experiment {experiment_name!r}: {reason}")
         if entry["status"] == "failed":
             raise ExperimentFailedError(f"experiment {experiment_name!r} failed: {entry['error_message']}")
         return entry
 
     def save_results(self) -> str:
-        """Write the results of the study; return the path.
+        """Write the results of the study and return the path of the results file.
 
         Raises:
-            ConfigurationError: The output folder holds no study yet.
+            ConfigurationError: The output folder contains no study yet.
         """
         options = self._options
         if self._results is None:

@@ -1,7 +1,8 @@
-"""Stopping on request: a first signal unwinds the program, so that nothing is left half; a second ends it at once.
+"""Stop on signals: the first one raises an exception that unwinds the program, a second one exits at once.
 
-Python runs a signal's handler in the main thread alone, between two of its steps, and a call may last for minutes: so
-long SQLite waits for a lock. Therefore a thread hears signals too, and ends the process where the handler cannot.
+Python runs signal handlers only in the main thread, between two bytecode instructions. A call into C can delay them for
+minutes, for example while SQLite waits for a lock. Therefore a thread also receives the signals, and exits the process
+if the handler cannot run.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SECONDS_TO_ANSWER = 8.0  # until the handler of a first signal has run
+_SECONDS_TO_HANDLE = 8.0  # until the handler of the first signal must have run
 _STDERR = 2
 
 
 class StopRequested(KeyboardInterrupt):
-    """A signal asked the program to stop; raised in the main thread, wherever that is.
+    """A signal requested a stop; raised at the current line of the main thread.
 
     Attributes:
-        signum: Which signal.
+        signum: The number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -41,27 +42,27 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.signum
 
 
-# What is still done, by another thread, when a stop ends the process in the midst of a call.
-before_forced_end: list[Callable[[], object]] = []
+# Functions that another thread calls before it exits the process during a call of the main thread.
+before_forced_exit: list[Callable[[], object]] = []
 
 _requested: StopRequested | None = None
-_holds_back = False  # a block is being set up or cleared away, which an exception must not cut short
+_is_deferred = False  # whether a stop is raised later, because a block is starting or ending
 _listener: _Listener | None = None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise `StopRequested` in this block on SIGINT, SIGTERM or SIGHUP; a second signal ends the process at once.
+    """Raise `StopRequested` in this block on SIGINT, SIGTERM or SIGHUP; a second signal exits the process at once.
 
-    Where nothing can be raised, because the main thread is in a call that does not return, a second signal does the
-    same, and a first one ends the process after eight seconds, with a line on standard error. (A call that keeps
-    Python's lock meanwhile stops that, too.) How long it takes to unwind is not limited.
+    While the main thread is in a call that does not return, nothing can be raised: the first signal then exits the
+    process after eight seconds, with a line on standard error, unless the call keeps the GIL. The time for unwinding is
+    not limited.
 
-    Earlier handlers and the earlier wakeup descriptor are put back at the end. A SIGHUP that is ignored stays ignored:
-    so asks ``nohup``. In a thread other than the main one, where Python allows no handlers, nothing happens, nor in a
-    block within such a block, which the outer one serves. A forked child keeps the handlers alone.
+    At the end, the earlier handlers and the earlier wakeup descriptor are restored. An ignored SIGHUP stays ignored,
+    as ``nohup`` requires. The block has no effect in a thread other than the main one, where Python allows no handlers,
+    and inside another such block. A forked child keeps only the handlers.
     """
-    global _requested, _holds_back, _listener
+    global _requested, _is_deferred, _listener
     if threading.current_thread() is not threading.main_thread() or _listener is not None:
         yield
         return
@@ -72,45 +73,45 @@ def stop_on_signals() -> Iterator[None]:
     def raise_again(args: Any) -> Any:
         if type(args.exc_value) is not StopRequested:
             return hook(args)
-        swallowed.append(1)  # by code in C, which may continue with a wrong result
-        signal.signal(signal.SIGALRM, lambda *_: None if _holds_back else raise_if_requested())
+        swallowed.append(1)  # by C code, which may continue with a wrong result
+        signal.signal(signal.SIGALRM, lambda *_: None if _is_deferred else raise_if_requested())
         signal.setitimer(signal.ITIMER_REAL, 0.1)
 
-    _holds_back = True
+    _is_deferred = True
     try:
         sys.unraisablehook = raise_again
         for number in caught:
             before[number] = signal.signal(number, _handle)
         _listener = _Listener(caught)
-        _listener.begin()
-        _holds_back = False
+        _listener.start()
+        _is_deferred = False
         raise_if_requested()
         yield
     finally:
-        _holds_back = True
-        known = None if swallowed else _requested
+        _is_deferred = True
+        raised = None if swallowed else _requested
         if _listener is not None:  # None in a forked child
-            _listener.end()
+            _listener.stop()
         try:
-            for number in reversed(before):  # SIGINT last: its usual handler raises
-                # None: it was installed by other means than Python, and cannot be put back.
+            for number in reversed(before):  # SIGINT last: its default handler raises
+                # None: not installed from Python, so it cannot be restored.
                 signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
         finally:
             sys.unraisablehook = hook
             if swallowed:
-                signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the process while the interpreter exits
-            late = None if _requested is known else _requested
+                signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm during interpreter shutdown would kill the process
+            not_raised = None if _requested is raised else _requested
             _requested = None
-            _holds_back = False
-        if late is not None:
-            raise late
+            _is_deferred = False
+        if not_raised is not None:
+            raise not_raised
 
 
 def raise_if_requested() -> None:
-    """Raise the stop once more: Python swallows an exception that a handler happens to raise in a destructor.
+    """Raise a requested stop again: Python swallows an exception that a handler raises inside a destructor.
 
     Raises:
-        StopRequested: A signal has come.
+        StopRequested: A signal has been received.
     """
     if _requested is not None:
         raise _requested
@@ -121,32 +122,32 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     if _requested is not None:
         os._exit(128 + signum)
     _requested = StopRequested(signum)
-    if not _holds_back:
+    if not _is_deferred:
         raise _requested
 
 
 class _Listener:
-    """A thread that hears of signals as they come, through a pipe, whatever the main thread does."""
+    """A thread that receives signals through a pipe, even while the main thread is in a call."""
 
     def __init__(self, signals: Collection[int]) -> None:
         self._signals = signals
-        self._is_over = False
+        self._is_stopped = False
         self._earlier_fd = -1
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._thread = threading.Thread(target=self._listen, name="stop signals", daemon=True)
         self._thread.start()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self._earlier_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
-    def end(self) -> None:
-        """Hear no more; return when the thread has ended."""
+    def stop(self) -> None:
+        """Stop listening; return when the thread has exited."""
         global _listener
-        self._is_over = True
+        self._is_stopped = True
         signal.set_wakeup_fd(self._earlier_fd)
-        _listener = None  # before the pipe is closed: a child forked meanwhile must not close other files' numbers
-        # A byte that is no signal, since a child may keep the pipe open. A full pipe wakes the thread as well.
+        _listener = None  # before the pipe is closed: a child forked now must not close reused descriptors
+        # Wake the thread by a byte that is no signal: a child may keep the pipe open. A full pipe wakes it, too.
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b"\0")
         self._thread.join()
@@ -159,42 +160,42 @@ class _Listener:
     def _listen(self) -> None:
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
-        first = 0
+        first_signal = 0
         deadline = math.inf
-        while not self._is_over:
+        while not self._is_stopped:
             if poll.poll(None if deadline == math.inf else max(0.0, deadline - time.monotonic()) * 1000):
                 [number] = os.read(self._reader, 1)
-                if number not in self._signals or self._is_over:  # others' handlers write here, too
+                if number not in self._signals or self._is_stopped:  # the handlers of other signals write here, too
                     continue
-                if first:
+                if first_signal:
                     os._exit(128 + number)
-                first, deadline = number, time.monotonic() + _SECONDS_TO_ANSWER
+                first_signal, deadline = number, time.monotonic() + _SECONDS_TO_HANDLE
             elif _requested is None:
-                name = signal.Signals(first).name
-                _tell(f"stopped by {name} in a call that did not return; what was finished is kept")
-                for action in before_forced_end:
-                    with contextlib.suppress(Exception):  # the main thread may be at the same
+                name = signal.Signals(first_signal).name
+                _print_error(f"stopped by {name} during a call that did not return; finished work is kept")
+                for action in before_forced_exit:
+                    with contextlib.suppress(Exception):  # the main thread may be doing the same
                         action()
-                os._exit(128 + first)
+                os._exit(128 + first_signal)
             else:
                 deadline = math.inf
 
 
-def _tell(line: str) -> None:
-    """Write a line to standard error, unless that would have to wait: a terminal may be stopped, a pipe full."""
+def _print_error(line: str) -> None:
+    """Write a line to standard error, unless this would block: a terminal may be paused, a pipe full."""
     with contextlib.suppress(OSError):
         if select.select([], [_STDERR], [], 0)[1]:
             os.write(_STDERR, f"{line}\n".encode())
 
 
-def _forget_after_fork() -> None:
-    """What a forked child is sent is not the parent's to hear, and what the parent was sent not the child's."""
-    global _requested, _holds_back, _listener
+def _reset_after_fork() -> None:
+    """Separate a forked child from its parent: neither handles signals that the other receives."""
+    global _requested, _is_deferred, _listener
     if _listener is not None:
         signal.set_wakeup_fd(-1)
         _listener.close()
     _requested = _listener = None
-    _holds_back = False
+    _is_deferred = False
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""The experiments file: from YAML, or a program's dict, to training configurations."""
+"""Experiments files: from YAML, or a dictionary, to training configurations."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class ExperimentFile:
     """A checked experiments file.
 
     Attributes:
-        path: The file, or None if a program made the configuration.
+        path: The file, or None if the configuration was passed as a dictionary.
         config: The whole configuration as plain data.
-        experiments: What to train, by name, in the file's order.
-        targets: What the experiments should reach.
-        warnings: Messages about what is legal but makes no sense, such as settings without effect.
-        notes: Messages about what is allowed but not used.
+        experiments: The training configurations by name, in the file's order.
+        targets: The goals of the experiments.
+        warnings: Messages about valid settings that make no sense, such as settings without effect.
+        notes: Messages about unused keys.
     """
 
     path: Path | None
@@ -47,12 +47,12 @@ class ExperimentFile:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The warnings, then the notes, each as a line that begins with its level."""
+        """The warnings, then the notes, each as a line that starts with its level."""
         return (*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes))
 
     @property
     def names_dataset(self) -> bool:
-        """Whether an experiment says where the dataset is; only an unnamed default is made when missing."""
+        """Whether an experiment sets ``metadata_path``; a missing dataset is generated only at the default path."""
         entries = self.config["experiments"].values()
         return any("metadata_path" in ((entry or {}).get("data") or {}) for entry in entries)
 
@@ -60,14 +60,14 @@ class ExperimentFile:
         """Return the named experiments in the file's order, or all if `names` is None.
 
         Raises:
-            ConfigurationError: If a name is not in the file; each with the nearest one that is.
+            ConfigurationError: If a name is not in the file; the message suggests the most similar name.
         """
         if names is None:
             return dict(self.experiments)
         wanted = dict.fromkeys([names] if isinstance(names, str) else names)
-        place = "" if self.path is None else f"{self.path}: "
+        file = "" if self.path is None else f"{self.path}: "
         problems = [
-            f"{place}experiments: found no experiment {name!r}; {suggest(name, self.experiments)}"
+            f"{file}experiments: found no experiment {name!r}; {suggest(name, self.experiments)}"
             for name in wanted
             if name not in self.experiments
         ]
@@ -80,30 +80,30 @@ def load_experiments(path: str | Path) -> ExperimentFile:
     """Read and check an experiments file.
 
     Args:
-        path: Looked up in the working directory, then in this package.
+        path: The file, in the working directory or in this package.
 
     Raises:
-        FileNotFoundError: If the file is in neither place.
+        FileNotFoundError: If the file does not exist.
         yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If anything in it is wrong; all problems at once, each with line and key.
+        ConfigurationError: If it has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     file = parse_experiments(document.data, document)
-    for name, entry in file.config["experiments"].items():  # programs read them without the file that they are beside
+    for name, entry in file.config["experiments"].items():  # `config` must also work without the file's folder
         if "config_path" in entry.get("model", {}):
             entry["model"] = {**entry["model"], "config_path": file.experiments[name].model_config_path}
     return file
 
 
 def parse_experiments(config: dict[str, Any], document: YamlDocument | None = None) -> ExperimentFile:
-    """Check a configuration and turn its experiments into training configurations.
+    """Check a configuration and create the training configurations of its experiments.
 
     Args:
         config: The configuration as plain data.
-        document: The file it was read from; gives messages their file and line.
+        document: The file of the configuration, for file and line in messages.
 
     Raises:
-        ConfigurationError: If anything in it is wrong; all problems at once.
+        ConfigurationError: If it has errors; all problems are reported together.
     """
     if not isinstance(config, dict):
         raise ConfigurationError(f"a configuration is a mapping, not {type(config).__name__}; {_EXAMPLE}")
@@ -130,19 +130,23 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
 def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
     """Create the training configuration of one experiment.
 
-    A number that PyYAML's own loaders leave as text, such as ``1e-6``, is taken as that number. What the dictionary
-    leaves out takes `TrainingConfig`'s default; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` win over
-    those of ``training``.
+    Numbers such as ``'1e-6'``, which PyYAML's loaders read as text, are converted. Missing keys have
+    `TrainingConfig`'s defaults; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` override those of
+    ``training``.
 
     Args:
-        experiment_config: The sections of an experiment, as under its name in an experiments file.
+        experiment_config: The sections of an experiment, as below its name in an experiments file.
 
     Raises:
-        ConfigurationError: If anything in it is wrong; all problems at once.
+        ConfigurationError: If it has errors; all problems are reported together.
 
-    Example:
-        >>> create_training_config({"training": {"batch_size": 64}, "model": {"name": "small"}}).batch_size
-        64
+    Example::
+
+        from tuner import create_training_config
+
+        sections = {"model": {"name": "small"}, "training": {"batch_size": 64, "learning_rate": "2e-3"}}
+        config = create_training_config(sections)
+        print(config.model_name, config.batch_size, config.learning_rate)
     """
     diagnostics = Diagnostics(YamlDocument({}))
     experiment = validated(Experiment, experiment_config, diagnostics, KEY_LOCATIONS) or Experiment()
@@ -165,7 +169,7 @@ _EXAMPLE = "write 'experiments:', below it a name, below that its sections (mode
 
 
 def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Experiment]:
-    """Return the experiments by name, each with defaults in place of wrong values."""
+    """Return the experiments by name, with defaults instead of invalid values."""
     rule = "a mapping of experiment names to their settings is expected"
     if "experiments" not in config:
         diagnostics.missing("experiments", rule, _missing_remedy(config))
@@ -196,10 +200,10 @@ def _missing_remedy(config: Mapping[str, Any]) -> str:
 
 
 def _empty_remedy(config: Mapping[str, Any]) -> str:
-    odd = next((key for key in config if isinstance(key, str) and key[:1].isspace()), None)
-    if odd is not None:  # copied from a web page: YAML takes no other space for an indentation
-        return f"indent with spaces, not with {odd[0]!a} as before {odd.strip()!r}"
-    return "write at least one name and, indented below it, settings"
+    misindented = next((key for key in config if isinstance(key, str) and key[:1].isspace()), None)
+    if misindented is not None:  # for example non-breaking spaces, copied from a web page
+        return f"indent with spaces, not with {misindented[0]!a} as before {misindented.strip()!r}"
+    return "write at least one name and, indented below it, its settings"
 
 
 def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagnostics) -> None:
@@ -212,18 +216,20 @@ def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagno
 
 
 def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
-    """Record names that are one folder on a file system that ignores case (macOS)."""
+    """Record names that share one folder on a file system that ignores case (macOS)."""
     first_of: dict[str, str] = {}
     for name in names:
         first = first_of.setdefault(name.casefold(), name)
         if first != name:
-            text = f"is {first!r} but for upper and lower case, so both may be one folder; write another name"
+            text = (
+                f"differs from {first!r} only in case, so both may share one folder; write another name"
+            )
             diagnostics.error(("experiments", name), text)
 
 
 def _training_config(name: str, experiment: Experiment, file: Path | None = None) -> TrainingConfig:
     settings = settings_by_field(experiment.model_dump(exclude_unset=True))
     models = resolve_config_path(experiment.model.config_path, file)
-    if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # beside the file: only here is that known
+    if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # relative to the file, unknown later
         settings["model_config_path"] = str(models)
     return TrainingConfig(**settings, experiment_name=name)

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the Python API run as they are written, one after the other in one folder."""
+"""The examples in the docstrings of the Python API run as written, one after another in the same folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,27 @@ import pytest
 
 import tuner
 
+# The output of each example as a regular expression; the other examples have tests of their own below.
+PRINTED = {
+    "ConfigurationError": r"experiments\.one\.training\.batch_size: found 0; .*\n",
+    "DataLoaderError": r".*/missing/metadata\.yaml: .*\n",
+    "ExperimentFailedError": r"experiment 'too_fast' failed: .* lower learning_rate.*\n",
+    "ModelCreationError": r"model_name: found 'huge'; .*\n",
+    "TrainingConfig": r"64 60 adam\n",
+    "create_data_loaders": r"4 \(8, 1, 64, 128\) \(8, 9\)\n",
+    "create_loss_function": r"\d\.\d+\n",
+    "create_model_from_config": r"\(2, 9, 13\) \d{6,7}\n",
+    "create_optimizer": r"AdamW 0\.002\n",
+    "create_scheduler": r"0\.00025\n",
+    "create_training_config": r"small 64 0\.002\n",
+    "setup_training_environment": r"training on cpu, mixed precision: False\n",
+}
+TESTED_BELOW = ["HyperparameterTuner", "ProgressDisplay", "SearchRequest", "load_reader"]
+WITHOUT_EXAMPLE = ["RunOptions"]  # the example of HyperparameterTuner uses it
+
 
 def example(name: str) -> str:
-    """The indented lines below `Example::` in the docstring of a name."""
+    """Return the code below `Example::` in the docstring of an API name."""
     found = re.search(r"^Example::\n\n((?: .*\n|\n)+)", f"{inspect.getdoc(getattr(tuner, name))}\n", re.MULTILINE)
     assert found, f"the docstring of {name} has no example"
     return textwrap.dedent(found[1])
@@ -42,7 +60,14 @@ def folder(
     os.chdir(before)
 
 
-def test_a_search_request_trains_as_many_search_trials_as_it_says(folder: Path) -> None:
+@pytest.mark.parametrize("name", sorted({*tuner.__all__} - {*TESTED_BELOW, *WITHOUT_EXAMPLE}))
+def test_example_runs_and_prints_as_expected(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(example(name), {})
+    printed = capsys.readouterr().out
+    assert re.fullmatch(PRINTED[name], printed), printed
+
+
+def test_search_request_adds_that_number_of_search_trials(folder: Path) -> None:
     exec(example("SearchRequest"), {})
     names = {path.parent.name for path in folder.glob("search_output/search_*/metrics.jsonl")}
     assert names == {"search_0002", "search_0003", "search_0004", "search_0005"}
@@ -52,14 +77,14 @@ def test_a_search_request_trains_as_many_search_trials_as_it_says(folder: Path) 
 
 
 @pytest.mark.parametrize("name", ["sampler", "pruner"])
-def test_a_sampler_or_pruner_that_does_not_exist_is_refused(name: str) -> None:
+def test_unknown_sampler_or_pruner_is_refused(name: str) -> None:
     known: Any = {"sampler": "tpe", "pruner": "quantile"}
     assert getattr(tuner.SearchRequest(**{name: known[name]}), name).value == known[name]
     with pytest.raises(tuner.ConfigurationError, match=rf"^{name}: found 'x{known[name]}'; did you mean"):
         tuner.SearchRequest(**{name: f"x{known[name]}"})
 
 
-def test_the_example_of_a_display_prints_each_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_example_prints_each_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = example("ProgressDisplay").replace("epoch_seconds > 30", "epoch_seconds > 0")
     shutil.rmtree(folder / "training_output")
     exec(code.replace("took {metrics.epoch_seconds:.0f} s", "was slow"), {})
@@ -70,7 +95,7 @@ def test_the_example_of_a_display_prints_each_epoch(folder: Path, capsys: pytest
     assert sum(" 2/2  char " in line for line in lines) == 2
 
 
-def test_the_example_of_a_reader_prints_a_line_for_each_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reader_example_prints_one_line_per_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(example("load_reader"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9

@@ -19,6 +19,15 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
         ModelCreationError: The model is not defined, or `vocab_size` or `max_sequence_length` differs from the dataset.
         FileNotFoundError: The model definitions file `model_config_path` does not exist.
         ConfigurationError: That file is invalid.
+
+    Example::
+
+        import torch
+        from tuner import TrainingConfig, create_model_from_config
+
+        model = create_model_from_config(TrainingConfig(model_name="small"))
+        scores = model(torch.rand(2, 1, 64, 128))
+        print(tuple(scores.shape), sum(parameter.numel() for parameter in model.parameters()))
     """
     if problems := vocabulary_problems(config):
         raise ModelCreationError(problems)

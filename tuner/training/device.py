@@ -19,6 +19,13 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
 
     Raises:
         ConfigurationError: The configuration names CUDA and this machine has none, or it names an unknown device.
+
+    Example::
+
+        from tuner import TrainingConfig, setup_training_environment
+
+        device, use_amp = setup_training_environment(TrainingConfig(device="cpu"))
+        print(f"training on {device}, mixed precision: {use_amp}")
     """
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigurationError(f"device: found {config.device!r}; use one of auto, cpu, cuda")

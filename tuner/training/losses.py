@@ -81,6 +81,15 @@ def create_loss_function(config: TrainingConfig) -> LabelLoss:
 
     Raises:
         ConfigurationError: `loss_type` is not in `LOSSES`.
+
+    Example::
+
+        import torch
+        from tuner import TrainingConfig, create_loss_function
+
+        loss_function = create_loss_function(TrainingConfig(loss_type="focal"))
+        scores, labels = torch.randn(4, 9, 13), torch.randint(10, (4, 9))
+        print(loss_function(scores, labels).item())
     """
     if config.loss_type not in LOSSES:
         raise ConfigurationError(f"loss_type: found {config.loss_type!r}; use one of {', '.join(sorted(LOSSES))}")

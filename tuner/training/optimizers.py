@@ -25,6 +25,14 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
 
     Raises:
         ConfigurationError: `optimizer_type` is neither of them.
+
+    Example::
+
+        from tuner import TrainingConfig, create_model_from_config, create_optimizer
+
+        config = TrainingConfig(optimizer_type="adamw", learning_rate=2e-3)
+        optimizer = create_optimizer(create_model_from_config(config), config)
+        print(type(optimizer).__name__, optimizer.param_groups[0]["lr"])
     """
     return optimizer_for(weight_decay_groups(model), config)
 
@@ -75,6 +83,18 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -
 
     Raises:
         ConfigurationError: `scheduler_type` is none of these.
+
+    Example::
+
+        from tuner import TrainingConfig, create_model_from_config, create_optimizer, create_scheduler
+
+        config = TrainingConfig(scheduler_type="steplr", step_size=10, gamma=0.5)
+        optimizer = create_optimizer(create_model_from_config(config), config)
+        scheduler = create_scheduler(optimizer, config)
+        for _ in range(20):  # epochs
+            optimizer.step()
+            scheduler.step()
+        print(scheduler.get_last_lr()[0])
     """
     floor = config.min_lr / config.learning_rate
     if config.scheduler_type == "cosine":
