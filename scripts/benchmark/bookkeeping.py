@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from harness.replacement import replace
 from rich.table import Table
 
@@ -41,8 +41,8 @@ PER_TRIAL = (
     ),
     Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
     Watched(
-        "tidy checkpoints",
-        ("tuner.workers.loop.tidy_checkpoints", "tuner.session.objective.tidy_checkpoints"),
+        "delete checkpoints",
+        ("tuner.workers.loop.delete_unneeded_checkpoints", "tuner.session.objective.delete_unneeded_checkpoints"),
         opaque=True,
     ),
     Watched(
@@ -82,12 +82,14 @@ def measure(plan: Plan) -> Figures:
         plan.say(f"{size:,} trials")
         place = plan.folder / f"study_{size}"
         output = grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)
-        figures["sizes"][str(size)] = elsewhere(work_on, place, plan.threads, output=str(output), trials=trials)
+        figures["sizes"][str(size)] = in_new_interpreter(
+            work_on, place, plan.threads, output=str(output), trials=trials
+        )
         shutil.rmtree(place)
     config = plan.typical
     plan.say(f"an epoch of {config.experiment_name}")
     placed = asdict(without_end(config, 2, "cpu"))
-    epoch = elsewhere(
+    epoch = in_new_interpreter(
         train_timed, plan.folder, plan.threads, config=placed, place=str(plan.folder / "one"), timed=False
     )
     figures["preset"] = {

@@ -1,1 +1,1 @@
-"""One opened study: its objective, which trial is claimed next, and what is enqueued."""
+"""A study opened for training: its objective, the choice of the next trial, and enqueueing."""

@@ -1,4 +1,4 @@
-"""What the dashboard shows beside a trial while this process trains it."""
+"""Updates of a trial's page in the dashboard while this process trains the trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTE_EVERY_S = 10.0
 
 
 class DashboardUpdates:
-    """Keeps a trial's note, plots and settings up to date; for the last time before its end is reported."""
+    """Keeps the note, plots and settings of a trial up to date, until its result is reported to the study."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
         self._claim = claim
@@ -32,13 +32,13 @@ class DashboardUpdates:
         self._next_note = time.monotonic() + _NOTE_EVERY_S
 
     def start(self, config: TrainingConfig) -> None:
-        """Show what is trained."""
+        """Save the configuration, and write the first note of a trial that is not resumed."""
         self._save({CONFIG_FILE: config_yaml(config).encode()})
-        if not self._claim.resumed:  # else there is a better note already
+        if not self._claim.resumed:  # a resumed trial has a better note already
             self._write_note()
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        """Show the progress of the trial, unless its last note is recent."""
+        """Show the progress of the trial in its note, unless the note is recent."""
         self._epoch_seconds.append(metrics.epoch_seconds)
         median = statistics.median(self._epoch_seconds)
         epochs, best_epoch = len(self._epoch_seconds), early_stopping.best_epoch or None
@@ -47,12 +47,12 @@ class DashboardUpdates:
             self._write_note()
 
     def show_plots(self, plots: Plots) -> None:
-        """Show new plots and the progress of the trial."""
+        """Save new plots, and show the progress of the trial in its note."""
         self._save(plots)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
-        """Show how the trial ended."""
+        """Retry unsaved files, and write the result of the trial into its note."""
         self._save({})
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
 
@@ -60,11 +60,11 @@ class DashboardUpdates:
         started = time.monotonic()
         write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
         ended = time.monotonic()
-        # A note takes longer the more trials there are, but no more than a hundredth of the time.
+        # Writing a note takes longer in larger studies; limit it to about 1 % of the time.
         self._next_note = ended + max(_NOTE_EVERY_S, 100 * (ended - started))
 
     def _save(self, files: Mapping[str, bytes]) -> None:
-        """Save files as artifacts of the trial; retry those that could not be saved before."""
+        """Save files as artifacts of the trial; retry those that could not be saved earlier."""
         self._unsaved |= files
         for name, content in list(self._unsaved.items()):
             try:
@@ -72,8 +72,8 @@ class DashboardUpdates:
             except OSError as error:
                 if is_full_or_read_only(error):
                     raise
-                # A trial must not fail because of what the dashboard alone shows.
+                # A trial must not fail because of a file that only the dashboard shows.
                 if name in files:
-                    log.warning("%s cannot be kept for the dashboard: %s", name, error)
+                    log.warning("%s cannot be saved for the dashboard: %s; the next update retries it", name, error)
             else:
                 del self._unsaved[name]

@@ -1,4 +1,4 @@
-"""Work for a study that has started: checked, then enqueued, without training and without PyTorch."""
+"""Checks and enqueues trials for an existing study, without training and without PyTorch."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tuner.session.study_setup import invariants_of, join_study
 
 @dataclass(frozen=True)
 class EnqueueResult:
-    """What was added to a study.
+    """The result of adding trials to a study.
 
     Attributes:
-        added: The experiments that it did not have, by name.
-        existing: Those that had been there before, by name.
-        search_trials: All search trials of the study, finished or not.
+        added: The added experiments, by name.
+        existing: The experiments that the study had before, by name.
+        search_trials: Number of all search trials of the study, finished or not.
     """
 
     added: Mapping[str, TrialRecord]
@@ -43,11 +43,11 @@ class EnqueueResult:
 
 
 def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse what a study cannot take; nothing is changed. Experiments that it has already stay as they are.
+    """Check that a request fits an existing study, without changing the study.
 
     Raises:
-        ConfigurationError: Something differs from the study; all differences are reported together.
-        DataLoaderError: The experiments' dataset is not where the study's was, and missing or damaged.
+        ConfigurationError: The request contradicts the study; all differences are reported together.
+        DataLoaderError: The experiments name another dataset file than the study, and it is missing or damaged.
     """
     invariants = _invariants(request, study)
     problems = ProblemCollector()
@@ -63,10 +63,10 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 def enqueue(
     request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str, on_note: Callable[[str], object]
 ) -> EnqueueResult:
-    """Enqueue what `check_enqueue` has accepted; `on_note` is as for `enqueue_presets`. The given study is only read.
+    """Enqueue a request that `check_enqueue` accepted; `study` is only read, and `on_note` is as for `enqueue_presets`.
 
     Raises:
-        ConfigurationError: The study has changed since.
+        ConfigurationError: The study has changed since the check.
     """
     before = {record.experiment_name for record in latest_records(study)}
     joined = join_study(storage_url, study.study_name, folder, _invariants(request, study))
@@ -86,7 +86,7 @@ def _invariants(request: RunRequest, study: optuna.Study) -> StudyInvariants:
 
 
 def _fingerprint(config: TrainingConfig, dataset: Mapping[str, Any]) -> str:
-    """Return the digest of an experiment's dataset: the workers check that of the study's own dataset."""
+    """Return the fingerprint of an experiment's dataset; workers verify the fingerprint of the study's own dataset."""
     if os.path.realpath(config.metadata_path) == os.path.realpath(dataset["metadata_path"]):
         return str(dataset["fingerprint"])
     return open_pixel_cache(config.metadata_path, [config.train_split, config.val_split]).fingerprint

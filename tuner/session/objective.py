@@ -22,7 +22,7 @@ from studies import (
     suggest_all,
 )
 from tuner.data.batches import TrainingData
-from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.outcome import outcome_of_crashes, outcome_of_error, outcome_of_result
 from tuner.session.run_context import RunContext, TrialInterrupted
@@ -43,8 +43,9 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and report its outcome to the study, whether it succeeds or fails.
 
     Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that the trial did not cause (disk, database,
-    dataset, device, any before the first epoch) propagate: it stays running in the study, and the worker that claims it
-    next resumes it after its last epoch. `LeaseLost` propagates as well: another worker has taken over the trial.
+    dataset, device, any error before the first epoch) propagate: the trial stays running in the study, and the worker
+    that claims it next resumes it from its last finished epoch. `LeaseLost` also propagates: another worker has taken
+    over the trial.
     """
     folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
     updates = DashboardUpdates(claim, context.folder)
@@ -53,20 +54,23 @@ def run_trial(claim: Claim, context: RunContext) -> None:
         outcome = outcome_of_crashes(claim.record, read_metrics(folder))
     else:
         outcome, value = _train_to_the_end(claim, context, folder, updates)
-    # Before `finish`: an ended trial accepts no notes.
+    # Before `finish`, because a finished trial accepts no notes.
     updates.end(outcome, value)
     claim.finish(outcome, value)
-    # Only now: if this process dies before `finish`, the next one needs the checkpoints.
-    tidy_checkpoints(claim.trial.study, context.folder, [claim.record], context.tidied)
+    # Last, because the next worker needs the checkpoints if this process is killed before `finish`.
+    delete_unneeded_checkpoints(claim.trial.study, context.folder, [claim.record], context.checkpoints_deleted)
 
 
 def _should_give_up(claim: Claim, folder: Path) -> bool:
-    """Return whether a trial that has crashed processes has a pending epoch, or has crashed too many without one."""
+    """Return whether a trial with too many crashes fails.
+
+    A trial whose epochs are all trained only needs to report its result, so it has twice as many attempts.
+    """
     config, epochs = claim.record.training_config, read_metrics(folder)
-    signal = EarlyStopping.of(config)
+    early_stopping = EarlyStopping.of(config)
     for epoch in epochs:
-        signal.update(epoch.epoch, epoch.value(config.early_stopping_monitor))
-    is_trained = len(epochs) >= config.num_epochs or (bool(epochs) and signal.should_stop)
+        early_stopping.update(epoch.epoch, epoch.value(config.early_stopping_monitor))
+    is_trained = len(epochs) >= config.num_epochs or (bool(epochs) and early_stopping.should_stop)
     return not is_trained or claim.record.consecutive_crashes >= 2 * MAX_CRASHES
 
 
@@ -84,9 +88,9 @@ def _train_to_the_end(
                 raise
     except Exception as error:
         context.folder.check_in_place()
-        # Configuration and dataset were checked before, so their errors concern this machine.
-        is_outside = isinstance(error, (OSError, *DATABASE_ERRORS, ConfigurationError, DataLoaderError))
-        if is_outside or not (epochs or isinstance(error, MemoryExhaustedError)):
+        # Configuration and dataset were checked before, so these errors are caused by this machine.
+        is_external = isinstance(error, (OSError, *DATABASE_ERRORS, ConfigurationError, DataLoaderError))
+        if is_external or not (epochs or isinstance(error, MemoryExhaustedError)):
             raise
         return outcome_of_error(error, epochs), None
     monitor = claim.record.training_config.early_stopping_monitor
@@ -97,7 +101,7 @@ def _train_to_the_end(
 def _train(
     claim: Claim, context: RunContext, folder: Path, updates: DashboardUpdates, epochs: list[EpochMetrics]
 ) -> TrainingResult:
-    """Train a trial; its finished epochs are added to `epochs`, also if it fails."""
+    """Train a trial, and add its finished epochs to `epochs`, even if it fails."""
     trial, display, number, name = claim.trial, context.display, claim.record.number, claim.record.experiment_name
     save_model_definitions(trial.study, context.folder)
     config = context.local_config(_settings(claim), name)
@@ -105,13 +109,13 @@ def _train(
     updates.start(config)
     reported = dict(trial.study.get_trials(deepcopy=False)[number].intermediate_values)
     if reported and not can_resume(checkpoint_dir(folder)):
-        display.note(f"{name}: its checkpoints are not in {folder}; it begins with epoch 1 again")
+        display.note(f"{name}: no checkpoints to resume from in {folder}; training restarts at epoch 1")
 
     def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
         epochs.append(metrics)
-        # Best so far, so that the last report of a trial is its best.
+        # Report the best value so far, so that the last reported value of a trial is its best.
         if early_stopping.best is not None and reported.get(metrics.epoch) != early_stopping.best:
-            # An earlier attempt may have got another value: on another kind of processor, or with other threads.
+            # An earlier attempt on another processor or with other threads may have reported another value.
             report = partial(report_again, trial) if metrics.epoch in reported else trial.report
             report(early_stopping.best, metrics.epoch)
         updates.epoch_ended(metrics, early_stopping)
@@ -140,19 +144,19 @@ def _train(
         on_plots=updates.show_plots,
         halve_micro_batch=claim.exceeds_memory,
     )
-    before_save()  # a trial is not complete without its best checkpoint
+    before_save()  # check once more that the output folder and the best checkpoint exist
     return result
 
 
 def _settings(claim: Claim) -> TrainingConfig:
-    """Return the settings of a preset, or suggest those of a search trial."""
+    """Return the configuration of a preset, or sample that of a search trial."""
     study = claim.trial.study
     space, search = fixed_space(study), search_settings(study)
     if claim.record.kind is TrialKind.PRESET:
         config = claim.record.training_config
         return config if space is None else suggest_all(claim.trial, space, config)
-    assert space is not None, "search trials are enqueued after the space is fixed"
-    assert search is not None, "search trials are enqueued after the settings of the search"
+    assert space is not None, "a study with search trials has a search space"
+    assert search is not None, "a study with search trials has search settings"
     definitions = study_invariants(study).definitions
 
     def settle(config: TrainingConfig) -> TrainingConfig:
@@ -164,10 +168,10 @@ def _settings(claim: Claim) -> TrainingConfig:
 
 
 def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int], bool]:
-    """Return whether to prune after an epoch, as a function of its number; presets are never pruned.
+    """Return the function that decides by epoch number whether to prune; presets are never pruned.
 
-    The pruner judged the epochs that an earlier attempt `reported`, except the last one. It is not asked about them
-    again when they are trained again, on a machine without their checkpoints.
+    If an earlier attempt `reported` epochs, the pruner has already decided about all but the last. They are not decided
+    again if a machine without the checkpoints trains them again.
     """
     if claim.record.kind is TrialKind.PRESET:
         return lambda epoch: False

@@ -1,4 +1,4 @@
-"""The options of a run: where its study is, which trials are trained, and what ends the work early."""
+"""The options of a run: the location of its study, the trials to train, and the stop conditions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WorkerCount = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the experiments of a file are trained.
+    """The options for training the experiments of a file.
 
     Attributes:
         output_dir: The study's output folder.
@@ -34,11 +34,11 @@ class RunOptions:
         storage: The study's storage URL; None for the SQLite file in the output folder.
         device: ``auto``, ``cpu`` or ``cuda`` for all trials; None for the device of each configuration.
         seed: The seed of all experiments; None for the seed of each configuration.
-        results_file: The results file; None for a name with the time, in the working directory.
-        space_file: The search space; None for that of the study, or the packaged one if the study has none yet.
+        results_file: The results file; None for a file in the working directory with the time in its name.
+        space_file: The search space file; None for the search space of the study, or the packaged one in a new study.
         search: The search after the experiments; its `at_least` is the number of search trials in the study.
-        until_targets: Whether no further trial is started once one has met the targets.
-        workers: Processes that train in parallel; ``auto`` measures how many are fastest.
+        until_targets: Whether to start no further trial after a trial has met the targets.
+        workers: Number of processes that train in parallel; ``auto`` measures which number is fastest.
     """
 
     output_dir: str | Path = TrainingConfig.output_dir
@@ -54,14 +54,14 @@ class RunOptions:
 
     @property
     def storage_url(self) -> str:
-        """The storage URL, the default filled in."""
+        """The storage URL, or the default one if none is set."""
         return self.storage or default_storage_url(self.output_dir)
 
     def check(self) -> None:
-        """Check all options but the search space; nothing is created.
+        """Check all options except the search space; nothing is created.
 
         Raises:
-            ConfigurationError: An option cannot be used; all problems are reported together.
+            ConfigurationError: An option is invalid; all problems are reported together.
         """
         problems = ProblemCollector()
         with problems.collect():
@@ -73,16 +73,16 @@ class RunOptions:
         problems.raise_all()
 
     def check_location(self) -> None:
-        """Check the study's folder, name and storage, and the device; nothing is created.
+        """Check the output folder, study name, storage and device; nothing is created.
 
         Raises:
-            ConfigurationError: Something cannot be used; all problems are reported together.
+            ConfigurationError: One of them is invalid; all problems are reported together.
         """
         problems = ProblemCollector()
         url = self.storage_url
         with problems.collect():
             check_storage_url(url, output_dir=self.output_dir)
-        if problems:  # the folder's study cannot be compared with this URL
+        if problems:  # check the folder with the default URL instead of the invalid one
             url = default_storage_url(self.output_dir)
         with problems.collect():
             OutputFolder(self.output_dir).check(self.study_name, url)
@@ -93,12 +93,12 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrialFilter:
-    """Which of a study's trials a command trains.
+    """Selects the trials of a study that a command trains.
 
     Attributes:
-        experiments: Names of presets; None for all that the study has.
-        search: Whether search trials too.
-        skipped: Numbers of trials that an error left pending; this command does not start them again.
+        experiments: Names of presets; None for all presets of the study.
+        search: Whether to train search trials, too.
+        skipped: Numbers of trials that stay pending after an error and that this command does not try again.
     """
 
     experiments: frozenset[str] | None = None
@@ -107,22 +107,22 @@ class TrialFilter:
 
     @property
     def may_gain_trials(self) -> bool:
-        """Whether trials that are added to the study later can be among them."""
+        """Whether trials added to the study later can match the filter."""
         return self.search or self.experiments is None
 
     def matches(self, record: TrialRecord) -> bool:
-        """Return whether a trial is among them."""
+        """Return whether a trial matches the filter."""
         is_named = self.experiments is None or record.experiment_name in self.experiments
         return (self.search if record.kind is TrialKind.SEARCH else is_named) and record.number not in self.skipped
 
 
 @dataclass(frozen=True)
 class StopConditions:
-    """What ends the work while trials are pending.
+    """Conditions that stop a command while trials are pending.
 
     Attributes:
-        deadline: When, on `time.monotonic`'s clock, the running trial stops after its epoch; None for never.
-        until_targets: Whether no further trial is started once one has met the study's targets.
+        deadline: Time of `time.monotonic` from which a running trial is interrupted after its epoch; None for never.
+        until_targets: Whether to start no further trial after a trial has met the study's targets.
     """
 
     deadline: float | None = None
@@ -135,11 +135,13 @@ class StopConditions:
 
 
 def check_device(device: str | None) -> None:
-    """Refuse a device that is not there; None is the default device.
+    """Check that a device is available; None is the default device.
 
     Raises:
-        ConfigurationError: PyTorch cannot use it on this machine.
+        ConfigurationError: PyTorch cannot use the device on this machine.
     """
-    from tuner.training.device import setup_training_environment  # `enqueue` needs no PyTorch
+    from tuner.training.device import (
+        setup_training_environment,
+    )  # imported here, because `enqueue` does not need PyTorch
 
     setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))

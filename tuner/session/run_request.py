@@ -1,4 +1,4 @@
-"""The request of a run, loaded and ready to be opened as a session."""
+"""The request of a run, loaded and checked, from which a session is opened."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class RunRequest:
     """Experiments to train in a study, and the search after them.
 
     Attributes:
-        options: Where the study is and how it is trained.
-        experiments: What to train, by name; all agree in dataset, splits, monitor, mode, model definitions and seed.
-        targets: What the experiments should reach.
-        file_order: All names of the file that they come from.
+        options: The options of the run.
+        experiments: The experiments by name; dataset, splits, monitor, mode, model definitions and seed are the same.
+        targets: The targets that the experiments should meet.
+        file_order: The names of all experiments in the file, in its order.
         may_generate: Whether the default dataset is generated if it is missing.
-        space: What a search may vary; None for that of the study, or the packaged one if the study has none yet.
-        file_messages: Warnings and notes about the file of the experiments, a line each.
+        space: The search space; None for the search space of the study, or the packaged one in a new study.
+        file_messages: Warnings and notes about the experiment file, one line each.
     """
 
     options: RunOptions
@@ -63,21 +63,21 @@ class RunRequest:
     def from_file(
         cls, file: ExperimentFile, names: Sequence[str] | None = None, options: RunOptions | None = None
     ) -> RunRequest:
-        """Take experiments of a file and load the search space.
+        """Create a request for experiments of a file, and load the search space.
 
         Args:
             file: The checked file.
-            names: Which experiments; None for all.
-            options: How they are trained; by default as `RunOptions` says.
+            names: Names of the experiments; None for all.
+            options: The options; None for the defaults of `RunOptions`.
 
         Raises:
-            ConfigurationError: A name is unknown, no experiment is named, or the search space is wrong.
+            ConfigurationError: A name is unknown, no experiment is selected, or the search space is invalid.
             FileNotFoundError, yaml.YAMLError: As `load_search_space`.
         """
         options = options or RunOptions()
         experiments = file.select(names)
         if not experiments:
-            raise ConfigurationError("experiments: none chosen; name one or more, or leave the names out for all")
+            raise ConfigurationError("experiments: none selected; name at least one, or omit the names to select all")
         space = None
         if options.space_file is not None:
             first = next(iter(experiments.values()))
@@ -94,24 +94,24 @@ class RunRequest:
 
     @property
     def first(self) -> TrainingConfig:
-        """The first experiment, or the first of the search's base, which stands for all where they agree."""
+        """The first experiment, or the first base of the search; its shared settings are those of all experiments."""
         return next(iter((*self.experiments.values(), *self.options.search.base)))
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Warnings and notes about the files, a line each."""
+        """Warnings and notes about the files, one line each."""
         warnings = () if self.space is None else self.space.warnings
         return (*self.file_messages, *(f"warning: {text}" for text in warnings))
 
     @cached_property
     def trial_filter(self) -> TrialFilter:
-        """The trials that are trained: the experiments, and search trials if the search has some."""
+        """The trials to train: the experiments, and search trials if a search is requested."""
         return TrialFilter(frozenset(self.experiments), search=self.options.search.starts_search)
 
     def enqueue(
         self, study: optuna.Study, folder: OutputFolder, on_note: Callable[[str], object]
     ) -> dict[str, TrialRecord]:
-        """Enqueue the experiments that a study does not have yet, and the search trials.
+        """Enqueue the search trials, and the experiments that the study does not have yet.
 
         The arguments, result and errors are those of `enqueue_presets` and `add_search_trials`.
         """
@@ -134,17 +134,17 @@ class RunRequest:
         return records
 
     def occupied(self, folder: OutputFolder) -> list[Path]:
-        """Return the non-empty folders of its trials; if it starts a search, those of all search trials."""
+        """Return the non-empty trial folders of the experiments and, if a search is requested, of search trials."""
         names = set(self.experiments)
         if self.options.search.starts_search:
             names |= {path.name for path in folder.path.glob("search_*") if is_search_trial_name(path.name)}
         return folder.occupied(sorted(names))
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
-        """Return the search space of the request, else of the study, else the packaged one.
+        """Return the search space of the request, of the study or the packaged one, in this order.
 
         Raises:
-            ConfigurationError: The space cannot take the settings that the search fixes.
+            ConfigurationError: The space does not allow the fixed settings of the search.
         """
         if study is None:
             definitions = load_model_definitions(self.first.model_config_path)
@@ -155,7 +155,7 @@ class RunRequest:
         return space
 
     def check_dataset(self) -> None:
-        """Refuse a missing dataset, unless it is the default one, which is generated.
+        """Check that the dataset exists or, if it is the default one, can be generated.
 
         Raises:
             DataLoaderError: The dataset is missing, or its metadata cannot be read.
@@ -165,10 +165,10 @@ class RunRequest:
             read_metadata_bytes(path)
 
     def check(self) -> None:
-        """Check where the study is, and the devices of the experiments; nothing is created.
+        """Check the location of the study and the devices of the experiments; nothing is created.
 
         Raises:
-            ConfigurationError: Something cannot be used; all problems are reported together.
+            ConfigurationError: One of them is invalid; all problems are reported together.
         """
         problems = ProblemCollector()
         with problems.collect():

@@ -1,4 +1,4 @@
-"""A study opened for work: every input checked first, then the dataset and the study opened."""
+"""Opens a study for training: checks all inputs, then opens the dataset and the study."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tuner.session.study_setup import ExistingStudy, current_invariants, invaria
 
 @dataclass(frozen=True)
 class Session:
-    """A study opened for work.
+    """A study opened for training.
 
     Attributes:
-        study: The study, with its own sampler and pruner.
-        context: What its trials have in common in this process.
-        storage_url: Its storage URL.
-        stop_token: The latest request to stop before this session; a later one is meant for this session.
+        study: The study, with its sampler and pruner.
+        context: The context that its trials share in this process.
+        storage_url: The study's storage URL.
+        stop_token: The latest stop request before this session; later ones apply to this session.
     """
 
     study: optuna.Study
@@ -57,25 +57,25 @@ class Session:
 
     @classmethod
     def open(cls, request: RunRequest, display: Display) -> Session:
-        """Check everything, then open the dataset and the study, and enqueue the experiments it does not have yet.
+        """Check all inputs, open the dataset and the study, and enqueue the experiments that the study does not have.
 
         Raises:
-            ConfigurationError: Something cannot be used, or does not fit the study. Nothing was created.
+            ConfigurationError: An input is invalid or contradicts the study. Nothing was created.
             DataLoaderError: The dataset is missing or damaged.
         """
         request.check()
         options, first = request.options, request.first
         folder = OutputFolder(options.output_dir)
         folder.owner()  # `check_in_place` compares with this owner from now on
-        token = _refuse_early(request)
+        token = _check_against_study(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
         invariants = invariants_of(first, cache.fingerprint, cache.image_folder)
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
-        # In a storage of its own, the study may be older than this folder.
+        # The study can exist in a separate storage even if this folder is new.
         token = stop_token(study) if token is None else token
         request.enqueue(study, folder, display.note)
-        if request.experiments or not study_targets(study).goals():  # a search has no targets of its own
+        if request.experiments or not study_targets(study).goals():  # a search without experiments has no targets
             save_targets(study, request.targets)
         context = RunContext(folder, cache, request.experiments, options.device, study_targets(study), display)
         return cls(study, context, options.storage_url, token)
@@ -90,17 +90,17 @@ class Session:
         metadata: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
     ) -> Session:
-        """Open a study that has started, with nothing but what its folder and the study itself know.
+        """Open an existing study with the data in its folder and its storage.
 
         Args:
             existing: The study.
             display: Shows notes.
-            device: Where all trials train; None for the device of each configuration.
-            metadata: The dataset's metadata file on this machine; None for that of the study.
-            experiments: Experiments whose work-related settings are newer than those of the study.
+            device: The device of all trials; None for the device of each configuration.
+            metadata: The dataset's metadata file on this machine; None for the file named in the study.
+            experiments: Experiments whose settings without effect on the result replace those of the study.
 
         Raises:
-            ConfigurationError: The device cannot be used, or something has changed that may not change.
+            ConfigurationError: The device is not available, or an invariant of the study has changed.
             DataLoaderError: The dataset is missing or damaged.
         """
         check_device(device)
@@ -111,19 +111,19 @@ class Session:
         return cls(study, context, existing.storage_url, existing.stop_token)
 
 
-def _refuse_early(request: RunRequest) -> str | None:
-    """Refuse what the study cannot take before a dataset is generated; return the token of its latest stop, if any."""
+def _check_against_study(request: RunRequest) -> str | None:
+    """Check a request against its study before a dataset is generated; return the study's stop token, if any."""
     options, occupied = request.options, request.occupied(OutputFolder(request.options.output_dir))
     study: optuna.Study | None = None
-    with suppress(ConfigurationError):  # there is none yet
+    with suppress(ConfigurationError):  # the study does not exist yet
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     if options.search.fixed:
         request.search_space(study)
     database = sqlite_path(options.storage_url)
     if study is None and (database is None or (database.exists() and database.stat().st_size)):
-        storage = open_storage(options.storage_url)  # reports a server that cannot be reached or an unsuitable database
+        storage = open_storage(options.storage_url)  # raises for an unreachable server or an unsuitable database
         if options.study_name in optuna.get_all_study_names(storage):
-            return None  # its owner file is lost, or it is damaged: joining reports that
+            return None  # joining reports that its owner file is missing or damaged
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None
@@ -143,7 +143,7 @@ def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants
 def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -> None:
     if metadata_path.exists() or not may_generate:
         return
-    display.note(f"no dataset at {metadata_path}: drawing the default one (5,000 images and 1,000 for testing)")
+    display.note(f"no dataset at {metadata_path}: generating the default one (5,000 images and 1,000 test images)")
     generate_dataset(metadata_path.parent, on_progress=display.dataset_progress)
 
 
@@ -151,7 +151,7 @@ def _cache_of(invariants: StudyInvariants, folder: OutputFolder, metadata: str |
     path = Path(metadata or invariants.dataset["metadata_path"])
     if not path.exists() and metadata is None:
         raise DataLoaderError(
-            f"{path}: the dataset of the study in {folder.path} is gone; put it back, say with --metadata where it is "
-            "on this machine, or repeat `khmer-tuner run` with a --config that says where it is now"
+            f"{path}: the dataset of the study in {folder.path} is missing; restore it, name its new path with "
+            "--metadata, or repeat `khmer-tuner run` with a --config that names the new path"
         )
     return open_pixel_cache(path, [invariants.dataset["train_split"], invariants.dataset["val_split"]])

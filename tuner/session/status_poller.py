@@ -1,4 +1,4 @@
-"""Read the status of a study: once, or again and again for the display of a run."""
+"""Read the status of a study once, or repeatedly for the display of a run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tuner.training.history import read_metrics
 if TYPE_CHECKING:
     from tuner.session.session import Session
 
-# A poll takes longer the more trials there are. As long as a pause of a minute suffices, polls take at most this share.
+# Polls of large studies are slow. They take at most this share of the time, unless that needs a pause over a minute.
 _MAX_SHARE = 0.01
 _MAX_PAUSE_S = 60.0
 _QUICK_POLL_S = 0.05
-# A failed poll must not end the training: a broken database or folder raises again where it is written, and a value
-# that was changed by hand and cannot be read (ValueError) does not concern the workers.
+# A failed poll must not end the training: a broken database or folder raises again when it is written, and a damaged
+# value (ValueError) does not affect the workers.
 POLL_ERRORS = (*DATABASE_ERRORS, OSError, ValueError)
 
 
 def read_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:
-    """Return the status of a study, with the epoch times of running trials; nothing is written.
+    """Return the status of a study, including the epoch times of running trials; nothing is written.
 
     Args:
         study: From `load_study` or `create_or_join_study`.
@@ -39,14 +39,14 @@ def _epoch_times(trial_dir: Path) -> list[float]:
 
 
 class StatusPoller:
-    """Polls the study for the session's display, seldom enough not to slow the training down."""
+    """Polls the study for the session's display, rarely enough not to slow down the training."""
 
     def __init__(self, session: Session, *, every_s: float) -> None:
         """Prepare the first poll.
 
         Args:
             session: The opened study.
-            every_s: Seconds between two polls, if they are quick; positive.
+            every_s: Seconds between two polls, if polls are fast; positive.
         """
         self._session = session
         self._every_s = every_s
@@ -59,18 +59,18 @@ class StatusPoller:
         return time.monotonic() >= self._next
 
     def poll(self) -> None:
-        """Read the status and hand it to the display; a poll that fails is ignored."""
+        """Read the status and pass it to the display; a failed poll is ignored."""
         started = time.monotonic()
         with contextlib.suppress(*POLL_ERRORS), without_retries(self._session.study):
             status = read_status(self._session.study, self._session.context.folder)
             self._session.context.display.status_polled(status)
         ended = time.monotonic()
         self._took = ended - started
-        # The longest pause also bounds what follows a poll that waited for a lock or a server.
+        # The maximum pause also applies after a poll that waited for a lock or a server.
         self._next = ended + max(self._every_s, min(self._took / _MAX_SHARE, _MAX_PAUSE_S))
 
     def poll_after_trial(self) -> None:
-        """Poll now that a trial has ended, unless polls are slow and the next one is not due."""
+        """Poll after a trial has finished, unless polls are slow and the next one is not due."""
         if self.is_due or self._took < _QUICK_POLL_S:
             self.poll()
 

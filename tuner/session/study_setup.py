@@ -1,4 +1,4 @@
-"""Invariants of a study, and joining it with them; nothing here needs PyTorch."""
+"""The invariants of a study, and joining a study; this module does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from studies import (
 
 @dataclass(frozen=True)
 class ExistingStudy:
-    """What is needed to join a study that has started.
+    """The data needed to join an existing study.
 
     Attributes:
         name: The study's name.
-        folder: Its output folder.
-        storage_url: Its storage URL.
-        invariants: Its fixed settings.
-        stop_token: The latest request to stop, which is not for processes that join later.
+        folder: The output folder.
+        storage_url: The storage URL.
+        invariants: The fixed settings of the study.
+        stop_token: The latest stop request; it does not apply to processes that join later.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ExistingStudy:
 
     @classmethod
     def load(cls, output_dir: str | Path, *, storage: str | None = None, name: str | None = None) -> ExistingStudy:
-        """Read them from an output folder and its study; nothing is created or written.
+        """Read the data from an output folder and its study; nothing is created or written.
 
         The arguments and errors are those of `load_study`.
         """
@@ -60,19 +60,19 @@ class ExistingStudy:
 def with_overrides(
     experiments: Mapping[str, TrainingConfig], *, seed: int | None, device: str | None
 ) -> dict[str, TrainingConfig]:
-    """Return experiments with the command's seed and device, where it gives them."""
+    """Return the experiments with the command's seed and device; None keeps the value of each experiment."""
     given: dict[str, Any] = {"seed": seed, "device": device}
     overrides = {name: value for name, value in given.items() if value is not None}
     return {name: replace(config, **overrides) for name, config in experiments.items()}
 
 
 def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | None = None) -> StudyInvariants:
-    """Return the invariants of a study that trains an experiment.
+    """Return the invariants of a study for an experiment.
 
     Args:
         config: The experiment's configuration.
-        fingerprint: Of the content of its dataset's splits.
-        image_folder: Where the images are; None if unknown.
+        fingerprint: Digest of the content of its dataset's splits.
+        image_folder: The folder of the images; None if unknown.
 
     Raises:
         FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_model_definitions`.
@@ -95,13 +95,13 @@ def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | 
 
 
 def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder: str) -> StudyInvariants:
-    """Return a study's invariants with what can have changed since: the dataset's content and the versions."""
+    """Return a study's invariants with the current dataset content and library versions."""
     dataset = {**existing.dataset, "fingerprint": fingerprint, "image_folder": image_folder}
     return replace(existing, dataset=dataset, versions=_versions())
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
-    """Return the folder's study for work, with all models of the invariants; created if missing.
+    """Join the folder's study for training, add the model definitions of the invariants, or create the study.
 
     Raises:
         ConfigurationError: As `create_or_join_study`.
@@ -112,7 +112,7 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: St
 
 
 def save_model_definitions(study: optuna.Study, folder: OutputFolder) -> None:
-    """Keep a copy of the study's model definitions in a folder; another process, or machine, may have added some."""
+    """Update the folder's copy of the study's model definitions, to which other processes can add."""
     text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
     if not path.is_file() or read_bytes(path) != text.encode():
         with lock_of(study, folder):

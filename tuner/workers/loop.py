@@ -29,7 +29,7 @@ from studies import (
     write_study_note,
 )
 from tuner.display.lines import failure
-from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.objective import run_trial
 from tuner.session.outcome import outcome_of_error
 from tuner.session.run_context import RunContext, TrialInterrupted
@@ -77,7 +77,7 @@ def work(
         ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes` do.
     """
     # A process that was killed just after it reported a result may not have removed the checkpoints.
-    tidy_checkpoints(session.study, session.context.folder, ended_records(session.study), session.context.tidied)
+    delete_unneeded_checkpoints(session.study, session.context.folder, ended_records(session.study), session.context.checkpoints_deleted)
     with contextlib.suppress(*POLL_ERRORS):
         write_study_note(session.study, session.context.folder)
     planned, done = planned_trials(session, trial_filter), finished_trials(session, trial_filter)

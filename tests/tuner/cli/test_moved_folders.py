@@ -138,7 +138,7 @@ def test_a_folder_that_is_moved_while_in_use_is_not_created_again(
 ) -> None:
     url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
     options = RunOptions(output_dir="out", results_file="interrupted.json", storage=url)
-    watcher = make_watcher(**when, happens=lambda: (here / "out").rename(here / "moved"))
+    watcher = make_watcher(**when, action=lambda: (here / "out").rename(here / "moved"))
     with pytest.raises(ConfigurationError) as caught:
         HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
     assert str(caught.value).startswith(f"output folder {here}/out: it was moved or removed while in use; move it back")
@@ -177,12 +177,12 @@ def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
     options = RunOptions(output_dir="out", results_file="interrupted.json")
     with pytest.raises(ConfigurationError, match=rf"^{here}/out/first.*: it was moved or removed while in use"):
         HyperparameterTuner(
-            str(config), options=options, display=make_watcher(after_epoch=epoch, happens=remove)
+            str(config), options=options, display=make_watcher(after_epoch=epoch, action=remove)
         ).run_experiments()
     assert states(here / "out")[0] == (RowState.INTERRUPTED, epoch)
     done = cli("resume", "--output-dir", "out", "--results-file", "results.json")
     assert done.code == 0, done.err
-    assert "it begins with epoch 1 again" in done.err
+    assert "training restarts at epoch 1" in done.err
     assert results(here / "results.json") == undisturbed
     assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
 

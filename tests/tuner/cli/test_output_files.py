@@ -15,7 +15,7 @@ import yaml
 from search_spaces import ConfigurationError
 from studies import load_study
 from tuner import HyperparameterTuner
-from tuner.cli.commands import COMMANDS as ALL_COMMANDS
+from tuner.cli.commands import COMMAND_GROUPS
 from tuner.cli.parser import parse
 from tuner.session.run_options import RunOptions
 
@@ -127,7 +127,7 @@ def test_results_are_not_lost_if_another_file_appears_while_a_study_trains(
     write_config: Callable[..., Path], make_watcher: Callable[..., Any], read_results: Any, here: Path, caplog: Any
 ) -> None:
     config = str(write_config(ONE_EPOCH))
-    watcher = make_watcher(after_epoch=1, happens=lambda: Path("r.json").write_text("mine"))
+    watcher = make_watcher(after_epoch=1, action=lambda: Path("r.json").write_text("mine"))
     results = HyperparameterTuner(config, options=RunOptions(results_file="r.json"), display=watcher).run_experiments()
     assert Path("r.json").read_text() == "mine"
     [written] = Path().glob("hyperparameter_tuning_results_*.json")
@@ -138,7 +138,7 @@ def test_results_are_not_lost_if_another_file_appears_while_a_study_trains(
 @pytest.mark.parametrize("command", ["export", "export csv", "best", "report"])
 def test_a_file_that_appears_while_a_command_reads_the_study_is_kept(command: str, run_study: Any, here: Path) -> None:
     words = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
-    chosen, options = parse(words, ALL_COMMANDS)
+    chosen, options = parse(words, COMMAND_GROUPS)
     prepared = chosen.prepare(options)
     Path("late").write_text("mine")
     with pytest.raises(ConfigurationError, match="so it is not overwritten"):
@@ -209,7 +209,7 @@ def test_a_comparison_overwrites_no_other_file(cli: Any, copy_of_the_study: Path
     confirm = ["confirm", "--top", "2", "--seeds", "1", *place]
     refused = cli(*confirm)
     assert refused.code == 2
-    assert f"{path}: this file is no comparison written by `khmer-tuner confirm`" in refused.err
+    assert f"{path}: this file exists and is not a comparison written by `khmer-tuner confirm`" in refused.err
     assert (path.read_text(), os.listdir(path.parent)) == ("mine", ["confirmation.json"])
     path.unlink()
     assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second one replaces the file of the first
@@ -224,7 +224,7 @@ def test_commands_without_a_file_of_their_own_need_no_place_for_one(
         assert cli(*words, "--output-dir", copy_of_the_study).code == 0
     refused = cli("export", "--format", "csv", "--output-dir", copy_of_the_study)
     assert refused.err == (
-        f"error: results file trials_{{timestamp}}.csv: nothing can be written in {here}; choose another place\n"
+        f"error: results file trials_{{timestamp}}.csv: the folder {here} is not writable; choose another folder\n"
     )
 
 

@@ -63,7 +63,7 @@ def test_a_trial_whose_worker_was_killed_ends_as_if_nothing_had_happened(
     assert begun.epochs == 0
     assert again.epochs >= 3
     assert again.after is StartedAfter.CRASH
-    lost = f"one: its checkpoints are not in {bora.folder / folder / 'one'}; it begins with epoch 1 again"
+    lost = f"one: no checkpoints to resume from in {bora.folder / folder / 'one'}; training restarts at epoch 1"
     assert (lost in said) == (not shared)
     assert f"resumes at epoch {again.epochs + 1 if shared else 1}" in said
     assert [ended(trial, bora.folder / folder) for trial in trials] == undisturbed

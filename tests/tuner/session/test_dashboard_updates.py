@@ -121,23 +121,23 @@ def test_a_page_that_cannot_be_kept_decides_no_trials_fate(
     note, files = page_of(0)
     assert note.startswith("### one: max epochs\n")
     assert files == {}
-    assert "learning_curves.png cannot be kept for the dashboard" in caplog.text
+    assert "learning_curves.png cannot be saved for the dashboard" in caplog.text
 
 
 def test_what_could_not_be_kept_at_first_is_kept_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     OUT.mkdir()
     (OUT / "artifacts").touch()
-    run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=(OUT / "artifacts").unlink))
+    run(write_config({"one": {}}), make_watcher(after_epoch=1, action=(OUT / "artifacts").unlink))
     assert page_of(0)[1].keys() == {*PLOTS, "training_config.yaml"}
 
 
 def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     def fall_in() -> None:
-        raise RuntimeError("the roof fell in")
+        raise RuntimeError("simulated error")
 
-    run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, happens=fall_in))
+    run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, action=fall_in))
     note, files = page_of(0)
     assert note.startswith("### one: failed\n")
-    assert "RuntimeError: the roof fell in" in note
+    assert "RuntimeError: simulated error" in note
     assert files.keys() == {"training_config.yaml"}
     assert page_of(1)[0].startswith("### two: max epochs\n")

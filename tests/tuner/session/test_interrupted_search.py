@@ -91,7 +91,7 @@ def test_parameters_curves_ends_and_results_are_the_same(
     in_preset, early, late = {"in_batch": 8}, *({"of_trial": number, "after_epoch": 1} for number in sorted(longest))
 
     def train_until(where: dict[str, int], happens: Callable[[], object]) -> None:
-        trained(config, space, "broken", make_watcher(happens=happens, **where))
+        trained(config, space, "broken", make_watcher(action=happens, **where))
 
     for interrupt, where in ((by_request, in_preset), (by_signal, early), (by_request, late)):
         interrupt(partial(train_until, where))

@@ -38,7 +38,7 @@ from studies.sampling.pruning import Pruning
 from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
 from tuner.display import Display
-from tuner.session.checkpoint_retention import tidy_checkpoints
+from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.outcome import _converged_epoch
 from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
@@ -76,9 +76,9 @@ def test_a_failure_after_some_epochs_keeps_what_they_reached(
     write_config: WriteConfig, read_results: Any, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 4}}, "two": {"training": {"num_epochs": 1}}})
-    results = run(config, make_watcher(after_epoch=2, happens=raising(RuntimeError("the roof fell in"))))
+    results = run(config, make_watcher(after_epoch=2, action=raising(RuntimeError("simulated error"))))
     first, second = results["all_results"]
-    assert (first["status"], first["error_message"]) == ("failed", "the roof fell in")
+    assert (first["status"], first["error_message"]) == ("failed", "simulated error")
     assert first["total_epochs"] == 2
     assert first["best_val_char_accuracy"] > 0
     assert first["final_train_loss"] > 0
@@ -93,7 +93,7 @@ def test_a_failure_after_some_epochs_keeps_what_they_reached(
 
 
 def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
-    run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=lambda: torch.empty(2**60, dtype=torch.uint8)))
+    run(write_config({"one": {}}), make_watcher(after_epoch=1, action=lambda: torch.empty(2**60, dtype=torch.uint8)))
     outcome = record_of("one").outcome
     assert outcome is not None
     assert outcome.why_ended == "out_of_memory"
@@ -106,7 +106,7 @@ def test_a_disk_that_takes_nothing_stops_the_run_and_leaves_it_resumable(
 ) -> None:
     config = write_config({"one": {}, "two": {"training": {"num_epochs": 1}}})
     with pytest.raises(OSError, match="disk"):
-        run(config, make_watcher(after_epoch=1, happens=raising(OSError(code, "the disk has a problem"))))
+        run(config, make_watcher(after_epoch=1, action=raising(OSError(code, "the disk has a problem"))))
     assert row_of("one").state is RowState.INTERRUPTED
     results = run(config)
     assert [entry["status"] for entry in results["all_results"]] == ["completed", "completed"]
@@ -118,7 +118,7 @@ def test_an_interruption_is_no_failure(
     interruption: type[BaseException], write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     with pytest.raises(interruption):
-        run(write_config({"one": {}}), make_watcher(after_epoch=1, happens=raising(interruption())))
+        run(write_config({"one": {}}), make_watcher(after_epoch=1, action=raising(interruption())))
     row = row_of("one")
     assert (row.state, row.epochs, row.worker_pid) == (RowState.INTERRUPTED, 1, None)
     assert (OUT / "one" / "checkpoints" / "last.pt").exists()
@@ -171,7 +171,7 @@ def test_ctrl_c_in_the_same_epoch_again_and_again_is_no_crash(
     config = write_config({"one": {}})
     for _ in range(MAX_MEMORY_CRASHES + 1):
         with pytest.raises(StopRequested), stop_on_signals():
-            run(config, make_watcher(in_batch=3, happens=lambda: os.kill(os.getpid(), signal.SIGINT)))
+            run(config, make_watcher(in_batch=3, action=lambda: os.kill(os.getpid(), signal.SIGINT)))
     (entry,) = run(config)["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
     after = [attempt.after for attempt in record_of("one").attempts]
@@ -372,7 +372,7 @@ def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_t
 def test_an_accident_in_a_search_trial_does_not_stop_the_others(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
-    watcher = make_watcher(after_epoch=1, of_trial=1, happens=raising(RuntimeError("the roof fell in")))
+    watcher = make_watcher(after_epoch=1, of_trial=1, action=raising(RuntimeError("simulated error")))
     results = search(write_config({"one": {"training": {"num_epochs": 1}}}), write_space(), 2, watcher)
     ends = [(entry["experiment_name"], entry["status"]) for entry in results["all_results"]]
     assert ends == [("one", "completed"), ("search_0001", "failed"), ("search_0002", "completed")]
@@ -415,12 +415,12 @@ def test_what_is_tidied_once_is_not_looked_for_again(searched: Path) -> None:
     study, folder = load_study(searched / OUT)
     (worst,) = records_not_kept(study)
     left = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
-    tidied: set[int] = set()
+    deleted: set[int] = set()
     try:
         for is_left in (False, True):
             left.touch()
-            tidy_checkpoints(study, folder, [], tidied)
-            assert tidied == {worst.number}
+            delete_unneeded_checkpoints(study, folder, [], deleted)
+            assert deleted == {worst.number}
             assert left.exists() == is_left
     finally:
         left.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ def test_search_trials_are_trained_if_the_search_has_some(write_config: WriteCon
 
 
 def test_no_experiment_is_refused(write_config: WriteConfig) -> None:
-    with pytest.raises(ConfigurationError, match="experiments: none chosen"):
+    with pytest.raises(ConfigurationError, match="experiments: none selected"):
         RunRequest.from_file(load_experiments(write_config({"one": {}})), [])
 
 

@@ -187,7 +187,7 @@ class TestOpen:
         with pytest.raises(ConfigurationError) as caught:
             opened(config, space=other)
         told = "\n".join(caught.value.problems)
-        for change in ("base num_epochs was 2 and is 3 now", "learning_rate was ", "scheduler_type is gone"):
+        for change in ("base num_epochs was 2 and is 3 now", "learning_rate was ", "scheduler_type was removed"):
             assert change in told
         assert "leave out --space" in told
 
@@ -260,7 +260,7 @@ class TestReopen:
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         opened(write_config({"one": {"data": {"metadata_path": str(metadata)}}}))
         shutil.rmtree(metadata.parent)
-        with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is gone; .*--config"):
+        with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is missing; .*--config"):
             reopened()
 
     def test_a_dataset_that_has_changed_is_refused(self, write_config: WriteConfig, tmp_path: Path) -> None:

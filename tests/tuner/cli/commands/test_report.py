@@ -44,9 +44,9 @@ def test_a_report_is_repeated_over_the_older_one(cli, run_study):
     [
         ("folder", "this is a folder; name a file"),
         ("missing/report.html", "there is no folder"),
-        ("notes.html", "this file is no report, so it is not overwritten"),
-        ("link.html", "this file is no report, so it is not overwritten"),
-        ("closed/report.html", "nothing can be written in"),
+        ("notes.html", "this file exists and is not a report, so it is not overwritten"),
+        ("link.html", "this file exists and is not a report, so it is not overwritten"),
+        ("closed/report.html", "is not writable"),
         ("", "it is empty"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_dataset_may_move_but_not_change(cli, home, tree):
     gone = cli("resume")
     assert gone.code == 2
     assert "generated_data/metadata.yaml: the dataset of the study" in gone.err
-    assert "repeat `khmer-tuner run` with a --config that says where it is now" in gone.err
+    assert "repeat `khmer-tuner run` with a --config that names the new path" in gone.err
     assert tree(home).keys() == before.keys()
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
@@ -297,7 +297,7 @@ def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeate
     with monkeypatch.context() as patch:
 
         def fail(*arguments: Any) -> None:
-            raise RuntimeError("the roof fell in")
+            raise RuntimeError("simulated error")
 
         patch.setattr("tuner.display.plain.ProgressDisplay.epoch_ended", fail)
         failed = cli("search", "--trials", "1")
@@ -319,7 +319,7 @@ def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the
     cli, write_config, make_watcher, fail
 ):
     config = write_config({"blocked": ONE_EPOCH, "free": ONE_EPOCH})
-    HyperparameterTuner(str(config), display=make_watcher(in_batch=2, happens=fail)).run_experiments(["blocked"])
+    HyperparameterTuner(str(config), display=make_watcher(in_batch=2, action=fail)).run_experiments(["blocked"])
     (OUT / "blocked" / "checkpoints").write_text("a file where a folder is to be")
     run = ["run", "--config", config]
     for command in (run, ["resume"], ["worker"]):
