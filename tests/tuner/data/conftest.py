@@ -16,7 +16,7 @@ DatasetMaker = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated dataset of 30 + 10 samples, not to be changed."""
+    """The folder of a generated dataset of 30 + 10 samples; tests must not change it."""
     folder = tmp_path_factory.mktemp("generated") / "generated_data"
     generate_dataset(folder, samples=30, test_samples=10)
     return folder
@@ -24,14 +24,14 @@ def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def generated(generated_once: Path, tmp_path: Path) -> Path:
-    """A copy of the generated dataset that a test may change; returns the metadata file."""
+    """The metadata file of a copy of the generated dataset that the test may change."""
     shutil.copytree(generated_once, tmp_path / "generated_data")
     return tmp_path / "generated_data" / "metadata.yaml"
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> DatasetMaker:
-    """Makes a dataset as another tool would, `yaml.dump` and all; returns the metadata file."""
+def make_dataset(tmp_path: Path) -> DatasetMaker:
+    """A function that writes a dataset as another tool does, with `yaml.dump`, and returns the metadata file."""
 
     def make(
         splits: dict[str, list[str]] | None = None,
@@ -41,7 +41,7 @@ def foreign(tmp_path: Path) -> DatasetMaker:
         color: Any = (200, 10, 30),
         change: Callable[[dict[str, Any]], None] | None = None,
     ) -> Path:
-        folder = tmp_path / "foreign"
+        folder = tmp_path / "dataset"
         content: dict[str, Any] = {"dataset_info": {"generated_by": "text", "image_size": list(size)}}
         for split, labels in (splits or {"train": ["០១២", "៩"], "val": ["៨៨៨៨៨៨៨៨"]}).items():
             (folder / split).mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def foreign(tmp_path: Path) -> DatasetMaker:
                 filename = f"{split}_{number:06d}.png"
                 Image.new(mode, size, color).save(folder / split / filename)
                 sample = {
-                    "image_path": f"foreign/{split}/{filename}",
+                    "image_path": f"dataset/{split}/{filename}",
                     "image_filename": filename,
                     "label": label,
                     "font": "KhmerOS",

@@ -1,4 +1,4 @@
-"""Whatever a file holds: it is read, or refused in words."""
+"""Image files and metadata with any content are read, or refused with a message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=100) | st.sampled_from([*FILES.values(), POSTSCRIPT]))
-def test_any_bytes_are_an_image_or_told_to_be_none(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused_with_a_reason(data: bytes) -> None:
     check(data)
 
 
@@ -56,15 +56,17 @@ def test_any_bytes_are_an_image_or_told_to_be_none(data: bytes) -> None:
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
     kept=st.floats(0, 1),
 )
-def test_a_damaged_image_is_read_or_told(kind: str, damage: list[tuple[float, int]], kept: float) -> None:
+def test_damaged_image_is_decoded_or_refused_with_a_reason(
+    kind: str, damage: list[tuple[float, int]], kept: float
+) -> None:
     data = bytearray(FILES[kind])
-    for place, value in damage:
-        # Half of them in the header, where sizes are.
-        data[int(place * (len(data) if value % 2 else 60))] = value
+    for position, value in damage:
+        # Half of the damage is in the header, which has the sizes.
+        data[int(position * (len(data) if value % 2 else 60))] = value
     check(bytes(data[: int(kept * len(data)) if kept < 0.5 else None]))
 
 
-def test_postscript_is_never_handed_to_an_interpreter() -> None:
+def test_postscript_is_refused_and_not_executed() -> None:
     assert "in none of the formats" in str(decoded_or_reason(POSTSCRIPT))
 
 
@@ -80,9 +82,9 @@ SPLIT = PLAIN | st.lists(SAMPLE | PLAIN, max_size=3) | st.fixed_dictionaries({"s
 
 
 @given(data=PLAIN | st.fixed_dictionaries({"train": SPLIT, "val": SPLIT}))
-def test_any_metadata_are_read_or_refused_in_words(data: Any, tmp_path: Path) -> None:
+def test_any_metadata_without_images_are_refused_with_a_message(data: Any, tmp_path: Path) -> None:
     path = tmp_path / "metadata.yaml"
     path.write_bytes(yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass"))
-    with pytest.raises(DataLoaderError) as caught:  # none of them names an image that is there
+    with pytest.raises(DataLoaderError) as caught:  # none of them has an existing image
         read_metadata(path, ["train", "val"])
     assert all(str(path) in problem for problem in caught.value.problems)

@@ -26,98 +26,98 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(generator: torch.Generator, count: int = 12) -> Distortions:
+def distortions_of(generator: torch.Generator, count: int = 12) -> Distortions:
     return Distortions.random(count, (64, 128), generator, torch.device("cpu"))
 
 
 @pytest.fixture
 def images() -> Tensor:
-    """Twelve dark bars on light paper."""
+    """Twelve images of a dark bar on light paper."""
     images = torch.full((12, 1, 64, 128), 0.9)
     for number, image in enumerate(images):
         image[0, 24:40, 20 + 4 * number : 28 + 4 * number] = 0.1
     return images
 
 
-def test_keeps_shape_and_nearly_the_range(images: Tensor) -> None:
-    distorted = augment(images, drawn(seeded()))
+def test_augmentation_keeps_shape_type_and_nearly_the_range(images: Tensor) -> None:
+    distorted = augment(images, distortions_of(seeded()))
     assert distorted.shape == images.shape
     assert distorted.dtype == images.dtype
     assert distorted.isfinite().all()
-    # Noise alone may lead out of 0 to 1, by a few times a quarter of the image's deviation.
+    # Only noise exceeds 0 to 1, by a few times MAX_NOISE standard deviations of the image.
     assert -0.5 < distorted.min() < distorted.max() < 1.5
 
 
-def test_every_image_is_distorted_in_its_own_way(images: Tensor) -> None:
+def test_every_image_gets_another_distortion(images: Tensor) -> None:
     same = images[:1].expand(12, -1, -1, -1)
-    distorted = augment(same, drawn(seeded())).flatten(1)
+    distorted = augment(same, distortions_of(seeded())).flatten(1)
     distances = torch.cdist(distorted, distorted) + torch.eye(12)
     assert distances.min() > 0.1
     assert (distorted - same.flatten(1)).abs().amax(1).min() > 0.05
 
 
-def test_copies_are_distorted_alike_slightly_and_each_in_its_own_way(images: Tensor) -> None:
+def test_tta_copies_differ_slightly_and_do_not_depend_on_the_batch(images: Tensor) -> None:
     copies = torch.stack(list(distorted_copies(images)))
     assert copies.shape == (3, *images.shape)
-    for number in (0, 7):  # whatever images are beside it in the batch
-        alone = torch.stack(list(distorted_copies(images[number : number + 1])))
-        assert torch.equal(alone, copies[:, number : number + 1])
+    for number in (0, 7):
+        single = torch.stack(list(distorted_copies(images[number : number + 1])))
+        assert torch.equal(single, copies[:, number : number + 1])
     changed = [(one - other).abs().mean() for one, other in combinations([images, *copies], 2)]
     assert 0.002 < min(changed) < max(changed) < 0.05
 
 
-def test_leaves_the_images_that_it_was_given_alone(images: Tensor) -> None:
+def test_augmentation_does_not_change_its_input(images: Tensor) -> None:
     before = images.clone()
-    augment(images, drawn(seeded()))
+    augment(images, distortions_of(seeded()))
     assert torch.equal(images, before)
 
 
-def test_depends_on_the_generator_alone(images: Tensor) -> None:
+def test_augmentation_only_depends_on_the_generator(images: Tensor) -> None:
     torch.manual_seed(1)
-    one = augment(images, drawn(seeded(7)))
+    one = augment(images, distortions_of(seeded(7)))
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert torch.equal(one, augment(images, drawn(seeded(7))))
+    assert torch.equal(one, augment(images, distortions_of(seeded(7))))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(one, augment(images, drawn(seeded(8))))
+    assert not torch.equal(one, augment(images, distortions_of(seeded(8))))
 
 
-def test_successive_draws_of_one_generator_differ(images: Tensor) -> None:
+def test_successive_distortions_of_one_generator_differ(images: Tensor) -> None:
     generator = seeded()
-    assert not torch.equal(augment(images, drawn(generator)), augment(images, drawn(generator)))
+    assert not torch.equal(augment(images, distortions_of(generator)), augment(images, distortions_of(generator)))
 
 
-def test_a_part_distorts_its_images_only(images: Tensor) -> None:
-    distortions = drawn(seeded(), count=36)
+def test_slice_of_distortions_applies_to_the_slice_of_images(images: Tensor) -> None:
+    distortions = distortions_of(seeded(), count=36)
     parts = [augment(images, distortions[start : start + 12]) for start in (0, 12, 24)]
     assert torch.equal(parts[1], augment(images, distortions[12:24]))
     assert all(not torch.equal(parts[0], part) for part in parts[1:])
     assert len(distortions[30:42].affine_maps) == 6
 
 
-def test_tones_bend_between_black_and_white_and_keep_their_order() -> None:
+def test_tone_curves_keep_black_white_and_the_order_of_tones() -> None:
     ramp = torch.linspace(0, 1, 128).expand(3, 1, 64, 128).clone()
-    bent, bends = ramp.clone(), torch.tensor([-0.6, 0.0, 0.6])
-    _apply_tone_curves(bent, bends)
-    assert torch.allclose(bent, ramp + bends.view(3, 1, 1, 1) * ramp * (1 - ramp), atol=1e-6)
-    assert (bent.diff(dim=3) > 0).all()
+    curved, coefficients = ramp.clone(), torch.tensor([-0.6, 0.0, 0.6])
+    _apply_tone_curves(curved, coefficients)
+    assert torch.allclose(curved, ramp + coefficients.view(3, 1, 1, 1) * ramp * (1 - ramp), atol=1e-6)
+    assert (curved.diff(dim=3) > 0).all()
 
 
-def test_ink_stays_in_the_picture(images: Tensor) -> None:
-    # Labels fill most of a picture: what is drawn must not be pushed out of it.
-    dark = (augment(images, drawn(seeded())) < 0.5).flatten(1).float().sum(1)
+def test_ink_stays_in_the_image(images: Tensor) -> None:
+    # Labels fill most of an image, so a large shift would cut off ink.
+    dark = (augment(images, distortions_of(seeded())) < 0.5).flatten(1).float().sum(1)
     assert (dark / (16 * 8)).min() > 0.6
     assert (dark / (16 * 8)).max() < 1.6
 
 
-@pytest.mark.parametrize("place", [0.0, 0.4, 0.9999])
+@pytest.mark.parametrize("offset", [0.0, 0.4, 0.9999])
 @pytest.mark.parametrize("count", [1, 12, 700])
-def test_noise_is_white_and_in_proportion_to_the_contrast_of_its_image(
-    images: Tensor, place: float, count: int
+def test_noise_is_white_and_proportional_to_the_contrast_of_its_image(
+    images: Tensor, offset: float, count: int
 ) -> None:
     images = images[:1] * torch.linspace(0.5, 1, count).view(-1, 1, 1, 1)
     noise = images.clone()
-    _add_noise(noise, torch.full((count,), MAX_NOISE), place)
+    _add_noise(noise, torch.full((count,), MAX_NOISE), offset)
     noise = (noise - images).flatten(1)
     assert torch.allclose(noise.std(1) / images.flatten(1).std(1), torch.full((count,), MAX_NOISE), rtol=0.05)
     between = torch.corrcoef(noise).view(count, count) - torch.eye(count)
@@ -134,7 +134,7 @@ def test_blur_keeps_flat_paper_and_softens_edges(images: Tensor) -> None:
     assert torch.allclose(rows - before, torch.tensor([0.0, -0.8, 0.8, 0.0]) * MAX_BLUR / 3, atol=1e-6)
 
 
-def test_pixels_come_from_where_pytorchs_own_grid_says(images: Tensor) -> None:
+def test_sampling_grid_equals_that_of_pytorch(images: Tensor) -> None:
     maps = torch.rand((12, 2, 3), generator=seeded())
     expected = F.affine_grid(maps, list(images.shape), align_corners=False)
     assert torch.allclose(_grid(maps, images), expected, atol=1e-6)
@@ -151,5 +151,5 @@ def test_normalised_images_have_mean_zero_and_deviation_one(images: Tensor, chan
     assert torch.allclose(normal.std((1, 2, 3)), torch.ones(12), atol=1e-3)
 
 
-def test_an_image_without_contrast_is_normalised_without_nan() -> None:
+def test_normalised_image_without_contrast_has_no_nan() -> None:
     assert normalise(torch.ones(1, 1, 64, 128)).abs().max() < 0.1

@@ -28,7 +28,7 @@ def split(tiny_dataset: Path) -> CachedSplit:
 
 
 @pytest.fixture
-def cut(split: CachedSplit) -> Callable[..., SplitBatches]:
+def make_batches(split: CachedSplit) -> Callable[..., SplitBatches]:
     def make(*, batch_size: int = 10, seed: int | None = 0, augmented: bool = False) -> SplitBatches:
         return SplitBatches(split, batch_size=batch_size, device=CPU, shuffle_seed=seed, augmented=augmented)
 
@@ -41,35 +41,41 @@ def joined(batches: Any) -> tuple[Tensor, Tensor]:
 
 
 def positions(split: CachedSplit, images: Tensor) -> list[int]:
-    """Where in its split each undistorted image is."""
-    known = {image.tobytes(): number for number, image in enumerate(split.images)}
-    return [known[(image * 255).round().byte().numpy().tobytes()] for image in images[:, 0]]
+    """Return the index of each undistorted image in its split."""
+    numbers = {image.tobytes(): number for number, image in enumerate(split.images)}
+    return [numbers[(image * 255).round().byte().numpy().tobytes()] for image in images[:, 0]]
 
 
 class TestSplitBatches:
     @pytest.mark.parametrize(("batch_size", "sizes"), [(10, [10, 10, 10, 2]), (32, [32]), (64, [32]), (1, [1] * 32)])
-    def test_cuts_batches_of_the_size_and_a_smaller_last_one(
-        self, cut: Callable[..., SplitBatches], batch_size: int, sizes: list[int]
+    def test_batches_have_the_batch_size_and_the_last_one_may_be_smaller(
+        self, make_batches: Callable[..., SplitBatches], batch_size: int, sizes: list[int]
     ) -> None:
-        batches = cut(batch_size=batch_size)
+        batches = make_batches(batch_size=batch_size)
         assert [len(labels) for _, labels in batches.epoch(1)] == sizes
         assert len(batches) == len(sizes)
 
-    @pytest.mark.parametrize("together", [1, 15, 32, 128])
-    def test_every_sample_comes_once_an_epoch_with_its_label(
-        self, cut: Callable[..., SplitBatches], split: CachedSplit, monkeypatch: pytest.MonkeyPatch, together: int
+    @pytest.mark.parametrize("min_gathered", [1, 15, 32, 128])
+    def test_every_epoch_has_every_sample_once_with_its_label(
+        self,
+        make_batches: Callable[..., SplitBatches],
+        split: CachedSplit,
+        monkeypatch: pytest.MonkeyPatch,
+        min_gathered: int,
     ) -> None:
-        monkeypatch.setattr("tuner.data.batches._MIN_GATHERED", together)
+        monkeypatch.setattr("tuner.data.batches._MIN_GATHERED", min_gathered)
         for epoch in (1, 2):
-            assert [len(labels) for _, labels in cut().epoch(epoch)] == [10, 10, 10, 2]
-            images, labels = joined(cut().epoch(epoch))
-            places = positions(split, images)
-            assert sorted(places) == list(range(32))
-            assert places != sorted(places)
-            assert np.array_equal(labels.numpy(), split.labels[places])
+            assert [len(labels) for _, labels in make_batches().epoch(epoch)] == [10, 10, 10, 2]
+            images, labels = joined(make_batches().epoch(epoch))
+            order = positions(split, images)
+            assert sorted(order) == list(range(32))
+            assert order != sorted(order)
+            assert np.array_equal(labels.numpy(), split.labels[order])
 
-    def test_images_are_grey_from_0_to_1_and_labels_class_numbers(self, cut: Callable[..., SplitBatches]) -> None:
-        images, labels = next(cut().epoch(1))
+    def test_images_are_grey_floats_from_0_to_1_and_labels_class_indices(
+        self, make_batches: Callable[..., SplitBatches]
+    ) -> None:
+        images, labels = next(make_batches().epoch(1))
         assert images.shape == (10, 1, 64, 128)
         assert images.dtype == torch.float32
         assert 0 <= images.min() < images.max() <= 1
@@ -77,34 +83,37 @@ class TestSplitBatches:
         assert labels.dtype == torch.int64
 
     @pytest.mark.parametrize("augmented", [False, True])
-    def test_order_and_distortions_depend_on_seed_and_epoch_alone(
-        self, cut: Callable[..., SplitBatches], augmented: bool
+    def test_order_and_distortions_only_depend_on_seed_and_epoch(
+        self, make_batches: Callable[..., SplitBatches], augmented: bool
     ) -> None:
-        used = cut(augmented=augmented)
+        used = make_batches(augmented=augmented)
         for epoch in (1, 2):
             list(used.epoch(epoch))
         torch.manual_seed(99)
-        fresh = cut(augmented=augmented)
+        fresh = make_batches(augmented=augmented)
         for one, other in zip(joined(used.epoch(3)), joined(fresh.epoch(3)), strict=True):
             assert torch.equal(one, other)
         assert not torch.equal(joined(fresh.epoch(3))[1], joined(fresh.epoch(4))[1])
-        assert not torch.equal(joined(fresh.epoch(3))[1], joined(cut(seed=1).epoch(3))[1])
+        assert not torch.equal(joined(fresh.epoch(3))[1], joined(make_batches(seed=1).epoch(3))[1])
 
-    def test_distortions_leave_order_and_labels_as_they_were(self, cut: Callable[..., SplitBatches]) -> None:
-        plain, distorted = joined(cut().epoch(1)), joined(cut(augmented=True).epoch(1))
+    def test_augmentation_does_not_change_order_and_labels(self, make_batches: Callable[..., SplitBatches]) -> None:
+        plain, distorted = joined(make_batches().epoch(1)), joined(make_batches(augmented=True).epoch(1))
         assert torch.equal(plain[1], distorted[1])
         assert not torch.equal(plain[0], distorted[0])
 
-    def test_an_image_is_distorted_differently_in_each_epoch(self, cut: Callable[..., SplitBatches]) -> None:
-        one, other = cut(augmented=True, batch_size=32, seed=0), cut(augmented=True, batch_size=32, seed=0)
+    def test_distortions_of_an_image_differ_between_epochs(self, make_batches: Callable[..., SplitBatches]) -> None:
+        one, other = (
+            make_batches(augmented=True, batch_size=32, seed=0),
+            make_batches(augmented=True, batch_size=32, seed=0),
+        )
         sums = [sorted(image.sum().item() for image in joined(b.epoch(e))[0]) for b, e in ((one, 1), (other, 2))]
         assert sums[0] != sums[1]
 
-    def test_validation_is_in_order_and_undistorted(self, split: CachedSplit) -> None:
+    def test_validation_batches_are_in_order_and_undistorted(self, split: CachedSplit) -> None:
         images, _ = joined(validation_batches(split, CPU).epoch(0))
         assert positions(split, images) == list(range(32))
 
-    def test_configuration_says_what_is_trained_and_validated_on(
+    def test_training_data_uses_the_configured_splits_and_batch_size(
         self, tiny_config: MakeConfig, tiny_dataset: Path
     ) -> None:
         cache = open_pixel_cache(tiny_dataset, ["test", "val"])
@@ -117,61 +126,63 @@ class TestSplitBatches:
 
 class TestDataLoaders:
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_loaders_give_every_sample_once_and_validation_in_order(
+    def test_loaders_yield_every_sample_once_and_validation_in_order(
         self, tiny_config: MakeConfig, tiny_dataset: Path, workers: int
     ) -> None:
         cache = open_pixel_cache(tiny_dataset, ["train", "val"])
         train, val = create_data_loaders(tiny_config(num_workers=workers, augmentation=False, batch_size=10))
         assert isinstance(train, DataLoader)
         images, labels = joined(train)
-        places = positions(cache["train"], images)
-        assert sorted(places) == list(range(32))
-        assert places != sorted(places)
-        assert np.array_equal(labels.numpy(), cache["train"].labels[places])
+        order = positions(cache["train"], images)
+        assert sorted(order) == list(range(32))
+        assert order != sorted(order)
+        assert np.array_equal(labels.numpy(), cache["train"].labels[order])
         assert positions(cache["val"], joined(val)[0]) == list(range(8))
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_runs_repeat_and_epochs_differ(self, tiny_config: MakeConfig, workers: int) -> None:
+    def test_same_seed_gives_the_same_batches_and_epochs_differ(self, tiny_config: MakeConfig, workers: int) -> None:
         def two_epochs(seed: int = 0) -> list[Tensor]:
             train, _ = create_data_loaders(tiny_config(num_workers=workers, seed=seed))
             return [joined(train)[0] for _ in range(2)]
 
         torch.manual_seed(1)
         first, second = two_epochs()
-        torch.manual_seed(2)  # whatever else the program does with the global generator
+        torch.manual_seed(2)  # the global generator must have no effect
         again = two_epochs()
         assert torch.equal(first, again[0])
         assert torch.equal(second, again[1])
         assert not torch.equal(first.sum(0), second.sum(0))
         assert not torch.equal(first, two_epochs(seed=1)[0])
 
-    @pytest.mark.parametrize(("asked", "least", "most"), [(0, 0, 0), (1, 1, 1), (2, 1, 2)])
-    def test_workers_are_as_many_as_asked_for_and_as_there_are_cores(
-        self, tiny_config: MakeConfig, asked: int, least: int, most: int
+    @pytest.mark.parametrize(("requested", "low", "high"), [(0, 0, 0), (1, 1, 1), (2, 1, 2)])
+    def test_number_of_workers_is_as_configured_but_at_most_the_number_of_cores(
+        self, tiny_config: MakeConfig, requested: int, low: int, high: int
     ) -> None:
-        for loader in create_data_loaders(tiny_config(num_workers=asked)):
-            assert least <= loader.num_workers <= most
-            # A worker that hangs must not hang the program for ever.
-            assert (loader.timeout > 0) == (asked > 0)
+        for loader in create_data_loaders(tiny_config(num_workers=requested)):
+            assert low <= loader.num_workers <= high
+            # Without a timeout, a hanging worker would block the program forever.
+            assert (loader.timeout > 0) == (requested > 0)
 
-    @pytest.mark.parametrize(("asked", "says"), [(3, "num_workers: found 3; the loaders use 2, "), (2, "")])
-    def test_fewer_workers_than_asked_for_are_told(
+    @pytest.mark.parametrize(
+        ("requested", "message"), [(3, "num_workers: found 3; the loaders use 2, one per CPU core"), (2, "")]
+    )
+    def test_warning_if_there_are_fewer_cores_than_configured_workers(
         self,
-        asked: int,
-        says: str,
+        requested: int,
+        message: str,
         tiny_config: MakeConfig,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         monkeypatch.setattr("os.cpu_count", lambda: 2)
-        train, _ = create_data_loaders(tiny_config(num_workers=asked))
+        train, _ = create_data_loaders(tiny_config(num_workers=requested))
         assert train.num_workers == 2
-        assert (says in caplog.text) if says else caplog.text == ""
+        assert (message in caplog.text) if message else caplog.text == ""
 
-    def test_two_workers_distort_differently(self, tiny_config: MakeConfig, split: CachedSplit) -> None:
+    def test_distortions_differ_between_workers(self, tiny_config: MakeConfig, split: CachedSplit) -> None:
         same = replace(split, images=np.repeat(split.images[:1], len(split), axis=0))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # PyTorch's, on a machine with one core
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns on a machine with one core
             one, other = (images for images, _ in _loader(same, tiny_config(batch_size=16), workers=2, training=True))
         assert not torch.equal(one, other)
 
@@ -186,20 +197,20 @@ class TestDataLoaders:
             pixels = val.dataset[0][0] * 255
             assert torch.allclose(pixels, pixels.round(), atol=1e-4)
 
-    def test_validation_is_never_distorted(self, tiny_config: MakeConfig) -> None:
+    def test_validation_loader_does_not_distort(self, tiny_config: MakeConfig) -> None:
         _, val = create_data_loaders(tiny_config(augmentation=True, num_workers=0))
         assert torch.equal(joined(val)[0], joined(val)[0])
 
-    def test_a_dataset_can_be_sent_to_a_worker_that_is_not_forked(self, tiny_config: MakeConfig) -> None:
+    def test_dataset_can_be_pickled_for_spawned_workers(self, tiny_config: MakeConfig) -> None:
         train, _ = create_data_loaders(tiny_config(num_workers=0))
         sent = pickle.loads(pickle.dumps(train.dataset))
         assert torch.equal(sent[3][0], train.dataset[3][0])
 
-    def test_training_and_validation_need_two_splits(self, tiny_config: MakeConfig) -> None:
+    def test_same_split_for_training_and_validation_is_refused(self, tiny_config: MakeConfig) -> None:
         with pytest.raises(DataLoaderError, match=r"val_split: found 'train'.*another split"):
             create_data_loaders(tiny_config(val_split="train"))
 
-    def test_a_missing_dataset_or_split_is_named(self, tiny_config: MakeConfig, tmp_path: Path) -> None:
+    def test_error_names_the_missing_dataset_or_split(self, tiny_config: MakeConfig, tmp_path: Path) -> None:
         with pytest.raises(DataLoaderError, match=r"nowhere"):
             create_data_loaders(tiny_config(metadata_path=str(tmp_path / "nowhere" / "metadata.yaml")))
         with pytest.raises(DataLoaderError, match="holdout"):

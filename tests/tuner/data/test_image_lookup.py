@@ -11,7 +11,7 @@ from tuner.data.image_lookup import states_digest
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Files in two folders, in turn."""
+    """Files alternating between two folders."""
     paths = [tmp_path / folder / f"{number}.png" for number in range(3) for folder in ("a", "ខ្មែរ")]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -28,7 +28,7 @@ def _remove_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_touch, Path.unlink, _remove_folder, lambda path: path.write_bytes(b"other image")])
-def test_the_digest_of_states_shows_a_changed_file(files: list[str], change: Callable[[Path], object]) -> None:
+def test_states_digest_changes_with_a_file(files: list[str], change: Callable[[Path], object]) -> None:
     before = states_digest(files)
     assert states_digest(files) == before
     change(Path(files[3]))

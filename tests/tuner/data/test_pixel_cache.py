@@ -33,13 +33,13 @@ SPLITS = ["train", "val"]
 
 @pytest.fixture
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the user's cache folder would be."""
+    """The path of the user's cache folder, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
     return tmp_path / "user_cache"
 
 
 def cache_files(metadata_path: Path) -> dict[str, int]:
-    """Name and inode of each file with pixels: a file made again has another inode."""
+    """Return name and inode of each file of pixels: a recreated file has another inode."""
     return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.npy")}
 
 
@@ -51,13 +51,13 @@ def assert_same(one: PixelCache, other: PixelCache) -> None:
 
 
 def repaint(image: Path) -> None:
-    """Change the picture but neither size nor time of its file."""
+    """Change the pixels, but neither size nor modification time of the file."""
     status = image.stat()
     image.write_bytes(encode_png(255 - np.asarray(Image.open(image))))
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
+def test_cache_has_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
     cache = open_pixel_cache(generated, SPLITS)
     train = cache["train"]
     assert (len(train), len(cache["val"])) == (24, 6)
@@ -72,18 +72,18 @@ def test_holds_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(256, 128), (10, 300), (3000, 1)])
-def test_sizes_of_the_files_are_kept(size: tuple[int, int], foreign: Any) -> None:
-    path = foreign({"train": ["១", "២"], "val": ["៣"]}, size=size)
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by 90 degrees
-    Image.new("L", (40, 20)).save(path.parent / "train" / "train_000001.png", exif=turned)
-    for _ in range(2):  # decoded, and found in the cache
+def test_cache_has_the_original_sizes_of_the_images(size: tuple[int, int], make_dataset: Any) -> None:
+    path = make_dataset({"train": ["១", "២"], "val": ["៣"]}, size=size)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees
+    Image.new("L", (40, 20)).save(path.parent / "train" / "train_000001.png", exif=exif)
+    for _ in range(2):  # first decoded, then cached
         train = open_pixel_cache(path, ["train"])["train"]
         assert train.sizes.tolist() == [list(size), [20, 40]]
         assert train.aspect_ratios.tolist() == [size[0] / size[1], 0.5]
 
 
-def test_a_cache_of_an_earlier_layout_is_made_again(generated: Path) -> None:
+def test_cache_of_an_earlier_layout_is_recreated(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     for file in (generated.parent / ".pixel_cache").glob("*.jsonl"):
         line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 4', b'"layout": 3')
@@ -95,7 +95,7 @@ def test_a_cache_of_an_earlier_layout_is_made_again(generated: Path) -> None:
     assert after["val"].sizes.tolist() == [[128, 64]] * 6
 
 
-def test_second_opening_uses_the_files_of_the_first(generated: Path) -> None:
+def test_dataset_opened_again_uses_the_cached_files(generated: Path) -> None:
     first = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     assert_same(first, open_pixel_cache(generated, SPLITS, verify=True))
@@ -103,7 +103,7 @@ def test_second_opening_uses_the_files_of_the_first(generated: Path) -> None:
     assert len(files) == 2
 
 
-def test_a_split_asked_for_later_is_added(generated: Path) -> None:
+def test_split_requested_later_is_added_to_the_cache(generated: Path) -> None:
     open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     assert len(open_pixel_cache(generated, ["test"])["test"]) == 10
@@ -111,18 +111,18 @@ def test_a_split_asked_for_later_is_added(generated: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["held-out", "ការសាកល្បង", "a/b", "x" * 300])
-def test_split_names_of_any_kind(name: str, foreign: Any) -> None:
-    path = foreign({"train": ["១"]})
+def test_split_may_have_any_name(name: str, make_dataset: Any) -> None:
+    path = make_dataset({"train": ["១"]})
     path.write_text(
-        path.read_text(encoding="utf-8").replace("train:\n", f'? "{name}"\n:\n').replace("foreign/train", "train"),
+        path.read_text(encoding="utf-8").replace("train:\n", f'? "{name}"\n:\n').replace("dataset/train", "train"),
         encoding="utf-8",
     )
     path.rename(path.parent / "train" / "metadata.yaml")
     assert len(open_pixel_cache(path.parent / "train" / "metadata.yaml", [name])[name]) == 1
 
 
-def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
-    cache = open_pixel_cache(foreign(), SPLITS)
+def test_dataset_of_another_tool_is_cached(make_dataset: Any) -> None:
+    cache = open_pixel_cache(make_dataset(), SPLITS)
     assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
     assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
     assert cache["train"].font_names == ["KhmerOS"]
@@ -135,28 +135,30 @@ def test_opens_a_dataset_of_another_tool(foreign: Any) -> None:
         ((256, 128), "RGB", (90, 90, 90), 90),
         ((64, 128), "L", 17, 17),
         ((1, 1), "RGB", (5, 5, 5), 5),
-        ((128, 64), "RGBA", (0, 0, 0, 0), 255),  # transparent is paper, not ink
+        ((128, 64), "RGBA", (0, 0, 0, 0), 255),  # transparency becomes white
         ((128, 64), "P", 0, 0),
         ((128, 64), "1", 1, 255),
     ],
 )
-def test_images_of_other_sizes_and_kinds(size: tuple[int, int], mode: str, color: Any, grey: int, foreign: Any) -> None:
-    images = open_pixel_cache(foreign(size=size, mode=mode, color=color), ["val"])["val"].images[:]
+def test_images_of_other_sizes_and_modes_are_converted(
+    size: tuple[int, int], mode: str, color: Any, grey: int, make_dataset: Any
+) -> None:
+    images = open_pixel_cache(make_dataset(size=size, mode=mode, color=color), ["val"])["val"].images[:]
     assert images.shape == (1, 64, 128)
     assert np.all(images == grey)
 
 
-def test_wide_images_stay_wide(foreign: Any) -> None:
-    path = foreign({"train": ["១"]}, size=(256, 128))
-    picture = Image.new("L", (256, 128), 255)
-    picture.paste(0, (0, 0, 128, 128))  # the left half is black
-    picture.save(path.parent / "train" / "train_000000.png")
+def test_resized_image_keeps_left_and_right(make_dataset: Any) -> None:
+    path = make_dataset({"train": ["១"]}, size=(256, 128))
+    original = Image.new("L", (256, 128), 255)
+    original.paste(0, (0, 0, 128, 128))  # the left half is black
+    original.save(path.parent / "train" / "train_000000.png")
     image = open_pixel_cache(path, ["train"])["train"].images[0]
     assert np.all(image[:, :60] == 0)
     assert np.all(image[:, 68:] == 255)
 
 
-def test_unreadable_images_are_all_told_and_nothing_is_kept(generated: Path) -> None:
+def test_all_unreadable_images_are_reported_and_nothing_is_cached(generated: Path) -> None:
     broken = [generated.parent / "train" / "train_000003.png", generated.parent / "val" / "val_000001.png"]
     broken[0].write_bytes(b"not an image")
     broken[1].write_bytes(broken[1].read_bytes()[:3000])
@@ -167,14 +169,14 @@ def test_unreadable_images_are_all_told_and_nothing_is_kept(generated: Path) -> 
     assert not list((generated.parent / ".pixel_cache").glob("*.unfinished"))
 
 
-def test_bad_metadata_leave_no_cache_folder(foreign: Any) -> None:
-    path = foreign({"train": ["x"]})
+def test_invalid_metadata_create_no_cache_files(make_dataset: Any) -> None:
+    path = make_dataset({"train": ["x"]})
     with pytest.raises(DataLoaderError):
         open_pixel_cache(path, ["train"])
     assert cache_files(path) == {}
 
 
-def test_changed_image_is_noticed_by_its_time(generated: Path) -> None:
+def test_image_with_another_modification_time_is_decoded_again(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     image = Path(before["train"].image_paths[5])
     repaint(image)
@@ -185,14 +187,14 @@ def test_changed_image_is_noticed_by_its_time(generated: Path) -> None:
     assert after["val"].digest == before["val"].digest
 
 
-def test_changed_image_of_same_size_and_time_is_noticed_by_verifying(generated: Path) -> None:
+def test_changed_image_with_the_same_size_and_time_is_only_detected_with_verify(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     repaint(Path(before["train"].image_paths[5]))
     assert open_pixel_cache(generated, SPLITS).fingerprint == before.fingerprint
     assert open_pixel_cache(generated, SPLITS, verify=True).fingerprint != before.fingerprint
 
 
-def test_changed_labels_are_noticed_and_the_old_caches_removed(generated: Path) -> None:
+def test_changed_label_replaces_the_cache_and_removes_old_splits(generated: Path) -> None:
     before = open_pixel_cache(generated, [*SPLITS, "test"])
     label = decode_label(before["train"].labels[0])
     text = generated.read_text(encoding="utf-8")
@@ -203,7 +205,7 @@ def test_changed_labels_are_noticed_and_the_old_caches_removed(generated: Path) 
     assert list(cache_files(generated)) == ["metadata.yaml.train.npy"]
 
 
-def test_deleted_image_is_noticed(generated: Path) -> None:
+def test_deleted_image_is_an_error(generated: Path) -> None:
     cache = open_pixel_cache(generated, SPLITS)
     Path(cache["val"].image_paths[2]).unlink()
     with pytest.raises(DataLoaderError, match=r"val\.samples\[2\]"):
@@ -212,14 +214,14 @@ def test_deleted_image_is_noticed(generated: Path) -> None:
 
 @pytest.mark.parametrize("file", ["npy", "jsonl"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "other", "start", "first line", "middle", "end"])
-def test_damaged_cache_is_made_again(file: str, damage: str, generated: Path) -> None:
+def test_damaged_cache_is_recreated(file: str, damage: str, generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     expected = {split: before[split].images[:] for split in SPLITS}
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{file}"
     data = bytearray(path.read_bytes())
-    place = {"start": 0, "first line": 30, "middle": len(data) // 2, "end": len(data) - 2}
-    if damage in place:
-        data[place[damage]] ^= 0x10
+    position = {"start": 0, "first line": 30, "middle": len(data) // 2, "end": len(data) - 2}
+    if damage in position:
+        data[position[damage]] ^= 0x10
     contents = {"empty": b"", "cut": data[: len(data) // 2], "other": b"x" * len(data)}
     path.unlink()
     if damage != "gone":
@@ -234,7 +236,7 @@ def test_damaged_cache_is_made_again(file: str, damage: str, generated: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")
-def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
+def test_flipped_bit_in_the_header_never_gives_other_pixels(generated: Path) -> None:
     before = open_pixel_cache(generated, ["val"])["val"].images[:]
     (folder, _) = cache_folders(generated)
     path = folder.path / "metadata.yaml.val.npy"
@@ -245,12 +247,12 @@ def test_no_flipped_bit_in_the_header_goes_unnoticed(generated: Path) -> None:
         path.unlink()
         path.write_bytes(flipped)
         pixels = folder.read("val")
-        assert pixels is None or np.array_equal(pixels.images, before)  # some of the header is blank
+        assert pixels is None or np.array_equal(pixels.images, before)  # parts of the header are padding
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "sparse", "brackets"])
-def test_a_special_file_in_place_of_a_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
+def test_special_file_instead_of_a_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{suffix}"
     path.unlink()
@@ -259,7 +261,7 @@ def test_a_special_file_in_place_of_a_cache_file_is_replaced(kind: str, suffix: 
     elif kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # paths of sockets are short
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):  # socket paths must be short
             server.bind(path.name)
     elif kind == "sparse":
         with path.open("wb") as file:
@@ -272,7 +274,7 @@ def test_a_special_file_in_place_of_a_cache_file_is_replaced(kind: str, suffix: 
     assert not path.is_symlink()
 
 
-def test_a_pipe_in_place_of_the_lock_is_named(generated: Path, user_cache: Path) -> None:
+def test_error_names_a_pipe_instead_of_the_lock_file(generated: Path, user_cache: Path) -> None:
     (generated.parent / ".pixel_cache").mkdir()
     os.mkfifo(generated.parent / ".pixel_cache" / "lock")
     assert len(open_pixel_cache(generated, ["val"])["val"]) == 6  # in the user's cache folder
@@ -282,7 +284,7 @@ def test_a_pipe_in_place_of_the_lock_is_named(generated: Path, user_cache: Path)
         open_pixel_cache(generated, ["val"])
 
 
-def test_a_lock_holder_without_progress_is_named(
+def test_error_names_a_process_that_holds_the_lock_without_progress(
     generated: Path, user_cache: Path, child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(wait_for_lock.__kwdefaults__, "timeout_s", 0.1)
@@ -296,23 +298,23 @@ def test_a_lock_holder_without_progress_is_named(
     assert list(user_cache.rglob("*.npy"))
 
 
-def test_a_process_that_decodes_touches_the_lock(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_process_touches_the_lock_file(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = generated.parent / ".pixel_cache" / "lock"
     ages: list[float] = []
     decode = pixel_cache.decode_images
 
-    def decode_later(paths: Sequence[str]) -> Iterator[DecodedImages]:
+    def decode_with_old_lock(paths: Sequence[str]) -> Iterator[DecodedImages]:
         os.utime(lock, (0, 0))
         yield from decode(paths)
         ages.append(time.time() - lock.stat().st_mtime)
 
-    monkeypatch.setattr(pixel_cache, "decode_images", decode_later)
+    monkeypatch.setattr(pixel_cache, "decode_images", decode_with_old_lock)
     open_pixel_cache(generated, ["val"])
     assert len(ages) == 1
     assert ages[0] < 60
 
 
-def test_pixels_truncated_while_in_use_are_an_error_and_decoded_again(generated: Path) -> None:
+def test_pixels_truncated_while_in_use_raise_an_error_and_are_recreated_when_opened(generated: Path) -> None:
     cache = open_pixel_cache(generated, SPLITS)
     expected = cache["train"].images[:]
     path = generated.parent / ".pixel_cache" / "metadata.yaml.train.npy"
@@ -325,7 +327,7 @@ def test_pixels_truncated_while_in_use_are_an_error_and_decoded_again(generated:
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[:], expected)
 
 
-def test_pixels_are_indexed_like_an_array_and_sent_to_another_process_as_one(generated: Path) -> None:
+def test_pixels_are_indexed_like_an_array_and_pickled_as_an_array(generated: Path) -> None:
     images = open_pixel_cache(generated, ["train"])["train"].images
     array = pickle.loads(pickle.dumps(images))
     assert isinstance(array, np.ndarray)
@@ -336,7 +338,7 @@ def test_pixels_are_indexed_like_an_array_and_sent_to_another_process_as_one(gen
         images[24]
 
 
-def test_images_in_another_order_are_damage(generated: Path) -> None:
+def test_cache_with_images_in_another_order_is_recreated(generated: Path) -> None:
     open_pixel_cache(generated, ["val"])
     path = generated.parent / ".pixel_cache" / "metadata.yaml.val.npy"
     images = np.load(path)
@@ -346,7 +348,7 @@ def test_images_in_another_order_are_damage(generated: Path) -> None:
 
 
 @pytest.mark.parametrize("killed_in", ["json.dumps", "os.replace"])
-def test_a_process_killed_between_the_two_files_leaves_no_cache(
+def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(
     killed_in: str, generated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_pixel_cache(generated, ["train"])
@@ -361,17 +363,17 @@ def test_a_process_killed_between_the_two_files_leaves_no_cache(
     assert after.fingerprint == open_pixel_cache(generated, ["train"], verify=True).fingerprint
 
 
-def test_fingerprint_of_a_dataset_never_changes(foreign: Any) -> None:
-    """Studies have it written down."""
-    path = foreign({"train": ["១", "២៣"], "val": ["៣"]})
+def test_fingerprint_of_a_dataset_never_changes(make_dataset: Any) -> None:
+    """Existing studies have stored it."""
+    path = make_dataset({"train": ["១", "២៣"], "val": ["៣"]})
     for number, image in enumerate(sorted(path.parent.glob("*/*.png"))):
         image.write_bytes(encode_png(np.full((64, 128, 3), number, np.uint8)))
     fingerprint = open_pixel_cache(path, SPLITS).fingerprint
     assert fingerprint == "cd61e948f461a0f03aa3f711f1319cca02a59286d0045baab771288727070cb6"
 
 
-def test_fingerprint_is_the_same_wherever_the_dataset_lies(generated: Path, tmp_path: Path) -> None:
-    other = tmp_path / "copy" / "named_otherwise"
+def test_fingerprint_does_not_depend_on_the_folder_of_the_dataset(generated: Path, tmp_path: Path) -> None:
+    other = tmp_path / "copy" / "other_name"
     shutil.copytree(generated.parent, other)
     one, two = (open_pixel_cache(path, SPLITS) for path in (generated, other / "metadata.yaml"))
     assert one.fingerprint == two.fingerprint
@@ -388,7 +390,7 @@ def test_moved_dataset_keeps_its_cache(generated: Path, tmp_path: Path) -> None:
     assert Path(cache["train"].image_paths[0]).is_relative_to(tmp_path / "moved")
 
 
-def test_images_of_the_working_directory_are_not_taken_if_there_are_others(
+def test_images_of_the_working_directory_are_ignored_if_the_dataset_has_images(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_pixel_cache(generated, SPLITS)
@@ -404,59 +406,61 @@ def test_images_of_the_working_directory_are_not_taken_if_there_are_others(
 
 
 @pytest.mark.parametrize("first_is_absolute", [False, True])
-def test_other_images_in_another_working_directory_are_noticed(
+def test_change_of_the_working_directory_invalidates_a_cache_of_its_images(
     first_is_absolute: bool, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache may have been made in a working directory that has the images, as the last place with them."""
-    alone = tmp_path / "alone" / "set" / "metadata.yaml"
-    alone.parent.mkdir(parents=True)
+    """The cache was created in a working directory with the images, which is searched last."""
+    separate = tmp_path / "separate" / "set" / "metadata.yaml"
+    separate.parent.mkdir(parents=True)
     text = generated.read_text(encoding="utf-8")
     if first_is_absolute:
         text = text.replace("generated_data/train/train_000000", f"{generated.parent}/train/train_000000")
-    alone.write_text(text, encoding="utf-8")
+    separate.write_text(text, encoding="utf-8")
     shutil.copytree(generated.parent, tmp_path / "other" / "generated_data")
     repaint(tmp_path / "other" / "generated_data" / "train" / "train_000001.png")
-    found = []
+    fingerprints = []
     for folder in (tmp_path, tmp_path / "other", tmp_path):
         monkeypatch.chdir(folder)
-        cache = open_pixel_cache(alone, ["train"])
+        cache = open_pixel_cache(separate, ["train"])
         assert cache["train"].image_paths[1] == str(folder / "generated_data" / "train" / "train_000001.png")
-        found.append(cache.fingerprint)
-    assert found[0] == found[2] != found[1]
+        fingerprints.append(cache.fingerprint)
+    assert fingerprints[0] == fingerprints[2] != fingerprints[1]
 
 
-def test_a_linked_dataset_has_one_cache(generated: Path, tmp_path: Path) -> None:
+def test_linked_dataset_uses_the_same_cache(generated: Path, tmp_path: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
-    link = tmp_path / "somewhere" / "deeper" / "link"
+    link = tmp_path / "other" / "deeper" / "link"
     link.parent.mkdir(parents=True)
     link.symlink_to(generated.parent)
     assert_same(before, open_pixel_cache(link / "metadata.yaml", SPLITS))
     assert cache_files(generated) == files
 
 
-def test_cache_goes_to_the_users_folder_where_the_dataset_cannot_be_written(
+def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writable(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (generated.parent / ".pixel_cache").write_text("in the way")  # root may write everywhere, but not through this
+    (generated.parent / ".pixel_cache").write_text("a file")  # prevents writing even for root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = open_pixel_cache(generated, SPLITS)
-    made = sorted((tmp_path / "cache" / "khmer-ocr-tuner").rglob("*.npy"))
-    assert len(made) == 2
-    times = [path.stat().st_mtime_ns for path in made]
+    files = sorted((tmp_path / "cache" / "khmer-ocr-tuner").rglob("*.npy"))
+    assert len(files) == 2
+    times = [path.stat().st_mtime_ns for path in files]
     assert_same(first, open_pixel_cache(generated, SPLITS))
-    assert [path.stat().st_mtime_ns for path in made] == times
+    assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_nowhere_to_write_is_told(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_if_no_cache_folder_is_writable_names_both(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):
-        path.write_text("in the way")
+        path.write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
         open_pixel_cache(generated, SPLITS)
 
 
-def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(generated: Path) -> None:
+def test_error_if_the_disk_is_too_small_leaves_no_files(generated: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -467,14 +471,14 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(ge
     assert not (generated.parent / ".pixel_cache").exists()
 
 
-def test_writing_to_the_arrays_changes_no_file(generated: Path) -> None:
+def test_writing_to_the_arrays_does_not_change_the_cache(generated: Path) -> None:
     first = open_pixel_cache(generated, SPLITS)
     before, written = first["train"].images[0], first["train"].images[0]
     written[:] = 77
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[0], before)
 
 
-def test_processes_that_open_a_new_dataset_together_decode_it_once(generated: Path) -> None:
+def test_processes_that_open_a_new_dataset_in_parallel_decode_it_once(generated: Path) -> None:
     program = (
         "import sys\n"
         "from tuner.data import pixel_cache as module\n"

@@ -17,7 +17,7 @@ from tuner.data.vocabulary import (
 )
 
 
-def test_vocabulary_is_ten_digits_and_three_signs() -> None:
+def test_vocabulary_has_ten_digits_and_three_special_symbols() -> None:
     assert len(CHARACTER_SET) == VOCABULARY_SIZE == 13
     assert [ord(digit) for digit in DIGITS] == list(range(0x17E0, 0x17EA))
     assert (CHARACTER_SET[EOS], CHARACTER_SET[PAD], CHARACTER_SET[BLANK]) == ("<EOS>", "<PAD>", "<BLANK>")
@@ -31,14 +31,14 @@ def test_vocabulary_is_ten_digits_and_three_signs() -> None:
         ("១២៣៤៥៦៧៨", [1, 2, 3, 4, 5, 6, 7, 8, 10]),
     ],
 )
-def test_label_becomes_digits_eos_pad_and_back(label: str, expected: list[int]) -> None:
+def test_label_is_encoded_as_digits_eos_pad_and_decoded_back(label: str, expected: list[int]) -> None:
     encoded = encode_label(label)
     assert encoded.dtype == np.uint8
     assert encoded.tolist() == expected
     assert decode_label(encoded) == label
 
 
-def test_label_of_another_length() -> None:
+def test_label_can_be_encoded_with_another_length() -> None:
     assert encode_label("១២", length=4).tolist() == [1, 2, 10, 11]
 
 
@@ -46,12 +46,12 @@ def test_label_of_another_length() -> None:
     ("indices", "expected"),
     [([3, 10, 4], "៣"), ([12, 3, 11, 4], "៣៤"), ([10], ""), ([1] * 9, "១" * 9), ([], "")],
 )
-def test_decoding_stops_at_eos_and_passes_over_the_other_signs(indices: list[int], expected: str) -> None:
+def test_decoding_stops_at_eos_and_skips_pad_and_blank(indices: list[int], expected: str) -> None:
     assert decode_label(indices) == expected
 
 
 @pytest.mark.parametrize(
-    ("label", "told"),
+    ("label", "message"),
     [
         ("", "empty"),
         ("១២៣៤៥៦៧៨៩", "9 digits; expected at most 8"),
@@ -63,14 +63,14 @@ def test_decoding_stops_at_eos_and_passes_over_the_other_signs(indices: list[int
         (None, "None"),
     ],
 )
-def test_bad_label_is_told_with_what_was_found(label: object, told: str) -> None:
+def test_problem_of_an_invalid_label_names_the_invalid_part(label: object, message: str) -> None:
     problem = label_problem(label)
     assert problem is not None
-    assert told in problem
+    assert message in problem
     if isinstance(label, str):
         with pytest.raises(ValueError, match="label"):
             encode_label(label)
 
 
-def test_longest_label_fills_all_but_the_place_of_eos() -> None:
+def test_longest_valid_label_leaves_one_position_for_eos() -> None:
     assert label_problem("០" * (LABEL_LENGTH - 1)) is None
