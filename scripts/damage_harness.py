@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Damage a study at random, and show that every damage is named and that no other trial is lost.
+"""Damage a study at random, and check that each damage is reported and that no other trial is lost.
 
-A small but real study is made once: completed, pruned, failed, interrupted and waiting trials, and one of plain Optuna.
-In each of many copies one thing is damaged: a value, row or table of the database, or a file of the study or dataset
-gets another type or other bytes, is deleted or is replaced by a special file. All commands that read a study must exit
-with 0, 1 or 2 and without an unexpected error; one must name the damage, unless it has no effect; `resume` must train
-the pending trials or say why not. No other trial may change.
+A small but real study is created once: completed, pruned, failed, interrupted and waiting trials, and one of plain
+Optuna. In each of many copies one item is damaged: a value, row or table of the database, or a file of the study or
+dataset gets another type or other bytes, is deleted, or is replaced by a special file. All commands that read a study
+must exit with 0, 1 or 2 and without an unexpected error; one must report the damage unless it is harmless; `resume`
+must train the pending trials or print why it does not. No other trial may change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from random import Random
 
 from damages.case import Case, check, outputs_of, unknown_errors
 from damages.kinds import damage
-from damages.study import STUDY, give, make_study
+from damages.study import STUDY, make_study, run_main
 from harness.fixture_study import OUTPUT
 from harness.forks import in_fork, in_forks, prepare
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
@@ -33,15 +33,17 @@ from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harne
 EXAMPLES = """\
 examples:
   python scripts/damage_harness.py --damages 1000 --jobs 2
-  python scripts/damage_harness.py --only 17 --folder damaged   the folder keeps the damaged study
+  python scripts/damage_harness.py --only 17 --folder damaged   keep the damaged study in this folder
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     parser = option_parser(__doc__, EXAMPLES)
-    parser.add_argument("--damages", metavar="N", type=int, default=200, help="how many damages (default: %(default)s)")
-    parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="repeat only these damages")
+    parser.add_argument(
+        "--damages", metavar="N", type=int, default=200, help="number of damages (default: %(default)s)"
+    )
+    parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="numbers of the damages to repeat")
     parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return run_harness(parser.parse_args(argv), "damage_harness_", _damage)
 
@@ -56,13 +58,13 @@ def _damage(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _cases(seed: int, folder: Path, numbers: Sequence[int]) -> list[Case]:
-    # Always in the same folder: a study knows the path of its dataset.
+    # Always in the same folder, since the study stores the path of its dataset.
     work, original = folder / "work", folder / "original"
     make_study(work)
-    for module in in_fork(_modules, work / STUDY):  # else each fork would import them
+    for module in in_fork(_modules, work / STUDY):  # so that not each fork imports them
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    gc.freeze()  # else each fork would copy nearly all memory
+    gc.freeze()  # so that not each fork copies nearly all memory
     shutil.copytree(work, original)
     reference = outputs_of(work)
     if problems := unknown_errors(reference):
@@ -73,8 +75,8 @@ def _cases(seed: int, folder: Path, numbers: Sequence[int]) -> list[Case]:
         shutil.copytree(original, work)
         cases.append(case := Case(number, in_fork(damage, Random(f"{seed}/{number}"), work)))
         check(case, work, reference)
-        said = f"{_end(case)} {case.said}" if case.said else _end(case)
-        print(f"{number}: {case.damage.what}, {case.damage.how} ({case.damage.where}): {said}")
+        result = f"{_result(case)} {case.report}" if case.report else _result(case)
+        print(f"{number}: {case.damage.item}, {case.damage.kind} ({case.damage.location}): {result}")
         print(*(f"  {problem}\n" for problem in case.problems), sep="", end="", flush=True)
     return cases
 
@@ -83,24 +85,29 @@ def _modules(folder: Path) -> list[str]:
     os.chdir(folder)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for command in ("status", "report", "best"):
-            give([command, "--output-dir", OUTPUT])
+            run_main([command, "--output-dir", OUTPUT])
     return list(sys.modules)
 
 
 def _summary(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield the lines of the summary: what was damaged, and how."""
-    for title, kinds in (("what", [case.damage.what for case in cases]), ("how", [case.damage.how for case in cases])):
-        yield f"{title:44} damages  named  healed  failures"
+    """Yield the lines of the summary: tables by damaged item and by kind of damage, then the totals."""
+    tables = {
+        "damaged item": [case.damage.item for case in cases],
+        "kind of damage": [case.damage.kind for case in cases],
+    }
+    for title, kinds in tables.items():
+        yield f"{title:44} damages  reported  harmless  failures"
         for kind in sorted(set(kinds)):
-            ends = Counter(_end(case) for case, one in zip(cases, kinds, strict=True) if one == kind)
-            yield f"{kind:44} {ends.total():7} {ends['named']:6} {ends['healed']:7} {ends['failure']:9}"
+            counts = Counter(_result(case) for case, one in zip(cases, kinds, strict=True) if one == kind)
+            yield f"{kind:44} {counts.total():7} {counts['reported']:9} {counts['harmless']:9} {counts['failure']:9}"
         yield ""
-    ends = Counter(map(_end, cases))
-    yield f"{len(cases)} damages: {ends['named']} named, {ends['healed']} silently healed, {ends['failure']} failures"
+    counts = Counter(map(_result, cases))
+    totals = f"{counts['reported']} reported, {counts['harmless']} harmless, {counts['failure']} failures"
+    yield f"{len(cases)} damages: {totals}"
 
 
-def _end(case: Case) -> str:
-    return "failure" if case.problems else "named" if case.said else "healed"
+def _result(case: Case) -> str:
+    return "failure" if case.problems else "reported" if case.report else "harmless"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Let the disk fail under a study, and show that nothing is lost and that the error message is right.
+"""Make disk calls of a study fail, and check that nothing is lost and that the error message names the cause.
 
-A small but real study (two presets and an open search on the CPU) is run once undisturbed, and every call is counted
-that creates, writes, flushes, renames or removes one of its files, SQLite's own among them. Then one of these calls
-fails in each of many studies: the disk is full and stays so, there is an I/O error, or the process is killed halfway
-through. The command must end with a message that says where and why, `status` and `export` must work, and `resume` must
-complete the study, which must equal the undisturbed one bit for bit: trials, parameters, metrics, checkpoints,
-TensorBoard curves, results. Times, memory and process ids are left out.
+A small but real study (two presets and an open search on the CPU) runs once undisturbed; the harness counts every call
+that creates, writes, flushes, renames or removes one of its files, including SQLite's. Then one of these calls fails in
+each of many studies: the disk is full and stays full, an I/O error occurs, or the process is killed during the call.
+The command must print an error that names path and reason, `status` and `export` must work, and `resume` must complete
+the study, which must equal the undisturbed one bit for bit: trials, parameters, metrics, checkpoints, TensorBoard
+curves, results. Times, memory and process ids are not compared.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from harness.snapshot import Snapshot
 
 EXAMPLES = """\
 examples:
-  python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, and 200
-  python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  for a quick look
+  python scripts/fault_harness.py --jobs 2                             every call around checkpoint and tell, 200 others
+  python scripts/fault_harness.py --faults 20 --only-sampled --seed 7  a short run
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     return run_harness(_options(argv), "fault_harness_", _inject, prepare=restart_preloaded)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument(
-        "--faults", metavar="N", type=int, default=200, help="number of random faults (default: %(default)s)"
+        "--faults", metavar="N", type=int, default=200, help="number of randomly chosen faults (default: %(default)s)"
     )
     parser.add_argument(
-        "--only-sampled", action="store_true", help="leave out those around checkpoint and tell, which are all tried"
+        "--only-sampled",
+        action="store_true",
+        help="inject only the randomly chosen faults, not all those around checkpoint and tell",
     )
     parser.add_argument(
-        "--trials", metavar="N", type=int, default=2, help="search trials of the study (default: %(default)s)"
+        "--trials", metavar="N", type=int, default=2, help="search trials of a study (default: %(default)s)"
     )
     parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return parser.parse_args(argv)
@@ -58,7 +60,7 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
     small = FixtureStudy(folder, options.trials)
     in_fork(small.write_inputs)
     campaign = Campaign(small)
-    reference, calls = campaign.undisturbed()
+    reference, calls = campaign.run_undisturbed()
     rng = random.Random(options.seed)
     injections = plan(calls, rng, options.faults, all_moments=not options.only_sampled)
     print(f"undisturbed: {small.trials} trials, {len(calls)} calls; {len(injections)} faults to inject", flush=True)
@@ -72,18 +74,18 @@ def _inject(options: argparse.Namespace, folder: Path) -> int:
 def _disturb(campaign: Campaign, reference: Snapshot, numbered: Sequence[tuple[int, Injection]]) -> list[FaultyStudy]:
     studies = []
     for number, injection in numbered:
-        studies.append(campaign.disturbed(f"study_{number:03d}", injection, reference))
-        print(studies[-1].line(f"{injection}: {studies[-1].exit}"), flush=True)
+        studies.append(campaign.run_disturbed(f"study_{number:03d}", injection, reference))
+        print(studies[-1].summary(f"{injection}: {studies[-1].exit}"), flush=True)
     return studies
 
 
 def _summary(studies: Sequence[FaultyStudy], calls: Sequence[Call], reference: Snapshot) -> Iterator[str]:
-    """Yield the lines of the summary, one of them for each kind of call."""
+    """Yield the lines of the summary: a table of the kinds of calls, then the results."""
     injections = [study.injection for study in studies]
     injected = Counter((injection.call.kind, injection.fault) for injection in injections)
     kinds = Counter(call.kind for call in calls)
     width = max(len(kind) for kind in kinds)
-    yield " ".join([f"{'calls':{width}}", "   made", *(f"{fault:>9}" for fault in Fault)])
+    yield " ".join([f"{'call':{width}}", "  calls", *(f"{fault:>9}" for fault in Fault)])
     for kind in sorted(kinds, key=lambda kind: (kind.split(" ")[1:], kind)):
         counts = (f"{injected[kind, fault] or '':>9}" for fault in Fault)
         yield " ".join([f"{kind:{width}}", f"{kinds[kind]:7}", *counts])
@@ -93,7 +95,7 @@ def _summary(studies: Sequence[FaultyStudy], calls: Sequence[Call], reference: S
     exits = Counter(study.exit for study in studies)
     yield f"{len(studies)} faults: {', '.join(f'{name} {count}' for name, count in sorted(exits.items()))}"
     complete = sum(not study.problems for study in studies)
-    yield f"studies complete and equal afterwards: {complete} of {len(studies)}"
+    yield f"studies that were complete and equal afterwards: {complete} of {len(studies)}"
     yield f"  compared bit for bit: {len(reference)} items of a study"
 
 

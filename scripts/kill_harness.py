@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Kill a study with SIGKILL again and again, and show that it equals one that was never disturbed.
+"""Kill the processes of a study with SIGKILL, and check that the study equals an undisturbed one.
 
-A small but real study (two presets and an open search on the CPU) is run once undisturbed. Then its processes are
-killed, at random moments and before and after everything that they write, and started again, by turns with `run` and
-`resume`, until the study is complete. It must equal the undisturbed one bit for bit: trials, parameters, metrics,
-checkpoints, TensorBoard curves, results. Times, memory and process ids are left out. The study is kept in SQLite, or in
-PostgreSQL on a server of its own, whose password must then be in no file and no output.
+A small but real study (two presets and an open search on the CPU) runs once undisturbed. In further studies, processes
+are killed at random moments and before and after everything that they write, and started again, alternately with `run`
+and `resume`, until the study is complete. Each must equal the undisturbed one bit for bit: trials, parameters, metrics,
+checkpoints, TensorBoard curves, results. Times, memory and process ids are not compared. The studies are in SQLite, or
+in PostgreSQL on a new server, whose password must not appear in any file or output.
 """
 
 from __future__ import annotations
@@ -24,47 +24,51 @@ from harness.forks import in_fork, prepare
 from harness.kill_points import KILL_POINTS, KillPoint, Storage, kill_points_of, points
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from kills.campaign import Campaign, KilledStudy
-from kills.schedule import RANDOM_MOMENT, SEVERAL_DEATHS, Reference, Schedule
+from kills.schedule import RANDOM_MOMENT, SEVERAL_CRASHES, Reference, Schedule
 
 EXAMPLES = """\
 examples:
   python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
   python scripts/kill_harness.py --kills 20 --fresh             each process a new interpreter
-  python scripts/kill_harness.py --kills 20 --postgresql        a take-over waits for three seconds there
-  python scripts/kill_harness.py --kills 10 --at "after tell"   nowhere else
+  python scripts/kill_harness.py --kills 20 --postgresql        each take-over waits for three seconds
+  python scripts/kill_harness.py --kills 10 --at "after tell"   at this point only
 
-The seed decides which process dies where, and after how many seconds; its progress by then depends on the machine.
+The seed determines at which point or after how many seconds each process is killed; its progress by then depends on the
+machine.
 """
-# Enough kills for each boundary to have its turn; then each must have had it.
-EVERY_BOUNDARY = 200
+# From this number of kills on, every kill point must have been hit.
+EVERY_POINT = 200
 _NAME_WIDTH = max(len(kill_point.name) for kill_point in KILL_POINTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     return run_harness(_options(argv), "kill_harness_", _kill)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = option_parser(__doc__, EXAMPLES)
-    parser.add_argument("--kills", metavar="K", type=int, default=200, help="kills in all (default: %(default)s)")
+    parser.add_argument("--kills", metavar="K", type=int, default=200, help="number of kills (default: %(default)s)")
     parser.add_argument(
-        "--trials", metavar="N", type=int, default=12, help="search trials of the study (default: %(default)s)"
+        "--trials", metavar="N", type=int, default=12, help="search trials of a study (default: %(default)s)"
     )
     parser.add_argument(
-        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="the study's sampler (default: %(default)s)"
+        "--sampler",
+        choices=("tpe", "random", "gp"),
+        default="tpe",
+        help="sampler of the search trials (default: %(default)s)",
     )
     parser.add_argument(
         "--postgresql",
         action="store_true",
-        help="keep each study in a database of its own on a PostgreSQL server, which is started for that",
+        help="store each study in a new database on a PostgreSQL server that the harness starts",
     )
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="start a new interpreter for each process, with another seed of string hashes; the default forks one "
-        "that has imported everything, which saves seconds a kill",
+        help="start each process as a new interpreter with another hash seed; by default it is a fork of this one, "
+        "which has imported everything and saves some seconds a kill",
     )
     parser.add_argument(
         "--at",
@@ -72,8 +76,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=points(),
-        help="kill at these points only, as the table names them with 'before' or 'after' in front; a take-over is "
-        "possible only after a kill at another one",
+        help="kill at these points only: 'before' or 'after' and a name from the table; a take-over happens only after "
+        "a kill at another point",
     )
     return parser.parse_args(argv)
 
@@ -88,43 +92,43 @@ def _kill(options: argparse.Namespace, folder: Path) -> int:
     found = passwords_found(folder, "\n".join([*map(str, studies), shown])) if options.postgresql else 0
     if options.postgresql:
         print(f"password found: {found} times")
-    if options.kills >= EVERY_BOUNDARY and not options.at:
-        _refuse_missed(schedule, kill_points)
+    if options.kills >= EVERY_POINT and not options.at:
+        _check_every_point_was_hit(schedule, kill_points)
     return DIFFERENT if found or any(study.problems for study in studies) else EQUAL
 
 
 def _campaign(
     options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
 ) -> tuple[list[KilledStudy], Schedule, str]:
-    """Return what came of the studies, where their processes were killed, and the summary."""
+    """Kill processes of studies; return the outcome of each study, the schedule and the summary."""
     rng = random.Random(options.seed)
     small = FixtureStudy(folder, options.trials, options.sampler)
     in_fork(small.write_inputs)
     campaign = Campaign(small, databases, rng, options.fresh)
-    reference = campaign.undisturbed()
+    reference = campaign.run_undisturbed()
     print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(rng, reference, small.trials, options.at)
     studies: list[KilledStudy] = []
-    while (left := options.kills - schedule.kills.total()) > 0:
-        studies.append(campaign.disturbed(f"study_{len(studies) + 1:03d}", schedule, reference, left))
+    while (remaining := options.kills - schedule.kills.total()) > 0:
+        studies.append(campaign.run_disturbed(f"study_{len(studies) + 1:03d}", schedule, reference, remaining))
         print(studies[-1], flush=True)
         if not studies[-1].kills:
-            raise HarnessError("a whole study passed without a kill")
+            raise HarnessError("no process of a whole study was killed")
     return studies, schedule, "\n".join(_summary(studies, schedule, reference, kill_points))
 
 
-def _refuse_missed(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
-    due = [point for kill_point in kill_points for point in kill_point.points]
-    if missed := [point for point in due if not schedule.kills[point]]:
+def _check_every_point_was_hit(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
+    expected = [point for kill_point in kill_points for point in kill_point.points]
+    if missed := [point for point in expected if not schedule.kills[point]]:
         raise HarnessError(f"no process was killed {', '.join(missed)}")
-    if schedule.most_deaths < SEVERAL_DEATHS:
-        raise HarnessError(f"no epoch was killed {SEVERAL_DEATHS} times")
+    if schedule.most_crashes < SEVERAL_CRASHES:
+        raise HarnessError(f"no epoch had {SEVERAL_CRASHES} consecutive kills; the maximum was {schedule.most_crashes}")
 
 
 def _summary(
     studies: Sequence[KilledStudy], schedule: Schedule, reference: Reference, kill_points: Sequence[KillPoint]
 ) -> Iterator[str]:
-    """Yield the lines of the summary, one of them for each of the boundaries that the studies pass."""
+    """Yield the lines of the summary: a table of the kills at each kill point, then the results."""
     kills = schedule.kills
     yield f"{'kills at':{_NAME_WIDTH}} before after"
     for kill_point in kill_points:
@@ -134,7 +138,7 @@ def _summary(
         ]
         yield " ".join([f"{kill_point.name:{_NAME_WIDTH}}", *cells]).rstrip()
     yield f"{RANDOM_MOMENT + 's':{_NAME_WIDTH}} {kills[RANDOM_MOMENT]:>6}"
-    yield f"most kills of the same epoch: {schedule.most_deaths}"
+    yield f"most consecutive kills in one epoch: {schedule.most_crashes}"
     yield ""
     yield from _result_lines(studies, reference)
 
@@ -142,17 +146,17 @@ def _summary(
 def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Iterator[str]:
     total = {
         name: sum(getattr(study, name) for study in studies)
-        for name in ("starts", "lost", "doubled", "epochs_started", "trained_again")
+        for name in ("starts", "missing", "duplicates", "epochs_started", "retrained_epochs")
     }
     different = sum(bool(study.problems) for study in studies)
     first = [reference.first_epoch_s, *(wait for study in studies for wait in study.first_epoch_s)]
     resumed = [wait for study in studies for wait in study.resumed_epoch_s]
     yield f"{sum(len(study.kills) for study in studies)} kills, {total['starts']} processes, {len(studies)} studies"
-    yield f"trials lost: {total['lost']}, doubled: {total['doubled']}; studies that differ: {different}"
+    yield f"trials missing: {total['missing']}, duplicate: {total['duplicates']}; studies that differ: {different}"
     yield f"  compared bit for bit: {len(reference.snapshot)} items of a study"
-    yield f"epochs trained again beyond the one in flight: {total['trained_again']}"
-    yield f"  started: {total['epochs_started']}, needed: {reference.epochs * len(studies)}"
-    yield "seconds from the start of a process to its first epoch"
+    yield f"finished epochs that were trained again: {total['retrained_epochs']}"
+    yield f"  epochs started: {total['epochs_started']}, required: {reference.epochs * len(studies)}"
+    yield "seconds from the start of a process to the start of its first epoch"
     yield f"  new study:    {_spread(first)}"
     yield f"  after a kill: {_spread(resumed)}"
 
@@ -160,7 +164,7 @@ def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Itera
 def _spread(seconds: Sequence[float]) -> str:
     if not seconds:
         return "none"
-    return f"median {statistics.median(seconds):.2f}, most {max(seconds):.2f} ({len(seconds)} starts)"
+    return f"median {statistics.median(seconds):.2f}, maximum {max(seconds):.2f} ({len(seconds)} starts)"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Send SIGINT to each command at a random moment of its first second, and show that no command prints a traceback.
+"""Send SIGINT to each command at a random moment of its first second, and check that none prints a traceback.
 
-The commands work on one small but real study, which is run once and has two pending trials. Each must exit with 130, be
-ended by SIGINT, or finish as if there had been no signal. In the end `resume` trains the pending trials, and what the
-study had before the first signal must be unchanged, bit for bit: trials, parameters, metrics, checkpoints, curves.
+The commands use one small but real study with two pending trials. Each must exit with 130, be ended by SIGINT, or
+finish as if there had been no signal. At the end `resume` trains the pending trials, and the content that the study had
+before the first signal must be unchanged bit for bit: trials, parameters, metrics, checkpoints, curves.
 
-A signal before the program's first line reaches only the interpreter, which prints a traceback while it imports `site`.
-These signals are counted separately.
+A signal before the program's first line reaches only the interpreter, which prints a traceback while it imports `site`;
+these signals are counted separately.
 
 Example: python scripts/signal_harness.py --signals 50
 """
@@ -26,21 +26,21 @@ from pathlib import Path
 
 from harness.fixture_study import OUTPUT, FixtureStudy
 from harness.forks import in_fork, prepare
-from harness.processes import LOG_NAME, command, give, output_of, start_logged, tail
+from harness.processes import LOG_NAME, command, output_of, run_tuner, start_logged, tail
 from harness.run import DIFFERENT, EQUAL, HarnessError, option_parser, run_harness
 from harness.snapshot import differences, take_snapshot
 
 LATEST_S = 1.0
-_LONGEST_STOP_S = 30.0
+_STOP_TIMEOUT_S = 30.0
 _STUDY = ["--output-dir", OUTPUT]
 _SHORT = ["--set", "training.num_epochs=1"]
 _UNWANTED = ("Exception ignored", "Traceback", "KeyboardInterrupt", "unexpected")
-# Items of these kinds must not change; others do when trials are added.
-_LASTING = ("trial ", f"{OUTPUT}/", "study: direction")
+# Items with these prefixes must not change; other items change when trials are added.
+_UNCHANGED = ("trial ", f"{OUTPUT}/", "study: direction")
 
 
 def commands(small: FixtureStudy) -> dict[str, list[str]]:
-    """Return a command line for each command, to be run in the study's folder."""
+    """Return a command line for each command, to run in the folder of the study."""
     return {
         "run": small.run,
         "search": ["search", "--trials", "1", *_STUDY],
@@ -64,9 +64,11 @@ def commands(small: FixtureStudy) -> dict[str, list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     parser = option_parser(__doc__)
-    parser.add_argument("--signals", metavar="K", type=int, default=500, help="signals in all (default: %(default)s)")
+    parser.add_argument(
+        "--signals", metavar="K", type=int, default=500, help="number of signals (default: %(default)s)"
+    )
     return run_harness(parser.parse_args(argv), "signal_harness_", _interrupt)
 
 
@@ -79,55 +81,55 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
     before, rng = in_fork(take_snapshot, study), random.Random(options.seed)
     _succeed(study, ["enqueue", "--trials", "2", *_STUDY])
     lines = list(commands(small).items())
-    latest_s, sent, ends, problems = dict.fromkeys(dict(lines), LATEST_S), Counter[str](), Counter[str](), []
+    latest_s, sent, ways, problems = dict.fromkeys(dict(lines), LATEST_S), Counter[str](), Counter[str](), []
     while sent.total() < options.signals:
         name, words = lines[sent.total() % len(lines)]
-        begun_s, moment_s = time.monotonic(), rng.uniform(0, latest_s[name])
+        started_s, moment_s = time.monotonic(), rng.uniform(0, latest_s[name])
         process = start_logged(command(*words), study / LOG_NAME)
         try:
             process.wait(moment_s)
-            latest_s[name] = min(latest_s[name], time.monotonic() - begun_s)  # or signals come too late
+            latest_s[name] = min(latest_s[name], time.monotonic() - started_s)  # later signals would miss the process
             continue
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
         sent[name] += 1
-        end, problem = _end(process, study)
-        ends[end] += 1
+        way, problem = _wait_for_exit(process, study)
+        ways[way] += 1
         if problem:
             problems.append(f"{name} after {moment_s:.3f} s: {problem}")
             print(problems[-1], flush=True)
     print(", ".join(f"{count} x {name}" for name, count in sent.items()))
-    print(f"{sent.total()} signals; ended {', '.join(f'{end}: {count}' for end, count in sorted(ends.items()))}")
+    print(f"{sent.total()} signals; exits {', '.join(f'{way}: {count}' for way, count in sorted(ways.items()))}")
     _succeed(study, small.resume)
     after = in_fork(take_snapshot, study)
-    changed = [one for one in differences(before, after) if one.item in before and one.item.startswith(_LASTING)]
-    print(*changed, f"items of the study that differ: {len(changed)}", f"problems: {len(problems)}", sep="\n")
+    changed = [one for one in differences(before, after) if one.item in before and one.item.startswith(_UNCHANGED)]
+    print(*changed, f"differing items of the study: {len(changed)}", f"problems: {len(problems)}", sep="\n")
     return DIFFERENT if problems or changed else EQUAL
 
 
 def _succeed(study: Path, words: Sequence[str]) -> None:
-    done = give(study, *words)
+    done = run_tuner(study, *words)
     if done.returncode:
-        raise HarnessError(f"{words[0]} ended with {done.returncode}:\n{tail(done.stderr)}")
+        raise HarnessError(f"{words[0]} exited with {done.returncode}:\n{tail(done.stderr)}")
 
 
-def _end(process: subprocess.Popen[bytes], study: Path) -> tuple[str, str]:
-    """Return how an interrupted process ended, and what is wrong with that; empty if nothing is."""
+def _wait_for_exit(process: subprocess.Popen[bytes], study: Path) -> tuple[str, str]:
+    """Return how an interrupted process exited, and the problem with that; empty if there is none."""
     try:
-        code = process.wait(_LONGEST_STOP_S)
+        code = process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        return "by SIGKILL", f"did not end in {_LONGEST_STOP_S:.0f} s:\n{tail(output_of(study))}"
+        return "by SIGKILL", f"did not exit within {_STOP_TIMEOUT_S:.0f} s:\n{tail(output_of(study))}"
     output = output_of(study)
     if found := [word for word in _UNWANTED if word in output]:
         spec = find_spec("tuner")
         program = str(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else ""
         if "Exception ignored" not in output and f'File "{program}' not in output:
-            return "in the start of Python", ""
+            return "while Python started", ""
         return "with a traceback", f"\n{output[output.index(found[0]) :][:2000]}"
-    ways = {0: "normally", 130: "with 130", -signal.SIGINT: "by SIGINT"}
-    return ways.get(code, f"with {code}"), "" if code in ways else f"ended with {code}:\n{tail(output)}"
+    expected = {0: "normally", 130: "with 130", -signal.SIGINT: "by SIGINT"}
+    return expected.get(code, f"with {code}"), "" if code in expected else f"exited with {code}:\n{tail(output)}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Disturb small studies in a loop, poll them all the while, and check what must hold of every study.
+"""Disturb small studies in a loop, poll them continuously, and check the invariants of each study.
 
 Each cycle is a small but real study (two presets and an open search on the CPU) that two workers train. Workers and
-commands are killed, one by one and all at once, interrupted, paused and asked to stop at random moments, and the study
-goes on, by turns with `run` and `resume`, until it is complete. Meanwhile its dashboard is polled, and killed now and
-then, and `export` runs in a loop. No poll may fail or contradict the one before. In the end every planned trial is
-there once, nothing is left over, and every trial, trained again without any disturbance, gives the same bits.
+commands are killed, one by one or all at the same moment, interrupted, paused and requested to stop at random moments,
+and the study is resumed, alternately with `run` and `resume`, until it is complete. Meanwhile the harness polls its
+dashboard, kills it from time to time, and runs `export` in a loop. No poll may fail or contradict the previous one. At
+the end every planned trial must exist once, no temporary file may remain, and every trial, retrained without
+disturbance, must give the same bits.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ examples:
   python scripts/soak.py --minutes 30
   python scripts/soak.py --minutes 0.5 --seed 7   a single study
 
-The seed decides how a study is disturbed, and after how many seconds; its progress by then depends on the machine.
+The seed determines how and after how many seconds a study is disturbed; its progress by then depends on the machine.
 """
 SEARCH_TRIALS = 12
-# Enough for a trial to be disturbed in the middle.
+# Large enough for disturbances in the middle of a trial.
 SAMPLES, EPOCHS = 600, 12
 _MIB = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     return run_harness(_options(argv), "soak_", _soak, prepare=lambda: prepare("jsonschema"))
 
 
@@ -49,13 +50,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="M",
         type=float,
         default=30.0,
-        help="start no further study after this many; at least one is started (default: %(default)s)",
+        help="start no further study after this time; at least one is started (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
 
 def _soak(options: argparse.Namespace, folder: Path) -> int:
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     small = FixtureStudy(folder, SEARCH_TRIALS, samples=SAMPLES, epochs=EPOCHS)
     in_fork(small.write_inputs)
     studies: list[SoakedStudy] = []
@@ -63,21 +64,21 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
     rng = random.Random(options.seed)
     done = EQUAL
     try:
-        while not studies or time.monotonic() - begun_s < options.minutes * 60:
+        while not studies or time.monotonic() - started_s < options.minutes * 60:
             studies.append(Cycle(small, f"cycle_{len(studies) + 1:03d}", rng).run())
             memory_bytes.append(psutil.Process().memory_info().rss)
             print(_study_line(studies[-1]), flush=True)
     except KeyboardInterrupt:
-        print("stopped; so far:")
+        print("stopped; results so far:")
         done = STOPPED
     print("", *_summary(studies, memory_bytes), sep="\n")
     return DIFFERENT if any(study.problems for study in studies) else done
 
 
 def _study_line(study: SoakedStudy) -> str:
-    """Return what came of a study in a line, and each of its problems in another one."""
+    """Return a summary of a study: one line, followed by a line for each problem."""
     kinds = _listed(study.kinds) or "not disturbed"
-    return study.line(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
+    return study.summary(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
 
 
 def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Ite
 
     Args:
         studies: All studies.
-        memory_bytes: Memory of this process after each of them.
+        memory_bytes: Memory of this process after each study.
     """
     kinds, polls = Counter[str](), Counter[str]()
     for study in studies:
@@ -96,12 +97,12 @@ def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Ite
     yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
     yield f"disturbances: {_listed(kinds)}"
     yield f"polls: {_listed(polls)}"
-    yield f"trials trained again and equal: {total['equal']} of {total['retrained']}"
+    yield f"retrained trials with equal results: {total['equal']} of {total['retrained']}"
     if total["not_retrained"]:
-        yield f"  not trained again, since deaths had changed how they were trained: {total['not_retrained']}"
+        yield f"  not retrained, since crashes had changed how they were trained: {total['not_retrained']}"
     if memory_bytes:
-        folders = _course([study.folder_bytes for study in studies])
-        yield f"MiB of a study's folder: {folders}; of this process's memory: {_course(memory_bytes)}"
+        folders = _size_range([study.folder_bytes for study in studies])
+        yield f"MiB of a study's folder: {folders}; of this process's memory: {_size_range(memory_bytes)}"
     yield f"broken invariants: {sum(len(study.problems) for study in studies)}"
 
 
@@ -109,9 +110,9 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()) if count)
 
 
-def _course(sizes: Sequence[int]) -> str:
-    first, most, last = (size / _MIB for size in (sizes[0], max(sizes), sizes[-1]))
-    return f"{first:.1f} at first, {most:.1f} at most, {last:.1f} at last"
+def _size_range(sizes: Sequence[int]) -> str:
+    first, largest, last = (size / _MIB for size in (sizes[0], max(sizes), sizes[-1]))
+    return f"first {first:.1f}, maximum {largest:.1f}, last {last:.1f}"
 
 
 if __name__ == "__main__":

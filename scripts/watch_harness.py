@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Poll a study in a loop while it trains, and show that it equals one that was left alone.
+"""Poll a study in a loop while it trains, and check that it equals one that was not polled.
 
-Two workers train the same experiments twice. The first time dashboard, status, export and report run in a loop on the
-study itself; the second time on the first one, which is finished, so that they take as much of the processor. No poll
-may fail, no epoch may become slower beyond noise, and the two studies must be equal bit for bit. All the while the
-harness tries to change the study through the dashboard.
+Two workers train the same experiments twice. The first time, dashboard, status, export and report run in a loop on the
+study that trains; the second time on the first study, which is finished, so that they use as much processor time. No
+poll may fail, and the two studies must be equal bit for bit. The ratios of the epoch times show whether polling slows
+the training down. The harness also tries to change the study through the dashboard.
 
 Example: python scripts/watch_harness.py --minutes 5
 """
@@ -30,13 +30,13 @@ TRIAL_EPOCHS = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the harness; return the exit code."""
     parser = option_parser(__doc__)
     parser.add_argument(
         "--minutes",
         type=float,
         default=5.0,
-        help="about how long each of the two studies would train if nothing polled it (default: %(default)s)",
+        help="approximate training time of each of the two studies without polling (default: %(default)s)",
     )
     os.environ.pop(STORAGE_VARIABLE, None)
     return run_harness(parser.parse_args(argv), "watch_harness_", _watch, in_memory=False)
@@ -50,16 +50,16 @@ def _watch(options: argparse.Namespace, folder: Path) -> int:
     print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s each, {WORKERS} workers", flush=True)
     experiments = folder / "experiments.yaml"
     write_experiments(experiments, epochs)
-    watched, alone = folder / "watched", folder / "alone"
+    watched, unwatched = folder / "watched", folder / "unwatched"
     polls = []
-    for study in (watched, alone):
+    for study in (watched, unwatched):
         with training(study, experiments) as process:
             polls.append(poll_during(process, watched))
-    return _report(watched, alone, polls)
+    return _report(watched, unwatched, polls)
 
 
 def _seconds_per_epoch(folder: Path) -> float:
-    """Train a short study; return how long an epoch takes when two workers train."""
+    """Train a short study with two workers; return the median seconds of an epoch."""
     experiments, study = folder / "first.yaml", folder / "first"
     write_experiments(experiments, TRIAL_EPOCHS)
     with training(study, experiments):
@@ -67,19 +67,19 @@ def _seconds_per_epoch(folder: Path) -> float:
     return statistics.median(map(_seconds, epochs_of(study)))
 
 
-def _report(watched: Path, alone: Path, polls: Sequence[Polls]) -> int:
-    """Print what differs; return the exit code."""
-    snapshots = [take_snapshot(study) for study in (watched, alone)]
+def _report(watched: Path, unwatched: Path, polls: Sequence[Polls]) -> int:
+    """Print differences, problems and times; return the exit code."""
+    snapshots = [take_snapshot(study) for study in (watched, unwatched)]
     changed = differences(*snapshots)
     problems = [problem for one in polls for problem in one.problems]
     print(*changed, *problems, sep="\n")
     counts = polls[0].counts + polls[1].counts
     print(", ".join(f"{count} x {name}" for name, count in sorted(counts.items())))
-    print(f"polls that failed: {len(problems)}")
-    print(f"items of the study that differ: {len(changed)} of {len(snapshots[0])}")
-    print("an epoch, watched / not watched:")
+    print(f"failed polls: {len(problems)}")
+    print(f"differing items of the study: {len(changed)} of {len(snapshots[0])}")
+    print("ratio of the seconds of an epoch, watched to unwatched:")
     for name, seconds in (("time", _seconds), ("processor time", _processor_seconds)):
-        one, other = ([seconds(epoch) for epoch in epochs_of(study)] for study in (watched, alone))
+        one, other = ([seconds(epoch) for epoch in epochs_of(study)] for study in (watched, unwatched))
         ratios = (statistics.fmean(one) / statistics.fmean(other), statistics.median(one) / statistics.median(other))
         print(f"  {name}: mean {ratios[0]:.3f}, median {ratios[1]:.3f}")
     return DIFFERENT if problems or changed else EQUAL
@@ -90,7 +90,7 @@ def _seconds(epoch: Mapping[str, float]) -> float:
 
 
 def _processor_seconds(epoch: Mapping[str, float]) -> float:
-    """Return an epoch's processor time, which does not depend on other processes."""
+    """Return the processor time of an epoch in seconds, which does not depend on other processes."""
     return epoch["epoch_seconds"] * epoch["cpu_percent"] / 100
 
 

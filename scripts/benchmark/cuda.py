@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from rich.table import Table
 
 from benchmark import epochs, machine, workers
@@ -13,11 +13,11 @@ _WORKERS = (1, 2, 4, 8)
 
 def measure(plan: Plan) -> Figures:
     """Measure, if this machine has a GPU that PyTorch can use."""
-    if not elsewhere(has_cuda, plan.folder, plan.threads):
+    if not in_new_interpreter(has_cuda, plan.folder, plan.threads):
         return {"skipped": "no CUDA device"}
     plan.say("matrices, convolutions, memory")
     return {
-        "machine": elsewhere(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
+        "machine": in_new_interpreter(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
         "epochs": epochs.measure_on(plan, "cuda", epochs=1 if plan.quick else 4),
         "workers": workers.measure_on(
             plan, "cuda", _WORKERS[:2] if plan.quick else _WORKERS, epochs=2 if plan.quick else 10

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan, train_here, without_end
@@ -91,12 +91,16 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
         placed = asdict(without_end(config, 1 + epochs, device))
         place = plan.folder / f"{device} {name}"
         place.mkdir()
-        timed_run = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True)
+        timed_run = in_new_interpreter(
+            train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True
+        )
         alone = timed_run
         if device != "cpu":
-            alone = elsewhere(train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False)
+            alone = in_new_interpreter(
+                train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False
+            )
         steps = 2 if plan.quick else _PROFILED_STEPS
-        kernels = elsewhere(profile, place, plan.threads, config=placed, steps=steps)
+        kernels = in_new_interpreter(profile, place, plan.threads, config=placed, steps=steps)
         figures[name] = _summed_up(timed_run, alone, kernels)
     return figures
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from harness.replacement import replace
 from rich.table import Table
 
@@ -54,10 +54,10 @@ def measure(plan: Plan) -> Figures:
         first = time.perf_counter() - started_at
         splits = [config.train_split, config.val_split]
         arguments = {"metadata": str(metadata), "splits": splits}
-        openings = [elsewhere(seconds_to_open, place, plan.threads, **arguments) for _ in range(_OPENINGS)]
+        openings = [in_new_interpreter(seconds_to_open, place, plan.threads, **arguments) for _ in range(_OPENINGS)]
         placed = asdict(without_end(config, _EPOCHS, "cpu")) | {"metadata_path": str(metadata)}
         batches = 3 if plan.quick else 60
-        trained = elsewhere(train_some, place, plan.threads, config=placed, place=str(place), batches=batches)
+        trained = in_new_interpreter(train_some, place, plan.threads, config=placed, place=str(place), batches=batches)
         figures[str(images)] = {"first_opening_seconds": first, "opening_seconds": min(openings)} | trained
         shutil.rmtree(place)
     return figures

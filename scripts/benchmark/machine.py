@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan
@@ -71,7 +71,7 @@ def others_seconds() -> float:
 def measure(plan: Plan) -> Figures:
     """Measure the processor's rates in an interpreter of their own."""
     plan.say("matrices, convolutions, memory")
-    figures: Figures = elsewhere(device_rates, plan.folder, plan.threads, device_name="cpu")
+    figures: Figures = in_new_interpreter(device_rates, plan.folder, plan.threads, device_name="cpu")
     return figures
 
 

@@ -77,7 +77,7 @@ class Plan:
         return load_experiments(self.config).targets
 
     def _placed(self, name: str, config: TrainingConfig) -> TrainingConfig:
-        # It is trained in other folders, from which a relative path leads elsewhere.
+        # It is trained in other folders, from which a relative path would be wrong.
         models = str(resolve_config_path(config.model_config_path).absolute())
         return replace(
             config, experiment_name=name, metadata_path=str(self.metadata), model_config_path=models, device="cpu"

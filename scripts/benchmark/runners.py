@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from harness.postgresql import PASSWORD, PostgresServer
-from harness.processes import elsewhere
+from harness.processes import in_new_interpreter
 from rich.table import Table
 
 from benchmark.light_trials import work_off
@@ -75,7 +75,7 @@ def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
 def _worked_off(plan: Plan, count: int, place: Path, url: str) -> Figures:
     plan.say(place.name)
     trials = _QUICK_TRIALS if plan.quick else _TRIALS
-    found = elsewhere(
+    found = in_new_interpreter(
         work_off, plan.folder, plan.threads, place=str(place), url=url, workers=count, presets=trials, searches=trials
     )
     shutil.rmtree(place)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.processes import command, computing, failure, started
+from harness.processes import command, compute_environment, failure, started
 from harness.run import HarnessError
 from rich.table import Table
 
@@ -76,7 +76,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
     metrics = place / "out" / name / "metrics.jsonl"
     started_at = time.perf_counter()
     first_epoch_s, epochs, met = None, 0, False
-    with started(words, place, **computing(place, threads)) as process:
+    with started(words, place, **compute_environment(place, threads)) as process:
         running = True
         while running and not met and time.perf_counter() - started_at < _LONGEST_S:
             time.sleep(_POLL_S)

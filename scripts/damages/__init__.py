@@ -1,1 +1,1 @@
-"""The parts of `damage_harness.py`: the study that is damaged, the damages, and the check of what the program does."""
+"""The parts of `damage_harness.py`: the damaged study, the kinds of damage, and the checks of the program."""

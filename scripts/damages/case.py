@@ -133,7 +133,7 @@ def _reports(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[s
             is_new = line not in reference[name][1]
             if name in ("resume", "evaluate"):  # their figures differ in each run
                 is_new &= re.search("error|warning|note|damaged", line) is not None
-            if is_new and any(text in line for text in damage.names):
+            if is_new and any(expected in line for expected in damage.names):
                 yield f"{name}: {line}"
 
 

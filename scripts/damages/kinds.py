@@ -1,4 +1,4 @@
-"""The damages: what of a study is damaged and how, chosen by a random number generator."""
+"""The kinds of damage: an item of a study and the way it is damaged, both chosen at random."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.fixture_study import OUTPUT
 
 from damages.study import DATABASE, STUDY, TRIALS
 
-# All files in a folder of such a name are of one kind; the kind of any other file is its name.
+# All files in folders with these names are one item; any other file is an item by its name.
 _FOLDERS = {"artifacts", "leases", "tensorboard", ".pixel_cache", "train", "val", "test"}
-# Repeated, so that some are damaged more often.
+# Some tables are repeated, so that they are damaged more often.
 _TABLES = (
     *(["trials", "trial_user_attributes"] * 4),
     *(["trial_params", "trial_values", "trial_intermediate_values", "study_user_attributes"] * 2),
@@ -47,18 +47,27 @@ _JSON_CELLS = _CELLS | {
 
 @dataclass(frozen=True)
 class Damage:
-    """A damage: to what, how and where; texts of which one must appear to name it; its trial or ""; its file."""
+    """A damage to a study.
 
-    what: str
-    how: str
-    where: str
+    Attributes:
+        item: The damaged table, column or kind of file.
+        kind: The way in which it is damaged.
+        location: The damaged value or file.
+        names: Texts of which a report must contain one.
+        trial: Name of the damaged trial; empty if it is none.
+        path: The damaged file.
+    """
+
+    item: str
+    kind: str
+    location: str
     names: tuple[str, ...]
     trial: str
     path: str = DATABASE
 
 
 def damage(rng: Random, folder: Path) -> Damage:
-    """Damage something of a study in a folder of `make_study`."""
+    """Damage a random item of a study in a folder of `make_study`."""
     if rng.random() < 0.5:
         return _damage_file(rng, folder)
     with closing(sqlite3.connect(folder / DATABASE)) as database, database:
@@ -72,59 +81,59 @@ def _damage_row(rng: Random, database: sqlite3.Connection, table: str) -> Damage
     trial = TRIALS[row["trial_id"] - 1] if "trial_id" in row else ""
     key = row.get("key", row.get("param_name", table))
     names = ("damaged", key, *((trial, f"trial {row['trial_id'] - 1}") if trial else ("error:", "warning:")))
-    where = f"{key} of row {row['rowid']} {trial}"
+    location = f"{key} of row {row['rowid']} {trial}"
     if rng.random() < 0.05:
         whole = rng.random() < 0.3
         database.execute(f"DROP TABLE {table}" if whole else f"DELETE FROM {table} WHERE rowid = {row['rowid']}")
         return (
             Damage(table, "dropped", table, (*names, "error:"), "")
             if whole
-            else Damage(table, "row deleted", where, names, trial)
+            else Damage(table, "row deleted", location, names, trial)
         )
     column = rng.choice([name for name in columns if not name.endswith("_id")])
     changes = _JSON_CELLS if column.endswith("_json") else _PLAIN_CELLS
-    for how in rng.sample(list(changes), len(changes)):
-        value = changes[how](rng, row[column])
+    for kind in rng.sample(list(changes), len(changes)):
+        value = changes[kind](rng, row[column])
         try:
             database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = {row['rowid']}", (value,))
         except sqlite3.IntegrityError:  # the schema does not allow it
             continue
-        return Damage(f"{table}.{column}", how, f"{where}: {value!r:.60}", names, trial)
+        return Damage(f"{table}.{column}", kind, f"{location}: {value!r:.60}", names, trial)
     raise AssertionError(table)
 
 
 def _changed_inside(rng: Random, value: Any) -> str:
     """Return JSON in which one value has another type or is missing."""
-    places = list(_places(value))
-    if not places:
+    entries = list(_entries(value))
+    if not entries:
         return json.dumps(rng.choice(_PLAIN))
-    holder, key = rng.choice(places)
-    holder[key] = rng.choice(_PLAIN)
+    container, key = rng.choice(entries)
+    container[key] = rng.choice(_PLAIN)
     if rng.random() < 0.2:
-        del holder[key]
+        del container[key]
     return json.dumps(value)
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
     for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield value, key
-        yield from _places(value[key])
+        yield from _entries(value[key])
 
 
 def _damage_file(rng: Random, folder: Path) -> Damage:
-    kinds: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in sorted(path for part in (f"{STUDY}/{OUTPUT}", "data") for path in (folder / part).rglob("*")):
         if path.is_file():
-            kind = path.parent.name if path.parent.name in _FOLDERS else re.sub(r"\d+", "N", path.name)
-            kinds.setdefault(kind, []).append(path.relative_to(folder))
-    what = rng.choice(sorted(kinds))
-    file = rng.choice(kinds[what])
+            item = path.parent.name if path.parent.name in _FOLDERS else re.sub(r"\d+", "N", path.name)
+            files.setdefault(item, []).append(path.relative_to(folder))
+    item = rng.choice(sorted(files))
+    file = rng.choice(files[item])
     changes = _CHANGES | (_CHECKPOINT_CHANGES if file.suffix == ".pt" else {})
-    how = rng.choice(list(changes))
-    changes[how](rng, folder / file)
+    kind = rng.choice(list(changes))
+    changes[kind](rng, folder / file)
     trial = next((part for part in file.parts if part in TRIALS), "")
-    names = ("error:",) if what == "study.db" else (trial,) if trial else ()
-    return Damage(what, how, str(file), ("damaged", file.name, *names), trial, str(file))
+    names = ("error:",) if item == "study.db" else (trial,) if trial else ()
+    return Damage(item, kind, str(file), ("damaged", file.name, *names), trial, str(file))
 
 
 def _flip(rng: Random, path: Path) -> None:
@@ -141,7 +150,7 @@ def _zero_page(rng: Random, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _instead(make: Callable[[Path], object]) -> Callable[[Random, Path], object]:
+def _replace_by(make: Callable[[Path], object]) -> Callable[[Random, Path], object]:
     return lambda rng, path: (path.unlink(), make(path))
 
 
@@ -164,10 +173,10 @@ _CHANGES: dict[str, Callable[[Random, Path], object]] = {
     "4096 bytes zeroed": _zero_page,
     "empty": lambda rng, path: os.truncate(path, 0),
     "missing": lambda rng, path: path.unlink(),
-    "directory": _instead(Path.mkdir),
-    "FIFO": _instead(os.mkfifo),
-    "link to nothing": _instead(lambda path: path.symlink_to("nothing")),
-    "link to /dev/zero": _instead(lambda path: path.symlink_to("/dev/zero")),
+    "directory": _replace_by(Path.mkdir),
+    "FIFO": _replace_by(os.mkfifo),
+    "link to nothing": _replace_by(lambda path: path.symlink_to("nothing")),
+    "link to /dev/zero": _replace_by(lambda path: path.symlink_to("/dev/zero")),
     "200,000 brackets": lambda rng, path: path.write_text("[" * 200_000),
     "300 GB sparse": lambda rng, path: os.truncate(path, 300 * 2**30),
 }

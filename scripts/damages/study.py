@@ -1,4 +1,4 @@
-"""The study that is damaged: completed, pruned, failed, interrupted and waiting trials, and one of plain Optuna."""
+"""The damaged study: completed, pruned, failed, interrupted and waiting trials, and one of plain Optuna."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.run import HarnessError
 
 STUDY = "study"
 DATABASE = f"{STUDY}/{OUTPUT}/study.db"
-# Trials by name, in order of their numbers: those that have ended, and those that `resume` is to train.
-ENDED = ("with_curves", "plain", "search_0002", "search_0003", "search_0004", "diverging")
+# Names of the trials in the order of their numbers: finished ones, and those that `resume` must train.
+FINISHED = ("with_curves", "plain", "search_0002", "search_0003", "search_0004", "diverging")
 PENDING = ("interrupted", "waiting")
-TRIALS = (*ENDED, *PENDING, "foreign")
+TRIALS = (*FINISHED, *PENDING, "foreign")
 _STATES = ["COMPLETE"] * 3 + ["PRUNED"] * 2 + ["FAIL", "RUNNING", "WAITING", "COMPLETE"]
 _MORE_EXPERIMENTS = """\
   diverging:
@@ -36,29 +36,29 @@ _MORE_EXPERIMENTS = """\
 
 
 def make_study(folder: Path) -> None:
-    """Generate a dataset and train the study, both in this new folder.
+    """Generate a dataset and train the study, both in a new folder.
 
     Raises:
-        HarnessError: A command failed, or the trials have other states than expected.
+        HarnessError: The trials do not have the expected states.
     """
     small = FixtureStudy(folder, search_trials=3)
     (folder / STUDY).mkdir(parents=True)
     in_fork(small.write_inputs)
     added = ["--config", "../experiments.yaml", "--experiments", *TRIALS[5:8], "--output-dir", OUTPUT]
     seed = small.run[small.run.index("--seed") :][:2]
-    run_logged(partial(give, small.run), folder / STUDY)
+    run_logged(partial(run_main, small.run), folder / STUDY)
     with (folder / "experiments.yaml").open("a", encoding="utf-8") as file:
         file.write(_MORE_EXPERIMENTS)
-    run_logged(partial(give, ["enqueue", *added, *seed]), folder / STUDY)
-    _, output = run_logged(partial(give, small.resume, _kill_in_second_epoch), folder / STUDY)
-    for path in folder.glob("*.yaml"):  # the study does not need them any more
+    run_logged(partial(run_main, ["enqueue", *added, *seed]), folder / STUDY)
+    _, output = run_logged(partial(run_main, small.resume, _kill_in_second_epoch), folder / STUDY)
+    for path in folder.glob("*.yaml"):  # the study no longer needs them
         path.unlink()
     if (states := in_fork(_add_foreign_trial, folder / STUDY)) != _STATES:
-        raise HarnessError(f"the study's trials are {states}:\n{output}")
+        raise HarnessError(f"wrong states of the trials: found {states}, expected {_STATES}:\n{output}")
 
 
-def give(command: list[str], before: Callable[[], object] = lambda: None) -> int:
-    """Call `before`, then run a command of the program; return its exit code."""
+def run_main(command: list[str], before: Callable[[], object] = lambda: None) -> int:
+    """Call `before`, then run a command of the program in this process; return its exit code."""
     from tuner.__main__ import main
 
     before()

@@ -1,1 +1,1 @@
-"""The parts of `fault_harness.py`: let the disk fail under a small study at every moment, and look whether it shows."""
+"""The parts of `fault_harness.py`: make disk calls of a small study fail, and check the study afterwards."""

@@ -1,4 +1,4 @@
-"""The calls of a run that change its disk, the purpose of each, and which of them fail how."""
+"""The calls of a run that change its files, their purpose, and the choice of calls that fail."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 FILE_NAME = "calls.txt"
 
-# Parts of a path that differ between trials, or between runs, for files of the same kind.
-_ALIKE = (
+# Parts of a path that differ between trials or runs for files of the same kind, and their general form.
+_GENERAL_FORMS = (
     (r"^/out/(with_curves|plain|search_\d+)(?=/|$)", "/out/TRIAL"),
     (r"/\.[0-9a-f]{16}\.tmp$", "/.*.tmp"),
     (r"/artifacts/[^.].*$", "/artifacts/*"),
@@ -25,7 +25,7 @@ _ALIKE = (
 
 
 class Moment(StrEnum):
-    """Work of a run in which every call is made to fail."""
+    """A part of a run in which every call is made to fail."""
 
     CHECKPOINT = "checkpoint"
     TELL = "tell"
@@ -33,12 +33,12 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """A call that changes the disk.
+    """A call that changes a file.
 
     Attributes:
-        number: Its number among all of its process, from 1.
-        kind: What it does, to what kind of file.
-        moment: Which of the moments it belongs to, and the number of that one, from 1; None if to none.
+        number: Number of the call in its process, from 1.
+        kind: Name of the call and kind of file.
+        moment: Moment that it belongs to and the number of that moment, from 1; None if it belongs to none.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Call:
 
 
 class Fault(StrEnum):
-    """What happens to a call."""
+    """The way in which a call fails."""
 
     FULL = "disk full"
     ERROR = "I/O error"
@@ -56,19 +56,19 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Injection:
-    """A call that fails, and how."""
+    """A call that fails, and the fault."""
 
     call: Call
     fault: Fault
 
     def __str__(self) -> str:
-        """Return it in a line."""
+        """Return the fault, the call and its moment in one line."""
         moment = "" if self.call.moment is None else f", {self.call.moment[0]} {self.call.moment[1]}"
         return f"{self.fault} at call {self.call.number}, {self.call.kind}{moment}"
 
 
 class CallLog:
-    """The log of one process: its calls, and the moments between them."""
+    """The log of the calls and moments of one process."""
 
     def __init__(self, folder: Path) -> None:
         """Start the log of a process in its study's folder."""
@@ -76,16 +76,16 @@ class CallLog:
         self.descriptor = os.open(folder / FILE_NAME, flags, 0o666)
 
     def started(self, moment: Moment) -> None:
-        """Log that a moment starts."""
+        """Log the start of a moment."""
         os.write(self.descriptor, f"+ {moment}\n".encode())
 
     def ended(self) -> None:
-        """Log that it has ended."""
+        """Log the end of the current moment."""
         os.write(self.descriptor, b"-\n")
 
 
 def read_calls(folder: Path) -> list[Call]:
-    """Return the calls of the latest process in a study's folder."""
+    """Return the calls of the last process in a study's folder."""
     return list(_calls((folder / FILE_NAME).read_text(encoding="utf-8").splitlines(), folder))
 
 
@@ -105,19 +105,19 @@ def _calls(lines: list[str], folder: Path) -> Iterator[Call]:
 
 
 def _kind_of_file(path: str) -> str:
-    for pattern, general in _ALIKE:
+    for pattern, general in _GENERAL_FORMS:
         path = re.sub(pattern, general, path)
     return path.removeprefix("/out").removeprefix("/") or "the output folder"
 
 
 def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments: bool) -> list[Injection]:
-    """Return the faults to inject, each into a study of its own.
+    """Return the faults to inject, each into a new study.
 
     Args:
         calls: All calls of an undisturbed run.
-        rng: The source of all randomness.
-        sampled: How many are drawn at random.
-        all_moments: Whether, in addition, each call around checkpoints and tells fails in every way.
+        rng: Random number generator of all choices.
+        sampled: Number of randomly chosen faults.
+        all_moments: Whether each call around checkpoints and tells fails in every way, too.
     """
     chosen = [Injection(call, fault) for call in moments(calls) for fault in Fault] if all_moments else []
     taken = set(chosen)
@@ -126,21 +126,21 @@ def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments
         kinds[call.kind] += [one for fault in Fault if (one := Injection(call, fault)) not in taken]
     for injections in kinds.values():
         rng.shuffle(injections)
-    # By turns, so that a rare kind of call is drawn as often as a frequent one.
-    turns = [one for rank in range(len(calls)) for one in _nth(kinds.values(), rank, rng)]
-    return chosen + turns[:sampled]
+    # Round robin, so that a rare kind of call is chosen as often as a frequent one.
+    in_turn = [one for rank in range(len(calls)) for one in _nth(kinds.values(), rank, rng)]
+    return chosen + in_turn[:sampled]
 
 
 def moments(calls: Iterable[Call]) -> list[Call]:
-    """Return the calls of checkpoints and tells, without those that repeat earlier ones."""
-    made: dict[tuple[Moment, int], list[Call]] = defaultdict(list)
+    """Return the calls of checkpoints and tells, without repetitions of earlier ones."""
+    by_moment: dict[tuple[Moment, int], list[Call]] = defaultdict(list)
     for call in calls:
         if call.moment is not None:
-            made[call.moment].append(call)
+            by_moment[call.moment].append(call)
     chosen: list[Call] = []
     seen: set[object] = set()
-    for (moment, _), inside in made.items():
-        # SQLite writes page after page, which are all the same.
+    for (moment, _), inside in by_moment.items():
+        # Equivalent calls count once: SQLite writes many pages in a row.
         steps = {(moment, before, call.kind): call for before, call in zip(_kinds_before(inside), inside, strict=True)}
         if not seen.issuperset(steps):
             chosen += steps.values()

@@ -1,4 +1,4 @@
-"""The process in which the disk fails: a command of the program under `faults.c`, which is compiled and preloaded."""
+"""The process with the failing call: a command of the program with `faults.c` compiled and preloaded."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MOMENTS = {"tuner.training.loop._complete_epoch": Moment.CHECKPOINT, "optuna.st
 
 
 def restart_preloaded() -> None:
-    """Start this command again as a process whose disk can be made to fail, unless it is one.
+    """Restart this command with the compiled `faults.c` preloaded, unless it is preloaded already.
 
     Raises:
-        HarnessError: This machine cannot do it.
+        HarnessError: The machine has no Linux or no C compiler.
     """
-    if hasattr(ctypes.CDLL(None), "faults_begin"):
-        # It is loaded, and no other program may load it.
+    if hasattr(ctypes.CDLL(None), "start_faults"):
+        # The library is loaded; other programs must not load it.
         shutil.rmtree(Path(os.environ.pop(_VARIABLE)).parent)
         return
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
-        raise HarnessError("this needs Linux and a C compiler, cc")
+        raise HarnessError("faults can only be injected on Linux with a C compiler; install one that is called cc")
     library = Path(tempfile.mkdtemp(prefix="faults_")) / "faults.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
     sys.stdout.flush()
@@ -43,12 +43,12 @@ def restart_preloaded() -> None:
 
 
 def run_command(command: list[str], call: int, fault: Fault) -> int:
-    """Run a command in the working directory, and let one of its calls fail.
+    """Run a command in the working directory and make one of its calls fail.
 
     Args:
         command: The words after ``khmer-tuner``.
         call: Number of the call; 0 for none.
-        fault: What happens to it; a full disk stays full, other errors occur once.
+        fault: The way in which it fails; a full disk stays full, other errors occur once.
 
     Returns:
         The command's exit code.
@@ -58,7 +58,7 @@ def run_command(command: list[str], call: int, fault: Fault) -> int:
     log = CallLog(Path())
     for target, moment in _MOMENTS.items():
         watch(target, before=_starting(log, moment), after=lambda *arguments, **named: log.ended())
-    start = ctypes.CDLL(None).faults_begin
+    start = ctypes.CDLL(None).start_faults
     start(os.fsencode(Path.cwd()), log.descriptor, ctypes.c_long(call), _ERRORS[fault], int(fault is Fault.FULL))
     return main(command)
 

@@ -1,1 +1,1 @@
-"""What all harnesses share: processes, a small real study, its snapshot, databases and the points to kill at."""
+"""Code shared by all harnesses: processes, a small real study, its snapshots, databases and kill points."""

@@ -1,4 +1,4 @@
-"""The databases of studies. The parent connects to none of them; forks do so for it."""
+"""The databases of studies; only forked processes connect to them, never the harness itself."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ POSTGRESQL_DRIVERS = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 
 
 class Databases:
-    """SQLite databases in the studies' folders, or PostgreSQL databases on a server of their own.
+    """SQLite databases in the folders of the studies, or databases on a new PostgreSQL server.
 
     Attributes:
-        storage: What they are.
+        storage: Their kind.
     """
 
     def __init__(self, storage: Storage) -> None:
-        """Start the server, if there is one.
+        """Start the PostgreSQL server if the storage needs it.
 
         Raises:
-            HarnessError: It cannot be started.
+            HarnessError: The server cannot be started.
         """
         self.storage = storage
         self._name = ""
         try:
             self._server = PostgresServer() if storage is Storage.POSTGRESQL else None
         except (ImportError, RuntimeError) as error:
-            raise HarnessError(f"no PostgreSQL server: {error}; `pip install -e '.[dev]'` installs one") from error
+            raise HarnessError(
+                f"cannot start a PostgreSQL server: {error}; `pip install -e '.[dev]'` installs one"
+            ) from error
 
     def start_study(self, name: str) -> None:
-        """Create a database for the study of this name; processes that are started from now on use it."""
+        """Create a database for the study of this name, which processes started from now on use."""
         if self._server:
             self._name = name
             os.environ[STORAGE_VARIABLE] = in_fork(self._server.create_database, name)
 
-    def wait_until_left(self) -> None:
-        """Wait until the server has noticed that the study's processes are dead."""
+    def wait_until_disconnected(self) -> None:
+        """Wait until the server has noticed that the processes of the study have exited."""
         if self._server:
-            in_fork(self._server.wait_until_left, self._name)
+            in_fork(self._server.wait_until_disconnected, self._name)
 
     def end_study(self, folder: Path) -> Iterator[str]:
-        """Write the study's database into its folder and drop it; yield which files there contain the password."""
+        """Dump the study's database into its folder and drop it; yield a problem for each file with the password."""
         if self._server:
             (folder / "study.sql").write_bytes(self._server.dump(self._name))
             in_fork(self._server.execute, f'DROP DATABASE "{self._name}"')
@@ -60,7 +62,7 @@ class Databases:
 
 
 def passwords_found(folder: Path, output: str) -> int:
-    """Return how often the server's password is in the files below a folder and in an output."""
+    """Count how often the server's password occurs in the files below a folder and in an output."""
     return sum(map(_passwords_in, _files_below(folder))) + output.count(PASSWORD)
 
 

@@ -1,4 +1,4 @@
-"""The study that is disturbed: real networks, data and search, so small that a whole run takes seconds."""
+"""The study that the harnesses disturb: real networks, data and search, so small that a run takes seconds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 OUTPUT = "out"
 RESULTS = "results.json"
-# The environment variable from which the program reads the storage, if it is not in the output folder.
+# The environment variable with the storage URL, if the study is not in the output folder.
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 
-# With this seed trials end in all three ways, in long studies and in short ones.
+# With this seed, trials end for all three reasons, in long and in short studies.
 _SEED = 2
 _PRESETS = ("with_curves", "plain")
 _INPUTS = {
@@ -54,14 +54,14 @@ space:
 
 @dataclass(frozen=True)
 class FixtureStudy:
-    """A study of which each folder in a work folder has a copy.
+    """A definition of a study, which is run in several folders of a work folder.
 
     Attributes:
         folder: The work folder.
-        search_trials: Number of its search trials, besides its presets.
-        sampler: The sampler of these.
-        samples: Number of images of its dataset.
-        epochs: Maximum number of epochs of its trials.
+        search_trials: Number of search trials, in addition to the presets.
+        sampler: Sampler of the search trials.
+        samples: Number of training and validation images.
+        epochs: Maximum number of epochs of a trial.
     """
 
     folder: Path
@@ -72,32 +72,32 @@ class FixtureStudy:
 
     @property
     def preset_names(self) -> list[str]:
-        """Names of its presets, in order."""
+        """Names of the presets, in order."""
         return list(_PRESETS)
 
     @property
     def trials(self) -> int:
-        """Number of its trials when it is complete."""
+        """Number of trials of the complete study."""
         return len(_PRESETS) + self.search_trials
 
     @property
     def ends(self) -> frozenset[str]:
-        """Why trials of it must end, so that it shows all that a study can; a Gaussian process prunes nothing."""
+        """Reasons for which trials of the undisturbed study must have ended; with a Gaussian process none is pruned."""
         return frozenset({"max_epochs", "early_stopped"} | ({"pruned"} if self.sampler != "gp" else set()))
 
     @property
     def run(self) -> list[str]:
-        """The command that starts or resumes it, in a study's folder."""
+        """The command that starts or resumes the study in its folder."""
         search = ["--space", "../space.yaml", "--trials", str(self.search_trials), "--seed", str(_SEED)]
-        return ["run", "--config", "../experiments.yaml", *search, "--sampler", self.sampler, *_places()]
+        return ["run", "--config", "../experiments.yaml", *search, "--sampler", self.sampler, *_output_options()]
 
     @property
     def resume(self) -> list[str]:
-        """The command that resumes it."""
-        return ["resume", *_places()]
+        """The command that resumes the study."""
+        return ["resume", *_output_options()]
 
     def write_inputs(self) -> None:
-        """Generate the dataset and write the files that the commands read; for a process of its own."""
+        """Generate the dataset and write the files that the commands read; call this in a fork."""
         from tuner.data.generation import generate_dataset
 
         generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
@@ -106,10 +106,10 @@ class FixtureStudy:
 
 
 def open_study(folder: Path) -> Any:
-    """Return the study of a study's folder, for reading; for a process of its own.
+    """Load the study of a folder for reading; call this in a fork.
 
     Raises:
-        ConfigurationError: It has not been created.
+        ConfigurationError: The study has not been created.
     """
     from studies import load_study
 
@@ -117,6 +117,6 @@ def open_study(folder: Path) -> Any:
     return study
 
 
-def _places() -> list[str]:
-    # Relative, so that studies in different folders are equal to the letter.
+def _output_options() -> list[str]:
+    # Relative paths, so that studies in different folders store the same text.
     return ["--output-dir", OUTPUT, "--results-file", RESULTS]

@@ -1,7 +1,7 @@
-"""Processes that are forked: some are killed, others answer a question and exit.
+"""Forked processes: some run a command and are killed, others return the result of one function.
 
-The parent imports everything once and computes nothing, so that a fork starts like a new process, without three seconds
-of imports. The parent never opens a study: open databases and locks do not survive a fork.
+The parent imports everything once, which saves three seconds of imports for each fork, and computes nothing. It never
+opens a study, since open databases and locks do not survive a fork.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.fixture_study import STORAGE_VARIABLE
-from harness.processes import LOG_NAME, LONGEST_LIFE_S
+from harness.processes import LOG_NAME, PROCESS_TIMEOUT_S
 from harness.run import HarnessError, raise_if_stop_requested
 
 Result = TypeVar("Result")
 
-# What a command imports only when it needs it: its training, a new database, the first curve.
+# Modules that the commands import lazily: for training, a new database, the first curve.
 _IMPORTED = (
     "tuner.hyperparameter_tuner",
     "tuner.cli.display_factory",
@@ -42,10 +42,10 @@ class Ending:
     """How a process ended.
 
     Attributes:
-        started_s: When it was started, on the clock of the event log.
-        seconds: How long it ran.
-        code: Its exit code; None if it was killed.
-        hung: Whether it was killed because it did not exit.
+        started_s: Time of its start, on the clock of the event log.
+        seconds: Duration.
+        code: Exit code; None if it was killed.
+        hung: Whether the harness killed it because it did not exit in time.
     """
 
     started_s: float
@@ -55,13 +55,13 @@ class Ending:
 
 
 def prepare(*modules: str) -> None:
-    """Import what the forks need, with one thread each: threads do not survive a fork.
+    """Import the modules that the forks need, and limit libraries to one thread: threads do not survive a fork.
 
     Args:
         modules: Names of further modules to import.
 
     Raises:
-        HarnessError: One is missing, or an import started a thread.
+        HarnessError: A module is missing, or an import started a thread.
     """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
@@ -74,15 +74,15 @@ def prepare(*modules: str) -> None:
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     if threads > 1:
-        raise HarnessError(f"the imports left {threads} threads, which a fork would lose")
+        raise HarnessError(f"the imports started threads: found {threads}, expected 1; a fork would lose the others")
 
 
 def start(act: Callable[[], int], folder: Path) -> int:
-    """Fork a process that works in a folder and logs there; return its process id.
+    """Fork a process that runs a function; return its process id.
 
     Args:
-        act: What the process does; returns its exit code.
-        folder: Its working directory.
+        act: The function; returns the exit code of the process.
+        folder: Working directory of the process, where it also logs its output.
     """
     sys.stdout.flush()
     pid = os.fork()
@@ -92,7 +92,7 @@ def start(act: Callable[[], int], folder: Path) -> int:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _enter(folder)
+        _redirect_output_to(folder)
         _reseed()
         code = act()
         sys.stdout.flush()
@@ -104,12 +104,12 @@ def start(act: Callable[[], int], folder: Path) -> int:
 
 
 def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = lambda now_s: False) -> Ending:
-    """Wait until a process exits, and kill it when it is time.
+    """Wait until a process exits; kill it when `is_time_to_kill` returns True.
 
     Args:
-        pid: Its process id.
-        started_s: When it was started.
-        is_time_to_kill: Called again and again, with the time.
+        pid: Process id.
+        started_s: Time of its start.
+        is_time_to_kill: Polled with the current time.
     """
     try:
         return _wait(pid, started_s, is_time_to_kill)
@@ -119,33 +119,33 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
         raise
 
 
-def run_logged(act: Callable[[], int], folder: Path, longest_s: float = LONGEST_LIFE_S) -> tuple[Ending, str]:
-    """Run a function in a process in a folder, killed after `longest_s` seconds; return its ending and output."""
+def run_logged(act: Callable[[], int], folder: Path, timeout_s: float = PROCESS_TIMEOUT_S) -> tuple[Ending, str]:
+    """Run a function in a fork in a folder; return its ending and output. It is killed after `timeout_s` seconds."""
     log = folder / LOG_NAME
     before = log.stat().st_size if log.exists() else 0
     started_s = time.monotonic()
-    ending = wait(start(act, folder), started_s, lambda now_s: now_s - started_s > longest_s)
+    ending = wait(start(act, folder), started_s, lambda now_s: now_s - started_s > timeout_s)
     return ending, log.read_bytes()[before:].decode("utf-8", "replace")
 
 
 def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
-    """Return what a function returns in a process of its own.
+    """Call a function in a fork; return its result.
 
     Raises:
-        HarnessError: It raised an exception; the text is the traceback.
+        HarnessError: The function raised an exception; the text is the traceback.
     """
     return in_forks(function, [arguments])[0]
 
 
 def in_forks(function: Callable[..., Result], calls: Sequence[Sequence[object]]) -> list[Result]:
-    """Return what a function returns for each of several argument lists, in parallel processes.
+    """Call a function with each of several argument lists in parallel forks; return the results.
 
     Raises:
-        HarnessError: It raised an exception; the text is the traceback.
+        HarnessError: The function raised an exception; the text is the traceback.
     """
     sys.stdout.flush()
-    asked = [_ask(function, arguments) for arguments in calls]
-    return [_answered(pid, reading) for pid, reading in asked]
+    started = [_start_call(function, arguments) for arguments in calls]
+    return [_result_of(pid, reading) for pid, reading in started]
 
 
 def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
@@ -157,36 +157,36 @@ def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) 
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return Ending(started_s, now_s - started_s, None if code == -signal.SIGKILL else code, hung)
-        hung = now_s - started_s > LONGEST_LIFE_S
+        hung = now_s - started_s > PROCESS_TIMEOUT_S
         if hung or is_time_to_kill(now_s):
             os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
 
 
-def _ask(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:
-    """Start a process; return its id, and the descriptor of the pipe that its answer comes through."""
+def _start_call(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:
+    """Fork a process that calls a function; return its id and the descriptor of the pipe that transfers the result."""
     raise_if_stop_requested()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _answer(writing, function, *arguments)
+        _send_result(writing, function, *arguments)
     os.close(writing)
     return pid, reading
 
 
-def _answered(pid: int, reading: int) -> Any:
+def _result_of(pid: int, reading: int) -> Any:
     with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(pid, 0)
     if not answer:
-        raise HarnessError("a process died before it answered")
+        raise HarnessError("a process exited before it returned a result")
     result, error = pickle.loads(answer)
     if error:
         raise HarnessError(error)
     return result
 
 
-def _answer(writing: int, function: Callable[..., object], *arguments: object) -> None:
+def _send_result(writing: int, function: Callable[..., object], *arguments: object) -> None:
     try:
         answer: tuple[object, str] = (function(*arguments), "")
     except BaseException:
@@ -198,7 +198,7 @@ def _answer(writing: int, function: Callable[..., object], *arguments: object) -
         os._exit(0)
 
 
-def _enter(folder: Path) -> None:
+def _redirect_output_to(folder: Path) -> None:
     os.chdir(folder)
     log = os.open(LOG_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     silence = os.open(os.devnull, os.O_RDONLY)
@@ -207,7 +207,7 @@ def _enter(folder: Path) -> None:
 
 
 def _reseed() -> None:
-    """Seed the global random generators from the system, as in every new process."""
+    """Seed the global random number generators from the system, as every new process does."""
     import random
 
     import numpy as np

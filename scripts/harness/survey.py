@@ -1,4 +1,4 @@
-"""The progress of a study between two of its processes, and what is wrong with how one of them ended."""
+"""The progress of a study between two of its processes, and the problems of a process that has exited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.fixture_study import open_study
 from harness.forks import in_fork
 from harness.processes import tail
 
-# Exit codes of a command that has nothing to do or refuses to do it.
+# Exit codes of a command that has nothing to do or refuses its work.
 REFUSALS = frozenset({0, 1, 2})
 
 
@@ -20,31 +20,31 @@ class Survey:
     """The progress of a study.
 
     Attributes:
-        trials: Number of its trials.
-        ended: Number of those that have ended.
-        is_running: Whether a trial was left running.
-        deaths: How many deaths in a row, without an epoch between them, the next process will count on a running trial;
-            of all running trials the most.
+        trials: Number of trials.
+        finished: Number of finished trials.
+        is_running: Whether a trial is still marked as running.
+        crashes: Number of consecutive crashes, without an epoch between them, that the next process will count for a
+            running trial; the maximum of all running trials.
     """
 
     trials: int = 0
-    ended: int = 0
+    finished: int = 0
     is_running: bool = False
-    deaths: int = 0
+    crashes: int = 0
 
     @property
-    def is_at_the_limit(self) -> bool:
-        """Whether the program gives a trial up if one more process dies at it."""
+    def is_at_crash_limit(self) -> bool:
+        """Whether the program ends a trial as crashed after one more crash."""
         from studies import MAX_CRASHES
 
-        return self.deaths >= MAX_CRASHES - 1
+        return self.crashes >= MAX_CRASHES - 1
 
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
-        """Yield what is wrong with the progress since an earlier survey, in a study of `planned` trials."""
-        if self.trials < before.trials or self.ended < before.ended:
+        """Yield the problems of the progress since an earlier survey, in a study of `planned` trials."""
+        if self.trials < before.trials or self.finished < before.finished:
             yield f"lost trials: {before} became {self}"
         if self.trials > planned:
-            yield f"left {self.trials} trials, more than the planned {planned}"
+            yield f"created too many trials: found {self.trials}, expected {planned} at most"
 
 
 def exit_problems(
@@ -56,24 +56,24 @@ def exit_problems(
     expected: Collection[int | None],
     may_be_incomplete: bool,
 ) -> Iterator[str]:
-    """Yield what is wrong with how a command that trains a study ended.
+    """Yield the problems of a training command that has exited.
 
     Args:
-        code: Its exit code.
-        output: What it printed.
-        hung: Whether it was killed because it did not exit.
-        is_complete: Whether all planned trials have ended.
-        expected: The exit codes that it may end with.
-        may_be_incomplete: Whether it may end with 0 before all trials have ended.
+        code: Its exit code; None if it was killed.
+        output: Its output.
+        hung: Whether it was killed because it did not exit in time.
+        is_complete: Whether all planned trials are finished.
+        expected: The allowed exit codes.
+        may_be_incomplete: Whether it may exit with 0 before all trials are finished.
     """
     if hung:
         yield f"hung:\n{tail(output)}"
     elif code not in expected:
-        yield f"ended with {code}:\n{tail(output)}"
+        yield f"exited with {code}:\n{tail(output)}"
     elif code == 0 and not is_complete and not may_be_incomplete:
-        yield f"ended and left the study incomplete:\n{tail(output)}"
+        yield f"exited with 0 although the study is incomplete:\n{tail(output)}"
     if "Traceback" in output or "unexpected" in output:
-        yield f"printed an error that the program does not know:\n{tail(output)}"
+        yield f"printed an unexpected error:\n{tail(output)}"
 
 
 def survey(folder: Path) -> Survey:
@@ -86,16 +86,16 @@ def _survey(folder: Path) -> Survey:
 
     try:
         study = open_study(folder)
-    except ConfigurationError:  # it has not been created
+    except ConfigurationError:  # the study has not been created
         return Survey()
     trials = study.get_trials(deepcopy=False)
-    ended = sum(trial.state.is_finished() for trial in trials)
+    finished = sum(trial.state.is_finished() for trial in trials)
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
-    deaths = max(map(_deaths, running), default=0)
-    return Survey(len(trials), ended, bool(running), deaths)
+    crashes = max(map(_next_crash_count, running), default=0)
+    return Survey(len(trials), finished, bool(running), crashes)
 
 
-def _deaths(trial: Any) -> int:
+def _next_crash_count(trial: Any) -> int:
     from studies import read_record
 
     record = read_record(trial)

@@ -1,1 +1,1 @@
-"""Killing the processes of a study at named steps and at random moments, and comparing what comes of it."""
+"""The parts of `kill_harness.py`: kill the processes of a study at named points and at random moments, and compare."""

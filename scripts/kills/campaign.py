@@ -1,4 +1,4 @@
-"""A study whose processes are killed again and again until it is complete, and what came of it."""
+"""Studies whose processes are killed repeatedly until the study is complete, and their outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness.comparison import StudyOutcome, first_of, reference_snapshot, snapshot_problems
+from harness.comparison import StudyOutcome, abbreviated, reference_snapshot, snapshot_problems
 from harness.databases import Databases
 from harness.fixture_study import FixtureStudy
 from harness.forks import Ending, in_fork, start, wait
@@ -24,47 +24,47 @@ from kills.child import Task, perform, perform_in_new_interpreter
 from kills.event_log import Event, EventKind, read_events
 from kills.schedule import RANDOM_MOMENT, Plan, Reference, Schedule
 
-_MOST_STARTS = 150
+_MAX_STARTS = 150
 
 
 @dataclass
 class KilledStudy(StudyOutcome):
-    """What came of one study.
+    """Outcome of one study.
 
     Attributes:
-        kills: Where its processes were killed, in order.
+        kills: Points at which its processes were killed, in order.
         starts: Number of its processes.
-        lost: Trials that it lacks.
-        doubled: Trials that it has too often.
-        epochs_started: Epochs that were started, again or not.
-        trained_again: Epochs that were started although their checkpoint was on the disk.
-        first_epoch_s: Seconds from the start of a new study until an epoch started.
-        resumed_epoch_s: Seconds from a start after a kill until an epoch started.
+        missing: Number of missing trials.
+        duplicates: Number of duplicate trials.
+        epochs_started: Number of started epochs, including repeated ones.
+        retrained_epochs: Number of epochs that were started although their checkpoint had been written.
+        first_epoch_s: Seconds from the start of a new study to the start of its first epoch.
+        resumed_epoch_s: Seconds from each start after a kill to the start of the first epoch.
     """
 
     kills: list[str] = field(default_factory=list)
     starts: int = 0
-    lost: int = 0
-    doubled: int = 0
+    missing: int = 0
+    duplicates: int = 0
     epochs_started: int = 0
-    trained_again: int = 0
+    retrained_epochs: int = 0
     first_epoch_s: list[float] = field(default_factory=list)
     resumed_epoch_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Return what came of it in a line; if badly, with all its problems and kills."""
-        line = self.line(f"{len(self.kills)} kills, {self.starts} processes, {self.seconds:.0f} s")
+        """Return a summary; if there are problems, with all of them and all kills."""
+        line = self.summary(f"{len(self.kills)} kills, {self.starts} processes, {self.seconds:.0f} s")
         return f"{line}\n  killed: {', '.join(self.kills)}" if self.problems else line
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """Kills the processes of studies, all in one work folder.
+    """Runs studies in one work folder and kills their processes.
 
     Attributes:
-        small: The study.
-        databases: Where each copy of it keeps its trials.
-        rng: The source of all randomness.
+        small: Definition of the studies.
+        databases: Their databases.
+        rng: Random number generator of all choices.
         fresh: Whether each process is a new interpreter.
     """
 
@@ -73,16 +73,16 @@ class Campaign:
     rng: random.Random
     fresh: bool
 
-    def undisturbed(self) -> Reference:
-        """Run a study that nothing disturbs.
+    def run_undisturbed(self) -> Reference:
+        """Run a study without kills.
 
         Raises:
-            HarnessError: It fails, or its trials do not end in all ways that a trial can.
+            HarnessError: It failed, or its trials do not show every reason for which a trial can end.
         """
         folder = self._new_study("reference")
         ending = self._run_process(folder, Task(self.small.run, 1), Plan())
         snapshot = reference_snapshot(self.small, folder, ending)
-        list(self.databases.end_study(folder))  # the password is looked for in all files at the end
+        list(self.databases.end_study(folder))  # all files are searched for the password at the end
         events = read_events(folder)
         return Reference(
             snapshot=snapshot,
@@ -92,26 +92,26 @@ class Campaign:
             first_epoch_s=next(_waits(events, ending)),
         )
 
-    def disturbed(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
-        """Start a study, kill its processes this many times, let the last one complete it, and compare.
+    def run_disturbed(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
+        """Start a study, kill this number of its processes, let the last one complete it, and compare.
 
-        The study's folder is kept if there is a problem.
+        The folder of the study is kept if there is a problem.
         """
-        begun_s = time.monotonic()
+        started_s = time.monotonic()
         study, folder = KilledStudy(name), self._new_study(name)
         schedule.start_study()
         state = Survey()
-        while study.starts < _MOST_STARTS:
+        while study.starts < _MAX_STARTS:
             study.starts += 1
             plan = schedule.plan(state) if len(study.kills) < kills else Plan()
             ending, state = self._one_process(study, folder, plan, schedule, state)
-            if study.problems or (ending.code is not None and state.ended == self.small.trials):
+            if study.problems or (ending.code is not None and state.finished == self.small.trials):
                 break
         else:
-            study.problems.append(f"{_MOST_STARTS} processes did not complete it")
+            study.problems.append(f"the study is incomplete after {_MAX_STARTS} processes")
         self._compare(study, folder, reference)
         study.problems += self.databases.end_study(folder)
-        study.seconds = time.monotonic() - begun_s
+        study.seconds = time.monotonic() - started_s
         if not study.problems:
             shutil.rmtree(folder)
         return study
@@ -120,7 +120,7 @@ class Campaign:
         self, study: KilledStudy, folder: Path, plan: Plan, schedule: Schedule, before: Survey
     ) -> tuple[Ending, Survey]:
         command = self.small.run if study.starts % 2 else self.small.resume
-        task = Task(command, study.starts, plan.kill_at, after_progress=before.is_at_the_limit)
+        task = Task(command, study.starts, plan.kill_at, after_progress=before.is_at_crash_limit)
         ending = self._run_process(folder, task, plan)
         events, after = read_events(folder, study.starts), survey(folder)
         if ending.code is None and not ending.hung:
@@ -140,7 +140,7 @@ class Campaign:
         started_s = time.monotonic()
         act = partial(perform, task) if hash_seed is None else partial(perform_in_new_interpreter, task, hash_seed)
         ending = self._wait(start(act, folder), started_s, plan, folder, task)
-        self.databases.wait_until_left()
+        self.databases.wait_until_disconnected()
         return ending
 
     def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, task: Task) -> Ending:
@@ -159,13 +159,13 @@ class Campaign:
     def _process_problems(
         self, ending: Ending, task: Task, before: Survey, after: Survey, folder: Path
     ) -> Iterator[str]:
-        # `resume` can do nothing for a study that has not been created completely, and says so.
+        # `resume` refuses a study that has not been created completely.
         may_refuse = task.command == self.small.resume and before.trials < self.small.trials
         yield from exit_problems(
             ending.code,
             output_of(folder),
             hung=ending.hung,
-            is_complete=after.ended >= self.small.trials,
+            is_complete=after.finished >= self.small.trials,
             expected={None, *(REFUSALS if may_refuse else {0})},
             may_be_incomplete=may_refuse,
         )
@@ -174,18 +174,18 @@ class Campaign:
     def _compare(self, study: KilledStudy, folder: Path, reference: Reference) -> None:
         events = read_events(folder)
         study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
-        if again := list(_trained_again(events)):
-            study.trained_again = len(again)
-            study.problems.append(f"epochs started again although their checkpoint was written: {first_of(again)}")
+        if repeated := list(_retrained_epochs(events)):
+            study.retrained_epochs = len(repeated)
+            study.problems.append(f"epochs started although their checkpoint had been written: {abbreviated(repeated)}")
         if study.problems:
             return
         try:
             snapshot = in_fork(take_snapshot, folder)
         except HarnessError as error:
-            study.problems.append(f"cannot be read: {error}")
+            study.problems.append(f"the study cannot be read: {error}")
             return
         expected, found = (Counter(experiment_names(one)) for one in (reference.snapshot, snapshot))
-        study.lost, study.doubled = (expected - found).total(), (found - expected).total()
+        study.missing, study.duplicates = (expected - found).total(), (found - expected).total()
         study.problems += snapshot_problems(reference.snapshot, snapshot, folder)
 
     def _new_study(self, name: str) -> Path:
@@ -200,11 +200,11 @@ def _count(events: list[Event], kind: EventKind) -> int:
 
 
 def _waits(events: list[Event], ending: Ending) -> Iterator[float]:
-    """Yield the seconds from a process's start until each epoch that it started."""
+    """Yield the seconds from the start of a process to the start of each of its epochs."""
     return (event.time_s - ending.started_s for event in events if event.kind is EventKind.EPOCH_STARTED)
 
 
-def _trained_again(events: list[Event]) -> Iterator[str]:
+def _retrained_epochs(events: list[Event]) -> Iterator[str]:
     saved: set[tuple[str, int]] = set()
     for event in events:
         epoch = (event.trial, event.epoch)

@@ -1,4 +1,4 @@
-"""The process that is killed: a command of the program, which kills itself at a point if its task says so."""
+"""The process that is killed: it runs a command of the program and kills itself at the points of its task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kills.event_log import EventKind, EventLog
 
 @dataclass(frozen=True)
 class Task:
-    """What a process does.
+    """The task of a process.
 
     Attributes:
         command: The words after ``khmer-tuner``.
         start: Number of the process among those of its study.
-        kill_at: At which passage of which points it kills itself; the first one that it reaches counts.
-        after_progress: Whether it does so, but for a take-over, only after an epoch or a trial has ended: the program
-            fails a trial at which many processes die in a row without progress.
+        kill_at: For each point, the passage at which the process kills itself; the first one reached counts.
+        after_progress: Whether it does so, except at a take-over, only after an epoch or a trial has finished: the
+            program ends a trial as crashed after many consecutive crashes without progress.
     """
 
     command: list[str]
@@ -42,7 +42,7 @@ def perform(task: Task) -> int:
 
     log = EventLog(Path(), task.start)
     watcher = _Watcher(task, log)
-    # What is watched first is called last before a call and first after it: a process logs the event, then dies.
+    # The first watcher is called last before a call and first after it, so the event is logged before the kill.
     watch("tuner.training.loop.run_epoch", before=watcher.epoch_started)
     watch("os.replace", after=watcher.file_renamed)
     watch("optuna.trial.Trial.report", after=watcher.progressed)
@@ -54,13 +54,13 @@ def perform(task: Task) -> int:
 
 
 def perform_in_new_interpreter(task: Task, hash_seed: int) -> NoReturn:
-    """Replace this process by a new interpreter with this seed of string hashes, which performs the task."""
+    """Replace this process by a new interpreter with this hash seed, which performs the task."""
     words = python(["-m", "kills.child", json.dumps(asdict(task))])
     os.execve(sys.executable, words, environment(PYTHONHASHSEED=str(hash_seed)))
 
 
 class _Watcher:
-    """Logs the events of a process, and kills it at the points of its task."""
+    """Logs the events of this process and kills it at the points of its task."""
 
     def __init__(self, task: Task, log: EventLog) -> None:
         self.passages: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The events of one study's processes: a line each, complete even if the process is killed right afterwards."""
+"""The event log of a study's processes: one line for each event, which survives a kill directly after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE_NAME = "events.jsonl"
 
 
 class EventKind(StrEnum):
-    """What happened."""
+    """The kind of an event."""
 
     EPOCH_STARTED = "epoch started"
     EPOCH_SAVED = "epoch saved"
@@ -29,12 +29,12 @@ class Event:
 
     Attributes:
         start: Number of the process among those of its study.
-        time_s: When, on the clock that all processes of a machine share.
-        kind: What happened.
-        trial: To which trial.
-        epoch: In which epoch, counted from 1; 0 if in none.
-        point: Where the process killed itself.
-        passages: How often it passed each point.
+        time_s: Time on the monotonic clock, which all processes of a machine share.
+        kind: Kind of the event.
+        trial: Name of the trial.
+        epoch: Number of the epoch, from 1; 0 if the event belongs to none.
+        point: Kill point at which the process killed itself.
+        passages: Number of passages of each kill point.
     """
 
     start: int
@@ -47,7 +47,7 @@ class Event:
 
 
 class EventLog:
-    """The log that one process appends to."""
+    """The log to which one process appends events."""
 
     def __init__(self, folder: Path, start: int) -> None:
         """Open the log of a study's folder for the process of this number."""
@@ -55,13 +55,13 @@ class EventLog:
         self._descriptor = os.open(folder / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def append(self, kind: EventKind, **fields: Any) -> None:
-        """Append an event with further fields of `Event`."""
+        """Append an event with these further fields of `Event`."""
         event = Event(self._start, time.monotonic(), kind, **fields)
         os.write(self._descriptor, (json.dumps(asdict(event)) + "\n").encode())
 
 
 def read_events(folder: Path, start: int | None = None) -> list[Event]:
-    """Return the events of a study's processes, or of one of them."""
+    """Return the events of all processes of a study, or of one of them."""
     path = folder / FILE_NAME
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     events = [Event(**{**fields, "kind": EventKind(fields["kind"])}) for fields in map(json.loads, lines)]

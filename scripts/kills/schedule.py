@@ -1,4 +1,4 @@
-"""Which process dies when: from a seed, and so that every boundary has its turn."""
+"""The schedule of kills: random from a seed, and covering every kill point."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from harness.survey import Survey
 
 RANDOM_MOMENT = "random moment"
 
-# A study is created once and passes many boundaries then, so fewer kills there are random, and there are more targets.
-_SHARE_OF_RANDOM = {Phase.BEGIN: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
-_TARGETS = {Phase.BEGIN: 4, Phase.WORK: 1, Phase.END: 1}
-# A process killed at random dies within its start and this share of the whole work, at each moment equally likely.
-_LONGEST_WORK = 0.25
-_MOST_KILLS_AT_THE_END = 2
-# The first step of a process that takes a trial over is in the epoch in which the process before it died. The program
-# must not take that for lack of memory, however often it happens. A campaign begins with several such deaths.
-SEVERAL_DEATHS = 4
+# A study is created only once and passes many points then: fewer kills are random there, and more points are targets.
+_SHARE_OF_RANDOM = {Phase.CREATE: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
+_TARGETS = {Phase.CREATE: 4, Phase.WORK: 1, Phase.END: 1}
+# A random kill is uniformly distributed over the start of the process and this share of the whole training.
+_MAX_SHARE_OF_WORK = 0.25
+_MAX_KILLS_AT_THE_END = 2
+# A process that takes over a trial starts in the epoch in which the previous process was killed. Kills at its first
+# step are consecutive crashes, which the program must not attribute to lack of memory. A campaign starts with some.
+SEVERAL_CRASHES = 4
 _SHARE_OF_SAME_EPOCH = 0.3
 _FIRST_STEP = "before training step"
-_MOST_DEATHS_IN_AN_EPOCH = 5
+_MAX_CRASHES_IN_AN_EPOCH = 5
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A study that nothing disturbed.
+    """The undisturbed study.
 
     Attributes:
-        snapshot: What it left behind.
-        passages: How often it passed each point.
-        epochs: Number of epochs that it trained.
-        seconds: How long it took.
-        first_epoch_s: Seconds from its start until its first epoch started.
+        snapshot: Its snapshot.
+        passages: Number of passages of each kill point.
+        epochs: Number of trained epochs.
+        seconds: Duration.
+        first_epoch_s: Seconds from its start to the start of its first epoch.
     """
 
     snapshot: Snapshot
@@ -48,11 +48,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one process dies; if neither is given, it runs to its end.
+    """How one process is killed; without points and time, it is not.
 
     Attributes:
-        kill_at: At which passage of which points; the first one that it reaches counts.
-        lifetime_s: After this many seconds.
+        kill_at: For each point, the passage at which it is killed; the first one reached counts.
+        lifetime_s: Seconds after which it is killed.
     """
 
     kill_at: dict[str, int] = field(default_factory=dict)
@@ -60,81 +60,81 @@ class Plan:
 
 
 class Schedule:
-    """Plans the deaths of all processes of a campaign.
+    """Plans the kills of all processes of a campaign.
 
     Attributes:
-        kills: Number of kills at each point so far, and at random moments.
-        most_deaths: The most processes so far that died one after the other in the same epoch of a trial.
+        kills: Number of kills so far at each point and at random moments.
+        most_crashes: Maximum number so far of consecutive crashes in the same epoch of a trial.
     """
 
     def __init__(self, rng: random.Random, reference: Reference, trials: int, only: Sequence[str] = ()) -> None:
-        """Prepare for studies like the reference.
+        """Prepare the schedule.
 
         Args:
-            rng: The source of all randomness.
+            rng: Random number generator of all choices.
             reference: The undisturbed study.
-            trials: How many trials it has.
-            only: Kill at these points only, and never at random; empty for all points.
+            trials: Number of its trials.
+            only: Points at which to kill, without random kills; empty for all points.
         """
         self.kills: Counter[str] = Counter()
-        self.most_deaths = 0
+        self.most_crashes = 0
         self._rng = rng
         self._per_trial = {point: count / trials for point, count in reference.passages.items()}
         self._trials = trials
         work_s = reference.seconds - reference.first_epoch_s
-        self._longest_life_s = reference.first_epoch_s + _LONGEST_WORK * work_s
+        self._max_lifetime_s = reference.first_epoch_s + _MAX_SHARE_OF_WORK * work_s
         self._only = frozenset(only)
-        self._at_the_end = 0
+        self._kills_at_the_end = 0
 
     def start_study(self) -> None:
-        """Plan for a new study from now on."""
-        self._at_the_end = 0
+        """Start to plan for a new study."""
+        self._kills_at_the_end = 0
 
     def killed_at(self, point: str, survey: Survey) -> None:
-        """Count a kill, after which the study is as surveyed."""
+        """Count a kill; `survey` is the progress of the study after it."""
         self.kills[point] += 1
-        self.most_deaths = max(self.most_deaths, survey.deaths)
-        self._at_the_end += point in points(Phase.END)
+        self.most_crashes = max(self.most_crashes, survey.crashes)
+        self._kills_at_the_end += point in points(Phase.END)
 
     def plan(self, survey: Survey) -> Plan:
-        """Return how the next process of a study dies."""
+        """Return the plan for the next process of a study."""
         phase = self._phase(survey)
         if self._is_for_the_same_epoch(survey):
             return Plan(kill_at={_FIRST_STEP: 1})
         if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:
-            return Plan(lifetime_s=self._rng.uniform(0, self._longest_life_s))
-        # A point that was passed may not be passed again, so later ones are targets, too.
-        phases = {Phase.BEGIN: [Phase.BEGIN, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
-        if self._at_the_end < _MOST_KILLS_AT_THE_END:
+            return Plan(lifetime_s=self._rng.uniform(0, self._max_lifetime_s))
+        # The process may not pass a point of an earlier phase again, so points of later phases are targets, too.
+        phases = {Phase.CREATE: [Phase.CREATE, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
+        if self._kills_at_the_end < _MAX_KILLS_AT_THE_END:
             phases.append(Phase.END)
         return Plan(kill_at={point: self._passage(point) for phase in phases for point in self._targets(phase, survey)})
 
     def _is_for_the_same_epoch(self, survey: Survey) -> bool:
-        possible = not self._only and 0 < survey.deaths < _MOST_DEATHS_IN_AN_EPOCH
-        return possible and (self.most_deaths < SEVERAL_DEATHS or self._rng.random() < _SHARE_OF_SAME_EPOCH)
+        possible = not self._only and 0 < survey.crashes < _MAX_CRASHES_IN_AN_EPOCH
+        return possible and (self.most_crashes < SEVERAL_CRASHES or self._rng.random() < _SHARE_OF_SAME_EPOCH)
 
     def _phase(self, survey: Survey) -> Phase:
         if survey.trials < self._trials:
-            return Phase.BEGIN
-        return Phase.END if survey.ended == self._trials else Phase.WORK
+            return Phase.CREATE
+        return Phase.END if survey.finished == self._trials else Phase.WORK
 
     def _targets(self, phase: Phase, survey: Survey) -> list[str]:
-        """Return some of the points that have killed least."""
+        """Return some of the points with the fewest kills."""
         ahead = [point for point in points(phase) if self._is_ahead(point, survey)]
         possible = [point for point in ahead if not self._only or point in self._only]
         fewest = min((self.kills[point] for point in possible), default=0)
-        least = [point for point in possible if self.kills[point] == fewest]
-        # Of these, first what is rarely possible.
-        first = [point for point in least if point.endswith(TAKE_OVER)] or least
-        return self._rng.sample(first, min(_TARGETS[phase], len(first)))
+        candidates = [point for point in possible if self.kills[point] == fewest]
+        # Prefer take-overs, which are rarely possible.
+        preferred = [point for point in candidates if point.endswith(TAKE_OVER)] or candidates
+        return self._rng.sample(preferred, min(_TARGETS[phase], len(preferred)))
 
     def _is_ahead(self, point: str, survey: Survey) -> bool:
-        if point == AFTER_TAKE_OVER:  # a kill here counts as a death at the trial, before it makes any progress
-            return survey.is_running and not survey.is_at_the_limit
+        if point == AFTER_TAKE_OVER:  # a kill here counts as a crash of the trial without progress
+            return survey.is_running and not survey.is_at_crash_limit
         if point.endswith(TAKE_OVER):
             return survey.is_running
         return point in self._per_trial
 
     def _passage(self, point: str) -> int:
-        """Return one of the passages that are to be expected within a trial."""
+        """Return a random one of the passages that a trial makes on average."""
         return 1 + self._rng.randrange(max(1, round(self._per_trial.get(point, 0))))

@@ -1,1 +1,1 @@
-"""Polling a study while it trains, and comparing it with one that was left alone."""
+"""The parts of `watch_harness.py`: train a study, and poll it in a loop."""

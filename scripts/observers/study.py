@@ -1,4 +1,4 @@
-"""A study that is polled in a loop, through its dashboard and through commands, while it or another one trains."""
+"""The trained studies of `watch_harness.py`, and polling one through its dashboard and through commands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import yaml
 from harness.fixture_study import OUTPUT, RESULTS
 from harness.polling import Dashboard, Polls
-from harness.processes import command, failure, give, problem_of, started
+from harness.processes import command, failure, problem_of, run_tuner, started
 
 EXPERIMENTS = 4
 WORKERS = 2
-# Their files are written outside the study.
+# Files are written outside the study.
 _COMMANDS = (
     ("status", "--json"),
     ("status",),
@@ -31,7 +31,7 @@ _PAUSE_S = 3.0
 
 
 def write_experiments(path: Path, epochs: int) -> None:
-    """Write experiments of several learning rates that train exactly this many epochs."""
+    """Write experiments with different learning rates that train exactly this number of epochs."""
     shared = {
         "model": {"name": "small"},
         "data": {"metadata_path": "../data/metadata.yaml"},
@@ -47,13 +47,13 @@ def write_experiments(path: Path, epochs: int) -> None:
 
 @contextlib.contextmanager
 def training(study: Path, experiments: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Train experiments in a study's folder; leaving the block waits for the end.
+    """Train experiments in a study's folder; wait for the end of the training at the end of the block.
 
     Raises:
         HarnessError: The training failed.
     """
-    places = ["--output-dir", OUTPUT, "--results-file", RESULTS]
-    words = command("run", "--config", str(experiments), *places, "--workers", str(WORKERS))
+    outputs = ["--output-dir", OUTPUT, "--results-file", RESULTS]
+    words = command("run", "--config", str(experiments), *outputs, "--workers", str(WORKERS))
     with started(words, study) as process:
         yield process
         if code := process.wait():
@@ -61,41 +61,41 @@ def training(study: Path, experiments: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def epochs_of(study: Path) -> list[dict[str, float]]:
-    """Return the metrics of a study's epochs, without the first one of each experiment."""
+    """Return the metrics of a study's epochs, without the first epoch of each experiment."""
     files = sorted((study / OUTPUT).glob("*/metrics.jsonl"))
     lines = (itertools.islice(file.read_text(encoding="utf-8").splitlines(), 1, None) for file in files)
     return [json.loads(line) for line in itertools.chain.from_iterable(lines)]
 
 
 def poll_during(training: subprocess.Popen[bytes], study: Path) -> Polls:
-    """Poll the study in a folder in a loop while a process trains, that study or another one.
+    """Poll the study in a folder in a loop while a process trains that study or another one.
 
     Raises:
-        HarnessError: The dashboard does not start.
+        HarnessError: The dashboard did not start.
     """
     while not (study / OUTPUT / "study.db").exists() and training.poll() is None:
         time.sleep(0.1)
-    polls, over, dashboard = Polls(), threading.Event(), Dashboard(study)
+    polls, stop, dashboard = Polls(), threading.Event(), Dashboard(study)
     try:
         with ThreadPoolExecutor(1 + len(_COMMANDS)) as pool:
-            loops = [pool.submit(_repeat, over, dashboard.poll, polls)]
-            loops += [pool.submit(_repeat, over, _poll_by_command, study, polls, words) for words in _COMMANDS]
+            loops = [pool.submit(_repeat, stop, dashboard.poll, polls)]
+            loops += [pool.submit(_repeat, stop, _poll_by_command, study, polls, words) for words in _COMMANDS]
             try:
                 training.wait()
             finally:
-                over.set()
+                stop.set()
     finally:
-        complaint = dashboard.end()
+        errors = dashboard.end()
     for loop in loops:
-        loop.result()  # raises what the loop raised
-    polls.record("dashboard stopped", complaint)
+        loop.result()  # raises the exception of the loop
+    polls.record("dashboard stopped", errors)
     return polls
 
 
-def _repeat(over: threading.Event, poll: Callable[..., object], *arguments: object) -> None:
-    while not over.wait(_PAUSE_S):
+def _repeat(stop: threading.Event, poll: Callable[..., object], *arguments: object) -> None:
+    while not stop.wait(_PAUSE_S):
         poll(*arguments)
 
 
 def _poll_by_command(study: Path, polls: Polls, words: Sequence[str]) -> None:
-    polls.record(words[0], problem_of(give(study, *words, "--output-dir", OUTPUT)))
+    polls.record(words[0], problem_of(run_tuner(study, *words, "--output-dir", OUTPUT)))

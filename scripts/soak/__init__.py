@@ -1,1 +1,1 @@
-"""What `soak.py` consists of: studies that are disturbed and looked at without end, and what must hold all the time."""
+"""The parts of `soak.py`: disturb and poll studies, and check their invariants."""

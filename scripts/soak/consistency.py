@@ -1,4 +1,4 @@
-"""What must hold of every poll of a study, and between a poll and the one before."""
+"""Checks of each poll of a study, and of its consistency with the previous poll."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ENDED = frozenset({"Complete", "Pruned", "Fail"})
 
 @dataclass
 class Exports:
-    """The exports of one study, in order."""
+    """The exports of one study, checked in order."""
 
     _completed: int = 0
     _entries: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, text: str) -> Iterator[str]:
-        """Yield what is wrong with the next export.
+        """Yield the problems of the next export.
 
         Args:
-            text: The file's content.
+            text: Content of the file.
         """
         import jsonschema
 
@@ -31,33 +31,33 @@ class Exports:
             results = json.loads(text, parse_constant=_refuse)
             jsonschema.validate(results, json.loads(_SCHEMA.read_text(encoding="utf-8")))
         except ValueError as error:
-            yield f"no valid JSON ({error}): {text[:200]!r}"
+            yield f"invalid JSON ({error}): {text[:200]!r}"
             return
         except jsonschema.ValidationError as error:
-            yield f"not as documented, at {error.json_path}: {error.message}"
+            yield f"differs from the documented schema at {error.json_path}: {error.message}"
             return
         if results["experiments_completed"] < self._completed:
             yield f"experiments_completed fell from {self._completed} to {results['experiments_completed']}"
         self._completed = results["experiments_completed"]
         entries = {entry["experiment_name"]: entry for entry in results["all_results"]}
         if len(entries) < len(results["all_results"]):
-            yield "an experiment is there twice"
+            yield "an experiment appears twice"
         yield from _changes(self._entries, entries)
         self._entries = entries
 
 
 @dataclass
 class Details:
-    """The responses of a dashboard about one study, in order."""
+    """The responses of the dashboards of one study, checked in order."""
 
     _trials: int = 0
     _ended: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, detail: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what is wrong with the next response.
+        """Yield the problems of the next response.
 
         Args:
-            detail: The response of ``/api/studies/ID``; empty if it failed, which is recorded elsewhere.
+            detail: The response of ``/api/studies/ID``; empty if it failed, which is recorded separately.
         """
         trials = detail.get("trials")
         if trials is None:
@@ -75,27 +75,27 @@ class Details:
 
 
 def status_problems(text: str) -> Iterator[str]:
-    """Yield what is wrong with what ``status --json`` printed."""
+    """Yield the problems of an output of ``status --json``."""
     try:
         status = json.loads(text, parse_constant=_refuse)
     except ValueError as error:
-        yield f"no valid JSON ({error}): {text[:200]!r}"
+        yield f"invalid JSON ({error}): {text[:200]!r}"
         return
     for row in status["trials"]:
         if (row["seconds"] or 0.0) < 0:
-            yield f"{row['name']} took {row['seconds']} s"
+            yield f"{row['name']} has a negative duration: {row['seconds']} s"
     if (status["eta_seconds"] or 0.0) < 0:
-        yield f"the rest takes {status['eta_seconds']} s"
+        yield f"the remaining time is negative: {status['eta_seconds']} s"
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what existed and is gone or has changed."""
-    for name, known in before.items():
+    """Yield entries of the previous poll that are missing or have changed."""
+    for name, previous in before.items():
         if name not in now:
-            yield f"{name} was there, and is gone"
-        elif now[name] != known:
-            yield f"{name} changed from {known} to {now[name]}"
+            yield f"{name} has disappeared"
+        elif now[name] != previous:
+            yield f"{name} changed from {previous} to {now[name]}"
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

@@ -1,4 +1,4 @@
-"""One small study from its start to its end, disturbed and polled all the while."""
+"""One small study from start to end, disturbed and polled continuously."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from harness.survey import REFUSALS, Survey, exit_problems, survey
 
 from soak.disturbances import Disturber, Kind
 from soak.invariants import examine, results_problems
-from soak.retraining import train_again
+from soak.retraining import retrain
 from soak.training import Training, kill_processes_in, orphans_in, processes_in, wait_for_orphans
 from soak.watcher import Watcher
 
 WORKERS = 2
-BESIDE_ORPHANS = "started beside orphans"
-_FEWEST_DISTURBANCES, _MOST_DISTURBANCES = 4, 9
-# Starting takes some of it, and a whole undisturbed study somewhat more.
-_LONGEST_PEACE_S = 9.0
-_MOST_COMMANDS = 60
+STARTED_WITH_ORPHANS = "start with orphaned workers"
+_MIN_DISTURBANCES, _MAX_DISTURBANCES = 4, 9
+# Longer than the start of a command, a little shorter than an undisturbed study.
+_MAX_DELAY_S = 9.0
+_MAX_COMMANDS = 60
 
 
 @dataclass
 class SoakedStudy(StudyOutcome):
-    """What came of one study.
+    """Outcome of one study.
 
     Attributes:
-        kinds: How often it was disturbed in which way.
-        commands: Number of commands that it took.
-        polls: What polling it came to.
-        trials: Number of its trials.
-        epochs: Number of their epochs.
+        kinds: Number of disturbances of each kind.
+        commands: Number of commands until it was complete.
+        polls: Results of polling it.
+        trials: Number of trials.
+        epochs: Number of epochs of all trials.
         retrained: Number of trials that were trained again.
-        equal: Number of those that gave the same bits.
-        not_retrained: Number of trials that were not, since deaths had changed how they were trained.
-        folder_bytes: Size of its files in the end.
+        equal: Number of retrained trials that gave the same bits.
+        not_retrained: Number of trials that were not, since crashes had changed how they were trained.
+        folder_bytes: Size of the files at the end.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -61,80 +61,82 @@ class SoakedStudy(StudyOutcome):
 
 
 class Cycle:
-    """Starts a study, disturbs it until it is complete, and checks what is left of it."""
+    """Starts a study, disturbs it until it is complete, and checks the result."""
 
     def __init__(self, small: FixtureStudy, name: str, rng: random.Random) -> None:
-        """Prepare a copy of a study in a folder of this name, with a source of all randomness."""
+        """Prepare a study in a folder of this name; `rng` makes all random choices."""
         self._small = small
         self._folder = small.folder / name
         self._rng = rng
         self._study = SoakedStudy(name)
-        self._to_come = rng.randint(_FEWEST_DISTURBANCES, _MOST_DISTURBANCES)
-        self._starts_beside_orphans = False
+        self._remaining_disturbances = rng.randint(_MIN_DISTURBANCES, _MAX_DISTURBANCES)
+        self._starts_with_orphans = False
 
     def run(self) -> SoakedStudy:
-        """Return what came of the study; its folder is kept if there is a problem.
+        """Run the study; return its outcome. Its folder is kept if there is a problem.
 
         Raises:
-            HarnessError: The process that polls it has died.
+            HarnessError: The polling process failed.
         """
-        begun_s = time.monotonic()
+        started_s = time.monotonic()
         self._folder.mkdir()
         study, watcher = self._study, Watcher(self._folder, self._rng.randrange(2**32))
         is_complete = False
         try:
             is_complete = self._disturb_until_complete()
         except HarnessError as error:
-            study.problems.append(f"cannot be read: {error}")
+            study.problems.append(f"the study cannot be read: {error}")
         finally:
             if not is_complete:
                 kill_processes_in(self._folder)
             study.polls = watcher.end()
         study.problems += study.polls.problems
-        if left := processes_in(self._folder):
-            study.problems.append(f"still running: {', '.join(map(str, left))}")
+        if remaining := processes_in(self._folder):
+            study.problems.append(f"processes that are still running: {', '.join(map(str, remaining))}")
             kill_processes_in(self._folder)
         if is_complete:
             study.problems += self._final_problems()
-        study.seconds = time.monotonic() - begun_s
+        study.seconds = time.monotonic() - started_s
         if not study.problems:
             shutil.rmtree(self._folder)
         return study
 
     def _disturb_until_complete(self) -> bool:
-        """Run command after command; return whether they completed the study."""
+        """Run commands one after the other; return whether they completed the study."""
         study, after = self._study, Survey()
-        while study.commands < _MOST_COMMANDS:
+        while study.commands < _MAX_COMMANDS:
             study.commands += 1
             before = after
-            training, disturber = self._one_command()
+            training, disturber = self._run_command()
             after = survey(self._folder)
             study.problems += disturber.problems
             study.problems += self._command_problems(training, disturber, before, after)
-            if training.hung or (training.code == 0 and after.ended >= self._small.trials):
+            if training.hung or (training.code == 0 and after.finished >= self._small.trials):
                 return not training.hung
-            self._starts_beside_orphans = self._leave_orphans(training)
-            if not self._starts_beside_orphans and (left := wait_for_orphans(self._folder)):
-                study.problems.append(f"workers of command {study.commands} do not exit: {', '.join(map(str, left))}")
+            self._starts_with_orphans = self._keep_orphans(training)
+            if not self._starts_with_orphans and (orphans := wait_for_orphans(self._folder)):
+                study.problems.append(
+                    f"workers of command {study.commands} do not exit: {', '.join(map(str, orphans))}"
+                )
                 return False
-        study.problems.append(f"{_MOST_COMMANDS} commands did not complete it")
+        study.problems.append(f"the study is incomplete after {_MAX_COMMANDS} commands")
         return False
 
-    def _leave_orphans(self, training: Training) -> bool:
-        """Return whether the next command starts while workers of this one, which was killed, still run."""
-        is_so = training.code == -signal.SIGKILL and self._rng.random() < 0.5 and bool(orphans_in(self._folder))
-        self._study.kinds[BESIDE_ORPHANS] += is_so
-        return is_so
+    def _keep_orphans(self, training: Training) -> bool:
+        """Return whether the next command is to start while workers of this killed one still run."""
+        keeps = training.code == -signal.SIGKILL and self._rng.random() < 0.5 and bool(orphans_in(self._folder))
+        self._study.kinds[STARTED_WITH_ORPHANS] += keeps
+        return keeps
 
-    def _one_command(self) -> tuple[Training, Disturber]:
+    def _run_command(self) -> tuple[Training, Disturber]:
         number = self._study.commands
         command = self._small.run if number % 2 else self._small.resume
         training = Training(self._folder, [*command, "--workers", str(WORKERS)], number)
         disturber = Disturber(self._folder, training, self._small.trials, self._rng)
-        while self._to_come and training.code is None and disturber.code is None:
-            self._to_come -= 1
-            peace_s = self._rng.uniform(0.0, _LONGEST_PEACE_S)
-            training.wait(partial(le, peace_s))
+        while self._remaining_disturbances and training.code is None and disturber.code is None:
+            self._remaining_disturbances -= 1
+            delay_s = self._rng.uniform(0.0, _MAX_DELAY_S)
+            training.wait(partial(le, delay_s))
             if training.code is None:
                 disturber.disturb()
         training.wait()
@@ -144,33 +146,33 @@ class Cycle:
     def _command_problems(
         self, training: Training, disturber: Disturber, before: Survey, after: Survey
     ) -> Iterator[str]:
-        # `resume` can do nothing for a study that has not been created completely, and says so.
+        # `resume` refuses a study that has not been created completely.
         may_refuse = not self._study.commands % 2 and before.trials < self._small.trials
         problems = exit_problems(
             training.code,
             training.output,
             hung=training.hung,
-            is_complete=after.ended >= self._small.trials,
+            is_complete=after.finished >= self._small.trials,
             expected={disturber.code, *(REFUSALS if may_refuse else {0})},
-            may_be_incomplete=may_refuse or self._starts_beside_orphans or Kind.STOP in disturber.kinds,
+            may_be_incomplete=may_refuse or self._starts_with_orphans or Kind.STOP in disturber.kinds,
         )
-        name = f"command {self._study.commands} ({', '.join(disturber.kinds) or 'left alone'})"
+        name = f"command {self._study.commands} ({', '.join(disturber.kinds) or 'undisturbed'})"
         for problem in (*problems, *after.problems_after(before, self._small.trials)):
             yield f"{name} {problem}"
 
     def _final_problems(self) -> Iterator[str]:
-        """Yield what is wrong with what the study has left behind."""
+        """Yield the problems of the complete study."""
         study, folder = self._study, self._folder
         study.folder_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         try:
             found = in_fork(examine, self._small, folder)
-            study.trials, study.epochs, study.not_retrained = found.trials, found.epochs, len(found.not_repeatable)
+            study.trials, study.epochs, study.not_retrained = found.trials, found.epochs, len(found.not_reproducible)
             yield from found.problems
             yield from results_problems(folder)
-            for retrained in in_forks(train_again, [(folder, share, WORKERS) for share in range(WORKERS)]):
+            for retrained in in_forks(retrain, [(folder, share, WORKERS) for share in range(WORKERS)]):
                 problems = list(filter(None, retrained.values()))
                 study.retrained += len(retrained)
                 study.equal += len(retrained) - len(problems)
                 yield from problems
         except HarnessError as error:
-            yield f"cannot be read: {error}"
+            yield f"the study cannot be read: {error}"

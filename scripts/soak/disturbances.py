@@ -1,4 +1,4 @@
-"""Ways to disturb a command that trains a study, and when each is possible."""
+"""Ways to disturb a command that trains a study, and the condition for each."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 import psutil
 from harness.fixture_study import OUTPUT
-from harness.processes import give, problem_of
+from harness.processes import problem_of, run_tuner
 from harness.survey import Survey, survey
 
 from soak.training import Training
 
-# A worker that is killed again and again before it has claimed a trial is not replaced any more.
-_MOST_WORKER_KILLS = 3
-# With fewer pending trials, or after a stop, a command may be so near its end that no handler is left for a signal.
-_TRIALS_BEFORE_THE_END = 3
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
+# The command does not replace workers that die repeatedly before they have claimed a trial.
+_MAX_WORKER_KILLS = 3
+# With fewer pending trials, or after a stop, a command may exit soon and may have removed its signal handlers.
+_MIN_PENDING_TRIALS = 3
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.5, 5.0
 
 
 class Kind(StrEnum):
-    """A way to disturb."""
+    """A way to disturb a command."""
 
     KILL_WORKER = "worker killed"
     KILL_COMMAND = "command killed"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
     STOP = "stop"
 
 
-# The exit codes of commands that are ended; all others continue, or end by themselves.
+# The exit codes of commands that the disturbance ends; after the others, a command continues or ends normally.
 _CODES = {
     Kind.KILL_COMMAND: -signal.SIGKILL,
     Kind.KILL_ALL: -signal.SIGKILL,
@@ -58,12 +58,12 @@ class Disturber:
     """Disturbs one command.
 
     Attributes:
-        kinds: What it did, in order.
-        problems: What went wrong with it.
+        kinds: The disturbances so far, in order.
+        problems: The problems of the disturbances themselves.
     """
 
     def __init__(self, folder: Path, training: Training, trials: int, rng: random.Random) -> None:
-        """Prepare for a command that trains the study of a folder, which is complete with this many trials."""
+        """Prepare to disturb a command; `trials` is the number of trials of the complete study in the folder."""
         self.kinds: list[Kind] = []
         self.problems: list[str] = []
         self._folder = folder
@@ -73,11 +73,11 @@ class Disturber:
 
     @property
     def code(self) -> int | None:
-        """The exit code that the last disturbance must give the command; None if it is to end by itself."""
+        """The exit code that the last disturbance must produce; None if the command ends normally."""
         return _CODES.get(self.kinds[-1]) if self.kinds else None
 
     def disturb(self) -> None:
-        """Disturb the command in one of the ways that are possible now, if there is one."""
+        """Disturb the command in a random way that is possible now; do nothing if there is none."""
         possible = list(self._possible(survey(self._folder)))
         if possible:
             kind = self._rng.choice(possible)
@@ -88,12 +88,12 @@ class Disturber:
         from studies import MAX_CRASHES
 
         has_workers = bool(self._training.workers())
-        # A trial whose processes die many times in a row fails.
-        may_kill = state.deaths < MAX_CRASHES - 1
-        is_far_from_its_end = state.ended <= self._trials - _TRIALS_BEFORE_THE_END and Kind.STOP not in self.kinds
-        has_handlers = bool(self._training.output) and is_far_from_its_end
+        # The program ends a trial as crashed after too many consecutive crashes.
+        may_kill = state.crashes < MAX_CRASHES - 1
+        is_far_from_end = state.finished <= self._trials - _MIN_PENDING_TRIALS and Kind.STOP not in self.kinds
+        has_handlers = bool(self._training.output) and is_far_from_end
         conditions = {
-            Kind.KILL_WORKER: may_kill and has_workers and self.kinds.count(Kind.KILL_WORKER) < _MOST_WORKER_KILLS,
+            Kind.KILL_WORKER: may_kill and has_workers and self.kinds.count(Kind.KILL_WORKER) < _MAX_WORKER_KILLS,
             Kind.KILL_COMMAND: may_kill,
             Kind.KILL_ALL: may_kill,
             Kind.INTERRUPT: has_handlers,
@@ -108,7 +108,7 @@ class Disturber:
         training, workers = self._training, self._training.workers()
         worker = self._rng.choice(workers) if workers else None
         if kind is Kind.STOP:
-            if problem := problem_of(give(self._folder, "stop", "--output-dir", OUTPUT)):
+            if problem := problem_of(run_tuner(self._folder, "stop", "--output-dir", OUTPUT)):
                 self.problems.append(f"stop: {problem}")
         elif kind is Kind.KILL_ALL:
             training.kill_all()
@@ -116,5 +116,5 @@ class Disturber:
             with contextlib.suppress(psutil.Error):  # the worker has just exited
                 target.send_signal(_SIGNALS[kind])
                 if _SIGNALS[kind] == signal.SIGSTOP:
-                    time.sleep(self._rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
+                    time.sleep(self._rng.uniform(_MIN_PAUSE_S, _MAX_PAUSE_S))
                     target.send_signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Training the trials of a study again, undisturbed, to compare their epochs."""
+"""Retraining the trials of a study without disturbance, to compare their epochs."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import Any
 from harness.fixture_study import OUTPUT
 
 
-def train_again(folder: Path, share: int, shares: int) -> dict[str, str]:
-    """Train a share of a study's trials again and compare every epoch, bit for bit; for a process of its own.
+def retrain(folder: Path, share: int, shares: int) -> dict[str, str]:
+    """Retrain a share of a study's trials and compare every epoch bit for bit; call this in a fork.
 
-    Left out are trials that were trained in smaller passes from some epoch on, or failed after several deaths.
+    Leaves out trials whose micro-batches were reduced after crashes, and trials that ended as crashed.
 
     Args:
-        folder: The study's folder.
-        share: Which share, counted from 0.
+        folder: Folder of the study.
+        share: Index of the share, from 0.
         shares: Number of shares.
 
     Returns:
-        How each trial differs, by name; empty texts for those that are equal.
+        The difference of each retrained trial by name; empty texts for equal trials.
     """
     from studies import load_study, own_records
 
     logging.getLogger("tuner").addHandler(logging.NullHandler())  # a high learning rate may be logged
     os.chdir(folder)
     study, output = load_study(OUTPUT)
-    records = [record for record in own_records(study) if can_be_trained_again(record)][share::shares]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        return {record.experiment_name: _differences(record, output, Path(place)) for record in records}
+    records = [record for record in own_records(study) if is_reproducible(record)][share::shares]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work_dir:
+        return {record.experiment_name: _differences(record, output, Path(work_dir)) for record in records}
 
 
-def can_be_trained_again(record: Any) -> bool:
-    """Return whether a trial, trained again, must give the same bits."""
+def is_reproducible(record: Any) -> bool:
+    """Return whether retraining a trial must give the same bits."""
     from studies import WhyEnded
 
     outcome = record.outcome
     return outcome is not None and outcome.micro_batch_size is None and outcome.why_ended is not WhyEnded.CRASHED
 
 
-def _differences(record: Any, output: Any, place: Path) -> str:
+def _differences(record: Any, output: Any, work_dir: Path) -> str:
     from studies import WhyEnded
     from tuner.data.batches import TrainingData
     from tuner.data.pixel_cache import open_pixel_cache
@@ -66,7 +66,7 @@ def _differences(record: Any, output: Any, place: Path) -> str:
     result = train(
         config,
         TrainingData.of(config, cache, device),
-        place / record.experiment_name,
+        work_dir / record.experiment_name,
         should_prune=lambda epoch: is_pruned and epoch == outcome.total_epochs,
     )
     known, found = (
@@ -76,13 +76,13 @@ def _differences(record: Any, output: Any, place: Path) -> str:
         return ""
     epoch = next((number for number, (one, other) in enumerate(zip(known, found, strict=False), 1) if one != other), 0)
     return (
-        f"{config.experiment_name}, trained again, is another one: {len(known)} epochs, {outcome.why_ended}, became "
-        f"{len(found)}, {result.why_ended}; the first that differs is {epoch or 'none'}"
+        f"{config.experiment_name} differs when retrained: {len(found)} epochs, {result.why_ended}, instead of "
+        f"{len(known)}, {outcome.why_ended}; first differing epoch: {epoch or 'none'}"
     )
 
 
 def _without_times(epochs: Sequence[Any]) -> list[str]:
-    """Return epochs as texts that are equal if and only if every bit is that does not depend on the moment."""
+    """Return epochs as texts that are equal if and only if all bits except times and loads are equal."""
     return [
         repr(replace(epoch, epoch_seconds=0.0, memory_mb=0.0, cpu_percent=0.0, gpu_memory_mb=0.0)) for epoch in epochs
     ]

@@ -1,4 +1,4 @@
-"""A command that trains a study in a new interpreter, and the worker processes that it starts."""
+"""A training command in a new interpreter, and its worker processes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
-from harness.processes import LONGEST_LIFE_S, command, start_logged
+from harness.processes import PROCESS_TIMEOUT_S, command, start_logged
 
 _WORKER = "tuner.cli.worker_main"
 _POLL_S = 0.05
-# An orphan stops within ten seconds on an idle machine.
-_LONGEST_STOP_S = 60.0
+# On an idle machine, an orphaned worker exits within ten seconds.
+_STOP_TIMEOUT_S = 60.0
 
 
 class Training:
     """A command that trains a study.
 
     Attributes:
-        code: Its exit code; negative if a signal ended it, None while it runs.
-        hung: Whether it was killed because it did not exit.
+        code: Exit code; negative if a signal ended the command, None while it runs.
+        hung: Whether it was killed because it did not exit in time.
     """
 
     def __init__(self, folder: Path, words: Sequence[str], number: int) -> None:
-        """Start the command of this number, ``khmer-tuner WORDS``, in the study's folder; it logs to a file there."""
+        """Start ``khmer-tuner WORDS`` in the folder of the study, with a log file of this number."""
         self.code: int | None = None
         self.hung = False
         self._log = folder / f"process_{number:02d}.txt"
@@ -35,36 +35,36 @@ class Training:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, should_stop: Callable[[float], bool] = lambda seconds: False) -> None:
-        """Wait until it has exited or `should_stop` returns True; kill it if it hangs.
+        """Wait until the command has exited or `should_stop` returns True; kill the command if it hangs.
 
         Args:
-            should_stop: Called again and again, with the seconds since the wait began.
+            should_stop: Polled with the seconds since the start of the wait.
         """
-        begun_s = time.monotonic()
-        while self.code is None and not should_stop(time.monotonic() - begun_s):
+        started_s = time.monotonic()
+        while self.code is None and not should_stop(time.monotonic() - started_s):
             time.sleep(_POLL_S)
-            self.hung = self.hung or time.monotonic() - self._started_s > LONGEST_LIFE_S
+            self.hung = self.hung or time.monotonic() - self._started_s > PROCESS_TIMEOUT_S
             if self.hung:
                 self._process.kill()
             self.code = self._process.poll()
 
     def send_signal(self, signum: int) -> None:
-        """Send it a signal."""
+        """Send the command a signal."""
         self._process.send_signal(signum)
 
     def workers(self) -> list[psutil.Process]:
-        """Return its workers."""
+        """Return the worker processes of the command."""
         try:
             return _workers_among(psutil.Process(self._process.pid).children())
-        except psutil.Error:  # it has just exited
+        except psutil.Error:  # the command has just exited
             return []
 
     def kill_all(self) -> None:
-        """Kill it and its workers at once; none of them can notice that another one is gone."""
+        """Kill the command and its workers at the same moment, so that none can react to the exit of another."""
         family = [psutil.Process(self._process.pid), *self.workers()]
         for action in (psutil.Process.suspend, psutil.Process.kill):
             for process in family:
@@ -74,26 +74,26 @@ class Training:
 
 def processes_in(folder: Path) -> list[psutil.Process]:
     """Return the processes with a folder as their working directory."""
-    place = os.path.realpath(folder)
+    path = os.path.realpath(folder)
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it has exited, or is another user's
-            if process.cwd() == place:
+        with contextlib.suppress(psutil.Error):  # the process has exited or belongs to another user
+            if process.cwd() == path:
                 found.append(process)
     return found
 
 
 def orphans_in(folder: Path) -> list[psutil.Process]:
-    """Return the workers in a folder, for when the command that started them has exited."""
+    """Return the workers in a folder whose command has exited."""
     return _workers_among(processes_in(folder))
 
 
 def wait_for_orphans(folder: Path) -> list[psutil.Process]:
-    """Wait until the workers in a folder have exited; return those that do not."""
-    begun_s = time.monotonic()
-    while (left := orphans_in(folder)) and time.monotonic() - begun_s < _LONGEST_STOP_S:
+    """Wait until the workers in a folder have exited; return those that do not exit in time."""
+    started_s = time.monotonic()
+    while (orphans := orphans_in(folder)) and time.monotonic() - started_s < _STOP_TIMEOUT_S:
         time.sleep(_POLL_S)
-    return left
+    return orphans
 
 
 def kill_processes_in(folder: Path) -> None:

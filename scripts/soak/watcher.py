@@ -1,4 +1,4 @@
-"""Polling a study all the time, from a process of its own, so that the harness stays without threads and may fork."""
+"""Polling a study continuously, in a new process: the harness itself forks and must have no threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.fixture_study import OUTPUT
 from harness.polling import Dashboard, DashboardError, Polls
-from harness.processes import environment, give, problem_of, python
+from harness.processes import environment, problem_of, python, run_tuner
 from harness.run import HarnessError
 
 from soak.consistency import Details, Exports, status_problems
@@ -25,10 +25,10 @@ _KILL_SHARE = 0.04
 
 
 class Watcher:
-    """Polls the study of a folder from now on, until `end` is called or this process has died."""
+    """Polls the study of a folder until `end` is called or this process has exited."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """Start to poll; the seed decides when a status is read, and when the dashboard is killed."""
+        """Start to poll; the seed determines when a status is read and when the dashboard is killed."""
         self._process = subprocess.Popen(
             python(["-m", "soak.watcher", str(folder), str(seed)]),
             env=environment(),
@@ -39,73 +39,73 @@ class Watcher:
         )
 
     def end(self) -> Polls:
-        """Stop polling; return what it came to.
+        """Stop polling; return the results.
 
         Raises:
-            HarnessError: The process that polls has died.
+            HarnessError: The polling process failed.
         """
         output, _ = self._process.communicate()
         if self._process.returncode:
-            raise HarnessError(f"the process that polls a study ended with {self._process.returncode}")
+            raise HarnessError(f"the process that polls the study exited with {self._process.returncode}")
         found = json.loads(output)
         return Polls(Counter(found["counts"]), found["problems"])
 
 
 def _watch(folder: Path, seed: int) -> None:
-    """Poll until there is no more input; then print what it came to."""
-    polls, over = Polls(), threading.Event()
+    """Poll until standard input is closed; then print the results."""
+    polls, stop = Polls(), threading.Event()
     with ThreadPoolExecutor() as pool:
         running = [
-            pool.submit(loop, folder, random.Random(seed + number), polls, over)
+            pool.submit(loop, folder, random.Random(seed + number), polls, stop)
             for number, loop in enumerate((_export_in_a_loop, _poll_dashboards))
         ]
         sys.stdin.read()
-        over.set()
+        stop.set()
     for loop in running:
         if error := loop.exception():
-            polls.record("polling", f"ended early: {error!r}")
+            polls.record("polling", f"stopped early: {error!r}")
     print(json.dumps(vars(polls)))
 
 
-def _export_in_a_loop(folder: Path, rng: random.Random, polls: Polls, over: threading.Event) -> None:
+def _export_in_a_loop(folder: Path, rng: random.Random, polls: Polls, stop: threading.Event) -> None:
     exports, exists = Exports(), False
-    while not over.wait(_PAUSE_S):
-        done = give(folder, "export", "--results-file", EXPORTED, "--output-dir", OUTPUT)
+    while not stop.wait(_PAUSE_S):
+        done = run_tuner(folder, "export", "--results-file", EXPORTED, "--output-dir", OUTPUT)
         if not exists and done.returncode == 2 and "Traceback" not in done.stderr:
-            continue  # there is nothing to export yet, and it says so
+            continue  # the study does not exist yet
         exists = True
         problem = problem_of(done)
         found = [problem] if problem else exports.problems((folder / EXPORTED).read_text(encoding="utf-8"))
         polls.record("export", *found)
         if rng.random() < _STATUS_SHARE:
-            done = give(folder, "status", "--json", "--output-dir", OUTPUT)
+            done = run_tuner(folder, "status", "--json", "--output-dir", OUTPUT)
             problem = problem_of(done)
             polls.record("status", *([problem] if problem else status_problems(done.stdout)))
 
 
-def _poll_dashboards(folder: Path, rng: random.Random, polls: Polls, over: threading.Event) -> None:
-    """Poll one dashboard after the other: some of them are killed."""
+def _poll_dashboards(folder: Path, rng: random.Random, polls: Polls, stop: threading.Event) -> None:
+    """Poll a dashboard; start a new one when it has been killed."""
     details, exists = Details(), False
-    while not over.wait(_PAUSE_S):
+    while not stop.wait(_PAUSE_S):
         try:
             dashboard = Dashboard(folder)
         except DashboardError as error:
             if exists or "Traceback" in str(error):
-                polls.record("dashboard", f"does not start: {error}")
+                polls.record("dashboard", f"did not start: {error}")
             continue
         exists = True
-        _poll(dashboard, details, rng, polls, over)
+        _poll(dashboard, details, rng, polls, stop)
 
 
-def _poll(dashboard: Dashboard, details: Details, rng: random.Random, polls: Polls, over: threading.Event) -> None:
-    while not over.wait(_PAUSE_S):
+def _poll(dashboard: Dashboard, details: Details, rng: random.Random, polls: Polls, stop: threading.Event) -> None:
+    while not stop.wait(_PAUSE_S):
         polls.record("study page", *details.problems(dashboard.poll(polls)))
         if rng.random() < _KILL_SHARE:
             dashboard.kill()
             polls.record("dashboard killed")
             return
-    if complaint := dashboard.end():
-        polls.record("dashboard", complaint)
+    if errors := dashboard.end():
+        polls.record("dashboard", errors)
 
 
 if __name__ == "__main__":

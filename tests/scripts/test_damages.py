@@ -1,4 +1,4 @@
-"""Damages of a study are named and cost no other trial: `scripts/damage_harness.py`, with few."""
+"""`scripts/damage_harness.py` with few damages: each is reported and no other trial is lost."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "damage_harness.py"
 
 
-def damage(*options: str) -> subprocess.CompletedProcess[str]:
+def run_harness(*options: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, str(HARNESS), *options], capture_output=True, text=True, env=environment)
 
 
-def test_damages_are_named_and_cost_no_other_trial() -> None:
-    done = damage("--only", "1", "5", "16", "31")
+def test_damage_is_reported_and_other_trials_are_kept() -> None:
+    done = run_harness("--only", "1", "5", "16", "31")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 failures\n" in done.stdout
 
 
 @pytest.mark.slow
-def test_more_damages() -> None:
-    done = damage("--damages", "30", "--seed", "2", "--jobs", "2")
+def test_many_damages() -> None:
+    done = run_harness("--damages", "30", "--seed", "2", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_unknown_error_and_a_hanging_command_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_and_hanging_command_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     case: Any = importlib.import_module("damages.case")
     outputs = {"status": (1, "error: unexpected TypeError"), "show": (None, ""), "best": (2, "error: damaged")}
     assert case.unknown_errors(outputs) == ["status: exit 1: error: unexpected TypeError", "show: hangs"]
 
 
-def test_the_same_seed_changes_the_same_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_seed_damages_same_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     kinds: Any = importlib.import_module("damages.kinds")
     found = []

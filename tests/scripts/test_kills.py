@@ -1,4 +1,4 @@
-"""A study whose processes are killed ends as if nothing had happened: `scripts/kill_harness.py`, with few kills."""
+"""`scripts/kill_harness.py` with few kills: a study whose processes are killed equals an undisturbed one."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "kill_harness.py"
-# Memory, where there is such a folder: what is killed leaves the same on both, and a disk makes it wait.
+# A folder in memory is faster than a disk; killed processes leave the same files there.
 MEMORY = Path("/dev/shm")
-# Of the first trial; the name follows from its number and the picture's.
+# A plot of the first trial; its name follows from the numbers of trial and plot.
 CURVES = "artifacts/49fd48b0-fd9e-553e-89ba-c8f1dbab21e8"
 NOTHING_DIFFERS = (
-    "trials lost: 0, doubled: 0; studies that differ: 0",
-    "epochs trained again beyond the one in flight: 0",
+    "trials missing: 0, duplicate: 0; studies that differ: 0",
+    "finished epochs that were trained again: 0",
 )
 MARK = "STARTED_BY_A_TEST"
-NOT_TOLD = "password found: 0 times\n"
+PASSWORD_NOT_FOUND = "password found: 0 times\n"
 
 Harness = subprocess.CompletedProcess[str]
 
 
-def kill(folder: Path, *options: str) -> Harness:
-    """Kill as the options say, in a folder."""
+def run_harness(folder: Path, *options: str) -> Harness:
     command = [sys.executable, str(HARNESS), "--folder", str(folder), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -60,7 +59,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def password(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The password of the server that a harness starts."""
+    """The password of the server that the harness starts."""
     return str(module("harness.postgresql", monkeypatch).PASSWORD)
 
 
@@ -72,34 +71,34 @@ def work_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def killed(work_folder: Path) -> tuple[Path, Harness]:
-    """The undisturbed study of a short harness run, and how the run went."""
+    """The undisturbed study of a short run of the harness, and the completed process."""
     folder = work_folder / "short"
-    return folder / "reference", kill(folder, "--kills", "12", "--seed", "1", "--trials", "3")
+    return folder / "reference", run_harness(folder, "--kills", "12", "--seed", "1", "--trials", "3")
 
 
-def test_killed_again_and_again_a_study_equals_the_undisturbed_one(killed: tuple[Path, Harness]) -> None:
+def test_study_with_killed_processes_equals_undisturbed_one(killed: tuple[Path, Harness]) -> None:
     check(killed[1], 12)
-    assert re.search(r"^most kills of the same epoch: [3-9]$", killed[1].stdout, re.MULTILINE), killed[1].stdout
+    assert re.search(r"^most consecutive kills in one epoch: [3-9]$", killed[1].stdout, re.MULTILINE), killed[1].stdout
 
 
 def check_on_a_server(done: Harness, kills: int, password: str) -> None:
     check(done, kills)
-    assert NOT_TOLD in done.stdout
+    assert PASSWORD_NOT_FOUND in done.stdout
     assert password not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_on_a_server_too(work_folder: Path, password: str) -> None:
+def test_study_on_postgresql_with_killed_processes_equals_undisturbed_one(work_folder: Path, password: str) -> None:
     folder = work_folder / "server"
     points = ("before second half of a claim", "after epoch", "before take-over")
-    done = kill(folder, "--postgresql", "--kills", "4", "--seed", "1", "--trials", "3", "--at", *points)
+    done = run_harness(folder, "--postgresql", "--kills", "4", "--seed", "1", "--trials", "3", "--at", *points)
     check_on_a_server(done, 4, password)
     assert re.search(r"^take-over +[12] +0$", done.stdout, re.MULTILINE), done.stdout
-    # All that the database held is kept beside the other files, and none of it is the password either.
+    # The dump of the database is in the study's folder, so the search for the password includes it.
     assert "CREATE TABLE public.trials" in (folder / "reference" / "study.sql").read_text()
 
 
-def test_a_harness_that_is_stopped_leaves_no_server_and_no_files(tmp_path: Path) -> None:
+def test_stopped_harness_removes_server_and_files(tmp_path: Path) -> None:
     mark = str(tmp_path)
     command = [sys.executable, str(HARNESS), "--postgresql", "--trials", "3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: mark}
@@ -119,7 +118,7 @@ def test_a_harness_that_is_stopped_leaves_no_server_and_no_files(tmp_path: Path)
 
 
 def names_of_marked(mark: str) -> set[str]:
-    """Return the names of the processes that have a mark in their environment, as their children have."""
+    """Return the names of the processes with a mark in their environment, which children inherit."""
     names = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -129,14 +128,14 @@ def names_of_marked(mark: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_killed_more_often_on_a_server(work_folder: Path, password: str) -> None:
-    done = kill(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2")
+def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
+    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2")
     check_on_a_server(done, 16, password)
 
 
-def test_dying_at_the_take_over_again_and_again_leaves_no_mark(work_folder: Path) -> None:
+def test_repeated_kills_at_take_over_do_not_change_the_study(work_folder: Path) -> None:
     points = ("after outcome", "before take-over", "after take-over", "before second half of a claim")
-    done = kill(work_folder / "take-over", "--kills", "6", "--seed", "1", "--trials", "3", "--at", *points)
+    done = run_harness(work_folder / "take-over", "--kills", "6", "--seed", "1", "--trials", "3", "--at", *points)
     check(done, 6)
     assert re.search(r"^take-over +[1-9] +[1-9]$", done.stdout, re.MULTILINE), done.stdout
 
@@ -147,8 +146,8 @@ def test_dying_at_the_take_over_again_and_again_leaves_no_mark(work_folder: Path
     [(80, ("--seed", "2")), (6, ("--seed", "3", "--trials", "3", "--fresh"))],
     ids=["forked", "fresh interpreters"],
 )
-def test_killed_more_often(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:
-    check(kill(work_folder / f"{kills} kills", "--kills", str(kills), *options), kills)
+def test_many_kills(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:
+    check(run_harness(work_folder / f"{kills} kills", "--kills", str(kills), *options), kills)
 
 
 def change_metrics(study: Path) -> None:
@@ -172,7 +171,7 @@ def change_results(study: Path) -> None:
     path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
 
 
-def change_picture(study: Path) -> None:
+def change_plot(study: Path) -> None:
     path = study / "out" / CURVES
     path.write_bytes(path.read_bytes() + b"\0")
 
@@ -185,7 +184,7 @@ def in_database(statement: str) -> Callable[[Path], None]:
     return change
 
 
-def draw_a_curve_twice(study: Path) -> None:
+def write_curve_point_twice(study: Path) -> None:
     (curve,) = (study / "out" / "with_curves" / "tensorboard").glob("events.*")
     content, records = curve.read_bytes(), []
     while content:
@@ -198,7 +197,7 @@ def draw_a_curve_twice(study: Path) -> None:
     curve.write_bytes(b"".join([*records, records[0], last]))
 
 
-def leave_half_a_file(study: Path) -> None:
+def add_partial_file(study: Path) -> None:
     (study / "out" / "plain" / "checkpoints" / ".best.pt.tmp").touch()
 
 
@@ -208,8 +207,8 @@ def leave_half_a_file(study: Path) -> None:
         (change_metrics, "out/plain/metrics.jsonl"),
         (change_weight, "out/plain/checkpoints/best.pt"),
         (change_results, "results file"),
-        (draw_a_curve_twice, "out/with_curves/tensorboard (TensorBoard)"),
-        (leave_half_a_file, "files left over"),
+        (write_curve_point_twice, "out/with_curves/tensorboard (TensorBoard)"),
+        (add_partial_file, "leftover files"),
         (
             in_database(
                 "UPDATE trial_params SET param_value = param_value * 1.000000000000001 "
@@ -222,7 +221,7 @@ def leave_half_a_file(study: Path) -> None:
             "trial 0: reports",
         ),
         (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "trial 1: state"),
-        (change_picture, f"out/{CURVES}"),
+        (change_plot, f"out/{CURVES}"),
         (
             in_database(
                 "UPDATE study_system_attributes SET value_json = replace(value_json, 'best seq', 'worst seq') "
@@ -231,9 +230,9 @@ def leave_half_a_file(study: Path) -> None:
             "trial 0: note",
         ),
     ],
-    ids=["metrics", "weight", "results", "curve", "half a file", "parameter", "report", "state", "picture", "note"],
+    ids=["metrics", "weight", "results", "curve", "partial file", "parameter", "report", "state", "plot", "note"],
 )
-def test_the_harness_notices(
+def test_changed_item_is_a_difference(
     change: Callable[[Path], None],
     item: str,
     killed: tuple[Path, Harness],
@@ -248,7 +247,7 @@ def test_the_harness_notices(
     assert [difference.item for difference in snapshot.differences(before, snapshot.take_snapshot(study))] == [item]
 
 
-def test_the_harness_notices_a_password(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_in_file_or_output_is_found(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     databases = module("harness.databases", monkeypatch)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "weights.pt").write_bytes(b"\0\xff" + 2 * f"u:{password}@".encode())

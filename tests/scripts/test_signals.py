@@ -1,4 +1,4 @@
-"""No command prints a traceback when it is interrupted: `scripts/signal_harness.py`, with few signals."""
+"""`scripts/signal_harness.py` with few signals: no interrupted command prints a traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "signal_harness.py"
 
 
-def test_every_command_is_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_harness_interrupts_every_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     harness = importlib.import_module("signal_harness")
     lines = harness.commands(importlib.import_module("harness.fixture_study").FixtureStudy(tmp_path, 1))
@@ -25,7 +25,7 @@ def test_every_command_is_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.slow
-def test_interrupted_commands_print_no_traceback_and_leave_the_study_as_it_was(tmp_path: Path) -> None:
+def test_interrupted_commands_print_no_traceback_and_keep_the_study(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(HARNESS), "--signals", "36", "--folder", str(tmp_path)],
         capture_output=True,
@@ -34,4 +34,4 @@ def test_interrupted_commands_print_no_traceback_and_leave_the_study_as_it_was(t
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 x run, 2 x search" in done.stdout
-    assert "items of the study that differ: 0\nproblems: 0\n" in done.stdout
+    assert "differing items of the study: 0\nproblems: 0\n" in done.stdout

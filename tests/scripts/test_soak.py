@@ -1,4 +1,4 @@
-"""Studies that are disturbed and polled all the while keep every invariant: `scripts/soak.py`, for one cycle."""
+"""`scripts/soak.py` for one cycle: a disturbed and polled study keeps all invariants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEARCH_TRIALS = 3
 
 
 @pytest.mark.slow
-def test_however_a_study_is_disturbed_all_invariants_hold() -> None:
+def test_disturbed_study_keeps_all_invariants() -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         done = subprocess.run(
             [sys.executable, str(HARNESS), "--minutes", "0.5", "--seed", "3", "--folder", folder],
@@ -42,7 +42,7 @@ def test_however_a_study_is_disturbed_all_invariants_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nbroken invariants: 0\n" in done.stdout
     assert "s: no problems" in done.stdout
-    found = re.search(r"trials trained again and equal: (\d+) of (\d+)\n", done.stdout)
+    found = re.search(r"retrained trials with equal results: (\d+) of (\d+)\n", done.stdout)
     assert found is not None
     assert found[1] == found[2] != "0"
     for poll in ("study page", "dashboard", "export", "refused"):
@@ -56,7 +56,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with a complete study."""
     folder = tmp_path_factory.mktemp("soak")
     with pytest.MonkeyPatch.context() as patch:
@@ -75,9 +75,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def study(made: Path, tmp_path: Path) -> Path:
+def study(complete_study: Path, tmp_path: Path) -> Path:
     """A copy of the complete study."""
-    shutil.copytree(made, tmp_path / "work")
+    shutil.copytree(complete_study, tmp_path / "work")
     return tmp_path / "work" / "study"
 
 
@@ -108,11 +108,11 @@ def change_results(study: Path) -> None:
     path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
 
 
-def leave_a_checkpoint(study: Path) -> None:
+def add_leftover_checkpoint(study: Path) -> None:
     (study / "out" / "plain" / "checkpoints" / "last.pt").touch()
 
 
-def empty_an_index(study: Path) -> None:
+def empty_index(study: Path) -> None:
     path = study / "out" / "study.db"
     with closing(sqlite3.connect(path)) as database:
         (size,) = database.execute("PRAGMA page_size").fetchone()
@@ -123,24 +123,27 @@ def empty_an_index(study: Path) -> None:
         file.write(leaf_without_cells)
 
 
-def test_an_undisturbed_study_keeps_every_invariant(examine: Callable[[], Any]) -> None:
+def test_undisturbed_study_keeps_all_invariants(examine: Callable[[], Any]) -> None:
     found = examine()
     assert found.problems == []
-    assert found.not_repeatable == []
+    assert found.not_reproducible == []
     assert found.trials == SEARCH_TRIALS + 2
     assert found.epochs > found.trials
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "problem"),
     [
-        (change_metrics(lambda lines: [*lines, lines[-1]]), "plain has these epochs in its metrics: "),
-        (change_metrics(lambda lines: [lines[0], *lines[2:]]), "plain has these epochs in its metrics: [1, 3"),
-        (change_metrics(lambda lines: [*lines[:-1], lines[-1][:20]]), "plain has these epochs in its metrics: "),
-        (change_metrics(lambda lines: lines[:-1]), "epochs in its metrics, 5 in the study"),
-        (in_database("DELETE FROM trials WHERE number = 4"), "5 trials were planned, these are there: [0, 1, 2, 3]"),
+        (change_metrics(lambda lines: [*lines, lines[-1]]), "plain has wrong epochs in its metrics: "),
+        (change_metrics(lambda lines: [lines[0], *lines[2:]]), "plain has wrong epochs in its metrics: [1, 3"),
+        (change_metrics(lambda lines: [*lines[:-1], lines[-1][:20]]), "plain has wrong epochs in its metrics: "),
+        (change_metrics(lambda lines: lines[:-1]), "epochs in its metrics but 5 in the study"),
+        (
+            in_database("DELETE FROM trials WHERE number = 4"),
+            "wrong trial numbers: found [0, 1, 2, 3], expected 0 to 4",
+        ),
         (in_database("UPDATE trials SET number = 5 WHERE number = 4"), "trial 4: damaged (LookupError: it is missing)"),
-        (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "have not ended: 1 RUNNING"),
+        (in_database("UPDATE trials SET state = 'RUNNING' WHERE number = 1"), "unfinished trials: 1 RUNNING"),
         (
             in_database(
                 "UPDATE trial_user_attributes SET value_json = '\"plain\"' "
@@ -153,7 +156,7 @@ def test_an_undisturbed_study_keeps_every_invariant(examine: Callable[[], Any]) 
                 "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'crashed') "
                 "WHERE trial_id = 2 AND key = 'outcome'"
             ),
-            "plain failed after 0 deaths in a row",
+            "plain crashed after only 0 consecutive crashes",
         ),
         (
             in_database(
@@ -164,72 +167,75 @@ def test_an_undisturbed_study_keeps_every_invariant(examine: Callable[[], Any]) 
         ),
         (
             in_database("UPDATE trial_intermediate_values SET intermediate_value = 1 WHERE trial_id = 1 AND step = 2"),
-            "with_curves reported ",
+            "with_curves reported wrong values: found ",
         ),
-        (in_database("UPDATE trial_values SET value = value + 1 WHERE trial_id = 1"), "with_curves has the value "),
-        (change_results, "results.json is not what the study says"),
-        (leave_a_checkpoint, "files left over: out/plain/checkpoints/last.pt"),
-        (empty_an_index, "the database is damaged"),
+        (
+            in_database("UPDATE trial_values SET value = value + 1 WHERE trial_id = 1"),
+            "with_curves has a wrong value: found ",
+        ),
+        (change_results, "results.json differs from the study"),
+        (add_leftover_checkpoint, "leftover files: out/plain/checkpoints/last.pt"),
+        (empty_index, "the database is damaged"),
     ],
 )
-def test_a_broken_invariant_of_a_study_is_noticed(
-    change: Callable[[Path], None], says: str, study: Path, examine: Callable[[], Any]
+def test_broken_invariant_is_a_problem(
+    change: Callable[[Path], None], problem: str, study: Path, examine: Callable[[], Any]
 ) -> None:
     change(study)
-    assert any(says in problem for problem in examine().problems)
+    assert any(problem in found for found in examine().problems)
 
 
-@pytest.mark.parametrize(("deaths", "is_broken"), [(2, True), (3, False)])
-def test_a_trial_that_was_given_up_for_lack_of_memory_breaks_no_invariant(
-    deaths: int, is_broken: bool, study: Path, module: Callable[[str], Any]
+@pytest.mark.parametrize(("crashes", "is_broken"), [(2, True), (3, False)])
+def test_crashed_trial_breaks_no_invariant_after_three_memory_crashes(
+    crashes: int, is_broken: bool, study: Path, module: Callable[[str], Any]
 ) -> None:
     records = latest_records(load_study(study / "out")[0])
     record = next(record for record in records if record.outcome is not None)
     assert record.outcome is not None
-    died = replace(record.attempts[-1], after=StartedAfter.MEMORY_CRASH)
-    record = replace(record, attempts=(died,) * deaths, outcome=replace(record.outcome, why_ended=WhyEnded.CRASHED))
+    attempt = replace(record.attempts[-1], after=StartedAfter.MEMORY_CRASH)
+    record = replace(record, attempts=(attempt,) * crashes, outcome=replace(record.outcome, why_ended=WhyEnded.CRASHED))
     assert bool(list(module("soak.invariants")._end_problems(record))) == is_broken
 
 
-def test_results_that_an_export_would_not_give_are_noticed(study: Path, module: Callable[[str], Any]) -> None:
+def test_results_file_that_differs_from_export_is_a_problem(study: Path, module: Callable[[str], Any]) -> None:
     results_problems = module("soak.invariants").results_problems
     assert list(results_problems(study)) == []
     change_results(study)
-    assert list(results_problems(study)) == ["results.json is not as a fresh export"]
+    assert list(results_problems(study)) == ["results.json differs from a new export"]
 
 
-def another_loss(lines: list[str]) -> list[str]:
+def change_loss(lines: list[str]) -> list[str]:
     metrics = json.loads(lines[1])
     metrics["train_loss"] += 1e-14
     return [lines[0], json.dumps(metrics) + "\n", *lines[2:]]
 
 
 @pytest.fixture
-def train_again(study: Path, module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def retrain(study: Path, module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.chdir(study)  # where it goes itself
-    yield lambda: module("soak.retraining").train_again(study, 0, 1)
+    monkeypatch.chdir(study)  # the function changes to this folder
+    yield lambda: module("soak.retraining").retrain(study, 0, 1)
     torch.set_num_threads(threads)
 
 
-def test_what_a_study_says_it_trained_is_what_comes_of_it_again(study: Path, train_again: Any) -> None:
-    retrained = train_again()
+def test_retraining_reproduces_metrics_and_reports_changed_ones(study: Path, retrain: Any) -> None:
+    retrained = retrain()
     assert len(retrained) == SEARCH_TRIALS + 2
     assert not any(retrained.values())
-    change_metrics(another_loss)(study)
-    assert [problem[:31] for problem in train_again().values() if problem] == ["plain, trained again, is anothe"]
+    change_metrics(change_loss)(study)
+    assert [problem[:29] for problem in retrain().values() if problem] == ["plain differs when retrained:"]
 
 
-def test_what_was_trained_in_smaller_passes_is_not_trained_again(
-    study: Path, train_again: Any, examine: Callable[[], Any]
+def test_trial_with_reduced_micro_batches_is_not_retrained(
+    study: Path, retrain: Any, examine: Callable[[], Any]
 ) -> None:
     in_database(
         "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.micro_batch_size', 4) "
         "WHERE trial_id = 2 AND key = 'outcome'"
     )(study)
-    assert examine().not_repeatable == ["plain"]
-    assert len(train_again()) == SEARCH_TRIALS + 1
+    assert examine().not_reproducible == ["plain"]
+    assert len(retrain()) == SEARCH_TRIALS + 1
 
 
 def entry(name: str, **changes: Any) -> dict[str, Any]:
@@ -267,27 +273,30 @@ def export(*entries: dict[str, Any], completed: int | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("second", "says"),
+    ("second", "problem"),
     [
         (export(entry("a"), entry("b")), None),
         (export(entry("a"), entry("b"), entry("c")), None),
-        (export(entry("a")), "b was there, and is gone"),
+        (export(entry("a")), "b has disappeared"),
         (export(entry("a"), entry("b", training_time=1.25)), "b changed"),
         (export(entry("a"), entry("b"), completed=1), "experiments_completed fell from 2 to 1"),
-        (export(entry("a"), entry("b"), entry("b")), "there twice"),
-        (export(entry("a"), entry("b", final_train_loss=float("nan"))), "no valid JSON"),
-        (export(entry("a"), entry("b"))[:-1], "no valid JSON"),
-        (export(entry("a"), entry("b", status="pruned")), "not as documented, at $.all_results[1].status"),
-        (export(entry("a"), entry("b", seed=1)), "not as documented, at $.all_results[1]"),
+        (export(entry("a"), entry("b"), entry("b")), "appears twice"),
+        (export(entry("a"), entry("b", final_train_loss=float("nan"))), "invalid JSON"),
+        (export(entry("a"), entry("b"))[:-1], "invalid JSON"),
+        (
+            export(entry("a"), entry("b", status="pruned")),
+            "differs from the documented schema at $.all_results[1].status",
+        ),
+        (export(entry("a"), entry("b", seed=1)), "differs from the documented schema at $.all_results[1]"),
     ],
 )
-def test_an_export_that_contradicts_the_one_before_is_noticed(
-    second: str, says: str | None, module: Callable[[str], Any]
+def test_export_that_contradicts_the_previous_one_is_a_problem(
+    second: str, problem: str | None, module: Callable[[str], Any]
 ) -> None:
     exports = module("soak.consistency").Exports()
     assert list(exports.problems(export(entry("a"), entry("b")))) == []
     problems = list(exports.problems(second))
-    assert any(says in problem for problem in problems) if says else problems == []
+    assert any(problem in found for found in problems) if problem else problems == []
 
 
 def trial(number: int, state: str, *values: float) -> dict[str, Any]:
@@ -295,47 +304,52 @@ def trial(number: int, state: str, *values: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("second", "says"),
+    ("second", "expected"),
     [
         ([trial(0, "Complete", 0.5), trial(1, "Running")], []),
         ([trial(0, "Complete", 0.5), trial(1, "Pruned", 0.25), trial(2, "Waiting")], []),
         ([trial(0, "Complete", 0.5)], ["the number of trials fell from 2 to 1"]),
         ([trial(0, "Complete", 0.25), trial(1, "Running")], ["trial 0 changed from "]),
         ([trial(0, "Pruned", 0.5), trial(1, "Running")], ["trial 0 changed from "]),
-        ([trial(0, "Running"), trial(1, "Running")], ["trial 0 was there, and is gone"]),
+        ([trial(0, "Running"), trial(1, "Running")], ["trial 0 has disappeared"]),
     ],
 )
-def test_a_dashboard_that_contradicts_itself_is_noticed(
-    second: list[dict[str, Any]], says: list[str], module: Callable[[str], Any]
+def test_dashboard_response_that_contradicts_the_previous_one_is_a_problem(
+    second: list[dict[str, Any]], expected: list[str], module: Callable[[str], Any]
 ) -> None:
     details = module("soak.consistency").Details()
     assert list(details.problems({"trials": [trial(0, "Complete", 0.5), trial(1, "Running")]})) == []
-    assert list(details.problems({})) == []  # no answer is a problem of its own
+    assert list(details.problems({})) == []  # a failed request is recorded separately
     problems = list(details.problems({"trials": second}))
-    assert [problem[: len(text)] for problem, text in zip(problems, says, strict=True)] == says
+    assert [problem[: len(text)] for problem, text in zip(problems, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "eta", "says"),
-    [(1.5, 2.0, []), (None, None, []), (-1.5, 2.0, ["a took -1.5 s"]), (1.5, -2.0, ["the rest takes -2.0 s"])],
+    ("seconds", "eta", "problems"),
+    [
+        (1.5, 2.0, []),
+        (None, None, []),
+        (-1.5, 2.0, ["a has a negative duration: -1.5 s"]),
+        (1.5, -2.0, ["the remaining time is negative: -2.0 s"]),
+    ],
 )
-def test_times_below_zero_are_noticed(
-    seconds: float | None, eta: float | None, says: list[str], module: Callable[[str], Any]
+def test_negative_times_are_problems(
+    seconds: float | None, eta: float | None, problems: list[str], module: Callable[[str], Any]
 ) -> None:
     status = {"trials": [{"name": "a", "seconds": seconds}], "eta_seconds": eta}
-    assert list(module("soak.consistency").status_problems(json.dumps(status))) == says
+    assert list(module("soak.consistency").status_problems(json.dumps(status))) == problems
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "expected"),
     [
-        (["run", "--config", "../no.yaml"], ["command 1 (left alone) ended with 2"]),
-        (["--help"], ["command 1 (left alone) ended and left the study incomplete"]),
+        (["run", "--config", "../no.yaml"], ["command 1 (undisturbed) exited with 2"]),
+        (["--help"], ["command 1 (undisturbed) exited with 0 although the study is incomplete"]),
         (["status", "--output-dir", "out"], []),
     ],
 )
-def test_a_command_that_ends_otherwise_than_it_should_is_noticed(
-    command: list[str], says: list[str], study: Path, module: Callable[[str], Any]
+def test_wrong_exit_of_a_command_is_a_problem(
+    command: list[str], expected: list[str], study: Path, module: Callable[[str], Any]
 ) -> None:
     training_module, cycle, survey = (module(name) for name in ("soak.training", "soak.cycle", "harness.survey"))
     small = module("harness.fixture_study").FixtureStudy(study.parent, SEARCH_TRIALS)
@@ -344,13 +358,13 @@ def test_a_command_that_ends_otherwise_than_it_should_is_noticed(
     one = cycle.Cycle(small, "study", random.Random(1))
     one._study.commands = 1
     disturber = module("soak.disturbances").Disturber(study, training, small.trials, random.Random(1))
-    ended = small.trials if not says else 0
-    state = survey.Survey(small.trials, ended)
+    finished = small.trials if not expected else 0
+    state = survey.Survey(small.trials, finished)
     problems = list(one._command_problems(training, disturber, survey.Survey(), state))
-    assert [problem[: len(text)] for problem, text in zip(problems, says, strict=True)] == says
+    assert [problem[: len(text)] for problem, text in zip(problems, expected, strict=True)] == expected
 
 
-def test_processes_that_are_left_in_a_folder_are_found_and_ended(tmp_path: Path, module: Callable[[str], Any]) -> None:
+def test_processes_in_a_folder_are_found_and_killed(tmp_path: Path, module: Callable[[str], Any]) -> None:
     processes = module("soak.training")
     assert processes.processes_in(tmp_path) == []
     code = "import time; print(flush=True); time.sleep(600)"
@@ -358,7 +372,7 @@ def test_processes_that_are_left_in_a_folder_are_found_and_ended(tmp_path: Path,
         assert sleeper.stdout is not None
         sleeper.stdout.readline()
         assert [process.pid for process in processes.processes_in(tmp_path)] == [sleeper.pid]
-        assert processes.orphans_in(tmp_path) == []  # it is no worker
+        assert processes.orphans_in(tmp_path) == []  # not a worker
         processes.kill_processes_in(tmp_path)
         assert sleeper.wait() < 0
     assert processes.processes_in(tmp_path) == []

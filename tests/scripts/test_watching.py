@@ -1,4 +1,4 @@
-"""Monitoring does not affect training: `scripts/watch_harness.py`, for a short while."""
+"""`scripts/watch_harness.py` for a short time: monitoring does not affect training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HARNESS = ROOT / "scripts" / "watch_harness.py"
 
 
 @pytest.mark.slow
-def test_a_study_that_is_polled_all_the_time_equals_one_that_is_left_alone(tmp_path: Path) -> None:
+def test_polled_study_equals_unpolled_study(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(HARNESS), "--minutes", "0.2", "--folder", str(tmp_path)],
         capture_output=True,
@@ -22,6 +22,6 @@ def test_a_study_that_is_polled_all_the_time_equals_one_that_is_left_alone(tmp_p
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "polls that failed: 0\nitems of the study that differ: 0 of " in done.stdout
+    assert "failed polls: 0\ndiffering items of the study: 0 of " in done.stdout
     for name in ("dashboard", "status", "export", "report", "refused"):
         assert f" x {name}" in done.stdout
