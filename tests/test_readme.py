@@ -1,4 +1,4 @@
-"""The README says nothing that does not work: its commands are run, in order, on the documented presets."""
+"""Every command, program, file and link of the READMEs works as printed, on the documented presets."""
 
 from __future__ import annotations
 
@@ -10,36 +10,87 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 from sqlalchemy import make_url
 
+from search_spaces import load_experiments, load_search_space
 from studies.storage.url import without_password
-from tuner.cli.commands import COMMANDS
+from tuner.cli.commands import COMMAND_GROUPS, COMMANDS
+from tuner.cli.options import Command
 from tuner.cli.parser import parse
 
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
+SCRIPTS = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
+MAX_LINES = 260
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-BLOCKS = blocks("bash")
-# Commands on a server that somebody has; the other one is a cluster's.
-ON_A_SERVER, CLUSTER_JOB = blocks("sh")
-LINES = [line for block in BLOCKS for line in block.splitlines()]
-SCRIPTS = [command for command in LINES if command.startswith("bash scripts/")]
-OTHERS = [command for command in LINES if command not in SCRIPTS and not command.startswith("source ")]
+LINES = [line for block in blocks("bash") for line in block.splitlines()]
+SETUP = [command for command in LINES if command.startswith("bash scripts/")]
+COMMAND_LINES = [command for command in LINES if command not in SETUP]
+(SEVERAL_MACHINES,) = blocks("sh")
 
 
-def test_the_two_commands_are_run_by_ci() -> None:
+def sections() -> dict[str, str]:
+    """Return the text below each heading of the README."""
+    parts = re.split(r"^## (.*)\n", README, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def files() -> dict[str, str]:
+    """Return the YAML files that the README shows, by path; each begins with a comment that names it."""
+    (block,) = blocks("yaml")
+    parts = re.split(r"^# (\S+\.yaml)\n", block, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def write_files(folder: Path) -> None:
+    """Write these files, and the images that their dataset names."""
+    for path, text in files().items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    metadata = yaml.safe_load(files()["my_data/metadata.yaml"])
+    for sample in metadata["train"]["samples"] + metadata["val"]["samples"]:
+        (folder / sample["image_path"]).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (128, 64), "white").save(folder / sample["image_path"])
+
+
+def test_the_readme_is_short_enough_to_be_read_as_a_whole() -> None:
+    assert len(README.splitlines()) <= MAX_LINES
+
+
+def test_the_readme_has_its_sections_in_the_order_in_which_they_are_needed() -> None:
+    assert list(sections()) == [
+        "Quick start",
+        "Concepts",
+        "Commands",
+        "Search, stop and resume",
+        "Monitoring",
+        "Using the best model",
+        "Your own data, models and search space",
+        "Several machines",
+        "Architecture",
+        "Development",
+        "Results",
+        "Troubleshooting",
+    ]
+
+
+def test_the_two_setup_commands_are_run_by_ci() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     full_run = (ROOT / "tests" / "test_full_run.py").read_text(encoding="utf-8")
-    assert SCRIPTS == ["bash scripts/run.sh", "bash scripts/test.sh"]
+    assert SETUP == ["bash scripts/run.sh", "bash scripts/test.sh"]
     assert "set -e" in ci
     assert re.findall(r"^bash .*", ci, flags=re.MULTILINE) == [
         "bash scripts/test.sh",
@@ -49,32 +100,51 @@ def test_the_two_commands_are_run_by_ci() -> None:
     assert '"bash", str(ROOT / "scripts" / "run.sh")' in full_run
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).is_file()
+@pytest.mark.parametrize("readme", ["README.md", "scripts/README.md", "studies/README.md", "search_spaces/README.md"])
+def test_links_point_to_existing_files_and_headings(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / readme).parent / path).resolve() if path else ROOT / readme
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], link
 
 
-DEVELOPMENT = README[README.index("## Development") :]
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_table_of_commands_names_every_command(command: Command[Any]) -> None:
+    assert f"| `{command.name}` |" in sections()["Commands"]
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:tuner|studies|search_spaces|scripts|tests)[\w/.]*)`", DEVELOPMENT))
-def test_the_map_of_the_tree_is_the_tree(path: str) -> None:
+MAP = sections()["Architecture"] + sections()["Development"]
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:tuner|studies|search_spaces|scripts|tests)[\w/.]*)`", MAP))
+def test_paths_in_the_architecture_map_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-def test_the_map_names_every_folder_of_the_packages() -> None:
+def test_the_architecture_map_names_every_folder_of_the_packages() -> None:
     folders = {
         path.parent.relative_to(ROOT).as_posix()
         for package in ("tuner", "studies", "search_spaces")
         for path in (ROOT / package).glob("*/**/__init__.py" if package != "search_spaces" else "__init__.py")
     }
-    assert [folder for folder in sorted(folders) if f"`{folder}`" not in DEVELOPMENT] == []
+    assert [folder for folder in sorted(folders) if f"`{folder}`" not in MAP] == []
+
+
+def test_the_example_files_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    (experiment,) = load_experiments("my_experiments.yaml").experiments.values()
+    assert (experiment.model_name, experiment.metadata_path) == ("narrow", "my_data/metadata.yaml")
+    assert load_search_space("my_space.yaml") is not None
 
 
 @pytest.mark.slow
 def test_commands_work_as_printed(after_a_run: Path, shell: Shell) -> None:
-    (after_a_run / "scripts").symlink_to(ROOT / "scripts")
-    for command in OTHERS:
+    write_files(after_a_run)
+    for command in COMMAND_LINES:
         done = shell(shlex.split(command), after_a_run)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
@@ -88,7 +158,7 @@ def test_programs_work_as_printed(program: str, after_a_run: Path, shell: Shell)
 
 
 @pytest.mark.slow
-def test_commands_work_as_printed_on_a_server(
+def test_commands_for_several_machines_work_as_printed(
     after_a_run: Path,
     shell: Shell,
     environment: dict[str, str],
@@ -96,45 +166,62 @@ def test_commands_work_as_printed_on_a_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.rmtree(after_a_run / "training_output")
-    there = after_a_run / "there"
-    shutil.copytree(after_a_run / "generated_data", there / "generated_data")
-    export, *commands = [shlex.split(line, comments=True) for line in ON_A_SERVER.splitlines()]
+    other_machine = after_a_run / "other_machine"
+    shutil.copytree(after_a_run / "generated_data", other_machine / "generated_data")
+    export, *commands = [shlex.split(line, comments=True) for line in SEVERAL_MACHINES.splitlines()]
     assert export[1].startswith("KHMER_TUNER_STORAGE=postgresql+psycopg://")
-    # Without its password, which everybody has from elsewhere, as the README says.
+    # The README says that the password comes from elsewhere.
     url = new_database()
     monkeypatch.setitem(environment, "PGPASSWORD", str(make_url(url).password))
     monkeypatch.setitem(environment, "KHMER_TUNER_STORAGE", without_password(url))
     with contextlib.ExitStack() as workers:
         for command in commands:
             if "worker" in command:
-                workers.enter_context(working(command, there, environment))
+                workers.enter_context(running_worker(command, other_machine, environment))
                 continue
-            while "stop" in command and "owed:" in shell(["khmer-tuner", "status"], after_a_run).stdout:
+            while "stop" in command and "pending:" in shell(["khmer-tuner", "status"], after_a_run).stdout:
                 time.sleep(1)
             done = shell(command, after_a_run)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @contextlib.contextmanager
-def working(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Let a worker work in a folder; in the end it must have been asked to stop, and have trained something."""
+def running_worker(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run a worker in a folder; at the end it must have stopped on request, after training a trial."""
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stderr is not None
             while "waiting for new trials" not in next(worker.stderr):
                 pass
             yield
-            said = worker.communicate(timeout=120)[1]
-            assert worker.returncode == 0, said
-            assert "search_0001" in said
+            messages = worker.communicate(timeout=120)[1]
+            assert worker.returncode == 0, messages
+            assert "search_0001" in messages
         finally:
             worker.kill()
 
 
-def test_the_service_and_the_cluster_job_begin_workers() -> None:
-    (unit,) = blocks("ini")
-    started = re.findall(r"khmer-tuner (worker .*)", unit + CLUSTER_JOB)
+def test_the_service_and_the_cluster_job_start_workers() -> None:
+    text = "".join(blocks("ini", STUDIES) + blocks("sh", STUDIES))
+    started = re.findall(r"khmer-tuner (worker .*)", text)
     assert len(started) == 2
     for words in started:
-        _, options = parse(words.split(), COMMANDS)
+        _, options = parse(words.split(), COMMAND_GROUPS)
         assert options.metadata == "generated_data/metadata.yaml"
+
+
+SCRIPT_LINES = [line for block in blocks("bash", SCRIPTS) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", SCRIPT_LINES + re.findall(r"`(python scripts/[^`]+)`", README))
+def test_scripts_have_the_options_that_the_readme_gives_them(line: str, shell: Shell) -> None:
+    program, *words = shlex.split(line, comments=True)
+    if program == "bash":
+        assert (ROOT / words[0]).is_file()
+        return
+    assert program == "python"
+    if words[:2] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+        return
+    help_text = shell([program, str(ROOT / words[0]), "--help"], ROOT.parent).stdout
+    assert [word for word in words[1:] if word.startswith("--") and word not in help_text] == []

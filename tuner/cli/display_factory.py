@@ -1,4 +1,4 @@
-"""Choosing how a run is shown, and showing what the program logs in it."""
+"""Opens the display of a run, which also shows logged warnings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tuner.display import Display
 
 
 @contextmanager
-def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
-    """Show a run on standard error, redrawn on a terminal, and its summary on standard output.
+def open_display(*, with_summary: bool, debug: bool) -> Iterator[Display]:
+    """Show a run on standard error, as a live display on a terminal, and its summary on standard output.
 
     Args:
-        with_summary: Whether the summary is printed.
-        debug: Whether tracebacks of experiments that fail are shown, which are in their log files anyway.
+        with_summary: Whether to print the summary.
+        debug: Whether to show the tracebacks of failed trials, which their log files contain in any case.
     """
     from tuner.display.live import LiveDisplay
     from tuner.display.plain import ProgressDisplay
@@ -27,36 +27,31 @@ def display_of_run(*, with_summary: bool, debug: bool) -> Iterator[Display]:
     kind = LiveDisplay if is_terminal(sys.stderr) else ProgressDisplay
     display = kind(sys.stderr, summary_console)
     try:
-        with logged_as_notes(display, debug=debug):
+        with log_warnings_as_notes(display, debug=debug):
             yield display
     finally:
         display.close()
 
 
 @contextmanager
-def logged_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
-    """Show what the program logs, from warnings up, as notes.
-
-    Args:
-        display: Who shows them.
-        debug: Whether tracebacks are among them.
-    """
-    handler = _Notes(display, debug)
+def log_warnings_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
+    """Show logged warnings and errors as notes of a display; with `debug`, also logged tracebacks."""
+    handler = _NoteHandler(display, debug)
     loggers = [logging.getLogger(package) for package in ("tuner", "studies", "search_spaces")]
     for logger in loggers:
         logger.addHandler(handler)
-    # A log file on a full disk: the error itself is told, its echo in the logging is not.
-    complains, logging.raiseExceptions = logging.raiseExceptions, debug
+    # On a full disk the error itself is reported; logging must not report in addition that it cannot write.
+    raises_before, logging.raiseExceptions = logging.raiseExceptions, debug
     try:
         yield
     finally:
-        logging.raiseExceptions = complains
+        logging.raiseExceptions = raises_before
         for logger in loggers:
             logger.removeHandler(handler)
 
 
-class _Notes(logging.Handler):
-    """Shows logged warnings as notes; errors of experiments are told when they end."""
+class _NoteHandler(logging.Handler):
+    """Shows log records as notes, those with a traceback only for debugging: trials report their own errors."""
 
     def __init__(self, display: Display, debug: bool) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The one place where errors become messages and exit codes."""
+"""Converts errors into messages and exit codes, for all commands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 SUCCESS = 0
 FAILED = 1
 INVALID_INPUT = 2
-BROKEN_PIPE = 141  # what shells report of a program whose output pipe was closed
+BROKEN_PIPE = 141  # the code that shells report for a program whose output pipe was closed
 
 
 def problems_of(error: Exception, options: argparse.Namespace | None = None) -> Sequence[str]:
-    """Return the problems that an error reports, one text each; none if it is not one that a user can fix.
+    """Return an error's problems that a user can fix, one text each; empty for an unexpected error.
 
     Args:
         error: Any error.
-        options: The command's options; they tell where the study is.
+        options: The command's options, for the location of the study.
     """
     from search_spaces.diagnostics.problem_collector import known_problems
 
@@ -37,14 +37,14 @@ def problems_of(error: Exception, options: argparse.Namespace | None = None) -> 
 
 
 def collector(options: argparse.Namespace) -> ProblemCollector:
-    """Return a collector that also knows the errors of disks and storages."""
+    """Return a collector that also collects disk and storage errors."""
     from search_spaces.diagnostics.problem_collector import ProblemCollector
 
     return ProblemCollector(lambda error: problems_of(error, options))
 
 
-def tell(text: str) -> None:
-    """Write text to standard error, its control sequences escaped; a closed pipe is ignored."""
+def print_message(text: str) -> None:
+    """Write text to standard error with control sequences escaped; ignore a closed pipe."""
     if not text.isprintable():
         from tuner.display.terminal import printable
 
@@ -54,46 +54,46 @@ def tell(text: str) -> None:
 
 
 def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
-    """Write problems to standard error; return the exit code for bad input."""
+    """Write problems to standard error; return the exit code for invalid input."""
     for problem in problems:
-        tell(f"error: {' '.join(line.strip() for line in problem.splitlines())}")
+        print_message(f"error: {' '.join(line.strip() for line in problem.splitlines())}")
     if len(problems) > 1:
-        tell(f"{len(problems)} problems")
+        print_message(f"{len(problems)} problems")
     if _storage_comes_from_environment(problems, options):
-        tell(f"the storage URL comes from the environment variable {STORAGE_VARIABLE}")
+        print_message(f"the storage URL comes from the environment variable {STORAGE_VARIABLE}")
     if hint:
-        tell(f"see: {hint}")
+        print_message(f"see: {hint}")
     return INVALID_INPUT
 
 
 def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:
-    """Write an error to standard error; return the exit code: 2 if a user can fix it, 1 if not or if trials failed."""
+    """Write an error to standard error; return exit code 1 if it is unexpected or a preset failed, else 2."""
     from search_spaces import ExperimentFailedError
 
     debug = options is not None and options.debug
     if debug:
-        tell("".join(traceback.format_exception(error)).rstrip())
+        print_message("".join(traceback.format_exception(error)).rstrip())
     if problems := problems_of(error, options):
         code = report_problems(problems, options, hint=error.hint if isinstance(error, UsageError) else "")
         return FAILED if isinstance(error, ExperimentFailedError) else code
     text = " ".join(line.strip() for line in str(error).splitlines())
-    tell(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
+    print_message(f"error: unexpected {type(error).__name__}{f': {text}' if text else ''}")
     if not debug:
-        tell("repeat the command with --debug for the traceback")
+        print_message("run the command again with --debug to see the traceback")
     return FAILED
 
 
-def resume_hint(options: argparse.Namespace | None) -> str:
-    """Return how to continue after an interruption."""
+def stop_message(options: argparse.Namespace | None) -> str:
+    """Return the message of a command that a signal stopped: what happened, and how to continue."""
     command = None if options is None else options.command
     if command in ("run", "resume", "worker", "confirm"):
-        return "stopped; the same command goes on where it left"
-    if options is not None and command == "stop" and options.is_asked:
-        return "waits no longer; the trials still stop after their epoch"
+        return "stopped; run the same command again to resume"
+    if options is not None and command == "stop" and options.stop_requested:
+        return "no longer waiting; the trials still stop after their current epoch"
     if command == "enqueue":
-        return "stopped; what was added stays: look with `khmer-tuner status` before you repeat it"
-    # Repeated, it would add trials once more.
-    return "stopped; `khmer-tuner resume` goes on where it left" if command == "search" else "stopped"
+        return "stopped; trials may have been added: check `khmer-tuner status` before you run it again"
+    # The same command would add trials again.
+    return "stopped; run `khmer-tuner resume` to resume" if command == "search" else "stopped"
 
 
 def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
@@ -101,30 +101,30 @@ def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tupl
 
     if not isinstance(error, OSError) or not is_disk_error(error):
         return ()
-    # A write to an open file does not say which; what a command writes is in its folder.
+    # An error of writing to an open file does not name the file; commands write to the output folder.
     where = os.path.abspath(getattr(options, "output_dir", os.getcwd()))
-    return (f"{disk_error_text(error, where)}, then repeat the command",)
+    return (f"{disk_error_text(error, where)}, then run the command again",)
 
 
 def _storage_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
     from studies import storage_error_text
 
-    return tuple(filter(None, [storage_error_text(error, _storage_of(options))]))
+    return tuple(filter(None, [storage_error_text(error, _storage_url(options))]))
 
 
-def _storage_of(options: argparse.Namespace | None) -> str:
+def _storage_url(options: argparse.Namespace | None) -> str:
     from search_spaces import ConfigurationError
     from studies import OutputFolder, default_storage_url
 
     output_dir = getattr(options, "output_dir", ".")
-    used = getattr(options, "storage", None)
+    url = getattr(options, "storage", None)
     with contextlib.suppress(ConfigurationError):  # the owner file cannot be read
         folder = OutputFolder(output_dir)
-        if used is None and (owner := folder.owner()) is not None:
-            used = folder.storage_url(owner)
-    return used or default_storage_url(output_dir)
+        if url is None and (owner := folder.owner()) is not None:
+            url = folder.storage_url(owner)
+    return url or default_storage_url(output_dir)
 
 
 def _storage_comes_from_environment(problems: Sequence[str], options: argparse.Namespace | None) -> bool:
-    used = getattr(options, "storage", None)
-    return bool(used) and used == os.environ.get(STORAGE_VARIABLE) and any("storage" in text for text in problems)
+    url = getattr(options, "storage", None)
+    return bool(url) and url == os.environ.get(STORAGE_VARIABLE) and any("storage" in text for text in problems)

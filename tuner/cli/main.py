@@ -1,7 +1,8 @@
-"""``khmer-tuner``: runs the command of a command line and returns its exit code.
+"""Runs the command of a ``khmer-tuner`` command line and returns its exit code.
 
-Exit codes: 0 done; 1 an experiment failed, no new trial succeeded or an error left a trial pending; 2 bad input,
-found before anything was created; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP; the same command continues.
+Exit codes: 0 success; 1 a preset failed, no new trial succeeded, or an error left a trial pending; 2 invalid input,
+found before anything was created; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP (run the command again to
+resume).
 """
 
 from __future__ import annotations
@@ -9,51 +10,51 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.cli.errors import BROKEN_PIPE, INVALID_INPUT, SUCCESS, collector, report_error, resume_hint, tell
+from tuner.cli.errors import BROKEN_PIPE, INVALID_INPUT, SUCCESS, collector, print_message, report_error, stop_message
 from tuner.cli.options import Command
 from tuner.cli.output import print_text
 from tuner.cli.parser import parse
 from tuner.signals import StopRequested, stop_on_signals
 
 
-def run_command_line(argv: Sequence[str], commands: Sequence[Command[Any]]) -> int:
-    """Run the command that a command line names.
+def run_command_line(argv: Sequence[str], groups: Mapping[str, Sequence[Command[Any]]]) -> int:
+    """Run the command of a command line.
 
     Args:
         argv: The arguments after the program's name.
-        commands: All commands.
+        groups: All commands, by the heading under which ``--help`` lists them.
 
     Returns:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Khmer on a terminal without Unicode, and undecodable file names, are shown escaped.
+            # Escape Khmer on a terminal without Unicode, and undecodable file names.
             stream.reconfigure(errors="backslashreplace")
     options: argparse.Namespace | None = None
     try:
         with stop_on_signals():
-            command, options = parse(argv, commands)
-            prepared = _prepared(command, options)
+            command, options = parse(argv, groups)
+            prepared = _prepare(command, options)
             code = command.run(options, prepared)
-            print_text("")  # here, where a closed pipe is still an error that can be handled
+            print_text("")  # flush here, where a closed pipe can still be handled
             return code
     except StopRequested as stop:
-        tell(resume_hint(options))
+        print_message(stop_message(options))
         return stop.exit_code
-    except SystemExit as end:  # argparse has printed help
-        return SUCCESS if end.code in (None, 0) else INVALID_INPUT
+    except SystemExit as error:  # argparse has printed the help
+        return SUCCESS if error.code in (None, 0) else INVALID_INPUT
     except BrokenPipeError:
         return BROKEN_PIPE
     except Exception as error:
         return report_error(error, options)
 
 
-def _prepared(command: Command[Any], options: argparse.Namespace) -> Any:
-    """Return what a command prepares; problems of option values and of its input are raised together."""
+def _prepare(command: Command[Any], options: argparse.Namespace) -> Any:
+    """Check a command's input and return the result; raise the problems of options and input together."""
     problems = collector(options)
     problems.add(options.problems)
     with problems.collect():

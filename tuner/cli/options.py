@@ -1,4 +1,4 @@
-"""What a command is, and the options that commands share; imports nothing heavy."""
+"""The command class and the options that several commands share; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ LARGEST_SEED = 2**32 - 1
 MOST_WORKERS = 256
 MOST_TRIALS = 1_000_000
 
-
 Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
 class Command(Generic[Prepared]):
-    """A command of ``khmer-tuner``, which is a module of ``tuner.cli.commands``.
+    """A command of ``khmer-tuner``, defined by a module of ``tuner.cli.commands``.
 
     Attributes:
-        module: The module's name; its last part is the word after ``khmer-tuner``.
-        text: The module's docstring: what the command does, in a line; then examples, shown by ``--help``.
-        add_options: Adds its options to its parser.
-        prepare: Loads and checks all input; nothing is created. Its error reports all problems together.
-        run: Does the work with the options and what was prepared; returns the exit code.
+        module: The module's name; its last part is the command's name.
+        text: The module's docstring: one line that says what the command does, then the examples for ``--help``.
+        add_options: Adds the command's options to a parser.
+        prepare: Loads and checks all input; creates nothing. Its error reports all problems together.
+        run: Executes the command with the options and the result of `prepare`; returns the exit code.
     """
 
     module: str
@@ -47,84 +46,90 @@ class Command(Generic[Prepared]):
 
     @property
     def name(self) -> str:
-        """The word after ``khmer-tuner``."""
+        """The command's name on the command line."""
         return self.module.rpartition(".")[2]
 
     @property
     def description(self) -> str:
-        """What it does, in a sentence."""
+        """One sentence that says what the command does."""
         return (self.text or "").partition("\n\n")[0]
 
     @property
     def examples(self) -> str:
-        """Command lines that run as they are, below a heading, and remarks."""
+        """Example command lines, which run as printed, and notes."""
         return (self.text or "").partition("\n\n")[2].rstrip()
 
 
 @dataclass(frozen=True)
-class Unusable:
-    """Stands for an option's value that cannot be used, so that all problems are reported together."""
+class InvalidValue:
+    """The parsed value of an invalid option, so that the problems of all options are reported together.
+
+    Attributes:
+        problem: What was found and what was expected.
+        is_empty: Whether the value is blank.
+    """
 
     problem: str
+    is_empty: bool = False
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int | Unusable]:
-    """Return the reader of an option that takes a whole number from `low` to `high`."""
+def whole_number(low: int, high: int) -> Callable[[str], int | InvalidValue]:
+    """Return a parser of whole numbers from `low` to `high`."""
 
-    def read(text: str) -> int | Unusable:
-        # int() also takes other scripts' digits, spaces and underscores.
+    def read(text: str) -> int | InvalidValue:
+        # int() also accepts other scripts' digits, spaces and underscores.
         plain = text.removeprefix("-")
         if plain.isascii() and plain.isdigit() and low <= int(text) <= high:
             return int(text)
-        return Unusable(f"found {text!r}; expected a whole number from {low:,} to {high:,}")
+        return InvalidValue(f"found {text!r}; expected a whole number from {low:,} to {high:,}")
 
     return read
 
 
-def worker_count(text: str) -> int | str | Unusable:
-    """Read an option that takes a number of workers, or leaves it to a measurement."""
+def worker_count(text: str) -> int | str | InvalidValue:
+    """Parse a number of workers or ``auto``."""
     if text == "auto":
         return text
     number = whole_number(1, MOST_WORKERS)(text)
-    return Unusable(f"{number.problem}, or auto") if isinstance(number, Unusable) else number
+    return InvalidValue(f"{number.problem}, or auto") if isinstance(number, InvalidValue) else number
 
 
-def one_of(*choices: str) -> Callable[[str], str | Unusable]:
-    """Return the reader of an option that takes one of some words."""
+def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
+    """Return a parser that accepts one of several words."""
 
-    def read(text: str) -> str | Unusable:
-        return text if text in choices else Unusable(f"found {text!r}; {suggestion(text, choices)}")
+    def read(text: str) -> str | InvalidValue:
+        return text if text in choices else InvalidValue(f"found {text!r}; {suggestion(text, choices)}")
 
     return read
 
 
-def share(text: str) -> float | Unusable:
-    """Read an option that takes a number above 0 and below 1."""
+def share(text: str) -> float | InvalidValue:
+    """Parse a number above 0 and below 1."""
     number = _number(text)
-    return number if 0 < number < 1 else Unusable(f"found {text!r}; expected a number above 0 and below 1")
+    return number if 0 < number < 1 else InvalidValue(f"found {text!r}; expected a number above 0 and below 1")
 
 
-def seconds(text: str) -> float | Unusable:
-    """Read an option that takes a positive number of seconds."""
+def seconds(text: str) -> float | InvalidValue:
+    """Parse a positive, finite number of seconds."""
     number = _number(text)
-    return number if 0 < number < math.inf else Unusable(f"found {text!r}; expected a number of seconds above 0")
+    return number if 0 < number < math.inf else InvalidValue(f"found {text!r}; expected a number of seconds above 0")
 
 
 def _number(text: str) -> float:
     try:
-        return float(text) if text.isascii() else math.nan  # float() also takes other scripts' digits
+        return float(text) if text.isascii() else math.nan  # float() also accepts other scripts' digits
     except ValueError:
         return math.nan
 
 
-def filled(text: str) -> str | Unusable:
-    """Read an option that must not be empty: an unset variable in a script gives an empty one."""
-    return text if text.strip() else Unusable(f"found {text!r}; it is empty: write a value or leave the option out")
+def non_empty(text: str) -> str | InvalidValue:
+    """Return a value unless it is blank: an unset variable in a script gives an empty one."""
+    return text if text.strip() else InvalidValue(f"found {text!r}; expected a value that is not empty", is_empty=True)
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` if a choice is near, else all of them."""
-    from search_spaces.diagnostics.diagnostics import nearest  # only now: what is spelt right has no need of it
+    """Return ``did you mean 'x'?`` if a choice is similar, else a list of all choices."""
+    from search_spaces.diagnostics.diagnostics import nearest  # only misspelt words need this import
 
     choices = list(choices)
     prefixed = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
@@ -142,7 +147,7 @@ def add_option(
     default: object = None,
     required: bool = False,
 ) -> None:
-    """Add an option that takes a value; its help shows the default, unless it describes the default itself."""
+    """Add an option that takes a value; append the default to its help text, unless the text has one."""
     if default is not None and "(default: " not in help:
         help = f"{help} (default: %(default)s)"
     parser.add_argument(name, metavar=metavar, type=read, default=default, required=required, help=help)
@@ -154,115 +159,111 @@ def add_flag(parser: _Options, name: str, help: str) -> None:
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, study_default: str | None = None) -> None:
-    """Add the options that name a study, and ``--json`` if the command can print it."""
+    """Add the options that identify a study, and ``--json`` if `json`."""
     if json:
-        add_flag(parser, "--json", "print JSON and nothing else to standard output")
-    group = parser.add_argument_group("the study")
-    add_option(group, "--output-dir", "DIR", filled, "its output folder", default="training_output")
-    name = "its name" if study_default else "its name (default: the folder's)"
-    add_option(group, "--study", "NAME", filled, name, default=study_default)
+        add_flag(parser, "--json", "print only JSON to standard output")
+    group = parser.add_argument_group("study")
+    add_option(group, "--output-dir", "DIR", non_empty, "output folder of the study", default="training_output")
+    name = "study name" if study_default else "study name (default: the name stored in the output folder)"
+    add_option(group, "--study", "NAME", non_empty, name, default=study_default)
     storage = (
-        f"its storage (default: ${STORAGE_VARIABLE}, which hides a password from other users, else study.db in its "
-        "folder)"
+        f"Optuna storage URL (default: ${STORAGE_VARIABLE}, else study.db in the output folder); put a password in "
+        "the variable or in ~/.pgpass, since other users can read the command line"
     )
-    add_option(group, "--storage", "URL", filled, storage, default=os.environ.get(STORAGE_VARIABLE) or None)
+    add_option(group, "--storage", "URL", non_empty, storage, default=os.environ.get(STORAGE_VARIABLE) or None)
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add ``--device``; without a default it overrides the configuration."""
-    shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: as the configuration says)"
-    add_option(parser, "--device", "D", one_of(*DEVICES), shown, default=default)
+    """Add ``--device``; without a default, the device of each configuration applies."""
+    shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: training.device of the configuration)"
+    add_option(parser, "--device", "DEVICE", one_of(*DEVICES), shown, default=default)
 
 
 def add_metadata_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--metadata`` of the commands that train the pending trials of a study."""
-    add_option(
-        parser, "--metadata", "P", filled, "the dataset's metadata.yaml on this machine (default: where the study says)"
-    )
+    """Add ``--metadata`` for commands that train the pending trials of a study."""
+    path = "the dataset's metadata.yaml on this machine (default: the path stored in the study)"
+    add_option(parser, "--metadata", "FILE", non_empty, path)
 
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint``."""
-    add_option(parser, "--checkpoint", "P", filled, "the model (default: the best of the study in --output-dir)")
+    add_option(parser, "--checkpoint", "FILE", non_empty, "checkpoint to use (default: that of the best trial)")
 
 
 def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | None = None) -> None:
-    """Add the options that name experiments, with a default for their file."""
-    add_option(
-        parser,
-        "--config",
-        "P",
-        filled,
-        "the experiments, looked up here, then in the installed package",
-        default=config,
-    )
-    parser.add_argument("--experiments", metavar="A", nargs="+", help="only these of them (default: all)")
-    seed = "seed of the experiments (default: as the configuration says)"
-    add_option(parser, "--seed", "S", whole_number(0, LARGEST_SEED), seed)
+    """Add the options that select experiments; `config` is the default file."""
+    file = "YAML file with the experiments, in the current directory or else in the installed package"
+    add_option(parser, "--config", "FILE", non_empty, file, default=config)
+    names = "use only these experiments of the file (default: all)"
+    parser.add_argument("--experiments", metavar="NAME", nargs="+", help=names)
+    seed = "random seed of the experiments (default: training.seed of the configuration)"
+    add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed)
 
 
-def add_set_option(parser: argparse.ArgumentParser, of: str) -> None:
-    """Add ``--set``; `of` names the trials whose settings it overrides."""
-    text = f"a setting of {of}, as section.key in a file, for example training.num_epochs=5; may be repeated"
+def add_set_option(parser: argparse.ArgumentParser, action: str) -> None:
+    """Add ``--set``; `action` says in the help text which trials' setting it overrides."""
+    text = f"{action}, for example training.num_epochs=5; repeatable"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
 
 
 def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Overrides:
-    """Return what ``--set`` gives; the arguments and errors are those of `parse_overrides`."""
+    """Return the settings that ``--set`` overrides; for arguments and errors see `parse_overrides`."""
     from search_spaces import ConfigurationError, parse_overrides
 
     overrides = parse_overrides(options.set, for_trials=for_trials)
     twice = [name for name in ("seed", "device") if vars(options).get(name) and name in overrides.get("training", {})]
     if twice:
-        raise ConfigurationError([f"--set training.{name}: is also set by --{name}; keep one" for name in twice])
+        raise ConfigurationError([f"--set training.{name}: --{name} also sets it; leave out one" for name in twice])
     return overrides
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     workers = (
-        "processes that train in parallel on this machine; auto measures for some seconds how many are fastest "
-        "(default: %(default)s, whose results repeat to the same bits)"
+        "number of worker processes on this machine; auto measures for a few seconds which number is fastest "
+        "(default: %(default)s, which makes results bit-for-bit reproducible)"
     )
     add_option(parser, "--workers", "N", worker_count, workers, default=1)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the commands have in common that train a study."""
-    add_flag(parser, "--until-targets", "start no further trial once one has met all targets of the configuration")
+    """Add the options that all commands share which train a study."""
+    until_targets = "start no more trials once a trial has met all targets of the configuration"
+    add_flag(parser, "--until-targets", until_targets)
     results_file = (
-        "the results file, over an earlier one (default: hyperparameter_tuning_results_{timestamp}.json here)"
+        "results file to write; an earlier results file is overwritten (default: "
+        "hyperparameter_tuning_results_{timestamp}.json in the current directory)"
     )
-    add_option(parser, "--results-file", "P", filled, results_file)
+    add_option(parser, "--results-file", "FILE", non_empty, results_file)
     add_workers_option(parser)
     add_device_option(parser)
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a study searches, which is fixed when its search starts."""
-    group = parser.add_argument_group("the open search (fixed when a study's search starts)")
-    space = "what the search may vary (default: the study's, else the packaged config/search_space.yaml)"
-    add_option(group, "--space", "P", filled, space)
-    sampler = "tpe, random or gp (default: the study's, else tpe)"
-    add_option(group, "--sampler", "S", one_of(*SAMPLERS), sampler)
+    """Add the search settings, which are fixed once a study's search has started."""
+    group = parser.add_argument_group("search (these settings are fixed once a study's search has started)")
+    space = "YAML file with the search space (default: the study's, else the packaged config/search_space.yaml)"
+    add_option(group, "--space", "FILE", non_empty, space)
+    sampler = "Optuna sampler: tpe, random or gp (default: the study's, else tpe)"
+    add_option(group, "--sampler", "NAME", one_of(*SAMPLERS), sampler)
     pruner = (
-        "quantile, hyperband or none: the rule that prunes unpromising trials (default: the study's, else quantile; "
+        "rule that prunes unpromising trials: quantile, hyperband or none (default: the study's, else quantile, or "
         "none with gp)"
     )
-    add_option(group, "--pruner", "P", one_of(*PRUNERS), pruner)
+    add_option(group, "--pruner", "NAME", one_of(*PRUNERS), pruner)
     prune_share = (
-        "for quantile: the share of the other trials that a trial must not be worse than when its grace period ends "
-        "(default: 0.6)"
+        "quantile pruner: prune a trial that is worse than this share of the other trials at the end of its grace "
+        "period (default: 0.6)"
     )
-    add_option(group, "--prune-share", "X", share, prune_share)
-    prune_grace = "epochs before a trial is first compared (default: its early_stopping_patience)"
+    add_option(group, "--prune-share", "SHARE", share, prune_share)
+    prune_grace = "grace period: epochs before a trial can be pruned (default: its early stopping patience)"
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
 def search_request(
     options: argparse.Namespace, overrides: Overrides | None = None, *, at_least: int = 0, more: int = 0
 ) -> SearchRequest:
-    """Return what the options of `add_search_options` ask for, with how many trials and the overrides for them."""
+    """Return the search settings of `add_search_options`, with the number of trials and their overrides."""
     from search_spaces.experiments.schema import settings_by_field
     from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest

@@ -1,28 +1,27 @@
-"""The parser: every option problem at once, with what was probably meant."""
+"""The parser of the command line; it reports all problems together and suggests corrections."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from tuner.cli.options import Command, Unusable, suggestion
+from tuner.cli.options import Command, InvalidValue, suggestion
 
 PROGRAM = "khmer-tuner"
 
-_DESCRIPTION = "Hyperparameter search for a Khmer-digit OCR network: experiments from a YAML file, kept in a study."
-_EPILOG = f"""{PROGRAM} COMMAND --help shows a command's options and examples.
-
-first steps:
-  {PROGRAM} run                      train the three presets
-  {PROGRAM} status                   how far they are
+_DESCRIPTION = "Hyperparameter search with Optuna for a Khmer-digit OCR network."
+_EPILOG = f"""first steps:
+  {PROGRAM} run                      train the three packaged presets
+  {PROGRAM} status                   show the trials and the remaining time
   {PROGRAM} predict some_image.png   read an image with the best model
-"""
+
+`{PROGRAM} COMMAND --help` shows the options and examples of a command."""
 
 
 class UsageError(Exception):
-    """The command line cannot be understood; `problems` says why, one text each."""
+    """An unknown command or option, or a missing one; `problems` has one text per problem."""
 
     def __init__(self, problems: Sequence[str], hint: str) -> None:
         super().__init__("\n".join(problems))
@@ -35,20 +34,25 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError([_with_remedy(message)], f"{self.prog} --help")
 
 
-def parse(argv: Sequence[str], commands: Sequence[Command[Any]]) -> tuple[Command[Any], argparse.Namespace]:
-    """Read a command line.
+def parse(argv: Sequence[str], groups: Mapping[str, Sequence[Command[Any]]]) -> tuple[Command[Any], argparse.Namespace]:
+    """Parse a command line.
+
+    Args:
+        argv: The arguments after the program's name.
+        groups: All commands, by the heading under which ``--help`` lists them.
 
     Returns:
-        The command and its options; `options.problems` lists option values that cannot be used.
+        The command and its options; `options.problems` lists the invalid option values.
 
     Raises:
-        UsageError: There is no such command or option, or something is missing.
-        SystemExit: Help was asked for and printed.
+        UsageError: A command or option is unknown, or a required one is missing.
+        SystemExit: ``--help`` was given, and the help is printed.
     """
+    commands = [command for group in groups.values() for command in group]
     names = [command.name for command in commands]
     if argv and not argv[0].startswith("-") and argv[0] not in names:
         raise UsageError([f"there is no command {argv[0]!r}; {suggestion(argv[0], names)}"], f"{PROGRAM} --help")
-    parser, command_parsers = _build(commands)
+    parser, command_parsers = _build(groups)
     options, extra = parser.parse_known_args(argv)
     if options.command is None:
         raise UsageError([f"no command given; {suggestion('', names)}"], f"{PROGRAM} --help")
@@ -56,66 +60,84 @@ def parse(argv: Sequence[str], commands: Sequence[Command[Any]]) -> tuple[Comman
         raise UsageError(
             _extra_problems(extra, command_parsers[options.command]), f"{PROGRAM} {options.command} --help"
         )
-    options.problems = _take_unusable(options, command_parsers[options.command])
+    options.problems = _replace_invalid_values(options, command_parsers[options.command])
     return next(command for command in commands if command.name == options.command), options
 
 
-def _build(commands: Sequence[Command[Any]]) -> tuple[_Parser, dict[str, _Parser]]:
+def _build(groups: Mapping[str, Sequence[Command[Any]]]) -> tuple[_Parser, dict[str, _Parser]]:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(PROGRAM, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw, allow_abbrev=False)
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    parser = _Parser(
+        PROGRAM,
+        usage="%(prog)s [-h] COMMAND ...",
+        description=f"{_DESCRIPTION}\n\n{_command_list(groups)}",
+        epilog=_EPILOG,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    # argparse would list all commands under one heading.
+    subparsers = parser.add_subparsers(dest="command", prog=PROGRAM, help=argparse.SUPPRESS, parser_class=_Parser)
     command_parsers = {}
-    for command in commands:
+    for command in (command for group in groups.values() for command in group):
         sub = subparsers.add_parser(
             command.name,
-            help=command.description[:1].lower() + command.description[1:].removesuffix("."),
             description=command.description,
             epilog=command.examples,
             formatter_class=raw,
             allow_abbrev=False,
         )
         command.add_options(sub)
-        sub.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+        sub.add_argument("--debug", action="store_true", help="show the tracebacks of errors")
         command_parsers[command.name] = sub
     return parser, command_parsers
+
+
+def _command_list(groups: Mapping[str, Sequence[Command[Any]]]) -> str:
+    """Return the commands under their headings, as wide as the terminal."""
+    formatter = argparse.HelpFormatter(PROGRAM)
+    for heading, commands in groups.items():
+        formatter.start_section(heading)
+        for command in commands:
+            summary = command.description[:1].lower() + command.description[1:].removesuffix(".")
+            formatter.add_argument(argparse.Action([], command.name, help=summary.replace("%", "%%")))
+        formatter.end_section()
+    return formatter.format_help().rstrip()
 
 
 def _with_remedy(message: str) -> str:
     if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
         return f"missing: {missing[1]}; add it"
     if empty := re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message):
-        return f"{empty[1]}: found nothing after it; write a value (one that begins with '-' as {empty[1]}=VALUE)"
+        option = empty[1]
+        return f"{option}: found no value; write one after it (one that begins with '-' as {option}=VALUE)"
     return message
 
 
 def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-    extra = [re.split("[=:@]", word)[0] for word in extra]  # what follows may be the password of a storage URL
+    extra = [re.split("[=:@]", word)[0] for word in extra]  # the rest may be the password of a storage URL
     unknown = [word for word in extra if word.startswith("-")]
     # Words after an unknown option are most likely its values.
     stray = extra[: next((at for at, word in enumerate(extra) if word.startswith("-")), len(extra))]
-    return [f"found {word!r}, which belongs to no option; leave it out" for word in stray] + [
-        f"there is no option {option!r}; {_near_option(option, known)}" for option in unknown
+    return [f"unexpected argument {word!r}; leave it out" for word in stray] + [
+        f"there is no option {option!r}; {_option_suggestion(option, known)}" for option in unknown
     ]
 
 
-def _near_option(option: str, known: Sequence[str]) -> str:
-    # Without the dashes, which make all of them alike.
+def _option_suggestion(option: str, known: Sequence[str]) -> str:
+    # The dashes, which all options share, would make unrelated options similar.
     near = suggestion(option.strip("-"), [name.removeprefix("--") for name in known])
     return near.replace("did you mean '", "did you mean '--") if "?" in near else f"choose from {', '.join(known)}"
 
 
-def _take_unusable(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """Put defaults in the place of unusable values, so that the rest can be checked too; return what is wrong."""
+def _replace_invalid_values(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """Replace invalid values by defaults, so that the other options can be checked too; return the problems."""
     problems: list[str] = []
-    for name, value in list(vars(options).items()):
-        found = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Unusable)]
+    for action in parser._actions:
+        value = getattr(options, action.dest, None)
+        found = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, InvalidValue)]
         if found:
-            option = name if name in _positionals(parser) else f"--{name.replace('_', '-')}"
-            problems += dict.fromkeys(f"{option}: {item.problem}" for item in found)
-            setattr(options, name, parser.get_default(name))
+            option = action.option_strings[0] if action.option_strings else action.dest
+            remedy = "; write a value" if action.required else f"; write a value or leave out {option}"
+            problems += dict.fromkeys(f"{option}: {item.problem}{remedy * item.is_empty}" for item in found)
+            setattr(options, action.dest, parser.get_default(action.dest))
     return problems
-
-
-def _positionals(parser: argparse.ArgumentParser) -> list[str]:
-    return [action.dest for action in parser._actions if not action.option_strings]

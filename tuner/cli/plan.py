@@ -1,4 +1,4 @@
-"""What a configuration file would train, as ``validate`` and ``run --dry-run`` show it."""
+"""Prints the experiments of a configuration file, for ``validate`` and ``run --dry-run``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def print_plan(
     file: ExperimentFile, experiments: Mapping[str, TrainingConfig], states: Mapping[str, str] | None = None
 ) -> None:
-    """Print a file's experiments as a table, its targets and its notes.
+    """Print a file's experiments as a table, followed by its targets and notes.
 
     Args:
         file: The checked file.
-        experiments: The chosen experiments.
-        states: Their states in a study, if there is one.
+        experiments: The selected experiments.
+        states: Their states in the study; None or empty to omit the column.
     """
     from tuner.display.terminal import plain_table
 
@@ -35,15 +35,15 @@ def print_plan(
     print_lines([f"configuration: {file.path}", "", table, "", *targets, *file.messages])
 
 
-def place_lines(config: TrainingConfig) -> list[str]:
-    """Return where the model definitions are, and the dataset, which is generated if it is missing."""
+def input_lines(config: TrainingConfig) -> list[str]:
+    """Return lines that name the model definitions file and the dataset, or say that `run` generates it."""
     path, splits = Path(config.metadata_path), f"splits {config.train_split}, {config.val_split}"
-    missing = f"{path} is missing; `khmer-tuner run` generates the default one first"
+    missing = f"{path} does not exist; `khmer-tuner run` generates the default dataset first"
     return [models_line(config.model_config_path), f"dataset: {f'{path} ({splits})' if path.exists() else missing}"]
 
 
 def models_line(path: str) -> str:
-    """Return the resolved path of a model definitions file, and the names in it."""
+    """Return a line with the resolved path of a model definitions file and the names of its models."""
     from search_spaces import load_model_definitions, resolve_config_path
 
     return f"models: {resolve_config_path(path)} ({', '.join(load_model_definitions(path))})"

@@ -91,7 +91,7 @@ def run_study(
     study = RunStudy(folder / "out", config, folder / "results.json", 1)
     options = RunOptions(study.folder, results_file=str(study.results))
     HyperparameterTuner(
-        str(config), options=options, display=make_watcher(after_epoch=1, happens=fail)
+        str(config), options=options, display=make_watcher(after_epoch=1, action=fail)
     ).run_experiments()
     before = os.getcwd()
     os.chdir(folder)

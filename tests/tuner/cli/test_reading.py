@@ -107,7 +107,7 @@ def test_data_draws_once(cli, tree):
     second = cli(*argv)
     assert first.out == second.out == "drawn/metadata.yaml\n"
     assert "22 of 22 images generated" in first.err
-    assert "there already" in second.err
+    assert "already exists" in second.err
     assert tree(Path()) == before
     other = cli(*argv, "--seed", "1")
     assert other.code == 2
@@ -119,7 +119,7 @@ def test_validate_shows_the_plan_and_reads_every_image(cli, write_config):
     assert valid.code == 0
     assert "adamw" in valid.out
     assert "common: not used" in valid.out
-    assert "every image read: train 32, val 8" in valid.out
+    assert "all images read: train 32, val 8" in valid.out
     assert not Path("training_output").exists()
 
 

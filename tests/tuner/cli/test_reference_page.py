@@ -25,7 +25,7 @@ SETTINGS = [item.name for item in fields(TrainingConfig) if item.name != "experi
 
 
 def fail() -> None:
-    raise RuntimeError("the roof fell in")
+    raise RuntimeError("simulated error")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def output_dir(
         space_file=str(spaces_in(folder)()),
         search=SearchRequest(at_least=1),
     )
-    watcher = make_watcher(after_epoch=1, happens=fail)
+    watcher = make_watcher(after_epoch=1, action=fail)
     HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
     study, output_folder = load_study_for_changes(out)
     add_search_trials(study, output_folder, SearchRequest(more=1))

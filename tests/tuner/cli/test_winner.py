@@ -185,7 +185,7 @@ def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study
 def test_predict_refuses_an_empty_name(images, cli, run_study):
     read = cli("predict", *images, "--output-dir", run_study.folder)
     assert (read.code, read.out) == (2, "")
-    assert read.err.startswith("error: images: found ''; it is empty")
+    assert read.err.startswith("error: images: found ''; expected a value that is not empty")
 
 
 PREDICT = ("predict", "pictures", "--json", "--output-dir")

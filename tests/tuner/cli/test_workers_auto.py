@@ -115,7 +115,7 @@ def test_ctrl_c_while_it_measures_leaves_nothing_behind(here, write_config):
         parent.send_signal(signal.SIGINT)
         rest = parent.stderr.read()
     assert parent.returncode == 130
-    assert rest == "the results so far are in r.json\nstopped; the same command goes on where it left\n"
+    assert rest == "the results so far are in r.json\nstopped; run the same command again to resume\n"
     _, left = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
     assert left == []
     assert set(states().values()) == {"waiting"}

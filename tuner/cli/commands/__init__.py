@@ -1,4 +1,4 @@
-"""The commands of ``khmer-tuner``, one module each; a new command joins the list."""
+"""The commands of ``khmer-tuner``, one module each, and the groups in which ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from tuner.cli.commands import (
 )
 from tuner.cli.options import Command
 
-_TRAINING = (run, search, resume, worker, enqueue, stop)
-_STUDY = (data, validate, status, show, export, report, dashboard, best, confirm, predict, evaluate, clean)
-
-COMMANDS: tuple[Command[Any], ...] = tuple(module.COMMAND for module in (*_TRAINING, *_STUDY))
+# By the heading under which `khmer-tuner --help` lists them.
+COMMAND_GROUPS: dict[str, tuple[Command[Any], ...]] = {
+    "run": tuple(module.COMMAND for module in (run, search, resume, worker, enqueue, stop)),
+    "watch": tuple(module.COMMAND for module in (status, show, report, dashboard)),
+    "use the result": tuple(module.COMMAND for module in (best, confirm, predict, evaluate, export, clean)),
+    "data": tuple(module.COMMAND for module in (data, validate)),
+}
+COMMANDS = tuple(command for group in COMMAND_GROUPS.values() for command in group)

@@ -1,12 +1,13 @@
-"""Print or write the winning configuration, ready for `run --config`, and where its checkpoint is.
+"""Print or save the best configuration for use with `run --config`.
 
 Examples:
   khmer-tuner best
   khmer-tuner best --out best.yaml
   khmer-tuner best --json
 
-The configuration is named after the trial (best_search_0007) and has its seed, so that training it again in another
---output-dir gives the same figures. If the study's networks are not the packaged ones, they are written beside it.
+The configuration is named after the trial (best_search_0007) and contains its
+seed: training it in another --output-dir reproduces the results. Unless the
+study uses the packaged model definitions, they are written to the same folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load
-from tuner.cli.options import Command, add_option, add_study_options, filled
+from tuner.cli.options import Command, add_option, add_study_options, non_empty
 from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines, print_text
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    out = "write the configuration there, over a file that best itself wrote (default: `-`, standard output)"
-    add_option(parser, "--out", "P", filled, out, default=STANDARD_OUTPUT)
+    out = "file to write; an earlier file written by `best` is overwritten (default: `-`, standard output)"
+    add_option(parser, "--out", "FILE", non_empty, out, default=STANDARD_OUTPUT)
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Winner:
-    """Find the winner, and check the file that its configuration goes to."""
+    """Find the winner, and check that ``--out`` can be written."""
     from tuner.analysis.best_trial import find_winner
     from tuner.analysis.preset_export import check_preset_path
 
@@ -49,7 +50,7 @@ def prepare(options: argparse.Namespace) -> Winner:
 
 
 def run(options: argparse.Namespace, winner: Winner) -> int:
-    """Print the winner as an experiments file with comments, or write that file and describe it."""
+    """Print the winner as an experiments file, or write that file and print a summary."""
     from tuner.analysis.preset_export import best_preset, write_preset
 
     out = None if options.out == STANDARD_OUTPUT else Path(options.out)
@@ -97,7 +98,7 @@ def _print(winner: Winner, preset: Preset, out: Path) -> None:
             *winner_lines(winner),
             f"written     {' and '.join(written)}",
             "",
-            f"again       khmer-tuner run --config {quoted} --output-dir ANOTHER_FOLDER",
+            f"retrain     khmer-tuner run --config {quoted} --output-dir ANOTHER_FOLDER",
             f"test        khmer-tuner evaluate --metadata {metadata} --checkpoint {checkpoint}",
             f"confirm     khmer-tuner confirm --output-dir {shlex.quote(shown_path(winner.folder.path))}",
         ]

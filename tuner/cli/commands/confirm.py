@@ -1,11 +1,12 @@
-"""Train the best configurations again on new seeds, to see whether the winner is really better.
+"""Retrain the best configurations on new seeds and compare them.
 
 Examples:
   khmer-tuner confirm --top 2 --seeds 2
   khmer-tuner confirm --top 2 --seeds 2 --json
 
-The best of many trials is optimistically biased. So the best configurations are trained again, each on the same new
-seeds, and scored on the dataset's test split. Repeating the command trains only what is missing.
+The best of many trials is optimistically biased. So `confirm` retrains the best
+configurations, all on the same new seeds, and scores them on the test split.
+Running the command again trains only what is missing.
 """
 
 from __future__ import annotations
@@ -38,37 +39,37 @@ _COMPARED = "test char"
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_option(parser, "--top", "K", whole_number(2, 1000), "number of the best configurations", default=3)
-    seeds = "number of new seeds for each configuration; more seeds show smaller differences"
+    add_option(parser, "--top", "K", whole_number(2, 1000), "number of best configurations to retrain", default=3)
+    seeds = "number of new seeds per configuration; more seeds detect smaller differences"
     add_option(parser, "--seeds", "N", whole_number(1, 1000), seeds, default=3)
-    add_set_option(parser, "the repetitions")
+    add_set_option(parser, "override a setting of the retrained configurations")
     add_workers_option(parser)
     add_device_option(parser)
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Candidates:
-    """Find the configurations to compare, and check the dataset to compare them on."""
+    """Find the configurations to compare, and check the dataset."""
     from tuner.analysis.candidates import find_candidates
     from tuner.session.output_paths import CONFIRMATION, check_output_file
 
     overrides = overrides_of(options, for_trials=True)
     candidates = find_candidates(*load(options), options.top, overrides)
     if (path := candidates.folder.confirmation_path).exists():
-        check_output_file(path, CONFIRMATION, options.output_dir, "the comparison goes to")
+        check_output_file(path, CONFIRMATION, options.output_dir, "comparison file")
     return candidates
 
 
 def run(options: argparse.Namespace, candidates: Candidates) -> int:
-    """Train what is not trained yet, then print the comparison."""
+    """Train the missing repetitions, then print the comparison."""
     from search_spaces.diagnostics.atomic_files import write_json
     from tuner.analysis.confirmation import confirm
-    from tuner.cli.display_factory import display_of_run
+    from tuner.cli.display_factory import open_display
 
     confirmation = confirm(
         candidates,
         candidates.new_seeds(options.seeds),
-        open_display=partial(display_of_run, with_summary=False, debug=options.debug),
+        open_display=partial(open_display, with_summary=False, debug=options.debug),
         workers=options.workers,
         device=options.device,
     )
@@ -103,13 +104,19 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
 def _print(confirmation: Confirmation, settings: Sequence[str]) -> None:
     from tuner.display.terminal import plain_table, shown_path
 
-    headers = ("\nconfiguration", "val char\nbefore", "val char\nagain", "test char\nagain", "test seq\nagain")
+    headers = (
+        "\nconfiguration",
+        "val char\noriginal",
+        "val char\nretrained",
+        "test char\nretrained",
+        "test seq\nretrained",
+    )
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for item in confirmation.candidates:
-        again = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
-        table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *again)
+        retrained = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
+        table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *retrained)
     seeds = ", ".join(map(str, confirmation.seeds))
-    changed = [f"trained again with --set {', '.join(settings)}; the figures before are without it"] if settings else []
+    changed = [f"retrained with --set {', '.join(settings)}; the column 'original' is without it"] if settings else []
     print_lines([f"mean +- standard deviation over seeds {seeds}", *changed, "", table, ""])
     print_lines([comparison.sentence(_COMPARED) for comparison in confirmation.comparisons], wrap_words=True)
     print_lines([*_not_completed(confirmation), "", f"repetitions: {shown_path(confirmation.folder)}"])
@@ -123,16 +130,14 @@ def _cell(item: Candidate, figure: str) -> str:
 
 
 def _not_completed(confirmation: Confirmation) -> list[str]:
+    from search_spaces.diagnostics.plural import counted
+
     lines = []
     if failed := confirmation.count("failed"):
-        lines.append(f"{_trainings(failed)} left out because they failed; logs in the folder below say why")
+        lines.append(f"left out: {counted(failed, 'failed repetition')}; see the logs in the folder below")
     if unfinished := confirmation.count("unfinished"):
-        lines.append(f"{_trainings(unfinished)} left out, not being finished yet; the same command goes on")
+        lines.append(f"left out: {counted(unfinished, 'unfinished repetition')}; run the same command again to resume")
     return lines
-
-
-def _trainings(count: int) -> str:
-    return "1 training is" if count == 1 else f"{count} trainings are"
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -3,46 +3,43 @@
 Examples:
   khmer-tuner data
   khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
-
-`--fonts system` uses the Khmer fonts that are installed on this machine, if there are any.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from tuner.cli.errors import SUCCESS, tell
-from tuner.cli.options import LARGEST_SEED, Command, add_option, filled, one_of, whole_number
+from tuner.cli.errors import SUCCESS, print_message
+from tuner.cli.options import LARGEST_SEED, Command, add_option, non_empty, one_of, whole_number
 from tuner.cli.output import print_lines
 
 _MOST_SAMPLES = 10_000_000
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    samples = "images for training and, one in five, for validation"
+    samples = "number of training and validation images; one in five is for validation"
     add_option(parser, "--samples", "N", whole_number(10, _MOST_SAMPLES), samples, default=5000)
-    test_samples = "images of the split that no training uses"
+    test_samples = "number of images in the test split"
     add_option(parser, "--test-samples", "N", whole_number(1, _MOST_SAMPLES), test_samples, default=1000)
-    add_option(parser, "--out", "DIR", filled, "folder to create", default="generated_data")
-    add_option(
-        parser, "--seed", "S", whole_number(0, LARGEST_SEED), "the same seed generates the same images", default=0
-    )
-    fonts = "pinned: the font of this package; system: also all installed Khmer fonts"
-    add_option(parser, "--fonts", "F", one_of("pinned", "system"), fonts, default="pinned")
-    add_option(parser, "--fonts-dir", "DIR", filled, "a folder whose fonts are added")
+    add_option(parser, "--out", "DIR", non_empty, "folder to create", default="generated_data")
+    seed = "random seed; the same seed generates the same images"
+    add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed, default=0)
+    fonts = "pinned: the packaged font; system: the packaged font and all Khmer fonts installed on this machine"
+    add_option(parser, "--fonts", "SET", one_of("pinned", "system"), fonts, default="pinned")
+    add_option(parser, "--fonts-dir", "DIR", non_empty, "folder with additional fonts")
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Prepare nothing: the generator checks its own input before it creates anything."""
+    """Do nothing: the generator itself checks its input before it creates anything."""
 
 
 def run(options: argparse.Namespace, prepared: None) -> int:
-    """Generate the dataset; the path of its metadata file goes to standard output."""
-    from tuner.cli.display_factory import display_of_run
+    """Generate the dataset, and print the path of its metadata file."""
+    from tuner.cli.display_factory import open_display
     from tuner.data.generation import generate_dataset
 
     generated = False
-    with display_of_run(with_summary=False, debug=options.debug) as display:
+    with open_display(with_summary=False, debug=options.debug) as display:
 
         def on_progress(done: int, total: int) -> None:
             nonlocal generated
@@ -58,7 +55,7 @@ def run(options: argparse.Namespace, prepared: None) -> int:
             fonts_dir=options.fonts_dir,
             on_progress=on_progress,
         )
-    tell("dataset generated:" if generated else "this dataset is there already:")
+    print_message("dataset generated:" if generated else "this dataset already exists:")
     print_lines([str(path)])
     return SUCCESS
 

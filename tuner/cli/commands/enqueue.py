@@ -1,10 +1,11 @@
-"""Add trials to a study, also while workers train.
+"""Add trials to a study, for its workers to train.
 
 Examples:
   khmer-tuner enqueue --trials 2
   khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
 
-Nothing is trained here, and existing trials stay as they are. A `run` trains search trials only with --trials.
+This command trains nothing and does not change existing trials. It can be used
+while workers train. `run` trains the added search trials only with --trials.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.errors import SUCCESS, collector, print_message
 from tuner.cli.existing_study import LoadedStudy, load
 from tuner.cli.options import (
     MOST_TRIALS,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from tuner.session.enqueue import EnqueueResult
     from tuner.session.run_request import RunRequest
 
-_OF_EXPERIMENTS = ("experiments", "seed")
-_OF_A_SEARCH = ("sampler", "pruner", "prune_share", "prune_grace")
+_EXPERIMENT_OPTIONS = ("experiments", "seed")
+_SEARCH_OPTIONS = ("sampler", "pruner", "prune_share", "prune_grace")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +46,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
-    """Load the study and the files, and check that the study can take the work."""
+    """Load the study and the files, and check that the trials can be added."""
     from studies import check_search
     from tuner.session.enqueue import check_enqueue
 
     problems = collector(options)
-    problems.add(_pointless(options))
+    problems.add(_options_without_effect(options))
     with problems.collect():
         study, folder = load(options)
     with problems.collect():
@@ -62,32 +63,32 @@ def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
 
 
 def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -> int:
-    """Enqueue the work; the workers of the whole study train it."""
+    """Enqueue the trials and print what was added."""
     from studies import find_study, study_status
     from tuner.session.enqueue import enqueue
 
     request, (study, folder) = prepared
     for message in request.messages:
-        tell(message)
+        print_message(message)
     _, url = find_study(options.output_dir, storage_url=options.storage)
-    addition = enqueue(request, study, folder, url, on_note=lambda note: tell(f"note: {note}"))
+    result = enqueue(request, study, folder, url, on_note=lambda note: print_message(f"note: {note}"))
     status = study_status(study, folder)
     if options.json:
-        print_json(_as_dict(addition, options.trials or 0, status.pending))
+        print_json(_as_dict(result, options.trials or 0, status.pending))
     else:
-        print_lines(_lines(addition, options.trials or 0, status))
+        print_lines(_lines(result, options.trials or 0, status))
     return SUCCESS
 
 
-def _pointless(options: argparse.Namespace) -> list[str]:
+def _options_without_effect(options: argparse.Namespace) -> list[str]:
     found = []
     if options.trials is None and options.config is None:
-        found.append("nothing to add; give --trials for search trials, or --config for experiments")
-    for needed, names in (("config", _OF_EXPERIMENTS), ("trials", _OF_A_SEARCH)):
+        found.append("nothing to add; use --trials to add search trials or --config to add experiments")
+    for needed, names in (("config", _EXPERIMENT_OPTIONS), ("trials", _SEARCH_OPTIONS)):
         given = [name for name in names if getattr(options, name) is not None]
         if given and getattr(options, needed) is None:
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            found.append(f"{shown}: of no effect without --{needed}; add that or leave it out")
+            found.append(f"{shown}: no effect without --{needed}; add --{needed} or leave out {shown}")
     return found
 
 
@@ -106,37 +107,35 @@ def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
     return RunRequest(run_options, space=load_search_space(options.space, study_invariants(study).definitions))
 
 
-def _lines(addition: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
+def _lines(result: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
     from search_spaces.diagnostics.plural import counted
 
-    lines = [f"added: {name} (trial {record.number})" for name, record in addition.added.items()]
-    lines += [_known_line(name, record) for name, record in addition.existing.items()]
+    lines = [f"added: {name} (trial {record.number})" for name, record in result.added.items()]
+    lines += [_existing_line(name, record) for name, record in result.existing.items()]
     if trials:
-        lines.append(f"added: {counted(trials, 'search trial')}, {addition.search_trials:,} in all")
+        lines.append(f"added: {counted(trials, 'search trial')}; the study has {result.search_trials:,}")
     if status.pending:
-        at_work = any(row.state.value == "running" for row in status.rows)
-        who = (
-            "; the workers of the whole study train them" if at_work else ": `khmer-tuner resume`, or a waiting worker"
-        )
-        lines.append(f"{counted(status.pending, 'trial')} to begin{who}")
+        is_running = any(row.state.value == "running" for row in status.rows)
+        trainers = "the workers of the study train them" if is_running else "`khmer-tuner resume` trains them"
+        lines.append(f"pending: {counted(status.pending, 'trial')}; {trainers}")
     return lines
 
 
-def _known_line(name: str, record: TrialRecord) -> str:
+def _existing_line(name: str, record: TrialRecord) -> str:
     remedy = "; `khmer-tuner resume --retry-failed` trains it again" if record.phase.value == "failed" else ""
-    return f"{name} is there already: {record.phase.value}{remedy}"
+    return f"not added: {name} is already in the study ({record.phase.value}){remedy}"
 
 
-def _as_dict(addition: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
-    added, known = (
-        [{"name": name, "number": record.number, "state": record.phase.value} for name, record in states.items()]
-        for states in (addition.added, addition.existing)
+def _as_dict(result: EnqueueResult, trials: int, pending: int) -> dict[str, Any]:
+    added, existing = (
+        [{"name": name, "number": record.number, "state": record.phase.value} for name, record in records.items()]
+        for records in (result.added, result.existing)
     )
     return {
         "added": added,
-        "already_there": known,
+        "already_there": existing,
         "search_trials_added": trials,
-        "search_trials": addition.search_trials,
+        "search_trials": result.search_trials,
         "pending": pending,
     }
 

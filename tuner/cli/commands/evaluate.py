@@ -1,12 +1,13 @@
-"""Score a checkpoint on any dataset.
+"""Score a checkpoint on a dataset.
 
 Examples:
   khmer-tuner evaluate --metadata generated_data/metadata.yaml
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
 
-Digits are laid beside those of the label so that the fewest differ: recall is the share of a digit's occurrences that
-are read right, precision the share of its readings that are right.
+For the table of digits, each reading is aligned with its label by minimum edit
+distance. Recall is the share of a digit's occurrences that are read correctly,
+precision the share of its readings that are correct.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load_checkpoint_path
-from tuner.cli.options import Command, add_checkpoint_option, add_device_option, add_option, add_study_options, filled
+from tuner.cli.options import (
+    Command,
+    add_checkpoint_option,
+    add_device_option,
+    add_option,
+    add_study_options,
+    non_empty,
+)
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
@@ -30,15 +38,15 @@ _MISTAKES_SHOWN = 4
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_option(parser, "--metadata", "P", filled, "the dataset's metadata.yaml", required=True)
-    add_option(parser, "--split", "S", filled, "which split", default="test")
+    add_option(parser, "--metadata", "FILE", non_empty, "metadata.yaml of the dataset", required=True)
+    add_option(parser, "--split", "NAME", non_empty, "split of the dataset", default="test")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Path:
-    """Find the checkpoint, and check that the metadata can be read, before PyTorch is imported."""
+    """Find the checkpoint and check that the metadata file can be read, before PyTorch is imported."""
     from tuner.data.metadata import read_metadata_bytes
 
     problems = collector(options)
@@ -52,7 +60,7 @@ def prepare(options: argparse.Namespace) -> Path:
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
-    """Print accuracies: of all images, by number of digits and by font; and the digits that are confused."""
+    """Print the accuracies of all images, by number of digits and by font, and the confused digits."""
     from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 
     evaluation = evaluate_split(
@@ -68,10 +76,10 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
 def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> dict[str, object]:
     from tuner.training.confusion_counts import digit_scores
 
-    place = {"checkpoint": str(checkpoint), "metadata": options.metadata, "split": options.split}
+    source = {"checkpoint": str(checkpoint), "metadata": options.metadata, "split": options.split}
     figures = {name: value for name, value in asdict(evaluation).items() if name != "confusion"}
     by_digit = {score.digit: asdict(score) for score in digit_scores(evaluation.confusion)}
-    return place | figures | {"by_digit": by_digit, "confusion": evaluation.confusion.tolist()}
+    return source | figures | {"by_digit": by_digit, "confusion": evaluation.confusion.tolist()}
 
 
 def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
@@ -92,7 +100,7 @@ def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
 
 
 def _digits_table(evaluation: Evaluation) -> Table:
-    """Return a line for each digit: how often it is there, how well it is read, and what it is taken for."""
+    """Return a table with a row per digit: count, recall, precision and the digits that are read instead."""
     from tuner.display.terminal import plain_table
     from tuner.training.confusion_counts import digit_scores
 

@@ -1,4 +1,4 @@
-"""Write the results of a study, also while it runs.
+"""Export the results of a study as JSON or CSV.
 
 Examples:
   khmer-tuner export --results-file results.json
@@ -6,8 +6,9 @@ Examples:
   khmer-tuner export --format epochs-csv --results-file epochs.csv
   khmer-tuner export --format csv --results-file -
 
-CSV files are for spreadsheets too: UTF-8 with a byte order mark (none on standard output), and text that would be
-taken for a formula begins with an apostrophe.
+CSV files can be opened in a spreadsheet: they are UTF-8 with a byte order mark
+(except on standard output), and text that looks like a formula gets a leading
+apostrophe.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.errors import SUCCESS, collector, print_message
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_option, add_study_options, filled, one_of
+from tuner.cli.options import Command, add_option, add_study_options, non_empty, one_of
 from tuner.cli.output import STANDARD_OUTPUT, print_text
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
-        "write it there, over an earlier one; `-` for standard output (default: standard output for json, else "
-        "trials_{timestamp}.csv or epochs_{timestamp}.csv here)"
+        "file to write; an earlier export of the same format is overwritten; `-` is standard output (default: "
+        "standard output for json, else trials_{timestamp}.csv or epochs_{timestamp}.csv in the current directory)"
     )
-    add_option(parser, "--results-file", "P", filled, results_file)
-    form = "json: the documented results of ended trials; csv: a row for each trial; epochs-csv: a row for each epoch"
-    add_option(parser, "--format", "F", one_of(*_DEFAULT_NAMES), form, default="json")
+    add_option(parser, "--results-file", "FILE", non_empty, results_file)
+    form = "json: results of the finished trials; csv: one row per trial; epochs-csv: one row per epoch"
+    add_option(parser, "--format", "FORMAT", one_of(*_DEFAULT_NAMES), form, default="json")
     add_study_options(parser)
 
 
@@ -54,7 +55,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
-    """Export the study; it is only read."""
+    """Export the study, which is only read."""
     from search_spaces.diagnostics.atomic_files import write_text
     from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp
 
@@ -64,14 +65,14 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     if path is None:
         print_text(text)
         return SUCCESS
-    _check_path(options, path)  # another file may have been put there meanwhile
+    _check_path(options, path)  # again, since another file may have been created meanwhile
     write_text(Path(path), text if options.format == "json" else BYTE_ORDER_MARK + text)
-    tell(f"{what} written to {path}")
+    print_message(f"{what} written to {path}")
     return SUCCESS
 
 
 def _path(options: argparse.Namespace, now: str) -> str | None:
-    """Return the path of the file; None for standard output."""
+    """Return the path of the file, or None for standard output."""
     default = _DEFAULT_NAMES[options.format]
     path: str | None = options.results_file or (None if default is None else default.format(now))
     return None if path == STANDARD_OUTPUT else path
@@ -85,7 +86,7 @@ def _check_path(options: argparse.Namespace, path: str) -> None:
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
-    """Return the study in a format, and the number of results, trials or epochs in words."""
+    """Return the text of an export, and the number of its results, trials or epochs in words."""
     from studies import TRIAL_COLUMNS, csv_text, render_results, trial_rows
 
     if form == "json":

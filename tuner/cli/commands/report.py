@@ -1,4 +1,4 @@
-"""Write a study as one HTML page with plots, tables and its winner.
+"""Write an HTML report of a study: plots, tables and the best trial.
 
 Examples:
   khmer-tuner report
@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from tuner.cli.errors import SUCCESS, collector, tell
+from tuner.cli.errors import SUCCESS, collector, print_message
 from tuner.cli.existing_study import LoadedStudy, load
-from tuner.cli.options import Command, add_option, add_study_options, filled
+from tuner.cli.options import Command, add_option, add_study_options, non_empty
 from tuner.cli.output import STANDARD_OUTPUT, print_lines, print_text
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    out = "write it there, over an earlier report; `-` for standard output"
-    add_option(parser, "--out", "P", filled, out, default="report.html")
+    out = "file to write; an earlier report is overwritten; `-` is standard output"
+    add_option(parser, "--out", "FILE", non_empty, out, default="report.html")
     add_study_options(parser)
 
 
@@ -40,7 +40,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Write the report and print its path; the study is only read."""
+    """Write the report and print its path; only read the study."""
     from search_spaces.diagnostics.atomic_files import write_text
     from studies.report import render_report
     from tuner.session.output_paths import REPORT, check_output_file
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.out == STANDARD_OUTPUT:
         print_text(page)
         return SUCCESS
-    check_output_file(path, REPORT, options.output_dir, "--out")  # another file may have been put there meanwhile
+    check_output_file(path, REPORT, options.output_dir, "--out")  # again, since another file may exist now
     write_text(path, page)
-    tell(f"the report is one file of {path.stat().st_size / 1e6:.1f} MB that a browser opens without a network")
+    print_message(f"report written ({path.stat().st_size / 1e6:.1f} MB); a browser shows it without a network:")
     print_lines([str(path)])
     return SUCCESS
 

@@ -1,4 +1,4 @@
-"""Train the pending trials of a study: interrupted ones, presets, search trials.
+"""Resume the interrupted trials of a study and train waiting ones.
 
 Examples:
   khmer-tuner resume
@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
-    """Resume interrupted trials after their last epoch, and train pending presets and search trials."""
+    """Resume interrupted trials from their last finished epoch, and train waiting trials."""
     from studies import retry_failed_trials
     from tuner.session.run_options import StopConditions
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
         session = open_session(options, existing, display)
         names = retry_failed_trials(session.study, session.context.folder) if options.retry_failed else []
         if names:
-            display.note(f"once more: {', '.join(names)}")
+            display.note(f"retrying failed trials: {', '.join(names)}")
         return session
 
     return train_pending(options, open_study, StopConditions(until_targets=options.until_targets))

@@ -1,4 +1,4 @@
-"""Train the experiments of a configuration file, each exactly once in a study, then search on.
+"""Train the experiments of a YAML file, then optional search trials.
 
 Examples:
   khmer-tuner run
@@ -7,7 +7,8 @@ Examples:
   khmer-tuner run --config config/phase3_simple_configs.yaml --output-dir second_output
   khmer-tuner run --dry-run
 
-The same command continues after an interruption; finished trials are not trained again.
+Run the same command again after an interruption: it resumes interrupted trials
+and does not train finished trials again.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ if TYPE_CHECKING:
     from search_spaces.experiments.overrides import Overrides
     from tuner.session.run_request import RunRequest
 
-_ENDED = ("completed", "failed")
+_FINISHED = ("completed", "failed")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
-    trials = "number of search trials in the study, besides the experiments"
+    trials = "total number of search trials in the study, in addition to the experiments"
     add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
-    add_set_option(parser, "the experiments, and with --trials of the search trials")
+    add_set_option(parser, "override a setting of the experiments and search trials")
     add_training_options(parser)
-    add_flag(parser, "--dry-run", "check everything and show the plan; create nothing")
+    add_flag(parser, "--dry-run", "check all input and print the plan; create and train nothing")
     add_search_options(parser)
     add_study_options(parser, json=True, study_default="khmer-ocr")
 
 
 def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
-    """Load the configuration and the search space; check them, the dataset, the study and the results file."""
+    """Load and check the configuration, the search space, the dataset, the study and the results file."""
     from search_spaces import load_overridden
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
@@ -88,8 +89,8 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
 
 
 def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]) -> int:
-    """Train, or show what would be trained."""
-    from tuner.cli.display_factory import display_of_run
+    """Train the trials, or print the plan of a dry run."""
+    from tuner.cli.display_factory import open_display
     from tuner.session.run_options import StopConditions
     from tuner.session.session import Session
     from tuner.workers.run_study import run_request
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
     file, request = prepared
     if options.dry_run:
         return _show_plan(options, file, request)
-    with display_of_run(with_summary=not options.json, debug=options.debug) as display:
+    with open_display(with_summary=not options.json, debug=options.debug) as display:
         for note in (f"configuration: {file.path}", *request.messages):
             display.note(note)
         session = Session.open(request, display)
@@ -110,7 +111,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:
     from search_spaces import resolve_config_path
     from search_spaces.diagnostics.plural import counted
-    from tuner.cli.plan import place_lines, print_plan
+    from tuner.cli.plan import input_lines, print_plan
     from tuner.data.metadata import read_metadata
     from tuner.display.terminal import shown_path
 
@@ -119,7 +120,7 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         read_metadata(first.metadata_path, [first.train_split, first.val_split])
     study = _study_if_any(options)
     states, search = _states(request.experiments, study), _planned_search(request, study)
-    to_train = sum(state not in _ENDED for state in states.values()) + (search["to_train"] if search else 0)
+    to_train = sum(state not in _FINISHED for state in states.values()) + (search["to_train"] if search else 0)
     if options.json:
         plan: dict[str, Any] = {
             "configuration": str(file.path),
@@ -138,12 +139,12 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
     print_plan(file, request.experiments, states)
     lines = [
         *(f"set:     {text}" for text in options.set),
-        *place_lines(first),
+        *input_lines(first),
         *request.messages[len(file.messages) :],
     ]
     if search:
         lines.append("search:  {trials} trials in the study, sampler {sampler}, pruner {pruner}".format(**search))
-        lines += [f"varied:  {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
+        lines += [f"space:   {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
     lines.append(f"train:   {counted(to_train, 'trial')}, workers {options.workers}")
     print_lines([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"])
     return SUCCESS
@@ -154,12 +155,12 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
 
     try:
         return load(options)
-    except ConfigurationError:  # `RunOptions.check` has accepted the folder: there is no study in it yet
+    except ConfigurationError:  # `RunOptions.check` accepted the folder, so it contains no study yet
         return None
 
 
 def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str, Any] | None:
-    """Return the search that the study would have, and how many of its trials would be trained; None without one."""
+    """Return the planned search and the number of its trials to train; None if no search trials are requested."""
     from studies import study_status
 
     search, known = request.options.search, None if study is None else study_status(*study).search

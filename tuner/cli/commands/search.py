@@ -1,10 +1,10 @@
-"""Add trials to the open search of a study and train them; without a study, start one that consists of a search.
+"""Add search trials to a study (or start one) and train them.
 
 Examples:
   khmer-tuner search --trials 1
   khmer-tuner search --trials 2 --workers 2 --timeout 3600
 
-It trains the pending trials of the study first, presets included.
+Pending trials of the study, including presets, are trained first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuner.cli.options import (
     add_set_option,
     add_study_options,
     add_training_options,
-    filled,
+    non_empty,
     overrides_of,
     search_request,
     seconds,
@@ -47,18 +47,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     trials = "number of search trials to add to the study"
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
-    add_option(parser, "--timeout", "S", seconds, timeout)
-    config = "experiments whose dataset and common settings the search has; they are not trained (default: the study's)"
-    add_option(parser, "--config", "P", filled, config)
+    add_option(parser, "--timeout", "SECONDS", seconds, timeout)
+    config = (
+        "YAML file whose experiments define the dataset and, where they agree, the base settings of the search; they "
+        "are not trained (default: the study's experiments)"
+    )
+    add_option(parser, "--config", "FILE", non_empty, config)
     add_training_options(parser)
-    add_set_option(parser, "all search trials, fixed when the search starts")
+    add_set_option(parser, "fix a setting of all search trials when the search starts")
     add_metadata_option(parser)
     add_search_options(parser)
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Prepared:
-    """Load the study, if it has started, and the files; check that they can be used."""
+    """Load and check the study, if it has started, and the files."""
     from search_spaces import ConfigurationError
     from studies import DEFAULT_STUDY_NAME, OutputFolder, StudyNotStartedError
     from tuner.session.run_options import RunOptions
@@ -72,7 +75,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
             existing = ExistingStudy.load(options.output_dir, storage=options.storage, name=options.study)
         except ConfigurationError as error:
             if owner is not None and not isinstance(error, StudyNotStartedError):
-                raise  # its database is gone or damaged
+                raise  # the study's database is missing or damaged
     with problems.collect():
         overrides = overrides_of(options, for_trials=existing is not None)
     run_options = RunOptions(
@@ -93,7 +96,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
 
 
 def run(options: argparse.Namespace, prepared: Prepared) -> int:
-    """Add search trials and train the pending trials."""
+    """Add search trials and train all pending trials."""
     from tuner.session.run_options import StopConditions
     from tuner.session.session import Session
 
@@ -115,7 +118,7 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
 def _request(
     options: argparse.Namespace, existing: ExistingStudy | None, run_options: RunOptions, overrides: Overrides
 ) -> RunRequest:
-    """Return the search with the experiments of the file as its base, or the default one for a new study."""
+    """Return the request for a search based on the file's experiments, or on the defaults for a new study."""
     from search_spaces import TrainingConfig, load_model_definitions, load_overridden, load_search_space, override
     from tuner.session.run_request import RunRequest
 

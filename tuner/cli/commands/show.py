@@ -1,4 +1,4 @@
-"""Show one trial: settings, curve, who worked on it, end of its log.
+"""Show one trial: settings, learning curve, attempts, end of log.
 
 Examples:
   khmer-tuner show 0
@@ -33,14 +33,14 @@ _MOST_EPOCH_LINES = 40
 _BAR_CELLS = 20
 _STARTED_AFTER = {
     "waiting": "enqueued",
-    "stop": "the previous one was stopped",
-    "crash": "the previous one was killed",
-    "memory": "the previous one ran out of memory",
+    "stop": "the previous attempt was stopped",
+    "crash": "the previous attempt was killed",
+    "memory": "the previous attempt ran out of memory",
 }
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trial", metavar="TRIAL", type=non_empty, help="its number, or its name")
+    parser.add_argument("trial", metavar="TRIAL", type=non_empty, help="trial number or name")
     add_study_options(parser, json=True)
 
 
@@ -54,7 +54,7 @@ class _Trial:
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Print everything about a trial; it is only read."""
+    """Print all information about a trial, which is only read."""
     from studies import find_trial, study_space
     from tuner.training.history import read_metrics
 
@@ -101,18 +101,18 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     record, outcome = trial.record, trial.record.outcome
     yield _headline(record, trial.row)
     if outcome is not None and outcome.micro_batch_size is not None:
-        yield f"micro-batch: {outcome.micro_batch_size}, since memory ran out for whole batches"
+        yield f"micro-batch: {outcome.micro_batch_size} images, because memory ran out with whole batches"
     if outcome is not None and outcome.parameters is not None:
         yield f"parameters: {outcome.parameters:,}"
     if outcome is not None and outcome.error_message:
         yield f"error: {outcome.error_type} {outcome.error_message}".strip()
     yield from ("", "settings" if record.config else "settings: not sampled yet", *_indented(settings))
     if outcome is not None and len(trial.epochs) < outcome.total_epochs:
-        yield f"curves: {trial.trial_dir}/metrics.jsonl has {len(trial.epochs)} of {outcome.total_epochs} epochs"
+        yield f"incomplete: {trial.trial_dir}/metrics.jsonl has {len(trial.epochs)} of {outcome.total_epochs} epochs"
     if trial.epochs:
         yield from ("", "epochs, on validation data", _curve(trial.epochs, record.training_config))
     if record.attempts:
-        yield from ("", "worked on by", _attempts(record.attempts))
+        yield from ("", "attempts", _attempts(record.attempts))
     if trial.log:
         yield from ("", "end of the log", *_indented(trial.log))
     yield from ("", f"folder: {shown_path(trial.trial_dir)}")
@@ -135,21 +135,21 @@ def _headline(record: TrialRecord, row: StatusRow) -> str:
     return ", ".join(parts)
 
 
-def _settings(record: TrialRecord, drawn: Sequence[str]) -> list[str]:
-    """Return the settings that the search space varies, and those that are not at their default."""
+def _settings(record: TrialRecord, varied: Sequence[str]) -> list[str]:
+    """Return lines with the settings that the search space varies or that differ from their default."""
     from search_spaces import TrainingConfig
-    from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT
+    from search_spaces.training_config import WITHOUT_EFFECT
 
     if not record.config:
         return []
     config, default = record.training_config, TrainingConfig()
-    names = [item.name for item in fields(config) if item.name not in WITHOUT_EFFECT_ON_RESULT]
-    shown = [name for name in names if name in drawn or getattr(config, name) != getattr(default, name)]
+    names = [item.name for item in fields(config) if item.name not in WITHOUT_EFFECT]
+    shown = [name for name in names if name in varied or getattr(config, name) != getattr(default, name)]
     return [f"{name:{max(map(len, shown))}}  {getattr(config, name)}" for name in shown]
 
 
 def _curve(epochs: Sequence[EpochMetrics], config: TrainingConfig) -> Table:
-    """Return a line for each epoch, at most forty, with a bar for the monitored metric."""
+    """Return a table with a row per epoch (at most 40) and a bar for the monitored metric."""
     from tuner.display.terminal import plain_table
 
     monitor = config.early_stopping_monitor
@@ -181,11 +181,11 @@ def _thinned(epochs: Sequence[EpochMetrics]) -> Iterator[EpochMetrics]:
 def _attempts(attempts: Sequence[Attempt]) -> Table:
     from tuner.display.terminal import plain_table
 
-    table = plain_table("", "began", "host:process", "after epoch", "because", right=(3,))
+    table = plain_table("", "started", "host:process", "after epoch", "reason", right=(3,))
     for attempt in attempts:
-        began = datetime.fromisoformat(attempt.began).astimezone()
+        started = datetime.fromisoformat(attempt.began).astimezone()
         table.add_row(
-            "", f"{began:%Y-%m-%d %H:%M:%S}", attempt.worker, str(attempt.epochs), _STARTED_AFTER[attempt.after]
+            "", f"{started:%Y-%m-%d %H:%M:%S}", attempt.worker, str(attempt.epochs), _STARTED_AFTER[attempt.after]
         )
     return table
 

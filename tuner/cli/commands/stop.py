@@ -1,11 +1,12 @@
-"""Request that all workers of a study stop after the current epoch; `resume` continues.
+"""Stop all workers of a study at the end of their current epoch.
 
 Examples:
   khmer-tuner stop
   khmer-tuner stop --wait
 
-Workers in other terminals and on other machines stop too, and results are written. What is started later is not
-stopped.
+Commands in other terminals and on other machines stop too and write their
+results. Commands that start later are not stopped. `khmer-tuner resume` resumes
+the trials.
 """
 
 from __future__ import annotations
@@ -29,35 +30,35 @@ _POLL_S = 0.5
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "--wait", "return when the trials that were running have stopped")
-    parser.set_defaults(is_asked=False)
+    add_flag(parser, "--wait", "wait until the running trials have stopped")
+    parser.set_defaults(stop_requested=False)
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
-    """Open the study for writing the request into it."""
+    """Open the study for writing, to store the stop request."""
     from studies import load_study_for_changes
 
     return load_study_for_changes(options.output_dir, storage_url=options.storage, name=options.study)
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Write the request into the study, and print the trials that will stop."""
+    """Store the stop request in the study, and print the trials that will stop."""
     from studies import request_stop
 
     study, folder = loaded
-    asked = _running(study, folder)
-    # Also if none is running: a worker may be between two trials.
+    stopping = _running(study, folder)
+    # Also request it if no trial is running: a worker may be between two trials.
     request_stop(study)
-    options.is_asked = True
+    options.stop_requested = True
     if not options.json:
-        _tell(asked)
+        _print(stopping)
     if options.wait:
-        _wait(study, folder, asked)
+        _wait(study, folder, stopping)
     if options.json:
-        print_json({"asked": [_plain(row) for row in asked], "stopped": options.wait})
-    elif options.wait and asked:
-        print_lines(["stopped; `khmer-tuner resume` goes on"])
+        print_json({"asked": [_plain(row) for row in stopping], "stopped": options.wait})
+    elif options.wait and stopping:
+        print_lines(["stopped; run `khmer-tuner resume` to resume"])
     return SUCCESS
 
 
@@ -67,12 +68,12 @@ def _running(study: optuna.Study, folder: OutputFolder) -> Sequence[StatusRow]:
     return study_status(study, folder).running
 
 
-def _wait(study: optuna.Study, folder: OutputFolder, asked: Sequence[StatusRow]) -> None:
-    """Wait until the trials that were running have stopped; trials that start later are not waited for."""
+def _wait(study: optuna.Study, folder: OutputFolder, stopping: Sequence[StatusRow]) -> None:
+    """Wait until the trials that were running have stopped, but not for trials that start later."""
     time.sleep(_POLL_S)
-    # A worker that was between two trials has claimed its next one by now, and stops it at once.
-    meant = {_attempt(row) for row in (*asked, *_running(study, folder))}
-    while meant & {_attempt(row) for row in _running(study, folder)}:
+    # A worker that was between two trials has claimed its next trial by now, and stops it at once.
+    attempts = {_attempt(row) for row in (*stopping, *_running(study, folder))}
+    while attempts & {_attempt(row) for row in _running(study, folder)}:
         time.sleep(_POLL_S)
 
 
@@ -80,13 +81,13 @@ def _attempt(row: StatusRow) -> tuple[int, int]:
     return row.number, row.attempts
 
 
-def _tell(asked: Sequence[StatusRow]) -> None:
-    if not asked:
-        print_lines(["no trial is running now"])
-    for row in asked:
-        process = f"process {row.worker_pid}" if row.worker_pid else "a process on another machine"
+def _print(stopping: Sequence[StatusRow]) -> None:
+    if not stopping:
+        print_lines(["stop requested; no trial is running"])
+    for row in stopping:
+        process = f"process {row.worker_pid}" if row.worker_pid else "process on another machine"
         epochs = "1 epoch" if row.epochs == 1 else f"{row.epochs} epochs"
-        print_lines([f"{row.name} (trial {row.number}): {epochs} done, stops after the current one; {process}"])
+        print_lines([f"{row.name} (trial {row.number}): {epochs} finished, stops after the current epoch; {process}"])
 
 
 def _plain(row: StatusRow) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Check an experiments file and its dataset, or a search space, and print it.
+"""Check an experiments file and its dataset, or a search space.
 
 Examples:
   khmer-tuner validate config/phase3_simple_configs.yaml
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS
-from tuner.cli.options import Command, add_option, filled
+from tuner.cli.options import Command, add_option, non_empty
 from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="FILE", help="an experiments file or a search space")
-    models = "the models that a search space may name (default: config/model_config.yaml)"
-    add_option(parser, "--model-config", "P", filled, models)
+    parser.add_argument("config", metavar="FILE", help="YAML file with experiments or a search space")
+    models = "for a search space: file with the model definitions (default: config/model_config.yaml)"
+    add_option(parser, "--model-config", "FILE", non_empty, models)
 
 
 def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, list[str]]:
-    """Read and check an experiments file, or a search space and the description of its files."""
+    """Read and check an experiments file, or a search space; return a space with lines that name its files."""
     from search_spaces import TrainingConfig, load_model_definitions, load_yaml, parse_search_space, resolve_config_path
     from tuner.cli.plan import models_line
 
@@ -39,7 +39,7 @@ def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, 
 
 
 def run(options: argparse.Namespace, prepared: ExperimentFile | tuple[SearchSpace, list[str]]) -> int:
-    """Print the content of the file; for an experiments file, read every image if the dataset is there."""
+    """Print the content of the file; for an experiments file, also read all images of an existing dataset."""
     if isinstance(prepared, tuple):
         _print_space(*prepared)
     else:
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace, prepared: ExperimentFile | tuple[SearchSpac
 
 
 def _is_space(document: YamlDocument, model_config: str | None) -> bool:
-    """Return whether a file is, or was meant to be, a search space; only that needs a model definitions file."""
+    """Return whether a file is, or was probably meant to be, a search space; only these use ``--model-config``."""
     from search_spaces.diagnostics.diagnostics import nearest
 
     keys = [key for key in document.data if isinstance(key, str)]
@@ -62,8 +62,8 @@ def _parse_experiments(document: YamlDocument, model_config: str | None) -> Expe
 
     if model_config is not None:
         raise ConfigurationError(
-            "--model-config: goes with a search space; experiments name their own under model: config_path:, "
-            "so leave the option out"
+            "--model-config: only for a search space; an experiments file names its own in model.config_path; "
+            "leave out --model-config"
         )
     file = parse_experiments(document.data, document)
     RunRequest.from_file(file).check_dataset()
@@ -71,15 +71,15 @@ def _parse_experiments(document: YamlDocument, model_config: str | None) -> Expe
 
 
 def _print_experiments(file: ExperimentFile) -> None:
-    from tuner.cli.plan import place_lines, print_plan
+    from tuner.cli.plan import input_lines, print_plan
     from tuner.data.pixel_cache import open_pixel_cache
 
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
-    print_lines(place_lines(config))
+    print_lines(input_lines(config))
     if Path(config.metadata_path).exists():
         splits = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True).splits
-        print_lines([f"every image read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}"])
+        print_lines([f"all images read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}"])
     print_lines(["the configuration is valid"])
 
 
@@ -87,12 +87,12 @@ def _print_space(space: SearchSpace, heads: list[str]) -> None:
     from search_spaces.diagnostics.diff import as_written
     from tuner.display.terminal import plain_table
 
-    table = plain_table("setting", "values", "counts when")
+    table = plain_table("setting", "values", "only if")
     for parameter in space:
         table.add_row(parameter.name, str(parameter.domain), _condition_text(parameter))
     base = ", ".join(f"{name} {as_written(value)}" for name, value in space.base.items())
     warnings = [f"warning: {warning}" for warning in space.warnings]
-    print_lines([*heads, "", table, "", f"base: {base or 'nothing'}", *warnings, "the search space is valid"])
+    print_lines([*heads, "", table, "", f"base: {base or 'none'}", *warnings, "the search space is valid"])
 
 
 def _condition_text(parameter: Parameter) -> str:

@@ -5,9 +5,9 @@ Examples:
   khmer-tuner worker --output-dir training_output --device cpu
   timeout 10 khmer-tuner worker --wait
 
-Any number of them may run at once; each trial is trained by one. Results are written by `run`, `search` and `resume`,
-or with `khmer-tuner export`. With the study in PostgreSQL (--storage or $KHMER_TUNER_STORAGE) they may be on many
-machines.
+Any number of workers can train a study in parallel; one worker trains a trial.
+If the study is stored in PostgreSQL (--storage or $KHMER_TUNER_STORAGE), they
+can run on many machines. Workers write no results file; use `export` instead.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     wait = (
-        "wait for trials that `enqueue`, `run` or `search` add on any machine, until SIGTERM, Ctrl-C or "
-        "`khmer-tuner stop`"
+        "when no trial is pending, wait for trials that `enqueue`, `run` or `search` add; `khmer-tuner stop`, Ctrl-C "
+        "or SIGTERM stop the worker"
     )
     add_flag(parser, "--wait", wait)
     add_metadata_option(parser)
@@ -35,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
-    """Train pending trials of the study until none is left, or until it is stopped."""
+    """Train pending trials until none is left or the worker is stopped."""
     from studies import TrialPhase
     from tuner.cli.display_factory import open_display
     from tuner.session.run_options import StopConditions, TrialFilter

@@ -27,14 +27,14 @@ def odd_files(here: Path) -> None:
         ("pipe.yaml", "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"),
         ("/dev/null", "/dev/null: cannot be read (it is not a regular file); name a YAML file"),
         ("/dev/zero", "/dev/zero: cannot be read (it is not a regular file); name a YAML file"),
-        ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its rights"),
+        ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its permissions"),
         (
             "dangling.yaml",
-            "configuration file not found: dangling.yaml; it is a link to gone.yaml, which leads nowhere; mend it",
+            "configuration file not found: dangling.yaml; it is a broken link to gone.yaml; repair the link",
         ),
         (
             "loop.yaml",
-            "configuration file not found: loop.yaml; it is a link to loop.yaml, which leads nowhere; mend it",
+            "configuration file not found: loop.yaml; it is a broken link to loop.yaml; repair the link",
         ),
         (
             "pipe.yml",
@@ -75,7 +75,7 @@ def test_output_folders_that_cannot_be(refused, command, folder, told):
     [
         ("pipe.yaml", "this is a device or a pipe; name a file"),
         ("x" * 300, "a file's or folder's name has at most 255 bytes; name another file"),
-        ("a\tb", "found the character '\\t' in the path, which no name should have; name another file"),
+        ("a\tb", "found the character '\\t' in the path, which a name must not contain; name another file"),
         ("folder", "this is a folder; name a file"),
         ("no/such/file", "there is no folder <here>/no/such; create it first"),
     ],

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FORMATS = (
-    "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AVIF, JPEG2000, or its header is damaged"
-)
+FORMATS = "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AVIF, JPEG2000, or its header is damaged"
 TOO_MANY_PIXELS = "it has more than 50 million pixels"
 
 

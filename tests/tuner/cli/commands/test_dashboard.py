@@ -17,7 +17,7 @@ import pytest
 
 from tuner.cli.commands import dashboard as dashboard_command
 
-LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows the study khmer-ocr; Ctrl-C ends it\n")
+LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows study khmer-ocr; press Ctrl-C to stop\n")
 
 
 @contextmanager
@@ -72,17 +72,17 @@ def test_public_is_warned_of(run_study):
         assert "khmer-ocr" in get(f"http://127.0.0.1:{port}/api/studies")
         process.terminate()
         _, errors = process.communicate(timeout=30)
-    assert errors == f"warning: there is no password; every machine that reaches {url} can see the study\nstopped\n"
+    assert errors == f"warning: no password is needed; all machines that can reach {url} can see the study\nstopped\n"
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--host", "0.0.0.0"], ["--host: found '0.0.0.0'; other machines reach it and there is no password"]),
-        (["--host", "::"], ["--host: found '::'; other machines reach it"]),
-        (["--public"], ["--public: found with --host 127.0.0.1, which only this machine reaches"]),
+        (["--host", "0.0.0.0"], ["--host: found '0.0.0.0', which other machines can reach without a password"]),
+        (["--host", "::"], ["--host: found '::', which other machines can reach"]),
+        (["--public"], ["--public: found with --host 127.0.0.1, which only this machine can reach"]),
         (["--host", "a..b"], ["--host: found 'a..b'; it cannot be looked up"]),
-        (["--host", ""], ["--host: found ''; it is empty"]),
+        (["--host", ""], ["--host: found ''; expected a value that is not empty"]),
         (["--port", "65536"], ["--port: found '65536'; expected a whole number from 0 to 65,535"]),
         (
             ["--port", "x", "--host", "0.0.0.0", "--study", "other"],
@@ -105,7 +105,10 @@ def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, 
 
 @pytest.mark.parametrize(
     ("host", "public", "told"),
-    [("0.0.0.0", False, "other machines reach it"), ("127.0.0.1", True, "which only this machine reaches")],
+    [
+        ("0.0.0.0", False, "other machines can reach without a password"),
+        ("127.0.0.1", True, "which only this machine can reach"),
+    ],
 )
 def test_an_address_that_others_reach_needs_public(cli, run_study, host, public, told):
     outcome = cli("dashboard", "--output-dir", run_study.folder, "--host", host, *(["--public"] if public else []))

@@ -51,7 +51,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
     assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
-    assert first.out.splitlines()[1] == "2 trials to begin: `khmer-tuner resume`, or a waiting worker"
+    assert first.out.splitlines()[1] == "pending: 2 trials; `khmer-tuner resume` trains them"
     again = cli("enqueue", "--config", more, "--json")
     assert json.loads(again.out) == {
         "added": [{"name": "three", "number": 2, "state": "waiting"}],
@@ -63,7 +63,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
         "search_trials": 0,
         "pending": 3,
     }
-    assert "ពីរ is there already: waiting" in cli("enqueue", "--config", more).out
+    assert "not added: ពីរ is already in the study (waiting)" in cli("enqueue", "--config", more).out
     assert states() == {"one": "interrupted", "ពីរ": "waiting", "three": "waiting"}
     assert study_targets(load_study(OUT)[0]).character_accuracy == 0.99  # of the run, not of the added file
 
@@ -71,16 +71,16 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
 def test_a_failed_one_is_not_tried_again_just_by_the_way(cli, run_study, copy_of_the_study):
     enqueued = cli("enqueue", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert enqueued.out == (
-        "broken is there already: failed; `khmer-tuner resume --retry-failed` trains it again\n"
-        "ខ្មែរ is there already: completed\n"
+        "not added: broken is already in the study (failed); `khmer-tuner resume --retry-failed` trains it again\n"
+        "not added: ខ្មែរ is already in the study (completed)\n"
     )
 
 
 def test_search_trials_are_added_and_the_first_ones_fix_how(cli, begun):
     added = cli("enqueue", "--trials", "2", "--sampler", "random", "--prune-grace", "3")
     assert added.code == 0
-    assert "added: 2 search trials, 2 in all" in added.out
-    assert "added: 1 search trial, 3 in all" in cli("enqueue", "--trials", "1").out
+    assert "added: 2 search trials; the study has 2" in added.out
+    assert "added: 1 search trial; the study has 3" in cli("enqueue", "--trials", "1").out
     settings = search_settings(load_study(OUT)[0])
     assert settings is not None
     assert (settings.sampler, settings.pruning.grace) == ("random", 3)
@@ -93,7 +93,7 @@ def test_search_trials_are_added_and_the_first_ones_fix_how(cli, begun):
 def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_config, make_watcher):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     watcher = make_watcher(
-        after_epoch=1, happens=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
+        after_epoch=1, action=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
     )
     work(Session.reopen(ExistingStudy.load(OUT), watcher), TrialFilter(), StopConditions())
     assert [name for name, *_ in watcher.started] == ["one", "two", "search_0002"]
@@ -128,9 +128,11 @@ def test_all_that_does_not_fit_the_study_is_told_at_once_and_nothing_is_added(cl
     before = states(), tree(OUT).keys()
     refused = cli("enqueue", "--config", changed, "--trials", "1", "--sampler", "random", "--seed", "5")
     assert refused.code == 2
-    assert "experiment 'one': this study has it with other settings (num_epochs was 1 and is 7 now" in refused.err
-    assert "early_stopping.monitor was 'val_char_accuracy' when it began and is 'val_loss' now" in refused.err
-    assert "training.seed was 0 when it began and is 5 now" in refused.err
+    assert "experiment 'one': the study contains it with other settings (num_epochs was 1 and is 7 now" in refused.err
+    assert (
+        "early_stopping.monitor was 'val_char_accuracy' when the study was created and is 'val_loss' now" in refused.err
+    )
+    assert "training.seed was 0 when the study was created and is 5 now" in refused.err
     assert "its search has sampler tpe, not random" in refused.err
     assert "Traceback" not in refused.err
     assert (states(), tree(OUT).keys()) == before
@@ -148,11 +150,11 @@ def test_a_changed_preset_is_refused_as_a_run_refuses_it(cli, begun, write_confi
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        ([], "nothing to add; give --trials for search trials, or --config for experiments"),
+        ([], "nothing to add; use --trials to add search trials or --config to add experiments"),
         (["--space", "space.yaml"], "nothing to add"),
         (["--trials", "0"], "--trials: found '0'; expected a whole number from 1 to 1,000,000"),
-        (["--trials", "1", "--experiments", "one"], "--experiments: of no effect without --config"),
-        (["--config", "c.yaml", "--sampler", "tpe", "--prune-grace", "2"], "--sampler, --prune-grace: of no effect"),
+        (["--trials", "1", "--experiments", "one"], "--experiments: no effect without --config"),
+        (["--config", "c.yaml", "--sampler", "tpe", "--prune-grace", "2"], "--sampler, --prune-grace: no effect"),
         (["--config", "c.yaml"], "c.yaml"),
         (["--trials", "1", "--output-dir", "nowhere"], "there is no such folder"),
         (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "learns nothing from pruned trials"),

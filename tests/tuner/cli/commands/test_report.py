@@ -14,7 +14,7 @@ def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
     before = tree(run_study.folder)
     done = cli("report", "--output-dir", run_study.folder)
     assert (done.code, done.out) == (0, "report.html\n")
-    assert re.search(r"one file of \d\.\d MB", done.err)
+    assert re.search(r"report written \(\d\.\d MB\)", done.err)
     html = Path("report.html").read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>")
     assert "<strong>ខ្មែរ</strong>" in html
@@ -47,7 +47,7 @@ def test_a_report_is_repeated_over_the_older_one(cli, run_study):
         ("notes.html", "this file exists and is not a report, so it is not overwritten"),
         ("link.html", "this file exists and is not a report, so it is not overwritten"),
         ("closed/report.html", "is not writable"),
-        ("", "it is empty"),
+        ("", "expected a value that is not empty"),
     ],
 )
 def test_a_place_that_a_report_cannot_take_is_refused(out, told, cli, run_study, tree, monkeypatch):

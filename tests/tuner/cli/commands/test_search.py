@@ -250,7 +250,7 @@ def test_ctrl_c_says_how_to_go_on_without_adding_trials_again(cli, home):
     stopped = cli("search", "--trials", "300")
     timer.join()
     assert stopped.code == 130
-    assert stopped.err.endswith("stopped; `khmer-tuner resume` goes on where it left\n")
+    assert stopped.err.endswith("stopped; run `khmer-tuner resume` to resume\n")
     assert set(states().values()) & {"interrupted", "waiting"}
 
 
@@ -277,7 +277,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     assert "broken has already failed; `khmer-tuner resume --retry-failed` retries it" in untouched.err
     retried = cli(*argv, "--retry-failed")
     assert retried.code == 0
-    assert "once more: broken" in retried.err
+    assert "retrying failed trials: broken" in retried.err
     entries = json.loads(Path("r.json").read_text())["all_results"]
     assert [(entry["experiment_name"], entry["status"]) for entry in entries] == [
         ("broken", "completed"),
@@ -285,7 +285,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     ]
     again = cli(*argv, "--retry-failed")
     assert again.code == 0
-    assert "once more" not in again.err
+    assert "retrying" not in again.err
     assert "nothing to train" in again.err
 
 
@@ -307,7 +307,7 @@ def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeate
     assert cli("search", "--trials", "1").code == 0  # some of its new trials have succeeded
     retried = cli("resume", "--retry-failed", "--results-file", "r.json")
     assert retried.code == 0, retried.err
-    assert "once more: search_0002, search_0003" in retried.err
+    assert "retrying failed trials: search_0002, search_0003" in retried.err
     assert set(states().values()) == {"completed"}
     names = [entry["experiment_name"] for entry in json.loads(Path("r.json").read_text())["all_results"]]
     assert sorted(names) == ["one", *(f"search_000{number}" for number in range(1, 5))]

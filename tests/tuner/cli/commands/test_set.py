@@ -83,14 +83,14 @@ def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
 
     other = cli(*search, "--set", "training.num_epochs=3")
     assert other.code == 2
-    assert "its search has num_epochs 1, not 3; all search trials are sampled and pruned alike" in other.err
+    assert "its search has num_epochs 1, not 3; all search trials of a study share these settings" in other.err
     assert len(configs(kind=TrialKind.SEARCH)) == 3
 
 
 def test_an_option_that_gives_the_same_is_refused(cli, write_config):
     refused = cli("run", "--config", write_config({"one": {}}), "--seed", "1", "--set", "training.seed=2")
     assert refused.code == 2
-    assert "--set training.seed: is also set by --seed; keep one" in refused.err
+    assert "--set training.seed: --seed also sets it; leave out one" in refused.err
 
 
 def test_repetitions_have_them(cli, write_config):

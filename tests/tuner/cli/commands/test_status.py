@@ -140,10 +140,10 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
     watched = cli("status", "--watch", "--output-dir", copy_of_the_study)
     assert (watched.code, watched.err, happens) == (0, "", [])
     assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
-        "search_0002: epoch 0 of 10 done",
+        "search_0002: epoch 0 of 10 finished",
         "2 of 3 trials done (1 failed); 1 worker",
         "last ended: ខ្មែរ max epochs, broken FAILED",
-        "search_0002: epoch 1 of 10 done",
+        "search_0002: epoch 1 of 10 finished",
         "3 of 3 trials done (1 failed)",
         "last ended: search_0002 pruned, ខ្មែរ max epochs, broken FAILED",
     ]

@@ -94,7 +94,8 @@ def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("stop_requested", "told"), [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")]
+    ("stop_requested", "told"),
+    [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")],
 )
 def test_interrupted_it_says_whether_it_has_asked(stop_requested: bool, told: str) -> None:
     assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == told
@@ -148,16 +149,18 @@ def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_st
 
 def test_programs_are_told_too(cli, write_config, make_watcher):
     config = write_config({"one": LONG, "two": LONG})
-    watcher = make_watcher(after_epoch=1, happens=lambda: cli("stop"))
+    watcher = make_watcher(after_epoch=1, action=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=watcher)
     results = tuner.run_experiments()
     assert tuner.stopped
     assert results["all_results"] == []
     assert watcher.notes == ["one, two: still pending, because a stop was requested"]
-    assert watcher.left == [0]
-    again = make_watcher(after_epoch=3, happens=lambda: cli("stop"))
+    assert watcher.interrupted == [0]
+    again = make_watcher(after_epoch=3, action=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=again)
-    with pytest.raises(ExperimentFailedError, match="'one': interrupted by a stop request; repeat the call to continue"):
+    with pytest.raises(
+        ExperimentFailedError, match="'one': interrupted by a stop request; repeat the call to continue"
+    ):
         tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
     assert again.epochs == [(0, 1), (0, 2), (0, 3)]
 
