@@ -185,7 +185,7 @@ KILL_POINTS = (
     KillPoint(
         "worse trials' best.pt removed",
         Phase.WORK,
-        "tuner.session.checkpoint_retention._remove_checkpoints",
+        "tuner.session.checkpoint_retention._delete_checkpoints",
         lambda records, folder: bool(records),
     ),
     KillPoint("results", Phase.END, "tuner.workers.run_study.write_results"),
