@@ -1,4 +1,4 @@
-"""What may vary: training settings, experiments, model definitions, the search space, and the errors."""
+"""Configuration: training settings, experiments, model definitions, search spaces, and the exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model definitions: the networks that an experiment can name, read from ``model_config.yaml``."""
+"""Model definitions: the networks that an experiment can use, read from ``model_config.yaml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]
-# The losses that models with each decoder can learn with, the default first; `tuner.models.decoders` has the decoders.
+# The losses that each decoder supports, the default first; `tuner.models.decoders` implements the decoders.
 LOSSES_OF_DECODER: Mapping[str, tuple[str, ...]] = {"attention": ("crossentropy", "focal"), "ctc": ("ctc",)}
 if TYPE_CHECKING:
     DecoderName = str
@@ -32,15 +32,15 @@ _OLDER_SECTIONS = ("cnn", "rnn", "seq2seq", "attention", "encoder", "decoder", "
 
 
 class ModelDefinition(Section):
-    """One network, by numbers.
+    """The architecture of one network.
 
     Attributes:
         decoder: ``attention`` attends to one digit after the other; ``ctc`` labels image columns.
-        stem_channels: Channels of the two first convolutions, each of which halves height and width.
-        stage_channels: Channels of the one to four stages, each of which halves the height.
-        blocks_per_stage: Residual blocks after each halving.
-        width: Features of an image column after the convolutions.
-        context_layers: Layers that let columns see their neighbours.
+        stem_channels: Output channels of the first two convolutions; each halves height and width.
+        stage_channels: Output channels of one to four stages; each halves the height.
+        blocks_per_stage: Residual blocks in each stage.
+        width: Features per image column after the convolutions.
+        context_layers: Layers that exchange information between image columns.
     """
 
     decoder: DecoderName
@@ -52,21 +52,21 @@ class ModelDefinition(Section):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that the model can learn with, the default first."""
+        """The losses that the model supports, the default first."""
         return LOSSES_OF_DECODER[self.decoder]
 
 
 def load_model_definitions(path: str | Path, named_in: Path | None = None) -> dict[str, ModelDefinition]:
-    """Read a model definitions file: a mapping ``models:`` from names to definitions, in the file's order.
+    """Return the models of a definitions file by name, in the file's order.
 
     Args:
-        path: Looked up as `resolve_config_path` does.
-        named_in: The file that names it, if one does.
+        path: The file, resolved by `resolve_config_path`.
+        named_in: The experiments file that refers to it, if any.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         yaml.YAMLError: If it is not YAML.
-        ConfigurationError: If it has another shape or its definitions are wrong; all problems at once.
+        ConfigurationError: If it is not a valid definitions file; all problems are reported together.
     """
     document = load_yaml(resolve_config_path(path, named_in))
     diagnostics = Diagnostics(document)
@@ -80,13 +80,13 @@ def load_model_definitions(path: str | Path, named_in: Path | None = None) -> di
 
 
 def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
-    """Return the configuration with a loss that its model can learn with.
+    """Return the configuration with a loss that its model supports.
 
-    A loss that does not suit the model is replaced by the model's default loss. Label smoothing, which only
-    cross-entropy uses, is 0 for a model that cannot learn with it. A model that is not defined changes nothing.
+    An unsupported loss is replaced by the model's default loss. Label smoothing is set to 0 if the model does not
+    support cross-entropy. If the model is not defined, the configuration is returned unchanged.
 
-    A search evaluates its conditions on the result, but keeps the loss that it sampled or that its base fixes: the
-    model may be sampled after it.
+    A search evaluates its conditions on the result, but keeps the loss that was sampled or fixed: the model may be
+    sampled later.
     """
     model = definitions.get(config.model_name)
     if model is None:
@@ -99,7 +99,7 @@ def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition])
 
 
 def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, ModelDefinition]) -> list[str]:
-    """Return in words what differs in the models that both have; models that only one has are no change."""
+    """Return a text for each difference between models of the same name; added and removed models are ignored."""
     return [
         change
         for name, definition in old.items()
@@ -109,12 +109,12 @@ def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, Mod
 
 
 def definitions_yaml(definitions: Mapping[str, ModelDefinition]) -> str:
-    """Return a YAML text from which `load_model_definitions` reads the same definitions in the same order.
+    """Return YAML that `load_model_definitions` reads back as the same definitions in the same order.
 
-    Every key is written out, also where it has its default: a later version may have another.
+    Defaults are written out too, since a later version may have other defaults.
     """
     models = {name: definition.model_dump(mode="json") for name, definition in definitions.items()}
-    return f"# The networks of a study, as they were when it began.\n{yaml_text({'models': models})}"
+    return f"# The model definitions of this study.\n{yaml_text({'models': models})}"
 
 
 def _entries(document: YamlDocument, diagnostics: Diagnostics) -> dict[object, object]:
@@ -134,13 +134,12 @@ _EXAMPLE = "'mine: {decoder: attention, stem_channels: [16, 32], stage_channels:
 
 
 def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
-    """Return the path and the text of the error that a file without ``models:`` is."""
+    """Return path and text of the error for a file without ``models:``."""
     older = data.get("model")
     if isinstance(older, dict) and any(section in older for section in _OLDER_SECTIONS):
         return ("model",), (
-            "this is an older model_config.yaml (one network, given by its cnn and rnn parts), which this "
-            f"program does not build; write a file with 'models:' and {_EXAMPLE}, "
-            "or name another file under model: config_path:"
+            "this is an older model_config.yaml (one network with cnn and rnn sections), which this program does "
+            f"not support; write a file with 'models:' and {_EXAMPLE}, or name another file under model: config_path:"
         )
     if "experiments" in data:
         return (), "this is an experiments file; model.config_path needs a model definitions file with 'models:'"

@@ -1,1 +1,1 @@
-"""Problems of configuration and of the disk, and their texts."""
+"""Messages about problems of the configuration and of the disk."""

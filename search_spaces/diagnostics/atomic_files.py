@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one, never a part, also if the writer is killed."""
+"""Atomic writes: a reader sees the old file or the new one, never a part, even if the writer is killed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from search_spaces.diagnostics.disk_errors import writing
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file atomically; see `write_bytes`.
 
-    Surrogates, such as undecodable bytes of a file name, are escaped in a way that JSON reads back.
+    Surrogates, such as undecodable bytes of a file name, are written as escapes that JSON can read back.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
-    """Write a file atomically: a hidden temporary file beside it is flushed to disk and renamed.
+    """Write a file atomically: write a hidden temporary file in the same folder, flush it to disk and rename it.
 
     Args:
         path: The file; its folder must exist.
         content: The new content.
-        temporary: The temporary file, which is overwritten if a killed process left it; None for a random name, so that
-            several processes may write the file at once.
+        temporary: The temporary file, overwritten if it exists; None for a random name, which allows several processes
+            to write the file in parallel.
 
     Raises:
         OSError: If the disk is full or the folder is read-only; the old file is unchanged.
@@ -36,35 +36,35 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
     with writing(path, len(content)):
         temporary.unlink(missing_ok=True)
         try:
-            # Created anew, so that no link that was put there is followed; the user's umask gives its rights.
+            # "x" creates a new file, so that no existing link is followed; the umask determines its permissions.
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error says more
+            with contextlib.suppress(OSError):  # the first error is more informative
                 temporary.unlink()
             raise
-        flush_to_disk(path.parent)  # the new name itself has to survive a power cut
+        flush_to_disk(path.parent)  # so that the new name survives a power failure
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically: indented, keys in their order, letters of any script unescaped.
+    """Write a JSON file atomically: indented, keys in their order, non-ASCII letters unescaped.
 
     Args:
         path: The file; its folder must exist.
         data: Plain data.
 
     Raises:
-        ValueError: If the data contains NaN or an infinity, which JSON does not know.
+        ValueError: If the data contains NaN or an infinity, which JSON does not support.
         OSError: If the file cannot be written; the old file is unchanged.
     """
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

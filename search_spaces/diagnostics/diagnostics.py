@@ -1,4 +1,4 @@
-"""Messages about a configuration: where, what was found, what is expected, what to do about it."""
+"""Messages about a configuration: location, what was found, what is expected, and the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search_spaces.yaml_reader.nodes import KeyPath
 Location = str | Sequence[str | int]
 
 _MAX_VALUE_LENGTH = 60
-# Names that other programs use for our settings and values.
+# Names of our settings and values in other programs.
 _SYNONYMS = {
     "categories": "choices",
     "ce": "crossentropy",
@@ -45,11 +45,11 @@ _PLAIN_KEY = re.compile(r"[^\s./:'\"\\]+")
 class Diagnostics:
     """The errors, warnings and notes about one configuration, collected so that all are reported together.
 
-    A path names a key by the keys that lead to it; where none of them has a dot, ``training.loss_type`` will do.
+    A path is a sequence of keys, or a dotted name (``training.loss_type``) if no key contains a dot.
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Start with the duplicate keys; the document gives each message its file and line."""
+        """Start with errors for the duplicate keys; the document provides the file and line of each message."""
         self._document = document
         self._root: KeyPath = ()
         self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]
@@ -58,48 +58,48 @@ class Diagnostics:
         self._invalid: set[KeyPath] = set()
 
     def below(self, *keys: str | int) -> Diagnostics:
-        """Return the same diagnostics for one part of the configuration: paths start below these keys."""
+        """Return a view for one part of the configuration; its paths start below these keys."""
         part = copy(self)
         part._root = (*self._root, *keys)
         return part
 
     @property
     def file(self) -> Path | None:
-        """The file of the configuration; None if a program made it."""
+        """The file of the configuration; None if it was passed as a dictionary."""
         return self._document.path
 
     def error(self, path: Location, text: str) -> None:
-        """Record an error in a key itself, or in its combination with others; its value stays usable."""
+        """Record an error about a key, or about its combination with others; its value remains usable."""
         self._add(self._errors, path, text)
 
     def invalid(self, path: Location, text: str) -> None:
-        """Record that a key's value is unusable."""
+        """Record an error about a key, and mark its value as invalid."""
         self._invalid.add(self._keys(path))
         self.error(path, text)
 
     def invalid_value(self, path: Location, found: object, expected: str, remedy: str) -> None:
-        """Record that a key's value breaks a rule, and what to do about it."""
+        """Record an invalid value: what was found, what is expected, and the remedy."""
         self.invalid(path, f"found {describe(found)}; {expected}; {remedy}")
 
     def missing(self, path: Location, expected: str, remedy: str) -> None:
-        """Record that a key is not there."""
+        """Record a missing key."""
         self.invalid(path, f"missing; {expected}; {remedy}")
 
     def include(self, errors: Iterable[str]) -> None:
-        """Record errors of another file, which they name themselves; each is recorded once."""
+        """Record errors of another file, whose texts contain their location; each text is recorded once."""
         known = {text for _, text in self._errors}
         self._errors.extend((self._document.line(()) or 0, text) for text in errors if text not in known)
 
     def warning(self, path: Location, text: str) -> None:
-        """Record something that is legal but makes no sense, such as a setting without effect."""
+        """Record a warning about a valid setting that makes no sense, for example because it has no effect."""
         self._add(self._warnings, path, text)
 
     def note(self, path: Location, text: str) -> None:
-        """Record something that is allowed but may not be meant."""
+        """Record a note about something valid that may be a mistake."""
         self._add(self._notes, path, text)
 
     def is_valid(self, *paths: Location) -> bool:
-        """Return whether none of these keys, and no mapping around them, has an invalid value."""
+        """Return whether these keys, and the mappings that contain them, have no invalid value."""
         return not any(
             keys[:end] in self._invalid for keys in map(self._keys, paths) for end in range(1, len(keys) + 1)
         )
@@ -126,15 +126,15 @@ class Diagnostics:
     def _add(self, messages: list[tuple[int, str]], path: Location, text: str) -> None:
         keys = self._keys(path)
         names = ".".join(map(_key_text, keys))
-        place = f"{self._document.location(keys)}{names}{': ' if names else ''}"
-        messages.append((self._document.line(keys) or 0, place + text))
+        location = f"{self._document.location(keys)}{names}{': ' if names else ''}"
+        messages.append((self._document.line(keys) or 0, location + text))
 
     def _keys(self, path: Location) -> KeyPath:
         return (*self._root, *(path.split(".") if isinstance(path, str) else path))
 
 
 def describe(value: object) -> str:
-    """Return a value as a message shows it: short, lists and mappings by what they are."""
+    """Return a value as text for a message, at most `_MAX_VALUE_LENGTH` characters of it."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, Mapping):
@@ -148,17 +148,17 @@ def describe(value: object) -> str:
 
 
 def nearest(name: object, choices: Iterable[str]) -> str | None:
-    """Return the choice that a name was probably meant to be, or None if none is near."""
+    """Return the choice that a name probably stands for, or None if no choice is similar."""
     by_folded = {_folded(choice): choice for choice in choices}
-    other_word = by_folded.get(_SYNONYMS.get(_folded(str(name)), ""))
-    if other_word:
-        return other_word
+    synonym = by_folded.get(_SYNONYMS.get(_folded(str(name)), ""))
+    if synonym:
+        return synonym
     near = difflib.get_close_matches(_folded(str(name)), by_folded, n=1, cutoff=0.6)
     return by_folded[near[0]] if near else None
 
 
 def suggest(name: object, choices: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` if a choice is near, else the list of what there is."""
+    """Return ``did you mean 'x'?`` if a choice is similar, else the list of choices."""
     choices = list(choices)
     near = nearest(name, choices) if isinstance(name, str) else None
     return f"did you mean {near!r}?" if near else f"write {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
@@ -174,5 +174,5 @@ def _key_text(key: str | int) -> str:
 
 
 def _in_order(texts: list[tuple[int, str]]) -> tuple[str, ...]:
-    # By line only: what is found at the same place keeps the order in which it was found.
+    # By line only: messages about the same line keep their order.
     return tuple(text for _, text in sorted(texts, key=lambda item: item[0]))

@@ -1,4 +1,4 @@
-"""What changed between two sets of settings, in words."""
+"""Describe the differences between two sets of settings."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping
 
 
 def changes(old: Mapping[str, object], new: Mapping[str, object], label: str = "") -> list[str]:
-    """Return what differs, as ``width was 64 and is 96 now``: first the old names in their order, then new ones.
+    """Return a text for each difference, as ``width was 64 and is 96 now``: the old names in order, then new names.
 
     Args:
         old: Values by name.
         new: Values by name.
-        label: Stands before each name.
+        label: Prefix of each name.
     """
-    told = []
+    texts = []
     for name, value in old.items():
         if name not in new:
-            told.append(f"{label}{name} is gone")
+            texts.append(f"{label}{name} was removed")
         elif value != new[name]:
-            told.append(f"{label}{name} was {as_written(value)} and is {as_written(new[name])} now")
-    return told + [f"{label}{name} is new" for name in new if name not in old]
+            texts.append(f"{label}{name} was {as_written(value)} and is {as_written(new[name])} now")
+    return texts + [f"{label}{name} was added" for name in new if name not in old]
 
 
 def as_written(value: object) -> str:
-    """Return a value as people write it in a file: ``{low: 0.1, log: true}``, ``[small, medium]``."""
+    """Return a value as in a YAML file, in one line: ``{low: 0.1, log: true}``, ``[small, medium]``."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {as_written(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Which names experiments, studies, files and folders may have."""
+"""Rules for the names of experiments, studies, files and folders."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import unicodedata
 from pathlib import Path
 
 _MAX_CHARACTERS = 64
-# 64 characters of Khmer are 192 bytes; file systems end at 255, and suffixes such as ".lock" need room.
+# 64 Khmer characters are 192 bytes; file systems allow 255, and suffixes such as ".lock" are added.
 _MAX_BYTES = 200
 _MAX_PART_BYTES = 255
-# Linux ends at 4,096 and macOS at 1,024, and the study's own files are some folders below.
+# Linux allows 4,096 and macOS 1,024; the study adds subfolders and file names.
 _MAX_PATH_BYTES = 900
 _PUNCTUATION = "_-. "
-ANY_SEARCH_TRIAL = "search_NNNN"  # stands for any name of a search trial, in messages
+ANY_SEARCH_TRIAL = "search_NNNN"  # placeholder in messages for the name of a search trial
 _SEARCH_TRIAL = re.compile(r"search_[0-9]{4,}")
 _RESERVED_STARTS = ("study.db", ".study")
 _RESERVED = ("artifacts", ".", "..")
 
 
 def name_problem(name: object) -> str | None:
-    """Say what is wrong with an experiment's or a study's name.
+    """Return the problem with the name of an experiment or a study.
 
     Allowed are 1 to 64 letters, marks and digits of any script, ``_``, ``-``, ``.`` and space, in Unicode's
-    composed form (NFC), except the names that the output folder needs itself.
+    composed form (NFC), except names that are reserved for files of the output folder.
 
     Args:
-        name: The name; YAML and JSON can hold other things than text here.
+        name: The name; anything but text is a problem.
 
     Returns:
-        The rule that is broken and what to write instead, or None if the name is fine.
+        The violated rule and the remedy, or None if the name is valid.
     """
     if not isinstance(name, str):
         example = f": '{name}'" if type(name) is int else ""
@@ -39,24 +39,24 @@ def name_problem(name: object) -> str | None:
 
 
 def search_trial_name(number: int) -> str:
-    """Return the name of the search trial of a number, also its folder's; experiments may not have such names."""
+    """Return the name of a search trial and of its folder; experiments cannot use these names."""
     return f"search_{number:04d}"
 
 
 def is_search_trial_name(name: str) -> bool:
-    """Return whether a name is one that `search_trial_name` gives."""
+    """Return whether a name is that of a search trial, see `search_trial_name`."""
     return _SEARCH_TRIAL.fullmatch(name) is not None
 
 
 def path_problem(path: Path) -> str | None:
-    """Say why nothing should be written at a path, or return None; the disk is not looked at."""
+    """Return why a path is not suitable for writing, or None; the disk is not accessed."""
     control = next((char for char in str(path) if unicodedata.category(char) == "Cc"), None)
     if control is not None:
-        return f"found the character {control!a} in the path, which no name should have"
+        return f"found the character {control!a} in the path, which a name must not contain"
     if any(len(os.fsencode(part)) > _MAX_PART_BYTES for part in path.parts):
         return f"a file's or folder's name has at most {_MAX_PART_BYTES} bytes"
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        return f"a path has at most {_MAX_PATH_BYTES} bytes here"
+        return f"a path has at most {_MAX_PATH_BYTES} bytes"
     return None
 
 
@@ -83,9 +83,9 @@ def _character_problem(name: str) -> str | None:
         composed = unicodedata.normalize("NFC", name)
         return f"a name is in Unicode's composed form (NFC); write {composed!r} ({len(composed)} characters)"
     if name != name.strip(" "):
-        return "a name neither begins nor ends with a space; leave it out"
+        return "a name must not start or end with a space; remove it"
     if name.startswith("-"):
-        return "a name beginning with '-' reads as an option on the command line; begin with a letter or digit"
+        return "a name that starts with '-' looks like a command-line option; start with a letter or digit"
     return None
 
 
@@ -94,10 +94,10 @@ def _is_allowed(char: str) -> bool:
 
 
 def _reserved_problem(name: str) -> str | None:
-    # macOS and some network folders do not tell upper case from lower case.
+    # macOS and some network file systems ignore case.
     folded = name.casefold()
     if folded in _RESERVED or folded.startswith(_RESERVED_STARTS):
-        return "the output folder needs this name itself; choose another"
+        return "this name is reserved for the output folder's own files; choose another"
     if is_search_trial_name(folded):
         return "search trials are named search_0000, search_0001 and so on; choose another name"
     return None

@@ -1,4 +1,4 @@
-"""Numbers and lists of things in messages."""
+"""Format numbers and lists for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
-def listed(names: Sequence[str], most: int) -> str:
-    """Return the first names, at most `most` of them, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+def listed(names: Sequence[str], limit: int) -> str:
+    """Return the first `limit` names, and how many more there are: ``a, b and 3 more``."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")

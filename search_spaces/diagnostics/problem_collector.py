@@ -1,4 +1,4 @@
-"""Running several checks so that all problems are reported together."""
+"""Run several checks and report all their problems together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search_spaces.errors import ConfigurationError, DataLoaderError, Experiment
 
 
 def known_problems(error: Exception) -> Sequence[str]:
-    """Return the problems that an error of the product reports, one text each; none for any other error."""
+    """Return the problems of a known error, one text each; () for any other error."""
     if isinstance(error, ConfigurationError | DataLoaderError | ModelCreationError):
         return error.problems
     return (str(error),) if isinstance(error, ExperimentFailedError | FileNotFoundError | yaml.YAMLError) else ()
@@ -21,10 +21,10 @@ class ProblemCollector:
     """Collects the problems of several checks, each problem once."""
 
     def __init__(self, problems_of: Callable[[Exception], Sequence[str]] = known_problems) -> None:
-        """Start without problems.
+        """Create a collector without problems.
 
         Args:
-            problems_of: Returns the problems that an error reports; none if it is not to be collected.
+            problems_of: Returns the problems of an error; () if the error should be raised, not collected.
         """
         self._problems: dict[str, None] = {}
         self._problems_of = problems_of
@@ -34,12 +34,12 @@ class ProblemCollector:
         return bool(self._problems)
 
     def add(self, problems: Iterable[str]) -> None:
-        """Add problems that were found without an error, one text each."""
+        """Add problems that were found without an exception, one text each."""
         self._problems |= dict.fromkeys(problems)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Run a check: the body of the ``with`` statement. Errors that report no problems are raised at once."""
+        """Collect the problems of an error in the ``with`` block; an error without problems is raised immediately."""
         try:
             yield
         except Exception as error:
@@ -53,7 +53,7 @@ class ProblemCollector:
         """Raise all problems together.
 
         Raises:
-            ConfigurationError: There is a problem.
+            ConfigurationError: If there is a problem.
         """
         if self._problems:
             raise ConfigurationError(tuple(self._problems)) from self._cause

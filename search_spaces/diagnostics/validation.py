@@ -1,4 +1,4 @@
-"""Pydantic's errors in a section as messages of ours: rule, value, next step, nearest valid name."""
+"""Validate sections with Pydantic, and report its errors as messages with value, rule and remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 
 
 class Section(BaseModel):
-    """A mapping with known keys only, no conversion between types, and no infinite numbers."""
+    """A mapping with known keys only, without conversion between types and without infinite numbers."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -31,17 +31,17 @@ def validated(
 ) -> _Model | None:
     """Return the data as a model, and record every error in it.
 
-    In the result, a wrong value is left out and takes its default, so that the rest can be checked further. The data of
-    a program may have numbers that PyYAML's loaders leave as text (``'1e-6'``); text in a file is text.
+    Invalid values are replaced by their defaults, so that the other values can be checked further. Numbers that
+    PyYAML's loaders read as text (``'1e-6'``) are converted if the data do not come from a file.
 
     Args:
-        model: The keys, types and ranges that are expected.
-        data: The data as it was read.
-        diagnostics: Where errors go; paths start at the data.
-        key_locations: For misplaced keys: the full names of the places where a key is valid.
+        model: The expected keys, types and ranges.
+        data: The data to validate.
+        diagnostics: Collects the errors; paths start at the data.
+        key_locations: The full names (``section.key``) of each key, to correct misplaced keys.
 
     Returns:
-        The model, or None if a key without a default is missing or wrong.
+        The model, or None if a key without a default is missing or invalid.
     """
     data = _with_numbers(model, data) if diagnostics.file is None else data
     try:
@@ -58,7 +58,7 @@ def validated(
 
 
 def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -> Any:
-    """Return a value as the field of a section would hold it, or None after recording what is wrong."""
+    """Return a value in the type of a section's field, or None after recording an error."""
     kind: Any = field.annotation
     constrained: Any = Annotated[kind, *field.metadata] if field.metadata else kind
     adapter: TypeAdapter[Any] = TypeAdapter(constrained, config=ConfigDict(strict=True, allow_inf_nan=False))
@@ -70,7 +70,7 @@ def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -
 
 
 def expected_text(field: FieldInfo) -> str:
-    """Return what a field takes, as ``a whole number from 1 to 65536 is expected``."""
+    """Return the valid values of a field, as ``a whole number from 1 to 65536 is expected``."""
     return f"{_kind(field)} is expected"
 
 
@@ -105,7 +105,7 @@ def _record(
 
 
 def value_remedy(value: object, field: FieldInfo) -> str:
-    """Return what to write instead of a value that a field cannot take."""
+    """Return what to write instead of an invalid value of a field."""
     kind = kind_of(field)
     if _is_mapping(kind):
         return _mapping_remedy(value)
@@ -125,17 +125,17 @@ def value_remedy(value: object, field: FieldInfo) -> str:
         and isinstance(value, int | float)
         and _limits(_inner(field).metadata).get("le") == 1 < value <= 100
     ):
-        return f"write a share, not a percentage: {value / 100:g}"
+        return f"write a fraction, not a percentage: {value / 100:g}"
     return f"write, for example, {_example(field)}"
 
 
 def kind_of(field: FieldInfo) -> Any:
-    """Return a field's type without its constraints and without None."""
+    """Return a field's type without constraints and without None."""
     return _inner(field).annotation
 
 
 def _unquoted(value: object, kind: object) -> str | None:
-    """Return how to write text that would be right if it were not text."""
+    """Return how to write a number or a truth value that was written as text, or None for other text."""
     if not isinstance(value, str):
         return None
     text = value.strip()
@@ -168,27 +168,27 @@ def _mapping_remedy(value: object) -> str:
 
 def _key_remedy(key: str, here: list[str], key_locations: _KeyLocations) -> str:
     if key in key_locations:
-        return f"write it as {_place_text(key_locations[key])}"
+        return f"write it as {_location_text(key_locations[key])}"
     section, _, inner = key.rpartition(".")
     if key in key_locations.get(inner, ()):
         return f"write {inner}: below {section}:, indented"
     near = nearest(key, here)
     if near:
         return f"did you mean {near!r}?"
-    far = nearest(key, key_locations)
-    if far:
-        return f"did you mean {_place_text(key_locations[far])}?"
+    misplaced = nearest(key, key_locations)
+    if misplaced:
+        return f"did you mean {_location_text(key_locations[misplaced])}?"
     return f"valid keys here: {', '.join(here)}"
 
 
-def _place_text(names: Sequence[str]) -> str:
-    """Return ``batch_size below training:`` for ``training.batch_size``; several places are joined by "or"."""
+def _location_text(names: Sequence[str]) -> str:
+    """Return ``batch_size below training:`` for ``training.batch_size``; several locations are joined by "or"."""
     parts = [name.partition(".") for name in names]
     return " or ".join(f"{key} below {section}:" if key else section for section, _, key in parts)
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Return the field that an error is about and the model that it belongs to."""
+    """Return the field of an error and the model that has the field."""
     owner: type[BaseModel] = model
     field: FieldInfo | None = None
     for key in loc:
@@ -254,7 +254,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _inner(field: FieldInfo) -> FieldInfo:
-    """Return the field of an optional type's own type."""
+    """Return the field without the None of an optional type."""
     if get_origin(field.annotation) not in (Union, UnionType):
         return field
     return FieldInfo.from_annotation(next(arg for arg in get_args(field.annotation) if arg is not type(None)))
@@ -269,7 +269,7 @@ def _is_section(annotation: object) -> bool:
 
 
 def _key_path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the keys of an error up to the list it is in."""
+    """Return the keys of an error's location, without list positions and what follows them."""
     end = next((index for index, key in enumerate(loc) if isinstance(key, int)), len(loc))
     return loc[:end]
 

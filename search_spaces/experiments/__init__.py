@@ -1,1 +1,1 @@
-"""Files of experiments (presets): reading, checks and warnings."""
+"""Experiments files (presets): reading, checks and warnings."""

@@ -1,4 +1,4 @@
-"""Rules that join several keys of an experiment, or several experiments of a file."""
+"""Rules about combinations of keys in an experiment, and of experiments in a file."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from search_spaces.training_config import STUDY_FIELDS
 Definitions = Mapping[str, ModelDefinition]
 
 
-# The definitions of the model files that were read, by path; None if a file has none.
+# The definitions of each model file by path; None if the file has errors.
 ModelFiles = dict[str, Definitions | None]
 
 
 def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
-    """Record where keys of one experiment clash or make no sense; a rule is skipped where a key of it is invalid.
+    """Record conflicts between keys of one experiment, and warnings; rules that involve an invalid key are skipped.
 
     Args:
-        experiment: The experiment, with defaults in place of wrong values.
-        diagnostics: Where errors and warnings go; paths start at the experiment.
-        models: The model files read so far; that of the experiment is added.
+        experiment: The experiment, with defaults instead of invalid values.
+        diagnostics: Collects errors and warnings; paths start at the experiment.
+        models: A cache of model files; the file of the experiment is added.
     """
     data = experiment.data
     if diagnostics.is_valid("data.train_split", "data.val_split") and data.train_split == data.val_split:
         key = "val_split" if "val_split" in data.model_fields_set else "train_split"
-        rule = "training and validation need two different splits"
+        rule = "training and validation need different splits"
         diagnostics.invalid_value(("data", key), data.val_split, rule, "name another split of the dataset")
     _check_model(experiment, diagnostics, models)
     floor, (key, rate) = experiment.scheduler.min_lr, experiment.learning_rate
     if diagnostics.is_valid("scheduler.min_lr", key) and floor > rate:
-        rule = f"the lowest learning rate is at most the initial one ({key}: {rate})"
+        rule = f"the lowest learning rate must not exceed the initial one ({key}: {rate})"
         diagnostics.invalid_value("scheduler.min_lr", floor, rule, f"write, for example, {rate / 1000:g}")
     warn_of_experiment(experiment, diagnostics)
 
@@ -78,19 +78,19 @@ def _check_loss(experiment: Experiment, definitions: Definitions, diagnostics: D
         return
     if len(suitable) == 1:
         kind = suitable[0].upper()
-        rule = f"is a {kind} model and learns with {kind} loss only; write loss_type: {suitable[0]}"
+        rule = f"is a {kind} model, which supports {kind} loss only; write loss_type: {suitable[0]}"
     else:
         others = [other for other, definition in definitions.items() if loss in definition.losses]
         choice = f", or name a {loss.upper()} model ({', '.join(others)})" if others else ""
-        rule = f"is no {loss.upper()} model; write loss_type: {' or '.join(suitable)}{choice}"
+        rule = f"is not a {loss.upper()} model; write loss_type: {' or '.join(suitable)}{choice}"
     given = _default_note(experiment, "training", "loss_type")
     diagnostics.error("training.loss_type", f"found {loss!r}{given}; the model {name!r} {rule}")
 
 
 def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnostics) -> None:
-    """Record every experiment that differs from the others in a setting of the whole study.
+    """Record every experiment that differs from most others in a setting that all trials of a study share.
 
-    The experiments of a file become trials of one study: they compete on one dataset, for one metric.
+    The experiments of a file become trials of one study, with one dataset and one metric.
     """
     for field in STUDY_FIELDS:
         section, key = KEY_OF_FIELD[field]
@@ -106,14 +106,14 @@ def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnost
 
 
 def _disagreements(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the experiments whose value is not the usual one, each with the rule and the remedy."""
+    """Return the experiments whose value differs from the most common one, each with the rule and the remedy."""
     if len(set(values.values())) < 2:
         return []
     [(usual, _)] = Counter(values.values()).most_common(1)
     agreeing = [name for name, value in values.items() if value == usual]
     text = (
-        "the experiments of a file form one study and agree on this; "
-        f"write {describe(usual)} as in {listed(agreeing, 3)}, or move it to a file and an --output-dir of its own"
+        "the experiments of a file form one study and must agree on this; "
+        f"write {describe(usual)} as in {listed(agreeing, 3)}, or use another file and --output-dir for this experiment"
     )
     return [(name, text) for name, value in values.items() if value != usual]
 

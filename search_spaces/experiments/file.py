@@ -221,9 +221,7 @@ def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
     for name in names:
         first = first_of.setdefault(name.casefold(), name)
         if first != name:
-            text = (
-                f"differs from {first!r} only in case, so both may share one folder; write another name"
-            )
+            text = f"differs from {first!r} only in case, so both may share one folder; write another name"
             diagnostics.error(("experiments", name), text)
 
 

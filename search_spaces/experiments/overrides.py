@@ -1,4 +1,4 @@
-"""Settings of a command line (``--set training.num_epochs=5``): checked like a file, and put over experiments."""
+"""Overrides from the command line (``--set training.num_epochs=5``), checked like an experiments file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Overrides = Mapping[str, Mapping[str, Any]]
 
 
 def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overrides:
-    """Return the settings of a command line.
+    """Return the overrides of a command line by section and key.
 
     Args:
         texts: Each ``section.key=value``; the value is YAML.
-        for_trials: Whether they are for trials of an existing study, so that none may concern the whole study.
+        for_trials: Whether they are for trials of an existing study, whose `STUDY_FIELDS` cannot change.
 
     Raises:
-        ConfigurationError: A text cannot be used; all problems are reported together.
+        ConfigurationError: If a text is invalid; all problems are reported together.
     """
     problems, given = ProblemCollector(), dict[str, dict[str, Any]]()
     for text in texts:
@@ -53,7 +53,7 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
 
 
 def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Overrides) -> ExperimentFile:
-    """Read and check an experiments file; the named experiments, or all, get the overrides and are checked with them.
+    """Read an experiments file, apply overrides to the named experiments (None for all), and check the result.
 
     Raises:
         FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_experiments` and `ExperimentFile.select`.
@@ -69,10 +69,10 @@ def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Ov
 
 
 def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) -> dict[str, TrainingConfig]:
-    """Return experiments with overrides.
+    """Return experiments with overrides applied.
 
     Raises:
-        ConfigurationError: An override does not go together with an experiment; all problems are reported together.
+        ConfigurationError: If an override conflicts with an experiment; all problems are reported together.
     """
     data = experiments_data(experiments, Targets())
     return _overridden(data, overrides, YamlDocument(data)).experiments if overrides else dict(experiments)
@@ -80,7 +80,7 @@ def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) ->
 
 @dataclass(frozen=True)
 class _CommandLine(YamlDocument):
-    """A configuration with overrides; messages about these name the option."""
+    """A configuration with overrides; messages about overridden keys start with the option."""
 
     overrides: Overrides = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     try:
         node = compose(value)
     except (yaml.YAMLError, RecursionError):
-        rule = "is no YAML value; put text with special characters in quotes"
+        rule = "is not a YAML value; put text with special characters in quotes"
         raise ConfigurationError(f"--set {section}.{key}: found {value!r}, which {rule}") from None
     data, _, problems, _ = plain_data(node) if node else (None, {}, [], True)
     if problems:

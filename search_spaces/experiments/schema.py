@@ -1,6 +1,6 @@
-"""The documented sections of a configuration file: their keys, types, ranges and choices.
+"""The sections of an experiments file: keys, types, ranges and choices.
 
-Every default is `TrainingConfig`'s own; `FIELD_OF_KEY` says which of its fields a key sets.
+The defaults are those of `TrainingConfig`; `FIELD_OF_KEY` maps each key to its field there.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Monitor = Literal[
 ]
 
 _DEFAULT: Any = TrainingConfig()
-# Programs write (0.9, 0.999) where a file has [0.9, 0.999].
+# Python code may pass (0.9, 0.999) instead of [0.9, 0.999].
 _FROM_TUPLE = BeforeValidator(lambda value: list(value) if isinstance(value, tuple) else value)
 
 
 class ModelSection(Section):
-    """``model:``, which network is trained."""
+    """``model:``, the network."""
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
@@ -41,7 +41,7 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """``data:``, what it is trained on."""
+    """``data:``, the dataset and how it is loaded."""
 
     metadata_path: Text = _DEFAULT.metadata_path
     train_split: Text = _DEFAULT.train_split
@@ -52,7 +52,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """``training:``, the loop and the loss."""
+    """``training:``, the training loop and the loss."""
 
     device: Literal["auto", "cpu", "cuda"] = _DEFAULT.device
     mixed_precision: bool = _DEFAULT.mixed_precision
@@ -74,7 +74,7 @@ class TrainingSection(Section):
 
 
 class OptimizerSection(Section):
-    """``optimizer:``; its learning rate and weight decay win over those of ``training:``."""
+    """``optimizer:``; its learning rate and weight decay override those of ``training:``."""
 
     type: OptimizerType = _DEFAULT.optimizer_type
     learning_rate: Annotated[float, Field(gt=0, le=10)] = _DEFAULT.learning_rate
@@ -83,7 +83,7 @@ class OptimizerSection(Section):
 
 
 class SchedulerSection(Section):
-    """``scheduler:``, how the learning rate changes."""
+    """``scheduler:``, the learning rate schedule."""
 
     type: SchedulerType = _DEFAULT.scheduler_type
     warmup_epochs: CountOrZero = _DEFAULT.warmup_epochs
@@ -95,7 +95,7 @@ class SchedulerSection(Section):
 
 
 class EarlyStoppingSection(Section):
-    """``early_stopping:``, the monitored metric and when to give up."""
+    """``early_stopping:``, the monitored metric and when to stop."""
 
     patience: Count = _DEFAULT.early_stopping_patience
     min_delta: Annotated[float, Field(ge=0, le=1_000)] = _DEFAULT.early_stopping_min_delta
@@ -115,16 +115,16 @@ class Experiment(Section):
     early_stopping: EarlyStoppingSection = Field(default_factory=EarlyStoppingSection)
 
     def value(self, section: str, key: str) -> Any:
-        """Return the value of a key: as given, or its default."""
+        """Return the value of a key, which may be its default."""
         return getattr(getattr(self, section), key)
 
     def is_set(self, section: str, key: str) -> bool:
-        """Return whether a key is given, rather than left at its default."""
+        """Return whether a key is set explicitly."""
         return key in getattr(self, section).model_fields_set
 
     @property
     def learning_rate(self) -> tuple[str, float]:
-        """The key that decides on the learning rate, and the rate."""
+        """The key that determines the learning rate, and its value."""
         section = "optimizer" if self.is_set("optimizer", "learning_rate") else "training"
         return f"{section}.learning_rate", self.value(section, "learning_rate")
 
@@ -138,13 +138,13 @@ _GOALS = {
 
 
 class Targets(Section):
-    """``targets:``, what the experiments should reach; None where the file asks for nothing.
+    """``targets:``, the goals of the experiments; None for a target that is not set.
 
     Attributes:
-        character_accuracy: Share of label positions that are read correctly.
-        sequence_accuracy: Share of images that are read without any error.
-        training_time_per_epoch: The most seconds one epoch may take.
-        convergence_epochs: The most epochs until both accuracies are reached.
+        character_accuracy: Minimum fraction of label positions read correctly.
+        sequence_accuracy: Minimum fraction of images read without any error.
+        training_time_per_epoch: Maximum seconds per epoch.
+        convergence_epochs: Maximum number of epochs until both accuracies are reached.
     """
 
     character_accuracy: Share | None = None
@@ -153,7 +153,7 @@ class Targets(Section):
     convergence_epochs: Count | None = None
 
     def goals(self) -> dict[str, str]:
-        """Return what each target that is set requires, in short words, by the target's name."""
+        """Return a short text for each target that is set, by the target's name."""
         return {name: _GOALS[name].format(value) for name, value in self if value is not None}
 
 
@@ -162,7 +162,7 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in Experiment.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
-# Keys that only one type of scheduler or loss uses.
+# Keys that have an effect with one type of scheduler or loss only.
 ONLY_FOR = {
     ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
     ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
@@ -173,7 +173,7 @@ ONLY_FOR = {
     ("training", "focal_gamma"): ("training", "loss_type", "focal"),
     ("training", "label_smoothing"): ("training", "loss_type", "crossentropy"),
 }
-# A key sets the field ``section_key`` if there is one (``model_name``), else the field of its own name.
+# The field of a key is ``section_key`` if that field exists (``model_name``), else ``key``.
 FIELD_OF_KEY: dict[tuple[str, str], str] = {
     (section, key): field if (field := f"{section}_{key}") in TrainingConfig.__annotations__ else key
     for section, model in SECTIONS.items()
@@ -182,8 +182,8 @@ FIELD_OF_KEY: dict[tuple[str, str], str] = {
 
 
 def settings_by_field(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of sections by their fields of `TrainingConfig`."""
-    # In the schema's order: the optimizer's learning rate comes after, and so wins over, training's.
+    """Return the values of sections by field of `TrainingConfig`."""
+    # In the schema's order: the optimizer's learning rate comes after that of training and overrides it.
     return {field: sections[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in sections.get(at, {})}
 
 
@@ -196,7 +196,7 @@ def _key_locations() -> dict[str, tuple[str, ...]]:
     return key_locations
 
 
-# Where a key or field name that stands in the wrong place belongs.
+# The valid locations (``section.key``) of each key and field name, to correct misplaced keys.
 KEY_LOCATIONS = _key_locations()
-# The first key of each field: training.learning_rate, not optimizer.learning_rate.
+# The first key of each field: training.learning_rate rather than optimizer.learning_rate.
 KEY_OF_FIELD: dict[str, tuple[str, str]] = {field: key for key, field in reversed(FIELD_OF_KEY.items())}

@@ -1,4 +1,4 @@
-"""From training configurations to the text of an experiments file, the way back from `load_experiments`."""
+"""Write training configurations as an experiments file, the inverse of `load_experiments`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 
 def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets) -> dict[str, Any]:
-    """Return plain data from which `parse_experiments` makes trainings that give the same results.
+    """Return plain data that `parse_experiments` reads back as configurations of equivalent trainings.
 
-    Every key is there, also those at their default, since a later version may have another; but not those that have no
-    effect beside the others, such as the gamma of a schedule that is not used.
+    Defaults are included, since a later version may have other defaults. Keys without effect are omitted, such as
+    `gamma` if another schedule is used.
 
     Args:
-        experiments: What to train, by name.
-        targets: What the experiments should reach.
+        experiments: The training configurations by name.
+        targets: The goals of the experiments.
     """
     data: dict[str, Any] = {"experiments": {name: _sections(config) for name, config in experiments.items()}}
     wanted = targets.model_dump(mode="json", exclude_none=True)
@@ -26,14 +26,14 @@ def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets
 
 
 def experiments_yaml(experiments: Mapping[str, TrainingConfig], targets: Targets) -> str:
-    """Return `experiments_data` as the text of a file, a line for each key."""
+    """Return `experiments_data` as YAML with one line per key."""
     return yaml_text(experiments_data(experiments, targets), block_style=True)
 
 
 def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for (section, key), field in FIELD_OF_KEY.items():
-        # A learning rate has two keys; the one under training: is enough.
+        # The learning rate has two keys; the one under training: is sufficient.
         if KEY_OF_FIELD[field] == (section, key) and _has_effect(section, key, config):
             value = getattr(config, field)
             sections[section][key] = list(value) if isinstance(value, tuple) else value

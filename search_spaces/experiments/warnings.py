@@ -1,4 +1,4 @@
-"""Settings of an experiment that are legal but make no sense: without effect, or hardly meant."""
+"""Warnings about valid settings of an experiment that have no effect or are probably a mistake."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _Warnings = Iterator[tuple[Location, str]]
 
 
 def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None:
-    """Warn of senseless settings of one experiment; a rule is skipped where a key of it is invalid.
+    """Record warnings about one experiment; rules that involve an invalid key are skipped.
 
     Args:
-        experiment: The experiment, with defaults in place of wrong values.
-        diagnostics: Where warnings go; paths start at the experiment.
+        experiment: The experiment, with defaults instead of invalid values.
+        diagnostics: Collects the warnings; paths start at the experiment.
     """
     rules = (_rate, _overrides, _unused_keys, _loaders, _early_stopping, _schedule, _snapshots, _constant_rate, _mode)
     for key, text in chain.from_iterable(rule(experiment, diagnostics.is_valid) for rule in rules):
@@ -28,24 +28,24 @@ def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None
 
 
 def warn_of_targets(targets: Targets, diagnostics: Diagnostics) -> None:
-    """Warn of targets that can never be met."""
+    """Record warnings about targets that can never be met."""
     accuracies = (targets.character_accuracy, targets.sequence_accuracy)
     if targets.convergence_epochs is not None and accuracies == (None, None):
-        text = "can never be met without character_accuracy or sequence_accuracy, which say what to converge to"
+        text = "can never be met without character_accuracy or sequence_accuracy, which define convergence"
         diagnostics.warning("targets.convergence_epochs", text)
 
 
 def _rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     key, rate = experiment.learning_rate
     if is_valid(key) and rate > _HIGH_LEARNING_RATE:
-        yield key, f"{rate} is far above usual rates (0.0001 to 0.01); training may not learn or diverge"
+        yield key, f"{rate} is far above usual learning rates (0.0001 to 0.01); training may diverge"
 
 
 def _overrides(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("learning_rate", "weight_decay"):
         ignored, used = experiment.value("training", key), experiment.value("optimizer", key)
         if experiment.is_set("training", key) and experiment.is_set("optimizer", key) and ignored != used:
-            yield ("training", key), f"{ignored} can never act: optimizer.{key}, {used}, wins over it"
+            yield ("training", key), f"{ignored} has no effect: optimizer.{key} ({used}) overrides it"
 
 
 def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
@@ -53,15 +53,15 @@ def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
         actual = experiment.value(owner, kind)
         is_set = experiment.is_set(section, key) and (key != "label_smoothing" or experiment.value(section, key) > 0)
         if is_set and actual != needed and is_valid((owner, kind)):
-            yield (section, key), f"can never act with {owner}.{kind} {actual}, only with {needed}"
+            yield (section, key), f"has no effect with {owner}.{kind} {actual}, only with {needed}"
 
 
 def _loaders(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("num_workers", "pin_memory"):
         value = experiment.value("data", key)
-        # The default is not a choice of the user; 0 and false agree with what training does.
+        # No warning for the default, nor for 0 and false, which describe what training does.
         if experiment.is_set("data", key) and value not in (0, getattr(TrainingConfig, key)):
-            text = "can never act on training, which cuts its batches from the pixel cache; create_data_loaders uses it"
+            text = "has no effect on training, which reads the pixel cache; only create_data_loaders uses it"
             yield ("data", key), f"{describe(value)} {text}"
 
 
@@ -71,9 +71,10 @@ def _early_stopping(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, stopping = experiment.training.num_epochs, experiment.early_stopping
     # The first epoch always counts as an improvement.
     if "patience" in stopping.model_fields_set and stopping.patience + 1 >= epochs:
-        yield "early_stopping.patience", f"{stopping.patience} of {epochs} epochs can never act: too long"
+        text = f"{stopping.patience} has no effect: the training ends after {epochs} epochs, before it can stop early"
+        yield "early_stopping.patience", text
     if stopping.min_delta >= 1 and stopping.monitor.endswith("accuracy"):
-        text = f"{stopping.min_delta} is more than an accuracy can ever gain: training always ends after"
+        text = f"{stopping.min_delta} is more than an accuracy can improve, so training always ends after"
         yield "early_stopping.min_delta", f"{text} {min(epochs, stopping.patience + 1)} epochs"
 
 
@@ -82,27 +83,28 @@ def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
         return
     epochs, scheduler, stopping = experiment.training.num_epochs, experiment.scheduler, experiment.early_stopping
     if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
-        text = f"{scheduler.warmup_epochs} of {epochs} epochs never ends, so the cosine can never act"
+        text = f"{scheduler.warmup_epochs} of {epochs} epochs: the warm-up never ends, so the cosine has no effect"
         yield "scheduler.warmup_epochs", text
     is_chosen = scheduler.model_fields_set & {"type", "step_size", "gamma"}
     if scheduler.type == "steplr" and scheduler.step_size >= epochs and is_chosen:
-        text = f"{scheduler.step_size} of {epochs} epochs: the rate never drops, so gamma can never act"
+        text = f"{scheduler.step_size} of {epochs} epochs: the learning rate never drops, so gamma has no effect"
         yield "scheduler.step_size", text
     if scheduler.type != "plateau" or not is_valid("scheduler.patience", "early_stopping.patience"):
         return
-    # It counts from the second epoch on, and drops the rate after one more than its patience, for the next epoch.
+    # The schedule counts from the second epoch, and drops the rate for the epoch after `patience` + 1 bad epochs.
     patience = scheduler.patience
     if patience + 2 >= epochs:
-        yield "scheduler.patience", f"{patience} of {epochs} epochs: the rate never drops, so factor can never act"
+        text = f"{patience} of {epochs} epochs: the learning rate never drops, so factor has no effect"
+        yield "scheduler.patience", text
     elif patience + 1 >= stopping.patience:
-        text = f"{patience} can never act: early_stopping.patience, {stopping.patience}, ends the training first"
+        text = f"{patience} has no effect: early_stopping.patience ({stopping.patience}) ends the training first"
         yield "scheduler.patience", text
 
 
 def _snapshots(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, every = experiment.training.num_epochs, experiment.training.save_every_n_epochs
     if is_valid("training.num_epochs") and experiment.is_set("training", "save_every_n_epochs") and every > epochs:
-        text = f"{every} of {epochs} epochs can never act: no numbered snapshot is written"
+        text = f"{every} of {epochs} epochs: no numbered snapshot is ever written"
         yield "training.save_every_n_epochs", text
 
 
@@ -111,14 +113,15 @@ def _constant_rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     if not is_valid("scheduler.min_lr", "scheduler.type", key):
         return
     if scheduler.min_lr == rate:
-        yield "scheduler.min_lr", f"{scheduler.min_lr} is the initial rate ({key}), so the schedule can never act"
+        text = f"{scheduler.min_lr} is also the initial learning rate ({key}), so the schedule has no effect"
+        yield "scheduler.min_lr", text
     elif scheduler.type == "steplr" and scheduler.gamma == 1:
-        yield "scheduler.gamma", "1 never changes the rate, so the schedule can never act"
+        yield "scheduler.gamma", "1 never changes the learning rate, so the schedule has no effect"
 
 
 def _mode(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     mode, monitor = experiment.early_stopping.mode, experiment.early_stopping.monitor
     usual, better = ("min", "lower") if monitor.endswith("loss") else ("max", "higher")
     if is_valid("early_stopping.monitor", "early_stopping.mode") and mode != usual:
-        text = f"{mode}, but {better} {monitor} is better, and the worst epoch would be kept; {usual}?"
+        text = f"{mode} would keep the worst epoch, since {better} {monitor} is better; did you mean {usual}?"
         yield "early_stopping.mode", text

@@ -1,9 +1,9 @@
-"""Locks on files that are held exactly as long as their process runs.
+"""File locks that the kernel releases when their process exits.
 
-A stopped process keeps its POSIX record locks (`fcntl.lockf`), the kernel frees those of a process that exits or is
-killed, and forked loader workers do not inherit them. They belong to the process: closing any descriptor of the file
-frees the lock, and a process never blocks itself. So this module registers the locks of this process by path, opens
-each file at most once, and nothing else opens a lock file.
+A stopped process keeps its POSIX record locks (`fcntl.lockf`), the kernel releases those of a process that exits or is
+killed, and forked loader workers do not inherit them. Such a lock is per process: closing any descriptor of the file
+releases the lock, and a process never blocks itself. So this module registers the locks of this process by path and
+opens each lock file at most once. No other code opens a lock file.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from search_spaces.files.regular_files import read_bytes, regular_file
 _POLL_S = 0.02
 _MAX_NOTE_BYTES = 200
 
-# struct flock, whose pid and type are at other places on macOS.
+# struct flock; its fields have another order on macOS.
 _FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
 
 _held: dict[str, FileLock] = {}
-# If one thread closed a file that it probed while another thread locks it, the lock would be lost.
+# A thread that closes a probed file would release the lock that another thread has just acquired on it.
 _registry_lock = threading.Lock()
 
 
 class FileLock:
-    """A lock that this process holds on a file; made by `try_lock` and `wait_for_lock`.
+    """A lock on a file, held by this process; created by `try_lock` and `wait_for_lock`.
 
     Attributes:
-        path: The lock file. Only the process that holds it may remove it.
+        path: The lock file. Only the process that holds the lock may remove it.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -46,25 +46,25 @@ class FileLock:
 
     @property
     def note(self) -> str:
-        """The last note that any process wrote; "" if there is none."""
+        """The last note in the file, by any process; "" if there is none."""
         assert self._descriptor is not None, "the lock was released"
         return os.pread(self._descriptor, _MAX_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def write_note(self, text: str) -> None:
-        """Write a short note for the process that locks the file next, if the disk allows it."""
+        """Write a short note for the next process that locks the file; errors of the disk are ignored."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):
-            # Notes have the same length, so that a new one replaces an old one even if the disk is full.
+            # All notes have the same length, so that replacing one works even if the disk is full.
             os.pwrite(self._descriptor, text.encode()[:_MAX_NOTE_BYTES].ljust(_MAX_NOTE_BYTES), 0)
 
     def touch(self) -> None:
-        """Set the file's time to now, if the disk allows it; the note stays as it is."""
+        """Set the file's modification time to now and keep the note; errors of the disk are ignored."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):
             os.utime(self._descriptor)
 
     def release(self) -> None:
-        """Free the lock; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         with _registry_lock:
             if self._descriptor is None:
                 return
@@ -80,20 +80,20 @@ class FileLock:
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """Lock a file, and create it and its folder if they are missing.
+    """Lock a file; create the file and its folder if they are missing.
 
     Returns:
-        The lock; None if another process, or another part of this one, holds it.
+        The lock; None if another process, or another `FileLock` of this process, holds it.
 
     Raises:
-        ConfigurationError: If the file system has no file locks.
+        ConfigurationError: If the file system does not support file locks.
         OSError: If the file cannot be created or opened.
     """
     with _registry_lock:
         key = _key(path)
         if key in _held:
             return None
-        path.parent.mkdir(exist_ok=True)  # without parents: a moved output folder must stay away
+        path.parent.mkdir(exist_ok=True)  # without parents: a moved output folder must not be recreated
         descriptor = regular_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             if _locked(descriptor, path):
@@ -105,14 +105,14 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
-    """Lock a file like `try_lock`, but wait until the lock is free, and name its holder in the log.
+    """Lock a file like `try_lock`, but wait until the lock is free, and log which process holds it.
 
     Args:
         path: The lock file.
         timeout_s: Maximum seconds to wait after the holder last touched the file.
 
     Raises:
-        ConfigurationError: If the lock is not free in time (the holder is named), or there are no file locks.
+        ConfigurationError: If the wait times out, or the file system does not support file locks.
         OSError: If the file cannot be created or opened.
     """
     deadline, polls = time.monotonic() + timeout_s, 0
@@ -130,10 +130,10 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
 
 
 def holder_pid(path: Path) -> int | None:
-    """Return the process id of a lock's holder, without taking the lock or writing anything.
+    """Return the process id of a lock's holder, without acquiring the lock or writing anything.
 
     Returns:
-        The process id, 0 if the holder is on another machine and its id unknown; None if the lock is free.
+        The process id; 0 if it is unknown because the process runs on another machine; None if the lock is free.
     """
     with _registry_lock:
         if _key(path) in _held:
@@ -149,9 +149,9 @@ def holder_pid(path: Path) -> int | None:
 
 
 def read_note(path: Path) -> tuple[str, float]:
-    """Return the last note in a lock file and the seconds since its last update; "" if there is none.
+    """Return the last note in a lock file, or "", and the seconds since the last update of the file.
 
-    A file that this process locks has none: closing it would free the lock.
+    The note is "" if this process holds the lock: reading and closing the file would release it.
     """
     with _registry_lock:
         try:
@@ -168,21 +168,21 @@ def _key(path: Path) -> str:
 def _locked(descriptor: int, path: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The last holder may have removed the file; other processes then lock a new file of this name.
+        # The previous holder may have removed the file; then other processes lock a new file of this name.
         return os.fstat(descriptor).st_nlink > 0
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
             raise ConfigurationError(
-                f"{path.parent}: this file system has no file locks, which keep two workers off one trial; "
-                "choose an --output-dir on another disk"
+                f"{path.parent}: this file system does not support file locks, without which two workers could train "
+                "the same trial; choose an --output-dir on another disk"
             ) from error
         raise
 
 
 def _probe(descriptor: int) -> int | None:
-    """Return the process whose lock on the file excludes one on all of it, 0 if unknown; None if there is none."""
+    """Return the id of the process that locks the file, 0 if unknown; None if the file is not locked."""
     if sys.platform == "darwin":
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, 0, 0, 0, fcntl.F_WRLCK, 0))
         _, _, pid, kind, _ = struct.unpack(_FLOCK_LAYOUT, answer)
@@ -198,7 +198,7 @@ def _holder_text(path: Path) -> str:
 
 
 def _forget_after_fork() -> None:
-    """Forget the locks of the parent process, and the lock of the registry, whose thread the child does not have."""
+    """Forget the parent's locks and replace the registry lock: a thread that holds it does not exist in the child."""
     global _registry_lock
     _held.clear()
     _registry_lock = threading.Lock()

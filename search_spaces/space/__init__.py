@@ -1,1 +1,1 @@
-"""The search space: ranges, choices and conditions of hyperparameters."""
+"""Search spaces: ranges, choices and conditions of hyperparameters."""

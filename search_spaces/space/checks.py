@@ -1,4 +1,4 @@
-"""Rules that join several settings of a search space."""
+"""Rules about combinations of settings in a search space."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from search_spaces.space.space import Choices, FloatRange, Parameter, SearchSpac
 def check_space(
     space: SearchSpace, definitions: Mapping[str, ModelDefinition] | None, diagnostics: Diagnostics
 ) -> None:
-    """Record where settings of a space do not go together.
+    """Record conflicts between settings of a search space.
 
     Args:
-        space: The space, without settings that are wrong by themselves.
-        definitions: The models that exist; None leaves models and losses unchecked.
-        diagnostics: Where errors go.
+        space: The search space, without invalid settings.
+        definitions: The defined models; None skips the check of models and losses.
+        diagnostics: Collects the errors.
     """
-    _check_floor(space, diagnostics)
+    _check_min_lr(space, diagnostics)
     if definitions is not None:
         _LossCheck(space, definitions, diagnostics).run()
 
 
-def _check_floor(space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Record that a trial could get a lowest learning rate above its initial one."""
+def _check_min_lr(space: SearchSpace, diagnostics: Diagnostics) -> None:
+    """Record an error if a trial could get a `min_lr` above its learning rate."""
     rate = space.parameter("learning_rate")
     if not space.has_valid_min_lr:
         highest = max(space.values_of("min_lr"))
-        rule = f"the lowest learning rate of a trial (min_lr, up to {highest:g}) is at most its initial one"
+        rule = f"the lowest learning rate of a trial (min_lr, up to {highest:g}) must not exceed its initial one"
         path = ["base" if rate is None else "space", "learning_rate"]
         path += ["low"] if rate is not None and isinstance(rate.domain, FloatRange) else []
         remedy = f"write {highest:g} or more, or a smaller min_lr"
         diagnostics.invalid_value(path, min(space.values_of("learning_rate")), rule, remedy)
     elif space.parameter("min_lr") and (rate.when if rate is not None else "learning_rate" not in space.base):
         text = (
-            "varies, so that it may be above a learning rate that the space does not give; "
-            "write learning_rate as well, under base: or under space: without a condition"
+            "it is sampled, but learning_rate is not (or only under a condition), so min_lr could exceed it; "
+            "add learning_rate under base:, or under space: without a condition"
         )
         diagnostics.error("space.min_lr", text)
 
 
 class _LossCheck:
-    """No model may get a loss that it cannot learn with; a model that has one loss only gets it by itself."""
+    """Check that no trial combines a model with a loss that it does not support.
+
+    A model that supports one loss only gets this loss automatically.
+    """
 
     def __init__(
         self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], diagnostics: Diagnostics
@@ -58,7 +61,7 @@ class _LossCheck:
         self._with_choice = [name for name in models if len(self._losses_of[name]) > 1]
 
     def run(self) -> None:
-        """Record models that could get a loss which they cannot learn with."""
+        """Record the models that could get an unsupported loss."""
         for suitable in sorted(dict.fromkeys(self._losses_of.values()), key=len):
             wrong = [loss for loss in self._space.values_of("loss_type") if loss not in suitable]
             models = [name for name, losses in self._losses_of.items() if losses == suitable and self._gets_loss(name)]
@@ -73,13 +76,13 @@ class _LossCheck:
     def _record(self, models: Sequence[str], wrong: Sequence[str], suitable: Sequence[str]) -> None:
         if len(suitable) == 1:
             kind = suitable[0].upper()
-            rule = f"{kind} models learn with {kind} loss only, which they get by themselves; {self._remedy()}"
+            rule = f"{kind} models support {kind} loss only, which they get automatically; {self._remedy()}"
         else:
-            kinds, place = " and ".join(wrong).upper(), "the line" if self._loss is None else " and ".join(wrong)
-            rule = f"only {kinds} models learn with it, and get it by themselves; leave {place} out"
-        who = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
+            kinds, text = " and ".join(wrong).upper(), "the line" if self._loss is None else " and ".join(wrong)
+            rule = f"only {kinds} models support it, and get it automatically; leave {text} out"
+        subject = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
         path = ("base" if self._loss is None else "space", "loss_type")
-        self._diagnostics.error(path, f"{who} would get {' or '.join(map(repr, wrong))}; {rule}")
+        self._diagnostics.error(path, f"{subject} would get {' or '.join(map(repr, wrong))}; {rule}")
 
     def _remedy(self) -> str:
         if not self._with_choice:
@@ -88,21 +91,21 @@ class _LossCheck:
         if self._loss is None:
             losses = as_written(self._losses_of[self._with_choice[0]])
             choices = f"{{choices: {losses}, {condition}}}"
-            return f"leave the line out, or let it vary for the others, under space: loss_type: {choices}"
+            return f"leave the line out, or sample it for the other models, under space: loss_type: {choices}"
         if "model_name" in self._loss.when:
             return f"write {condition}"
         later = self._space.names[self._space.names.index("loss_type") :]
         return f"add {condition}{' and move model_name above it' if 'model_name' in later else ''}"
 
     def _check_order(self) -> None:
-        """Record conditions on the loss that are evaluated before the model has decided on it."""
+        """Record conditions on the loss that are evaluated before the model is sampled, which can change the loss."""
         for parameter in takewhile(lambda item: item.name != "model_name", self._space):
             if "loss_type" in parameter.when:
-                text = f"the loss is not known before the model; move model_name above {parameter.name}"
+                text = f"the loss depends on the model, which is sampled later; move model_name above {parameter.name}"
                 self._diagnostics.error(("space", parameter.name, "when", "loss_type"), text)
 
 
 def _may_be_active(parameter: Parameter, model: str, space: SearchSpace) -> bool:
-    """Return whether a parameter's condition can hold for a model, whatever else is sampled."""
+    """Return whether a trial with this model can meet the parameter's condition."""
     fixed = {**space.base, "model_name": model}
     return all(Choices(values).contains(fixed[name]) for name, values in parameter.when.items() if name in fixed)

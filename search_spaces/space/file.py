@@ -1,7 +1,4 @@
-"""Search space files: ranges and choices over fields of `TrainingConfig`, and the base of their trials.
-
-A study that was given none has the one in `SHIPPED_SPACE`.
-"""
+"""Search space files: ranges and choices for fields of `TrainingConfig`, and fixed settings of the search trials."""
 
 from __future__ import annotations
 
@@ -20,21 +17,20 @@ from search_spaces.space.space import SearchSpace
 from search_spaces.space.warnings import warn_of_space
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
-SHIPPED_SPACE = "config/search_space.yaml"
+SHIPPED_SPACE = "config/search_space.yaml"  # the default of a study
 
 
 def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinition] | None = None) -> SearchSpace:
     """Read and check a search space file.
 
     Args:
-        path: Looked up in the working directory, then in this package.
-        definitions: The models that exist, to check those in the space and the losses that they would get;
-            None leaves both unchecked.
+        path: The file, in the working directory or in this package.
+        definitions: The defined models, to check the models of the space and their losses; None skips these checks.
 
     Raises:
-        FileNotFoundError: If the file is in neither place.
+        FileNotFoundError: If the file does not exist.
         yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If anything in it is wrong; all problems at once, each with line and key.
+        ConfigurationError: If it has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     return parse_search_space(document.data, document, definitions)
@@ -43,15 +39,15 @@ def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinitio
 def parse_search_space(
     data: dict[str, Any], document: YamlDocument | None = None, definitions: Mapping[str, ModelDefinition] | None = None
 ) -> SearchSpace:
-    """Check a search space given as plain data, for example by `SearchSpace.as_dict`.
+    """Return the search space of plain data, for example from `SearchSpace.as_dict`, after checking it.
 
     Args:
         data: The mappings ``space`` and (optional) ``base``.
-        document: The file that the data was read from; gives messages their file and line.
+        document: The file of the data, for file and line in messages.
         definitions: As for `load_search_space`.
 
     Raises:
-        ConfigurationError: If anything in it is wrong; all problems at once.
+        ConfigurationError: If it has errors; all problems are reported together.
     """
     if not isinstance(data, dict):
         raise ConfigurationError(f"a search space is a mapping, not {type(data).__name__}; {EXAMPLE}")
@@ -69,15 +65,15 @@ def parse_search_space(
 
 
 def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> None:
-    """Check that a space can take further fixed settings of its trials into its base.
+    """Check that further settings can be fixed for the trials of a search space.
 
     Args:
-        space: The space.
+        space: The search space.
         fixed: Values of fields of `TrainingConfig`, each valid by itself.
-        definitions: The models that exist.
+        definitions: The defined models.
 
     Raises:
-        ConfigurationError: A setting varies, or does not go together with the space; all problems at once.
+        ConfigurationError: If the space samples a setting or conflicts with it; all problems are reported together.
     """
     remedy = "leave it out, or start another study with a --space that does not vary it"
     problems = [
@@ -92,7 +88,7 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
 
 
 def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSpace:
-    """Return the shipped search space, over the models of a study whose definitions lack some of the shipped ones.
+    """Return the default search space; its models are replaced by those of the study if some are not defined there.
 
     Args:
         definitions: The models that the study can train, at least one.
@@ -105,7 +101,7 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
 
 
 def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
-    """Return the parameters with other models to choose from; the loss varies for those that leave a choice."""
+    """Return the parameters with other models; the loss is sampled for models that support several losses."""
     losses = space["loss_type"]["choices"]
     free = [name for name, definition in definitions.items() if set(losses) <= set(definition.losses)]
     loss = {"choices": losses} | ({"when": {"model_name": free}} if len(free) < len(definitions) else {})

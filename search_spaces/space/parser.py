@@ -1,4 +1,4 @@
-"""From the data of a search space file to its parameters, recording every problem on the way."""
+"""Parse the data of a search space file into parameters, and record all problems."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from search_spaces.diagnostics.validation import Section, expected_text, kind_of
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
-from search_spaces.training_config import STUDY_FIELDS, WITHOUT_EFFECT_ON_RESULT
+from search_spaces.training_config import STUDY_FIELDS, WITHOUT_EFFECT
 
 EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"
 _NOT_BASE: dict[str, str] = {
-    **dict.fromkeys(STUDY_FIELDS, "is one for the whole study; set it in the experiments"),
-    "experiment_name": "is given to each trial by its number; leave it out",
-    "output_dir": "is given by --output-dir; leave it out",
+    **dict.fromkeys(STUDY_FIELDS, "is the same for the whole study; set it in the experiments file"),
+    "experiment_name": "is derived from the trial's number; leave it out",
+    "output_dir": "is set by --output-dir; leave it out",
     **dict.fromkeys(("vocab_size", "max_sequence_length"), "is the same for all trainings; leave it out"),
 }
 _NOT_SEARCHED: dict[str, str] = {
-    **dict.fromkeys(WITHOUT_EFFECT_ON_RESULT, "does not change what a training reaches; leave it out"),
+    **dict.fromkeys(WITHOUT_EFFECT, "does not affect the result of a training; leave it out"),
     **_NOT_BASE,
     "optimizer_betas": "is a list; write it under base:",
-    "threads": "only changes the last digits; write it under base:",
-    "num_epochs": "must be the same for all trials, so that their epochs compare; write it under base:",
+    "threads": "only affects rounding; write it under base:",
+    "num_epochs": "must be the same for all trials, so that epochs are comparable; write it under base:",
 }
 _SHAPE = "a list of choices, or a mapping with low and high, is expected"
 
 
 class _RangeKeys(Section):
-    low: Any  # its type is the setting's
+    low: Any  # the type of the setting
     high: Any
     log: bool = False
     step: float | None = None
@@ -47,15 +47,15 @@ class _ChoicesKeys(Section):
 
 
 class SpaceParser:
-    """Turns the data of a search space file into parameters, recording every error."""
+    """Parser for the data of a search space file; records every error."""
 
     def __init__(self, diagnostics: Diagnostics, definitions: Mapping[str, ModelDefinition] | None) -> None:
-        """Prepare to read; `definitions` are the models that exist, or None to accept any name."""
+        """Create a parser; `definitions` are the defined models, or None to accept any model name."""
         self._diagnostics = diagnostics
         self._definitions = definitions
 
     def base(self, data: object) -> dict[str, Any]:
-        """Return the fixed values, without the wrong ones."""
+        """Return the valid fixed settings."""
         if not isinstance(data, dict):
             remedy = "write 'num_epochs: 30' there"
             self._diagnostics.invalid_value("base", data, "a mapping of settings is expected", remedy)
@@ -68,7 +68,7 @@ class SpaceParser:
         return {name: value for name, value in values.items() if value is not None}
 
     def parameters(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> list[Parameter]:
-        """Return the parameters in the file's order, without the wrong ones."""
+        """Return the valid parameters, in the file's order."""
         entries = data.get("space")
         if not isinstance(entries, dict) or not entries:
             rule = "a mapping from settings to ranges or choices is expected"
@@ -84,7 +84,7 @@ class SpaceParser:
             if field is None:
                 continue
             if name in base:
-                at.error((), "is under base: too; a setting is fixed or varies, not both; keep one")
+                at.error((), "is also under base:; a setting is either fixed or sampled; keep one of the two")
             if (parameter := self._parameter(name, field, entry, at)) is not None:
                 _check_condition(parameter, parameters, list(entries), at.below("when"))
                 parameters[name] = parameter
@@ -124,7 +124,7 @@ class SpaceParser:
             return None
         kind = kind_of(field)
         if kind not in (int, float):
-            at.error((), f"found a range; {expected_text(field)}, so no range; write, for example, {_example(field)}")
+            at.error((), f"found a range; {expected_text(field)}; write, for example, {_example(field)}")
             return None
         low = self._value(name, field, limits.low, at.below("low"))
         high = self._value(name, field, limits.high, at.below("high"))
@@ -141,18 +141,18 @@ class SpaceParser:
         conditions: dict[str, tuple[Scalar, ...]] = {}
         for name, values in when.items():
             inner = at.below(name)
-            field = _field(name, {"optimizer_betas": "is a list, which no condition can use"}, inner)
+            field = _field(name, {"optimizer_betas": "is a list, which a condition cannot use"}, inner)
             if field is not None:
-                wanted = values if isinstance(values, list) else [values]
-                if not wanted:
-                    rule = "a value, or a list of some, is expected"
-                    inner.invalid_value((), wanted, rule, "write one, or leave the condition out")
-                read = (self._value(name, field, value, inner) for value in wanted)
+                allowed = values if isinstance(values, list) else [values]
+                if not allowed:
+                    rule = "a value, or a list of values, is expected"
+                    inner.invalid_value((), allowed, rule, "write at least one value, or leave the condition out")
+                read = (self._value(name, field, value, inner) for value in allowed)
                 conditions[name] = tuple(value for value in read if value is not None)
         return conditions
 
     def _value(self, name: str, field: FieldInfo, value: object, at: Diagnostics) -> Any:
-        """Return a value as its field would hold it, or None after recording what is wrong."""
+        """Return a value in the type of its field, or None after recording an error."""
         checked = validated_value(field, value, at)
         if name == "model_name" and self._definitions is not None and checked not in (None, *self._definitions):
             at.invalid_value((), checked, "a defined model is expected", suggest(checked, self._definitions))
@@ -160,9 +160,9 @@ class SpaceParser:
 
 
 def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldInfo | None:
-    """Return the documented field of a name, or None after recording why the name cannot stand here."""
+    """Return the field of a setting, or None after recording why the setting is not allowed here."""
     if isinstance(name, str) and name in refused:
-        at.error((), f"cannot stand here; it {refused[name]}")
+        at.error((), f"not allowed here; it {refused[name]}")
     elif isinstance(name, str) and name in KEY_OF_FIELD:
         section, key = KEY_OF_FIELD[name]
         return SECTIONS[section].model_fields[key]
@@ -172,13 +172,13 @@ def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldIn
 
 
 def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> bool:
-    """Return whether a mapping is clearly a range or clearly choices, or record what it is instead."""
+    """Return whether a mapping is either a range or choices; record an error if not."""
     limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
     if limits and choices:
         at.invalid((), f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two")
     elif not limits and not choices:
         keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
-        meant = [f"{near} for {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
+        meant = [f"{near} instead of {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
         remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
         found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
         at.invalid((), f"found {found}; {_SHAPE}; {remedy}")
@@ -188,26 +188,26 @@ def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> b
 def _check_condition(
     parameter: Parameter, above: Mapping[str, Parameter], order: list[object], at: Diagnostics
 ) -> None:
-    """Record conditions that never hold, or whose setting is not decided yet when their parameter is sampled."""
+    """Record conditions that are never true, or that refer to a setting that is sampled later."""
     for name, values in parameter.when.items():
-        # Where that setting does not vary itself, it can have values that it is never given.
+        # A setting that is sampled only under a condition can have other values if it is not sampled.
         always = name in above and not above[name].when
         never = [value for value in values if always and not above[name].domain.contains(value)]
         if never:
-            rule = f"the space never gives {name} this value"
-            at.invalid_value((name,), never[0], rule, "write one that it does give, or leave it out")
+            rule = f"{name} never has this value in this search space"
+            at.invalid_value((name,), never[0], rule, f"write a value of {name}, or leave it out")
         elif name == parameter.name:
-            at.error((name,), "the condition is about the setting itself; leave it out")
+            at.error((name,), "a setting cannot be its own condition; leave the condition out")
         elif name in order and order.index(name) > order.index(parameter.name):
-            at.error((name,), f"the condition is about a setting further down; move {name} above {parameter.name}")
+            at.error((name,), f"the condition refers to a setting below; move {name} above {parameter.name}")
 
 
 def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> str | None:
-    """Return what is wrong with the limits of a range and what to write, or None."""
+    """Return the problem and the remedy if the limits or the step of a range are invalid, else None."""
     step = limits.step
     if low >= high:
         remedy = "swap them" if low > high else "write a single fixed value under base:"
-        return f"found low {low}, high {high}; low < high must hold; {remedy}"
+        return f"found low {low}, high {high}; low must be less than high; {remedy}"
     if limits.log and low <= 0:
         return f"found low {low} with log: true; a logarithmic scale starts above 0; raise low or drop log"
     if limits.log and step is not None:
@@ -216,17 +216,17 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
         return None
     if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
         rule = f"a step is a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
-        return f"found step {step:g}; {rule}; write another"
+        return f"found step {step:g}; {rule}; write another step"
     if FloatRange(low, high, step=step).contains(high):
         return None
     last = low + math.floor((high - low) / step) * step
     if last <= low:
-        return f"found step {step:g} from {low} to {high}; a step fits between low and high; write a smaller one"
+        return f"found step {step:g} from {low} to {high}; a step is at most high - low; write a smaller one"
     return f"found high {high}; steps of {step:g} from {low} do not reach it; write high: {last:g}"
 
 
 def _name_remedy(name: str, refused: Mapping[str, str]) -> str:
-    """Return the name that was meant; configuration files call some fields ``section.key``."""
+    """Return a remedy with the probable name, also for ``section.key`` as in an experiments file."""
     section, _, key = name.rpartition(".")
     if (section, key) in FIELD_OF_KEY:
         return f"write {FIELD_OF_KEY[section, key]}"

@@ -1,4 +1,4 @@
-"""The search space: which settings a search may vary, within what, and under which condition."""
+"""The search space: the sampled settings with their ranges or choices and conditions, and the fixed settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Scalar = bool | int | float | str
 
 @dataclass(frozen=True)
 class _Range(ABC):
-    """The numbers of a kind from `low` to `high`, both included.
+    """The numbers from `low` to `high`, both included.
 
     Attributes:
         low: Smallest value; above 0 if `log`.
         high: Largest value, above `low`.
-        log: Whether to sample evenly on a logarithmic scale; excludes `step`.
+        log: Whether to sample uniformly on a logarithmic scale; excludes `step`.
         step: Distance between neighbouring values, counted from `low`.
     """
 
@@ -39,18 +39,18 @@ class _Range(ABC):
 
     @property
     def spacing(self) -> dict[str, Any]:
-        """``log`` or ``step`` where it is not the default, as in a file."""
+        """``log`` or ``step`` if it is not the default, as in a file."""
         if self.log:
             return {"log": True}
         return {} if self.step == type(self).step else {"step": self.step}
 
     def contains(self, value: object) -> bool:
-        """Return whether the value is of this kind, in the range and on its grid."""
+        """Return whether the value has the right type, is in the range and on its grid."""
         number = self._on_grid(value)
         return number is not None and self.low <= number <= self.high
 
     def widened(self, value: object) -> Self:
-        """Return the range grown just enough to hold the value; itself if it holds it or never can."""
+        """Return the smallest range with these limits and the value; unchanged if it cannot contain the value."""
         number = self._on_grid(value)
         if number is None or (self.log and number <= 0):
             return self
@@ -58,12 +58,12 @@ class _Range(ABC):
 
     @abstractmethod
     def _on_grid(self, value: object) -> float | None:
-        """Return a value of this kind that a step from `low` meets, in the range or not; None for any other."""
+        """Return the value if it has the right type and is a whole number of steps from `low`, else None."""
 
 
 @dataclass(frozen=True)
 class FloatRange(_Range):
-    """The numbers from `low` to `high`; `step` is None for any number."""
+    """The numbers from `low` to `high`; `step` is None for a continuous range."""
 
     def _on_grid(self, value: object) -> float | None:
         if not (isinstance(value, float) or _is_int(value)) or not math.isfinite(value):
@@ -87,7 +87,7 @@ class IntRange(_Range):
 
 @dataclass(frozen=True)
 class Choices:
-    """A few values to choose from, in no order.
+    """Values to choose from, without an order.
 
     Attributes:
         values: Two or more different values.
@@ -100,11 +100,11 @@ class Choices:
         return ", ".join(map(as_written, self.values))
 
     def contains(self, value: object) -> bool:
-        """Return whether the value is one of the choices; ``True`` is not ``1``."""
+        """Return whether the value is one of the choices; ``True`` differs from ``1``."""
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
 
     def widened(self, value: object) -> Choices:
-        """Return the choices as they are: a search never tries what nobody offered."""
+        """Return the choices unchanged: only ranges are widened."""
         return self
 
 
@@ -113,12 +113,12 @@ Domain = FloatRange | IntRange | Choices
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting that the search may vary.
+    """A setting that a search samples.
 
     Attributes:
         name: A field of `TrainingConfig`; also the parameter's name in the study.
-        domain: What it may be.
-        when: When it counts: for each field named, the values that let it count. All must hold.
+        domain: The range or the choices.
+        when: The condition for sampling it: other fields and their allowed values, which must all match.
     """
 
     name: str
@@ -126,21 +126,21 @@ class Parameter:
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
     def is_active(self, config: TrainingConfig) -> bool:
-        """Return whether the parameter's condition holds in a configuration."""
+        """Return whether a configuration meets the parameter's condition."""
         return all(Choices(values).contains(getattr(config, name)) for name, values in self.when.items())
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All settings that a search may vary, and the fixed ones that its trials start from.
+    """The sampled parameters of search trials, and their fixed settings.
 
-    A parameter's condition names fields outside the space or parameters further up only, so the parameters
-    can be suggested in order.
+    Conditions refer to earlier parameters or to settings that are not sampled, so the parameters can be suggested in
+    order.
 
     Attributes:
-        parameters: What varies.
+        parameters: The sampled settings.
         base: Fixed values of other fields of `TrainingConfig`.
-        warnings: What is legal in the file it was read from, but senseless; one message each.
+        warnings: Messages about valid settings that make no sense.
     """
 
     parameters: tuple[Parameter, ...]
@@ -156,14 +156,11 @@ class SearchSpace:
         return tuple(parameter.name for parameter in self.parameters)
 
     def parameter(self, name: str) -> Parameter | None:
-        """Return the parameter of this name, or None if the setting does not vary."""
+        """Return the parameter of this name, or None if the setting is not sampled."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     def values_of(self, name: str) -> tuple[Any, ...]:
-        """Return what the space gives a setting: its choices, both ends of its range, or the base's value.
-
-        Empty if the space leaves the setting alone.
-        """
+        """Return the choices, both ends of the range, or the fixed value of a setting; () if it has none of these."""
         parameter = self.parameter(name)
         if parameter is None:
             return (self.base[name],) if name in self.base else ()
@@ -171,41 +168,41 @@ class SearchSpace:
         return domain.values if isinstance(domain, Choices) else (domain.low, domain.high)
 
     def active(self, config: TrainingConfig) -> list[Parameter]:
-        """Return the parameters whose condition holds in a configuration, in order."""
+        """Return the parameters whose condition a configuration meets, in order."""
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
     @property
     def has_valid_min_lr(self) -> bool:
-        """Whether no `min_lr` of the space is above a `learning_rate` of it."""
+        """Whether every `min_lr` of the space is at most every `learning_rate`."""
         return max(self.values_of("min_lr"), default=0) <= min(self.values_of("learning_rate"), default=math.inf)
 
     def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
-        """Return the settings that a search trial starts from, before anything is sampled.
+        """Return the configuration of a search trial before any parameter is sampled.
 
-        A field has the base's value; else the value that all presets share; else its default. The result can be trained
-        as it is, except for the loss (see `fit_loss`), so some fields have rules of their own:
+        A field has the value in `base`; else the value that all presets share; else its default. The configuration is
+        valid for training, except for the loss (see `fit_loss`), so some fields have special rules:
 
-        - The model is the default one if a preset uses it, else the first preset's: another may not be defined.
-        - Settings of the whole study (dataset, metric, seed) are the first preset's.
-        - A setting that every trial samples starts within its range.
+        - The model is the default if a preset uses it, else the first preset's: the default may not be defined.
+        - Settings of the whole study (dataset, metric, seed) are those of the first preset.
+        - A parameter without a condition has a value in its domain.
         - `min_lr` is at most the lowest learning rate that a trial can have.
 
-        `experiment_name` and `output_dir` keep their defaults.
+        `experiment_name` and `output_dir` have their defaults.
 
         Args:
-            presets: The experiments of the study; without any, the base and the defaults remain.
+            presets: The experiments of the study, possibly none.
         """
         start = TrainingConfig(**shared_fields(list(presets)) | deepcopy(dict(self.base)))
-        drawn = {item.name: _within(item.domain, getattr(start, item.name)) for item in self if not item.when}
-        start = replace(start, **drawn)
+        sampled = {item.name: _within(item.domain, getattr(start, item.name)) for item in self if not item.when}
+        start = replace(start, **sampled)
         return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.values_of("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
-        """Return the space with its ranges grown just enough to hold the values of the configurations.
+        """Return the space with its ranges widened just enough to contain the values of the configurations.
 
-        A range stays as it is for a value that it can never hold (0 on a logarithmic scale, one between two steps) and
-        for a configuration in which its condition does not hold. The ranges of `learning_rate` and `min_lr` stay as
-        they are if a trial could get a floor above its rate otherwise.
+        A range is not widened for a value that it can never contain (0 on a logarithmic scale, a value between two
+        steps), nor for a configuration that does not meet its condition. The ranges of `learning_rate` and `min_lr`
+        are unchanged if widening them would allow a `min_lr` above the learning rate.
         """
         configs = list(configs)
         wider = {parameter.name: _widened(parameter, configs) for parameter in self}
@@ -214,7 +211,7 @@ class SearchSpace:
         return replace(self, parameters=tuple(wider.values()))
 
     def preset_notes(self, presets: Mapping[str, TrainingConfig]) -> list[str]:
-        """Return a note for each value of a preset that is outside its range or choices, with what the search covers.
+        """Return a note for each value of a preset that is outside its range or choices.
 
         Args:
             presets: The experiments of the study by name.
@@ -229,16 +226,13 @@ class SearchSpace:
         ]
 
     def changes(self, other: SearchSpace) -> list[str]:
-        """Return in words what another space changes about this one; nothing if they are the same.
-
-        The order of parameters and of choices is no change.
-        """
+        """Return a text for each difference to another space; the order of parameters and choices is ignored."""
         old, new = _entries(self), _entries(other)
         same = [name for name in old.keys() & new.keys() if _unordered(old[name]) == _unordered(new[name])]
         return [*changes(self.base, other.base, "base "), *changes(old, new | {name: old[name] for name in same})]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the space as plain data shaped like a search space file, for `parse_search_space`."""
+        """Return the space as plain data in the format of a search space file, for `parse_search_space`."""
         return {
             "base": dict(self.base),
             "space": {parameter.name: _parameter_data(parameter) for parameter in self.parameters},
@@ -265,7 +259,7 @@ def _parameter_data(parameter: Parameter) -> dict[str, Any]:
 
 
 def _entries(space: SearchSpace) -> dict[str, object]:
-    """Return the parameters as people write them: choices without a condition are a list."""
+    """Return the parameters in their short form: choices without a condition are a list."""
     written = {parameter.name: _parameter_data(parameter) for parameter in space}
     return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
 
@@ -277,7 +271,7 @@ def _unordered(entry: object) -> object:
 
 
 def _within(domain: Domain, value: object) -> Any:
-    """Return a value if the domain holds it, else one that it holds."""
+    """Return the value if it is in the domain, else a value of the domain."""
     if domain.contains(value):
         return value
     return domain.values[0] if isinstance(domain, Choices) else domain.low

@@ -1,4 +1,4 @@
-"""Settings of a search space that are legal but make no sense: without effect, or hardly meant."""
+"""Warnings about valid settings of a search space that have no effect or are probably a mistake."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from search_spaces.model_definitions import LOSSES_OF_DECODER
 from search_spaces.space.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10
-# Settings that have no effect from a value on: that many epochs plus this number, and why.
+# Settings without effect if they are at least the number of epochs plus this offset, and why.
 _TOO_LONG: Mapping[str, tuple[int, str]] = {
     "warmup_epochs": (0, "the warm-up never ends"),
-    "step_size": (0, "the rate never drops"),
-    "patience": (-2, "the rate never drops"),
-    "early_stopping_patience": (-1, "it can never stop early"),
+    "step_size": (0, "the learning rate never drops"),
+    "patience": (-2, "the learning rate never drops"),
+    "early_stopping_patience": (-1, "the training never stops early"),
 }
 
 
 def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of settings of a space that have no effect or are hardly meant.
+    """Record warnings about settings of a search space.
 
-    Settings that its base leaves out come from the presets of a study and are unknown here.
+    Settings that are neither sampled nor in the base come from the presets of a study, which are unknown here.
     """
     for parameter in space:
         _warn_of_conditions(parameter, space, diagnostics)
@@ -36,11 +36,11 @@ def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 def _warn_of_conditions(parameter: Parameter, space: SearchSpace, diagnostics: Diagnostics) -> None:
     for name, values in parameter.when.items():
-        # A model that has one loss only gets it whatever the base says.
+        # A model that supports one loss only gets this loss even if the base has another one.
         is_imposed = name == "loss_type" and any((value,) in LOSSES_OF_DECODER.values() for value in values)
         if name in space.base and not Choices(values).contains(space.base[name]) and not is_imposed:
-            text = f"never holds, since {name} is {as_written(space.base[name])} under base:; "
-            diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} can never act")
+            text = f"never true, since {name} is {as_written(space.base[name])} under base:; "
+            diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} has no effect")
 
 
 def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None:
@@ -48,27 +48,27 @@ def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None
     if len(values) == 2 and all(isinstance(value, float) for value in values):
         low, high = sorted(map(float, values))
         if low > 0 and high / low >= _ORDER_OF_MAGNITUDE:
-            text = f"only {low:g} and {high:g} are tried, nothing between; a range is {{low: {low:g}, high: {high:g}}}"
+            text = f"only {low:g} and {high:g} are tried; for a range, write {{low: {low:g}, high: {high:g}}}"
             diagnostics.warning(("space", parameter.name), text)
 
 
 def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of a setting that only one kind of loss or schedule uses, if the space never gives that kind."""
-    given, parameter = space.values_of(kind), space.parameter(field)
+    """Warn of a setting that only one kind of loss or schedule uses, if the space does not have that kind."""
+    kinds, parameter = space.values_of(kind), space.parameter(field)
     has_condition = parameter is not None and kind in parameter.when
-    if not given or needed in given or not space.values_of(field) or has_condition:
+    if not kinds or needed in kinds or not space.values_of(field) or has_condition:
         return
-    text = f"can never act: only {kind} {needed} looks at it, and the space gives {as_written(list(given))}"
-    diagnostics.warning((_place(field, space), field), text)
+    text = f"has no effect: only {kind} {needed} uses it, but {kind} is {as_written(list(kinds))}"
+    diagnostics.warning((_section(field, space), field), text)
 
 
 def _warn_of_epochs(space: SearchSpace, diagnostics: Diagnostics) -> None:
     epochs = space.base["num_epochs"]
-    for field, (less, why) in _TOO_LONG.items():
+    for field, (offset, why) in _TOO_LONG.items():
         longest = max(space.values_of(field), default=0)
-        if longest and longest >= epochs + less:
-            diagnostics.warning((_place(field, space), field), f"{longest} of {epochs} epochs can never act: {why}")
+        if longest and longest >= epochs + offset:
+            diagnostics.warning((_section(field, space), field), f"{longest} of {epochs} epochs has no effect: {why}")
 
 
-def _place(field: str, space: SearchSpace) -> str:
+def _section(field: str, space: SearchSpace) -> str:
     return "base" if field in space.base else "space"

@@ -1,1 +1,1 @@
-"""YAML with the position of every value."""
+"""Read YAML with the line of every value."""

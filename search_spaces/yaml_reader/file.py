@@ -1,4 +1,4 @@
-"""Configuration files: YAML as people write it, read into plain data that knows the line of every key."""
+"""Read YAML configuration files into plain data with the line of every key."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MIN_SIMILARITY = 0.8
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A configuration and where it comes from.
+    """A configuration with its source locations.
 
     Attributes:
         data: The file's mapping as plain dicts, lists and scalars.
-        path: The file, or None if the configuration was built by a program.
-        lines: The line, counted from 1, of every key and list item, by the keys that lead to it.
-        duplicates: The line and the text of each duplicate key; `Diagnostics` reports them.
+        path: The file, or None if the configuration was passed as a dictionary.
+        lines: The line, counted from 1, of every key and list item, by key path.
+        duplicates: The line and the message of each duplicate key; `Diagnostics` reports them.
     """
 
     data: dict[Any, Any]
@@ -37,14 +37,14 @@ class YamlDocument:
     duplicates: tuple[Problem, ...] = ()
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """Return the line of a key, or of the nearest key above it that is in the file."""
+        """Return the line of a key, or of the nearest containing key in the file."""
         keys = tuple(path)
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return self.lines.get(keys)
 
     def location(self, path: Sequence[str | int]) -> str:
-        """Return ``file:line: `` of a key for a message; nothing for a configuration without a file."""
+        """Return ``file:line: `` of a key for a message; "" for a configuration without a file."""
         if self.path is None:
             return ""
         line = self.line(path)
@@ -52,40 +52,40 @@ class YamlDocument:
 
 
 def resolve_config_path(path: str | Path, named_in: Path | None = None) -> Path:
-    """Return where a configuration file is: in the working directory or, if not there, in this package.
+    """Return the path of a configuration file, searched in the working directory and then in this package.
 
     Args:
-        path: As the user wrote it; ``~`` is the home folder. An absolute path is taken as it is.
-        named_in: The file that names it, whose folder comes second; None if no file does.
+        path: The path as the user wrote it; ``~`` is the home folder.
+        named_in: The file that refers to it, whose folder is searched second; None if no file does.
 
     Raises:
-        FileNotFoundError: If it is nowhere; the message names all places and a file of a similar name.
+        FileNotFoundError: If it does not exist; the message has all searched paths and suggests a similar file.
     """
-    wanted = Path(os.path.expanduser(path))
-    # os.path, because pathlib raises for names that are too long or folders that may not be entered.
-    if os.path.exists(wanted):
-        return wanted
-    beside = named_in.absolute().parent / wanted if named_in else None
-    if beside and os.path.isfile(beside):
-        return beside
-    packaged = PACKAGE_FOLDER / wanted
-    if not wanted.is_absolute() and ".." not in wanted.parts and os.path.isfile(packaged):
+    expanded = Path(os.path.expanduser(path))
+    # os.path, because pathlib raises for names that are too long and for folders without permission.
+    if os.path.exists(expanded):
+        return expanded
+    relative = named_in.absolute().parent / expanded if named_in else None
+    if relative and os.path.isfile(relative):
+        return relative
+    packaged = PACKAGE_FOLDER / expanded
+    if not expanded.is_absolute() and ".." not in expanded.parts and os.path.isfile(packaged):
         return packaged
-    raise FileNotFoundError(_missing_text(path, wanted, beside))
+    raise FileNotFoundError(_missing_text(path, expanded, relative))
 
 
 def load_yaml(path: str | Path) -> YamlDocument:
     """Read a YAML file whose top level is a mapping.
 
-    ``1e-3`` is a number, anchors and merge keys work, a byte order mark is skipped, and no tag can run code.
+    ``1e-3`` is a number, anchors and merge keys work, a byte order mark is skipped, and tags cannot run code.
 
     Args:
         path: The file; relative paths start at the working directory.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If it cannot be read, is not UTF-8, is empty or too large, or is no mapping.
+        ConfigurationError: If it cannot be read, is not UTF-8, is empty or too large, or is not a mapping.
     """
     file = Path(path)
     try:
@@ -97,7 +97,7 @@ def load_yaml(path: str | Path) -> YamlDocument:
     except yaml.YAMLError as error:
         raise yaml.YAMLError(syntax_text(file, text, error)) from error
     except RecursionError:
-        raise ConfigurationError(f"{file}: nested too deeply to be a configuration; write it flatter") from None
+        raise ConfigurationError(f"{file}: nested too deeply for a configuration; reduce the nesting") from None
     if node is None:
         raise ConfigurationError(f"{file}: the file is empty; {_START_HERE}")
     data, lines, problems, is_complete = plain_data(node)
@@ -112,29 +112,27 @@ def load_yaml(path: str | Path) -> YamlDocument:
 _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"
 
 
-def _missing_text(path: str | Path, wanted: Path, beside: Path | None = None) -> str:
-    if os.path.islink(wanted):
-        return (
-            f"configuration file not found: {path}; it is a link to {os.readlink(wanted)}, which leads nowhere; mend it"
-        )
-    places = dict.fromkeys([wanted.absolute(), *([beside] if beside else []), PACKAGE_FOLDER / wanted])
-    looked_for = " and ".join(map(str, places))
-    return f"configuration file not found: {path}; looked for {looked_for}{_near_file(wanted, places)}"
+def _missing_text(path: str | Path, expanded: Path, relative: Path | None = None) -> str:
+    if os.path.islink(expanded):
+        return f"configuration file not found: {path}; it is a broken link to {os.readlink(expanded)}; repair the link"
+    searched = dict.fromkeys([expanded.absolute(), *([relative] if relative else []), PACKAGE_FOLDER / expanded])
+    paths = " and ".join(map(str, searched))
+    return f"configuration file not found: {path}; looked for {paths}{_suggestion(expanded, searched)}"
 
 
-def _near_file(wanted: Path, places: Iterable[Path]) -> str:
-    folders = dict.fromkeys(place.parent for place in places)
+def _suggestion(missing: Path, searched: Iterable[Path]) -> str:
+    folders = dict.fromkeys(path.parent for path in searched)
     found = {file.name: file for folder in folders if os.path.isdir(folder) for file in folder.glob("*.y*ml")}
-    near = similar_name(wanted.name, found)
+    near = similar_name(missing.name, found)
     return f"; did you mean {found[near]}?" if near else "; check the path"
 
 
-def similar_name(wanted: str, names: Iterable[str]) -> str | None:
-    """Return the file name that a wrong one was probably meant to be, or None.
+def similar_name(missing: str, names: Iterable[str]) -> str | None:
+    """Return the file name that is most similar to a missing one, or None.
 
-    The suffix does not make two names similar, and names with other numbers are those of other files.
+    The suffixes are not compared. Names with different numbers are not similar.
     """
-    stem, numbers = Path(wanted).stem, re.findall(r"\d+", Path(wanted).stem)
+    stem, numbers = Path(missing).stem, re.findall(r"\d+", Path(missing).stem)
     by_stem = {Path(name).stem: name for name in names if re.findall(r"\d+", Path(name).stem) == numbers}
     near = difflib.get_close_matches(stem, by_stem, n=1, cutoff=_MIN_SIMILARITY)
     return by_stem[near[0]] if near else None

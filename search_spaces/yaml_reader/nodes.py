@@ -1,4 +1,4 @@
-"""YAML nodes into plain data: numbers as people write them, merge keys, line numbers, guards."""
+"""Convert YAML nodes to plain data, with line numbers, merge keys and size limits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-# Keys of mappings as text, positions in lists as numbers.
+# Mapping keys (as text) and list positions, from the root to a value.
 KeyPath = tuple[str | int, ...]
-# A line, and what is wrong there and what to do.
+# A line and a message.
 Problem = tuple[int, str]
 
 _MAX_VALUES = 50_000
@@ -21,7 +21,7 @@ _COLLECTION_TAGS = (_TAG + "map", _TAG + "seq")
 _SCALAR_TAGS = tuple(_TAG + kind for kind in ("null", "bool", "int", "float", "str"))
 
 
-# The plain words and numbers of YAML 1.2, with 1.1's yes, no, on, off and underscores in numbers:
+# YAML 1.2's plain words and numbers, with YAML 1.1's yes, no, on, off and underscores in numbers:
 # kind, pattern, possible first characters.
 _PLAIN_VALUES: tuple[tuple[str, str, Iterable[str]], ...] = (
     ("bool", r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
@@ -45,7 +45,7 @@ for _kind, _pattern, _first in _PLAIN_VALUES:
 
 
 class _ConfigDumper(yaml.SafeDumper):
-    """The counterpart: text that `_ConfigLoader` would take for a number gets quotes."""
+    """The counterpart of `_ConfigLoader`: quotes text that the loader would read as a number."""
 
     yaml_implicit_resolvers = _ConfigLoader.yaml_implicit_resolvers
 
@@ -61,7 +61,7 @@ def _float(loader: yaml.SafeLoader, node: yaml.Node) -> float:
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # PyYAML leaves line breaks beyond ASCII as they are, and reads them as spaces; in double quotes it escapes them.
+    # PyYAML reads unescaped non-ASCII line breaks as spaces; in double quotes it escapes them.
     style = '"' if any(line_break in text for line_break in "\x85\u2028\u2029") else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 
@@ -72,19 +72,19 @@ _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
 def number_from_text(text: str) -> float | None:
-    """Return the number that PyYAML's own loaders leave as text (``1e-6``); None for any other text, quoted or not."""
+    """Return the number of a text that only PyYAML's own loaders read as text (``1e-6``), else None."""
     loaders = yaml.SafeLoader(""), _ConfigLoader("")
     tags = [loader.resolve(yaml.ScalarNode, text, (True, False)) for loader in loaders]  # type: ignore[no-untyped-call]
-    is_left = tags == [_TAG + "str", _TAG + "float"]
-    return _float(loaders[1], yaml.ScalarNode(_TAG + "float", text)) if is_left else None
+    is_number = tags == [_TAG + "str", _TAG + "float"]
+    return _float(loaders[1], yaml.ScalarNode(_TAG + "float", text)) if is_number else None
 
 
 def yaml_text(data: object, *, block_style: bool = False) -> str:
-    """Return plain data as YAML: a line for each list or mapping of single values, keys in their order.
+    """Return plain data as YAML, keys in their order; innermost lists and mappings are in one line.
 
     Args:
         data: The data.
-        block_style: Whether every single value has a line of its own instead.
+        block_style: Whether every value has a separate line instead.
     """
     flow = False if block_style else None
     text: str = yaml.dump(
@@ -94,7 +94,7 @@ def yaml_text(data: object, *, block_style: bool = False) -> str:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the root of a YAML text that holds one document, or None if it holds nothing.
+    """Return the root node of a YAML text with one document, or None if the text is empty.
 
     Raises:
         yaml.YAMLError: If the text is not YAML, or has a tag for anything but plain values.
@@ -110,16 +110,16 @@ def compose(text: str) -> yaml.Node | None:
 def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[Problem], bool]:
     """Return a node tree as plain data, the line of every key and list item, all problems, and whether data is usable.
 
-    Keys of the mapping itself win over merged ones, earlier merged mappings over later ones, and of a key that is there
-    twice the first. Problems other than such keys leave gaps in the data, so that it cannot be checked any further.
+    A mapping's keys override merged ones, earlier merged mappings override later ones, and the first of two duplicate
+    keys is used. Problems other than duplicate keys leave gaps in the data, so that further checks make no sense.
     """
-    reading = _Reading()
-    data = reading.value(root, (), ())
-    return data, reading.lines, list(dict.fromkeys(reading.problems)), reading.is_complete
+    converter = _Converter()
+    data = converter.value(root, (), ())
+    return data, converter.lines, list(dict.fromkeys(converter.problems)), converter.is_complete
 
 
-class _Reading:
-    """One pass over a node tree."""
+class _Converter:
+    """A conversion of one node tree to plain data."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -145,7 +145,7 @@ class _Reading:
         if self._values == _MAX_VALUES:
             self._problem(node, f"anchors expand to more than {_MAX_VALUES} values; write fewer")
         if len(above) > _MAX_DEPTH:
-            self._problem(node, f"nested more than {_MAX_DEPTH} levels deep; write it flatter")
+            self._problem(node, f"nested more than {_MAX_DEPTH} levels deep; reduce the nesting")
         elif any(node is outer for outer in above):
             self._problem(node, "an anchor contains itself; write the values out")
         else:
@@ -165,7 +165,7 @@ class _Reading:
     def _pairs(
         self, node: yaml.MappingNode, above: tuple[yaml.Node, ...]
     ) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
-        """Yield the mapping's own keys, then the merged ones, each with its nodes."""
+        """Yield the keys of the mapping, then the merged keys, each with its nodes."""
         merged: list[yaml.MappingNode] = []
         first_lines: dict[Any, int] = {}
         for key_node, value_node in node.value:
@@ -209,9 +209,9 @@ class _Reading:
             return None
         try:
             return self._scalars.construct_object(node)
-        except (ValueError, KeyError):  # an explicit tag on a word it does not fit, or thousands of digits
+        except (ValueError, KeyError):  # an explicit tag that does not match the value, or thousands of digits
             kind = node.tag.removeprefix(_TAG)
-            self._problem(node, f"{str(node.value)[:30]!r} is no {kind}; write another value, or text in quotes")
+            self._problem(node, f"{str(node.value)[:30]!r} is not a valid {kind}; write another value, or quote it")
         return None
 
     def _tag_problem(self, node: yaml.Node) -> None:

@@ -1,4 +1,4 @@
-"""The text of a configuration file, and what is wrong with it: no text, another format, or broken YAML."""
+"""Read the text of a configuration file, and report files that are not text, not YAML or not valid YAML."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import yaml
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import read_bytes
 
-# Configurations are a few kilobytes; what is far larger is another kind of file, and slow to read.
+# Configurations have a few kilobytes; a much larger file is of another kind, and slow to read.
 _MAX_BYTES = 256 * 1024
 _ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # first: it begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-# What is YAML, or nearly, and never meant.
+# Other formats that may parse as YAML.
 _OTHER_FORMATS = {
-    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, such as a page that was downloaded; name a YAML file",
-    re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict begins here; keep one of its sides, and delete "
-    "the lines that begin with <<<<<<<, ======= and >>>>>>>",
+    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, for example a downloaded page; name a YAML file",
+    re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict starts here; keep one side, and delete "
+    "the lines that start with <<<<<<<, ======= and >>>>>>>",
 }
 _ASSIGNMENT = re.compile(r"[\w.\"'-]+\s*=(?!=)")
 
@@ -33,8 +33,8 @@ def read_source(file: Path) -> str:
     """Return the text of a configuration file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ConfigurationError: If it is no file of text in UTF-8, is too large, or is plainly something else than YAML.
+        FileNotFoundError: If the file does not exist.
+        ConfigurationError: If it is not UTF-8 text, too large, or obviously not YAML.
     """
     text = _decoded(file, _content(file))
     for pattern, problem in _OTHER_FORMATS.items():
@@ -45,7 +45,7 @@ def read_source(file: Path) -> str:
 
 
 def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
-    """Say in one line where a text is no YAML, why, and what to do."""
+    """Return location, cause and remedy of a YAML error in one line."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -59,11 +59,11 @@ def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
     lines = text.splitlines()
     shown = lines[mark.line].strip() if mark.line < len(lines) else ""
     near = f" near {shown[:60]!r}" if shown else ""
-    place = f"{file}:{mark.line + 1}:{mark.column + 1}"
-    what = f"{error.problem}{context}"
-    if what.startswith("but "):  # the context says what was expected
-        what = f"{context.strip()}, {error.problem}"
-    return f"{place}: not valid YAML: {what}{near}; {_remedy(error, shown)}"
+    location = f"{file}:{mark.line + 1}:{mark.column + 1}"
+    cause = f"{error.problem}{context}"
+    if cause.startswith("but "):  # PyYAML puts the expectation into the context
+        cause = f"{context.strip()}, {error.problem}"
+    return f"{location}: not valid YAML: {cause}{near}; {_remedy(error, shown)}"
 
 
 def _content(file: Path) -> bytes:
@@ -75,9 +75,9 @@ def _content(file: Path) -> bytes:
         inside = ", ".join(sorted(inside.name for inside in file.glob("*.y*ml"))[:5])
         remedies = {
             errno.ENXIO: f"name a YAML file{inside and f' in it: {inside}'}",
-            errno.EOVERFLOW: "name a configuration file (a dataset's metadata.yaml belongs under data: metadata_path:)",
+            errno.EOVERFLOW: "name a configuration file (a dataset's metadata.yaml goes under data: metadata_path:)",
         }
-        remedy = remedies.get(error.errno or 0, "check the file and its rights")
+        remedy = remedies.get(error.errno or 0, "check the file and its permissions")
         raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
 
 
@@ -89,7 +89,7 @@ def _decoded(file: Path, content: bytes) -> str:
         if _is_every_other_byte_zero(content):
             raise ConfigurationError(f"{file}: the file is UTF-16; save it as UTF-8")
         line = content.count(b"\n", 0, at) + 1
-        raise ConfigurationError(f"{file}:{line}: found a zero byte, so the file is no text; name a YAML file")
+        raise ConfigurationError(f"{file}:{line}: found a zero byte, so this is not a text file; name a YAML file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +100,7 @@ def _decoded(file: Path, content: bytes) -> str:
 
 
 def _is_every_other_byte_zero(content: bytes) -> bool:
-    """Return whether a text looks like UTF-16 without its mark: most of its letters are ASCII."""
+    """Return whether a text is probably UTF-16 without a byte order mark, with mostly ASCII letters."""
     return any(content[start::2].count(0) > 0.8 * len(content) / 2 for start in (0, 1))
 
 
@@ -109,11 +109,11 @@ def _remedy(error: yaml.MarkedYAMLError, line: str) -> str:
     if "\\t" in problem:
         return "indent with spaces, not tabs"
     if "alias" in problem:
-        return "define the anchor (&name) above the place that uses it (*name)"
+        return "define the anchor (&name) above its use (*name)"
     if "tag" in problem:
         return "write plain values without '!' tags"
     if "single document" in str(error.context):
         return "keep one document in the file (no second '---')"
     if _ASSIGNMENT.match(line):
         return "write 'key: value', not 'key = value'"
-    return "check indentation, colons, brackets and quotes there"
+    return "check indentation, colons, brackets and quotes near this line"

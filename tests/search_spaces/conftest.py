@@ -23,7 +23,7 @@ def definitions() -> dict[str, ModelDefinition]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a file into the (empty) working directory and return its relative path."""
+    """Return a function that writes a file into the (empty) working directory and returns its relative path."""
 
     def _write(content: str | bytes, name: str = "config.yaml") -> Path:
         file = tmp_path / name

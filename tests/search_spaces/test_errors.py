@@ -10,20 +10,20 @@ WITH_PROBLEMS = [ConfigurationError, ModelCreationError, DataLoaderError]
 
 
 @pytest.mark.parametrize("kind", WITH_PROBLEMS)
-def test_text_is_all_problems_one_per_line(kind: type[ConfigurationError]) -> None:
+def test_text_has_one_problem_per_line(kind: type[ConfigurationError]) -> None:
     assert str(kind(["first", "second"])) == "first\nsecond"
     assert kind("only").problems == ("only",)
 
 
 @pytest.mark.parametrize("kind", WITH_PROBLEMS)
-def test_problems_survive_the_way_back_from_a_worker_process(kind: type[ConfigurationError]) -> None:
+def test_problems_are_kept_by_pickling(kind: type[ConfigurationError]) -> None:
     copy = pickle.loads(pickle.dumps(kind(["first", "second"])))
     assert type(copy) is kind
     assert copy.problems == ("first", "second")
 
 
 @pytest.mark.parametrize("kind", WITH_PROBLEMS)
-def test_an_error_without_problems_is_refused(kind: type[ConfigurationError]) -> None:
+def test_error_without_problems_is_rejected(kind: type[ConfigurationError]) -> None:
     with pytest.raises(ValueError, match="at least one problem"):
         kind([])
 

@@ -15,7 +15,7 @@ from search_spaces import (
 )
 
 
-def test_shipped_file_has_the_documented_models() -> None:
+def test_packaged_file_has_the_documented_models() -> None:
     definitions = load_model_definitions("config/model_config.yaml")
     assert list(definitions) == ["small", "medium", "large", "ctc"]
     assert {name: model.decoder for name, model in definitions.items()} == {
@@ -27,7 +27,7 @@ def test_shipped_file_has_the_documented_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (
             "model: {cnn: {type: resnet18}, rnn: {}}",
@@ -49,13 +49,13 @@ def test_shipped_file_has_the_documented_models() -> None:
         ("models: {a: {stem_channels: [8]}}", "models.a.stem_channels: found the list [8]; a list of 2"),
     ],
 )
-def test_refused_files(write: Any, text: str, says: str) -> None:
+def test_invalid_file_is_rejected(write: Any, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_model_definitions(write(text))
-    assert any(says in problem for problem in caught.value.problems)
+    assert any(message in problem for problem in caught.value.problems)
 
 
-def test_missing_file_is_python_s_own_error() -> None:
+def test_missing_file_raises_file_not_found_error() -> None:
     with pytest.raises(FileNotFoundError, match="did you mean"):
         load_model_definitions("config/model_confg.yaml")
 
@@ -72,15 +72,15 @@ def test_missing_file_is_python_s_own_error() -> None:
         ("unknown", "ctc", 0.1, ("ctc", 0.1)),
     ],
 )
-def test_every_model_gets_a_loss_it_can_learn_with(
+def test_unsupported_loss_is_replaced(
     model: str, loss: str, smoothing: float, fitted: tuple[str, float], definitions: dict[str, ModelDefinition]
 ) -> None:
     config = TrainingConfig(model_name=model, loss_type=loss, label_smoothing=smoothing, batch_size=7)
-    wanted = TrainingConfig(model_name=model, loss_type=fitted[0], label_smoothing=fitted[1], batch_size=7)
-    assert fit_loss(config, definitions) == wanted
+    expected = TrainingConfig(model_name=model, loss_type=fitted[0], label_smoothing=fitted[1], batch_size=7)
+    assert fit_loss(config, definitions) == expected
 
 
-def test_changes_of_the_models_that_both_have(definitions: dict[str, ModelDefinition]) -> None:
+def test_changes_are_only_those_of_models_in_both(definitions: dict[str, ModelDefinition]) -> None:
     wider = definitions["small"].model_copy(update={"width": 96, "stem_channels": (8, 32)})
     new = {"mine": wider, "small": wider, "medium": definitions["medium"]}
     assert definition_changes(definitions, new) == [
@@ -110,17 +110,17 @@ def test_changes_of_the_models_that_both_have(definitions: dict[str, ModelDefini
         "'\"\x85\x07",
     ],
 )
-def test_definitions_survive_being_written(write: Any, name: str, definitions: dict[str, ModelDefinition]) -> None:
+def test_definitions_are_read_back_from_yaml(write: Any, name: str, definitions: dict[str, ModelDefinition]) -> None:
     named = {"z": definitions["ctc"], name: definitions["large"], **definitions}
     text = definitions_yaml(named)
     read = load_model_definitions(write(text))
     assert list(read.items()) == list(named.items())
 
 
-def test_written_definitions_are_readable(definitions: dict[str, ModelDefinition]) -> None:
+def test_definitions_are_written_in_a_readable_format(definitions: dict[str, ModelDefinition]) -> None:
     lines = definitions_yaml({"ខ្មែរ": definitions["ctc"]}).splitlines()
     assert lines == [
-        "# The networks of a study, as they were when it began.",
+        "# The model definitions of this study.",
         "models:",
         "  ខ្មែរ:",
         "    decoder: ctc",

@@ -12,21 +12,21 @@ from search_spaces import load_yaml
 PACKAGE = Path(search_spaces.__file__).parent
 
 
-def test_public_names_are_sorted_and_there() -> None:
+def test_public_names_are_sorted_and_exist() -> None:
     assert search_spaces.__all__ == sorted(search_spaces.__all__)
     assert all(getattr(search_spaces, name, None) is not None for name in search_spaces.__all__)
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.yaml")), ids=lambda file: file.name)
-def test_every_shipped_yaml_loads(file: Path) -> None:
+def test_every_packaged_yaml_file_loads(file: Path) -> None:
     assert load_yaml(file).data
 
 
-def test_types_are_published() -> None:
+def test_package_declares_its_types() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_no_heavy_library_comes_along() -> None:
+def test_import_loads_no_heavy_library() -> None:
     heavy = ["torch", "optuna", "sqlalchemy", "numpy", "studies", "tuner"]
     code = f"import sys, search_spaces\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)

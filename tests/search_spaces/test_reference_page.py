@@ -25,20 +25,20 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 def table(heading: str) -> list[str]:
-    """The rows of the table below a heading."""
+    """Return the rows of the table below a heading."""
     section = re.split(r"^## ", TEXT, flags=re.MULTILINE)
     (found,) = [part for part in section if part.startswith(f"{heading}\n")]
     return [line for line in found.splitlines() if line.startswith(("| `", "| - "))]
 
 
 def meanings(owner: type) -> dict[str, str]:
-    """What the docstring of a class says about each attribute, as Markdown."""
+    """Return the description of each attribute in the docstring of a class, as Markdown."""
     text = re.sub(r"\n {12}", " ", owner.__doc__ or "")
-    return {name: said.replace("``", "`") for name, said in re.findall(r"^ {8}(\w+): (.+)$", text, re.MULTILINE)}
+    return {name: meaning.replace("``", "`") for name, meaning in re.findall(r"^ {8}(\w+): (.+)$", text, re.MULTILINE)}
 
 
 def values(field: FieldInfo) -> str:
-    """What a field takes, in the words of the error messages."""
+    """Return the valid values of a field, in the words of the error messages."""
     return re.sub(r",? is expected$", "", expected_text(field)).removeprefix("a ").replace("000000.0", "000000")
 
 
@@ -47,28 +47,28 @@ def row(*cells: str) -> str:
 
 
 def check(heading: str, expected: list[str]) -> None:
-    """Compare a table with the code; the message says which rows to write where."""
+    """Compare a table with the code; the message has the rows to add or delete."""
     rows = table(heading)
     missing = [line for line in expected if line not in rows]
     stale = [line for line in rows if line not in expected]
-    assert not missing, f"add to the table '{heading}' of {PAGE}, without the outdated rows:\n" + "\n".join(missing)
+    assert not missing, f"add to the table '{heading}' of {PAGE}, and delete outdated rows:\n" + "\n".join(missing)
     assert not stale, f"delete from the table '{heading}' of {PAGE}:\n" + "\n".join(stale)
     assert rows == expected, f"write the table '{heading}' of {PAGE} in this order:\n" + "\n".join(expected)
 
 
 def use_in_a_space(field: str) -> str:
-    """Whether a search space may vary a setting, only fix it, or neither."""
+    """Return whether a search space can sample a setting, only fix it, or neither."""
     refused = []
     for data in ({"space": {field: "x"}}, {"base": {field: "x"}}):
         with pytest.raises(ConfigurationError) as error:
             parse_search_space(data)
         refused.append(
             any(
-                problem.startswith((f"space.{field}: cannot stand here", f"base.{field}: cannot stand"))
+                problem.startswith((f"space.{field}: not allowed here", f"base.{field}: not allowed here"))
                 for problem in error.value.problems
             )
         )
-    return {(False, False): "vary", (True, False): "fix", (True, True): "no"}[refused[0], refused[1]]
+    return {(False, False): "sample", (True, False): "fix", (True, True): "no"}[refused[0], refused[1]]
 
 
 def setting_row(section: str, key: str) -> str:
@@ -84,7 +84,7 @@ def setting_row(section: str, key: str) -> str:
 
 
 def field_row(name: str) -> str:
-    """The row of a field that no key sets."""
+    """Return the row of a field without a key."""
     return row("-", f"`{name}`", "-", f"`{getattr(TrainingConfig(), name)}`", "no", meanings(TrainingConfig)[name])
 
 
@@ -92,21 +92,21 @@ def target_row(name: str) -> str:
     return row(f"`targets.{name}`", "-", values(Targets.model_fields[name]), "none", "-", meanings(Targets)[name])
 
 
-def test_every_key_of_an_experiment_has_its_row() -> None:
+def test_every_key_of_an_experiment_has_a_row() -> None:
     keys = [(section, key) for section, model in SECTIONS.items() for key in model.model_fields]
     without_key = [item.name for item in fields(TrainingConfig) if item.name not in KEY_OF_FIELD]
     settings = [setting_row(section, key) for section, key in keys]
     check("Experiments", [*settings, *map(field_row, without_key), *map(target_row, Targets.model_fields)])
 
 
-def test_every_key_of_a_model_has_its_row() -> None:
-    said = meanings(ModelDefinition)
+def test_every_key_of_a_model_has_a_row() -> None:
+    texts = meanings(ModelDefinition)
     defaults = {
         name: "required" if item.is_required() else f"`{item.default}`"
         for name, item in ModelDefinition.model_fields.items()
     }
     expected = [
-        row(f"`{name}`", values(item), defaults[name], said[name])
+        row(f"`{name}`", values(item), defaults[name], texts[name])
         for name, item in ModelDefinition.model_fields.items()
     ]
     check("Models", expected)
@@ -115,7 +115,7 @@ def test_every_key_of_a_model_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("shape", [{"low": 1, "high": 2}, {"choices": [1, 2]}])
-def test_every_key_of_a_parameter_has_its_row(shape: dict[str, Any]) -> None:
+def test_every_key_of_a_parameter_has_a_row(shape: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as error:
         parse_search_space({"space": {"batch_size": {**shape, "zzz": 1}}})
     (known,) = re.findall(r"valid keys here: (.+)$", "\n".join(error.value.problems), re.MULTILINE)
@@ -129,7 +129,7 @@ def examples(heading: str) -> list[str]:
     return re.findall(r"^```yaml\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_are_valid_files_without_warnings(tmp_path: Path) -> None:
+def test_examples_are_valid_files_without_warnings(tmp_path: Path) -> None:
     loaded = {}
     for heading in ("Experiments", "Search space", "Models"):
         (text,) = examples(heading)
@@ -142,7 +142,7 @@ def test_the_examples_are_valid_files_without_warnings(tmp_path: Path) -> None:
     assert {config.model_name for config in file.experiments.values()} <= definitions.keys()
 
 
-def test_every_key_that_a_generated_dataset_has_is_explained(tmp_path: Path) -> None:
+def test_every_key_of_a_generated_dataset_is_documented(tmp_path: Path) -> None:
     metadata = yaml.safe_load(generate_dataset(tmp_path / "data", samples=10, test_samples=1).read_text("utf-8"))
     documented = {name for line in table("Dataset") for name in re.findall(r"`([\w.\[\]]+)`", line.split("|")[1])}
     splits = {f"{split}_samples" for split in ("train", "val", "test")}
@@ -152,7 +152,7 @@ def test_every_key_that_a_generated_dataset_has_is_explained(tmp_path: Path) -> 
     assert not missing, f"add to the table 'Dataset' of {PAGE} rows for {', '.join(sorted(missing))}"
 
 
-def test_the_example_of_a_dataset_is_read(tmp_path: Path) -> None:
+def test_dataset_example_can_be_read(tmp_path: Path) -> None:
     folder = generate_dataset(tmp_path / "my_data", samples=10, test_samples=1).parent
     (text,) = examples("Dataset")
     (folder / "metadata.yaml").write_text(text, encoding="utf-8")

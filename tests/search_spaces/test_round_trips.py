@@ -1,4 +1,4 @@
-"""Files written from any settings are read back as they are, and anything at all is read or refused in words."""
+"""Settings written to a file are read back unchanged, and any input is either accepted or rejected with a message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Par
 from search_spaces.yaml_reader.file import load_yaml
 from search_spaces.yaml_reader.nodes import yaml_text
 
-# Surrogates stand for bytes that are no text; no file in UTF-8 can hold them.
+# No surrogates (undecodable bytes), which a UTF-8 file cannot contain.
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip)
 NAMES = (WORDS | st.sampled_from(["ខ្មែរ", "1e-3", "yes", "null", "0x1F", "~", "1_000"])).filter(
     lambda name: name_problem(name) is None
@@ -50,7 +50,7 @@ PLAIN = st.recursive(
 
 
 def values_of(field: FieldInfo) -> SearchStrategy[Any]:
-    """All that the schema allows a key to be."""
+    """Return a strategy for all valid values of a key."""
     if kind_of(field) is str:
         return WORDS
     kind: Any = field.annotation
@@ -71,18 +71,18 @@ SETTINGS = {
 
 
 def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
-    """What is read, or the problems as they are told: one or more, none of them empty."""
+    """Return what is read, or the reported problems: at least one, none of them empty."""
     try:
         return read(source)
     except ConfigurationError as error:
-        return tuple(filter(None, error.problems)) or pytest.fail("refused for no reason")
+        return tuple(filter(None, error.problems)) or pytest.fail("rejected without a message")
     except yaml.YAMLError as error:
         return (str(error),)
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> TrainingConfig:
-    """Any configuration that can be trained with the models that come with the program."""
+    """Return any configuration that is valid with the packaged models."""
     settings = draw(st.fixed_dictionaries({}, optional=SETTINGS))
     settings |= {"optimizer_betas": draw(st.lists(RATE, min_size=2, max_size=2) | st.tuples(RATE, RATE))}
     settings |= draw(
@@ -111,7 +111,7 @@ TARGETS = st.builds(
 
 
 @given(config=configs(), name=NAMES, targets=TARGETS)
-def test_any_configuration_is_read_back_with_all_that_has_an_effect(
+def test_any_configuration_is_read_back_with_all_settings_that_have_an_effect(
     config: TrainingConfig, name: str, targets: Targets, tmp_path: Path
 ) -> None:
     path = tmp_path / "experiments.yaml"
@@ -120,14 +120,14 @@ def test_any_configuration_is_read_back_with_all_that_has_an_effect(
     assert list(again.experiments) == [name]
     assert again.targets == targets
     assert experiments_data(again.experiments, again.targets) == experiments_data({name: config}, targets)
-    # Read once more, nothing changes any more: not even what had no effect.
+    # The second round trip changes nothing, not even settings without effect.
     twice = parse_experiments(experiments_data(again.experiments, targets))
     assert twice.experiments == again.experiments
     assert config_digest(twice.experiments[name]) == config_digest(again.experiments[name])
 
 
 @given(data=PLAIN, block_style=st.booleans())
-def test_plain_data_of_any_kind_are_read_back_from_yaml(data: Any, block_style: bool, tmp_path: Path) -> None:
+def test_any_plain_data_are_read_back_from_yaml(data: Any, block_style: bool, tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     text = yaml_text({"key": data}, block_style=block_style)
     try:
@@ -139,7 +139,7 @@ def test_plain_data_of_any_kind_are_read_back_from_yaml(data: Any, block_style: 
 
 
 @given(text=st.text(max_size=200) | st.lists(st.sampled_from([*"-:[]{}&*!#|>'\",? \n\tab1", "<<", "  "])).map("".join))
-def test_any_text_is_read_as_yaml_or_refused_in_words(text: str, tmp_path: Path) -> None:
+def test_any_text_is_read_as_yaml_or_rejected_with_a_message(text: str, tmp_path: Path) -> None:
     path = tmp_path / "text.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for load in (load_yaml, load_experiments, load_search_space):
@@ -155,7 +155,7 @@ EXPERIMENT = st.dictionaries(
 
 
 @given(data=st.dictionaries(ANY_TEXT | st.integers() | st.none(), EXPERIMENT | PLAIN, max_size=3))
-def test_any_experiments_are_accepted_or_refused_in_words(data: dict[Any, Any]) -> None:
+def test_any_experiments_are_accepted_or_rejected_with_a_message(data: dict[Any, Any]) -> None:
     result = result_or_problems(parse_experiments, {"experiments": data})
     if isinstance(result, tuple):
         assert all(problem.startswith("experiments") for problem in result)
@@ -164,7 +164,7 @@ def test_any_experiments_are_accepted_or_refused_in_words(data: dict[Any, Any]) 
 
 
 @given(data=EXPERIMENT)
-def test_any_experiment_of_a_program_is_accepted_or_refused_in_words(data: dict[str, Any]) -> None:
+def test_any_experiment_dictionary_is_accepted_or_rejected_with_a_message(data: dict[str, Any]) -> None:
     assert isinstance(result_or_problems(create_training_config, data), TrainingConfig | tuple)
 
 
@@ -202,7 +202,7 @@ def choices(draw: st.DrawFn, name: str) -> Choices:
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """Any search space, with conditions on the parameters further up."""
+    """Return any search space, with conditions on earlier parameters."""
     names = draw(st.lists(st.sampled_from([*RANGES, *COUNTS, *CHOICES]), min_size=1, max_size=6, unique=True))
     parameters: list[Parameter] = []
     for name in names:
@@ -229,17 +229,17 @@ def test_any_space_is_read_back_from_plain_data_json_and_yaml(space: SearchSpace
 
 
 @given(data=st.dictionaries(st.sampled_from(["space", "base"]) | ANY_TEXT, EXPERIMENT | PLAIN, max_size=3))
-def test_any_space_is_accepted_or_refused_in_words(data: dict[str, Any]) -> None:
+def test_any_space_data_are_accepted_or_rejected_with_a_message(data: dict[str, Any]) -> None:
     assert isinstance(result_or_problems(parse_search_space, data), SearchSpace | tuple)
 
 
 @given(space=spaces(), data=st.data())
-def test_a_widened_range_holds_what_it_was_widened_for_and_all_it_held(space: SearchSpace, data: st.DataObject) -> None:
+def test_widened_range_contains_the_new_value_and_all_old_values(space: SearchSpace, data: st.DataObject) -> None:
     for parameter in space:
         value = data.draw(values_of(field_of(parameter.name)))
         wider = parameter.domain.widened(value)
-        held = [value for value in space.values_of(parameter.name) if parameter.domain.contains(value)]
-        assert [value for value in held if not wider.contains(value)] == []
+        old_values = [value for value in space.values_of(parameter.name) if parameter.domain.contains(value)]
+        assert [value for value in old_values if not wider.contains(value)] == []
         assert wider.widened(value) == wider
         if isinstance(wider, FloatRange) and wider.step is None and not wider.log:
             assert wider.contains(value) == math.isfinite(value)

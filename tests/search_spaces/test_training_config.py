@@ -48,9 +48,9 @@ DOCUMENTED: dict[str, Any] = {
     "experiment_name": "hyperparameter_experiment",
     "output_dir": "training_output",
 }
-WITHOUT_EFFECT_ON_RESULT: dict[str, Any] = {
+WITHOUT_EFFECT: dict[str, Any] = {
     "experiment_name": "other",
-    "output_dir": "elsewhere",
+    "output_dir": "other_output",
     "device": "cpu",
     "num_workers": 0,
     "pin_memory": True,
@@ -69,19 +69,19 @@ def test_documented_fields_come_first_in_order_with_their_defaults() -> None:
     assert list(ours)[len(DOCUMENTED) :] == ["seed", "focal_alpha", "focal_gamma", "threads"]
 
 
-def test_two_configurations_do_not_share_their_betas() -> None:
+def test_configurations_do_not_share_the_list_of_betas() -> None:
     assert TrainingConfig().optimizer_betas is not TrainingConfig().optimizer_betas
 
 
-@pytest.mark.parametrize("field", WITHOUT_EFFECT_ON_RESULT)
-def test_what_only_moves_or_reports_work_leaves_the_identity_alone(field: str) -> None:
-    changed = replace(TrainingConfig(), **{field: WITHOUT_EFFECT_ON_RESULT[field]})
+@pytest.mark.parametrize("field", WITHOUT_EFFECT)
+def test_setting_without_effect_does_not_change_the_digest(field: str) -> None:
+    changed = replace(TrainingConfig(), **{field: WITHOUT_EFFECT[field]})
     assert config_digest(changed) == config_digest(TrainingConfig())
     assert differing_fields(TrainingConfig(), changed) == {}
 
 
-@pytest.mark.parametrize("field", [name for name in asdict(TrainingConfig()) if name not in WITHOUT_EFFECT_ON_RESULT])
-def test_every_other_field_changes_the_identity(field: str) -> None:
+@pytest.mark.parametrize("field", [name for name in asdict(TrainingConfig()) if name not in WITHOUT_EFFECT])
+def test_every_other_field_changes_the_digest(field: str) -> None:
     old = getattr(TrainingConfig(), field)
     other: Any
     if isinstance(old, bool):
@@ -95,12 +95,12 @@ def test_every_other_field_changes_the_identity(field: str) -> None:
     assert differing_fields(TrainingConfig(), changed) == {field: (old, other)}
 
 
-def test_a_whole_number_and_the_same_float_are_one_identity() -> None:
+def test_whole_number_and_equal_float_have_the_same_digest() -> None:
     whole = TrainingConfig(learning_rate=1, optimizer_betas=[0, 0.5])
     assert config_digest(whole) == config_digest(TrainingConfig(learning_rate=1.0, optimizer_betas=[0.0, 0.5]))
 
 
 def test_digest_of_a_known_configuration_never_changes() -> None:
-    # Studies on disk hold digests; a change here would make every one of them refuse its own presets.
+    # Existing studies store digests; with another digest they would reject their own presets.
     config = TrainingConfig(model_name="small", learning_rate=0.002, optimizer_betas=[0.8, 0.99])
     assert config_digest(config) == "ae8b80dad0ad385402a8ae7b0445da7e7ce2ce6443400b0259ec474bd73be3ee"

@@ -1,4 +1,4 @@
-"""Whatever is accepted as a name is one folder, and survives where names go."""
+"""A valid name is the name of one folder and needs no escaping in paths, shells and URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = st.text(max_size=70) | st.text(
 @example("a" * 64)
 @example("\N{KHMER LETTER KA}" * 64)
 @example("I\N{COMBINING DOT ABOVE}")
-def test_an_accepted_name_is_one_short_part_of_a_path_in_one_spelling(name: str) -> None:
+def test_valid_name_is_one_short_normalised_part_of_a_path(name: str) -> None:
     if name_problem(name) is None:
         assert not set(name) & set("/\\\0\n:*?\"<>|'`$&;(){}[]#%=@,!~")
         assert name not in (".", "..")
@@ -35,11 +35,11 @@ def test_an_accepted_name_is_one_short_part_of_a_path_in_one_spelling(name: str)
 
 
 @given(name=NAMES)
-def test_a_refused_name_is_told_why_in_one_printable_line(name: str) -> None:
+def test_problem_of_a_name_is_one_printable_line(name: str) -> None:
     problem = name_problem(name)
     assert problem is None or problem.isprintable()
 
 
-@given(thing=st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.lists(st.text()))
-def test_what_is_no_text_is_no_name(thing: object) -> None:
-    assert name_problem(thing) is not None
+@given(value=st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.lists(st.text()))
+def test_value_that_is_not_text_is_not_a_name(value: object) -> None:
+    assert name_problem(value) is not None

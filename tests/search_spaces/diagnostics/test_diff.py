@@ -5,10 +5,14 @@ import pytest
 from search_spaces.diagnostics.diff import as_written, changes
 
 
-def test_old_names_first_then_new_ones() -> None:
+def test_changes_list_old_names_before_new_names() -> None:
     old = {"width": 64, "height": 32, "depth": 1}
     new = {"colour": "grey", "depth": 2, "width": 64}
-    assert changes(old, new, "the ") == ["the height is gone", "the depth was 1 and is 2 now", "the colour is new"]
+    assert changes(old, new, "the ") == [
+        "the height was removed",
+        "the depth was 1 and is 2 now",
+        "the colour was added",
+    ]
     assert changes(old, dict(reversed(old.items()))) == []
 
 
@@ -21,5 +25,5 @@ def test_old_names_first_then_new_ones() -> None:
         (0.9, "0.9"),
     ],
 )
-def test_values_look_as_in_a_file(value: object, text: str) -> None:
+def test_values_are_shown_as_in_a_file(value: object, text: str) -> None:
     assert as_written(value) == text

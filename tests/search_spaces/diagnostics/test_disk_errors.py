@@ -14,40 +14,40 @@ def error_of(code: int, path: str | None = None) -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_disk", "wants_room", "remedy"),
+    ("code", "is_disk", "is_full", "remedy"),
     [
-        (errno.ENOSPC, True, True, "make room on that disk"),
-        (errno.EDQUOT, True, True, "make room within the quota of that disk"),
+        (errno.ENOSPC, True, True, "free space on that disk"),
+        (errno.EDQUOT, True, True, "free space within the quota of that disk"),
         (errno.EROFS, True, True, "make that disk writable or choose another folder"),
         (errno.EIO, True, False, "check that disk"),
-        (errno.EACCES, True, False, "change its rights or choose another folder"),
-        (errno.ESTALE, True, False, "wait until that network disk is there again"),
+        (errno.EACCES, True, False, "change its permissions or choose another folder"),
+        (errno.ESTALE, True, False, "wait until that network disk is available again"),
         (errno.EISDIR, True, False, "remove it or restore the right file"),
         (errno.ENOENT, False, False, ""),
     ],
 )
-def test_an_error_says_what_to_do(code: int, is_disk: bool, wants_room: bool, remedy: str, tmp_path: Path) -> None:
+def test_text_of_an_error_has_a_remedy(code: int, is_disk: bool, is_full: bool, remedy: str, tmp_path: Path) -> None:
     error = error_of(code, str(tmp_path / "file"))
-    assert (is_disk_error(error), is_full_or_read_only(error)) == (is_disk, wants_room)
-    text = disk_error_text(error, "elsewhere")
+    assert (is_disk_error(error), is_full_or_read_only(error)) == (is_disk, is_full)
+    text = disk_error_text(error, "other path")
     assert text.startswith(f"{tmp_path / 'file'}: {os.strerror(code)}")
     assert text.endswith(remedy)
 
 
-def test_an_error_that_names_no_file_is_told_of_the_place(tmp_path: Path) -> None:
+def test_text_of_an_error_without_a_path_has_the_given_path(tmp_path: Path) -> None:
     assert disk_error_text(error_of(errno.EIO), tmp_path).startswith(f"{tmp_path}: ")
 
 
-def test_a_full_disk_says_how_much_is_free_even_for_a_file_that_was_never_there(tmp_path: Path) -> None:
-    assert " MB free; make room" in disk_error_text(error_of(errno.ENOSPC, str(tmp_path / "a" / "b")), tmp_path)
+def test_text_of_a_full_disk_has_the_free_space_even_if_the_file_is_missing(tmp_path: Path) -> None:
+    assert " MB free; free space" in disk_error_text(error_of(errno.ENOSPC, str(tmp_path / "a" / "b")), tmp_path)
 
 
-def test_what_does_not_come_from_a_disk_is_no_disk_error() -> None:
+def test_other_errors_are_not_disk_errors() -> None:
     assert not is_disk_error(ValueError())
     assert not is_disk_error(OSError("without a number"))
 
 
-def test_an_error_names_the_file_that_was_being_written_and_what_it_needs(tmp_path: Path) -> None:
+def test_error_during_a_write_has_the_final_path_and_the_needed_space(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     with pytest.raises(OSError, match=r"2\.5 MB needed") as caught, writing(path, 2_500_000):
         raise error_of(errno.ENOSPC, str(tmp_path / ".tmp"))

@@ -24,18 +24,18 @@ from search_spaces import name_problem
         "日本語" * 21,
     ],
 )
-def test_allowed(name: str) -> None:
+def test_valid_name_has_no_problem(name: str) -> None:
     assert name_problem(name) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("", "1 to 64 characters"),
         ("x" * 65, "this one has 65"),
         ("𝒳" * 64, "256"),
-        (".", "output folder needs"),
-        ("..", "output folder needs"),
+        (".", "reserved for the output folder"),
+        ("..", "reserved for the output folder"),
         ("../../x", "'/'"),
         ("/etc/x", "'/'"),
         ("a\\b", "letters, marks and digits"),
@@ -45,10 +45,10 @@ def test_allowed(name: str) -> None:
         ("\ud800", r"'\ud800'"),
         ("a:b", "':'"),
         ("🙂", "letters, marks and digits"),
-        ("study.db", "output folder needs"),
-        ("Study.DB-journal", "output folder needs"),
-        (".study", "output folder needs"),
-        ("ARTIFACTS", "output folder needs"),
+        ("study.db", "reserved for the output folder"),
+        ("Study.DB-journal", "reserved for the output folder"),
+        (".study", "reserved for the output folder"),
+        ("ARTIFACTS", "reserved for the output folder"),
         ("search_0007", "search trials"),
         ("SEARCH_123456", "search trials"),
         (" a", "space"),
@@ -59,11 +59,11 @@ def test_allowed(name: str) -> None:
         (None, "put it in quotes"),
     ],
 )
-def test_refused_with_the_reason(name: object, says: str) -> None:
-    assert says in str(name_problem(name))
+def test_invalid_name_has_a_problem(name: object, message: str) -> None:
+    assert message in str(name_problem(name))
 
 
-def test_problems_can_be_printed_whatever_the_name_holds() -> None:
+def test_problem_of_any_name_is_printable() -> None:
     for code in (*range(0, 0x300), 0x202E, 0xD800, 0xFFFF):
         problem = name_problem(f"a{chr(code)}b") or ""
         assert problem.encode("utf-8").decode().isprintable()

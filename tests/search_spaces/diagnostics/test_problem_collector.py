@@ -7,7 +7,7 @@ from search_spaces import ConfigurationError, DataLoaderError
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 
 
-def test_the_problems_of_all_checks_are_raised_together_each_once() -> None:
+def test_problems_of_all_checks_are_raised_together_and_only_once() -> None:
     problems = ProblemCollector()
     assert not problems
     problems.add(["an option"])
@@ -26,14 +26,14 @@ def test_the_problems_of_all_checks_are_raised_together_each_once() -> None:
     assert str(caught.value.__cause__) == "one\ntwo"
 
 
-def test_without_a_problem_nothing_is_raised() -> None:
+def test_nothing_is_raised_without_a_problem() -> None:
     problems = ProblemCollector()
     with problems.collect():
         pass
     problems.raise_all()
 
 
-def test_an_error_that_reports_no_problem_is_raised_at_once() -> None:
+def test_error_without_problems_is_raised_immediately() -> None:
     problems = ProblemCollector(lambda error: [str(error)] if isinstance(error, OSError) else [])
     with problems.collect():
         raise OSError("the disk")

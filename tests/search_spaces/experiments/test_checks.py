@@ -8,19 +8,19 @@ from search_spaces import ConfigurationError, create_training_config, load_exper
 
 
 @pytest.mark.parametrize(
-    ("experiment", "says"),
+    ("experiment", "message"),
     [
         ({"model": {"name": "ctc"}}, r"loss_type: found 'crossentropy' \(the default\); the model 'ctc' is"),
         ({"model": {"name": "ctc"}, "training": {"loss_type": "focal"}}, "found 'focal'; .*: ctc"),
-        ({"training": {"loss_type": "ctc"}}, r"'medium' is no CTC model; .* or name a CTC model \(ctc\)"),
+        ({"training": {"loss_type": "ctc"}}, r"'medium' is not a CTC model; .* or name a CTC model \(ctc\)"),
         ({"data": {"train_split": "val"}}, r"data\.train_split: found 'val'; training and"),
         ({"data": {"train_split": "x", "val_split": "x"}}, r"data\.val_split: found 'x'"),
         ({"scheduler": {"min_lr": 0.01}}, r"min_lr: found 0.01; .*training\.learning_rate: 0\.001"),
         ({"optimizer": {"learning_rate": 1e-7}}, r"min_lr: found 1e-06; .*optimizer\.learning_rate: 1e-07"),
     ],
 )  # fmt: skip
-def test_keys_that_clash(experiment: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_conflicting_keys_are_rejected(experiment: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         create_training_config(experiment)
     assert len(caught.value.problems) == 1
 
@@ -33,11 +33,11 @@ def test_keys_that_clash(experiment: dict[str, Any], says: str) -> None:
         {"scheduler": {"min_lr": 0.001}},
     ],
 )
-def test_keys_that_go_together(experiment: dict[str, Any]) -> None:
+def test_compatible_keys_are_accepted(experiment: dict[str, Any]) -> None:
     assert list(parse_experiments({"experiments": {"a": experiment}}).experiments) == ["a"]
 
 
-def test_a_key_that_is_wrong_by_itself_is_told_once() -> None:
+def test_invalid_key_is_reported_only_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         create_training_config({"model": {"name": "ctc"}, "training": {"loss_type": "CTC!", "learning_rate": -1}})
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
@@ -56,7 +56,7 @@ STUDY_LEVEL = [
 
 
 @pytest.mark.parametrize(("section", "key", "value"), STUDY_LEVEL)
-def test_the_odd_experiment_of_a_study_is_named(section: str, key: str, value: object) -> None:
+def test_experiment_with_another_study_setting_is_reported(section: str, key: str, value: object) -> None:
     experiments: dict[str, Any] = {"a": {}, "b": {section: {key: value}}, "c": {}}
     with pytest.raises(ConfigurationError) as caught:
         parse_experiments({"experiments": experiments})
@@ -66,18 +66,18 @@ def test_the_odd_experiment_of_a_study_is_named(section: str, key: str, value: o
     assert "--output-dir" in problem
 
 
-def test_an_experiment_is_odd_by_its_default_too() -> None:
+def test_experiment_with_another_study_setting_by_default_is_reported() -> None:
     experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
     with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*write 5"):
         parse_experiments({"experiments": experiments})
 
 
-def test_experiments_that_all_differ_from_the_defaults_agree() -> None:
+def test_experiments_with_the_same_study_setting_are_accepted() -> None:
     experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abc"}
     assert [c.seed for c in parse_experiments({"experiments": experiments}).experiments.values()] == [5, 5, 5]
 
 
-def test_a_broken_model_file_is_told_once_with_its_own_lines(write: Any) -> None:
+def test_invalid_model_file_is_reported_once_with_its_lines(write: Any) -> None:
     write("models:\n  m: {decoder: lstm, stem_channels: [8, 8], stage_channels: [8], width: 8}\n", "m.yaml")
     text = "experiments:\n  a: &a {model: {name: m, config_path: m.yaml}}\n  b: *a\n"
     with pytest.raises(ConfigurationError) as caught:
@@ -86,7 +86,7 @@ def test_a_broken_model_file_is_told_once_with_its_own_lines(write: Any) -> None
     assert problem.startswith("m.yaml:2: models.m.decoder: found 'lstm'; one of attention, ctc is expected")
 
 
-def test_a_model_file_that_is_not_yaml_is_told_with_the_other_problems(write: Any) -> None:
+def test_model_file_that_is_not_yaml_is_reported_with_the_other_problems(write: Any) -> None:
     write("models: [\n", "m.yaml")
     text = "experiments: {a: {model: {name: m, config_path: m.yaml}, training: {batch_size: 0}}}\n"
     with pytest.raises(ConfigurationError) as caught:

@@ -26,7 +26,7 @@ def changed(config: TrainingConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if value != defaults[name]}
 
 
-def test_shipped_presets_are_those_of_the_reference() -> None:
+def test_packaged_presets_are_those_of_the_reference() -> None:
     file = load_experiments("config/phase3_simple_configs.yaml")
     assert {name: changed(config) for name, config in file.experiments.items()} == {
         "conservative_small": {
@@ -76,7 +76,7 @@ INTEGRATION_EXAMPLE = {
 }
 
 
-def test_integration_example_of_the_reference(write: Any) -> None:
+def test_integration_example_of_the_reference_is_accepted(write: Any) -> None:
     file = load_experiments(write(yaml.dump(INTEGRATION_EXAMPLE)))
     config = file.select(["my_experiment"])["my_experiment"]
     assert (config.batch_size, config.warmup_epochs, config.optimizer_type) == (48, 2, "adamw")
@@ -121,7 +121,7 @@ experiments:
 """
 
 
-def test_every_documented_key_reaches_its_field(write: Any) -> None:
+def test_every_documented_key_sets_its_field(write: Any) -> None:
     config = load_experiments(write(EVERY_KEY)).experiments["all_keys"]
     assert config == TrainingConfig(
         model_name="large",
@@ -166,7 +166,7 @@ def test_every_documented_key_reaches_its_field(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         (
             "training: {batch_size: yes}",
@@ -233,15 +233,15 @@ def test_every_documented_key_reaches_its_field(write: Any) -> None:
         ("experiment_name: other", "found 'other'; the experiment's name is its key, 'my'; write 'my'"),
     ],
 )  # fmt: skip
-def test_one_wrong_value(write: Any, line: str, says: str) -> None:
+def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
     problems = problems_of(f"experiments:\n  my:\n    {line}\n", write)
     assert len(problems) == 1
     assert problems[0].startswith("config.yaml:3: experiments.my.")
-    assert says in problems[0]
+    assert message in problems[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("targets: {}", "config.yaml: experiments: missing; a mapping of experiment names"),
         ("experiment: {a: {}}", "did you write 'experiment' instead?"),
@@ -260,22 +260,22 @@ def test_one_wrong_value(write: Any, line: str, says: str) -> None:
         ("experiments: {1: {}}", "a name is text; put it in quotes: '1'"),
         ("experiments: {no: {}}", "a name is text"),
         ("experiments: {search_0001: {}}", "search trials are named"),
-        ("experiments: {a: {}, A: {}}", "experiments.A: is 'a' but for upper and lower case"),
+        ("experiments: {a: {}, A: {}}", "experiments.A: differs from 'a' only in case, so both may share one folder"),
         ("experiments: {a: {}}\ntargets: ", "targets: found nothing (null)"),
         ("experiments: {a: {}}\ntargets: [0.9]", "targets: found the list [0.9]; a mapping"),
         (
             "experiments: {a: {}}\ntargets: {char_accuracy: 0.9}",
             "config.yaml:2: targets.char_accuracy: unknown key; did you mean 'character_accuracy'?",
         ),
-        ("experiments: {a: {}}\ntargets: {sequence_accuracy: 70}", "write a share, not a percentage: 0.7"),
+        ("experiments: {a: {}}\ntargets: {sequence_accuracy: 70}", "write a fraction, not a percentage: 0.7"),
         ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "a whole number from 1"),
         ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "write it without quotes: 9"),
     ],
 )
-def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
+def test_file_with_the_wrong_structure_is_rejected(write: Any, text: str, message: str) -> None:
     problems = problems_of(text, write)
     assert len(problems) == 1
-    assert says in problems[0]
+    assert message in problems[0]
 
 
 MANY_PROBLEMS = """\
@@ -291,9 +291,9 @@ targets: {sequence_acc: 1}
 """
 
 
-def test_all_problems_at_once_in_the_order_of_the_file(write: Any) -> None:
-    places = [problem.split(": ")[:2] for problem in problems_of(MANY_PROBLEMS, write)]
-    assert places == [
+def test_all_problems_are_reported_in_the_order_of_the_file(write: Any) -> None:
+    locations = [problem.split(": ")[:2] for problem in problems_of(MANY_PROBLEMS, write)]
+    assert locations == [
         ["config.yaml:3", "experiments.a.model.name"],
         ["config.yaml:4", "experiments.a.training.batch_size"],
         ["config.yaml:4", "experiments.a.training.loss_type"],
@@ -316,12 +316,12 @@ experiments:
 """
 
 
-def test_a_problem_in_an_anchor_is_told_at_the_anchor(write: Any) -> None:
+def test_problem_in_an_anchor_is_reported_at_the_anchor(write: Any) -> None:
     (problem,) = problems_of(ANCHORED, write)
     assert problem.startswith("config.yaml:2: experiments.a.training.batch_size: found '64'")
 
 
-def test_anchors_and_unused_keys_are_allowed_with_a_note(write: Any) -> None:
+def test_unused_top_level_keys_are_allowed_with_a_note(write: Any) -> None:
     file = load_experiments(write(ANCHORED.replace('"64"', "64")))
     assert [config.batch_size for config in file.experiments.values()] == [64, 16]
     assert file.notes == (
@@ -330,12 +330,12 @@ def test_anchors_and_unused_keys_are_allowed_with_a_note(write: Any) -> None:
     )
 
 
-def test_khmer_names(write: Any) -> None:
+def test_khmer_name_is_accepted(write: Any) -> None:
     file = load_experiments(write("experiments:\n  ខ្មែរ: {model: {name: small}}\n"))
     assert file.experiments["ខ្មែរ"].experiment_name == "ខ្មែរ"
 
 
-def test_select_keeps_the_order_of_the_file_and_each_name_once() -> None:
+def test_select_returns_each_name_once_in_the_order_of_the_file() -> None:
     file = load_experiments("config/phase3_simple_configs.yaml")
     wanted = ["high_learning_rate", "conservative_small", "high_learning_rate"]
     assert list(file.select(wanted)) == ["conservative_small", "high_learning_rate"]
@@ -343,7 +343,7 @@ def test_select_keeps_the_order_of_the_file_and_each_name_once() -> None:
     assert file.select([]) == {}
 
 
-def test_select_tells_all_unknown_names() -> None:
+def test_select_reports_all_unknown_names() -> None:
     file = load_experiments("config/phase3_simple_configs.yaml")
     with pytest.raises(ConfigurationError) as caught:
         file.select(["baseline", "conservative_small", "zzz"])
@@ -352,7 +352,7 @@ def test_select_tells_all_unknown_names() -> None:
     assert "write one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
 
 
-def test_create_training_config_as_in_the_reference() -> None:
+def test_create_training_config_accepts_the_example_of_the_reference() -> None:
     config = create_training_config(
         {
             "training": {"batch_size": 64, "learning_rate": 0.002},
@@ -365,7 +365,7 @@ def test_create_training_config_as_in_the_reference() -> None:
     assert create_training_config({"experiment_name": "x"}).experiment_name == "x"
 
 
-def test_programs_may_write_a_tuple() -> None:
+def test_create_training_config_accepts_a_tuple() -> None:
     assert create_training_config({"optimizer": {"betas": (0.8, 0.9)}}).optimizer_betas == [0.8, 0.9]
 
 
@@ -380,9 +380,9 @@ targets: {character_accuracy: 9e-1}
 """
 
 
-def test_a_program_may_give_the_numbers_that_pyyaml_leaves_as_text(write: Any) -> None:
+def test_numbers_that_pyyaml_reads_as_text_are_converted_in_a_dictionary(write: Any) -> None:
     config = yaml.safe_load(_NUMBERS_AS_TEXT)
-    assert config["experiments"]["1e5"]["scheduler"]["min_lr"] == "+1E-6"  # else this tests nothing
+    assert config["experiments"]["1e5"]["scheduler"]["min_lr"] == "+1E-6"  # otherwise, this test would test nothing
     from_file = load_experiments(write(_NUMBERS_AS_TEXT))
 
     parsed = parse_experiments(config)
@@ -394,17 +394,17 @@ def test_a_program_may_give_the_numbers_that_pyyaml_leaves_as_text(write: Any) -
 
 
 @pytest.mark.parametrize("text", ["0.001", "64", "1e-3x", "", "nan", ".Nan", "1,5"])
-def test_other_text_is_no_number_for_a_program_either(text: str) -> None:
+def test_other_text_is_not_converted_to_a_number(text: str) -> None:
     with pytest.raises(ConfigurationError, match="learning_rate: found"):
         create_training_config({"training": {"learning_rate": text}})
 
 
-def test_a_whole_number_is_not_written_with_an_exponent() -> None:
+def test_whole_number_with_an_exponent_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; write 10"):
         create_training_config({"training": {"num_epochs": "1e1"}})
 
 
-def test_create_training_config_tells_all_problems() -> None:
+def test_create_training_config_reports_all_problems() -> None:
     with pytest.raises(ConfigurationError) as caught:
         create_training_config({"training": {"batch_size": "64"}, "model": {"name": "ctc"}, "optimiser": {}})
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
@@ -414,20 +414,20 @@ def test_create_training_config_tells_all_problems() -> None:
     ]
 
 
-@pytest.mark.parametrize("wrong", [None, [], "x", 5])
-def test_a_configuration_is_a_mapping(wrong: Any) -> None:
+@pytest.mark.parametrize("data", [None, [], "x", 5])
+def test_configuration_that_is_not_a_mapping_is_rejected(data: Any) -> None:
     with pytest.raises(ConfigurationError, match="mapping"):
-        parse_experiments(wrong)
+        parse_experiments(data)
     with pytest.raises(ConfigurationError, match="mapping"):
-        create_training_config(wrong)
+        create_training_config(data)
 
 
 @pytest.mark.parametrize("name", ["../../x", "study.db", ""])
-def test_create_training_config_refuses_names_that_leave_the_folder(name: str) -> None:
+def test_create_training_config_rejects_invalid_folder_names(name: str) -> None:
     with pytest.raises(ConfigurationError, match="experiment_name: "):
         create_training_config({"experiment_name": name})
 
 
-def test_files_of_another_folder_are_named_in_full(write: Any) -> None:
+def test_message_has_the_path_of_a_file_in_another_folder(write: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"deep/er/mine\.yaml:1: experiments: found"):
         load_experiments(write("experiments: []", "deep/er/mine.yaml"))

@@ -20,7 +20,7 @@ experiments:
 """
 
 
-def test_settings_have_the_types_of_a_file() -> None:
+def test_values_have_the_same_types_as_in_a_file() -> None:
     given = parse_overrides(
         ["training.num_epochs=5", "scheduler.min_lr=1e-6", "optimizer.betas=[0.8, 0.9]", "data.augmentation=off"]
     )
@@ -32,13 +32,13 @@ def test_settings_have_the_types_of_a_file() -> None:
     }
 
 
-def test_the_optimizers_learning_rate_wins() -> None:
+def test_learning_rate_of_the_optimizer_overrides_that_of_training() -> None:
     given = parse_overrides(["optimizer.learning_rate=0.1", "training.learning_rate=0.2"])
     assert settings_by_field(given) == {"learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("training.num_epoch=5", "--set training.num_epoch: unknown key; did you mean 'num_epochs'?"),
         ("optimiser.type=adam", "--set optimiser: unknown key; did you mean 'optimizer'?"),
@@ -46,18 +46,21 @@ def test_the_optimizers_learning_rate_wins() -> None:
         ("training.num_epochs=", "--set training.num_epochs: found nothing (null); a whole number"),
         ("training.num_epochs='5'", "write it without quotes: 5"),
         ("optimizer.betas=[0.9, 1]", "--set optimizer.betas.1: found 1; a number at least 0 and below 1 is expected;"),
-        ("training.seed=[", "--set training.seed: found '[', which is no YAML value; put text with special characters"),
+        (
+            "training.seed=[",
+            "--set training.seed: found '[', which is not a YAML value; put text with special",
+        ),
         ("training.seed=!!set {}", "--set training.seed: the tag !!set is not allowed;"),
         ("num_epochs=5", "--set: found 'num_epochs=5'; section.key=value is expected; write training.num_epochs"),
         ("training.num_epochs", "section.key=value is expected; write for example training.num_epochs=5"),
         ("", "--set: found ''; section.key=value is expected;"),
     ],
 )
-def test_one_wrong_setting(text: str, says: str) -> None:
+def test_invalid_override_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_overrides([text])
     [problem] = caught.value.problems
-    assert says in problem
+    assert message in problem
 
 
 def test_all_problems_are_reported_together() -> None:
@@ -74,7 +77,7 @@ def test_all_problems_are_reported_together() -> None:
     ]
 
 
-def test_the_named_experiments_get_them_and_the_file_keeps_its_order(write: Any) -> None:
+def test_overrides_apply_to_the_named_experiments_in_the_order_of_the_file(write: Any) -> None:
     file = load_overridden(write(FILE), ["one"], parse_overrides(["training.batch_size=8", "training.num_epochs=5"]))
     assert file.experiments == {
         "one": TrainingConfig(experiment_name="one", learning_rate=0.01, min_lr=1e-3, batch_size=8, num_epochs=5),
@@ -82,24 +85,24 @@ def test_the_named_experiments_get_them_and_the_file_keeps_its_order(write: Any)
     }
 
 
-def test_a_setting_may_not_contradict_the_file(write: Any) -> None:
+def test_override_that_conflicts_with_the_file_is_rejected(write: Any) -> None:
     path = write(FILE)
     with pytest.raises(ConfigurationError) as caught:
         load_overridden(path, None, parse_overrides(["training.loss_type=focal", "training.learning_rate=1e-4"]))
     rate, loss = caught.value.problems
     assert rate.startswith(f"{path}:3: experiments.one.scheduler.min_lr: found 0.001; the lowest learning rate")
     assert loss.startswith("--set experiments.two.training.loss_type: found 'focal'; the model 'ctc'")
-    # Only what is trained must go together.
+    # Experiments that are not selected are not checked with the override.
     load_overridden(path, ["one"], parse_overrides(["training.loss_type=focal"]))
 
 
-def test_a_setting_without_effect_is_a_warning(write: Any) -> None:
+def test_override_without_effect_causes_a_warning(write: Any) -> None:
     file = load_overridden(write(FILE), ["one"], parse_overrides(["scheduler.warmup_epochs=2"]))
     [warning] = file.warnings
-    assert warning.startswith("--set experiments.one.scheduler.warmup_epochs: can never act with")
+    assert warning.startswith("--set experiments.one.scheduler.warmup_epochs: has no effect with")
 
 
-def test_the_dataset_may_be_another_one_for_all(write: Any) -> None:
+def test_dataset_can_be_overridden_for_all_experiments(write: Any) -> None:
     path, given = write(FILE), parse_overrides(["data.metadata_path=mine/metadata.yaml"])
     assert not load_overridden(path, None, {}).names_dataset
     file = load_overridden(path, ["two"], given)
@@ -107,7 +110,7 @@ def test_the_dataset_may_be_another_one_for_all(write: Any) -> None:
     assert file.select(["two"])["two"].metadata_path == "mine/metadata.yaml"
 
 
-def test_configurations_can_be_changed_like_a_file() -> None:
+def test_overrides_apply_to_configurations() -> None:
     config = TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3)
     assert override({"one": config}, parse_overrides(["training.num_epochs=5"])) == {
         "one": TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3, num_epochs=5)

@@ -25,7 +25,7 @@ def read_back(config: TrainingConfig, folder: Path, name: str = "one", targets: 
     return load_experiments(path)
 
 
-def test_the_shipped_presets_are_read_back_as_they_are(tmp_path: Path) -> None:
+def test_packaged_presets_are_read_back_unchanged(tmp_path: Path) -> None:
     file = load_experiments(PRESETS)
     path = tmp_path / "written.yaml"
     path.write_text(experiments_yaml(file.experiments, file.targets))
@@ -46,7 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "plateau": {"scheduler_type": "plateau", "patience": 0, "factor": 0.9},
     "steplr": {"scheduler_type": "steplr", "step_size": 3, "gamma": 1.0},
     "words": {"metadata_path": "/data/៣ #1: 'x'/yes", "train_split": "1e-3", "val_split": "no"},
-    "another signal": {"early_stopping_monitor": "val_loss", "early_stopping_mode": "min"},
+    "another metric": {"early_stopping_monitor": "val_loss", "early_stopping_mode": "min"},
     "switches": {"augmentation": False, "mixed_precision": True, "use_tensorboard": False, "pin_memory": True},
     "threads": {"threads": 3},
     "largest seed": {"seed": 2**32 - 1},
@@ -54,7 +54,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_what_has_an_effect_is_read_back_to_the_last_bit(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_settings_with_effect_are_read_back_exactly(changes: dict[str, Any], tmp_path: Path) -> None:
     config = TrainingConfig(**changes)
     again = read_back(config, tmp_path).experiments["one"]
     assert {name: getattr(again, name) for name in changes} == {
@@ -63,18 +63,18 @@ def test_what_has_an_effect_is_read_back_to_the_last_bit(changes: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["ខ្មែរ", "1e-3", "yes", "007", "null", "a b"])
-def test_names_of_any_kind_are_read_back(name: str, tmp_path: Path) -> None:
+def test_unusual_names_are_read_back(name: str, tmp_path: Path) -> None:
     assert list(read_back(TrainingConfig(), tmp_path, name).experiments) == [name]
 
 
-def test_keys_without_an_effect_are_left_out(tmp_path: Path) -> None:
+def test_keys_without_effect_are_omitted(tmp_path: Path) -> None:
     config = TrainingConfig(loss_type="focal", label_smoothing=0.1, scheduler_type="plateau", gamma=0.3)
     file = read_back(config, tmp_path)
     assert [note for note in file.notes if "no effect" in note] == []
     assert (file.experiments["one"].label_smoothing, file.experiments["one"].gamma) == (0.0, TrainingConfig.gamma)
 
 
-def test_every_key_of_a_file_is_written_with_one_of_the_settings() -> None:
+def test_every_key_is_written_with_some_type_of_loss_and_scheduler() -> None:
     written = set()
     for loss, scheduler in (("crossentropy", "cosine"), ("focal", "steplr"), ("focal", "plateau")):
         config = TrainingConfig(loss_type=loss, scheduler_type=scheduler, threads=1)
@@ -84,7 +84,7 @@ def test_every_key_of_a_file_is_written_with_one_of_the_settings() -> None:
     assert written < {item.name for item in fields(TrainingConfig)}
 
 
-def test_plain_data_are_as_good_as_the_text(tmp_path: Path) -> None:
+def test_plain_data_and_text_are_read_back_equally(tmp_path: Path) -> None:
     config, targets = TrainingConfig(seed=3), Targets(character_accuracy=0.5)
     data = experiments_data({"one": config}, targets)
     parsed = parse_experiments(data)

@@ -1,4 +1,4 @@
-"""Settings of an experiment that are legal but can never act, or are hardly meant."""
+"""Warnings about valid settings of an experiment that have no effect or are probably a mistake."""
 
 from __future__ import annotations
 
@@ -20,86 +20,94 @@ def plateau(patience: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "key", "says"),
+    ("experiment", "key", "message"),
     [
         (
             {"training": {"loss_type": "focal", "label_smoothing": 0.1}},
             "training.label_smoothing",
-            "can never act with training.loss_type focal, only with crossentropy",
+            "has no effect with training.loss_type focal, only with crossentropy",
         ),
         (
             {"model": {"name": "ctc"}, "training": {"loss_type": "ctc", "label_smoothing": 0.1}},
             "training.label_smoothing",
-            "can never act with training.loss_type ctc, only with crossentropy",
+            "has no effect with training.loss_type ctc, only with crossentropy",
         ),
-        ({"training": {"focal_gamma": 3.0}}, "training.focal_gamma", "can never act with training.loss_type cross"),
-        ({"training": {"focal_alpha": 3.0}}, "training.focal_alpha", "can never act with training.loss_type cross"),
-        ({"scheduler": {"warmup_epochs": 2}}, "scheduler.warmup_epochs", "can never act with scheduler.type steplr"),
+        ({"training": {"focal_gamma": 3.0}}, "training.focal_gamma", "has no effect with training.loss_type cross"),
+        ({"training": {"focal_alpha": 3.0}}, "training.focal_alpha", "has no effect with training.loss_type cross"),
+        ({"scheduler": {"warmup_epochs": 2}}, "scheduler.warmup_epochs", "has no effect with scheduler.type steplr"),
         ({"scheduler": {"type": "cosine", "step_size": 2}}, "scheduler.step_size", "only with steplr"),
         ({"scheduler": {"type": "cosine", "gamma": 0.2}}, "scheduler.gamma", "only with steplr"),
         ({"scheduler": {"patience": 2}}, "scheduler.patience", "only with plateau"),
         ({"scheduler": {"factor": 0.2}}, "scheduler.factor", "only with plateau"),
-        ({"early_stopping": {"patience": 40}}, "early_stopping.patience", "40 of 40 epochs can never act"),
-        ({"early_stopping": {"patience": 39}}, "early_stopping.patience", "39 of 40 epochs can never act"),
+        (
+            {"early_stopping": {"patience": 40}},
+            "early_stopping.patience",
+            "40 has no effect: the training ends after 40 epochs",
+        ),
+        ({"early_stopping": {"patience": 39}}, "early_stopping.patience", "39 has no effect: the training ends after"),
         (
             {"early_stopping": {"min_delta": 1.0}},
             "early_stopping.min_delta",
-            "1.0 is more than an accuracy can ever gain: training always ends after 11 epochs",
+            "1.0 is more than an accuracy can improve, so training always ends after 11 epochs",
         ),
         (
             {"scheduler": {"type": "cosine", "warmup_epochs": 50}},
             "scheduler.warmup_epochs",
-            "50 of 40 epochs never ends, so the cosine can never act",
+            "50 of 40 epochs: the warm-up never ends, so the cosine has no effect",
         ),
         (
             {"scheduler": {"step_size": 40}},
             "scheduler.step_size",
-            "40 of 40 epochs: the rate never drops, so gamma can never act",
+            "40 of 40 epochs: the learning rate never drops, so gamma has no effect",
         ),
         ({"training": {"num_epochs": 10}, "scheduler": {"gamma": 0.1}}, "scheduler.step_size", "10 of 10 epochs"),
-        ({"scheduler": {"gamma": 1.0}}, "scheduler.gamma", "never changes the rate, so the schedule can never act"),
-        ({"scheduler": plateau(60)}, "scheduler.patience", "60 of 40 epochs: the rate never drops"),
-        ({"scheduler": plateau(38)}, "scheduler.patience", "38 of 40 epochs: the rate never drops"),
+        (
+            {"scheduler": {"gamma": 1.0}},
+            "scheduler.gamma",
+            "1 never changes the learning rate, so the schedule has no",
+        ),
+        ({"scheduler": plateau(60)}, "scheduler.patience", "60 of 40 epochs: the learning rate never drops"),
+        ({"scheduler": plateau(38)}, "scheduler.patience", "38 of 40 epochs: the learning rate never drops"),
         (
             {"scheduler": plateau(9)},
             "scheduler.patience",
-            "9 can never act: early_stopping.patience, 10, ends the training first",
+            "9 has no effect: early_stopping.patience (10) ends the training first",
         ),
         (
             {"scheduler": {"min_lr": 0.001}},
             "scheduler.min_lr",
-            "0.001 is the initial rate (training.learning_rate), so the schedule can never act",
+            "0.001 is also the initial learning rate (training.learning_rate), so the schedule has no effect",
         ),
         (
             {"training": {"num_epochs": 12, "save_every_n_epochs": 20}},
             "training.save_every_n_epochs",
-            "20 of 12 epochs can never act: no numbered snapshot is written",
+            "20 of 12 epochs: no numbered snapshot is ever written",
         ),
         (
             {"early_stopping": {"monitor": "val_loss"}},
             "early_stopping.mode",
-            "max, but lower val_loss is better, and the worst epoch would be kept; min?",
+            "max would keep the worst epoch, since lower val_loss is better; did you mean min?",
         ),
         ({"early_stopping": {"mode": "min"}}, "early_stopping.mode", "higher val_char_accuracy is better"),
-        ({"training": {"learning_rate": 0.5}}, "training.learning_rate", "0.5 is far above usual rates"),
+        ({"training": {"learning_rate": 0.5}}, "training.learning_rate", "0.5 is far above usual learning rates"),
         (
             {"training": {"learning_rate": 1e-7}, "optimizer": {"learning_rate": 1e-3}},
             "training.learning_rate",
-            "1e-07 can never act: optimizer.learning_rate, 0.001, wins over it",
+            "1e-07 has no effect: optimizer.learning_rate (0.001) overrides it",
         ),
         (
             {"training": {"weight_decay": 0.1}, "optimizer": {"weight_decay": 0.2}},
             "training.weight_decay",
-            "0.1 can never act: optimizer.weight_decay, 0.2, wins over it",
+            "0.1 has no effect: optimizer.weight_decay (0.2) overrides it",
         ),
-        ({"data": {"num_workers": 8}}, "data.num_workers", "8 can never act on training, which cuts its batches from"),
-        ({"data": {"pin_memory": True}}, "data.pin_memory", "true can never act on training, which cuts its batches"),
+        ({"data": {"num_workers": 8}}, "data.num_workers", "8 has no effect on training, which reads the pixel cache"),
+        ({"data": {"pin_memory": True}}, "data.pin_memory", "true has no effect on training, which reads the pixel"),
     ],
 )
-def test_what_is_senseless_is_told_and_does_no_harm(experiment: dict[str, Any], key: str, says: str) -> None:
+def test_setting_that_makes_no_sense_is_only_a_warning(experiment: dict[str, Any], key: str, message: str) -> None:
     (warning,) = warnings_of(experiment)
     assert warning.startswith(f"experiments.a.{key}: ")
-    assert says in warning
+    assert message in warning
     create_training_config(experiment)
 
 
@@ -121,11 +129,11 @@ def test_what_is_senseless_is_told_and_does_no_harm(experiment: dict[str, Any], 
         {"training": {"learning_rate": 1e-3}, "optimizer": {"learning_rate": 1e-3}},
     ],
 )
-def test_what_can_act_is_left_alone(experiment: dict[str, Any]) -> None:
+def test_setting_with_effect_causes_no_warning(experiment: dict[str, Any]) -> None:
     assert warnings_of(experiment) == ()
 
 
-def test_a_target_that_nothing_can_meet_is_told() -> None:
+def test_target_that_can_never_be_met_causes_a_warning() -> None:
     targets = {"convergence_epochs": 5}
     (warning,) = parse_experiments({"experiments": {"a": {}}, "targets": targets}).warnings
     assert warning.startswith("targets.convergence_epochs: can never be met without character_accuracy or")

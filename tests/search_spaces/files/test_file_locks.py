@@ -22,22 +22,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "leases" / "0001.lock"
 
 
-def child_gets(child: Child, path: Path) -> str:
+def child_result(child: Child, path: Path) -> str:
     process = child("lock", path)
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_another_process_cannot_lock_what_is_held(path: Path, child: Child) -> None:
+def test_another_process_cannot_acquire_a_held_lock(path: Path, child: Child) -> None:
     lock = try_lock(path)
     assert lock is not None
-    assert child_gets(child, path) == "busy"
+    assert child_result(child, path) == "busy"
     lock.release()
-    assert child_gets(child, path) == "held"
+    assert child_result(child, path) == "held"
     assert try_lock(path) is None
 
 
-def test_a_second_lock_in_this_process_is_refused_too(path: Path) -> None:
+def test_same_process_cannot_acquire_a_held_lock_again(path: Path) -> None:
     first = try_lock(path)
     assert first is not None
     assert try_lock(path) is None
@@ -48,17 +48,17 @@ def test_a_second_lock_in_this_process_is_refused_too(path: Path) -> None:
     second.release()
 
 
-def test_looking_at_an_own_lock_does_not_free_it(path: Path, child: Child) -> None:
+def test_probing_a_lock_of_this_process_does_not_release_it(path: Path, child: Child) -> None:
     lock = try_lock(path)
     assert lock is not None
     assert holder_pid(path) == os.getpid()
     assert try_lock(path) is None
-    assert child_gets(child, path) == "busy"
+    assert child_result(child, path) == "busy"
     lock.release()
     assert holder_pid(path) is None
 
 
-def test_a_lock_outlasts_a_stop_and_ends_with_the_process(path: Path, child: Child) -> None:
+def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path: Path, child: Child) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -73,12 +73,12 @@ def test_a_lock_outlasts_a_stop_and_ends_with_the_process(path: Path, child: Chi
     lock.release()
 
 
-def test_looking_creates_nothing(path: Path) -> None:
+def test_probing_a_missing_lock_file_creates_nothing(path: Path) -> None:
     assert holder_pid(path) is None
     assert not path.parent.exists()
 
 
-def test_waiting_ends_with_the_holder_s_name(path: Path, child: Child) -> None:
+def test_timeout_message_names_the_holder(path: Path, child: Child) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -86,7 +86,7 @@ def test_waiting_ends_with_the_holder_s_name(path: Path, child: Child) -> None:
         wait_for_lock(path, timeout_s=0.1)
 
 
-def test_a_waiting_process_logs_the_holder(
+def test_waiting_process_logs_the_holder(
     path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("search_spaces.files.file_locks._POLL_S", 0.0001)
@@ -98,7 +98,9 @@ def test_a_waiting_process_logs_the_holder(
     assert caplog.messages == [f"waiting for process {process.pid}, which holds the lock {path}"]
 
 
-def test_waiting_continues_while_the_holder_works(path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_continues_while_the_holder_touches_the_file(
+    path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -106,7 +108,7 @@ def test_waiting_continues_while_the_holder_works(path: Path, child: Child, monk
 
     def touch_or_end(seconds: float) -> None:
         polls.append(seconds)
-        os.utime(path)  # as the holder does while it works
+        os.utime(path)  # as the holder does during its work
         if len(polls) == 20:
             process.kill()
             process.wait()
@@ -119,7 +121,7 @@ def test_waiting_continues_while_the_holder_works(path: Path, child: Child, monk
 
 
 @pytest.mark.parametrize("future_s", [0, 10**6])
-def test_a_clock_that_was_set_back_does_not_make_it_wait_for_ever(path: Path, child: Child, future_s: int) -> None:
+def test_modification_time_in_the_future_does_not_prevent_the_timeout(path: Path, child: Child, future_s: int) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -128,9 +130,9 @@ def test_a_clock_that_was_set_back_does_not_make_it_wait_for_ever(path: Path, ch
         wait_for_lock(path, timeout_s=0.1)
 
 
-def test_a_file_that_its_holder_has_removed_is_no_lock(path: Path) -> None:
+def test_removed_lock_file_cannot_be_locked(path: Path) -> None:
     with wait_for_lock(path):
-        descriptor = os.open(path, os.O_RDWR)  # of a process that has waited
+        descriptor = os.open(path, os.O_RDWR)  # as in a waiting process
         path.unlink()
     try:
         assert not _locked(descriptor, path)
@@ -141,7 +143,7 @@ def test_a_file_that_its_holder_has_removed_is_no_lock(path: Path) -> None:
         assert again.note == ""
 
 
-def test_a_pipe_in_place_of_a_lock_is_an_error(path: Path) -> None:
+def test_pipe_instead_of_a_lock_file_is_an_error(path: Path) -> None:
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with pytest.raises(OSError, match="it is not a regular file"):
@@ -152,7 +154,7 @@ def test_a_pipe_in_place_of_a_lock_is_an_error(path: Path) -> None:
         read_note(path)
 
 
-def test_waiting_threads_take_turns(path: Path) -> None:
+def test_threads_hold_the_lock_one_after_the_other(path: Path) -> None:
     inside: list[int] = []
     most: list[int] = []
 
@@ -171,19 +173,19 @@ def test_waiting_threads_take_turns(path: Path) -> None:
     assert holder_pid(path) is None
 
 
-def test_a_fork_neither_holds_nor_frees_its_parent_s_lock(path: Path) -> None:
+def test_forked_process_neither_holds_nor_releases_its_parents_lock(path: Path) -> None:
     lock = try_lock(path)
     assert lock is not None
     pid = os.fork()
     if pid == 0:
-        got = try_lock(path)
-        os._exit(0 if got is None else 1)
+        acquired = try_lock(path)
+        os._exit(0 if acquired is None else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert holder_pid(path) == os.getpid()
     lock.release()
 
 
-def test_a_note_survives_its_writer_and_the_lock_stays_while_it_is_used(path: Path, child: Child) -> None:
+def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path: Path, child: Child) -> None:
     process = child("lock", path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -194,7 +196,7 @@ def test_a_note_survives_its_writer_and_the_lock_stays_while_it_is_used(path: Pa
     assert lock.note == f"note of {process.pid}"
     lock.write_note("short")
     assert lock.note == "short"
-    assert child_gets(child, path) == "busy"
+    assert child_result(child, path) == "busy"
     assert lock.note == "short"
     lock.release()
     again = try_lock(path)
@@ -203,16 +205,16 @@ def test_a_note_survives_its_writer_and_the_lock_stays_while_it_is_used(path: Pa
     again.release()
 
 
-def test_another_note_finds_room_where_there_is_none_any_more(disk: Path, fill: Callable[[Path, int], Path]) -> None:
+def test_note_can_be_replaced_on_a_full_disk(disk: Path, fill: Callable[[Path, int], Path]) -> None:
     with wait_for_lock(disk / "lock") as lock:
         lock.write_note("worker")
         fill(disk, 0)
-        lock.write_note("let go, a longer one")
-        assert lock.note == "let go, a longer one"
+        lock.write_note("released, a longer note")
+        assert lock.note == "released, a longer note"
 
 
 @pytest.mark.parametrize(("text", "kept"), [("", ""), ("x" * 300, "x" * 200), ("ខ" * 70, "ខ" * 66)])
-def test_a_note_is_short(path: Path, text: str, kept: str) -> None:
+def test_long_note_is_cut(path: Path, text: str, kept: str) -> None:
     with wait_for_lock(path) as lock:
         assert lock.note == ""
         lock.write_note(text)

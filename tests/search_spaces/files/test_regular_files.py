@@ -13,10 +13,10 @@ from search_spaces.files.regular_files import parse_json, read_bytes, regular_fi
 
 @pytest.fixture
 def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """What is not a regular file, by kind."""
+    """Return paths of other files than regular ones, by kind."""
     paths = {kind: tmp_path / kind for kind in ("pipe", "device", "folder", "socket")}
     os.mkfifo(paths["pipe"])
-    paths["device"].symlink_to("/dev/zero")  # without end
+    paths["device"].symlink_to("/dev/zero")  # endless
     paths["folder"].mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(paths["socket"]))
@@ -25,7 +25,7 @@ def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 @pytest.mark.parametrize("mode", ["rb", "ab", "r+b"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
-def test_a_file_that_is_not_regular_is_refused_without_blocking(kind: str, mode: str, special: dict[str, Path]) -> None:
+def test_file_that_is_not_regular_is_rejected_without_blocking(kind: str, mode: str, special: dict[str, Path]) -> None:
     before = len(os.listdir("/dev/fd"))
     with pytest.raises(OSError, match=r"it is (a folder|not a regular file)|No such device|Is a directory") as caught:
         open(special[kind], mode, opener=regular_file)
@@ -33,7 +33,7 @@ def test_a_file_that_is_not_regular_is_refused_without_blocking(kind: str, mode:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+def test_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(300 * 10**9)
@@ -45,7 +45,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         read_bytes(path, 4)
 
 
-def test_a_new_file_has_the_rights_of_the_umask(tmp_path: Path) -> None:
+def test_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     with open(tmp_path / "new", "ab", opener=regular_file), open(tmp_path / "plain", "ab"):
         assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
 

@@ -15,8 +15,8 @@ from search_spaces import (
     parse_search_space,
 )
 
-CTC_ALONE = "CTC models learn with CTC loss only, which they get by themselves"
-OTHERS = "only CTC models learn with it, and get it by themselves"
+CTC_LOSS = "CTC models support CTC loss only, which they get automatically"
+CTC_MODELS = "only CTC models support it, and get it automatically"
 
 
 @pytest.mark.parametrize(
@@ -26,60 +26,62 @@ OTHERS = "only CTC models learn with it, and get it by themselves"
             "space:\n  model_name: [small, ctc, large]\n  loss_type: [crossentropy, focal]",
             [
                 "config.yaml:3: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
-                f"{CTC_ALONE}; add when: {{model_name: [small, large]}}"
+                f"{CTC_LOSS}; add when: {{model_name: [small, large]}}"
             ],
         ),
         (
             "space:\n  loss_type: [crossentropy, focal]\n  model_name: [small, ctc]",
             [
                 "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
-                f"{CTC_ALONE}; add when: {{model_name: [small]}} and move model_name above it"
+                f"{CTC_LOSS}; add when: {{model_name: [small]}} and move model_name above it"
             ],
         ),
         (
             "space:\n  model_name: [small, ctc]\n  loss_type: {choices: [crossentropy, ctc], when: {model_name: ctc}}",
             [
                 "config.yaml:3: space.loss_type: the model 'ctc' would get 'crossentropy'; "
-                f"{CTC_ALONE}; write when: {{model_name: [small]}}"
+                f"{CTC_LOSS}; write when: {{model_name: [small]}}"
             ],
         ),
         (
             "space:\n  model_name: [small, medium]\n  loss_type: [crossentropy, ctc]",
-            [f"config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; {OTHERS}; leave ctc out"],
+            [
+                f"config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; {CTC_MODELS}; leave ctc out"
+            ],
         ),
         (
             "base: {model_name: ctc}\nspace: {loss_type: [crossentropy, focal, ctc]}",
             [
                 "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
-                f"{CTC_ALONE}; leave loss_type out"
+                f"{CTC_LOSS}; leave loss_type out"
             ],
         ),
         (
             "base: {loss_type: focal}\nspace: {model_name: [small, ctc]}",
             [
-                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_ALONE}; leave the line out, "
-                "or let it vary for the others, under space: "
+                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_LOSS}; leave the line out, "
+                "or sample it for the other models, under space: "
                 "loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}}"
             ],
         ),
         (
             "base: {loss_type: ctc}\nspace: {model_name: [small, ctc]}",
-            [f"config.yaml:1: base.loss_type: the model 'small' would get 'ctc'; {OTHERS}; leave the line out"],
+            [f"config.yaml:1: base.loss_type: the model 'small' would get 'ctc'; {CTC_MODELS}; leave the line out"],
         ),
         (
             "base: {loss_type: ctc, model_name: large}\nspace: {gamma: [0.1, 0.2]}",
-            [f"config.yaml:1: base.loss_type: the model 'large' would get 'ctc'; {OTHERS}; leave the line out"],
+            [f"config.yaml:1: base.loss_type: the model 'large' would get 'ctc'; {CTC_MODELS}; leave the line out"],
         ),
         (
             "space:\n  label_smoothing: {low: 0, high: 0.1, when: {loss_type: focal}}\n  model_name: [small, ctc]",
             [
-                "config.yaml:2: space.label_smoothing.when.loss_type: the loss is not known before the model; "
+                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on the model, which is sampled later; "
                 "move model_name above label_smoothing"
             ],
         ),
     ],
 )
-def test_models_and_losses_that_clash(
+def test_unsupported_loss_of_a_model_is_rejected(
     write: Any, text: str, problems: list[str], definitions: dict[str, ModelDefinition]
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -104,17 +106,17 @@ def test_models_and_losses_that_clash(
         {"space": {"label_smoothing": {"low": 0.0, "high": 0.1, "when": {"loss_type": "crossentropy"}}}},
     ],
 )
-def test_models_and_losses_that_go_together(data: dict[str, Any], definitions: dict[str, ModelDefinition]) -> None:
+def test_supported_loss_of_a_model_is_accepted(data: dict[str, Any], definitions: dict[str, ModelDefinition]) -> None:
     assert parse_search_space(data, definitions=definitions).as_dict()["base"] == data.get("base", {})
 
 
-def test_no_draw_of_the_shipped_space_gives_a_model_a_loss_it_cannot_learn_with(
+def test_default_space_never_combines_a_model_with_an_unsupported_loss(
     definitions: dict[str, ModelDefinition],
 ) -> None:
     space = load_search_space("config/search_space.yaml", definitions)
     for model, loss in product(definitions, ("crossentropy", "focal")):
         start = space.start_config([TrainingConfig(model_name="ctc", loss_type="ctc")])
-        config, active = drawn(space, start, {"model_name": model, "loss_type": loss}, definitions)
+        config, active = sampled(space, start, {"model_name": model, "loss_type": loss}, definitions)
         if model == "ctc":
             assert config.loss_type == "ctc"
             assert not {"loss_type", "label_smoothing", "focal_gamma"} & active
@@ -123,10 +125,10 @@ def test_no_draw_of_the_shipped_space_gives_a_model_a_loss_it_cannot_learn_with(
             assert ("label_smoothing" in active, "focal_gamma" in active) == (loss != "focal", loss == "focal")
 
 
-def drawn(
+def sampled(
     space: SearchSpace, config: TrainingConfig, values: dict[str, Any], definitions: dict[str, ModelDefinition]
 ) -> tuple[TrainingConfig, set[str]]:
-    """What a search does: conditions are looked up with the loss fitted, what was drawn is kept."""
+    """Sample like a search: conditions are evaluated with the fitted loss, but sampled values are kept."""
     active = set()
     for parameter in space:
         if parameter.is_active(fit_loss(config, definitions)):
@@ -136,12 +138,12 @@ def drawn(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (
             "base: {min_lr: 0.01}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}",
             "config.yaml:2: space.learning_rate.low: found 0.001; the lowest learning rate of a trial (min_lr, up to "
-            "0.01) is at most its initial one; write 0.01 or more, or a smaller min_lr",
+            "0.01) must not exceed its initial one; write 0.01 or more, or a smaller min_lr",
         ),
         (
             "space: {min_lr: {low: 0, high: 0.01}, learning_rate: [0.1, 0.005]}",
@@ -153,20 +155,20 @@ def drawn(
         ),
         (
             "space: {min_lr: {low: 0, high: 0.01}}",
-            "config.yaml:1: space.min_lr: varies, so that it may be above a learning rate that the space does not "
-            "give; write learning_rate as well",
+            "config.yaml:1: space.min_lr: it is sampled, but learning_rate is not (or only under a condition), so "
+            "min_lr could exceed it; add learning_rate under base:",
         ),
         (
             "space: {min_lr: [0, 1e-4], learning_rate: {low: 1e-3, high: 0.1, when: {augmentation: true}}}",
-            "space.min_lr: varies",
+            "space.min_lr: it is sampled, but learning_rate is not",
         ),
     ],
 )
-def test_a_floor_above_the_learning_rate(write: Any, text: str, says: str) -> None:
+def test_min_lr_above_the_learning_rate_is_rejected(write: Any, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text))
     (problem,) = caught.value.problems
-    assert says in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize(
@@ -177,5 +179,5 @@ def test_a_floor_above_the_learning_rate(write: Any, text: str, says: str) -> No
         {"space": {"min_lr": [0.0, 1e-4], "learning_rate": [1e-3, 1e-4]}},
     ],
 )
-def test_a_floor_of_at_most_the_learning_rate(data: dict[str, Any]) -> None:
+def test_min_lr_up_to_the_learning_rate_is_accepted(data: dict[str, Any]) -> None:
     assert parse_search_space(data).has_valid_min_lr

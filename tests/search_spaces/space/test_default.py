@@ -11,15 +11,15 @@ from search_spaces import (
     load_search_space,
 )
 
-READER = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
+MODEL = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
 SHIPPED = load_model_definitions("config/model_config.yaml")
 
 
 def models(**decoders: str) -> dict[str, ModelDefinition]:
-    return {name: ModelDefinition.model_validate(READER | {"decoder": decoder}) for name, decoder in decoders.items()}
+    return {name: ModelDefinition.model_validate(MODEL | {"decoder": decoder}) for name, decoder in decoders.items()}
 
 
-def test_a_study_that_knows_the_shipped_models_searches_the_shipped_space() -> None:
+def test_default_space_is_unchanged_if_all_its_models_are_defined() -> None:
     shipped = load_search_space("config/search_space.yaml")
     assert default_search_space(SHIPPED) == shipped
     assert default_search_space(SHIPPED | models(mine="attention")) == shipped
@@ -32,9 +32,9 @@ def test_a_study_that_knows_the_shipped_models_searches_the_shipped_space() -> N
         (models(one="attention", line="ctc"), ("one", "line"), {"model_name": ("one",)}),
         (models(one="attention"), None, {}),
     ],
-    ids=["readers", "with ctc", "a single one"],
+    ids=["two attention models", "attention and ctc", "one model"],
 )
-def test_other_models_take_the_place_of_the_shipped_ones(
+def test_models_of_the_study_replace_the_packaged_models(
     own: dict[str, ModelDefinition], choices: tuple[str, ...] | None, loss_when: dict[str, tuple[str, ...]]
 ) -> None:
     space = default_search_space(own)
@@ -46,7 +46,7 @@ def test_other_models_take_the_place_of_the_shipped_ones(
     assert rate.domain == FloatRange(1e-4, 1e-2, log=True)
 
 
-def test_ctc_models_alone_leave_no_loss_to_choose() -> None:
+def test_with_ctc_models_only_the_loss_is_not_sampled() -> None:
     names = default_search_space(models(line="ctc", other="ctc")).names
     assert not {"loss_type", "label_smoothing", "focal_gamma"} & set(names)
     assert "model_name" in names

@@ -19,7 +19,7 @@ from search_spaces import (
 SHIPPED = "config/search_space.yaml"
 
 
-def test_shipped_space_holds_the_presets_without_widening(definitions: dict[str, ModelDefinition]) -> None:
+def test_default_space_contains_the_packaged_presets(definitions: dict[str, ModelDefinition]) -> None:
     space = load_search_space(SHIPPED, definitions)
     presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
     assert space.widened(presets) == space
@@ -27,13 +27,13 @@ def test_shipped_space_holds_the_presets_without_widening(definitions: dict[str,
         assert all(p.domain.contains(getattr(preset, p.name)) for p in space.active(preset))
 
 
-def test_a_space_survives_being_kept_as_json() -> None:
+def test_space_is_read_back_from_json() -> None:
     space = load_search_space(SHIPPED)
     assert parse_search_space(json.loads(json.dumps(space.as_dict()))) == space
 
 
 @pytest.mark.parametrize("step", [None, 1.0, 0.5])
-def test_a_float_range_keeps_its_step(step: float | None) -> None:
+def test_float_range_keeps_its_step(step: float | None) -> None:
     data: dict[str, Any] = {"low": 0.0, "high": 4.0} | ({} if step is None else {"step": step})
     space = parse_search_space({"space": {"gradient_clip_norm": data}})
     assert next(iter(space)).domain == FloatRange(0.0, 4.0, step=step)
@@ -53,7 +53,7 @@ space:
 """
 
 
-def test_documented_shape(write: Any) -> None:
+def test_documented_format_is_read(write: Any) -> None:
     space = load_search_space(write(DOCUMENTED.replace("low: 0, high: 1,", "low: 0.25, high: 1,")))
     assert space.base == {"num_epochs": 30}
     assert {parameter.name: parameter.domain for parameter in space} == {
@@ -71,7 +71,7 @@ def test_documented_shape(write: Any) -> None:
     ]
 
 
-def test_a_range_is_checked_against_its_setting(write: Any) -> None:
+def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(DOCUMENTED))
     (problem,) = caught.value.problems
@@ -79,17 +79,17 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         (
             "learning_rate: {low: '1e-4', high: 1e-2}",
             "low: found '1e-4'; a number above 0 and at most 10 is expected; write it without quotes: 1e-4",
         ),
-        ("learning_rate: {low: 1e-2, high: 1e-4}", "low < high must hold"),
+        ("learning_rate: {low: 1e-2, high: 1e-4}", "low must be less than high"),
         ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
         ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "a logarithmic scale has no steps"),
         ("learning_rate: {low: 0.1, high: 0.9, step: 1e-320}", "found step 9.99989e-321; a step is a number above 0"),
-        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; write another"),
+        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; write another step"),
         ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a value is expected; add it"),
         ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
         ("learning_rate: 0.1", "a fixed value goes under base: as learning_rate: 0.1"),
@@ -109,51 +109,53 @@ def test_a_range_is_checked_against_its_setting(write: Any) -> None:
         ("optimizer_type: [adam, sgd]", "optimizer_type.1: found 'sgd'; one of adam"),
         ("model_name: [small, medum]", "a defined model is expected; did you mean 'medium'?"),
         ("num_epochs: {low: 1, high: 2}", "write it under base:"),
-        ("seed: [1, 2]", "is one for the whole study"),
-        ("num_workers: [1, 2]", "does not change what a training reaches"),
+        ("seed: [1, 2]", "is the same for the whole study"),
+        ("num_workers: [1, 2]", "does not affect the result of a training"),
         ("optimizer_betas: [[0.9, 0.99], [0.8, 0.9]]", "is a list; write it under base:"),
         ("optimizer.type: [adam, adamw]", "unknown setting; write optimizer_type"),
         ("lr: [1, 2]", "unknown setting; did you mean 'learning_rate'?"),
         ("1: [1, 2]", "unknown setting"),
         ("gamma: {low: 0.1, high: 0.2, when: {scheduler: steplr}}", "when.scheduler: unknown setting"),
         ("gamma: {low: 0.1, high: 0.2, when: {scheduler_type: step}}", "did you mean 'steplr'?"),
-        ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "never gives loss_type this value"),
+        ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "loss_type never has this value in this search space"),
         ("gamma: {low: 0.1, high: 0.2, when: {step_size: 3}}", "move step_size above gamma"),
-        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "the condition is about the setting itself; leave it out"),
+        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "a setting cannot be its own condition; leave the condition"),
     ],
 )  # fmt: skip
-def test_one_wrong_parameter(write: Any, line: str, says: str, definitions: dict[str, ModelDefinition]) -> None:
+def test_invalid_parameter_is_rejected(
+    write: Any, line: str, message: str, definitions: dict[str, ModelDefinition]
+) -> None:
     text = f"space:\n  loss_type: [crossentropy, focal]\n  {line}\n  step_size: {{low: 1, high: 9}}\n"
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text), {name: definitions[name] for name in ("small", "medium")})
     (problem,) = caught.value.problems
     assert problem.startswith("config.yaml:3: space.")
-    assert says in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("base: {}", "space: missing"),
         ("space: ", "space: found nothing"),
         ("space: {}", "space: found an empty mapping"),
         ("spaces: {}\nspace: {gamma: [0.1, 0.2]}", "spaces: unknown key; did you mean 'space'?"),
         ("base: 5\nspace: {gamma: [0.1, 0.2]}", "base: found 5; a mapping"),
-        ("base: {gamma: 0.1}\nspace: {gamma: [0.1, 0.2]}", "is under base: too"),
+        ("base: {gamma: 0.1}\nspace: {gamma: [0.1, 0.2]}", "is also under base:"),
         ("base: {num_epochs: '3'}\nspace: {gamma: [0.1, 0.2]}", "base.num_epochs: found '3'"),
         ("base: {monitor: val_loss}\nspace: {gamma: [0.1, 0.2]}", "base.monitor: unknown setting"),
-        ("base: {train_split: a}\nspace: {gamma: [0.1, 0.2]}", "is one for the whole study"),
-        ("base: {output_dir: a}\nspace: {gamma: [0.1, 0.2]}", "is given by --output-dir"),
+        ("base: {train_split: a}\nspace: {gamma: [0.1, 0.2]}", "is the same for the whole study"),
+        ("base: {output_dir: a}\nspace: {gamma: [0.1, 0.2]}", "is set by --output-dir"),
     ],
 )  # fmt: skip
-def test_one_wrong_shape(write: Any, text: str, says: str) -> None:
+def test_file_with_the_wrong_structure_is_rejected(write: Any, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text))
     (problem,) = caught.value.problems
-    assert says in problem
+    assert message in problem
 
 
-def test_wrong_settings_of_the_base_are_no_further_problem(write: Any, definitions: dict[str, ModelDefinition]) -> None:
+def test_invalid_fixed_setting_is_reported_only_once(write: Any, definitions: dict[str, ModelDefinition]) -> None:
     text = (
         "base: {min_lr: high, loss_type: mse}\nspace: {model_name: [small, ctc], learning_rate: {low: 1e-3, high: 0.1}}"
     )
@@ -165,7 +167,7 @@ def test_wrong_settings_of_the_base_are_no_further_problem(write: Any, definitio
     ]
 
 
-def test_where_a_setting_does_not_vary_it_may_have_a_value_that_the_space_never_gives() -> None:
+def test_condition_may_use_a_value_that_a_conditional_setting_has_if_not_sampled() -> None:
     data = {
         "model_name": ["small", "ctc"],
         "loss_type": {"choices": ["crossentropy", "focal"], "when": {"model_name": "small"}},
@@ -174,7 +176,7 @@ def test_where_a_setting_does_not_vary_it_may_have_a_value_that_the_space_never_
     assert [parameter.when for parameter in parse_search_space({"space": data})][2] == {"loss_type": ("ctc",)}
 
 
-def test_base_may_set_what_is_not_searched(write: Any) -> None:
+def test_base_can_fix_settings_that_cannot_be_sampled(write: Any) -> None:
     text = "base: {num_workers: 0, optimizer_betas: [0.9, 0.99], gamma: 1}\nspace: {patience: {low: 1, high: 3}}"
     assert load_search_space(write(text)).base == {
         "num_workers": 0,
@@ -183,7 +185,7 @@ def test_base_may_set_what_is_not_searched(write: Any) -> None:
     }
 
 
-@pytest.mark.parametrize("wrong", [None, [], "x"])
-def test_a_space_is_a_mapping(wrong: Any) -> None:
+@pytest.mark.parametrize("data", [None, [], "x"])
+def test_space_that_is_not_a_mapping_is_rejected(data: Any) -> None:
     with pytest.raises(ConfigurationError, match="a search space is a mapping"):
-        parse_search_space(wrong)
+        parse_search_space(data)

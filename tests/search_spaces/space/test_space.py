@@ -31,7 +31,7 @@ from search_spaces import (
         (Choices((1, 2)), [1, 2], [True, 3]),
     ],
 )
-def test_what_a_domain_holds(
+def test_domain_contains_only_its_values(
     domain: FloatRange | IntRange | Choices, inside: list[object], outside: list[object]
 ) -> None:
     assert [value for value in inside if not domain.contains(value)] == []
@@ -56,7 +56,7 @@ def test_what_a_domain_holds(
         (Choices(("small", "medium")), "mine", Choices(("small", "medium"))),
     ],
 )
-def test_widening(
+def test_widened_domain_contains_the_value_where_possible(
     domain: FloatRange | IntRange | Choices, value: object, wider: FloatRange | IntRange | Choices
 ) -> None:
     assert domain.widened(value) == wider
@@ -84,11 +84,11 @@ SPACE = SearchSpace(
         (TrainingConfig(scheduler_type="plateau", loss_type="focal"), ["learning_rate", "scheduler_type"]),
     ],
 )
-def test_active_parameters_are_those_whose_conditions_all_hold(config: TrainingConfig, names: list[str]) -> None:
+def test_parameter_is_active_if_all_its_conditions_are_met(config: TrainingConfig, names: list[str]) -> None:
     assert [parameter.name for parameter in SPACE.active(config)] == names
 
 
-def test_widened_holds_the_presets_where_their_conditions_hold() -> None:
+def test_widened_space_contains_the_presets_that_meet_the_conditions() -> None:
     presets = [
         TrainingConfig(scheduler_type="cosine", warmup_epochs=9, learning_rate=1e-4),
         TrainingConfig(scheduler_type="steplr", warmup_epochs=20, learning_rate=0.05),
@@ -113,22 +113,22 @@ def test_widened_holds_the_presets_where_their_conditions_hold() -> None:
         (Choices((True, False)), "true, false"),
     ],
 )
-def test_domains_in_words(domain: FloatRange | IntRange | Choices, text: str) -> None:
+def test_domain_as_text(domain: FloatRange | IntRange | Choices, text: str) -> None:
     assert str(domain) == text
 
 
-def test_what_the_space_gives_a_setting() -> None:
+def test_values_of_parameters_and_fixed_settings() -> None:
     space = SearchSpace(SPACE.parameters, {"num_epochs": 30})
     names = ("learning_rate", "scheduler_type", "num_epochs", "batch_size")
     assert [space.values_of(name) for name in names] == [(1e-3, 1e-2), ("cosine", "steplr"), (30,), ()]
 
 
-@pytest.mark.parametrize("floor", [Parameter("min_lr", FloatRange(0.0, 1e-4)), None])
-def test_widening_keeps_the_floor_below_the_learning_rate(floor: Parameter | None) -> None:
+@pytest.mark.parametrize("min_lr", [Parameter("min_lr", FloatRange(0.0, 1e-4)), None])
+def test_widening_keeps_min_lr_below_the_learning_rate(min_lr: Parameter | None) -> None:
     rate = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
-    rates = (rate,) if floor is None else (rate, floor)
+    rates = (rate,) if min_lr is None else (rate, min_lr)
     batches = Parameter("batch_size", IntRange(16, 64))
-    space = SearchSpace((*rates, batches), {"min_lr": 1e-4} if floor is None else {})
+    space = SearchSpace((*rates, batches), {"min_lr": 1e-4} if min_lr is None else {})
     wider = space.widened([TrainingConfig(learning_rate=1e-5, batch_size=8)])
     assert wider == SearchSpace((*rates, Parameter("batch_size", IntRange(8, 64))), space.base)
     assert parse_search_space(wider.as_dict()) == wider
@@ -154,7 +154,7 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
     ("space", "presets", "differs"),
     [
         (VARIED, [], {"num_epochs": 7}),
-        # Both agree on workers, betas, seed and min_lr, not on the learning rate; 8 is no batch size of the space.
+        # Both share workers, betas, seed and min_lr, but not the learning rate; 8 is not a batch size of the space.
         (
             VARIED,
             [A, B],
@@ -173,7 +173,7 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
             [TrainingConfig(num_workers=8, num_epochs=9)],
             {"num_workers": 2, "num_epochs": 9},
         ),
-        # The default model, since a preset has it; else the first preset's.
+        # The default model if a preset has it, else the first preset's model.
         (SearchSpace(()), [TrainingConfig(model_name="tiny"), TrainingConfig()], {}),
         (
             SearchSpace(()),
@@ -186,7 +186,7 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
             [TrainingConfig(model_name="ctc", loss_type="ctc")],
             {"model_name": "small", "loss_type": "ctc"},
         ),
-        # The floor gives way to the lowest learning rate of the space, the presets, and the default.
+        # min_lr is lowered to the lowest learning rate of the space, of the presets, and to the default.
         (
             SearchSpace((Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True)),)),
             [TrainingConfig(learning_rate=1e-2, min_lr=1e-3), TrainingConfig(learning_rate=1e-3, min_lr=1e-3)],
@@ -202,13 +202,13 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
             [TrainingConfig(learning_rate=0.1, min_lr=0.01), TrainingConfig(learning_rate=0.2, min_lr=0.01)],
             {"min_lr": 1e-3},
         ),
-        # A learning rate that every trial is given anew does not pull an explicit floor down.
+        # A learning rate that every trial samples does not lower a fixed min_lr.
         (
             SearchSpace((Parameter("learning_rate", FloatRange(0.01, 0.1)),), {"min_lr": 0.005}),
             [TrainingConfig(learning_rate=1e-4)],
             {"learning_rate": 0.01, "min_lr": 0.005},
         ),
-        # One that counts only sometimes leaves the others with the presets' rate.
+        # If it is sampled only under a condition, other trials have the learning rate of the presets.
         (
             SearchSpace((Parameter("learning_rate", FloatRange(0.01, 0.1), {"optimizer_type": ("adamw",)}),)),
             [TrainingConfig(learning_rate=1e-2, min_lr=1e-2)],
@@ -216,7 +216,7 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
         ),
     ],
 )
-def test_what_a_search_trial_starts_from(
+def test_start_configuration_of_a_search_trial(
     space: SearchSpace, presets: list[TrainingConfig], differs: dict[str, Any]
 ) -> None:
     start = space.start_config(iter(presets))
@@ -224,7 +224,7 @@ def test_what_a_search_trial_starts_from(
     assert {name: value for name, value in asdict(start).items() if value != default[name]} == differs
 
 
-def test_the_start_shares_no_list_with_what_it_comes_from() -> None:
+def test_start_configuration_shares_no_list_with_space_or_preset() -> None:
     space = SearchSpace((), {"optimizer_betas": [0.7, 0.9]})
     space.start_config([A]).optimizer_betas[0] = 0.0
     SearchSpace(()).start_config([A]).optimizer_betas[0] = 0.0
@@ -237,8 +237,8 @@ CHANGED = [
         {"learning_rate": FloatRange(1e-3, 1e-2, log=True)},
         ["learning_rate was {low: 0.0001, high: 0.01, log: true} and is {low: 0.001, high: 0.01, log: true} now"],
     ),
-    ({"learning_rate": None}, ["learning_rate is gone"]),
-    ({"gamma": FloatRange(0.1, 0.5)}, ["gamma is new"]),
+    ({"learning_rate": None}, ["learning_rate was removed"]),
+    ({"gamma": FloatRange(0.1, 0.5)}, ["gamma was added"]),
     ({"optimizer_type": Choices(("adam", "adamw"))}, []),
     (
         {"scheduler_type": Choices(("cosine", "steplr", "plateau"))},
@@ -247,8 +247,8 @@ CHANGED = [
 ]
 
 
-@pytest.mark.parametrize(("domains", "told"), CHANGED)
-def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], told: list[str]) -> None:
+@pytest.mark.parametrize(("domains", "texts"), CHANGED)
+def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], texts: list[str]) -> None:
     before: dict[str, FloatRange | Choices | None] = {
         "learning_rate": FloatRange(1e-4, 1e-2, log=True),
         "scheduler_type": Choices(("cosine", "steplr")),
@@ -258,7 +258,7 @@ def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], 
         SearchSpace(tuple(Parameter(name, domain) for name, domain in items if domain is not None))
         for items in (before.items(), reversed((before | domains).items()))
     ]
-    assert spaces[0].changes(spaces[1]) == told
+    assert spaces[0].changes(spaces[1]) == texts
 
 
 def test_changes_of_conditions_and_base() -> None:
@@ -269,13 +269,13 @@ def test_changes_of_conditions_and_base() -> None:
     new = replace(warmup, when={"scheduler_type": ("cosine",)})
     assert old.changes(SearchSpace((new,), {"num_epochs": 40, "gamma": 0.1, "optimizer_betas": [0.9, 0.8]})) == [
         "base num_epochs was 30 and is 40 now",
-        "base patience is gone",
+        "base patience was removed",
         "base optimizer_betas was [0.8, 0.9] and is [0.9, 0.8] now",
-        "base gamma is new",
+        "base gamma was added",
         "warmup_epochs was {low: 0, high: 5, when: {scheduler_type: [cosine, steplr]}} "
         "and is {low: 0, high: 5, when: {scheduler_type: [cosine]}} now",
     ]
 
 
-def test_a_space_read_back_is_unchanged() -> None:
+def test_space_read_back_from_json_has_no_changes() -> None:
     assert SPACE.changes(parse_search_space(json.loads(json.dumps(SPACE.as_dict())))) == []

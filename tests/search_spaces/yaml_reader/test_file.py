@@ -41,18 +41,18 @@ from search_spaces.diagnostics.diagnostics import Diagnostics
         ("!!float 5", 5.0),
     ],
 )
-def test_values_mean_what_people_write(write: Any, text: str, value: object) -> None:
+def test_scalar_has_the_expected_value_and_type(write: Any, text: str, value: object) -> None:
     found = load_yaml(write(f"key: {text}\n")).data["key"]
     assert found == value
     assert type(found) is type(value)
 
 
-def test_numbers_of_other_yaml_readers_stay_as_they_are(write: Any) -> None:
+def test_loaders_of_pyyaml_are_not_changed(write: Any) -> None:
     load_yaml(write("a: 1e-3\n"))
     assert yaml.safe_load("a: 1e-3") == {"a": "1e-3"}
 
 
-def test_byte_order_mark_is_skipped(write: Any) -> None:
+def test_byte_order_mark_is_ignored(write: Any) -> None:
     assert load_yaml(write(b"\xef\xbb\xbfa: 1\n")).data == {"a": 1}
 
 
@@ -85,29 +85,29 @@ def test_merge_keys(write: Any) -> None:
     assert document.line(("c", "y")) == 6
 
 
-def test_a_key_twice_names_both_lines_and_all_such_keys(write: Any) -> None:
+def test_all_duplicate_keys_are_reported_with_both_lines(write: Any) -> None:
     text = "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"
-    told = (
+    messages = (
         "the key 'c' is already in line 3; keep one of the two",
         "the key 'a' is already in line 1; keep one of the two",
     )
     document = load_yaml(write(text))
-    assert (document.data, document.duplicates) == ({"a": 1, "b": {"c": 1}}, ((4, told[0]), (5, told[1])))
+    assert (document.data, document.duplicates) == ({"a": 1, "b": {"c": 1}}, ((4, messages[0]), (5, messages[1])))
     with pytest.raises(ConfigurationError) as caught:
         Diagnostics(document).raise_errors()
-    assert caught.value.problems == (f"config.yaml:4: {told[0]}", f"config.yaml:5: {told[1]}")
-    # What cannot be read at all leaves nothing to check.
+    assert caught.value.problems == (f"config.yaml:4: {messages[0]}", f"config.yaml:5: {messages[1]}")
+    # A value that cannot be read is reported with them at once, since the data cannot be checked.
     with pytest.raises(ConfigurationError) as caught:
         load_yaml(write(text + "d: !!binary aGVsbG8=\n"))
     assert len(caught.value.problems) == 3
 
 
-def test_a_key_twice_in_an_anchor_is_told_once(write: Any) -> None:
+def test_duplicate_key_in_an_anchor_is_reported_once(write: Any) -> None:
     assert len(load_yaml(write("a: &a {x: 1, x: 2}\nb: *a\nc: {<<: *a}\n")).duplicates) == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "says"),
+    ("text", "location", "message"),
     [
         ("a: [1, 2\nb: 3\n", "config.yaml:2:2: ", "that began in line 1"),
         ("a: 1\n\tb: 2\n", "config.yaml:2:1: ", "spaces, not tabs"),
@@ -118,15 +118,15 @@ def test_a_key_twice_in_an_anchor_is_told_once(write: Any) -> None:
         ("a: 'x\n", "config.yaml:", "not valid YAML"),
     ],
 )
-def test_broken_yaml_says_where_and_what_to_do(write: Any, text: str, place: str, says: str) -> None:
+def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: str, location: str, message: str) -> None:
     with pytest.raises(yaml.YAMLError) as caught:
         load_yaml(write(text))
-    assert str(caught.value).startswith(place)
-    assert says in str(caught.value)
+    assert str(caught.value).startswith(location)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b"# only a comment\n", "the file is empty"),
@@ -146,54 +146,54 @@ def test_broken_yaml_says_where_and_what_to_do(write: Any, text: str, place: str
         ),
         (b"a: !!python/tuple [1, 2]\n", "the tag !!python/tuple is not allowed"),
         (b"a: !mine 5\n", "the tag !mine is not allowed"),
-        (b"a: !!int hello\n", "'hello' is no int"),
-        (b"a: !!bool hello\n", "'hello' is no bool"),
-        (b"a: " + b"9" * 5000 + b"\n", "is no int"),
+        (b"a: !!int hello\n", "'hello' is not a valid int"),
+        (b"a: !!bool hello\n", "'hello' is not a valid bool"),
+        (b"a: " + b"9" * 5000 + b"\n", "is not a valid int"),
         (b"? [1, 2]\n: 3\n", "a key is a single value"),
     ],
 )
-def test_refused_files(write: Any, content: bytes, says: str) -> None:
+def test_unsuitable_file_is_rejected(write: Any, content: bytes, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_yaml(write(content))
     assert str(caught.value).startswith("config.yaml:")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize("item", ["[{0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}, {0}, {0}, {0}, {0}]}}"])
-def test_anchors_that_multiply_are_refused_quickly(write: Any, item: str) -> None:
+def test_exponentially_expanding_anchors_are_rejected_quickly(write: Any, item: str) -> None:
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{level}: &a{level} {item.format(f'*a{level - 1}')}" for level in range(1, 25)]
     with pytest.raises(ConfigurationError, match="anchors expand to more than"):
         load_yaml(write("\n".join(lines)))
 
 
-def test_a_folder_is_refused_with_the_files_in_it(write: Any, tmp_path: Path) -> None:
+def test_message_about_a_folder_suggests_the_files_in_it(write: Any, tmp_path: Path) -> None:
     write("a: 1", "inside.yaml")
     with pytest.raises(ConfigurationError, match=r"it is a folder\); name a YAML file in it: inside\.yaml"):
         load_yaml(tmp_path)
 
 
-def test_a_file_that_cannot_be_opened(write: Any) -> None:
+def test_file_that_cannot_be_opened_is_reported(write: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"config\.yaml/inner\.yaml: cannot be read \(Not a directory\)"):
         load_yaml(write("a: 1") / "inner.yaml")
 
 
-def test_missing_file_names_a_similar_one(write: Any, tmp_path: Path) -> None:
+def test_message_about_a_missing_file_suggests_a_similar_name(write: Any, tmp_path: Path) -> None:
     write("a: 1", "my_config.yaml")
     with pytest.raises(FileNotFoundError, match="did you mean") as caught:
         load_yaml("my_confg.yaml")
     assert str(tmp_path / "my_config.yaml") in str(caught.value)
 
 
-@pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "elsewhere/test.yaml"])
-def test_a_file_that_is_not_similar_of_another_kind_or_elsewhere_is_not_suggested(write: Any, other: str) -> None:
+@pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "other/test.yaml"])
+def test_unsimilar_name_other_suffix_or_other_folder_is_not_suggested(write: Any, other: str) -> None:
     write("a: 1", other)
     with pytest.raises(FileNotFoundError, match=r"; check the path$"):
         load_yaml("test.yaml")
 
 
-def test_working_directory_comes_before_the_package(write: Any) -> None:
+def test_working_directory_is_searched_before_the_package(write: Any) -> None:
     packaged = resolve_config_path("config/phase3_simple_configs.yaml")
     assert packaged.is_absolute()
     assert packaged.is_file()
@@ -201,29 +201,27 @@ def test_working_directory_comes_before_the_package(write: Any) -> None:
     assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
 
 
-def test_a_file_beside_the_one_that_names_it_comes_between_working_directory_and_package(
-    write: Any, tmp_path: Path
-) -> None:
-    name, naming = "config/model_config.yaml", Path("elsewhere/experiments.yaml")
-    packaged = resolve_config_path(name, naming)
-    write("models: {}", f"elsewhere/{name}")
-    beside = resolve_config_path(name, naming)
+def test_folder_of_the_referring_file_is_searched_after_the_working_directory(write: Any, tmp_path: Path) -> None:
+    name, referring = "config/model_config.yaml", Path("other/experiments.yaml")
+    packaged = resolve_config_path(name, referring)
+    write("models: {}", f"other/{name}")
+    relative = resolve_config_path(name, referring)
     write("models: {}", name)
-    assert (packaged, beside) == (resolve_config_path(packaged), tmp_path / "elsewhere" / name)
-    assert resolve_config_path(name, naming) == Path(name)
-    write("a: 1", "elsewhere/deeper/x.yaml")
-    assert resolve_config_path(f"../{name}", Path("elsewhere/deeper/x.yaml")) == (
-        tmp_path / "elsewhere" / "deeper" / ".." / name
+    assert (packaged, relative) == (resolve_config_path(packaged), tmp_path / "other" / name)
+    assert resolve_config_path(name, referring) == Path(name)
+    write("a: 1", "other/deeper/x.yaml")
+    assert resolve_config_path(f"../{name}", Path("other/deeper/x.yaml")) == (
+        tmp_path / "other" / "deeper" / ".." / name
     )
     with pytest.raises(FileNotFoundError) as caught:
-        resolve_config_path("nothing.yaml", naming)
-    places = [tmp_path / "nothing.yaml", tmp_path / "elsewhere" / "nothing.yaml"]
-    assert f"looked for {places[0]} and {places[1]} and " in str(caught.value)
+        resolve_config_path("nothing.yaml", referring)
+    searched = [tmp_path / "nothing.yaml", tmp_path / "other" / "nothing.yaml"]
+    assert f"looked for {searched[0]} and {searched[1]} and " in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing.yaml", "/nothing.yaml", "../names.py", "x" * 5000, "a\0b", "~nobody-here/x.yaml"]
+    "path", ["nothing.yaml", "/nothing.yaml", "../names.py", "x" * 5000, "a\0b", "~unknown-user/x.yaml"]
 )
-def test_paths_that_lead_nowhere(path: str) -> None:
+def test_missing_path_raises_file_not_found_error(path: str) -> None:
     with pytest.raises(FileNotFoundError, match="configuration file not found"):
         resolve_config_path(path)

@@ -84,9 +84,9 @@ def test_changed_presets_are_refused_with_every_difference(start: Start, presets
         enqueue_presets(study, folder, changed, space)
     assert len(caught.value.problems) == 3
     assert caught.value.problems[1] == (
-        "experiment 'baseline': this study has it with other settings (batch_size was 32 and is 64 now, "
+        "experiment 'baseline': the study contains it with other settings (batch_size was 32 and is 64 now, "
         "learning_rate was 0.002 and is 0.5 now); change them back, give the experiment a new name, "
-        "or begin another study with another --output-dir"
+        "or start a new study with another --output-dir"
     )
     assert names_by_number(study) == list(presets)
     assert preset_order(study) == list(presets)
@@ -164,10 +164,10 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
     late = presets | {"late": TrainingConfig()}
     with pytest.raises(ConfigurationError) as caught:
         enqueue_presets(study, folder, late, other)
-    remedy = "; leave out --space, or start another study with another --output-dir"
+    remedy = "; leave out --space, or start a new study with another --output-dir"
     assert caught.value.problems == tuple(
         f"study 'khmer-ocr': its search space is fixed: {change}{remedy}"
-        for change in ("base num_epochs is new", "model_name is gone", "gamma is new")
+        for change in ("base num_epochs was added", "model_name was removed", "gamma was added")
     )
     with pytest.raises(ConfigurationError):
         refuse_changed_presets(study, {}, SearchSpace(others[:1]))
@@ -199,7 +199,7 @@ def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trai
     add_search_trials(study, folder, SearchRequest(more=1))
     assert fixed_space(study) == space.widened([TrainingConfig(learning_rate=0.3)])
     other = SearchSpace(space.parameters[1:])
-    with pytest.raises(ConfigurationError, match="is fixed: model_name is gone"):
+    with pytest.raises(ConfigurationError, match="is fixed: model_name was removed"):
         enqueue_presets(study, folder, {}, other, starts_search=True)
     # A preset that waited gets parameters of the space, and never sampled values.
     late = claim_next(study, folder)

@@ -96,7 +96,7 @@ class TestOpen:
         assert first.stop_requested
         assert not second.stop_requested
         assert [record.training_config.num_epochs for record in latest_records(second.study)][:1] == [2]
-        with pytest.raises(ConfigurationError, match="this study has it with other settings"):
+        with pytest.raises(ConfigurationError, match="the study contains it with other settings"):
             opened(config, output_dir="khmer-ocr", storage=url)
 
     def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
@@ -108,7 +108,7 @@ class TestOpen:
         watcher = make_watcher()
         opened(config, watcher)
         (note,) = watcher.notes
-        assert note.startswith("the study was begun with torch 1.0")
+        assert note.startswith("the study was created with torch 1.0")
 
     def test_a_dataset_may_move_between_runs(
         self, write_config: WriteConfig, tiny_dataset: Path, tmp_path: Path
@@ -240,7 +240,7 @@ class TestReopen:
         assert not OUT.exists()
 
     def test_without_a_study_nothing_is_created(self, tmp_path: Path) -> None:
-        says = "no such folder; name the --output-dir of a study, or begin one with `khmer-tuner run`"
+        says = "no such folder; name the --output-dir of a study, or create one with `khmer-tuner run`"
         with pytest.raises(ConfigurationError, match=says):
             reopened()
         assert list(tmp_path.iterdir()) == []
@@ -298,7 +298,7 @@ class TestReopen:
         for again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError) as caught:
                 again()
-            told = f"its images {where} and are read from {other}/train now; name a metadata file beside the former"
+            told = f"its images {where} and are read from {other}/train now; to continue, use a metadata file in the"
             assert told in str(caught.value)
 
     def test_version_notes_come_here_too(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
@@ -307,7 +307,7 @@ class TestReopen:
         study.set_user_attr("invariants", invariants | {"versions": invariants["versions"] | {"optuna": "4.0"}})
         watcher = make_watcher()
         reopened(watcher)
-        assert [note.split(",")[0] for note in watcher.notes] == ["the study was begun with optuna 4.0"]
+        assert [note.split(",")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
 
     def test_the_models_copy_of_the_folder_is_put_back(self, write_config: WriteConfig) -> None:
         own = opened(write_config({"one": {}})).context.folder.model_definitions_path
