@@ -1,10 +1,10 @@
-"""Flags readings that are unlike nearly all that the same model read in its validation images.
+"""Flagging of readings that may be wrong since the image is out-of-distribution.
 
-A network reads digits in any image, and is confident in designs that it never saw. So a reading is flagged if its
-confidence in slightly distorted copies of the image (`DigitReader.tta_confidence`), its image, or both together are
-rarer than among the validation images that the model read right.
+A network reads digits in any image, and is confident even for designs that it was not trained on. So a reading is
+flagged if its confidence in slightly distorted copies of the image (`DigitReader.tta_confidence`), the statistics of
+the image, or both in combination are rare among the validation images that the model read correctly.
 
-Shapes: N validation images, R of them read right, M other images, L label positions, K statistics of an image.
+Shapes: N validation images, R of them read correctly, M other images, L label positions, K statistics of an image.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy.typing as npt
 
 from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
 
-MIN_IMAGES = 100  # fewer say nothing about one in a hundred
-# Shares of right validation readings that would be flagged: for their confidence, their image, or both together.
+MIN_IMAGES = 100  # fewer images do not suffice to estimate a quantile of 1 %
+# Shares of correct validation readings that are flagged by confidence, image statistics, or their combination.
 FLAGGED_CONFIDENCE = 0.02
 FLAGGED_DISTANCE = 0.002
-FLAGGED_TOGETHER = 0.01
-FLAGGED_ASPECT_RATIOS = 0.005  # at either end
-# Digits squeezed or stretched by a quarter are read nearly as well as others, by half only every second image.
+FLAGGED_COMBINED = 0.01
+FLAGGED_ASPECT_RATIOS = 0.005  # at each end
+# Accuracy hardly changes if digits are squeezed or stretched by 25 %; at 50 % only half of the images are read.
 ASPECT_MARGIN = 1.25
 
-_MIN_CONFIDENCE_OF_FEW = 0.5  # below it, the model itself takes the reading for more likely wrong than right
-_RIDGE = 1e-3  # keeps the covariance of few images, or of images that are all alike, invertible
+_DEFAULT_MIN_CONFIDENCE = 0.5  # for fewer than MIN_IMAGES images; below it, the reading is more likely wrong than right
+_RIDGE = 1e-3  # keeps the covariance of few or equal images invertible
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,21 +37,22 @@ Floats = npt.NDArray[np.float64]
 class OODDetector:
     """Detects readings and images that are out of the distribution of the validation images.
 
-    Confidence in distorted copies finds most wrong readings, but only some images without text. So image statistics
-    count too, by their Mahalanobis distance from the validation images (Lee et al. 2018,
-    https://arxiv.org/abs/1807.03888, there in a network's features), and both together by Fisher's method, which adds
-    the logarithms of how rare each is: an image may be a little odd, or its reading a little uncertain, but not both.
+    The confidence in distorted copies detects most wrong readings, but only some images without text. So there is also
+    a limit for the Mahalanobis distance of the image statistics from the validation images (Lee et al. 2018,
+    https://arxiv.org/abs/1807.03888, who use features of the network), and one for the combination of both by Fisher's
+    method, which adds the logarithms of the p-values: it flags a slightly unusual image with a slightly uncertain
+    reading.
 
     Attributes:
         mean: The mean image statistics of all validation images, ``(K,)``.
         precision: The inverse of their covariance, ``(K, K)``.
-        confidences: In distorted copies, of right validation readings, ascending, ``(R,)``.
-        distances: Of the statistics of these images from the mean, squared, ascending, ``(R,)``.
-        min_confidence: Readings below it are flagged.
-        max_distance: Images beyond it are flagged.
-        max_rarity: Readings beyond it are flagged, by confidence and distance together.
-        aspect_ratios: Images narrower than the first or wider than the second (width by height) are flagged.
-        is_complete: Whether the checkpoint has the confidence in distorted copies that the limits are derived from.
+        confidences: TTA confidences of correct validation readings, ascending, ``(R,)``.
+        distances: Squared Mahalanobis distances of their images, ascending, ``(R,)``.
+        min_confidence: Readings with a lower TTA confidence are flagged.
+        max_distance: Images with a larger squared distance are flagged.
+        max_rarity: Readings with a larger combined rarity of confidence and distance are flagged.
+        aspect_ratios: Images with a smaller or larger aspect ratio (width by height) are flagged.
+        is_complete: Whether the checkpoint has the TTA confidences from which the limits are derived.
     """
 
     mean: Floats
@@ -68,90 +69,90 @@ class OODDetector:
     def of(cls, validation: Mapping[str, Any]) -> OODDetector:
         """Derive the limits from the validation readings in a checkpoint.
 
-        With few images read right, and before the training has ended, a confidence below one half is flagged, and
-        image statistics are not judged.
+        With fewer than `MIN_IMAGES` correct readings, and before the training has finished, a confidence below 0.5 is
+        flagged, and image statistics are ignored.
 
         Args:
             validation: ``rows`` and ``labels`` ``(N, L)``, ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)``,
-                and once the training has ended ``tta_confidence`` ``(N,)``; tensors or arrays.
+                and once the training has finished ``tta_confidence`` ``(N,)``; tensors or arrays.
         """
-        kept = {name: np.asarray(values) for name, values in validation.items()}
-        statistics = kept["image_statistics"]
+        arrays = {name: np.asarray(values) for name, values in validation.items()}
+        statistics = arrays["image_statistics"]
         mean, precision = _mean_and_precision(statistics)
-        tta_confidence = kept.get("tta_confidence", np.full(len(statistics), np.nan))
-        right = (kept["rows"] == kept["labels"]).all(1) & ~np.isnan(tta_confidence)
-        confidence, distance = tta_confidence[right].astype(float), _distances(statistics[right], mean, precision)
+        tta_confidence = arrays.get("tta_confidence", np.full(len(statistics), np.nan))
+        correct = (arrays["rows"] == arrays["labels"]).all(1) & ~np.isnan(tta_confidence)
+        confidence, distance = tta_confidence[correct].astype(float), _distances(statistics[correct], mean, precision)
         confidences, distances = np.sort(confidence), np.sort(distance)
         rarity = _rarity(confidence, distance, confidences, distances)
-        low, high = np.quantile(kept["aspect_ratios"], [FLAGGED_ASPECT_RATIOS, 1 - FLAGGED_ASPECT_RATIOS])
+        low, high = np.quantile(arrays["aspect_ratios"], [FLAGGED_ASPECT_RATIOS, 1 - FLAGGED_ASPECT_RATIOS])
         enough = len(confidences) >= MIN_IMAGES
         return cls(
             mean=mean,
             precision=precision,
             confidences=confidences,
             distances=distances,
-            min_confidence=float(np.quantile(confidences, FLAGGED_CONFIDENCE)) if enough else _MIN_CONFIDENCE_OF_FEW,
+            min_confidence=float(np.quantile(confidences, FLAGGED_CONFIDENCE)) if enough else _DEFAULT_MIN_CONFIDENCE,
             max_distance=float(np.quantile(distances, 1 - FLAGGED_DISTANCE)) if enough else np.inf,
-            max_rarity=float(np.quantile(rarity, 1 - FLAGGED_TOGETHER)) if enough else np.inf,
+            max_rarity=float(np.quantile(rarity, 1 - FLAGGED_COMBINED)) if enough else np.inf,
             aspect_ratios=(float(low) / ASPECT_MARGIN, float(high) * ASPECT_MARGIN),
-            is_complete="tta_confidence" in kept,
+            is_complete="tta_confidence" in arrays,
         )
 
     def flags(
         self, row: npt.NDArray[np.int64], confidence: float, aspect_ratio: float, statistics: Floats
     ) -> tuple[str, ...]:
-        """Return the reasons to flag a reading, in words; none if it is not flagged.
+        """Return the reasons to flag a reading, as text; an empty tuple if it is not flagged.
 
         Args:
             row: The label row that was read, ``(L,)``.
-            confidence: Its mean probability in the image and slightly distorted copies, 0 to 1.
-            aspect_ratio: Width by height of the image before it was resized.
+            confidence: Its TTA confidence: the mean over the image and slightly distorted copies, 0 to 1.
+            aspect_ratio: Original width of the image divided by its height.
             statistics: The image's statistics, ``(K,)``.
         """
         low, high = self.aspect_ratios
         distance = _distances(statistics[None], self.mean, self.precision)
         rarity = _rarity(np.array([confidence]), distance, self.confidences, self.distances)
-        is_uncertain, is_odd = confidence < self.min_confidence, bool(distance[0] > self.max_distance)
+        is_uncertain, is_outlier = confidence < self.min_confidence, bool(distance[0] > self.max_distance)
         reasons = {
-            "nothing was read": not decode_label(row.tolist()),
-            f"no end was read within {MAX_DIGITS} digits": EOS not in row,
+            "no digit was read": not decode_label(row.tolist()),
+            f"no end mark was read within {MAX_DIGITS} digits": EOS not in row,
             f"the reading is not stable when the image is slightly distorted: mean confidence {confidence:.2f}, "
             f"below {self.min_confidence:.2f}": is_uncertain,
             f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
-            "it looks like no validation image": is_odd,
-            "confidence under distortion is low for rare image statistics": bool(rarity[0] > self.max_rarity)
+            "the image is unlike the validation images": is_outlier,
+            "low confidence under distortion combined with unusual image statistics": bool(rarity[0] > self.max_rarity)
             and not is_uncertain
-            and not is_odd,
+            and not is_outlier,
         }
-        return tuple(reason for reason, holds in reasons.items() if holds)
+        return tuple(reason for reason, applies in reasons.items() if applies)
 
 
 def _mean_and_precision(statistics: Floats) -> tuple[Floats, Floats]:
     """Return the mean ``(K,)`` and the inverse covariance ``(K, K)`` of image statistics ``(N, K)``."""
     mean = statistics.mean(0)
-    away = statistics - mean
-    covariance = away.T @ away / len(statistics)
+    centred = statistics - mean
+    covariance = centred.T @ centred / len(statistics)
     ridge = _RIDGE * (np.trace(covariance) / len(covariance) + _RIDGE)
     return mean, np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
 
 
 def _distances(statistics: Floats, mean: Floats, precision: Floats) -> Floats:
     """Return the squared Mahalanobis distances ``(M,)`` of image statistics ``(M, K)``."""
-    away = statistics - mean
-    distances: Floats = np.einsum("mi,ij,mj->m", away, precision, away)
+    centred = statistics - mean
+    distances: Floats = np.einsum("mi,ij,mj->m", centred, precision, centred)
     return distances
 
 
 def _rarity(confidence: Floats, distance: Floats, confidences: Floats, distances: Floats) -> Floats:
-    """Return how rare readings are by confidence and distance together, ``(M,)``: minus the logarithm of both shares.
+    """Return the combined rarity of readings ``(M,)``: the negative sum of the logarithms of two p-values.
 
     Args:
-        confidence: Of the readings, ``(M,)``.
-        distance: Of their images, ``(M,)``.
-        confidences: Of right validation readings, ascending, ``(R,)``.
-        distances: Of their images, ascending, ``(R,)``.
+        confidence: TTA confidences of the readings, ``(M,)``.
+        distance: Squared distances of their images, ``(M,)``.
+        confidences: TTA confidences of correct validation readings, ascending, ``(R,)``.
+        distances: Squared distances of their images, ascending, ``(R,)``.
     """
     count = len(confidences)
     less_certain = (np.searchsorted(confidences, confidence, "right") + 1) / (count + 1)
-    odder = (count - np.searchsorted(distances, distance, "left") + 1) / (count + 1)
-    return -np.log(less_certain) - np.log(odder)
+    more_distant = (count - np.searchsorted(distances, distance, "left") + 1) / (count + 1)
+    return -np.log(less_certain) - np.log(more_distant)

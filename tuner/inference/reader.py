@@ -1,4 +1,4 @@
-"""Reading images with a trained model, and measuring how well it reads a dataset.
+"""Reading images with a trained model, and evaluating the model on a dataset.
 
 Shapes: N images, H = 64, W = 128, L = 9 label positions.
 """
@@ -40,12 +40,11 @@ class Reading:
 
     Attributes:
         path: The file; None for an image in memory.
-        text: Khmer digits, in general 1 to 8; empty if none were seen or there is a problem.
-        confidence: The probability, 0 to 1, that the model gives to `text`: for attention the product over the read
-            characters and the end mark; for CTC the sum over all ways to spell `text` along the image's columns.
-            0 if there is a problem.
-        flags: The reasons not to trust the reading, in words; empty if there are none or there is a problem.
-        problem: Why the image could not be read, without its path; empty if it could.
+        text: Khmer digits, normally 1 to 8; empty if no digit was read or there is a problem.
+        confidence: The model's probability of `text`, 0 to 1: for attention the product over the characters and the
+            end mark; for CTC the sum over all alignments of `text` with the image's columns. 0 if there is a problem.
+        flags: The reasons why the reading is flagged, as text; empty if it is not flagged or there is a problem.
+        problem: Why the image cannot be read, without its path; empty if it can.
     """
 
     path: Path | None
@@ -56,17 +55,17 @@ class Reading:
 
     @property
     def flagged(self) -> bool:
-        """Whether there is a reason not to trust the reading; `flags` has it."""
+        """Whether the reading may be wrong for one of the reasons in `flags`."""
         return bool(self.flags)
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Accuracies of some readings.
+    """The accuracies of a set of readings.
 
     Attributes:
         samples: Number of images.
-        char_accuracy: Share of right label positions up to and including the end mark, 0 to 1.
+        char_accuracy: Share of correct label positions up to and including the end mark, 0 to 1.
         seq_accuracy: Share of images read without any error, 0 to 1.
     """
 
@@ -77,13 +76,13 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Evaluation(Accuracies):
-    """How well a model reads a split.
+    """The accuracies of a model on a split.
 
     Attributes:
-        loss: Mean loss, of the kind that the model was trained with.
+        loss: Mean of the loss function with which the model was trained.
         by_length: Accuracies by number of digits, ascending.
-        by_font: Accuracies by font, in the order of their names; images without one are under an empty name.
-        confusion: Which digits were read for which, ``(11, 11)``, as `digit_confusion` counts them.
+        by_font: Accuracies by font, sorted by name; images without a font have an empty name.
+        confusion: Confusion matrix of the digits, ``(11, 11)``, as returned by `digit_confusion`.
     """
 
     loss: float
@@ -96,10 +95,10 @@ class Reader:
     """A trained model that reads images; `tuner.load_reader` creates it.
 
     Attributes:
-        config: What it was trained with, and the device that it is on.
-        definition: The network.
-        device: Where it computes.
-        ood_detector: Flags readings; None if the checkpoint does not say what the model was validated on.
+        config: The settings of its training, with the device on which it reads.
+        definition: The model definition.
+        device: The device on which it reads.
+        ood_detector: Flags readings; None if the checkpoint has no statistics of the validation images.
     """
 
     def __init__(
@@ -112,8 +111,8 @@ class Reader:
         """Build the network with its weights.
 
         Raises:
-            ConfigurationError: The configured device is not there.
-            RuntimeError: The weights are another network's.
+            ConfigurationError: The configured device is not available.
+            RuntimeError: The weights do not match the network.
         """
         self.device, self._use_amp = setup_training_environment(config)
         if self.device.type == "cpu":
@@ -127,15 +126,14 @@ class Reader:
         self._loss = create_loss_function(config)
 
     def read(self, images: ImageSource | Iterable[ImageSource]) -> list[Reading]:
-        """Read images of any size and kind, in order.
+        """Read images of any size and format, in order.
 
         Args:
             images: One or several of: the path of a file, or of a folder, whose images are read sorted by name; a PIL
                 image; a NumPy array of one image, grey ``(H, W)``, RGB ``(H, W, 3)`` or RGBA ``(H, W, 4)``.
 
         Returns:
-            A reading for each image. One that cannot be read has a `problem` and does not keep the others from being
-            read.
+            A reading for each image. If an image cannot be read, its reading has a `problem`; the others are read.
         """
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             images = [images]
@@ -143,15 +141,15 @@ class Reader:
         return [reading for images in batches for reading in self._read_batch(images)]
 
     def score(self, split: CachedSplit) -> SplitScore:
-        """Read a split of a dataset and say how right that is, exactly as validation does during training."""
+        """Read a split of a dataset and score the readings, exactly as validation does during training."""
         batches = validation_batches(split, self.device)
         return score_split(self._model, self._loss, batches, self._autocast)
 
     @torch.inference_mode()
     def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return label rows ``(N, L)``, their confidence and TTA confidence ``(N,)`` of grey pixels ``(N, H, W)``.
+        """Return the label rows ``(N, L)``, confidences and TTA confidences ``(N,)`` of grey pixels ``(N, H, W)``.
 
-        They are on the CPU, and computed as in training, in the same precision.
+        They are computed with the precision of the training, and returned on the CPU.
         """
         images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
         with self._autocast():
@@ -170,8 +168,8 @@ class Reader:
             return readings
         pixels = np.stack(list(readable.values()))
         detector, read = self.ood_detector, (values.numpy() for values in self.read_pixels(pixels))
-        found = zip(readable, *read, image_statistics(pixels), strict=True)
-        for number, row, confidence, tta_confidence, statistics in found:
+        results = zip(readable, *read, image_statistics(pixels), strict=True)
+        for number, row, confidence, tta_confidence, statistics in results:
             image = images[number]
             flags = detector.flags(row, tta_confidence, image.aspect_ratio, statistics) if detector else ()
             readings[number] = Reading(image.path, decode_label(row.tolist()), float(confidence), flags)
@@ -179,14 +177,14 @@ class Reader:
 
 
 def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
-    """Load the model of a checkpoint; the file is checked, and nothing in it is executed.
+    """Load the model of a checkpoint; the file is verified, and no code in it is executed.
 
     Args:
         checkpoint: A file that training wrote, for example ``checkpoints/best.pt``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: The file is missing, damaged or not such a checkpoint, or the device is not there.
+        ConfigurationError: The file is missing, damaged or no checkpoint of a training, or the device is not available.
     """
     path = Path(checkpoint)
     remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
@@ -202,20 +200,20 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
             raise ValueError("its weights are not finite")
         return reader
     except ConfigurationError:
-        raise  # the device
+        raise  # the device is not available
     except (OSError, *WRONG_CONTENT) as error:
         text = " ".join(str(getattr(error, "strerror", None) or error).split()).removeprefix(f"{path}: ")
-        known = {
+        reasons = {
             FileNotFoundError: "there is no such file",
             KeyError: f"it has no {text}",
             DamagedCheckpointError: text,
         }
-        reason = known.get(type(error), f"it cannot be used ({text:.300})")
+        reason = reasons.get(type(error), f"it cannot be used ({text:.300})")
         raise ConfigurationError(f"checkpoint {path}: {reason}; {remedy}") from error
 
 
 def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split: str) -> Evaluation:
-    """Score a model on a split of any dataset, exactly as validation does during training.
+    """Evaluate a model on a split of any dataset, exactly as validation does during training.
 
     Raises:
         DataLoaderError: The dataset is missing or damaged, or has no such split.
@@ -224,11 +222,11 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
     score = reader.score(cached)
     rows, labels = score.rows.long(), torch.from_numpy(cached.labels.astype(np.int64))
 
-    def accuracies(chosen: Any) -> Accuracies:
-        picked = torch.from_numpy(np.flatnonzero(chosen))
+    def accuracies(selected: Any) -> Accuracies:
+        indices = torch.from_numpy(np.flatnonzero(selected))
         accuracy = Accuracy()
-        accuracy.update(rows[picked], labels[picked])
-        return Accuracies(len(picked), accuracy.character_accuracy(), accuracy.sequence_accuracy())
+        accuracy.update(rows[indices], labels[indices])
+        return Accuracies(len(indices), accuracy.character_accuracy(), accuracy.sequence_accuracy())
 
     return Evaluation(
         samples=len(cached),

@@ -1,4 +1,4 @@
-"""Which readings are flagged: by made-up figures, and by a model that was really trained."""
+"""Flagging of readings, with synthetic statistics and with a trained model."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ KHMER = "០១២៣"
 ROW = encode_label(KHMER)
 
 
-def validation(count: int = 1000, *, right: float = 0.95, seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """Return what a checkpoint keeps of so many images: looks scattered evenly, right readings certain."""
+def validation(count: int = 1000, *, correct: float = 0.95, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return the validation data of a checkpoint: normally distributed image statistics, high confidence if correct."""
     random = np.random.default_rng(seed)
     labels = np.tile(ROW, (count, 1))
     rows = labels.copy()
-    wrong = random.random(count) >= right
+    wrong = random.random(count) >= correct
     rows[wrong, 0] = 9
     confidence = np.where(wrong, random.uniform(0.1, 0.9, count), 1 - random.exponential(0.02, count).clip(0, 0.5))
-    kept = {
+    data = {
         "rows": rows,
         "labels": labels,
         "tta_confidence": confidence.astype(np.float32),
         "aspect_ratios": np.full(count, 2.0),
         "image_statistics": random.normal(0, [1, 2, 3], (count, 3)) + 5,
     }
-    return {name: torch.from_numpy(values) for name, values in (kept | changes).items()}
+    return {name: torch.from_numpy(values) for name, values in (data | changes).items()}
 
 
 def flags(detector: OODDetector, **changes: Any) -> tuple[str, ...]:
-    usual = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "statistics": np.full(3, 5.0)}
-    return detector.flags(**usual | changes)
+    typical = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "statistics": np.full(3, 5.0)}
+    return detector.flags(**typical | changes)
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +53,22 @@ def detector() -> OODDetector:
     return OODDetector.of(validation())
 
 
-def test_what_is_like_the_validation_images_is_not_flagged(detector: OODDetector) -> None:
+def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector) -> None:
     assert flags(detector) == ()
-    fresh = {name: values.numpy() for name, values in validation(seed=1, right=1.0).items()}
-    marked = [
-        bool(flags(detector, confidence=float(confidence), statistics=numbers))
-        for confidence, numbers in zip(fresh["tta_confidence"], fresh["image_statistics"], strict=True)
+    similar = {name: values.numpy() for name, values in validation(seed=1, correct=1.0).items()}
+    flagged = [
+        bool(flags(detector, confidence=float(confidence), statistics=statistics))
+        for confidence, statistics in zip(similar["tta_confidence"], similar["image_statistics"], strict=True)
     ]
-    assert 0 < sum(marked) <= 45
+    assert 0 < sum(flagged) <= 45
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
-        ({"row": np.array([10, *[11] * 8])}, ["nothing was read"]),
-        ({"row": np.array([11, 10, *[11] * 7])}, ["nothing was read"]),
-        ({"row": np.arange(9)}, ["no end was read within 8 digits"]),
+        ({"row": np.array([10, *[11] * 8])}, ["no digit was read"]),
+        ({"row": np.array([11, 10, *[11] * 7])}, ["no digit was read"]),
+        ({"row": np.arange(9)}, ["no end mark was read within 8 digits"]),
         (
             {"confidence": 0.3},
             ["the reading is not stable when the image is slightly distorted: mean confidence 0.30, "],
@@ -76,22 +76,22 @@ def test_what_is_like_the_validation_images_is_not_flagged(detector: OODDetector
         ({"aspect_ratio": 2.49}, []),
         ({"aspect_ratio": 2.51}, ["aspect ratio is 2.51, not 1.60 to 2.50"]),
         ({"aspect_ratio": 0.5}, ["aspect ratio is 0.50, not 1.60 to 2.50"]),
-        ({"statistics": np.array([5.0, 5.0, 25.0])}, ["it looks like no validation image"]),
-        ({"statistics": np.array([5.0, 5.0, 14.5])}, []),  # a little odd
-        ({"confidence": 0.93}, []),  # a little uncertain
+        ({"statistics": np.array([5.0, 5.0, 25.0])}, ["the image is unlike the validation images"]),
+        ({"statistics": np.array([5.0, 5.0, 14.5])}, []),  # slightly unusual
+        ({"confidence": 0.93}, []),  # slightly uncertain
         (
             {"statistics": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
-            ["confidence under distortion is low for rare image statistics"],
+            ["low confidence under distortion combined with unusual image statistics"],
         ),
         ({"confidence": 0.0, "aspect_ratio": 9.0}, ["the reading is not stable when ", "aspect ratio is 9.00"]),
     ],
 )
-def test_every_reason_is_told(changes: dict[str, Any], told: list[str], detector: OODDetector) -> None:
-    found = flags(detector, **changes)
-    assert [reason.startswith(beginning) for reason, beginning in zip(found, told, strict=True)] == [True] * len(told)
+def test_flags_name_every_reason(changes: dict[str, Any], expected: list[str], detector: OODDetector) -> None:
+    reasons = flags(detector, **changes)
+    assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * len(expected)
 
 
-def test_the_limits_follow_the_validation_images() -> None:
+def test_limits_are_derived_from_the_validation_images() -> None:
     ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
     detector = OODDetector.of(validation(aspect_ratios=ratios))
     assert detector.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
@@ -99,25 +99,25 @@ def test_the_limits_follow_the_validation_images() -> None:
     assert certain.min_confidence > 0.9 > 0.25 > unsure.min_confidence
 
 
-@pytest.mark.parametrize(("count", "right"), [(MIN_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
-def test_with_few_right_readings_a_reading_must_be_more_likely_right_than_wrong(count: int, right: float) -> None:
-    detector = OODDetector.of(validation(count, right=right))
+@pytest.mark.parametrize(("count", "correct"), [(MIN_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
+def test_confidence_below_one_half_is_flagged_if_few_readings_are_correct(count: int, correct: float) -> None:
+    detector = OODDetector.of(validation(count, correct=correct))
     assert flags(detector, confidence=0.51, statistics=np.full(3, 99.0)) == ()
-    (told,) = flags(detector, confidence=0.49)
-    assert told.endswith("mean confidence 0.49, below 0.50")
+    (reason,) = flags(detector, confidence=0.49)
+    assert reason.endswith("mean confidence 0.49, below 0.50")
 
 
-def test_before_the_training_has_ended_a_reading_must_be_more_likely_right_than_wrong() -> None:
+def test_confidence_below_one_half_is_flagged_before_the_training_has_finished() -> None:
     unfinished = validation()
     del unfinished["tta_confidence"]
     detector = OODDetector.of(unfinished)
     assert (flags(detector, confidence=0.51), len(flags(detector, confidence=0.49))) == ((), 1)
 
 
-def test_images_that_are_all_alike_leave_room_for_rounding() -> None:
+def test_equal_validation_images_are_not_flagged_because_of_rounding() -> None:
     detector = OODDetector.of(validation(image_statistics=np.full((1000, 3), 5.0)))
     assert flags(detector) == ()
-    assert flags(detector, statistics=np.full(3, 9.0)) == ("it looks like no validation image",)
+    assert flags(detector, statistics=np.full(3, 9.0)) == ("the image is unlike the validation images",)
 
 
 ROWS, COLUMNS = np.mgrid[0:64, 0:128]
@@ -128,7 +128,7 @@ def _white_noise(random: np.random.Generator) -> Grey:
 
 
 def _clouds(random: np.random.Generator) -> Grey:
-    """Return noise whose power falls with the square of the frequency, as that of photographs does."""
+    """Return noise whose power decreases with the square of the frequency, as in photographs."""
     frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(128)) + 1 / 128
     waves = np.fft.fft2(random.normal(size=(64, 128))) / frequency ** random.uniform(0.8, 1.5)
     tones: Grey = np.fft.ifft2(waves).real
@@ -140,13 +140,13 @@ def _one_tone(random: np.random.Generator) -> Grey:
 
 
 def _gradient(random: np.random.Generator) -> Grey:
-    turn = random.uniform(0, 2 * np.pi)
-    return 128 + random.uniform(20, 120) * (COLUMNS / 128 * np.cos(turn) + ROWS / 64 * np.sin(turn))
+    angle = random.uniform(0, 2 * np.pi)
+    return 128 + random.uniform(20, 120) * (COLUMNS / 128 * np.cos(angle) + ROWS / 64 * np.sin(angle))
 
 
 def _stripes(random: np.random.Generator) -> Grey:
-    turn, width = random.uniform(0, np.pi), random.uniform(3, 30)
-    return 128 + 100 * np.sign(np.sin((COLUMNS * np.cos(turn) + ROWS * np.sin(turn)) * 2 * np.pi / width))
+    angle, width = random.uniform(0, np.pi), random.uniform(3, 30)
+    return 128 + 100 * np.sign(np.sin((COLUMNS * np.cos(angle) + ROWS * np.sin(angle)) * 2 * np.pi / width))
 
 
 def _checkerboard(random: np.random.Generator) -> Grey:
@@ -162,7 +162,7 @@ def _scribble(random: np.random.Generator) -> Grey:
     return np.asarray(image, float)
 
 
-NOTHING: dict[str, Callable[[np.random.Generator], Grey]] = {
+IMAGES_WITHOUT_TEXT: dict[str, Callable[[np.random.Generator], Grey]] = {
     "white noise": _white_noise,
     "clouds": _clouds,
     "one tone": _one_tone,
@@ -175,7 +175,7 @@ NOTHING: dict[str, Callable[[np.random.Generator], Grey]] = {
 
 @pytest.fixture(scope="module", params=["medium", "ctc"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reader, Path]:
-    """A shipped model, trained until it reads, and the dataset's metadata file."""
+    """The reader of a packaged model that was trained to high accuracy, and the dataset's metadata file."""
     folder = tmp_path_factory.mktemp(request.param)
     metadata = generate_dataset(folder / "generated_data", samples=2500, test_samples=500)
     loss = "ctc" if request.param == "ctc" else "crossentropy"
@@ -195,36 +195,36 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.slow
 class TestTrained:
-    @pytest.mark.parametrize("kind", NOTHING)
-    def test_pictures_of_nothing_are_marked(self, kind: str, trained: tuple[Reader, Path], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", IMAGES_WITHOUT_TEXT)
+    def test_images_without_text_are_flagged(self, kind: str, trained: tuple[Reader, Path], tmp_path: Path) -> None:
         random = np.random.default_rng(0)
         for number in range(100):
-            tones = NOTHING[kind](random).clip(0, 255).astype(np.uint8)
+            tones = IMAGES_WITHOUT_TEXT[kind](random).clip(0, 255).astype(np.uint8)
             Image.fromarray(tones).resize((512, 256)).save(tmp_path / f"{number}.png")
-        marked = [bool(reading.flags) for reading in trained[0].read([tmp_path])]
-        assert sum(marked) >= 95
+        flagged = [bool(reading.flags) for reading in trained[0].read([tmp_path])]
+        assert sum(flagged) >= 95
 
-    def test_most_wrong_readings_of_an_unseen_design_are_marked(
+    def test_most_wrong_readings_of_an_unseen_design_are_flagged(
         self, trained: tuple[Reader, Path], tmp_path: Path
     ) -> None:
-        """The design is that of outlined digits: the difference of the brightest and the darkest tone near a pixel."""
+        """The design has outlined digits: the difference of the brightest and the darkest tone near each pixel."""
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
         for number, pixels in enumerate(test.images):
-            picture = Image.fromarray(pixels).resize((512, 256), Image.Resampling.BICUBIC)
-            light, dark = (picture.filter(kind(7)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+            image = Image.fromarray(pixels).resize((512, 256), Image.Resampling.BICUBIC)
+            light, dark = (image.filter(kind(7)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
             ImageChops.invert(ImageChops.difference(light, dark)).save(tmp_path / f"{number:04d}.png")
         readings = reader.read([tmp_path])
-        is_right = [reading.text == decode_label(label) for reading, label in zip(readings, test.labels, strict=True)]
-        marked = np.array([bool(reading.flags) for reading in readings])
-        wrong = ~np.array(is_right)
+        is_correct = [reading.text == decode_label(label) for reading, label in zip(readings, test.labels, strict=True)]
+        flagged = np.array([bool(reading.flags) for reading in readings])
+        wrong = ~np.array(is_correct)
         assert wrong.sum() > 100
-        assert marked[wrong].mean() >= 0.8
+        assert flagged[wrong].mean() >= 0.8
 
-    def test_few_right_readings_of_the_test_split_are_marked(self, trained: tuple[Reader, Path]) -> None:
+    def test_few_correct_readings_of_the_test_split_are_flagged(self, trained: tuple[Reader, Path]) -> None:
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
         readings = zip(reader.read(test.image_paths), test.labels, strict=True)
-        marked = [bool(reading.flags) for reading, label in readings if reading.text == decode_label(label)]
-        assert len(marked) > 400
-        assert sum(marked) / len(marked) <= 0.05
+        flagged = [bool(reading.flags) for reading, label in readings if reading.text == decode_label(label)]
+        assert len(flagged) > 400
+        assert sum(flagged) / len(flagged) <= 0.05

@@ -32,7 +32,7 @@ KINDS = ["attention", "ctc"]
 
 @pytest.fixture(scope="module")
 def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished study of two experiments, an attention and a CTC model; not to be changed."""
+    """The output folder of a finished study with an attention and a CTC model; tests must not change it."""
     folder = tmp_path_factory.mktemp("study")
     training = {"device": "cpu", "num_epochs": 3, "batch_size": 16, "learning_rate": 0.02, "use_tensorboard": False}
     experiments = {
@@ -68,7 +68,7 @@ def val(tiny_dataset: Path) -> CachedSplit:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluating_gives_the_very_figures_of_the_best_epoch(
+def test_evaluation_gives_the_metrics_of_the_best_epoch(
     kind: str, readers: dict[str, Reader], output_dir: Path, tiny_dataset: Path, checkpoints: dict[str, Path]
 ) -> None:
     lines = (output_dir / kind / "metrics.jsonl").read_text().splitlines()
@@ -81,7 +81,7 @@ def test_evaluating_gives_the_very_figures_of_the_best_epoch(
     assert evaluation.loss == best["val_loss"]
 
 
-def test_the_best_checkpoint_of_a_study_reads(output_dir: Path, val: CachedSplit) -> None:
+def test_best_checkpoint_of_a_study_can_be_loaded_and_reads(output_dir: Path, val: CachedSplit) -> None:
     study = load_study(output_dir)
     name = find_winner(*study).name
     results = json.loads((output_dir.parent / "results.json").read_text())
@@ -97,19 +97,19 @@ def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_d
     assert list(evaluation.by_font) == sorted(val.font_names)
     for groups in (evaluation.by_length, evaluation.by_font):
         assert sum(group.samples for group in groups.values()) == 8
-        right = sum(group.seq_accuracy * group.samples for group in groups.values())
-        assert right == pytest.approx(evaluation.seq_accuracy * 8)
+        correct = sum(group.seq_accuracy * group.samples for group in groups.values())
+        assert correct == pytest.approx(evaluation.seq_accuracy * 8)
     characters = {length: group.samples * (length + 1) for length, group in evaluation.by_length.items()}
-    right = sum(group.char_accuracy * characters[length] for length, group in evaluation.by_length.items())
-    assert right == pytest.approx(evaluation.char_accuracy * sum(characters.values()))
+    correct = sum(group.char_accuracy * characters[length] for length, group in evaluation.by_length.items())
+    assert correct == pytest.approx(evaluation.char_accuracy * sum(characters.values()))
 
 
-def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> None:
+def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit, tiny_dataset: Path) -> None:
     longest = int(val.lengths.max())
     wrong = np.where(val.lengths == longest, 1, 0)
 
-    class Knowing:
-        """Reads every label right but for the last digit of the longest ones."""
+    class ReaderStub:
+        """Reads every label correctly, except the last digit of the longest ones."""
 
         def score(self, split: CachedSplit) -> SplitScore:
             labels = torch.from_numpy(split.labels.astype(np.int64))
@@ -119,11 +119,11 @@ def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> 
             accuracy.update(rows, labels)
             return SplitScore(0.5, accuracy, rows.byte(), torch.ones(len(rows)))
 
-    evaluation = evaluate_split(cast(Reader, Knowing()), tiny_dataset, "val")
+    evaluation = evaluate_split(cast(Reader, ReaderStub()), tiny_dataset, "val")
     missed = int(wrong.sum())
-    partly = evaluation.by_length.pop(longest)
-    assert (partly.samples, partly.seq_accuracy) == (missed, 0.0)
-    assert partly.char_accuracy == pytest.approx(longest / (longest + 1))
+    group = evaluation.by_length.pop(longest)
+    assert (group.samples, group.seq_accuracy) == (missed, 0.0)
+    assert group.char_accuracy == pytest.approx(longest / (longest + 1))
     assert {(group.char_accuracy, group.seq_accuracy) for group in evaluation.by_length.values()} == {(1.0, 1.0)}
     assert evaluation.seq_accuracy == pytest.approx((8 - missed) / 8)
     assert evaluation.confusion.trace() == val.lengths.sum() - missed
@@ -131,7 +131,7 @@ def test_groups_count_their_own_images(val: CachedSplit, tiny_dataset: Path) -> 
     assert [evaluation.confusion[digit, (digit + 1) % 10] > 0 for digit in last_digits] == [True] * missed
 
 
-def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader], tiny_dataset: Path) -> None:
+def test_missing_dataset_or_split_is_an_error(readers: dict[str, Reader], tiny_dataset: Path) -> None:
     with pytest.raises(DataLoaderError, match="did you mean 'test'"):
         evaluate_split(readers["ctc"], tiny_dataset, "tests")
     with pytest.raises(DataLoaderError, match="does not exist"):
@@ -139,7 +139,7 @@ def test_a_dataset_or_split_that_is_not_there_is_told(readers: dict[str, Reader]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
+def test_files_are_read_like_the_cached_pixels(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
     readings = readers[kind].read(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
     rows, confidences, _ = readers[kind].read_pixels(val.images[:])
@@ -150,18 +150,18 @@ def test_files_are_read_as_the_dataset_is(kind: str, readers: dict[str, Reader],
 
 def test_attention_confidence_is_the_product_over_digits_and_end() -> None:
     scores = torch.randn((6, 9, 13), generator=torch.Generator().manual_seed(0)) * 3
-    scores[:3, 4, EOS] = 20.0  # half of them have an end
+    scores[:3, 4, EOS] = 20.0  # half of them have an end mark
     decoder = MonotonicAttention(1, 9, 13)
     rows = decoder.read(scores)
     expected = []
     for image, row in enumerate(rows.tolist()):
         read = row[: row.index(EOS) + 1] if EOS in row else row
-        chances = scores[image].softmax(-1)
-        expected.append(np.prod([float(chances[position, symbol]) for position, symbol in enumerate(read)]))
+        probabilities = scores[image].softmax(-1)
+        expected.append(np.prod([float(probabilities[position, symbol]) for position, symbol in enumerate(read)]))
     assert decoder.confidence(scores, rows).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
+def test_ctc_confidence_is_the_sum_over_all_alignments() -> None:
     scores = torch.randn((1, 4, 13), generator=torch.Generator().manual_seed(0))
     probabilities = scores[0].softmax(-1)
 
@@ -178,16 +178,16 @@ def test_ctc_confidence_is_the_sum_over_all_spellings() -> None:
         assert float(CTCDecoder(1, 9, 13).confidence(scores, torch.tensor([row]))) == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_read(
+def test_unreadable_images_have_a_problem_and_the_others_are_read(
     readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
 ) -> None:
     good = Path(val.image_paths[0])
-    (tmp_path / "text.png").write_text("no picture at all")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
     (tmp_path / "half.png").write_bytes(good.read_bytes()[:2000])
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
-    (tmp_path / "no_pictures").mkdir()
+    (tmp_path / "no_images").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     with (tmp_path / "long.png").open("wb") as file:
         file.truncate(300 * 10**6)  # sparse
@@ -197,7 +197,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
         "half.png": "cannot be read as an image: ",
         "bomb.png": "more than 50 million pixels",
         "large.png": "more than 50 million pixels",
-        "no_pictures": "contains no images",
+        "no_images": "contains no images",
         "pipe.png": "not a regular file",
         "long.png": "it has 300,000,000 bytes",
         "missing.png": "there is no such file",
@@ -214,19 +214,19 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(
     assert len({(reading.text, round(reading.confidence, 5)) for reading in readings[1::2]}) == 1
 
 
-def test_a_folder_is_read_by_name_and_other_files_in_it_are_passed_over(
+def test_images_of_a_folder_are_read_sorted_by_name_and_other_files_are_skipped(
     readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
 ) -> None:
     for name, path in zip(("b.PNG", "a.png", ".hidden.png"), val.image_paths, strict=False):
         shutil.copy(path, tmp_path / name)
-    (tmp_path / "notes.txt").write_text("left alone")
+    (tmp_path / "notes.txt").write_text("skipped")
     readings = readers["ctc"].read([str(tmp_path)])
     assert [reading.path.name for reading in readings] == ["a.png", "b.PNG"]
     assert not any(reading.problem for reading in readings)
     assert readers["ctc"].read([]) == []
 
 
-def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], val: CachedSplit, tmp_path: Path) -> None:
+def test_files_of_several_batches_keep_order(readers: dict[str, Reader], val: CachedSplit, tmp_path: Path) -> None:
     names = [*val.image_paths, str(tmp_path / "missing.png")]
     readings = readers["attention"].read(names * 30)
     assert [str(reading.path) for reading in readings] == names * 30
@@ -234,12 +234,12 @@ def test_more_files_than_a_batch_keep_their_order(readers: dict[str, Reader], va
     assert texts == texts[: len(names)] * 30
 
 
-def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
+def test_reader_of_a_checkpoint_of_an_earlier_version_flags_nothing(
     checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
     state = load_checkpoint(checkpoints["ctc"])
-    for later in ("labels", "aspect_ratios", "image_statistics"):
-        del state["validation"][later]
+    for new_key in ("labels", "aspect_ratios", "image_statistics"):
+        del state["validation"][new_key]
     save_checkpoint(tmp_path / "earlier.pt", state)
     reader = reader_of_checkpoint(tmp_path / "earlier.pt", device="cpu")
     assert reader.ood_detector is None
@@ -248,24 +248,24 @@ def test_a_checkpoint_of_an_earlier_version_reads_and_flags_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_reading_that_distortion_changes_is_flagged_by_the_limit_of_the_validation_images(
+def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(
     kind: str, readers: dict[str, Reader], checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
 ) -> None:
     _, confidence, tta_confidence = readers[kind].read_pixels(val.images[:])
     assert not torch.allclose(confidence, tta_confidence, rtol=1e-3, atol=0)
-    middle = float(tta_confidence.median())  # as if most images had been read with as much certainty, or more
+    median = float(tta_confidence.median())  # becomes the limit, since all validation readings get this confidence
     state = load_checkpoint(checkpoints[kind])
     validation = {name: values.repeat(50, *[1] * (values.dim() - 1)) for name, values in state["validation"].items()}
     validation["labels"] = validation["rows"].clone()
-    validation["tta_confidence"] = torch.full((400,), middle)
+    validation["tta_confidence"] = torch.full((400,), median)
     save_checkpoint(tmp_path / "limit.pt", state | {"validation": validation})
     readings = reader_of_checkpoint(tmp_path / "limit.pt", device="cpu").read(val.image_paths)
     flagged = [any(flag.startswith("the reading is not stable") for flag in reading.flags) for reading in readings]
-    assert flagged == (tta_confidence < middle).tolist()
+    assert flagged == (tta_confidence < median).tolist()
     assert 0 < sum(flagged) < len(flagged)
 
 
-def test_the_share_of_flagged_readings_is_measured_also_of_unseen_fonts_and_photographs(
+def test_measure_flags_reports_the_share_of_flagged_readings_for_unseen_fonts_and_photographs(
     checkpoints: dict[str, Path],
     tiny_dataset: Path,
     tmp_path: Path,
@@ -285,14 +285,14 @@ def test_the_share_of_flagged_readings_is_measured_also_of_unseen_fonts_and_phot
     main = runpy.run_path(str(SCRIPTS / "measure_flags.py"))["main"]
     main.__globals__["CROPS"] = 10
     main()
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     assert 0 < count < 10
-    assert [line.split(", ")[0] for line in told if not line.startswith(" ")] == [
+    assert [line.split(", ")[0] for line in output if not line.startswith(" ")] == [
         f"{tiny_dataset}: 10 images",
         f"{unseen}: {count} images",
         "crops of photographs: 10",
     ]
-    assert [line for line in told if line.startswith("  ")] == [
+    assert [line for line in output if line.startswith("  ")] == [
         "  right readings: 0, flagged 0.0%",
         "  wrong readings: 10, flagged 100.0%",
         "  right readings: 0, flagged 0.0%",
@@ -300,21 +300,21 @@ def test_the_share_of_flagged_readings_is_measured_also_of_unseen_fonts_and_phot
     ]
 
 
-def test_the_shape_of_the_file_is_judged_and_not_of_the_resized_picture(
+def test_aspect_ratio_flags_use_the_size_of_the_original_image(
     readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
 ) -> None:
-    for name, size in (("as usual.png", (256, 128)), ("square.png", (128, 128)), ("wide.png", (400, 100))):
+    for name, size in (("normal.png", (256, 128)), ("square.png", (128, 128)), ("wide.png", (400, 100))):
         Image.open(val.image_paths[0]).resize(size).save(tmp_path / name)
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees
+    Image.open(val.image_paths[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.png", exif=exif)
     readings = readers["attention"].read([tmp_path])
-    told = {
+    flags = {
         reading.path.stem: [flag for flag in reading.flags if flag.startswith("aspect ratio")] for reading in readings
     }
-    assert told == {
-        "as usual": [],
-        "turned": [],
+    assert flags == {
+        "normal": [],
+        "rotated": [],
         "square": ["aspect ratio is 1.00, not 1.60 to 2.50"],
         "wide": ["aspect ratio is 4.00, not 1.60 to 2.50"],
     }
@@ -327,9 +327,9 @@ def damaged(state: Any, change: str) -> Any:
         case "other sizes":
             state["definition"]["width"] = 24
         case "newer definition":
-            state["definition"]["invented_later"] = 1
+            state["definition"]["unknown_key"] = 1
         case "other weights":
-            state["model"] = {"encoder.lost": torch.zeros(2)}
+            state["model"] = {"encoder.unknown": torch.zeros(2)}
         case "no model at all":
             return [1, 2, 3]
         case "config is a list":
@@ -337,7 +337,7 @@ def damaged(state: Any, change: str) -> Any:
         case "unknown loss":
             state["config"]["loss_type"] = ["none"]
         case "weights of text":
-            state["model"] = dict.fromkeys(state["model"], "heavy")
+            state["model"] = dict.fromkeys(state["model"], "text")
         case "statistics of another shape":
             state["validation"]["image_statistics"] = torch.zeros(3)
         case "not finite":
@@ -350,7 +350,7 @@ def damaged(state: Any, change: str) -> Any:
     [
         ("no definition", "it has no 'definition'"),
         ("other sizes", "size mismatch"),
-        ("newer definition", "invented_later"),
+        ("newer definition", "unknown_key"),
         ("other weights", "Missing key"),
         ("no model at all", "cannot be used"),
         ("config is a list", "cannot be used"),
@@ -360,7 +360,7 @@ def damaged(state: Any, change: str) -> Any:
         ("not finite", "weights are not finite"),
     ],
 )
-def test_a_foreign_checkpoint_is_refused_in_one_line(
+def test_checkpoint_with_other_content_is_refused_in_one_line(
     change: str, message: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "best.pt"
@@ -373,18 +373,18 @@ def test_a_foreign_checkpoint_is_refused_in_one_line(
 
 
 def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    whole = checkpoints["attention"].read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
+    content = checkpoints["attention"].read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
     (tmp_path / "flipped.pt").write_bytes(flipped)
-    (tmp_path / "short.pt").write_bytes(whole[:-100])
+    (tmp_path / "short.pt").write_bytes(content[:-100])
     (tmp_path / "tiny.pt").write_bytes(b"x")
-    torch.save({"model": {}}, tmp_path / "foreign.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
     expected = {
         "flipped.pt": "SHA-256",
         "short.pt": "SHA-256",
         "tiny.pt": "SHA-256",
-        "foreign.pt": "not written by khmer-tuner",
+        "other.pt": "not written by khmer-tuner",
         "missing.pt": "there is no such file",
         ".": r"it cannot be used \(it is a folder\)",
     }
@@ -396,18 +396,18 @@ def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: di
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_that_is_not_there_is_refused(checkpoints: dict[str, Path]) -> None:
+def test_unavailable_cuda_device_is_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(ConfigurationError, match="finds no CUDA device"):
         reader_of_checkpoint(checkpoints["ctc"], device="cuda")
 
 
-def test_a_reader_needs_nothing_but_its_checkpoint(
+def test_reader_only_needs_its_checkpoint(
     checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = load_checkpoint(checkpoints["attention"])
-    state["config"] |= {"model_config_path": "gone.yaml", "metadata_path": "gone.yaml", "invented_later": 1}
-    save_checkpoint(tmp_path / "alone.pt", state)
+    state["config"] |= {"model_config_path": "missing.yaml", "metadata_path": "missing.yaml", "unknown_key": 1}
+    save_checkpoint(tmp_path / "single.pt", state)
     monkeypatch.chdir(tmp_path)
-    reader = reader_of_checkpoint(Path("alone.pt"), device="cpu")
+    reader = reader_of_checkpoint(Path("single.pt"), device="cpu")
     assert reader.definition.decoder == "attention"
     assert reader.read([val.image_paths[0]])[0].problem == ""
