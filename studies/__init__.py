@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from studies.dashboard.artifacts import save_artifact
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.export.results_json import default_results_name, ended_records, records_not_kept, render_results
+from studies.export.results_json import default_results_name, ended_records, records_beyond_retention, render_results
 from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.sampling.distributions import suggest_all
 from studies.sampling.pruning import PrunerName
@@ -115,7 +115,7 @@ __all__ = [
     "read_record",
     "record_memory_signal",
     "record_stop",
-    "records_not_kept",
+    "records_beyond_retention",
     "refuse_changed_presets",
     "refuse_foreign_folders",
     "remaining_seconds",

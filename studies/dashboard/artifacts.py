@@ -1,7 +1,7 @@
 """Artifacts of a trial that the dashboard shows: plots and the effective settings.
 
-They are in ``artifacts`` of the output folder. Their identifiers follow from the trial's number and the file's name, so
-a worker that resumes a trial replaces its files and never duplicates one.
+They are stored in the folder ``artifacts`` of the output folder. An identifier is computed from the trial's number and
+the file's name, so a worker that resumes a trial replaces the files instead of duplicating them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from search_spaces.diagnostics.atomic_files import write_bytes
 from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, DECODING_ERRORS, set_artifact_attribute
 from studies.storage.output_folder import OutputFolder
 
-# Types that a browser displays and does not run (see `guard`), by file suffix.
+# Types that a browser displays without running code (see `guard`), by file suffix.
 _MEDIA_TYPES = {".png": "image/png", ".yaml": "text/plain"}
 _NAMESPACE = uuid.UUID("6d0a2c5e-0a51-4f0e-9b7e-6b686d657221")
 
 
 class ArtifactFolder(FileSystemArtifactStore):
-    """Optuna's artifact store in a folder, with atomic writes, and identifiers that cannot leave the folder.
+    """Optuna's artifact store in a folder, with atomic writes and protection against path traversal.
 
     The first write creates the folder.
     """
@@ -40,19 +40,19 @@ class ArtifactFolder(FileSystemArtifactStore):
         """Open a file for reading.
 
         Raises:
-            ArtifactNotFound: There is no such file.
+            ArtifactNotFound: The file does not exist.
         """
         path = self.path_of(artifact_id)
-        # A link planted here could point anywhere.
+        # A symbolic link could point to any file outside the folder.
         if path.is_symlink() or not path.is_file():
-            raise ArtifactNotFound(f"there is no artifact {artifact_id}")
+            raise ArtifactNotFound(f"the artifact {artifact_id} does not exist")
         return super().open_reader(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Write or replace a file atomically.
 
         Raises:
-            OSError: The file cannot be written; an older one is unchanged.
+            OSError: The file cannot be written; an existing file is unchanged.
         """
         path = self.path_of(artifact_id)
         path.parent.mkdir(exist_ok=True)
@@ -62,13 +62,13 @@ class ArtifactFolder(FileSystemArtifactStore):
         """Remove a file.
 
         Raises:
-            ArtifactNotFound: There is no such file.
+            ArtifactNotFound: The file does not exist.
         """
         self.path_of(artifact_id)
         super().remove(artifact_id)
 
     def path_of(self, artifact_id: str) -> Path:
-        """Return the path of a file, whether it exists or not.
+        """Return the path of a file, which may not exist.
 
         Raises:
             ArtifactNotFound: The identifier is not a UUID in its canonical form.
@@ -78,7 +78,7 @@ class ArtifactFolder(FileSystemArtifactStore):
         except ValueError:
             canonical = None
         if canonical != artifact_id:
-            raise ArtifactNotFound(f"{artifact_id!r} is no artifact identifier")
+            raise ArtifactNotFound(f"{artifact_id!r} is not an artifact identifier")
         return self._path / artifact_id
 
 
@@ -88,25 +88,25 @@ def artifact_store(folder: OutputFolder) -> ArtifactFolder:
 
 
 def save_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes) -> None:
-    """Store a file of a running trial, or replace the content of the one stored before.
+    """Store a file of a running trial; replace an existing file of the same name.
 
     Args:
         trial: The trial, claimed by this process.
-        folder: The study's folder.
-        name: The file's name, a plot's or a configuration's: ``.png`` or ``.yaml``.
-        content: The whole file.
+        folder: The study's output folder.
+        name: The file name, with the suffix ``.png`` (a plot) or ``.yaml`` (settings).
+        content: The content of the file.
 
     Raises:
         OSError: The file cannot be written.
     """
     identifier = _identifier(trial.number, name)
     artifact_store(folder).write(identifier, io.BytesIO(content))
-    # After the file, so that every artifact the study names exists.
+    # After the file, so that every artifact listed in the study exists.
     set_artifact_attribute(trial, identifier, name, _MEDIA_TYPES[Path(name).suffix])
 
 
 def trial_artifacts(trial: FrozenTrial, folder: OutputFolder) -> dict[str, Path]:
-    """Return the existing artifacts of a trial by name."""
+    """Return the paths of a trial's existing artifacts by name."""
     store = artifact_store(folder)
     names = set()
     for attribute, text in trial.system_attrs.items():

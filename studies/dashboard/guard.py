@@ -1,4 +1,7 @@
-"""The guard between browsers and optuna-dashboard, which on its own lets any web page change or delete a study."""
+"""The guard between browsers and optuna-dashboard.
+
+Without it, any web page open in the browser could change or delete a study.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from studies.dashboard.server import Address
 _METHODS = ("GET", "HEAD")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[^\s:/@\[\]]+?)\.?(:\d+)?", re.IGNORECASE)
 
-# optuna-dashboard's own policy says what a page may load; this restricts what that policy leaves open.
+# optuna-dashboard's own policy restricts what a page loads; this policy restricts what that one does not cover.
 _PAGE_POLICY = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-# Everything else is data, and must not run anything when it is opened by itself.
+# All other responses are data, which must not run scripts when opened directly.
 _DATA_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -27,20 +30,20 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# Responses of optuna-dashboard itself; the content of all other paths comes from those who write into the study.
-_OWN = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
+# Content of optuna-dashboard itself; the content of all other paths is written by the users of the study.
+_TRUSTED_PATHS = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
 _HARMLESS_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
     ("text/plain", "text/yaml", "text/x-yaml", "application/yaml", "application/x-yaml"), "text/plain; charset=utf-8"
 )
-_UNSHOWN = "this cannot be shown; the study may be damaged; run `khmer-tuner status`, which names the damage"
+_NOT_SHOWN = "optuna-dashboard cannot show this; the study may be damaged; `khmer-tuner status` lists damaged trials"
 
 
 class ReadOnlyGuard:
-    """A web application that lets only read requests through to another one, and only for its own pages.
+    """A web application that forwards only read requests to another application, and only from its own pages.
 
-    A page from elsewhere can make the browser send requests here. Such a page cannot change anything, since only GET
-    and HEAD pass; and it cannot read anything by giving this machine a name of its own (DNS rebinding), since a request
-    with an unknown Host is refused.
+    Other websites can make the browser send requests to this application. They cannot change anything, since only GET
+    and HEAD requests are forwarded. They cannot read anything through DNS rebinding (a foreign domain that resolves to
+    this machine), since requests with an unknown Host header are refused.
     """
 
     def __init__(
@@ -48,38 +51,38 @@ class ReadOnlyGuard:
         answer: Callable[[WSGIEnvironment], Response],
         address: Address,
         *,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         debug: bool = False,
     ) -> None:
         """Guard an application.
 
         Args:
             answer: Returns the application's response to a request.
-            address: Where the application is served.
-            tell: Receives a line about each request that failed.
-            debug: Also report every request, and errors with their traceback.
+            address: The address at which the application is served.
+            log: Receives a line about each failed request.
+            debug: Also log every request, and log errors with their traceback.
         """
         self._answer = answer
         self._names = address.names()
         self._is_private = address.is_private
-        self._tell = tell
+        self._log = log
         self._debug = debug
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a request."""
-        # As it was requested; applications may change the path on their way.
+        # Read now, since applications may change the path in `environ`.
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        # The application is asked with GET, so that HEAD has the same headers.
-        response = self._refusal(environ) or self._shown({**environ, "REQUEST_METHOD": "GET"}, path)
+        # A HEAD request is forwarded as GET, so that it has the same headers.
+        response = self._refusal(environ) or self._forward({**environ, "REQUEST_METHOD": "GET"}, path)
         _secure(response, path)
         if self._debug:
-            # Escaped: a path can contain control characters of a terminal.
-            self._tell(f"{method} {path!a} {response.status_code}")
+            # Escaped, since a path can contain control characters of a terminal.
+            self._log(f"{method} {path!a} {response.status_code}")
         return response(environ, start_response)
 
     def _refusal(self, environ: WSGIEnvironment) -> Response | None:
-        if not self._knows(environ.get("HTTP_HOST", "")):
-            reason = "this dashboard does not go by that name; use the address that it printed"
+        if not self._is_own_host(environ.get("HTTP_HOST", "")):
+            reason = "unknown host name in the address; open the URL that `khmer-tuner dashboard` printed"
             return refusal(HTTPStatus.FORBIDDEN, reason)
         if environ["REQUEST_METHOD"] not in _METHODS:
             response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, "this dashboard is read-only")
@@ -88,37 +91,37 @@ class ReadOnlyGuard:
         try:
             requested_path(environ)
         except UnicodeError:
-            # optuna-dashboard would drop such bytes, and show another path than the one checked here.
-            return refusal(HTTPStatus.BAD_REQUEST, "the address is not UTF-8")
+            # optuna-dashboard would drop invalid bytes and show a different path from the one checked here.
+            return refusal(HTTPStatus.BAD_REQUEST, "the path in the address is not valid UTF-8")
         return None
 
-    def _knows(self, host: str) -> bool:
-        """Return whether a Host header is a name of this dashboard; any port will do, since tunnels change it."""
+    def _is_own_host(self, host: str) -> bool:
+        """Return whether a Host header is a name of this dashboard, with any port, since tunnels change the port."""
         match = _HOST.fullmatch(host)
         name = match["name"].strip("[]").casefold() if match else ""
-        # Served to other machines, it may have addresses that are unknown here, and no page can rebind an address.
+        # A dashboard served to other machines may have addresses unknown here; DNS rebinding needs a name, not an IP.
         return name in self._names or (not self._is_private and _is_ip(name))
 
-    def _shown(self, environ: WSGIEnvironment, path: str) -> Response:
+    def _forward(self, environ: WSGIEnvironment, path: str) -> Response:
         try:
             response = self._answer(environ)
         except Exception as error:
             text = "".join(traceback.format_exception(error)).rstrip() if self._debug else type(error).__name__
-            self._tell(f"{path!a} cannot be shown: {text}")
-            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _UNSHOWN)
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # of optuna-dashboard
-            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _UNSHOWN)
-        return response if path.startswith(_OWN) else _only_harmless(response)
+            self._log(f"{path!a} cannot be shown: {text}")
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SHOWN)
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # from optuna-dashboard
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SHOWN)
+        return response if path.startswith(_TRUSTED_PATHS) else _only_harmless(response)
 
 
 def refusal(status: HTTPStatus, reason: str) -> Response:
-    """Return a response whose reason the page of optuna-dashboard shows to its user."""
+    """Return an error response with a reason, which the page of optuna-dashboard shows to the user."""
     body = json.dumps({"reason": reason}, ensure_ascii=False)
     return Response(body, status, content_type="application/json; charset=utf-8")
 
 
 def requested_path(environ: WSGIEnvironment) -> str:
-    """Return the path of a request, decoded as applications read it.
+    """Return the path of a request, decoded as UTF-8.
 
     Raises:
         UnicodeError: The path is not UTF-8.
@@ -128,7 +131,7 @@ def requested_path(environ: WSGIEnvironment) -> str:
 
 
 def _only_harmless(response: Response) -> Response:
-    """Let through what a browser only displays: PNG, JSON and text; never HTML or SVG, which can run scripts."""
+    """Return a response if it is PNG, JSON or text; refuse all other types, since HTML and SVG can run scripts."""
     if response.status_code != HTTPStatus.OK:
         return response
     shown_as = _HARMLESS_TYPES.get((response.mimetype or "").casefold())
@@ -139,12 +142,12 @@ def _only_harmless(response: Response) -> Response:
 
 
 def _secure(response: Response, path: str) -> None:
-    """Set the headers that restrict what a browser does with a response."""
+    """Set the security headers of a response."""
     response.headers.remove("Access-Control-Allow-Origin")
     if not path.startswith("/static/"):
         response.headers["Cache-Control"] = "no-cache"  # the study changes while it runs
     is_page = path.startswith("/dashboard") and response.status_code < HTTPStatus.BAD_REQUEST
-    # A second policy only narrows the first.
+    # Added, not replaced: a second policy only narrows the first.
     response.headers.add("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY)
     response.headers.update(_HEADERS)
 

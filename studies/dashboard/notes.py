@@ -1,4 +1,4 @@
-"""The notes of a study and of its trials that the dashboard shows, in Markdown."""
+"""The Markdown notes of a study and its trials that the dashboard shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studies.trials.targets import target_verdicts
 _Rows = list[tuple[str, str]]
 
 _MOST_ERROR_CHARACTERS = 600
-# The settings that a note shows; the whole configuration is an artifact of the trial.
+# The settings that a note shows; all settings are an artifact of the trial.
 _SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
 
 
@@ -51,14 +51,14 @@ def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, fo
 def write_ended_note(
     trial: Trial, record: TrialRecord, outcome: TrialOutcome, value: float | None, folder: OutputFolder
 ) -> None:
-    """Write the outcome of a trial into its note; to be called before the result is reported to the study.
+    """Write the outcome of a trial into its note; call this before the result is reported to the study.
 
     Args:
         trial: The trial.
         record: Its record, with its settings.
-        outcome: How it ended.
-        value: Its best value of the monitored metric; None if it has none.
-        folder: The study's folder.
+        outcome: Its outcome.
+        value: Its best value of the monitored metric; None without one.
+        folder: The study's output folder.
     """
     rows = _best_rows(record, value, outcome.best_epoch)
     rows.append(("best character accuracy", f"{outcome.best_val_char_accuracy:.4f}"))
@@ -69,7 +69,7 @@ def write_ended_note(
     rows += _seconds_rows(outcome.epoch_seconds_median)
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
     if outcome.micro_batch_size is not None:
-        rows.append(("micro-batch", f"{outcome.micro_batch_size}, since memory ran out for whole batches"))
+        rows.append(("micro-batch", f"{outcome.micro_batch_size}, because whole batches ran out of memory"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
@@ -77,7 +77,7 @@ def write_ended_note(
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
-    """Write the study's metric, dataset and search into its note, if the note is not up to date."""
+    """Write the study's metric, dataset, search and targets into its note, unless the note is up to date."""
     invariants, search, targets = study_invariants(study), search_settings(study), study_targets(study)
     rows = [
         ("metric", f"{invariants.monitor} ({invariants.mode})"),
@@ -87,9 +87,9 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     if search is not None:
         rows.append(("search", f"{search_budget(study)} trials, {search.sampler.value}, {search.pruning.pruner.value}"))
     rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
-    place = shlex.quote(str(folder.path))
-    commands = [f"khmer-tuner {command} --output-dir {place}" for command in ("status", "resume", "report")]
-    title = "Hyperparameter search for a network that reads Khmer digits."
+    output_dir = shlex.quote(str(folder.path))
+    commands = [f"khmer-tuner {command} --output-dir {output_dir}" for command in ("status", "resume", "report")]
+    title = "Hyperparameter search for a Khmer-digit OCR network."
     text = "\n".join([title, "", *_table(rows), "", *_block(commands)])
     from optuna_dashboard import get_note
 
@@ -98,24 +98,24 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
 
 
 def _save(target: optuna.Study | Trial, text: str) -> None:
-    from optuna_dashboard import save_note  # not before a note is written: it loads a web framework
+    from optuna_dashboard import save_note  # imported late, since it loads a web framework
 
     save_note(target, text)
 
 
 def _body(state: str, rows: _Rows, record: TrialRecord, folder: OutputFolder, error: str = "") -> str:
-    name = record.experiment_name.replace("_", r"\_")  # at the edge of a word it would mean emphasis
+    name = record.experiment_name.replace("_", r"\_")  # an underscore can start emphasis
     parts = [f"### {name}: {state}", "", *_table(rows), ""]
     if record.kind is TrialKind.PRESET or record.config:
         config = record.training_config
         parts += [", ".join(f"{name} {short_text(getattr(config, name))}" for name in _SETTINGS), ""]
     if error:
         parts += [*_block(error[:_MOST_ERROR_CHARACTERS].splitlines()), ""]
-    place = folder.trial_dir(record.experiment_name)
-    curves = f"tensorboard --logdir {shlex.quote(str(place / 'tensorboard'))}"
+    trial_dir = folder.trial_dir(record.experiment_name)
+    curves = f"tensorboard --logdir {shlex.quote(str(trial_dir / 'tensorboard'))}"
     parts += [
-        f"- log: {_code(str(place / 'logs' / 'training.log'))}",
-        f"- epochs: {_code(str(place / 'metrics.jsonl'))}",
+        f"- log: {_code(str(trial_dir / 'logs' / 'training.log'))}",
+        f"- epochs: {_code(str(trial_dir / 'metrics.jsonl'))}",
         f"- TensorBoard: {_code(curves)}",
     ]
     return "\n".join(parts)
@@ -137,7 +137,7 @@ def _table(rows: _Rows) -> list[str]:
 
 
 def _block(lines: Iterable[str]) -> list[str]:
-    """Return lines as a literal block of Markdown, which none of the lines can end."""
+    """Return lines as a fenced code block of Markdown that none of the lines can close."""
     return ["```text", *(line.replace("```", "'''") for line in lines), "```"]
 
 

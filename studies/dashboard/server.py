@@ -1,8 +1,8 @@
 """The address of the dashboard and its server.
 
-waitress rather than `wsgiref`: it parses requests strictly, a slow or broken browser occupies none of its threads, and
-their number is fixed, which limits database connections. Slow clients do not block others: the newest request is served
-first, and when all connections are in use, a new one replaces the one that has been idle for longest.
+The server is waitress, not `wsgiref`: it parses requests strictly, a slow or broken client occupies no thread, and the
+fixed number of threads limits database connections. Slow clients do not block others: the newest request is served
+first, and if all connections are in use, a new connection replaces the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from search_spaces.errors import ConfigurationError
 _THREADS = 8
 _LOOP_S = 1.0  # between checks for idle connections
 _SHUTDOWN_S = 0.5  # for requests in progress
-_LARGEST_BODY = 64 * 1024  # of a request; no allowed one has a body
-_shared = lru_cache(maxsize=8)(bytes)  # slow clients that wait for equal responses share one copy
+_MAX_BODY_BYTES = 64 * 1024  # allowed requests have no body
+_shared = lru_cache(maxsize=8)(bytes)  # slow clients waiting for equal responses share one copy
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -42,8 +42,8 @@ class Address:
     """An address of this machine.
 
     Attributes:
-        host: As the user wrote it.
-        ip: The IP address that it resolves to.
+        host: The host as the user wrote it.
+        ip: The IP address to which the host resolves.
         family: IPv4 or IPv6.
     """
 
@@ -56,32 +56,32 @@ class Address:
         """Resolve a host name or an address.
 
         Raises:
-            ConfigurationError: The name cannot be resolved.
+            ConfigurationError: The host cannot be resolved.
         """
         try:
-            family, _, _, _, place = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+            family, _, _, _, socket_address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"--host: found {host!r}; it cannot be looked up ({reason}); "
-                "write an address of this machine, for example 127.0.0.1"
+                f"--host: found {host!r}; the host cannot be resolved ({reason}); "
+                "use an address of this machine, for example 127.0.0.1"
             ) from error
-        return cls(host, str(place[0]), family)
+        return cls(host, str(socket_address[0]), family)
 
     @property
     def is_private(self) -> bool:
-        """Whether it is reachable from this machine only."""
+        """Whether the address is reachable from this machine only."""
         return ipaddress.ip_address(self.ip.partition("%")[0]).is_loopback
 
     @property
     def shown_host(self) -> str:
-        """The host in URLs: the machine's name if it listens on all addresses."""
+        """The host for URLs: the machine's name if the server listens on all addresses."""
         if ipaddress.ip_address(self.ip.partition("%")[0]).is_unspecified:
             return socket.gethostname()
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def names(self) -> frozenset[str]:
-        """Return the host names that browsers may use for it, in lower case."""
+        """Return the host names that browsers may use for the address, in lower case."""
         names = {*_LOOPBACK_NAMES, self.host.casefold(), self.ip}
         if not self.is_private:
             names |= {socket.gethostname().casefold(), socket.getfqdn().casefold()}
@@ -89,17 +89,17 @@ class Address:
 
 
 class DashboardServer:
-    """A server whose socket listens from the start, so that a port in use is reported before anything else is done.
+    """A server that listens as soon as it is created, so that a port in use is reported early.
 
     Attributes:
-        url: Its URL, without a path.
+        url: The server's URL, without a path.
     """
 
     def __init__(self, address: Address, port: int) -> None:
-        """Listen on a port; 0 selects a free one.
+        """Listen on a port; 0 selects a free port.
 
         Raises:
-            ConfigurationError: If the port is in use, or this process may not use it.
+            ConfigurationError: The port is in use, or this process has no permission to use it.
         """
         try:
             self._socket = socket.create_server((address.ip, port), family=address.family)
@@ -114,11 +114,11 @@ class DashboardServer:
         self._socket.close()
 
     def serve(self, app: WSGIApplication, *, debug: bool = False) -> None:
-        """Serve requests until an exception such as a signal's ends it; then close the connections.
+        """Serve requests until an exception is raised, for example by a signal handler; then close the connections.
 
         Args:
             app: The web application.
-            debug: Keep warnings and log messages of libraries.
+            debug: Show warnings and log messages of libraries.
         """
         connections: dict[int, Any] = {}
         server = waitress.create_server(
@@ -127,14 +127,14 @@ class DashboardServer:
             sockets=[self._socket],
             threads=_THREADS,
             ident=None,
-            max_request_body_size=_LARGEST_BODY,
+            max_request_body_size=_MAX_BODY_BYTES,
             outbuf_high_watermark=2**40,  # no thread waits for a client that does not read
             connection_limit=min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         )
         server.channel_class, server.task_dispatcher.queue = _Connection, _NewestFirst()
         with _silence(debug):
             try:
-                # Not `server.run`, which waits too long for requests in progress when the program ends.
+                # Not `server.run`, which at exit waits too long for requests in progress.
                 wasyncore.loop(timeout=_LOOP_S, map=connections, use_poll=True)
             finally:
                 server.task_dispatcher.shutdown(timeout=_SHUTDOWN_S)
@@ -152,15 +152,15 @@ class _Connection(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, *arguments, **options)
 
     def service(self) -> None:
-        self.last_activity = math.inf  # never the oldest while its response is computed
+        self.last_activity = math.inf  # never replaced while its response is computed
         super().service()
 
 
 @contextmanager
 def _silence(debug: bool) -> Iterator[None]:
-    """Suppress messages of libraries on plots of few trials, slow requests and closed connections.
+    """Suppress messages of libraries about plots of few trials, slow requests and closed connections.
 
-    Messages on requests that queue on a busy machine are suppressed with `debug`, too.
+    Messages about queued requests are suppressed even with `debug`.
     """
     names = ("waitress.queue",) if debug else ("optuna", "optuna_dashboard", "waitress")
     loggers = [logging.getLogger(name) for name in names]
@@ -180,11 +180,11 @@ def _silence(debug: bool) -> Iterator[None]:
 def _listen_problem(error: OSError, address: Address, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"--port: found {port}; another program listens there already (another dashboard?); "
-            "choose another one, or --port 0 for any that is free"
+            f"--port: found {port}; the port is in use (by another dashboard?); "
+            "choose another port, or --port 0 for any free port"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"--port: found {port}; ports below 1024 are the administrator's; choose another one, for example 8080"
+        return f"--port: found {port}; ports below 1024 need administrator rights; choose another one, for example 8080"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host: found {address.host!r}; it is not an address of this machine; write one that is"
-    return f"--host, --port: found {address.host!r}, {port}; nothing can listen there: {error.strerror or error}"
+        return f"--host: found {address.host!r}; expected an address of this machine, for example 127.0.0.1"
+    return f"--host, --port: found {address.host!r}, {port}; cannot listen there: {error.strerror or error}"

@@ -20,23 +20,23 @@ from werkzeug.wrappers import Response
 from search_spaces.errors import ConfigurationError
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store
 from studies.dashboard.guard import ReadOnlyGuard, refusal, requested_path
-from studies.dashboard.quick_lookup import look_up_quickly
+from studies.dashboard.quick_lookup import install_fast_serializer
 from studies.dashboard.server import Address
 from studies.storage.open import DATABASE_ERRORS, open_storage_for_reading, storage_error_text
 from studies.storage.optuna_private import cached_storage, rdb_storage
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
-# A page polls every few seconds, so a request need not wait as long as a worker does.
+# Shorter than a worker's timeout, since a page repeats its request every few seconds.
 PATIENCE_S = 10.0
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
-_NO_ID = -1  # no study and no trial has it
+_NO_ID = -1  # the id of no study and no trial
 
-# A long attribute of a trial must not make its page several screens wide, and names need room in the list of trials.
-# What changes a study is refused, so its buttons and the field for files are not shown.
+# Keeps long attributes from widening a trial's page, makes room for names in the list of trials, and hides the buttons
+# and the upload field that would change the study, since such requests are refused.
 _STYLE = b"""<style>
 main { min-width: 0 }
 div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem; white-space: nowrap }
@@ -46,9 +46,9 @@ button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-tes
   display: none !important
 }
 </style>"""
-# The list of trials in the front end's script. In another version that has another form, it has no names.
-_LISTED = re.compile(rb"primary:`Trial \$\{(\w+)\.number\}`")
-_NAMED = rb"primary:`Trial ${\1.number} ${(\1.user_attrs.find(a=>a.key==='experiment_name')||{value:''}).value}`"
+# An item of the list of trials in the front end's script. If another version has other code, the list has no names.
+_LIST_ITEM = re.compile(rb"primary:`Trial \$\{(\w+)\.number\}`")
+_NAMED_ITEM = rb"primary:`Trial ${\1.number} ${(\1.user_attrs.find(a=>a.key==='experiment_name')||{value:''}).value}`"
 
 
 def dashboard_app(
@@ -56,7 +56,7 @@ def dashboard_app(
     folder: OutputFolder,
     address: Address,
     *,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     debug: bool = False,
     patience_s: float = PATIENCE_S,
 ) -> ReadOnlyGuard:
@@ -65,28 +65,28 @@ def dashboard_app(
     Args:
         study: From `load_study`.
         folder: The study's output folder, with its artifacts.
-        address: Where the application will be served; requests for other hosts are refused.
-        tell: Receives a line about each request that failed.
-        debug: Also report every request, and errors with their traceback.
+        address: The address at which the application will be served; requests for other hosts are refused.
+        log: Receives a line about each failed request.
+        debug: Also log every request, and log errors with their traceback.
         patience_s: Seconds that a request waits for a locked database.
 
     Raises:
-        ConfigurationError: If the database cannot be read.
+        ConfigurationError: The database cannot be read.
     """
     view = _StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), patience_s)
-    return ReadOnlyGuard(view.answer, address, tell=tell, debug=debug)
+    return ReadOnlyGuard(view.answer, address, log=log, debug=debug)
 
 
 def page_path(study: optuna.Study) -> str:
-    """Return the path of the study's own page in the dashboard."""
+    """Return the path of the study's page in the dashboard."""
     return f"/dashboard/studies/{rdb_storage(study).get_study_id_from_name(study.study_name)}"
 
 
 class _StudyView:
-    """optuna-dashboard for the database at a study's URL, as if no other study were in it.
+    """optuna-dashboard for one study; other studies in the same database are hidden.
 
-    Optuna and its dashboard cache ended trials, which makes polling cheap, and SQLite continues to read a file that
-    has been deleted. So when another file takes its place, storage and caches are opened anew.
+    Optuna and its dashboard cache finished trials, which makes polling cheap, and SQLite keeps reading a deleted file.
+    So if the database file is replaced, the storage is opened again with new caches.
     """
 
     def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, patience_s: float) -> None:
@@ -101,58 +101,58 @@ class _StudyView:
         """Return the response to a request.
 
         Raises:
-            Exception: If optuna-dashboard cannot show something that exists.
+            Exception: optuna-dashboard cannot show an existing study or trial.
         """
         path = requested_path(environ)
         # optuna-dashboard expects a header that browsers always send.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         try:
-            if (gone := self._gone(path)) is not None:
-                return gone
+            if (not_found := self._not_found(path)) is not None:
+                return not_found
             response = Response.from_app(self._app, environ, buffered=True)
             if path.rstrip("/") == "/api/studies" and response.status_code == HTTPStatus.OK:
                 self._hide_other_studies(response)
         except ArtifactNotFound:
-            return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact is gone")
+            return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact no longer exists")
         except ConfigurationError as error:
             return _unavailable(str(error))
         except DATABASE_ERRORS as error:
             return _unavailable(storage_error_text(error, self._url))
         if path.startswith("/dashboard"):
             page = response.data.replace(b"</head>", _STYLE + b"</head>", 1)
-            response.data = page.replace(b"/bundle.js", b"/bundle.js?names", 1)  # browsers keep the one without names
+            response.data = page.replace(b"/bundle.js", b"/bundle.js?names", 1)  # browsers cache the original
         elif response.headers.get("Content-Encoding") == "gzip" and response.status_code == HTTPStatus.OK:
             response.data = _with_names(response.data)
         return response
 
     def _open(self) -> None:
-        look_up_quickly()
+        install_fast_serializer()
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
-        # Ended trials are read only once; without a cache every poll would read them all.
+        # The cache reads finished trials once; without it every poll would read them all.
         self._app = wsgi(cached_storage(self._storage), self._artifacts)
         # Errors are handled here, not shown as a traceback.
         self._app.catchall = False
         self._file = file
 
-    def _gone(self, path: str) -> Response | None:
-        """Refuse a request for a study or trial that does not exist, for which optuna-dashboard has no clear error.
+    def _not_found(self, path: str) -> Response | None:
+        """Return a clear error for a request for a study or trial that does not exist; None for any other request.
 
         Raises:
-            ConfigurationError: If the database does not exist.
-            DATABASE_ERRORS: If the database cannot be read.
+            ConfigurationError: The database does not exist.
+            DATABASE_ERRORS: The database cannot be read.
         """
         match = _READS_DATABASE.match(path)
         if match is None:
             return None
-        self._follow_file()
+        self._reopen_if_replaced()
         study_id = self._study_id()
         if match["study_id"] is None:
             return None
         if study_id is None or _number(match["study_id"]) != study_id:
-            return refusal(HTTPStatus.NOT_FOUND, "there is no such study here any more")
+            return refusal(HTTPStatus.NOT_FOUND, "this study does not exist (any more)")
         if match["trial_id"] and not self._has_trial(study_id, _number(match["trial_id"])):
-            return refusal(HTTPStatus.NOT_FOUND, "there is no such trial here any more")
+            return refusal(HTTPStatus.NOT_FOUND, "this trial does not exist (any more)")
         return None
 
     def _study_id(self) -> int | None:
@@ -165,31 +165,31 @@ class _StudyView:
         try:
             number = self._storage.get_trial_number_from_id(trial_id)
             return self._storage.get_trial_id_from_study_id_trial_number(study_id, number) == trial_id
-        except (KeyError, OverflowError):  # the latter: too large for the database
+        except (KeyError, OverflowError):  # OverflowError: too large for the database
             return False
 
     def _hide_other_studies(self, response: Response) -> None:
-        listed, study_id = json.loads(response.data), self._study_id()
-        listed["study_summaries"] = [study for study in listed["study_summaries"] if study["study_id"] == study_id]
-        response.data = json.dumps(listed).encode()
+        content, study_id = json.loads(response.data), self._study_id()
+        content["study_summaries"] = [study for study in content["study_summaries"] if study["study_id"] == study_id]
+        response.data = json.dumps(content).encode()
 
-    def _follow_file(self) -> None:
-        """Open the database anew if another file has taken its place.
+    def _reopen_if_replaced(self) -> None:
+        """Open the database again if its file has been replaced by another file.
 
         Raises:
-            ConfigurationError: If the file does not exist, or cannot be read.
+            ConfigurationError: The file does not exist or cannot be read.
         """
         with self._lock:
             if _file_identity(self._url) != self._file:
-                before = self._storage
+                old_storage = self._storage
                 self._open()
-                before.engine.dispose()
+                old_storage.engine.dispose()
 
 
 @lru_cache(maxsize=1)
 def _with_names(script: bytes) -> bytes:
-    """Return the front end's script, compressed like this one, with the name of each trial in the list of trials."""
-    return gzip.compress(_LISTED.sub(_NAMED, gzip.decompress(script)))
+    """Return the gzipped front-end script with the trials' names in the list of trials, gzipped again."""
+    return gzip.compress(_LIST_ITEM.sub(_NAMED_ITEM, gzip.decompress(script)))
 
 
 def _number(digits: str) -> int:
@@ -200,13 +200,13 @@ def _number(digits: str) -> int:
 
 
 def _file_identity(url: str) -> tuple[int, int] | None:
-    """Return device and inode of a database file; None if there is none."""
+    """Return device and inode of a SQLite file; None for a missing file or a database server."""
     path = sqlite_path(url)
     try:
-        found = os.stat(path) if path is not None else None
+        status = os.stat(path) if path is not None else None
     except OSError:
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def _unavailable(text: str) -> Response:

@@ -1,1 +1,1 @@
-"""A study as files for other programs: results JSON and CSV."""
+"""Export of a study to files for other programs: results JSON and CSV."""

@@ -1,4 +1,4 @@
-"""The results file of the API reference: exactly its keys, in its order."""
+"""The results file, with exactly the keys and the order of the API reference."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
-    """Return the file name that the reference's loader expects."""
+    """Return the file name that the loader of the API reference expects."""
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
 def render_results(
     study: optuna.Study, *, timestamp: str, matches: Callable[[TrialRecord], bool] = lambda record: True
 ) -> dict[str, Any]:
-    """Return a study's results as the API reference documents them, at any time, also while it runs.
+    """Return a study's results in the format of the API reference; the study may be running.
 
-    Waiting and running trials are left out; of a preset that was retried only the latest trial counts. Pruned trials
-    count as completed. No number is NaN or infinite.
+    The results contain finished trials only, and of a retried preset only the latest trial. Pruned trials count as
+    completed. No number is NaN or infinite.
 
     Args:
-        study: The study; it is only read.
+        study: The study; it is not changed.
         timestamp: ``YYYYMMDD_HHMMSS``.
-        matches: Which trials; the default is all.
+        matches: Returns whether the results contain a trial; the default selects all trials.
 
     Returns:
-        Plain data, ready for JSON.
+        Plain data for JSON.
     """
     records = list(filter(matches, ended_records(study)))
     best = [_result(record, with_error=False) for record in best_records(records)[:1]]
@@ -59,7 +59,7 @@ def render_results(
 
 
 def ended_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the ended trials: presets in the order of their file, then search trials by number."""
+    """Return the finished trials: presets in the order of their file, then search trials by number."""
     order = {name: position for position, name in enumerate(preset_order(study))}
     records = [record for record in latest_records(study) if record.phase in (TrialPhase.COMPLETED, TrialPhase.FAILED)]
     presets = [record for record in records if record.kind is TrialKind.PRESET]
@@ -67,11 +67,11 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
     return [*presets, *(record for record in records if record.kind is TrialKind.SEARCH)]
 
 
-def records_not_kept(study: optuna.Study, keep: int = KEPT_SEARCH_TRIALS) -> list[TrialRecord]:
-    """Return the ended search trials whose checkpoints are not kept.
+def records_beyond_retention(study: optuna.Study, keep: int = KEPT_SEARCH_TRIALS) -> list[TrialRecord]:
+    """Return the finished search trials whose checkpoints can be removed.
 
-    Kept are the `keep` best by accuracy, pruned ones included, and of those that were not pruned the best one by
-    accuracy and the best one by the monitored metric.
+    Checkpoints are kept of the `keep` best trials by accuracy, pruned ones included; and, among the trials that were
+    not pruned, of the best by accuracy and the best by the monitored metric.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
     trials = study.get_trials(deepcopy=False)
@@ -109,7 +109,7 @@ _UNKNOWN = TrialOutcome(
     final_train_loss=None,
     total_epochs=0,
     best_epoch=None,
-    error_message="ended from outside, without a reason given",
+    error_message="ended externally, no reason recorded",
 )
 
 

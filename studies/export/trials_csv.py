@@ -1,4 +1,4 @@
-"""Tables for spreadsheets: all trials of a study, and any table as CSV."""
+"""Tables for spreadsheets: the trials of a study, and CSV text for any table."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from studies.trials.targets import target_verdicts
 # A spreadsheet reads a cell that starts with one of these as a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
-_WHAT = ("number", "experiment_name", "kind", "state", "why_ended")
-# Without the name, which is a column of its own.
+_IDENTITY = ("number", "experiment_name", "kind", "state", "why_ended")
+# Without the name, which is already a column.
 _SETTINGS = tuple(item.name for item in fields(TrainingConfig) if item.name != "experiment_name")
 _ERRORS = ("error_type", "error_message")
-_FIGURES = tuple(item.name for item in fields(TrialOutcome) if item.name not in ("why_ended", *_ERRORS))
+_RESULTS = tuple(item.name for item in fields(TrialOutcome) if item.name not in ("why_ended", *_ERRORS))
 _TARGETS = tuple(f"target_{name}" for name in Targets.model_fields)
 _WORK = ("attempts", "started", "ended", "worker")
-TRIAL_COLUMNS = (*_WHAT, *_SETTINGS, "monitor", "monitored_value", *_FIGURES, *_TARGETS, *_WORK, *_ERRORS)
+TRIAL_COLUMNS = (*_IDENTITY, *_SETTINGS, "monitor", "monitored_value", *_RESULTS, *_TARGETS, *_WORK, *_ERRORS)
 
 
 def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
-    """Return a row for every trial, whatever its state, by number.
+    """Return a row for every trial in any state, by number.
 
     Args:
-        study: The study; it is only read.
-        folder: Its folder.
+        study: The study; it is not changed.
+        folder: Its output folder.
 
     Returns:
-        Values by column of `TRIAL_COLUMNS`; values that are unknown or do not apply are left out.
+        For each trial the values by column of `TRIAL_COLUMNS`; a row lacks values that are unknown or do not apply.
     """
     status = study_status(study, folder)
     trials = {trial.number: (trial, record) for trial, record in trials_and_records(study)}
@@ -50,14 +50,14 @@ def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table as CSV by RFC 4180: a header, commas, CRLF, quotes where needed.
+    """Return a table as CSV (RFC 4180) with a header.
 
-    Text that a spreadsheet would read as a formula gets a leading apostrophe, and surrogates are escaped. Lists and
-    mappings are JSON.
+    Text that a spreadsheet would read as a formula gets a leading apostrophe. Surrogates are escaped. Lists and
+    mappings are written as JSON.
 
     Args:
-        columns: The columns, in order.
-        rows: Values by column; a missing one is an empty cell.
+        columns: The columns in order.
+        rows: Values by column; a missing value becomes an empty cell.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -67,15 +67,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _row(row: StatusRow, trial: FrozenTrial, record: TrialRecord, targets: Targets) -> dict[str, Any]:
-    # A trial that ended after the status was read is still shown as it was then.
+    # The record may be newer than the status: a trial that was unfinished in the status stays so.
     outcome = record.outcome if row.why_ended is not None else None
     config = {name: value for name, value in record.config.items() if name in _SETTINGS}
-    figures = {} if outcome is None else asdict(outcome)
+    results = {} if outcome is None else asdict(outcome)
     verdicts = {} if outcome is None else target_verdicts(outcome, targets)
     return {
         "total_epochs": row.epochs,
         **config,
-        **figures,
+        **results,
         **{f"target_{name}": "met" if met else "missed" for name, met in verdicts.items()},
         "number": row.number,
         "experiment_name": row.name,

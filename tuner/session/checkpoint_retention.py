@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import optuna
 
-from studies import OutputFolder, TrialRecord, records_not_kept
+from studies import OutputFolder, TrialRecord, records_beyond_retention
 from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import CheckpointFolder
 
@@ -27,7 +27,7 @@ def delete_unneeded_checkpoints(
         for checkpoints in _existing_checkpoints(finished, folder):
             checkpoints.delete_resume_files()
         # A trial that left the top ten cannot return to it.
-        not_kept = [record for record in records_not_kept(study) if record.number not in deleted]
+        not_kept = [record for record in records_beyond_retention(study) if record.number not in deleted]
         _delete_checkpoints(not_kept, folder)
         deleted |= {record.number for record in not_kept}
 

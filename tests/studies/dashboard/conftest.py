@@ -1,4 +1,4 @@
-"""A small study with files of all kinds, and its dashboard served by a process of its own."""
+"""A small study with artifacts of all types, and its dashboard served by a separate process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered."""
+    """The response of a server."""
 
     code: int
     headers: list[tuple[str, str]]
@@ -54,12 +54,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Served:
-    """A dashboard that answers.
+    """A running dashboard.
 
     Attributes:
-        url: The address of the study's page.
-        process: Who serves it.
-        folder: The study's folder.
+        url: The URL of the study's page.
+        process: The server process.
+        folder: The study's output folder.
     """
 
     url: str
@@ -67,9 +67,9 @@ class Served:
     folder: Path
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
-        """Send one request, its path as it stands; ``_`` in a header's name stands for ``-``."""
-        place = urlsplit(self.url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        """Send one request with an unchanged path; ``_`` in a header's name stands for ``-``."""
+        url = urlsplit(self.url)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -77,13 +77,13 @@ class Served:
                     connection.putheader(name.replace("_", "-"), value)
             connection.putheader("Content-Length", str(len(body or b"")))
             connection.endheaders(body)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.getheaders(), answer.read())
+            response = connection.getresponse()
+            return Reply(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
 
     def study(self) -> dict[str, Any]:
-        """What the page asks for, again and again."""
+        """Return the study, with the request that the page repeats every few seconds."""
         reply = self.ask("/api/studies/1?after=0")
         assert reply.code == 200, reply
         return dict(json.loads(reply.body))
@@ -95,7 +95,7 @@ class FullStudy:
 
     Attributes:
         folder: Its output folder.
-        artifacts: Paths below ``/artifacts`` by file name; all belong to its first trial.
+        artifacts: URL paths of the first trial's artifacts, by file name.
     """
 
     folder: Path
@@ -104,9 +104,9 @@ class FullStudy:
 
 @pytest.fixture(scope="session")
 def full_study(tmp_path_factory: pytest.TempPathFactory) -> FullStudy:
-    """A finished trial with `FILES` (and one whose file is gone) and a running one; not to be changed."""
+    """A study with a completed trial that has `FILES` and a removed artifact, and a running trial; do not change it."""
     path = tmp_path_factory.mktemp("full_study") / "out"
-    made = FullStudy(path)
+    full = FullStudy(path)
     study = make_study(path)
     store = artifact_store(OutputFolder(path))
     trial = study.ask()
@@ -115,14 +115,14 @@ def full_study(tmp_path_factory: pytest.TempPathFactory) -> FullStudy:
         identifier = optuna.artifacts.upload_artifact(
             artifact_store=store, file_path=str(source), study_or_trial=trial, mimetype=media_type
         )
-        made.artifacts[name] = f"/artifacts/1/{trial._trial_id}/{identifier}"
+        full.artifacts[name] = f"/artifacts/1/{trial._trial_id}/{identifier}"
         if name == "gone.png":
             store.remove(identifier)
     for step in range(1, 4):
         trial.report(0.2 * step, step)
     study.tell(trial, 0.6)
     study.ask().report(0.5, 1)
-    return made
+    return full
 
 
 @pytest.fixture(scope="session")
@@ -135,13 +135,13 @@ def served(full_study: FullStudy) -> Iterator[Served]:
 
 @pytest.fixture
 def serve() -> Callable[..., Any]:
-    """Serve a study's dashboard within a ``with`` statement; a request waits only briefly for a locked database."""
+    """Serve a study's dashboard in a ``with`` statement; a request waits only briefly for a locked database."""
     return serving
 
 
 @pytest.fixture
-def begin() -> Callable[..., optuna.Study]:
-    """Begin a study in a folder."""
+def create() -> Callable[..., optuna.Study]:
+    """Create a study in a folder."""
     return make_study
 
 
@@ -167,8 +167,8 @@ def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, t
 
 
 @contextmanager
-def serving(folder: Path, patience_s: float = 0.2, most_files: int = 1024) -> Iterator[Served]:
-    limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', str(most_files)]
+def serving(folder: Path, patience_s: float = 0.2, max_files: int = 1024) -> Iterator[Served]:
+    limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', str(max_files)]
     command = [*limited, sys.executable, str(HERE / "serve_study.py"), str(folder), str(patience_s)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

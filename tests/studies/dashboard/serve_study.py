@@ -1,6 +1,6 @@
-"""Serves a study's dashboard as the command does, until it is killed; started by the tests.
+"""Serves a study's dashboard like the command until it is killed; started by the tests.
 
-serve_study.py FOLDER PATIENCE_S: print the address of the study's page, and on standard error what went wrong.
+serve_study.py FOLDER PATIENCE_S: prints the URL of the study's page, and errors to standard error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def serve(path: Path, patience_s: float) -> None:
     address = Address.of("127.0.0.1")
     with DashboardServer(address, 0) as server:
         app = dashboard_app(
-            study, folder, address, tell=lambda line: print(line, file=sys.stderr, flush=True), patience_s=patience_s
+            study, folder, address, log=lambda line: print(line, file=sys.stderr, flush=True), patience_s=patience_s
         )
         print(server.url + page_path(study), flush=True)
         server.serve(app)

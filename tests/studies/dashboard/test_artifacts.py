@@ -19,7 +19,7 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 IDENTIFIER = "0b9b51b1-6e5c-4b0e-8b0a-2f7f0c7f5a11"
 
 
-def test_optuna_finds_what_is_kept_beside_a_trial(start: Start, tmp_path: Path, outcome: TrialOutcome) -> None:
+def test_optuna_finds_saved_artifacts(start: Start, tmp_path: Path, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -40,7 +40,7 @@ def test_optuna_finds_what_is_kept_beside_a_trial(start: Start, tmp_path: Path, 
     assert len(list((folder.path / "artifacts").iterdir())) == 2
 
 
-def test_who_goes_on_with_a_trial_replaces_its_files(start: Start) -> None:
+def test_resumed_trial_replaces_its_artifacts(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     for content in (b"before", b"after"):
         again, _ = load_study(folder.path)
@@ -55,7 +55,7 @@ def _fixed(study: optuna.Study) -> list[str]:
     return [name for name in study.get_trials()[0].system_attrs if not name.startswith("artifacts:")]
 
 
-def test_two_trials_keep_files_of_the_same_name_apart(start: Start) -> None:
+def test_artifacts_of_the_same_name_are_separate_per_trial(start: Start) -> None:
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(learning_rate=0.5)})
     for content in (b"one", b"two"):
         claim = claim_next(study, folder)
@@ -65,7 +65,7 @@ def test_two_trials_keep_files_of_the_same_name_apart(start: Start) -> None:
     assert found == [b"one", b"two"]
 
 
-def test_a_file_that_is_gone_is_no_artifact(start: Start) -> None:
+def test_artifact_without_its_file_is_not_listed(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -75,7 +75,7 @@ def test_a_file_that_is_gone_is_no_artifact(start: Start) -> None:
     assert trial_artifacts(study.get_trials()[0], folder) == {}
 
 
-def test_what_optuna_uploads_is_kept_too(start: Start, tmp_path: Path) -> None:
+def test_artifact_uploaded_by_optuna_can_be_read_and_removed(start: Start, tmp_path: Path) -> None:
     study, folder = start({"one": TrainingConfig()})
     (tmp_path / "mine.png").write_bytes(b"mine")
     store = artifact_store(folder)
@@ -83,9 +83,9 @@ def test_what_optuna_uploads_is_kept_too(start: Start, tmp_path: Path) -> None:
     with store.open_reader(identifier) as file:
         assert file.read() == b"mine"
     store.remove(identifier)
-    for ask in (store.open_reader, store.remove):
+    for access in (store.open_reader, store.remove):
         with pytest.raises(ArtifactNotFound):
-            ask(identifier)
+            access(identifier)
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,15 @@ def test_what_optuna_uploads_is_kept_too(start: Start, tmp_path: Path) -> None:
         "\0",
     ],
 )
-def test_no_identifier_leads_elsewhere(identifier: str, tmp_path: Path) -> None:
+def test_invalid_identifier_is_refused(identifier: str, tmp_path: Path) -> None:
     store = ArtifactFolder(tmp_path / "artifacts")
-    for ask in (store.open_reader, store.remove, lambda name: store.write(name, io.BytesIO(b"x"))):
+    for access in (store.open_reader, store.remove, lambda name: store.write(name, io.BytesIO(b"x"))):
         with pytest.raises(ArtifactNotFound):
-            ask(identifier)
+            access(identifier)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / IDENTIFIER).symlink_to(tmp_path / "secret")
     with pytest.raises(ArtifactNotFound):

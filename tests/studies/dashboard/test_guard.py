@@ -1,4 +1,4 @@
-"""What other web pages, and other machines, can make of a dashboard: nothing."""
+"""Other websites and other machines cannot change a study or read it through the dashboard."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from studies.dashboard.server import Address
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served
 
-# One that fits wherever an identifier is expected.
-PLACES = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
+# A valid value for each parameter of a path.
+PARAMETERS = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
 BODIES: dict[str, Any] = {
     "study_name": "intruder",
     "directions": ["minimize"],
@@ -44,9 +44,9 @@ BODIES: dict[str, Any] = {
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """Method and path of everything that optuna-dashboard offers."""
+    """Yield method and path of every route of optuna-dashboard."""
     for route in optuna_dashboard._app.create_app(optuna.storages.InMemoryStorage()).routes:
-        path = re.sub(r"<(\w+):?[^>]*>", lambda match: PLACES.get(match[1], "bundle.js"), route.rule)
+        path = re.sub(r"<(\w+):?[^>]*>", lambda match: PARAMETERS.get(match[1], "bundle.js"), route.rule)
         yield route.method, re.sub(r"<:re:.*>$", "", path)
 
 
@@ -55,31 +55,30 @@ READS = [path for method, path in routes() if method == "GET"]
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a folder, with its time of change."""
+    """Return modification time and content of every file below a folder."""
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_optuna_dashboard_still_has_what_is_to_be_kept_from_it() -> None:
+def test_optuna_dashboard_alone_accepts_writes() -> None:
     assert len(WRITES) > 15
     assert {"POST", "PUT", "DELETE"} <= {method for method, _ in WRITES}
     assert ("DELETE", "/api/studies/1") in WRITES
-    # On its own it does as it is told.
     app = optuna_dashboard.wsgi(storage := optuna.storages.InMemoryStorage())
     response = Response.from_app(app, request("POST", "/api/studies", body=BODIES), buffered=True)
     assert (response.status_code, len(storage.get_all_studies())) == (201, 1)
 
 
-@pytest.mark.parametrize("more", ["PATCH", "OPTIONS", "TRACE", "BREW"])
-def test_no_method_but_two_is_answered_anywhere(served: Served, more: str) -> None:
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE", "BREW"])
+def test_methods_other_than_get_and_head_are_refused(served: Served, method: str) -> None:
     before = contents(served.folder)
     for path in READS:
-        reply = served.ask(path, more, json.dumps(BODIES).encode(), Content_Type="application/json")
+        reply = served.ask(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
         assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD"), path
     assert contents(served.folder) == before
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_every_way_to_change_a_study_is_refused(served: Served, method: str, path: str) -> None:
+def test_every_write_route_is_refused(served: Served, method: str, path: str) -> None:
     before = contents(served.folder)
     reply = served.ask(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
     assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD")
@@ -88,7 +87,7 @@ def test_every_way_to_change_a_study_is_refused(served: Served, method: str, pat
 
 
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-def test_a_header_does_not_change_the_method(served: Served, name: str) -> None:
+def test_override_header_does_not_change_the_method(served: Served, name: str) -> None:
     before = contents(served.folder)
     assert served.ask("/api/studies/1?after=0", **{name: "DELETE"}).code == 200
     assert contents(served.folder) == before
@@ -96,7 +95,7 @@ def test_a_header_does_not_change_the_method(served: Served, name: str) -> None:
 
 @pytest.mark.parametrize("path", READS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_whatever_is_read_changes_nothing(served: Served, method: str, path: str) -> None:
+def test_read_requests_change_no_file(served: Served, method: str, path: str) -> None:
     before = contents(served.folder)
     reply = served.ask(path, method)
     assert reply.code in (200, 302, 404)
@@ -125,23 +124,23 @@ def test_whatever_is_read_changes_nothing(served: Served, method: str, path: str
     ],
 )
 @pytest.mark.parametrize("path", ["/api/studies/1", "/dashboard", "/static/bundle.js", "/csv/1"])
-def test_a_name_that_is_not_its_own_is_not_answered(served: Served, host: str, path: str) -> None:
+def test_unknown_host_is_refused(served: Served, host: str, path: str) -> None:
     reply = served.ask(path, Host=host.encode().decode("latin-1"))
     assert reply.code == 403
-    assert reply.reason.startswith("this dashboard does not go by that name")
+    assert reply.reason.startswith("unknown host name in the address; open the URL that ")
 
 
-def test_two_host_headers_are_not_answered(served: Served) -> None:
-    place = urlsplit(served.url)
-    with socket.create_connection((str(place.hostname), place.port or 0), timeout=60) as connection:
+def test_two_host_headers_are_refused(served: Served) -> None:
+    url = urlsplit(served.url)
+    with socket.create_connection((str(url.hostname), url.port or 0), timeout=60) as connection:
         connection.sendall(b"GET /api/studies/1 HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n")
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        assert answer.status in (400, 403)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status in (400, 403)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "LocalHost", "localhost.:8080", "[::1]", "[::1]:8080"])
-def test_its_own_names_are_answered_on_any_port(served: Served, host: str) -> None:
+def test_own_host_names_are_accepted_with_any_port(served: Served, host: str) -> None:
     assert served.ask("/api/studies", Host=host).code == 200
 
 
@@ -160,7 +159,7 @@ def test_harmless_artifacts_are_shown(served: Served, full_study: FullStudy, nam
 
 
 @pytest.mark.parametrize("name", ["page.html", "drawing.svg", "page.xhtml", "sly.html", "unknown"])
-def test_artifacts_that_could_act_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
+def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
     reply = served.ask(full_study.artifacts[name])
     assert (reply.code, reply.reason) == (403, "only PNG, JSON and plain text are shown here")
     assert b"script" not in reply.body
@@ -168,11 +167,9 @@ def test_artifacts_that_could_act_are_refused(served: Served, full_study: FullSt
 
 @pytest.mark.parametrize("name", ["page.html", "learning_curves.png"])
 @pytest.mark.parametrize("hidden", ["/art%FFifacts/", "/%80artifacts/", "/artifacts%C3/"])
-def test_no_byte_that_would_be_left_out_hides_what_is_asked_for(
-    served: Served, full_study: FullStudy, name: str, hidden: str
-) -> None:
+def test_path_with_invalid_utf8_is_refused(served: Served, full_study: FullStudy, name: str, hidden: str) -> None:
     reply = served.ask(full_study.artifacts[name].replace("/artifacts/", hidden))
-    assert (reply.code, reply.reason) == (400, "the address is not UTF-8")
+    assert (reply.code, reply.reason) == (400, "the path in the address is not valid UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -190,9 +187,9 @@ def test_no_byte_that_would_be_left_out_hides_what_is_asked_for(
         ("/favicon.ico", 200),
     ],
 )
-def test_what_can_act_comes_only_from_where_pages_are(path: str, code: int) -> None:
+def test_html_is_served_only_from_paths_of_optuna_dashboard(path: str, code: int) -> None:
     page = Response(b"<script>alert(1)</script>", content_type="text/html")
-    guard = ReadOnlyGuard(lambda environ: page, Address.of("127.0.0.1"), tell=print)
+    guard = ReadOnlyGuard(lambda environ: page, Address.of("127.0.0.1"), log=print)
     assert Response.from_app(guard, request("GET", path)).status_code == code
 
 
@@ -207,14 +204,14 @@ def test_what_can_act_comes_only_from_where_pages_are(path: str, code: int) -> N
         ("/dashboard", "localhost"),
     ],
 )
-def test_head_is_get_without_its_body_and_the_connection_goes_on(
+def test_head_response_is_the_get_response_without_body_and_keeps_the_connection(
     served: Served, full_study: FullStudy, path: str, host: str
 ) -> None:
-    place = urlsplit(served.url)
+    url = urlsplit(served.url)
     path = full_study.artifacts.get(path, path)
-    first, then = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n" for method in ("HEAD", "GET"))
-    with socket.create_connection((str(place.hostname), place.port or 0), timeout=60) as connection:
-        connection.sendall(f"{first}\r\n{then}Connection: close\r\n\r\n".encode())
+    first, second = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n" for method in ("HEAD", "GET"))
+    with socket.create_connection((str(url.hostname), url.port or 0), timeout=60) as connection:
+        connection.sendall(f"{first}\r\n{second}Connection: close\r\n\r\n".encode())
         replies = connection.makefile("rb").read()
     head, get, body = replies.split(b"\r\n\r\n", 2)
     assert get.startswith(b"HTTP/1.1 ")
@@ -225,18 +222,20 @@ def test_head_is_get_without_its_body_and_the_connection_goes_on(
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/artifacts/1/99/0a", "there is no such trial here any more"),
-        ("/artifacts/9/1/0a", "there is no such study here any more"),
-        ("/api/studies/9", "there is no such study here any more"),
-        ("/api/studies/-1", "there is no such study here any more"),
-        (f"/api/studies/{'9' * 30}", "there is no such study here any more"),
-        (f"/api/studies/{'9' * 5000}", "there is no such study here any more"),
-        ("/csv/9", "there is no such study here any more"),
-        ("gone.png", "the file of this artifact is gone"),
+        ("/artifacts/1/99/0a", "this trial does not exist (any more)"),
+        ("/artifacts/9/1/0a", "this study does not exist (any more)"),
+        ("/api/studies/9", "this study does not exist (any more)"),
+        ("/api/studies/-1", "this study does not exist (any more)"),
+        (f"/api/studies/{'9' * 30}", "this study does not exist (any more)"),
+        (f"/api/studies/{'9' * 5000}", "this study does not exist (any more)"),
+        ("/csv/9", "this study does not exist (any more)"),
+        ("gone.png", "the file of this artifact no longer exists"),
     ],
     ids=lambda text: text[:30],
 )
-def test_what_is_not_there_is_told(served: Served, full_study: FullStudy, path: str, reason: str) -> None:
+def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(
+    served: Served, full_study: FullStudy, path: str, reason: str
+) -> None:
     reply = served.ask(full_study.artifacts.get(path, path))
     assert (reply.code, reply.reason) == (404, reason)
 
@@ -244,7 +243,7 @@ def test_what_is_not_there_is_told(served: Served, full_study: FullStudy, path: 
 @pytest.mark.parametrize("root", ["/artifacts/1/", "/artifacts/1/1/", "/static/", "/dashboard/", "/api/", "/"])
 @pytest.mark.parametrize("up", ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//"])
 @pytest.mark.parametrize("target", ["study.db", "_app.py", "etc/passwd"])
-def test_no_path_leads_out(served: Served, root: str, up: str, target: str) -> None:
+def test_path_traversal_is_refused(served: Served, root: str, up: str, target: str) -> None:
     for depth in (1, 2, 12):
         reply = served.ask(root + up * depth + target)
         assert reply.code in (302, 403, 404) or (root == "/dashboard/" and b"<title>Optuna" in reply.body)
@@ -262,7 +261,7 @@ def test_no_path_leads_out(served: Served, root: str, up: str, target: str) -> N
         ("/nothing", "default-src 'none'; sandbox"),
     ],
 )
-def test_browsers_are_told_what_an_answer_may_do(served: Served, full_study: FullStudy, path: str, policy: str) -> None:
+def test_responses_have_security_headers(served: Served, full_study: FullStudy, path: str, policy: str) -> None:
     reply = served.ask(full_study.artifacts.get(path, path), Origin="http://evil.example")
     assert policy in reply.header("Content-Security-Policy")
     assert reply.header("X-Content-Type-Options") == "nosniff"
@@ -273,7 +272,7 @@ def test_browsers_are_told_what_an_answer_may_do(served: Served, full_study: Ful
     assert not [name for name, _ in reply.headers if name.casefold().startswith(("access-control-", "server"))]
 
 
-def test_the_page_may_load_from_nowhere_else(served: Served) -> None:
+def test_page_may_load_only_from_the_dashboard(served: Served) -> None:
     policy = served.ask("/dashboard").header("Content-Security-Policy")
     assert "default-src 'self'" in policy
     assert "connect-src 'self'" in policy
@@ -300,25 +299,26 @@ def request(method: str, path: str, *, host: str = "127.0.0.1", body: Any = None
         (f"{socket.gethostname()}.evil.example", 403),
     ],
 )
-def test_served_to_other_machines_it_answers_to_addresses_and_its_name(host: str, code: int) -> None:
-    guard = ReadOnlyGuard(lambda environ: Response(), Address.of("0.0.0.0"), tell=print)
+def test_public_dashboard_accepts_ip_addresses_and_the_machines_name(host: str, code: int) -> None:
+    guard = ReadOnlyGuard(lambda environ: Response(), Address.of("0.0.0.0"), log=print)
     assert Response.from_app(guard, request("GET", "/dashboard", host=host)).status_code == code
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_cannot_be_shown_is_told_without_what_could_harm_a_terminal(
-    debug: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_request_is_logged_with_its_path_escaped(debug: bool, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(environ: dict[str, Any]) -> Response:
         raise RuntimeError("broken")
 
-    told: list[str] = []
-    guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), tell=told.append, debug=debug)
+    lines: list[str] = []
+    guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), log=lines.append, debug=debug)
     response = Response.from_app(guard, request("GET", "/api/\x1b[2J\nfaked line"))
     assert (response.status_code, response.json) == (
         500,
-        {"reason": "this cannot be shown; the study may be damaged; run `khmer-tuner status`, which names the damage"},
+        {
+            "reason": "optuna-dashboard cannot show this; the study may be damaged; "
+            "`khmer-tuner status` lists damaged trials"
+        },
     )
-    assert told[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
-    assert ("Traceback" in told[0]) == debug
-    assert len(told) == 1 + debug
+    assert lines[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")
+    assert ("Traceback" in lines[0]) == debug
+    assert len(lines) == 1 + debug

@@ -32,7 +32,7 @@ def claimed(start: Start) -> tuple[Claim, OutputFolder]:
     return claim, folder
 
 
-def test_a_running_trials_note_says_how_far_it_is(claimed: tuple[Claim, OutputFolder]) -> None:
+def test_note_of_a_running_trial_shows_its_progress(claimed: tuple[Claim, OutputFolder]) -> None:
     claim, folder = claimed
     write_running_note(claim.trial, claim.record, Progress(), folder)
     assert get_note(claim.trial).startswith("### ខ្មែរ\\_one: running\n")
@@ -46,7 +46,7 @@ def test_a_running_trials_note_says_how_far_it_is(claimed: tuple[Claim, OutputFo
     assert "learning_rate 0.00123" in note
 
 
-def test_an_ended_trials_note_says_why_and_what_it_reached(
+def test_note_of_a_finished_trial_shows_its_results_and_targets(
     claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome
 ) -> None:
     claim, folder = claimed
@@ -76,7 +76,7 @@ def test_an_ended_trials_note_says_why_and_what_it_reached(
         ("first\nsecond", "second"),
     ],
 )
-def test_a_failed_trials_note_shows_its_error_as_it_is_and_stays_short(
+def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(
     claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome, message: str, shown: str
 ) -> None:
     claim, folder = claimed
@@ -84,8 +84,8 @@ def test_a_failed_trials_note_shows_its_error_as_it_is_and_stays_short(
     write_ended_note(claim.trial, claim.record, failed, None, folder)
     note = get_note(claim.trial)
     assert len(note) <= 2045
-    inside = note.split("```")[1]
-    assert shown in inside
+    block = note.split("```")[1]
+    assert shown in block
     assert note.count("```") == 2
     assert "TensorBoard" in note
     assert "target" not in note
@@ -108,7 +108,7 @@ def _version(claim: Claim) -> int:
     return version
 
 
-def test_the_studys_note_says_what_it_is_about_and_is_written_once(start: Start) -> None:
+def test_note_of_the_study_is_written_only_if_it_changed(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     write_study_note(study, folder)
     save_targets(study, Targets(character_accuracy=0.85))

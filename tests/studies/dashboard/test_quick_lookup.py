@@ -1,4 +1,4 @@
-"""What is looked up quickly is what optuna-dashboard itself finds."""
+"""The fast serializer returns the same as optuna-dashboard's."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from studies.dashboard import quick_lookup
 from studies.dashboard.quick_lookup import serialize_trial
 
 
-class Counted(dict[str, Any]):
-    """A mapping that knows how often somebody went through all of it."""
+class CountingDict(dict[str, Any]):
+    """A mapping that counts the iterations over all its items."""
 
-    rounds = 0
+    iterations = 0
 
     def items(self) -> ItemsView[str, Any]:
-        self.rounds += 1
+        self.iterations += 1
         return super().items()
 
 
 @pytest.fixture
-def study(tmp_path: Path, begin: Callable[..., optuna.Study]) -> optuna.Study:
-    """Twelve trials with notes, some of several parts, and files of both kinds that optuna-dashboard knows."""
-    study = begin(tmp_path / "out", trials=12)
+def study(tmp_path: Path, create: Callable[..., optuna.Study]) -> optuna.Study:
+    """Twelve trials with notes, some of them split into several attributes, and with artifacts."""
+    study = create(tmp_path / "out", trials=12)
     optuna_dashboard.save_note(study, "of the study")
     for trial in study.get_trials()[:-1]:
         handle = optuna.trial.Trial.__new__(optuna.trial.Trial)
@@ -39,13 +39,13 @@ def study(tmp_path: Path, begin: Callable[..., optuna.Study]) -> optuna.Study:
     return study
 
 
-def test_every_trial_keeps_its_own(study: optuna.Study) -> None:
-    attributes = Counted(study._storage.get_study_system_attrs(study._study_id))
+def test_every_trial_has_its_own_notes_and_artifacts(study: optuna.Study) -> None:
+    attributes = CountingDict(study._storage.get_study_system_attrs(study._study_id))
     trials = study.get_trials()
     quick = [serialize_trial(1, trial, attributes) for trial in trials]
-    assert attributes.rounds == 1
+    assert attributes.iterations == 1
     assert quick == [quick_lookup._serialize(1, trial, attributes) for trial in trials]
-    assert attributes.rounds > len(trials)
+    assert attributes.iterations > len(trials)
     assert quick[11]["note"] == {"version": 0, "body": ""}
     assert len(quick[10]["note"]["body"]) > 2 * 2045
     assert quick[10]["artifacts"] == [{"artifact_id": "10"}]
@@ -55,15 +55,13 @@ def test_every_trial_keeps_its_own(study: optuna.Study) -> None:
     ("attributes", "names"),
     [({"kind": "search"}, ["search_0012"]), ({"kind": "preset", "experiment_name": "one"}, ["one"]), ({}, [])],
 )
-def test_every_trial_of_this_program_has_its_name(
-    study: optuna.Study, attributes: dict[str, str], names: list[str]
-) -> None:
+def test_serialized_trial_has_its_name(study: optuna.Study, attributes: dict[str, str], names: list[str]) -> None:
     study.add_trial(optuna.create_trial(value=0.5, user_attrs=attributes))
-    found = serialize_trial(1, study.get_trials()[12], study._storage.get_study_system_attrs(study._study_id))
-    assert [item["value"] for item in found["user_attrs"] if item["key"] == "experiment_name"] == names
+    serialized = serialize_trial(1, study.get_trials()[12], study._storage.get_study_system_attrs(study._study_id))
+    assert [item["value"] for item in serialized["user_attrs"] if item["key"] == "experiment_name"] == names
 
 
-def test_what_the_study_says_meanwhile_is_seen(study: optuna.Study) -> None:
+def test_changed_attributes_are_read_again(study: optuna.Study) -> None:
     trial = study.get_trials()[3]
     before = serialize_trial(1, trial, study._storage.get_study_system_attrs(study._study_id))
     study._storage.set_study_system_attr(study._study_id, f"dashboard:{trial._trial_id}:note_str:0", "another")

@@ -1,4 +1,4 @@
-"""Where it listens."""
+"""The address and the server of the dashboard."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SLOW = {
     ("host", "is_private"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.8.9.1", True), ("0.0.0.0", False), ("::", False)],
 )
-def test_only_this_machine_reaches_loopback(host: str, is_private: bool) -> None:
+def test_loopback_addresses_are_private(host: str, is_private: bool) -> None:
     assert Address.of(host).is_private is is_private
 
 
 @pytest.mark.parametrize("host", ["a..b", "127.0.0.1:80", "http://127.0.0.1", "256.256.256.256.1"])
-def test_what_is_no_address_is_told(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--host: found '.*'; it cannot be looked up .*; write an address"):
+def test_invalid_host_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--host: found '.*'; the host cannot be resolved .*; use an address"):
         Address.of(host)
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", socket.gethostname())])
-def test_a_free_port_is_found_and_told(host: str, shown: str) -> None:
+def test_port_0_selects_a_free_port(host: str, shown: str) -> None:
     with DashboardServer(Address.of(host), 0) as server:
         name, port = server.url.removeprefix("http://").rsplit(":", 1)
         assert name == shown
@@ -48,24 +48,24 @@ def test_a_free_port_is_found_and_told(host: str, shown: str) -> None:
             pass
 
 
-def test_a_busy_port_is_told_with_the_remedy() -> None:
+def test_port_in_use_is_refused_with_a_remedy() -> None:
     address = Address.of("127.0.0.1")
     with DashboardServer(address, 0) as server:
         port = int(server.url.rsplit(":", 1)[1])
-        with pytest.raises(ConfigurationError, match=rf"--port: found {port}; another program listens .* --port 0"):
+        with pytest.raises(ConfigurationError, match=rf"--port: found {port}; the port is in use .* --port 0"):
             DashboardServer(address, port)
     with DashboardServer(address, port):
-        pass  # free again at once
+        pass  # the port is free again at once
 
 
-def test_an_address_of_another_machine_is_told() -> None:
-    with pytest.raises(ConfigurationError, match=r"--host: found '192.0.2.1'; it is not an address of this machine"):
+def test_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--host: found '192.0.2.1'; expected an address of this machine"):
         DashboardServer(Address.of("192.0.2.1"), 0)
 
 
 @contextlib.contextmanager
 def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
-    """Keep connections open that send nothing after a request and read nothing."""
+    """Keep connections open that send nothing after the request and read no response."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
@@ -85,7 +85,7 @@ def size_of(port: int, path: str) -> int:
 
 
 @pytest.mark.parametrize("request_of_slow_clients", SLOW.values(), ids=SLOW)
-def test_500_slow_clients_do_not_keep_an_ordinary_one_waiting(
+def test_500_slow_clients_do_not_block_a_normal_client(
     request_of_slow_clients: bytes, full_study: FullStudy, serve: Callable[..., Any]
 ) -> None:
     with serve(full_study.folder) as dashboard:
@@ -96,8 +96,10 @@ def test_500_slow_clients_do_not_keep_an_ordinary_one_waiting(
         assert dashboard.process.poll() is None
 
 
-def test_more_slow_clients_than_open_files_do_no_harm(full_study: FullStudy, serve: Callable[..., Any]) -> None:
-    with serve(full_study.folder, most_files=256) as dashboard:
+def test_more_slow_clients_than_open_files_do_not_block_a_normal_client(
+    full_study: FullStudy, serve: Callable[..., Any]
+) -> None:
+    with serve(full_study.folder, max_files=256) as dashboard:
         port = int(dashboard.url.split(":")[2].partition("/")[0])
         with slow_clients(port, SLOW["half a request"]):
             assert size_of(port, "/api/studies/1?after=0") > 100

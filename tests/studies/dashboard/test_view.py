@@ -1,4 +1,4 @@
-"""A database that is locked, gone, damaged or another one, and one that is being written."""
+"""The dashboard for databases that are locked, missing, damaged, replaced or being written."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import Served
 
 Serve = Callable[..., "AbstractContextManager[Served]"]
-Begin = Callable[..., optuna.Study]
+Create = Callable[..., optuna.Study]
 Child = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def database(tmp_path: Path, begin: Begin) -> Path:
+def database(tmp_path: Path, create: Create) -> Path:
     """The database of a study with two trials."""
-    begin(tmp_path / "out", trials=2)
+    create(tmp_path / "out", trials=2)
     return tmp_path / "out" / "study.db"
 
 
-def test_the_page_shows_the_study_of_its_folder(served: Served) -> None:
+def test_page_shows_the_study_of_its_folder(served: Served) -> None:
     study = served.study()
     assert study["name"] == "khmer-ocr"
     assert study["objective_names"] == ["val_char_accuracy"]
@@ -46,7 +46,7 @@ def test_the_page_shows_the_study_of_its_folder(served: Served) -> None:
     assert b"bundle.js" in served.ask("/dashboard/studies/1").body
 
 
-def test_the_list_of_trials_has_names(served: Served) -> None:
+def test_list_of_trials_shows_names(served: Served) -> None:
     assert b'src="/static/bundle.js?names"' in served.ask("/dashboard").body
     script = served.ask("/static/bundle.js?names", Accept_Encoding="gzip")
     assert script.header("Content-Encoding") == "gzip"
@@ -54,35 +54,33 @@ def test_the_list_of_trials_has_names(served: Served) -> None:
     assert script.body == served.ask("/static/bundle.js?names", Accept_Encoding="gzip").body
 
 
-def test_of_several_studies_in_a_database_each_has_its_page(tmp_path: Path, begin: Begin) -> None:
+def test_each_study_of_a_database_has_its_page(tmp_path: Path, create: Create) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
-    begin(tmp_path / "one", name="one", url=url)
-    begin(tmp_path / "two", name="two", url=url)
+    create(tmp_path / "one", name="one", url=url)
+    create(tmp_path / "two", name="two", url=url)
     assert page_path(load_study(tmp_path / "one")[0]) == "/dashboard/studies/1"
     assert page_path(load_study(tmp_path / "two")[0]) == "/dashboard/studies/2"
 
 
 @pytest.fixture
-def two_studies(tmp_path: Path, begin: Begin) -> dict[str, str]:
-    """The paths of a picture of each of two studies in one database, by the studies' names and folders."""
-    pictures = {}
-    (tmp_path / "picture.png").write_bytes(b"picture")
+def two_studies(tmp_path: Path, create: Create) -> dict[str, str]:
+    """Two studies in one database: the URL path of an artifact of each study, by study name."""
+    paths = {}
+    (tmp_path / "plot.png").write_bytes(b"plot")
     for name in ("one", "two"):
-        study = begin(tmp_path / name, name=name, url=f"sqlite:///{tmp_path}/shared.db", trials=1)
+        study = create(tmp_path / name, name=name, url=f"sqlite:///{tmp_path}/shared.db", trials=1)
         trial = study.ask()
         identifier = optuna.artifacts.upload_artifact(
             artifact_store=artifact_store(OutputFolder(tmp_path / name)),
-            file_path=str(tmp_path / "picture.png"),
+            file_path=str(tmp_path / "plot.png"),
             study_or_trial=trial,
             mimetype="image/png",
         )
-        pictures[name] = f"/artifacts/{study._study_id}/{trial._trial_id}/{identifier}"
-    return pictures
+        paths[name] = f"/artifacts/{study._study_id}/{trial._trial_id}/{identifier}"
+    return paths
 
 
-def test_of_several_studies_in_a_database_one_is_shown(
-    tmp_path: Path, serve: Serve, two_studies: dict[str, str]
-) -> None:
+def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, two_studies: dict[str, str]) -> None:
     with serve(tmp_path / "two") as served:
         own = json.loads(served.ask("/api/studies").body)["study_summaries"]
         assert [(study["study_id"], study["study_name"]) for study in own] == [(2, "two")]
@@ -90,7 +88,7 @@ def test_of_several_studies_in_a_database_one_is_shown(
         assert served.ask("/api/studies", "HEAD").header("Content-Length") == str(len(served.ask("/api/studies").body))
         paths = ("/api/studies/2", "/csv/2", two_studies["two"], "/csv/%D9%A2")
         assert [served.ask(path).code for path in paths] == [200] * len(paths)
-        # The last but one is the other study's by the digits of another script.
+        # "%D9%A1" is the number 1 in Arabic digits.
         for path in (
             "/api/studies/1",
             "/api/studies/01/param_importances",
@@ -99,21 +97,21 @@ def test_of_several_studies_in_a_database_one_is_shown(
             two_studies["one"],
         ):
             reply = served.ask(path)
-            assert (reply.code, reply.reason) == (404, "there is no such study here any more"), path
+            assert (reply.code, reply.reason) == (404, "this study does not exist (any more)"), path
         reply = served.ask(two_studies["one"].replace("/artifacts/1/", "/artifacts/2/"))
-        assert (reply.code, reply.reason) == (404, "there is no such trial here any more")
+        assert (reply.code, reply.reason) == (404, "this trial does not exist (any more)")
 
 
-def test_a_database_in_trouble_is_told_and_shown_again_afterwards(
-    tmp_path: Path, begin: Begin, serve: Serve, database: Path
+def test_unreadable_database_is_reported_until_it_is_readable_again(
+    tmp_path: Path, create: Create, serve: Serve, database: Path
 ) -> None:
-    begin(tmp_path / "other", trials=5)
+    create(tmp_path / "other", trials=5)
     with serve(tmp_path / "out") as served:
 
         def refused() -> str:
             reply = served.ask("/api/studies/1?after=0")
             assert (reply.code, reply.header("Retry-After")) == (503, "10")
-            assert served.ask("/dashboard").code == 200  # which shows the reason
+            assert served.ask("/dashboard").code == 200  # the page shows the reason
             return reply.reason
 
         assert len(served.study()["trials"]) == 2
@@ -123,10 +121,10 @@ def test_a_database_in_trouble_is_told_and_shown_again_afterwards(
             assert refused().startswith(f"{database}: database is locked; another process holds the database")
         assert len(served.study()["trials"]) == 2
 
-        kept = database.rename(tmp_path / "kept.db")
+        renamed = database.rename(tmp_path / "renamed.db")
         assert "there is no study database" in refused()
         assert "there is no study database" in refused()
-        shutil.copy(kept, database)
+        shutil.copy(renamed, database)
         assert len(served.study()["trials"]) == 2
 
         (tmp_path / "damaged.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
@@ -137,16 +135,16 @@ def test_a_database_in_trouble_is_told_and_shown_again_afterwards(
         assert len(served.study()["trials"]) == 5
 
 
-def test_a_study_that_was_deleted_is_told(tmp_path: Path, serve: Serve, database: Path) -> None:
+def test_deleted_study_is_reported(tmp_path: Path, serve: Serve, database: Path) -> None:
     with serve(tmp_path / "out") as served:
         assert served.ask("/api/studies/1").code == 200
         optuna.delete_study(study_name="khmer-ocr", storage=default_storage_url(tmp_path / "out"))
         reply = served.ask("/api/studies/1")
-        assert (reply.code, reply.reason) == (404, "there is no such study here any more")
+        assert (reply.code, reply.reason) == (404, "this study does not exist (any more)")
 
 
-def test_what_a_running_trial_reports_is_seen(tmp_path: Path, begin: Begin, serve: Serve) -> None:
-    study = begin(tmp_path / "out", trials=1)
+def test_reports_of_a_running_trial_are_shown(tmp_path: Path, create: Create, serve: Serve) -> None:
+    study = create(tmp_path / "out", trials=1)
     trial = study.ask()
     trial.report(0.25, 1)
     with serve(tmp_path / "out") as served:
@@ -157,34 +155,34 @@ def test_what_a_running_trial_reports_is_seen(tmp_path: Path, begin: Begin, serv
         assert len(served.study()["trials"][1]["intermediate_values"]) == 2
 
 
-def wait_for(look: Callable[[], Any]) -> Any:
-    """Look until there is something; optuna-dashboard itself looks again only after two seconds."""
-    while not (seen := look()):
+def wait_for(poll: Callable[[], Any]) -> Any:
+    """Poll until the result is true; optuna-dashboard itself reads the study again only after two seconds."""
+    while not (result := poll()):
         time.sleep(0.2)
-    return seen
+    return result
 
 
-def test_being_looked_at_all_the_time_changes_nothing(tmp_path: Path, child: Child, serve: Serve) -> None:
-    """Real workers, watched and not: both studies come out the same, and nobody met a lock."""
+def test_polling_does_not_affect_training(tmp_path: Path, child: Child, serve: Serve) -> None:
+    """Workers with and without a polling dashboard: both studies are equal, and no worker reports a locked database."""
     assert child("work", tmp_path / "watched", 1, 0).communicate(timeout=60)[1] == ""
-    looks = 0
+    polls = 0
     with serve(tmp_path / "watched", patience_s=60) as served:
         workers = [child("work", tmp_path / name, 1, 6) for name in ("watched", "alone")]
         while workers[0].poll() is None:
             for path in ("/api/studies/1?after=0", "/csv/1", "/api/studies", "/api/studies/1/param_importances"):
                 assert served.ask(path).code in (200, 400)  # 400: too few trials for importances
-            looks += 1
+            polls += 1
         assert [worker.communicate(timeout=60)[1] for worker in workers] == ["", ""]
         before = (tmp_path / "watched" / "study.db").read_bytes()
         served.study()
         assert (tmp_path / "watched" / "study.db").read_bytes() == before
-    assert looks > 0
+    assert polls > 0
     watched, alone = (load_study(tmp_path / name)[0].get_trials() for name in ("watched", "alone"))
     assert len(watched) == 7
-    assert [essence(trial) for trial in watched] == [essence(trial) for trial in alone]
+    assert [comparable(trial) for trial in watched] == [comparable(trial) for trial in alone]
 
 
-def essence(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
-    """All of a trial but who worked on it and when."""
+def comparable(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
+    """Return the content of a trial without its workers and times."""
     attributes = {name: value for name, value in trial.user_attrs.items() if name != "attempts"}
     return trial.number, trial.state, trial.values, trial.params, trial.intermediate_values, attributes

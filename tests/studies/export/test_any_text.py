@@ -1,4 +1,4 @@
-"""Whatever text comes in, a password, an error, a name: what goes out is safe."""
+"""Output is safe for any text: passwords, errors, names."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 SCHEMA = json.loads((Path(__file__).parent / "results_schema.json").read_text())
 CANARY = "c4n4ry"
 ANY = st.text(max_size=20)
-# What people put around a password: with an @ in it, not quoted, or quoted as URLs want it.
+# Any password that contains the canary.
 SECRETS = st.builds(lambda before, after: before + CANARY + after, ANY, ANY)
-PLACES = st.sampled_from(["host/db", "host:5432/db?connect_timeout=5", "[::1]/db", "/db?host=/run/x", ""])
+LOCATIONS = st.sampled_from(["host/db", "host:5432/db?connect_timeout=5", "[::1]/db", "/db?host=/run/x", ""])
 DIALECTS = ("postgresql+psycopg", "postgresql", "postgres", "Postgresql", "mysql", "sqlite", "")
 SCHEMES = st.sampled_from([f"{name}{separator}" for name in DIALECTS for separator in ("://", ":/", ":", "//", "")])
 USERS = st.sampled_from(["user", "", "a@b", "me%40here", "ខ្មែរ", "a/b", "two words"])
 
 
-@given(scheme=SCHEMES, user=USERS, secret=SECRETS, place=PLACES)
-@example(scheme="postgresql+psycopg://", user="user", secret=f"with space {CANARY}", place="host/db")
-@example(scheme="sqlite://", user="user", secret=CANARY, place="/x/study.db")
-@example(scheme="", user="user", secret=CANARY, place="host/db")
-@example(scheme="postgresql+psycopg://", user="a@b", secret=CANARY, place="host/db")
-def test_no_password_is_shown_however_the_url_is_spelt(scheme: str, user: str, secret: str, place: str) -> None:
-    url = f"{scheme}{user}:{secret}@{place}"
+@given(scheme=SCHEMES, user=USERS, secret=SECRETS, location=LOCATIONS)
+@example(scheme="postgresql+psycopg://", user="user", secret=f"with space {CANARY}", location="host/db")
+@example(scheme="sqlite://", user="user", secret=CANARY, location="/x/study.db")
+@example(scheme="", user="user", secret=CANARY, location="host/db")
+@example(scheme="postgresql+psycopg://", user="a@b", secret=CANARY, location="host/db")
+def test_password_of_any_storage_url_is_masked(scheme: str, user: str, secret: str, location: str) -> None:
+    url = f"{scheme}{user}:{secret}@{location}"
     assert CANARY not in mask_password(url)
     problem = problem_of(url)
     assert problem is None or CANARY not in problem
@@ -83,7 +83,7 @@ def connection_error(url: str) -> Exception:
 @given(
     secret=ANY.filter(lambda secret: len(secret) > 0), option=st.sampled_from(["password", "sslpassword", "PassWord"])
 )
-def test_a_password_among_the_options_is_neither_shown_nor_kept(secret: str, option: str) -> None:
+def test_password_in_url_options_is_neither_shown_nor_stored(secret: str, option: str) -> None:
     url = sqlalchemy.URL.create(
         "postgresql+psycopg", "user", f"{CANARY}{secret}", "host", 5432, "db", {option: f"{secret}{CANARY}"}
     ).render_as_string(hide_password=False)
@@ -93,7 +93,7 @@ def test_a_password_among_the_options_is_neither_shown_nor_kept(secret: str, opt
 
 
 @given(name=ANY | st.sampled_from(["..", ".", "", "/etc", "a/../../b", ".study", "x/", "\0", "ខ្មែរ"]))
-def test_no_trial_has_a_folder_outside(name: str, tmp_path: Path) -> None:
+def test_folder_of_any_trial_is_inside_the_output_folder(name: str, tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
     try:
         path = folder.trial_dir(name)
@@ -107,7 +107,7 @@ def test_no_trial_has_a_folder_outside(name: str, tmp_path: Path) -> None:
 
 
 @given(rows=st.lists(st.tuples(ANY, ANY | st.integers() | st.booleans() | st.none() | st.lists(ANY)), max_size=5))
-def test_a_spreadsheet_reads_every_cell_and_computes_none(rows: list[tuple[str, Any]]) -> None:
+def test_csv_cells_are_read_back_and_are_never_formulas(rows: list[tuple[str, Any]]) -> None:
     text = csv_text(["one", "two"], [{"one": one, "two": two} for one, two in rows])
     read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert len(read) == len(rows) + 1
@@ -125,7 +125,7 @@ ERRORS = st.text(max_size=40) | st.sampled_from(["", "\udcff", "<script>", "```\
 
 @st.composite
 def outcomes(draw: st.DrawFn) -> TrialOutcome:
-    """Any end of a trial; one that went well has a finite loss, else it would not have gone well."""
+    """Return any outcome of a trial; a successful one has a finite loss."""
     why = draw(st.sampled_from(WhyEnded))
     finite = st.floats(-1e300, 1e300)
     outcome = TrialOutcome(
@@ -149,35 +149,35 @@ def outcomes(draw: st.DrawFn) -> TrialOutcome:
 
 
 @settings(max_examples=8)
-@given(ends=st.lists(outcomes(), min_size=1, max_size=5))
-def test_the_results_of_any_study_are_json_as_documented(
-    ends: list[TrialOutcome], start: Start, tmp_path_factory: pytest.TempPathFactory
+@given(drawn=st.lists(outcomes(), min_size=1, max_size=5))
+def test_results_of_any_study_match_the_documented_schema(
+    drawn: list[TrialOutcome], start: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    place = tmp_path_factory.mktemp("study") / "out"
-    study, folder = start({"ខ្មែរ": TrainingConfig()}, path=place)
-    add_search_trials(study, folder, SearchRequest(at_least=len(ends)))
-    for end in ends:
+    output_dir = tmp_path_factory.mktemp("study") / "out"
+    study, folder = start({"ខ្មែរ": TrainingConfig()}, path=output_dir)
+    add_search_trials(study, folder, SearchRequest(at_least=len(drawn)))
+    for outcome in drawn:
         claim = claim_next(study, folder)
         assert claim is not None
         claim.trial.report(0.5, step=1)
-        claim.finish(end, 0.5)
-    reader, _ = load_study(place)
-    path = place / "results.json"
+        claim.finish(outcome, 0.5)
+    reader, _ = load_study(output_dir)
+    path = output_dir / "results.json"
     write_json(path, render_results(reader, timestamp="20260131_235959"))
     results = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     jsonschema.validate(results, SCHEMA)
-    assert len(results["all_results"]) == len(ends)
-    assert results["experiments_completed"] == sum(end.succeeded for end in ends)
+    assert len(results["all_results"]) == len(drawn)
+    assert results["experiments_completed"] == sum(outcome.succeeded for outcome in drawn)
     best = [entry["best_val_char_accuracy"] for entry in results["all_results"] if entry["status"] == "completed"]
     if results["best_result"] is not None:
         assert results["best_result"]["best_val_char_accuracy"] in best
-    elif any(end.succeeded for end in ends):
-        assert {end.why_ended for end in ends if end.succeeded} == {WhyEnded.PRUNED}
+    elif any(outcome.succeeded for outcome in drawn):
+        assert {outcome.why_ended for outcome in drawn if outcome.succeeded} == {WhyEnded.PRUNED}
 
 
 @pytest.fixture
 def write_note(start: Start, outcome: TrialOutcome) -> Callable[[str, str], str]:
-    """Write the note of a failed trial with this type and message of an error; return it."""
+    """Write the note of a trial that failed with an error of this type and message, and return the note."""
     study, folder = start({"one_two": TrainingConfig(experiment_name="one_two")})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -201,9 +201,7 @@ HOSTILE = [
 
 
 @given(message=ANY.filter(str.strip) | st.sampled_from(HOSTILE), kind=st.sampled_from(["", "OSError"]))
-def test_an_error_in_a_note_is_text_and_nothing_else(
-    message: str, kind: str, write_note: Callable[[str, str], str]
-) -> None:
+def test_error_in_a_note_is_literal_text(message: str, kind: str, write_note: Callable[[str, str], str]) -> None:
     tokens = MarkdownIt("commonmark", {"html": True}).parse(write_note(kind, message))
     kinds = [token.type for token in tokens] + [child.type for token in tokens for child in token.children or ()]
     (block,) = [token for token in tokens if token.type == "fence"]
@@ -211,6 +209,6 @@ def test_an_error_in_a_note_is_text_and_nothing_else(
     assert kinds.count("heading_open") == 1
     assert kinds.count("list_item_open") == 3
     assert not {"html_block", "html_inline", "link_open", "image", "code_block"} & set(kinds)
-    told = f"{kind}: {message}" if kind else message
-    words = re.findall(r"[0-9A-Za-z<>()]+", told.encode("utf-8", "ignore").decode())
+    text = f"{kind}: {message}" if kind else message
+    words = re.findall(r"[0-9A-Za-z<>()]+", text.encode("utf-8", "ignore").decode())
     assert [word for word in words if word not in block.content] == []

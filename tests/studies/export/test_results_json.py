@@ -24,7 +24,7 @@ from studies import (
     default_results_name,
     ended_records,
     load_study,
-    records_not_kept,
+    records_beyond_retention,
     render_results,
     retry_failed_trials,
     study_status,
@@ -49,7 +49,7 @@ DIVERGED = TrialOutcome(
 
 
 def rendered(folder: OutputFolder, tmp_path: Path) -> dict[str, Any]:
-    """Render as another process would, check against the schema, and return what a reader sees."""
+    """Write the results of the study in a folder, check them against the schema and return them as read."""
     study, _ = load_study(folder.path)
     path = tmp_path / default_results_name(TIMESTAMP)
     write_json(path, render_results(study, timestamp=TIMESTAMP))
@@ -69,7 +69,7 @@ def accurate(outcome: TrialOutcome, char: float, seq: float) -> TrialOutcome:
     return replace(outcome, best_val_char_accuracy=char, best_val_seq_accuracy=seq)
 
 
-def test_an_empty_study_has_empty_results(start: Start, tmp_path: Path) -> None:
+def test_empty_study_has_empty_results(start: Start, tmp_path: Path) -> None:
     _, folder = start()
     assert rendered(folder, tmp_path) == {
         "timestamp": TIMESTAMP,
@@ -79,7 +79,7 @@ def test_an_empty_study_has_empty_results(start: Start, tmp_path: Path) -> None:
     }
 
 
-def test_keys_stand_in_the_documented_order(
+def test_keys_are_in_the_documented_order(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start(presets)
@@ -112,7 +112,7 @@ def test_keys_stand_in_the_documented_order(
     assert (entry["training_time"], entry["final_train_loss"], entry["total_epochs"]) == (12.5, 0.25, 3)
 
 
-def test_a_failed_trial_has_what_it_reached_and_never_nan(
+def test_failed_trial_has_its_best_values_and_no_nan(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start(presets)
@@ -131,7 +131,7 @@ def test_a_failed_trial_has_what_it_reached_and_never_nan(
     assert (results["best_result"], results["experiments_completed"]) == (None, 0)
 
 
-def test_a_trial_failed_from_outside_is_told_as_such(start: Start, presets: Presets, tmp_path: Path) -> None:
+def test_trial_that_was_ended_externally_is_reported_as_failed(start: Start, presets: Presets, tmp_path: Path) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -140,11 +140,11 @@ def test_a_trial_failed_from_outside_is_told_as_such(start: Start, presets: Pres
     entry = rendered(folder, tmp_path)["all_results"][0]
     assert (entry["status"], entry["error_message"]) == (
         "failed",
-        "ended from outside, without a reason given",
+        "ended externally, no reason recorded",
     )
 
 
-def test_a_pruned_trial_is_completed_but_never_the_best(
+def test_pruned_trial_is_completed_but_never_the_best(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start(presets)
@@ -165,7 +165,7 @@ def test_a_pruned_trial_is_completed_but_never_the_best(
         ([(0.0, 0.0), (0.0, 0.0), (0.0, 0.1)], 2),
     ],
 )
-def test_the_best_has_the_best_characters_then_sequences_then_the_lower_number(
+def test_best_result_is_by_character_accuracy_then_sequence_accuracy_then_number(
     accuracies: list[tuple[float, float]],
     best: int,
     start: Start,
@@ -175,14 +175,12 @@ def test_the_best_has_the_best_characters_then_sequences_then_the_lower_number(
 ) -> None:
     study, folder = start(presets)
     for char, seq in accuracies:
-        # The value of the monitored metric is another thing and does not count here.
+        # The value of the monitored metric does not matter here.
         end(study, folder, accurate(outcome, char, seq), value=-char)
     assert rendered(folder, tmp_path)["best_result"]["experiment_name"] == list(presets)[best]
 
 
-def test_the_best_are_ranked_without_those_that_were_pruned_or_failed(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_ranking_excludes_pruned_and_failed_trials(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start({f"{name} {number}": presets[name] for name in presets for number in (1, 2)})
     good, better = accurate(outcome, 0.8, 0.8), accurate(outcome, 0.9, 0.1)
     for ended in (good, replace(better, why_ended=WhyEnded.PRUNED), better, DIVERGED, good):
@@ -190,7 +188,7 @@ def test_the_best_are_ranked_without_those_that_were_pruned_or_failed(
     assert [record.number for record in best_records(ended_records(study))] == [2, 0, 4]
 
 
-def test_presets_come_first_in_file_order_and_unfinished_ones_not_at_all(
+def test_results_have_presets_first_in_file_order_and_no_unfinished_trials(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start({"high_rate": presets["high_rate"]})
@@ -205,7 +203,7 @@ def test_presets_come_first_in_file_order_and_unfinished_ones_not_at_all(
     running.release()
 
 
-def test_a_later_trial_of_a_preset_supersedes_the_failed_one(
+def test_retried_preset_is_reported_with_its_latest_trial(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start(presets)
@@ -213,7 +211,7 @@ def test_a_later_trial_of_a_preset_supersedes_the_failed_one(
         end(study, folder, ending)
     assert rendered(folder, tmp_path)["experiments_completed"] == 2
     retry_failed_trials(study, folder)
-    # It is not known any more how the preset ended, until it has.
+    # The preset has no result until its retry has finished.
     assert names(rendered(folder, tmp_path)) == ["baseline", "high_rate"]
     end(study, folder, outcome)
     results = rendered(folder, tmp_path)
@@ -246,14 +244,14 @@ def test_search_trials_come_after_presets_by_number(
         (WhyEnded.MAX_EPOCHS, TrialState.COMPLETE, "completed", 1),
         (WhyEnded.EARLY_STOPPED, TrialState.COMPLETE, "completed", 1),
         (WhyEnded.PRUNED, TrialState.PRUNED, "completed", 1),
-        # Samplers learn nothing from failed trials, but that this one went wrong they must learn.
+        # Samplers ignore failed trials, but they must learn from divergence, so it is stored as pruned.
         (WhyEnded.NONFINITE_LOSS, TrialState.PRUNED, "failed", 0),
         (WhyEnded.OUT_OF_MEMORY, TrialState.FAIL, "failed", 0),
         (WhyEnded.CRASHED, TrialState.FAIL, "failed", 0),
         (WhyEnded.FAILED, TrialState.FAIL, "failed", 0),
     ],
 )
-def test_how_a_search_trial_ended_is_told_to_optuna_and_to_readers(
+def test_reason_of_a_search_trial_determines_its_optuna_state_and_its_status(
     why: WhyEnded,
     state: TrialState,
     status: str,
@@ -269,14 +267,12 @@ def test_how_a_search_trial_ended_is_told_to_optuna_and_to_readers(
     results = rendered(folder, tmp_path)
     assert study.get_trials()[0].state == state
     assert (results["all_results"][0]["status"], results["experiments_completed"]) == (status, completed)
-    whole = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)
-    assert (results["best_result"] is not None) == whole
-    assert (study_status(study, folder).best is not None) == whole
+    can_be_best = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED)
+    assert (results["best_result"] is not None) == can_be_best
+    assert (study_status(study, folder).best is not None) == can_be_best
 
 
-def test_only_the_ten_best_search_trials_keep_their_checkpoints(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_ten_best_search_trials_keep_their_checkpoints(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=15))
     for _ in presets:
@@ -288,26 +284,26 @@ def test_only_the_ten_best_search_trials_keep_their_checkpoints(
         why = WhyEnded.NONFINITE_LOSS if number in failed else why
         end(study, folder, replace(accurate(outcome, char, 0.0), why_ended=why))
         if number == 9:
-            assert records_not_kept(study) == []
-    # Of two equals the earlier is kept; one that failed is not, however good it was.
-    dropped = {record.experiment_name for record in records_not_kept(study)}
+            assert records_beyond_retention(study) == []
+    # Of two equal trials the earlier one keeps its checkpoints; a failed trial does not, however good it was.
+    dropped = {record.experiment_name for record in records_beyond_retention(study)}
     assert dropped == {"search_0006", "search_0014", "search_0015"}
 
 
 @pytest.mark.parametrize(("seq", "dropped"), [([0.1] * 10 + [0.2], "search_0009"), ([0.1] * 11, "search_0010")])
-def test_sequences_then_the_lower_number_decide_what_is_kept(
+def test_ties_in_retention_are_broken_by_sequence_accuracy_then_number(
     seq: list[float], dropped: str, start: Start, outcome: TrialOutcome
 ) -> None:
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=11))
     for accuracy in seq:
         end(study, folder, accurate(outcome, 0.5, accuracy))
-    assert [record.experiment_name for record in records_not_kept(study)] == [dropped]
+    assert [record.experiment_name for record in records_beyond_retention(study)] == [dropped]
 
 
-def test_the_best_by_the_monitored_metric_is_kept_however_bad_its_accuracy(start: Start, outcome: TrialOutcome) -> None:
+def test_best_trial_by_the_monitored_metric_keeps_its_checkpoints(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=12))
     for number in range(12):
         end(study, folder, accurate(outcome, 0.1 * (number > 1), 0.0), value=0.9 if number == 1 else 0.5)
-    assert [record.experiment_name for record in records_not_kept(study)] == ["search_0000"]
+    assert [record.experiment_name for record in records_beyond_retention(study)] == ["search_0000"]

@@ -30,24 +30,24 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 
 def read(text: str) -> list[dict[str, str]]:
-    """Read CSV as a strict reader does."""
+    """Read CSV in strict mode."""
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
 @pytest.fixture
-def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
-    """A study with a trial in every state: a failed one tried again, one pruned, one running, one interrupted."""
+def study_in_all_states(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
+    """A study with a trial in every state; the failed trial is a preset that was retried."""
     study, folder = start({"ខ្មែរ ១": TrainingConfig(learning_rate=0.002), "two": TrainingConfig(batch_size=48)})
     save_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
     add_search_trials(study, folder, SearchRequest(at_least=4))
-    done, failed, pruned, running, interrupted = (claim_next(study, folder) for _ in range(5))
-    assert done
+    completed, failed, pruned, running, interrupted = (claim_next(study, folder) for _ in range(5))
+    assert completed
     assert failed
     assert pruned
     assert running
     assert interrupted
-    done.trial.report(0.95, 1)
-    done.finish(replace(outcome, converged_epoch=3), 0.95)
+    completed.trial.report(0.95, 1)
+    completed.finish(replace(outcome, converged_epoch=3), 0.95)
     message = '=HYPERLINK("http://example.com")\nCUDA said, "no"\udcff'
     failed.finish(
         replace(outcome, why_ended=WhyEnded.FAILED, best_epoch=None, error_type="OSError", error_message=message)
@@ -60,8 +60,8 @@ def busy(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolde
     return study, folder
 
 
-def test_every_trial_has_a_row_in_whatever_state_it_is(busy: tuple[optuna.Study, OutputFolder]) -> None:
-    reader, folder = load_study(busy[1].path)
+def test_every_trial_has_a_row_in_any_state(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+    reader, folder = load_study(study_in_all_states[1].path)
     rows = read(csv_text(TRIAL_COLUMNS, trial_rows(reader, folder)))
     assert [(row["number"], row["experiment_name"], row["kind"], row["state"], row["why_ended"]) for row in rows] == [
         ("0", "ខ្មែរ ១", "preset", "completed", "max_epochs"),
@@ -74,19 +74,20 @@ def test_every_trial_has_a_row_in_whatever_state_it_is(busy: tuple[optuna.Study,
     ]
 
 
-def test_figures_settings_reasons_and_times_are_told(busy: tuple[optuna.Study, OutputFolder]) -> None:
-    done, failed, pruned, running, *_, waiting = read(csv_text(TRIAL_COLUMNS, trial_rows(*busy)))
-    assert {item.name for item in fields(TrainingConfig)} < set(done)
-    assert {item.name for item in fields(TrialOutcome)} < set(done)
-    assert (done["learning_rate"], failed["batch_size"], waiting["batch_size"]) == ("0.002", "48", "48")
-    assert (done["monitor"], done["monitored_value"], done["best_val_seq_accuracy"]) == (
+def test_rows_have_results_settings_and_reasons(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+    rows = read(csv_text(TRIAL_COLUMNS, trial_rows(*study_in_all_states)))
+    completed, failed, pruned, running, *_, waiting = rows
+    assert {item.name for item in fields(TrainingConfig)} < set(completed)
+    assert {item.name for item in fields(TrialOutcome)} < set(completed)
+    assert (completed["learning_rate"], failed["batch_size"], waiting["batch_size"]) == ("0.002", "48", "48")
+    assert (completed["monitor"], completed["monitored_value"], completed["best_val_seq_accuracy"]) == (
         "val_char_accuracy",
         "0.95",
         "0.8",
     )
-    assert (done["training_time_s"], done["total_epochs"], done["best_epoch"]) == ("12.5", "3", "2")
-    assert (done["target_character_accuracy"], done["target_convergence_epochs"]) == ("met", "missed")
-    assert done["target_sequence_accuracy"] == ""  # nobody set it
+    assert (completed["training_time_s"], completed["total_epochs"], completed["best_epoch"]) == ("12.5", "3", "2")
+    assert (completed["target_character_accuracy"], completed["target_convergence_epochs"]) == ("met", "missed")
+    assert completed["target_sequence_accuracy"] == ""  # this target is not set
     assert failed["error_type"] == "OSError"
     assert failed["error_message"] == '\'=HYPERLINK("http://example.com")\nCUDA said, "no"\\udcff'
     assert (pruned["model_name"], json.loads(pruned["optimizer_betas"])) == ("medium", [0.5, 0.9])
@@ -96,24 +97,24 @@ def test_figures_settings_reasons_and_times_are_told(busy: tuple[optuna.Study, O
     assert (waiting["attempts"], waiting["started"], waiting["worker"], waiting["total_epochs"]) == ("0", "", "", "0")
 
 
-def test_times_are_iso_8601_in_utc_and_the_worker_is_named(busy: tuple[optuna.Study, OutputFolder]) -> None:
-    study, _ = busy
-    done = read(csv_text(TRIAL_COLUMNS, trial_rows(*busy)))[0]
+def test_rows_have_utc_times_and_the_worker(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+    study, _ = study_in_all_states
+    completed = read(csv_text(TRIAL_COLUMNS, trial_rows(*study_in_all_states)))[0]
     trial = study.trials[0]
     (attempt,) = trial.user_attrs["attempts"]
     assert trial.datetime_complete is not None
-    assert done["started"].endswith("+00:00")
-    assert done["started"][:16] == attempt["began"][:16]
-    assert done["ended"] >= done["started"]
-    assert done["worker"] == attempt["worker"]
+    assert completed["started"].endswith("+00:00")
+    assert completed["started"][:16] == attempt["began"][:16]
+    assert completed["ended"] >= completed["started"]
+    assert completed["worker"] == attempt["worker"]
 
 
-def test_a_study_without_trials_is_a_header(start: Start) -> None:
+def test_csv_of_an_empty_study_is_a_header(start: Start) -> None:
     assert csv_text(TRIAL_COLUMNS, trial_rows(*start())) == ",".join(TRIAL_COLUMNS) + "\r\n"
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_text_that_a_spreadsheet_would_compute_is_marked_as_text(sign: str) -> None:
+def test_text_that_looks_like_a_formula_gets_an_apostrophe(sign: str) -> None:
     (row,) = read(csv_text(["cell"], [{"cell": f"{sign}1+1"}]))
     assert row["cell"] == f"'{sign}1+1"
 
@@ -131,7 +132,7 @@ def test_text_that_a_spreadsheet_would_compute_is_marked_as_text(sign: str) -> N
         ("a=b", "a=b"),
     ],
 )
-def test_what_is_written_is_what_is_read(value: Any, cell: str) -> None:
+def test_cell_is_read_back_as_written(value: Any, cell: str) -> None:
     text = csv_text(["before", "cell", "after"], [{"cell": value, "after": 1}])
     assert read(text) == [{"before": "", "cell": cell, "after": "1"}]
     assert text.startswith("before,cell,after\r\n")

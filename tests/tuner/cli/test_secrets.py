@@ -140,7 +140,7 @@ def test_the_password_is_nowhere_over_the_whole_life_of_a_study(
     for words in ("best --out best.yaml", "stop", "enqueue --trials 1", "search --trials 1", "resume", "worker"):
         call(words)
     study, folder = load_study("out", storage_url=url)
-    browser = Client(dashboard_app(study, folder, Address.of("127.0.0.1"), tell=told.append, debug=True))
+    browser = Client(dashboard_app(study, folder, Address.of("127.0.0.1"), log=told.append, debug=True))
     for path in ("/dashboard/studies/1", "/api/meta", "/api/studies", "/api/studies/1?after=0", "/csv/1"):
         told.append(browser.get(path, headers={"Host": "127.0.0.1"}).text)
     for wrong in (url.replace(f":{made.port}/", ":1/"), url.replace(made.database or "", "missing"), url + "&x=1"):

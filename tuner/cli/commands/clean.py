@@ -31,14 +31,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Find the files to delete, by trial number; retrying a failed trial needs none of them."""
-    from studies import WhyEnded, ended_records, records_not_kept
+    from studies import WhyEnded, ended_records, records_beyond_retention
 
     study, folder = load(options)
     outcomes = [(record, record.outcome) for record in ended_records(study)]
     pruned = [record for record, outcome in outcomes if outcome and outcome.why_ended == WhyEnded.PRUNED]
     found = []
     for what, pattern, records in (
-        ("checkpoints", "*.pt", records_not_kept(study, options.keep)),
+        ("checkpoints", "*.pt", records_beyond_retention(study, options.keep)),
         ("tensorboard", "events.out.tfevents.*", pruned),
     ):
         for record in records:

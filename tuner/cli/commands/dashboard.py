@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> i
 
     address, (study, folder) = prepared
     with DashboardServer(address, options.port) as server:
-        app = dashboard_app(study, folder, address, tell=print_message, debug=options.debug)
+        app = dashboard_app(study, folder, address, log=print_message, debug=options.debug)
         if options.public:
             print_message(f"warning: no password is needed; all machines that can reach {server.url} can see the study")
         print_lines([f"{server.url}{page_path(study)} shows study {study.study_name}; press Ctrl-C to stop"])

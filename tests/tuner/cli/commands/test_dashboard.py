@@ -81,7 +81,7 @@ def test_public_is_warned_of(run_study):
         (["--host", "0.0.0.0"], ["--host: found '0.0.0.0', which other machines can reach without a password"]),
         (["--host", "::"], ["--host: found '::', which other machines can reach"]),
         (["--public"], ["--public: found with --host 127.0.0.1, which only this machine can reach"]),
-        (["--host", "a..b"], ["--host: found 'a..b'; it cannot be looked up"]),
+        (["--host", "a..b"], ["--host: found 'a..b'; the host cannot be resolved"]),
         (["--host", ""], ["--host: found ''; expected a value that is not empty"]),
         (["--port", "65536"], ["--port: found '65536'; expected a whole number from 0 to 65,535"]),
         (
@@ -132,7 +132,7 @@ def test_a_busy_port_is_told(cli, run_study):
         port = str(taken.getsockname()[1])
         outcome = cli("dashboard", "--output-dir", run_study.folder, "--port", port)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"error: --port: found {port}; another program listens there already")
+    assert outcome.err.startswith(f"error: --port: found {port}; the port is in use")
 
 
 @pytest.mark.parametrize("exists", [False, True])
