@@ -1,4 +1,4 @@
-"""A dataset and networks so small that whole trainings take a second, and configurations that use both."""
+"""A tiny dataset and tiny networks, with which a training takes a second, and configurations that use both."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def interrupt() -> None:
 
 
 class Watcher(Display):
-    """Writes down what it hears; after an epoch, or in a batch, it once lets something happen.
+    """Records the events of a run; performs an action once, after an epoch or in a batch.
 
     Attributes:
-        planned_trials: Names of what the run began with.
-        started: Name, number and whether it was resumed, of each trial that began.
-        configs: What each trial trains, by name.
-        epochs: Trial and epoch, for each epoch that ended.
-        ended: Names of the trials that ended.
-        left: Numbers of the trials that were interrupted after an epoch.
-        lost: Numbers of the trials whose worker died.
-        notes: What was noted.
-        images: How far the dataset was, each time that was told.
+        planned_trials: Names of the trials that the run planned at its start.
+        started: Name, number, and whether it was resumed, of each started trial.
+        configs: Configurations of the started trials by name.
+        epochs: Trial number and epoch of each finished epoch.
+        finished: Names of the finished trials.
+        interrupted: Numbers of the interrupted trials.
+        lost: Numbers of the trials whose worker was killed.
+        notes: Texts of the notes.
+        images: Progress of the dataset generator: generated images and their total, for each event.
     """
 
     def __init__(
@@ -67,29 +67,29 @@ class Watcher(Display):
         in_batch: int = 0,
         after_epoch: int = 0,
         of_trial: int | None = None,
-        happens: Callable[[], object] = interrupt,
+        action: Callable[[], object] = interrupt,
     ) -> None:
-        """Take what happens when.
+        """Set the action and its time.
 
         Args:
-            in_batch: In this batch, counted over all trials and epochs (an epoch is told before its first batch, too).
-            after_epoch: After this epoch of a trial.
-            of_trial: Number of that trial; None for the first that gets so far.
-            happens: What happens; an interruption if nothing is said.
+            in_batch: Act at this `batch` event, counted over all trials; each epoch has one more than it has batches.
+            after_epoch: Act after this epoch of a trial.
+            of_trial: Number of that trial; None for the first trial that reaches the epoch.
+            action: The action; a KeyboardInterrupt by default.
         """
         self.planned_trials: list[str] = []
         self.started: list[tuple[str, int, bool]] = []
         self.configs: dict[str, TrainingConfig] = {}
         self.epochs: list[tuple[int, int]] = []
-        self.ended: list[str] = []
-        self.left: list[int] = []
+        self.finished: list[str] = []
+        self.interrupted: list[int] = []
         self.lost: list[int] = []
         self.notes: list[str] = []
         self.images: list[tuple[int, int]] = []
-        self._batches_left = in_batch
+        self._batches_until_action = in_batch
         self._after_epoch = after_epoch
         self._of_trial = of_trial
-        self._happens = happens
+        self._action = action
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -105,21 +105,21 @@ class Watcher(Display):
         self.configs[name] = config
 
     def batch(self, number: int, done: int, total: int) -> None:
-        self._batches_left -= 1
-        if self._batches_left == 0:
-            self._happens()
+        self._batches_until_action -= 1
+        if self._batches_until_action == 0:
+            self._action()
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         self.epochs.append((number, metrics.epoch))
         if metrics.epoch == self._after_epoch and self._of_trial in (None, number):
             self._after_epoch = 0
-            self._happens()
+            self._action()
 
     def trial_ended(self, record: TrialRecord) -> None:
-        self.ended.append(record.experiment_name)
+        self.finished.append(record.experiment_name)
 
     def trial_interrupted(self, number: int) -> None:
-        self.left.append(number)
+        self.interrupted.append(number)
 
     def worker_lost(self, number: int) -> None:
         self.lost.append(number)
@@ -127,23 +127,23 @@ class Watcher(Display):
 
 @pytest.fixture(scope="session")
 def make_watcher() -> type[Watcher]:
-    """Make a display that writes down what it hears."""
+    """Make a display that records the events of a run."""
     return Watcher
 
 
 @pytest.fixture(scope="session")
 def fail() -> Callable[[], object]:
-    """Return a function that raises an error of the trial itself; for `happens` of `make_watcher`."""
+    """Return a function that raises an error of the trial itself, as `action` of `make_watcher`."""
 
     def raise_error() -> None:
-        raise RuntimeError("the roof fell in")
+        raise RuntimeError("simulated error")
 
     return raise_error
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from more, and wait long for them on a busy machine."""
+    """Use one thread: tiny networks gain nothing from more, and wait for them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -152,14 +152,14 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The metadata file of 32 training, 8 validation and 10 test images, not to be changed."""
+    """The metadata file of 32 training, 8 validation and 10 test images; read-only."""
     folder = tmp_path_factory.mktemp("tiny_dataset") / "generated_data"
     return generate_dataset(folder, samples=40, test_samples=10)
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model definitions file with the networks `tiny` and `tiny_ctc`, not to be changed."""
+    """A model definitions file with the networks `tiny` and `tiny_ctc`; read-only."""
     path = tmp_path_factory.mktemp("tiny_models") / "tiny_models.yaml"
     path.write_text(yaml.safe_dump({"models": {"tiny": TINY, "tiny_ctc": TINY | {"decoder": "ctc"}}}))
     return path
@@ -167,7 +167,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def configs_in(tiny_dataset: Path, tiny_models: Path) -> Callable[[Path], WriteConfig]:
-    """Return what `write_config` is, for a folder."""
+    """Make a `write_config` function for a folder."""
     base: dict[str, dict[str, Any]] = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
         "data": {"metadata_path": str(tiny_dataset)},
@@ -194,7 +194,7 @@ def configs_in(tiny_dataset: Path, tiny_models: Path) -> Callable[[Path], WriteC
 
 @pytest.fixture(scope="session")
 def spaces_in() -> Callable[[Path], WriteSpace]:
-    """Return what `write_space` is, for a folder."""
+    """Make a `write_space` function for a folder."""
 
     def writer(folder: Path) -> WriteSpace:
         def write(*, file_name: str = "space.yaml", base: Mapping[str, Any] | None = None, **parameters: Any) -> Path:
@@ -213,8 +213,8 @@ def spaces_in() -> Callable[[Path], WriteSpace]:
 def write_config(tmp_path: Path, configs_in: Callable[[Path], WriteConfig]) -> WriteConfig:
     """Write an experiments file and return its path.
 
-    Each experiment, a mapping of sections, trains the network `tiny` on the tiny dataset for two epochs on the CPU
-    unless it says otherwise; keyword arguments are further top-level keys, for example ``targets``.
+    Each experiment, a mapping of sections, trains the network `tiny` on the tiny dataset for two epochs on the CPU by
+    default; keyword arguments are further top-level keys, for example ``targets``.
     """
     return configs_in(tmp_path)
 
@@ -223,14 +223,14 @@ def write_config(tmp_path: Path, configs_in: Callable[[Path], WriteConfig]) -> W
 def write_space(tmp_path: Path, spaces_in: Callable[[Path], WriteSpace]) -> WriteSpace:
     """Write a search space over the tiny networks and return its path; its trials train for two epochs.
 
-    Keyword arguments are parameters that differ from the usual ones (None leaves one out), but for `base`.
+    Keyword arguments other than `base` replace default parameters; None removes one.
     """
     return spaces_in(tmp_path)
 
 
 @pytest.fixture
 def tiny_config(tiny_dataset: Path, tiny_models: Path) -> MakeConfig:
-    """Make the configuration of a short training of `tiny`; keyword arguments are fields that differ."""
+    """Make the configuration of a short training of `tiny`; keyword arguments replace fields."""
     base = TrainingConfig(
         model_name="tiny",
         model_config_path=str(tiny_models),
@@ -257,7 +257,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def read_results() -> Callable[[Path], dict[str, Any]]:
-    """Read a results file as strict JSON, after checking it against the schema written from the reference."""
+    """Read a results file as strict JSON and validate it against the schema of the API reference."""
     schema = json.loads((Path(__file__).parents[1] / "studies" / "export" / "results_schema.json").read_text())
 
     def read(path: Path) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def read_results() -> Callable[[Path], dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _random_state_restored() -> Iterator[None]:
-    """Trainings seed PyTorch's global generator; what comes next must not depend on it."""
+    """Restore PyTorch's global random state, which trainings seed, so that tests stay independent."""
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)

@@ -140,7 +140,7 @@ class TestRunExperiments:
         fail: Callable[[], object],
     ) -> None:
         config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
-        options, watcher = RunOptions(results_file="results.json"), make_watcher(in_batch=2, happens=fail)
+        options, watcher = RunOptions(results_file="results.json"), make_watcher(in_batch=2, action=fail)
         results = HyperparameterTuner(config, options=options, display=watcher).run_experiments()
         assert read_results(Path("results.json")) == results
         (second,) = results["all_results"]
@@ -154,11 +154,11 @@ class TestRunExperiments:
     def test_the_log_of_a_failed_experiment_has_type_and_traceback(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
-        watcher = make_watcher(after_epoch=1, happens=fail)
+        watcher = make_watcher(after_epoch=1, action=fail)
         HyperparameterTuner(str(write_config({"one": {}})), display=watcher).run_experiments()
         log = (OUT / "one" / "logs" / "training.log").read_text()
         assert "Traceback (most recent call last)" in log
-        assert "RuntimeError: the roof fell in" in log
+        assert "RuntimeError: simulated error" in log
 
     @pytest.mark.parametrize("decay", [1.0, 10.0], ids=["after some epochs", "in the first validation"])
     def test_a_loss_that_runs_away_is_a_failure_with_a_remedy(
@@ -291,7 +291,7 @@ class TestInterruption:
 
         def release_when_noted(text: str) -> None:
             note(text)
-            assert watcher.ended == ["two"]
+            assert watcher.finished == ["two"]
             if text.startswith("waiting"):
                 held.release()
 
@@ -304,7 +304,7 @@ class TestInterruption:
         assert watcher.notes == [
             f"waiting for the trials of {held.record.attempts[-1].worker}; see `khmer-tuner status`",
         ]
-        assert watcher.ended == ["two", "one"]
+        assert watcher.finished == ["two", "one"]
 
 
 def load_study_for_work() -> tuple[Any, Any]:
@@ -456,12 +456,12 @@ class TestSingleExperiment:
     def test_an_error_and_a_failure_are_raised_and_recorded(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
-        config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, happens=fail)
+        config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, action=fail)
         with pytest.raises(ExperimentFailedError, match=r"'mine': still pending after an error"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.INTERRUPTED
-        watcher = make_watcher(after_epoch=1, happens=fail)
-        with pytest.raises(ExperimentFailedError, match=r"'mine' failed: the roof fell in"):
+        watcher = make_watcher(after_epoch=1, action=fail)
+        with pytest.raises(ExperimentFailedError, match=r"'mine' failed: simulated error"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
         assert rows()["mine"].state is RowState.FAILED
 

@@ -344,7 +344,7 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
             rest = process.stderr.read()
             assert process.wait() == code
             assert time.monotonic() - sent < 10
-        assert rest.endswith("stopped; the same command goes on where it left\n")
+        assert rest.endswith("stopped; run the same command again to resume\n")
         [written] = re.findall("the results so far are in (.*)", rest)
         assert (tmp_path / written).is_file()
         assert "Traceback" not in rest

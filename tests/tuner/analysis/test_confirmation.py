@@ -184,7 +184,7 @@ def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     def stop() -> None:
         request_stop(load_study_for_changes(candidates.seed_dir(SEED + 1))[0])
 
-    stopped = confirmed(candidates, 2, make_watcher(after_epoch=1, of_trial=1, happens=stop))
+    stopped = confirmed(candidates, 2, make_watcher(after_epoch=1, of_trial=1, action=stop))
     assert (stopped.count("completed"), stopped.count("unfinished")) == (1, 3)
     assert not candidates.seed_dir(SEED + 2).exists()
     assert confirmed(candidates, 2).count("completed") == 4
@@ -195,7 +195,7 @@ def test_a_repetition_that_fails_is_left_out(
     when: dict[str, int], study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
-    confirmation = confirmed(candidates, 1, make_watcher(**when, happens=fail))
+    confirmation = confirmed(candidates, 1, make_watcher(**when, action=fail))
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
     assert None in [candidate.mean("test_char_accuracy") for candidate in confirmation.candidates]
     assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")

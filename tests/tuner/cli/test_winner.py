@@ -99,7 +99,7 @@ def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
     before = tree(run_study.folder.parent)
     outcome = cli("confirm", "--output-dir", run_study.folder)
     assert outcome.code == 2
-    assert "1 of its configurations has completed, and two are needed" in outcome.err
+    assert "1 of its configurations has completed; expected at least two" in outcome.err
     outcome = cli("confirm", "--output-dir", run_study.folder, "--top", "1", "--seeds", "0")
     assert outcome.code == 2
     assert [word in outcome.err for word in ("--top", "--seeds", "3 problems")] == [True] * 3
@@ -222,5 +222,5 @@ def test_a_winner_whose_checkpoint_is_gone_can_still_be_trained_again(cli, run_s
     (copy / "ខ្មែរ" / "checkpoints" / "best.pt").unlink()
     best = cli("best", "--output-dir", copy)
     assert best.code == 0
-    assert "best.pt (gone)" in best.out
+    assert "best.pt (missing)" in best.out
     assert json.loads(cli("best", "--output-dir", copy, "--json").out)["checkpoint"] is None

@@ -132,10 +132,10 @@ def test_what_could_not_be_kept_at_first_is_kept_later(write_config: WriteConfig
 
 
 def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
-    def fall_in() -> None:
+    def raise_error() -> None:
         raise RuntimeError("simulated error")
 
-    run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, action=fall_in))
+    run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, action=raise_error))
     note, files = page_of(0)
     assert note.startswith("### one: failed\n")
     assert "RuntimeError: simulated error" in note

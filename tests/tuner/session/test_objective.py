@@ -31,7 +31,7 @@ from studies import (
     TrialRecord,
     ended_records,
     load_study,
-    records_not_kept,
+    records_beyond_retention,
     study_status,
 )
 from studies.sampling.pruning import Pruning
@@ -413,7 +413,7 @@ def test_converged_means_the_first_epoch_that_meets_both_targets(targets: Target
 
 def test_what_is_tidied_once_is_not_looked_for_again(searched: Path) -> None:
     study, folder = load_study(searched / OUT)
-    (worst,) = records_not_kept(study)
+    (worst,) = records_beyond_retention(study)
     left = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
     deleted: set[int] = set()
     try:

@@ -1,7 +1,7 @@
-"""A run that tells how much memory it uses; started by the tests.
+"""A run that prints its memory usage; started by the tests.
 
-memory_worker.py CONFIG SPACE FOLDER TRIALS: train the configuration and so many search trials in this one process;
-after each, print the MiB of memory that are this process's own.
+memory_worker.py CONFIG SPACE FOLDER TRIALS: train the configuration and TRIALS search trials in one process; after each
+trial, print the memory of the process in MiB, without shared memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tuner.display import Display
 from tuner.session.run_options import RunOptions
 
 
-class Memory(Display):
-    """Prints what memory is in use after each trial."""
+class MemoryPrinter(Display):
+    """Prints the memory usage after each trial."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         memory = psutil.Process().memory_info()
-        # Without files: how much of PyTorch's library counts as ours alone depends on who else has it open.
+        # Without mapped files: other processes decide how much of PyTorch's library counts as shared.
         print((memory.rss - getattr(memory, "shared", 0)) / 2**20, flush=True)
 
 
@@ -29,7 +29,7 @@ def main(config: str, space: str, folder: str, trials: int) -> None:
     HyperparameterTuner(
         config,
         options=RunOptions(output_dir=folder, space_file=space, search=SearchRequest(at_least=trials)),
-        display=Memory(),
+        display=MemoryPrinter(),
     ).run_experiments()
 
 

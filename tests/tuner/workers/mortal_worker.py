@@ -1,8 +1,9 @@
-"""Runs of a configuration that kill themselves; started by the tests.
+"""Runs that kill their own process; started by the tests.
 
-mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: train in FOLDER, in a fork for each EPOCHS, which dies (SIGKILL) in the
-middle of the epoch after that many of the trial NAME, or after the last one if there is none; print how each ended.
-If there is MEMORY_GROUP, a control group's folder, each joins that group and uses up its memory instead.
+mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: for each EPOCHS, fork a process that trains in FOLDER and kills itself
+(SIGKILL) in the middle of the next epoch after EPOCHS epochs of the trial NAME, or after the last epoch if there is no
+next one; print the wait status of each process. If MEMORY_GROUP, the folder of a control group, is set, each process
+joins that group and exhausts its memory instead.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from tuner.training.history import EpochMetrics
 GROUP = os.environ.get("MEMORY_GROUP")
 
 
-class Mortal(Display):
-    """Ends this process in the middle of an epoch, or after the last."""
+class SelfKiller(Display):
+    """Kills this process in the middle of an epoch, or after the last one."""
 
     def __init__(self, name: str, epochs: int) -> None:
         self._name = name
@@ -57,7 +58,7 @@ def main(config: str, folder: str, name: str, *epochs: int) -> None:
             if GROUP is not None:
                 Path(GROUP, "cgroup.procs").write_text(str(os.getpid()))
             search = SearchRequest(at_least=1 if name.startswith("search_") else 0)
-            display = Mortal(name, finished)
+            display = SelfKiller(name, finished)
             HyperparameterTuner(
                 config, options=RunOptions(output_dir=folder, search=search), display=display
             ).run_experiments()

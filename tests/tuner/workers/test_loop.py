@@ -44,13 +44,13 @@ WriteSpace = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
-# Met by whatever finishes an epoch.
-EASY = {"training_time_per_epoch": 1000}
+# Met by every trial that finishes an epoch.
+EASY_TARGETS = {"training_time_per_epoch": 1000}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def opened(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
+def open_session(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
     options = RunOptions(space_file=None if space is None else str(space))
     session = Session.open(RunRequest.from_file(load_experiments(config), options=options), display)
     if trials:
@@ -69,20 +69,20 @@ def rows() -> dict[str, StatusRow]:
     return {row.name: row for row in study_status(*load_study(OUT)).rows}
 
 
-def test_everything_is_trained_and_what_fails_stops_nothing(
+def test_all_trials_are_trained_although_one_fails(
     write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
 ) -> None:
-    watcher = make_watcher(after_epoch=1, happens=fail)
-    session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
+    watcher = make_watcher(after_epoch=1, action=fail)
+    session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
     assert finished_trials(session, TrialFilter()) == []
     work(session, TrialFilter(), StopConditions())
     ends = [(record.experiment_name, record.phase) for record in finished_trials(session, TrialFilter())]
     assert ends == [("one", TrialPhase.FAILED), ("two", TrialPhase.COMPLETED)]
-    assert (watcher.planned_trials, watcher.ended, watcher.notes) == (["one", "two"], ["one", "two"], [])
+    assert (watcher.planned_trials, watcher.finished, watcher.notes) == (["one", "two"], ["one", "two"], [])
 
 
 class TestErrors:
-    """After an error that is not its own a trial stays pending; two alike in a row stop the command."""
+    """A trial stays pending after an error of its environment; the same error twice in a row stops the command."""
 
     @staticmethod
     def states() -> list[str]:
@@ -90,25 +90,25 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("when", "error"),
-        [({"in_batch": 2}, ValueError("the roof fell in")), ({"after_epoch": 1}, OSError(74, "Bad message"))],
-        ids=["before the first epoch", "of the system, after an epoch"],
+        [({"in_batch": 2}, ValueError("simulated error")), ({"after_epoch": 1}, OSError(74, "Bad message"))],
+        ids=["before the first epoch", "operating system error after an epoch"],
     )
-    def test_a_trial_stays_pending_and_is_resumed_by_the_next_command(
+    def test_trial_stays_pending_and_the_next_command_resumes_it(
         self, when: dict[str, int], error: Exception, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
-        config, scope = write_config({"one": {}, "two": ONE_EPOCH}), TrialFilter()
-        watcher = make_watcher(**when, happens=failing(error))
-        work(opened(config, watcher), scope, StopConditions())
+        config, trial_filter = write_config({"one": {}, "two": ONE_EPOCH}), TrialFilter()
+        watcher = make_watcher(**when, action=failing(error))
+        work(open_session(config, watcher), trial_filter, StopConditions())
         assert self.states() == ["interrupted", "completed"]
-        assert (watcher.left, watcher.ended, scope.skipped) == ([0], ["two"], {0})
+        assert (watcher.interrupted, watcher.finished, trial_filter.skipped) == ([0], ["two"], {0})
         reason = f"{type(error).__name__}: {error}"
         assert watcher.notes == [f"one stays pending: {reason}; `khmer-tuner resume` trains it again"]
         again = make_watcher()
-        work(opened(config, again), TrialFilter(), StopConditions())
+        work(open_session(config, again), TrialFilter(), StopConditions())
         assert (again.started, self.states()) == ([("one", 0, True)], ["completed", "completed"])
         assert [attempt.after for attempt in latest_records(load_study(OUT)[0])[0].attempts] == ["waiting", "stop"]
 
-    def test_lack_of_memory_before_the_first_epoch_is_a_failure_of_the_trial(
+    def test_memory_error_before_the_first_epoch_fails_the_trial(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
@@ -118,10 +118,10 @@ class TestErrors:
                 raise MemoryError
 
         watcher.batch = fill
-        work(opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
+        work(open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert self.states() == ["failed", "completed"]
 
-    def test_memory_that_others_use_while_a_trial_starts_leaves_it_pending(
+    def test_gpu_memory_error_at_the_start_leaves_the_trial_pending(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
@@ -131,27 +131,27 @@ class TestErrors:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
         watcher.trial_started = fill
-        work(opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
+        work(open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert self.states() == ["interrupted", "completed"]
 
-    @pytest.mark.parametrize("epochs", [0, 1], ids=["left pending", "their own failures"])
-    def test_the_same_error_twice_in_a_row_stops_the_command(
+    @pytest.mark.parametrize("epochs", [0, 1], ids=["pending trials", "failed trials"])
+    def test_same_error_twice_in_a_row_stops_the_command(
         self, epochs: int, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
 
         def fail(number: int, *rest: Any) -> None:
-            raise RuntimeError(f"no room for /tmp/{number}.pt in slot {number}")
+            raise RuntimeError(f"no space for /tmp/{number}.pt in slot {number}")
 
         setattr(watcher, "epoch_ended" if epochs else "batch", fail)
-        session = opened(write_config({"one": {}, "two": {}, "three": {}}), watcher)
+        session = open_session(write_config({"one": {}, "two": {}, "three": {}}), watcher)
         with pytest.raises(
-            ExperimentFailedError, match=r"one and two failed with the same error, .*no room.*`.* resume`"
+            ExperimentFailedError, match=r"one and two failed with the same error, .*no space.*`.* resume`"
         ):
             work(session, TrialFilter(), StopConditions())
         assert self.states() == [*["failed" if epochs else "interrupted"] * 2, "waiting"]
 
-    def test_different_errors_or_a_success_between_them_do_not_stop(
+    def test_different_errors_or_a_success_between_errors_do_not_stop_the_command(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher, errors = make_watcher(), [ValueError("a"), ValueError("b"), None, ValueError("b"), KeyError("b")]
@@ -162,47 +162,47 @@ class TestErrors:
 
         watcher.batch = fail
         config = write_config({f"preset {number}": ONE_EPOCH for number in range(5)})
-        work(opened(config, watcher), TrialFilter(), StopConditions(), wait_for_others=True)
+        work(open_session(config, watcher), TrialFilter(), StopConditions(), wait_for_others=True)
         assert self.states() == ["interrupted", "interrupted", "completed", "interrupted", "interrupted"]
         assert len(watcher.started) == 5
 
-    def test_worker_processes_try_it_once_each_and_the_command_fails(
+    def test_each_worker_process_tries_a_pending_trial_once(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
-        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), make_watcher(in_batch=2))
+        session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), make_watcher(in_batch=2))
         with pytest.raises(KeyboardInterrupt):
             work(session, TrialFilter(), StopConditions())
         shutil.rmtree(OUT / "one" / "checkpoints", ignore_errors=True)
-        (OUT / "one" / "checkpoints").write_text("a file where a folder should be")
-        scope = TrialFilter()
-        work(session, scope, StopConditions(), workers=2, wait_for_others=True)
-        assert (self.states(), scope.skipped) == (["interrupted", "completed"], {0})
+        (OUT / "one" / "checkpoints").write_text("a file instead of a folder")
+        trial_filter = TrialFilter()
+        work(session, trial_filter, StopConditions(), workers=2, wait_for_others=True)
+        assert (self.states(), trial_filter.skipped) == (["interrupted", "completed"], {0})
         assert len(latest_records(session.study)[0].attempts) <= 3
 
 
-def test_nothing_beyond_the_scope_is_trained(
+def test_only_matching_trials_are_trained(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
-    opened(write_config({"one": {}}), make_watcher(), space=write_space(), trials=1)
+    open_session(write_config({"one": {}}), make_watcher(), space=write_space(), trials=1)
     watcher = make_watcher()
-    session = opened(write_config({"two": ONE_EPOCH}), watcher)
-    scope = TrialFilter(frozenset({"two"}), search=False)
-    assert list(planned_trials(session, scope)) == ["two"]
-    work(session, scope, StopConditions())
+    session = open_session(write_config({"two": ONE_EPOCH}), watcher)
+    trial_filter = TrialFilter(frozenset({"two"}), search=False)
+    assert list(planned_trials(session, trial_filter)) == ["two"]
+    work(session, trial_filter, StopConditions())
     assert {name: row.state for name, row in rows().items()} == {
         "one": RowState.WAITING,
         "search_0001": RowState.WAITING,
         "two": RowState.COMPLETED,
     }
-    assert [record.experiment_name for record in finished_trials(session, scope)] == ["two"]
+    assert [record.experiment_name for record in finished_trials(session, trial_filter)] == ["two"]
     assert (watcher.planned_trials, watcher.notes) == (["two"], [])
 
 
-def test_what_another_process_trains_is_left_to_it_and_said(
+def test_trial_of_another_process_is_not_trained_but_noted(
     write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     watcher = make_watcher()
-    session = opened(write_config({"one": {}, "two": ONE_EPOCH}), watcher)
+    session = open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher)
     held = claim_next(session.study, OutputFolder(OUT))
     assert held is not None
     with held:
@@ -215,11 +215,11 @@ def test_interrupted_trials_come_first_then_presets_then_the_search(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     space = write_space(base={"num_epochs": 1})
-    session = opened(write_config({"one": ONE_EPOCH}), make_watcher(in_batch=8), space=space, trials=1)
+    session = open_session(write_config({"one": ONE_EPOCH}), make_watcher(in_batch=8), space=space, trials=1)
     with pytest.raises(KeyboardInterrupt):
         work(session, TrialFilter(), StopConditions())
     watcher = make_watcher()
-    session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher, trials=2)
+    session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher, trials=2)
     work(session, TrialFilter(), StopConditions())
     assert watcher.started == [
         ("search_0001", 1, True),
@@ -228,23 +228,25 @@ def test_interrupted_trials_come_first_then_presets_then_the_search(
     ]
 
 
-def test_search_trials_that_a_kill_kept_from_being_enqueued_are_not_forgotten(
+def test_search_trials_of_the_budget_are_enqueued_after_a_kill(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     watcher = make_watcher()
-    session = opened(write_config({"one": ONE_EPOCH}), watcher, space=write_space(base={"num_epochs": 1}), trials=1)
-    session.study.set_user_attr("search_trials", 3)  # the budget is written first
+    session = open_session(
+        write_config({"one": ONE_EPOCH}), watcher, space=write_space(base={"num_epochs": 1}), trials=1
+    )
+    session.study.set_user_attr("search_trials", 3)  # the budget is stored before the trials
     names = ["one", "search_0001", "search_0002", "search_0003"]
     assert list(planned_trials(session, TrialFilter())) == names
     assert list(planned_trials(session, TrialFilter(search=False))) == ["one"]
     work(session, TrialFilter(), StopConditions())
-    assert watcher.planned_trials == watcher.ended == names
+    assert watcher.planned_trials == watcher.finished == names
 
 
-def test_settings_that_are_known_are_told_before_they_are_trained(
+def test_planned_trials_have_settings_unless_they_must_be_sampled(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
-    session = opened(
+    session = open_session(
         write_config({"one": {"training": {"log_every_n_steps": 3}}}), make_watcher(), space=write_space(), trials=1
     )
     configs = planned_trials(session, TrialFilter())
@@ -253,7 +255,7 @@ def test_settings_that_are_known_are_told_before_they_are_trained(
     assert configs["search_0001"] is None
 
 
-def test_a_long_epoch_keeps_updating_the_lease(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_is_updated_during_a_long_epoch(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studies.trials.leases._SECONDS_BETWEEN_TOUCHES", 0.0)
     lease = OutputFolder(OUT).lease_path(0)
     ages: list[float] = []
@@ -263,16 +265,16 @@ def test_a_long_epoch_keeps_updating_the_lease(write_config: WriteConfig, monkey
             ages.append(time.time() - lease.stat().st_mtime)
             os.utime(lease, (0, 0))
 
-    work(opened(write_config({"one": ONE_EPOCH}), Aging()), TrialFilter(), StopConditions())
+    work(open_session(write_config({"one": ONE_EPOCH}), Aging()), TrialFilter(), StopConditions())
     assert len(ages) == 1 + 4
     assert max(ages) < 1000
 
 
 class TestWaitForOthers:
-    """Another process is a claim of this one here, which nothing else in it can acquire."""
+    """A claim held by this process plays the other process, since a claim excludes every other one."""
 
     @pytest.fixture(autouse=True)
-    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 0.01)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CLAIMS", 0.01)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_RETRIES", 0.0)
@@ -287,27 +289,27 @@ class TestWaitForOthers:
         assert claim is not None
         return claim
 
-    def test_a_trial_that_is_released_just_after_the_last_claim_is_taken_over(
+    def test_trial_released_just_after_the_last_claim_is_taken_over(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         held = self.claimed(session)
 
-        def then_release(*arguments: Any) -> bool:
+        def work_then_release(*arguments: Any) -> bool:
             has_trained = work_here(*arguments)
             held.release()
             return has_trained
 
-        monkeypatch.setattr(loop, "work_here", then_release)
+        monkeypatch.setattr(loop, "work_here", work_then_release)
         self.run(session)
-        assert (watcher.ended, watcher.notes) == (["one"], [])
+        assert (watcher.finished, watcher.notes) == (["one"], [])
 
-    def test_a_trial_that_another_process_holds_again_is_waited_for(
+    def test_command_waits_for_a_trial_that_another_process_claims_again(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         held = [self.claimed(session)]
 
         def count_then_claim(*arguments: Any) -> int:
@@ -321,20 +323,20 @@ class TestWaitForOthers:
 
         monkeypatch.setattr(loop, "trials_to_start", count_then_claim)
         self.run(session)
-        assert watcher.ended == ["one"]
+        assert watcher.finished == ["one"]
 
-    def test_a_trial_that_is_added_and_claimed_between_two_reads_is_waited_for(
+    def test_command_waits_for_a_trial_added_and_claimed_between_two_reads(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
         held: list[Claim] = []
 
         def latest_records_then_claim(study: Any) -> list[TrialRecord]:
-            if watcher.ended != ["one"] or held:
+            if watcher.finished != ["one"] or held:
                 return latest_records(study)
-            opened(more, make_watcher())
+            open_session(more, make_watcher())
             records = latest_records(study)
             held.append(self.claimed(session))
             return records
@@ -346,13 +348,13 @@ class TestWaitForOthers:
         watcher.note = release_when_noted
         monkeypatch.setattr(loop, "latest_records", latest_records_then_claim)
         self.run(session)
-        assert watcher.ended == ["one", "two"]
+        assert watcher.finished == ["one", "two"]
 
-    def test_a_database_that_fails_for_a_moment_does_not_end_the_wait(
+    def test_short_database_error_does_not_end_the_wait(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         held = self.claimed(session)
         errors = [StorageInternalError("database is locked")]
 
@@ -364,29 +366,29 @@ class TestWaitForOthers:
 
         monkeypatch.setattr(loop, "trials_to_start", fail_once)
         self.run(session)
-        assert watcher.ended == ["one"]
+        assert watcher.finished == ["one"]
         (note,) = watcher.notes
         assert note.endswith("trying again in 0 s")
 
     @pytest.mark.slow
-    def test_a_trial_taken_over_is_trained_by_a_worker_process_like_those_before(
+    def test_worker_process_trains_a_taken_over_trial(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
         held = self.claimed(session)
         watcher.note = lambda text: held.release()
         self.run(session, workers=2)
-        assert watcher.ended == ["two", "one"]
+        assert watcher.finished == ["two", "one"]
         one, two = latest_records(session.study)
         assert one.attempts[0].worker == this_worker()
         assert this_worker() not in {one.attempts[1].worker, two.attempts[0].worker}
 
-    def test_the_study_is_read_no_oftener_than_for_the_display_and_a_stop_ends_the_wait(
+    def test_study_is_read_only_when_the_display_polls_it_and_a_stop_request_ends_the_wait(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH}), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 3600.0)
         events: list[str] = []
 
@@ -410,9 +412,11 @@ class TestWaitForOthers:
         ]
 
 
-class TestTime:
-    @pytest.mark.parametrize("when", [{"after_epoch": 2}, {"in_batch": 5 + 3}], ids=["then", "in the middle of one"])
-    def test_a_running_trial_is_left_after_its_epoch_and_gone_on_with(
+class TestTimeLimit:
+    @pytest.mark.parametrize(
+        "when", [{"after_epoch": 2}, {"in_batch": 5 + 3}], ids=["after an epoch", "in the middle of an epoch"]
+    )
+    def test_running_trial_is_interrupted_after_its_epoch_and_resumed(
         self,
         when: dict[str, int],
         write_config: WriteConfig,
@@ -421,132 +425,132 @@ class TestTime:
     ) -> None:
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
 
-        def hours_pass() -> None:
+        def advance_clock() -> None:
             monkeypatch.setattr(
                 "tuner.session.run_options.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200)
             )
 
-        watcher = make_watcher(happens=hours_pass, **when)
-        work(opened(config, watcher), TrialFilter(), StopConditions(deadline=time.monotonic() + 3600))
+        watcher = make_watcher(action=advance_clock, **when)
+        work(open_session(config, watcher), TrialFilter(), StopConditions(deadline=time.monotonic() + 3600))
         assert watcher.notes == ["one, two: still pending, because the time limit was reached"]
         assert watcher.epochs == [(0, 1), (0, 2)]
-        assert watcher.ended == []
+        assert watcher.finished == []
         one, two = rows().values()
         assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
 
         again = make_watcher()
-        work(opened(config, again), TrialFilter(), StopConditions())
+        work(open_session(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
-        (one, _) = finished_trials(opened(config, again), TrialFilter())
+        (one, _) = finished_trials(open_session(config, again), TrialFilter())
         assert [attempt.after for attempt in one.attempts] == ["waiting", "stop"]
         assert one.outcome is not None
         assert one.outcome.total_epochs == 4
 
-    def test_nothing_is_begun_when_it_is_up(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_no_trial_starts_after_the_time_limit(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
-        work(opened(write_config({"one": {}}), watcher), TrialFilter(), StopConditions(deadline=time.monotonic()))
+        work(open_session(write_config({"one": {}}), watcher), TrialFilter(), StopConditions(deadline=time.monotonic()))
         assert watcher.started == []
         assert watcher.notes == ["one: still pending, because the time limit was reached"]
 
 
-class TestStop:
-    def test_a_running_trial_is_left_after_its_epoch_and_gone_on_with(
+class TestStopRequest:
+    def test_running_trial_is_interrupted_after_its_epoch_and_resumed(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
-        watcher = make_watcher(in_batch=5 + 3, happens=lambda: request_stop(load_study_for_changes(OUT)[0]))
-        session = opened(config, watcher)
+        watcher = make_watcher(in_batch=5 + 3, action=lambda: request_stop(load_study_for_changes(OUT)[0]))
+        session = open_session(config, watcher)
         work(session, TrialFilter(), StopConditions())
         assert watcher.epochs == [(0, 1), (0, 2)]
-        assert (watcher.left, watcher.ended) == ([0], [])
+        assert (watcher.interrupted, watcher.finished) == ([0], [])
         assert watcher.notes == ["one, two: still pending, because a stop was requested"]
         one, two = rows().values()
         assert (one.state, one.epochs, two.state) == (RowState.INTERRUPTED, 2, RowState.WAITING)
-        # The same request stops its session for good, and nobody else.
+        # The request stops only the sessions that were open.
         work(session, TrialFilter(), StopConditions())
         assert watcher.epochs == [(0, 1), (0, 2)]
         again = make_watcher()
-        work(opened(config, again), TrialFilter(), StopConditions())
+        work(open_session(config, again), TrialFilter(), StopConditions())
         assert again.started == [("one", 0, True), ("two", 1, False)]
-        assert again.ended == ["one", "two"]
-        (one_record, _) = finished_trials(opened(config, again), TrialFilter())
+        assert again.finished == ["one", "two"]
+        (one_record, _) = finished_trials(open_session(config, again), TrialFilter())
         assert [attempt.after for attempt in one_record.attempts] == ["waiting", "stop"]
 
-    def test_no_other_trial_is_begun(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
-        watcher = make_watcher(after_epoch=1, happens=lambda: request_stop(load_study_for_changes(OUT)[0]))
-        work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
-        assert (watcher.ended, watcher.left) == (["one"], [])
+    def test_no_other_trial_starts(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+        watcher = make_watcher(after_epoch=1, action=lambda: request_stop(load_study_for_changes(OUT)[0]))
+        work(open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
+        assert (watcher.finished, watcher.interrupted) == (["one"], [])
         assert watcher.notes == ["two: still pending, because a stop was requested"]
 
 
-class Seen(Display):
-    """Keeps what it is told of the study: states of the trials by name, each time."""
+class StatusRecorder(Display):
+    """Records each polled status, as states of the trials by name."""
 
     def __init__(self) -> None:
-        self.studies: list[dict[str, RowState]] = []
+        self.statuses: list[dict[str, RowState]] = []
         self.events: list[str] = []
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         self.events.append("started")
 
     def trial_ended(self, record: TrialRecord) -> None:
-        self.events.append("ended")
+        self.events.append("finished")
 
     def status_polled(self, status: StudyStatus) -> None:
-        self.events.append("seen")
-        self.studies.append({row.name: row.state for row in status.rows})
+        self.events.append("polled")
+        self.statuses.append({row.name: row.state for row in status.rows})
 
 
-def test_the_display_sees_the_study_at_the_start_and_after_every_end(write_config: WriteConfig) -> None:
-    display = Seen()
-    work(opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), TrialFilter(), StopConditions())
-    assert display.events == ["started", "seen", "ended", "seen", "ended", "seen"]
-    assert [list(study.values()) for study in display.studies] == [
+def test_status_is_polled_at_the_start_and_after_each_trial(write_config: WriteConfig) -> None:
+    display = StatusRecorder()
+    work(open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), TrialFilter(), StopConditions())
+    assert display.events == ["started", "polled", "finished", "polled", "finished", "polled"]
+    assert [list(status.values()) for status in display.statuses] == [
         [RowState.WAITING, RowState.WAITING],
         [RowState.COMPLETED, RowState.WAITING],
         [RowState.COMPLETED, RowState.COMPLETED],
     ]
 
 
-def test_the_display_sees_the_study_also_while_a_trial_is_trained(
-    write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_is_polled_during_training(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_POLLS", 0.0)
     monkeypatch.setattr("tuner.session.status_poller._MAX_SHARE", 1e9)
-    display = Seen()
-    work(opened(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
-    assert {"one": RowState.RUNNING} in display.studies
+    display = StatusRecorder()
+    work(open_session(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
+    assert {"one": RowState.RUNNING} in display.statuses
 
 
 class TestUntilTargets:
-    def test_nothing_more_is_begun_once_a_trial_has_met_them(
+    def test_no_trial_starts_once_a_trial_has_met_the_targets(
         self, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
-        config = write_config({"one": ONE_EPOCH, "two": {}, "three": {}}, targets=EASY)
-        session = opened(config, watcher, space=write_space(), trials=2)
+        config = write_config({"one": ONE_EPOCH, "two": {}, "three": {}}, targets=EASY_TARGETS)
+        session = open_session(config, watcher, space=write_space(), trials=2)
         work(session, TrialFilter(), StopConditions(until_targets=True))
-        assert watcher.ended == ["one"]
+        assert watcher.finished == ["one"]
         assert watcher.notes == [
             "search_0003, search_0004, three and 1 more: still pending, because one has met the targets"
         ]
         work(session, TrialFilter(), StopConditions(until_targets=True))
-        assert watcher.ended == ["one"]
+        assert watcher.finished == ["one"]
 
-    def test_without_being_asked_all_are_trained(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_all_trials_are_trained_without_until_targets(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
         watcher = make_watcher()
         work(
-            opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY), watcher),
+            open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY_TARGETS), watcher),
             TrialFilter(),
             StopConditions(),
         )
-        assert watcher.ended == ["one", "two"]
+        assert watcher.finished == ["one", "two"]
 
-    @pytest.mark.parametrize("targets", [{}, EASY | {"character_accuracy": 1.0}], ids=["none", "missed"])
-    def test_targets_that_nobody_meets_stop_nobody(
+    @pytest.mark.parametrize("targets", [{}, EASY_TARGETS | {"character_accuracy": 1.0}], ids=["none", "missed"])
+    def test_all_trials_are_trained_if_none_meets_the_targets(
         self, targets: dict[str, float], write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=targets), watcher)
+        session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=targets), watcher)
         work(session, TrialFilter(), StopConditions(until_targets=True))
-        assert watcher.ended == ["one", "two"]
+        assert watcher.finished == ["one", "two"]

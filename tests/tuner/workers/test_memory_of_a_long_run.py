@@ -15,7 +15,7 @@ WORKER = Path(__file__).with_name("memory_worker.py")
 
 
 @pytest.mark.slow
-def test_two_hundred_trials_in_one_process_take_no_more_memory_than_ten(
+def test_memory_does_not_grow_from_ten_to_two_hundred_trials(
     write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1, "use_tensorboard": True}}})

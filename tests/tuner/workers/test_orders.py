@@ -11,9 +11,9 @@ CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, o
 
 @pytest.mark.parametrize("trial_filter", [TrialFilter(), TrialFilter(frozenset({"ខ្មែរ", "two"}), search=False)])
 @pytest.mark.parametrize(("device", "deadline"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
-def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
+def test_orders_survive_the_round_trip(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
     orders = WorkerOrders(
-        output_dir="out\udcff",  # a byte that is no UTF-8
+        output_dir="out\udcff",  # a byte that is not valid UTF-8
         storage="sqlite:///out/study.db",
         stop_token="token",
         device=device,
@@ -28,17 +28,17 @@ def test_orders_arrive_as_they_were_sent(trial_filter: TrialFilter, device: str 
     assert read_orders(line.encode()) == orders
 
 
-def test_the_orders_of_a_probe_are_told_from_those_of_a_worker() -> None:
+def test_probe_orders_are_distinguished_from_worker_orders() -> None:
     orders = ProbeOrders(CONFIG, threads=1)
     assert read_orders(to_line(orders).encode()) == orders
 
 
-def test_the_messages_of_a_measurement_arrive_as_they_were_sent() -> None:
+def test_probe_messages_survive_the_round_trip() -> None:
     for message in (ProbeWindow(2, 1.25, 3.5), ProbeRate(812.5, 0, 2**40)):
         assert from_line(type(message), to_line(message)) == message
 
 
-def test_other_lines_are_no_orders() -> None:
+def test_other_lines_are_rejected_as_orders() -> None:
     for line in (b"", b"{}", b"null", to_line(ProbeWindow(2, 1.0, 2.0)).encode()):
         with pytest.raises(ValueError, match=r"."):
             read_orders(line)

@@ -1,4 +1,4 @@
-"""Several worker processes on one study; all of them are real."""
+"""Several worker processes on one study, with real processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WriteSpace = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
-# Long enough for another process to do something to the one that trains it, on a busy machine too.
+# Long enough for another process to act on the training process, on a busy machine, too.
 EPOCHS = 40
 LONG = {"training": {"num_epochs": EPOCHS, "batch_size": 4}, "early_stopping": {"patience": 100}}
 SECONDS_TO_STOP = 10
@@ -45,7 +45,7 @@ SECONDS_TO_STOP = 10
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def opened(config: Path, display: Any) -> Session:
+def open_session(config: Path, display: Any) -> Session:
     return Session.open(RunRequest.from_file(load_experiments(config)), display)
 
 
@@ -61,15 +61,15 @@ def epochs_of(name: str) -> list[int]:
     ("threads", "workers", "shared"),
     [(8, 2, [4, 4]), (8, 3, [3, 3, 2]), (2, 2, [1, 1]), (1, 3, [1, 1, 1]), (5, 1, [5]), (7, 4, [2, 2, 2, 1])],
 )
-def test_threads_are_shared_as_evenly_as_they_go(threads: int, workers: int, shared: list[int]) -> None:
+def test_threads_are_divided_as_evenly_as_possible(threads: int, workers: int, shared: list[int]) -> None:
     assert shared_threads(threads, workers) == shared
 
 
-def test_workers_train_every_trial_once_and_only_json_goes_to_standard_output(
+def test_workers_train_each_trial_once_and_standard_output_is_only_json(
     write_config: WriteConfig, write_space: WriteSpace, read_results: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("yaml", "torch", "studies"):  # files of the working directory are not taken for modules
-        Path(f"{module}.py").write_text("raise RuntimeError('not this one')")
+    for module in ("yaml", "torch", "studies"):  # files in the working directory must not shadow modules
+        Path(f"{module}.py").write_text("raise RuntimeError('imported from the working directory')")
     argv = ["run", "--config", str(write_config({"one": {}})), "--space", str(write_space()), "--trials", "4"]
     assert main([*argv, "--workers", "2", "--json", "--results-file", "r.json"]) == 0
     captured = capfd.readouterr()
@@ -85,29 +85,29 @@ def test_workers_train_every_trial_once_and_only_json_goes_to_standard_output(
     assert f":{os.getpid()}" not in {worker[worker.rindex(":") :] for worker in workers}
     for name in names:
         assert epochs_of(name) == [1, 2]
-        # Of what the workers do, every line is here, once.
+        # Each line about a worker's trial appears exactly once.
         assert len(re.findall(rf"^\[\d/5\] {name}", captured.err, re.MULTILINE)) == 1
         assert len(re.findall(rf"^{name}: max epochs at epoch 2", captured.err, re.MULTILINE)) == 1
     assert len(re.findall(r"^(?:one|search_000\d)?  \d/2  char", captured.err, re.MULTILINE)) == 10
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
-    opened(write_config({"three": {}}, file_name="three.yaml"), make_watcher())
+def test_killed_worker_is_replaced_and_its_trial_resumed(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    open_session(write_config({"three": {}}, file_name="three.yaml"), make_watcher())
     # `one` has been interrupted, and its last checkpoint is damaged.
-    first = opened(write_config({"one": LONG, "two": ONE_EPOCH}), make_watcher(of_trial=1, after_epoch=2))
-    scope = TrialFilter(frozenset({"one", "two"}), search=False)
+    first = open_session(write_config({"one": LONG, "two": ONE_EPOCH}), make_watcher(of_trial=1, after_epoch=2))
+    trial_filter = TrialFilter(frozenset({"one", "two"}), search=False)
     with pytest.raises(KeyboardInterrupt):
-        work(first, scope, StopConditions())
+        work(first, trial_filter, StopConditions())
     (OUT / "one" / "checkpoints" / "last.pt").write_bytes(b"damaged")
 
     def kill_its_worker() -> None:
         os.kill(rows()["one"].worker_pid or 0, signal.SIGKILL)
 
-    watcher = make_watcher(of_trial=1, after_epoch=4, happens=kill_its_worker)
+    watcher = make_watcher(of_trial=1, after_epoch=4, action=kill_its_worker)
     quiet = {"training": LONG["training"] | {"log_every_n_steps": 7}, "early_stopping": LONG["early_stopping"]}
-    work(opened(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), scope, StopConditions(), workers=2)
+    work(
+        open_session(write_config({"one": quiet, "two": ONE_EPOCH}), watcher), trial_filter, StopConditions(), workers=2
+    )
 
     assert watcher.lost == [1]
     assert "a worker was killed by signal 9; a new worker replaces it" in watcher.notes
@@ -115,22 +115,22 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_adopted(
     assert {name: row.state for name, row in rows().items()} == {
         "one": RowState.COMPLETED,
         "two": RowState.COMPLETED,
-        "three": RowState.WAITING,  # nobody asked for it
+        "three": RowState.WAITING,  # does not match the filter
     }
-    assert sorted(watcher.ended) == ["one", "two"]
+    assert sorted(watcher.finished) == ["one", "two"]
     assert epochs_of("one") == list(range(1, EPOCHS + 1))
     one = next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == "one")
     assert [attempt.after for attempt in one.attempts] == ["waiting", "stop", "crash"]
     trained = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
-    assert trained["log_every_n_steps"] == 7  # where and how the work is done, as the latest run says
+    assert trained["log_every_n_steps"] == 7  # settings without effect on the result follow the latest run
 
 
-class Adding(Display):
-    """Adds work once a trial has had an epoch, and asks all to stop once another trial has ended."""
+class TrialAdder(Display):
+    """Adds trials after the first epoch, and requests a stop after the first finished trial."""
 
     def __init__(self, add: Callable[[], object]) -> None:
         self._add: Callable[[], object] | None = add
-        self.ended: list[str] = []
+        self.finished: list[str] = []
         self.lost: list[int] = []
         self.most_running = 0
         self._running: set[int] = set()
@@ -146,7 +146,7 @@ class Adding(Display):
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._running.discard(record.number)
-        self.ended.append(record.experiment_name)
+        self.finished.append(record.experiment_name)
         assert main(["stop", "--output-dir", str(OUT)]) == 0
 
     def worker_lost(self, number: int) -> None:
@@ -154,13 +154,13 @@ class Adding(Display):
 
 
 @pytest.mark.slow
-def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_more_workers_start_when_trials_are_added(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
-    opened(write_config({"one": endless}), make_watcher())
+    open_session(write_config({"one": endless}), make_watcher())
     more = write_config({"two": {"training": {"num_epochs": 3}}}, file_name="more.yaml")
-    display = Adding(lambda: main(["enqueue", "--config", str(more), "--output-dir", str(OUT)]))
+    display = TrialAdder(lambda: main(["enqueue", "--config", str(more), "--output-dir", str(OUT)]))
     work(Session.reopen(ExistingStudy.load(OUT), display), TrialFilter(), StopConditions(), workers=2)
-    assert display.ended == ["two"]
+    assert display.finished == ["two"]
     assert display.most_running == 2
     assert display.lost == []
     assert {name: row.state for name, row in rows().items()} == {
@@ -173,15 +173,15 @@ def test_further_workers_begin_when_work_is_added(write_config: WriteConfig, mak
 
 
 @pytest.mark.slow
-def test_workers_that_are_asked_to_stop_are_not_replaced_and_leave_their_trials(
+def test_workers_stopped_by_a_signal_are_not_replaced_and_their_trials_are_interrupted(
     write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     def stop_all() -> None:
         for child in psutil.Process().children():
             child.send_signal(signal.SIGTERM)
 
-    watcher = make_watcher(after_epoch=1, happens=stop_all)
-    work(opened(write_config({"one": LONG, "two": LONG}), watcher), TrialFilter(), StopConditions(), workers=2)
+    watcher = make_watcher(after_epoch=1, action=stop_all)
+    work(open_session(write_config({"one": LONG, "two": LONG}), watcher), TrialFilter(), StopConditions(), workers=2)
     assert watcher.notes.count("a worker was stopped by signal 15") == 2
     assert watcher.notes[-1] == (
         "one, two: still pending, because all workers have exited; `khmer-tuner resume` trains them"
@@ -190,26 +190,26 @@ def test_workers_that_are_asked_to_stop_are_not_replaced_and_leave_their_trials(
 
 
 class TestStopping:
-    """A command with workers, stopped from outside."""
+    """A command with workers that is interrupted or killed."""
 
-    def begin(self, *argv: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-        """Start a command with two workers; return it and them once one has finished an epoch."""
+    def start(self, *argv: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+        """Start a command with two workers; return all three processes once a worker has finished an epoch."""
         command = [sys.executable, "-m", "tuner", *argv, "--output-dir", str(OUT), "--workers", "2"]
         parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert parent.stderr is not None
-        told = []
+        lines = []
         for line in parent.stderr:
-            told.append(line)
+            lines.append(line)
             if re.search(rf"\d/{EPOCHS}  char", line):
                 children = psutil.Process(parent.pid).children()
-                assert len(children) == 2, "".join(told)
+                assert len(children) == 2, "".join(lines)
                 return parent, children
-        pytest.fail("".join(told))
+        pytest.fail("".join(lines))
 
     @pytest.mark.slow
-    def test_workers_end_with_their_parent_and_what_they_had_is_resumed(self, write_config: WriteConfig) -> None:
+    def test_workers_exit_with_their_parent_and_their_trials_are_resumed(self, write_config: WriteConfig) -> None:
         config = str(write_config({"one": LONG, "two": LONG}))
-        parent, children = self.begin("run", "--config", config, "--results-file", "stopped.json")
+        parent, children = self.start("run", "--config", config, "--results-file", "stopped.json")
         with parent:
             sent = time.monotonic()
             parent.send_signal(signal.SIGINT)
@@ -218,7 +218,7 @@ class TestStopping:
             assert parent.wait() == 130
             assert time.monotonic() - sent < SECONDS_TO_STOP
         assert not any(child.is_running() for child in children)
-        assert rest.endswith("stopped; the same command goes on where it left\n")
+        assert rest.endswith("stopped; run the same command again to resume\n")
         assert "Traceback" not in rest
         assert json.loads(Path("stopped.json").read_text())["experiments_completed"] == 0
         before = rows()
@@ -226,59 +226,61 @@ class TestStopping:
         assert {row.state for row in before.values()} <= {RowState.INTERRUPTED, RowState.WAITING}
         assert any(row.epochs for row in before.values())
 
-        parent, children = self.begin("resume")
+        parent, children = self.start("resume")
         with parent:
             parent.kill()
-            _, left = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
-        assert left == []
+            _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+        assert alive == []
         after = rows()
         assert {row.worker_pid for row in after.values()} == {None}
-        assert RowState.INTERRUPTED in {row.state for row in after.values()}  # they did not just come to an end
+        assert RowState.INTERRUPTED in {
+            row.state for row in after.values()
+        }  # the workers did not finish their trials first
         assert all(after[name].epochs >= row.epochs for name, row in before.items())
 
         assert main(["resume", "--output-dir", str(OUT), "--results-file", "resumed.json"]) == 0
         entries = json.loads(Path("resumed.json").read_text())["all_results"]
-        ended = [(entry["experiment_name"], entry["total_epochs"]) for entry in entries]
-        assert ended == [("one", EPOCHS), ("two", EPOCHS)]
+        finished = [(entry["experiment_name"], entry["total_epochs"]) for entry in entries]
+        assert finished == [("one", EPOCHS), ("two", EPOCHS)]
         assert epochs_of("one") == epochs_of("two") == list(range(1, EPOCHS + 1))
 
 
-def at_start(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Let something happen at the start of every Python process to come."""
+def run_at_startup(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Run code at the start of every Python process from now on."""
     (folder / "sitecustomize.py").write_text(f"import os, sys; {code}")
     monkeypatch.syspath_prepend(folder)
 
 
-def test_khmer_names_arrive_whatever_the_machines_language_is(write_config: WriteConfig, in_tmp: Path) -> None:
+def test_khmer_names_work_in_any_locale(write_config: WriteConfig, in_tmp: Path) -> None:
     config = write_config({"ខ្មែរ": {}, "ពីរ": {}})
     command = [sys.executable, "-m", "tuner", "run", "--config", str(config), "--workers", "2"]
     environment = os.environ | {"PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, env=environment)
-    told = done.stderr.decode("latin-1")
-    assert done.returncode == 0, told
-    assert len(re.findall(r" 2/2  char", told)) == 2
+    stderr = done.stderr.decode("latin-1")
+    assert done.returncode == 0, stderr
+    assert len(re.findall(r" 2/2  char", stderr)) == 2
 
 
 @pytest.mark.slow
-def test_workers_that_memory_errors_kill_twice_are_followed_by_one_with_smaller_passes(
+def test_worker_uses_micro_batches_after_two_workers_were_killed_by_memory_errors(
     write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each dies in the second epoch as long as it trains whole batches: of SIGABRT, then of SIGSEGV."""
+    """A worker that trains whole batches kills itself in the second epoch: by SIGABRT, then by SIGSEGV."""
     code = """
 import signal
 import tuner.training.loop as loop
 run_epoch = loop.run_epoch
-def deadly(training, *rest):
+def run_or_die(training, *rest):
     if training.config.experiment_name == 'one' and len(training.history) == 1 and training.micro_batch_size is None:
         is_first = not os.path.exists('died')
         open('died', 'w').close()
         os.kill(os.getpid(), signal.SIGABRT if is_first else signal.SIGSEGV)
     return run_epoch(training, *rest)
-loop.run_epoch = deadly
+loop.run_epoch = run_or_die
 """
     watcher = make_watcher()
-    session = opened(write_config({"one": {}, "two": {}}), watcher)
-    at_start(tmp_path, monkeypatch, code)
+    session = open_session(write_config({"one": {}, "two": {}}), watcher)
+    run_at_startup(tmp_path, monkeypatch, code)
     work(session, TrialFilter(), StopConditions(), workers=2)
     assert [note for note in watcher.notes if "killed by" in note] == [
         f"a worker was killed by signal {number}, possibly out of memory; a new worker replaces it"
@@ -292,11 +294,11 @@ loop.run_epoch = deadly
     assert two.outcome.micro_batch_size is None
 
 
-class TestWorkersThatCannotWork:
-    def test_their_problem_is_told_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+class TestFailingWorkers:
+    def test_common_problem_is_reported_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": {}, "two": {}}), watcher)
-        (OUT / "study.db").rename("elsewhere.db")
+        session = open_session(write_config({"one": {}, "two": {}}), watcher)
+        (OUT / "study.db").rename("moved.db")
         with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
             work(session, TrialFilter(), StopConditions(), workers=2)
         assert len(caught.value.problems) == 1
@@ -304,70 +306,70 @@ class TestWorkersThatCannotWork:
         assert watcher.started == []
 
     @pytest.mark.parametrize(
-        ("stderr_text", "told"),
-        [(b"no room\nin the ark\n", "in the ark"), (b"", "a worker process exited with code 3")],
+        ("stderr_text", "problem"),
+        [(b"first line\nlast line\n", "last line"), (b"", "a worker process exited with code 3")],
     )
-    def test_a_process_that_does_not_get_as_far_as_ours_is_an_error_of_the_command(
+    def test_worker_that_exits_before_its_start_is_an_error_of_the_command(
         self,
         stderr_text: bytes,
-        told: str,
+        problem: str,
         write_config: WriteConfig,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
         config = str(write_config({"one": {}, "two": {}}))
-        at_start(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
+        run_at_startup(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
         assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
         lines = capfd.readouterr().err.splitlines()
-        assert lines.count(f"a worker exited: {told}") == 2
-        assert f"error: {told}" in lines
+        assert lines.count(f"a worker exited: {problem}") == 2
+        assert f"error: {problem}" in lines
         assert "Traceback" not in "".join(lines)
         assert {row.state for row in rows().values()} == {RowState.WAITING}
 
-    def test_their_traceback_is_shown_when_asked_for(
+    def test_traceback_of_a_worker_is_shown_with_debug(
         self,
         write_config: WriteConfig,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        at_start(tmp_path, monkeypatch, "sys.modules['torch'] = None")
+        run_at_startup(tmp_path, monkeypatch, "sys.modules['torch'] = None")
         argv = ["run", "--config", str(write_config({"one": {}, "two": {}})), "--workers", "2", "--debug"]
         assert main([*argv, "--results-file", "r.json"]) == 1
-        told = capfd.readouterr().err
-        assert "a worker exited: unexpected ModuleNotFoundError: import of torch halted" in told
-        assert "in a worker process:\nTraceback (most recent call last):" in told
-        assert "worker_main.py" in told
+        stderr = capfd.readouterr().err
+        assert "a worker exited: unexpected ModuleNotFoundError: import of torch halted" in stderr
+        assert "in a worker process:\nTraceback (most recent call last):" in stderr
+        assert "worker_main.py" in stderr
 
-    def test_what_one_of_them_could_not_do_is_told_if_nobody_else_has_done_it(
+    def test_problem_of_a_worker_is_raised_while_trials_are_pending(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
-        session = opened(write_config({"one": {}, "two": {}}), make_watcher())
+        session = open_session(write_config({"one": {}, "two": {}}), make_watcher())
         supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2, StatusPoller(session, every_s=1.0))
-        # One has ended well, and another one for want of room.
+        # One worker has succeeded, another one has failed because the disk is full.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):
             supervisor.watch()
         work(session, TrialFilter(), StopConditions())
         supervisor.watch()
 
-    def test_processes_that_are_killed_at_once_are_not_begun_for_ever(
+    def test_workers_killed_at_startup_are_replaced_at_most_three_times(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         watcher = make_watcher()
-        session = opened(write_config({"one": {}, "two": {}}), watcher)
-        at_start(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
+        session = open_session(write_config({"one": {}, "two": {}}), watcher)
+        run_at_startup(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
         with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they started a trial"):
             work(session, TrialFilter(), StopConditions(), workers=2)
         assert watcher.notes.count("a worker was killed by signal 9; a new worker replaces it") == 6
 
 
 @pytest.mark.slow
-def test_workers_leave_their_trials_when_the_time_is_up(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_workers_interrupt_their_trials_at_the_time_limit(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     watcher = make_watcher()
-    session = opened(write_config({"one": endless, "two": endless}), watcher)
+    session = open_session(write_config({"one": endless, "two": endless}), watcher)
     work(session, TrialFilter(), StopConditions(deadline=time.monotonic() + 20), workers=2)
     assert watcher.notes == ["one, two: still pending, because the time limit was reached"]
     assert {row.state for row in rows().values()} == {RowState.INTERRUPTED}

@@ -1,4 +1,4 @@
-"""Processes that train side by side to be measured; all of them are real."""
+"""The throughput of parallel training processes, measured with real processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tuner.workers import throughput_probe
 from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe, free_memory
 
 MakeConfig = Callable[..., TrainingConfig]
-Begun = Callable[[], set[psutil.Process]]
+Children = Callable[[], set[psutil.Process]]
 
-LONG = 300  # seconds, however busy the machine
+LONG_S = 300  # enough on a busy machine, too
 
 
 @pytest.fixture
-def begun() -> Iterator[Begun]:
-    """Return the processes that a test has begun; when it is over, they are to be gone."""
+def child_processes() -> Iterator[Children]:
+    """Return a function that lists the processes started by a test; at its end, all must have exited."""
     before = psutil.Process().children(recursive=True)
 
     def children() -> set[psutil.Process]:
@@ -31,49 +31,49 @@ def begun() -> Iterator[Begun]:
 
 
 class TestMeasuring:
-    def test_processes_are_begun_once_and_measured_in_groups(
-        self, begun: Begun, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    def test_processes_are_reused_for_all_measurements(
+        self, child_processes: Children, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with ThroughputProbe(tiny_config(), threads=2, seconds=LONG) as processes:
+        with ThroughputProbe(tiny_config(), threads=2, seconds=LONG_S) as processes:
             processes.start(2)
-            both = begun()
+            both = child_processes()
             assert len(both) == 2
             rates = [processes.images_per_s(shares) for shares in ([2], [1, 1], [1])]
             assert min(rates) > 0
-            assert begun() == both
-            # On a machine whose memory is used up.
+            assert child_processes() == both
+            # On a machine without free memory.
             monkeypatch.setattr(throughput_probe, "free_memory", lambda: 10**6)
             with pytest.raises(MeasurementError, match=r"^2 more need \d+\.\d GB of memory, 0\.0 GB are free$"):
                 processes.images_per_s([1, 1, 1, 1])
-            assert begun() == both
+            assert child_processes() == both
 
-    @pytest.mark.usefixtures("begun")
-    def test_a_process_that_cannot_train_says_why(self, tiny_config: MakeConfig) -> None:
+    @pytest.mark.usefixtures("child_processes")
+    def test_error_of_a_process_is_reported(self, tiny_config: MakeConfig) -> None:
         with (
-            ThroughputProbe(tiny_config(model_name="none"), threads=1, seconds=LONG) as processes,
+            ThroughputProbe(tiny_config(model_name="none"), threads=1, seconds=LONG_S) as processes,
             pytest.raises(MeasurementError, match="'none'"),
         ):
             processes.start(1)
 
-    def test_a_process_that_is_killed_is_no_riddle(self, begun: Begun, tiny_config: MakeConfig) -> None:
-        with ThroughputProbe(tiny_config(), threads=1, seconds=LONG) as processes:
+    def test_killed_process_is_reported(self, child_processes: Children, tiny_config: MakeConfig) -> None:
+        with ThroughputProbe(tiny_config(), threads=1, seconds=LONG_S) as processes:
             processes.start(1)
-            begun().pop().kill()
+            child_processes().pop().kill()
             with pytest.raises(MeasurementError, match="killed by signal 9"):
                 processes.images_per_s([1])
 
-    @pytest.mark.usefixtures("begun")
-    def test_it_takes_no_longer_than_it_may(self, tiny_config: MakeConfig) -> None:
+    @pytest.mark.usefixtures("child_processes")
+    def test_time_limit_ends_the_measurement(self, tiny_config: MakeConfig) -> None:
         with (
             ThroughputProbe(tiny_config(), threads=1, seconds=0.1) as processes,
             pytest.raises(MeasurementError, match="time limit"),
         ):
             processes.start(1)
 
-    @pytest.mark.usefixtures("begun")
-    def test_an_interruption_ends_all(self, tiny_config: MakeConfig) -> None:
+    @pytest.mark.usefixtures("child_processes")
+    def test_interruption_stops_all_processes(self, tiny_config: MakeConfig) -> None:
         def measure() -> None:
-            with ThroughputProbe(tiny_config(), threads=1, seconds=LONG) as processes:
+            with ThroughputProbe(tiny_config(), threads=1, seconds=LONG_S) as processes:
                 processes.start(1)
                 raise KeyboardInterrupt
 
@@ -82,20 +82,22 @@ class TestMeasuring:
 
 
 @pytest.mark.parametrize(
-    ("most", "used", "statistics", "left"),
+    ("most", "used", "statistics", "expected"),
     [
-        ("3000", "2000", "anon 1500\nfile 500\n", 1500),  # what is cached of files makes way
+        ("3000", "2000", "anon 1500\nfile 500\n", 1500),  # cached files count as free
         ("3000", "2900", "anon 2900\nfile 0\n", 100),
         ("max", "2000", "anon 1500\nfile 500\n", None),
         ("3000", "2000", "", None),
     ],
 )
-def test_a_containers_limit_counts(tmp_path: Path, most: str, used: str, statistics: str, left: int | None) -> None:
+def test_container_limit_bounds_the_free_memory(
+    tmp_path: Path, most: str, used: str, statistics: str, expected: int | None
+) -> None:
     for name, text in {"max": most, "current": used, "stat": statistics}.items():
         (tmp_path / f"memory.{name}").write_text(text)
     free = free_memory(tmp_path)
-    assert free == left if left is not None else free > 10**6
+    assert free == expected if expected is not None else free > 10**6
 
 
-def test_where_there_is_no_container_the_machine_counts(tmp_path: Path) -> None:
+def test_machine_memory_is_used_without_a_container(tmp_path: Path) -> None:
     assert free_memory(tmp_path) > 10**6

@@ -28,7 +28,7 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert "broken has already failed" in again.err
     assert "nothing to train" in again.err
     folder = run_study.folder
-    assert f"the study in {folder} is complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
+    assert f"not written, the study in {folder} is already complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
     assert list(Path().iterdir()) == []
 
 
@@ -38,7 +38,7 @@ def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study
     written = Path("r.json").read_bytes()
     assert json.loads(written)["all_results"] == json.loads(run_study.results.read_text())["all_results"]
     os.utime("r.json", (1, 1))
-    assert "is complete" in cli(*run).out
+    assert "is already complete" in cli(*run).out
     assert os.stat("r.json").st_mtime == 1
     # A command that was killed has left the results of an earlier one.
     Path("r.json").write_text(json.dumps(json.loads(written) | {"all_results": []}))
@@ -164,7 +164,7 @@ def test_a_second_run_of_the_same_experiments_waits_for_the_first(
             first.kill()
             log.close()
     assert second.code == 0, second.err
-    note = f"waiting for {socket.gethostname()}:{first.pid}; `khmer-tuner status` shows the progress"
+    note = f"waiting for the trials of {socket.gethostname()}:{first.pid}; see `khmer-tuner status`"
     assert "still pending" not in second.err
     assert second.err.count(note) == 1
     entries = [json.loads(Path(name).read_text())["all_results"] for name in ("first.json", "second.json")]
