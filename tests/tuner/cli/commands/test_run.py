@@ -28,7 +28,10 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert "broken has already failed" in again.err
     assert "nothing to train" in again.err
     folder = run_study.folder
-    assert f"not written, the study in {folder} is already complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
+    assert (
+        f"not written, the study in {folder} is already complete; `khmer-tuner export --output-dir {folder} --results-file"
+        in again.out
+    )
     assert list(Path().iterdir()) == []
 
 
