@@ -1,7 +1,7 @@
-"""Machines that share nothing but a network: each has its own link, name and files, and none sees another's files.
+"""Simulated machines that share only a network: each has its own network link, host name and files.
 
-A machine is made of Linux namespaces that live as long as a process which holds them, and that process lives as long as
-its standard input is open: whatever becomes of the tests, nothing of their machines is left.
+A machine consists of Linux namespaces, which exist as long as a process in them. That process exits when its standard
+input closes, so no machine outlives the tests.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ Words = str | Path | int
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount", "hostname")
-# For trials of networks among machines (RFC 2544): nobody's own network has these addresses.
+# Reserved for benchmarks of network devices (RFC 2544), so no real network uses them.
 ADDRESSES = ipaddress.ip_network("198.18.0.0/15")
 POLL_S = 0.02
-# Nothing here takes a tenth of it on a machine that is not busy.
+# Ten times what any step needs on an idle machine.
 PATIENCE_S = 300.0
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
-# Its own folder, where it is, and nothing else of the folder that those of all machines are in.
-HOLD = """
+# Mounts a machine's folder at its path and hides the folders of the other machines.
+HOLD_MACHINE = """
 hostname "$1" && ip link set lo up &&
 mount --bind "$2" "$3" && mount -t tmpfs tmpfs "$(dirname "$2")" && mkdir "$2" && mount --bind "$3" "$2" &&
 echo ready && exec cat
 """
-HOLD_A_NETWORK = "ip link set lo up && ip link add lan type bridge && ip link set lan up && echo ready && exec cat"
+HOLD_NETWORK = "ip link set lo up && ip link add lan type bridge && ip link set lan up && echo ready && exec cat"
 
 
 class Namespaces:
-    """Namespaces of some kinds, for as long as nobody closes them and this process lives."""
+    """Linux namespaces that exist until they are closed or this process exits."""
 
     def __init__(self, kinds: tuple[str, ...], script: str, *words: str | Path) -> None:
         command = ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", script, "sh", *map(str, words)]
@@ -62,11 +62,11 @@ class Namespaces:
         if self._holder.stdout.readline() != "ready\n":
             reason = self._holder.stderr.read().strip()
             self.close()
-            pytest.skip(f"no machines can be made here: {reason}")
+            pytest.skip(f"no machines can be created here: {reason}")
         self.enter = ["nsenter", f"--target={self.pid}", *(f"--{kind}" for kind in kinds), "--"]
 
     def ip(self, *words: str | int) -> None:
-        """Change the network that they hold."""
+        """Change the network of these namespaces."""
         ip(*words, within=self.enter)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ def ip(*words: str | int, within: list[str] | None = None) -> str:
 
 
 class Job:
-    """A command that runs on a machine; what it writes goes to a file."""
+    """A running command on a machine; its output goes to a file."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], output: Path) -> None:
         self._output = output
@@ -91,91 +91,91 @@ class Job:
             )
 
     @property
-    def said(self) -> str:
-        """All that it has written."""
+    def text(self) -> str:
+        """The whole output so far."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, text: str, *, after: str = "") -> None:
-        """Wait until it has written a text, after another one."""
+        """Wait until the output contains a text, after another text."""
 
-        def has_come() -> bool:
-            said = self.said
-            begin = said.rfind(after) if after else 0
-            return begin >= 0 and text in said[begin:]
+        def is_printed() -> bool:
+            output = self.text
+            start = output.rfind(after) if after else 0
+            return start >= 0 and text in output[start:]
 
-        self.wait_until(has_come)
+        self.wait_until(is_printed)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is true that it brings about."""
+        """Wait until a condition holds; fail if the command fails first."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() >= deadline or self.process.poll() not in (None, 0):
-                pytest.fail(f"waited in vain ({self.process.poll()}):\n{self.said}")
+                pytest.fail(f"the condition never held (exit code {self.process.poll()}):\n{self.text}")
             time.sleep(POLL_S)
 
     def end(self, code: int) -> str:
-        """Wait until it ends, as it should; return what it has written."""
+        """Wait until the command exits with a code; return its output."""
         try:
-            ended = self.process.wait(PATIENCE_S)
+            exit_code = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"does not end:\n{self.said}")
-        assert ended == code, self.said
-        return self.said
+            pytest.fail(f"does not exit:\n{self.text}")
+        assert exit_code == code, self.text
+        return self.text
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill it as the kernel does for want of memory."""
+        """Kill the command, as the kernel does when memory runs out."""
         self.process.kill()
         self.process.wait()
 
 
 class Machine:
-    """A computer of its own, as far as its processes can tell.
+    """A simulated machine with its own host name, network address and files.
 
     Attributes:
-        name: What its processes take it for.
-        folder: Its files, that no other machine sees; the working directory of its commands.
+        name: The host name.
+        folder: The files of the machine, invisible to the others; the working directory of its commands.
     """
 
-    def __init__(self, name: str, folder: Path, aside: Path, network: Network) -> None:
+    def __init__(self, name: str, folder: Path, mount_point: Path, network: Network) -> None:
         folder.mkdir(parents=True)
-        aside.mkdir()
+        mount_point.mkdir()
         self.name = name
         self.folder = folder
         self._network = network
-        self._outputs = aside.parent / "outputs"
+        self._outputs = mount_point.parent / "outputs"
         self._outputs.mkdir(exist_ok=True)
         self._jobs: list[Job] = []
-        self._namespaces = Namespaces(("net", "uts", "mount"), HOLD, name, folder, aside)
+        self._namespaces = Namespaces(("net", "uts", "mount"), HOLD_MACHINE, name, folder, mount_point)
         self._port = network.plug(self._namespaces)
 
     def start(self, *words: Words) -> Job:
         """Start a khmer-tuner command."""
         program = Path(sys.executable).with_name("khmer-tuner")
-        # Its death goes with that of the tests. The folder is entered anew: it is another one in there.
+        # The command is killed with the tests. The folder is entered again, since it is mounted inside the namespace.
         command = ["setpriv", "--pdeathsig=KILL", "sh", "-c", 'cd "$0" && exec "$@"', str(self.folder), str(program)]
         output = self._outputs / f"{self.name}_{len(self._jobs)}.txt"
         job = Job([*self._namespaces.enter, *command, *map(str, words)], self._network.environment(), output)
         self._jobs.append(job)
         return job
 
-    def do(self, *words: Words, code: int = 0) -> str:
-        """Do a khmer-tuner command; return what it writes."""
+    def run(self, *words: Words, code: int = 0) -> str:
+        """Run a khmer-tuner command; return its output."""
         return self.start(*words).end(code)
 
-    def ask(self, *words: Words) -> Any:
-        """Return what a khmer-tuner command answers as JSON."""
-        said = self.do(*words, "--json")
-        return json.loads(said[said.index("{") :])
+    def run_json(self, *words: Words) -> Any:
+        """Run a khmer-tuner command; return its JSON output."""
+        output = self.run(*words, "--json")
+        return json.loads(output[output.index("{") :])
 
-    def cut_off(self) -> None:
-        """Pull its cable: nobody is told, messages are just lost."""
+    def disconnect(self) -> None:
+        """Disconnect the machine: packets are lost without an error."""
         self._network.switch.ip("link", "set", self._port, "down")
 
     def connect(self) -> None:
-        """Plug its cable in again."""
+        """Connect the machine again."""
         self._network.switch.ip("link", "set", self._port, "up")
 
     def close(self) -> None:
@@ -186,18 +186,18 @@ class Machine:
 
 
 class Network:
-    """Machines, a switch between them and the server's link to it.
+    """Machines, a switch between them, and the server's link to the switch.
 
     Attributes:
-        folder: All that the machines' processes read and write is in it.
-        switch: What the machines' cables are plugged into.
-        storage: URL of the study's database, as the machines know it.
+        folder: Contains all files of the machines and their outputs.
+        switch: The namespace of the switch.
+        storage: The storage URL, as seen by the machines.
     """
 
     def __init__(self, folder: Path, server: Any, database: str) -> None:
         self.folder = folder
         self._machines: dict[str, Machine] = {}
-        self.switch = Namespaces(("net",), HOLD_A_NETWORK)
+        self.switch = Namespaces(("net",), HOLD_NETWORK)
         self._link = f"khmer{os.getpid()}"
         self._addresses = _free_addresses()
         try:
@@ -215,18 +215,18 @@ class Network:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the machines' processes."""
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return mine | {"KHMER_TUNER_STORAGE": self.storage, "OMP_NUM_THREADS": "1"}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return inherited | {"KHMER_TUNER_STORAGE": self.storage, "OMP_NUM_THREADS": "1"}
 
     def machine(self, name: str) -> Machine:
-        """Return the machine of this name, a new one if there is none yet."""
+        """Return the machine with a name, a new one if necessary."""
         if name not in self._machines:
-            folders = self.folder / "machines" / name, self.folder / f"aside_{name}"
+            folders = self.folder / "machines" / name, self.folder / f"mount_{name}"
             self._machines[name] = Machine(name, *folders, self)
         return self._machines[name]
 
     def trials(self, url: str = "") -> list[FrozenTrial]:
-        """Return the trials of the study, as the server has them or another database."""
+        """Return the trials of the study on the server or in another database."""
         storage = open_storage_for_reading(url or self.storage)
         try:
             return optuna.load_study(study_name="khmer-ocr", storage=storage).get_trials()
@@ -235,11 +235,11 @@ class Network:
 
     @staticmethod
     def machines_of(trial: FrozenTrial) -> list[str]:
-        """Return which machines have begun a trial, in turn."""
+        """Return the machines that started or resumed a trial, in order."""
         return [attempt.worker.partition(":")[0] for attempt in read_record(trial).attempts]
 
     def passwords_found(self) -> list[Path]:
-        """Return which of the machines' files, and of what their commands wrote, tell the server's password."""
+        """Return the files and outputs of the machines that contain the server's password."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return [path for path in files if self._password.encode() in path.read_bytes()]
 
@@ -261,7 +261,7 @@ class Network:
 
 
 def _free_addresses() -> Iterator[ipaddress.IPv4Interface]:
-    """Yield addresses of a network that this machine does not use yet."""
+    """Return the addresses of a network that this machine does not use yet."""
     taken = {str(address["local"]) for link in json.loads(ip("-json", "address")) for address in link["addr_info"]}
     networks = list(ADDRESSES.subnets(new_prefix=24))
     first = os.getpid() % len(networks)
@@ -270,15 +270,15 @@ def _free_addresses() -> Iterator[ipaddress.IPv4Interface]:
 
 
 def _admit(server: Any, network: ipaddress.IPv4Network) -> None:
-    """Let a server, which listens on all addresses, take connections from a network, with the password."""
+    """Let a server accept connections from a network, with its password."""
     rule = f"host all all {network} scram-sha-256"
     server.execute(f"COPY (SELECT '{rule}') TO PROGRAM 'cat >> pg_hba.conf'")
     server.execute("SELECT pg_reload_conf()")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """All that is left of a trial, but for what is another each time."""
+class TrialResult:
+    """The result of a trial in the study and in its folder, without values that vary from run to run."""
 
     name: str
     state: TrialState
@@ -288,7 +288,7 @@ class Ended:
     epochs: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, trial: FrozenTrial, folder: Path) -> Ended:
+    def of(cls, trial: FrozenTrial, folder: Path) -> TrialResult:
         name = read_record(trial).experiment_name
         epochs = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         compared = [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in epochs]
@@ -296,22 +296,22 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def ended() -> Callable[[FrozenTrial, Path], Ended]:
-    """Return all that a trial has left in the study and in an output folder, but for what is another each time."""
-    return Ended.of
+def result_of() -> Callable[[FrozenTrial, Path], TrialResult]:
+    """Return the reproducible result of a trial in the study and in an output folder."""
+    return TrialResult.of
 
 
 @pytest.fixture
 def make_network(tmp_path: Path) -> Iterator[Callable[[Any, str], Network]]:
-    """Connect machines to be made with a server, on which they use a database."""
+    """Create a network of machines with a server, on which they use a database."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or sys.platform != "linux":
-        pytest.skip(f"no machines can be made here without {', '.join(missing) or 'Linux'}")
-    with contextlib.ExitStack() as made:
+        pytest.skip(f"no machines can be created here without {', '.join(missing) or 'Linux'}")
+    with contextlib.ExitStack() as networks:
 
         def make(server: Any, database: str) -> Network:
             network = Network(tmp_path / "machines of a network", server, database)
-            made.callback(network.close)
+            networks.callback(network.close)
             return network
 
         yield make
@@ -319,34 +319,34 @@ def make_network(tmp_path: Path) -> Iterator[Callable[[Any, str], Network]]:
 
 @pytest.fixture
 def network(make_network: Callable[[Any, str], Network], postgresql: Any, new_database: Callable[[], str]) -> Network:
-    """Connect machines to be made with the server of all tests, and let them use a new database."""
+    """Create a network of machines with the server of all tests and a new database."""
     return make_network(postgresql, new_database().rpartition("/")[2])
 
 
 @pytest.fixture(scope="session")
-def give_data(tiny_dataset: Path) -> Callable[[Machine], Path]:
-    """Give a machine the dataset, where no other one has it; return the metadata file."""
+def copy_data(tiny_dataset: Path) -> Callable[[Machine], Path]:
+    """Copy the dataset to a machine, in a folder with its name; return the metadata file."""
 
-    def give(machine: Machine) -> Path:
-        copy = machine.folder / f"data of {machine.name}"
-        shutil.copytree(tiny_dataset.parent, copy, ignore=shutil.ignore_patterns("*.npy", ".*"))
-        return copy / tiny_dataset.name
+    def copy(machine: Machine) -> Path:
+        folder = machine.folder / f"data of {machine.name}"
+        shutil.copytree(tiny_dataset.parent, folder, ignore=shutil.ignore_patterns("*.npy", ".*"))
+        return folder / tiny_dataset.name
 
-    return give
+    return copy
 
 
 @pytest.fixture(scope="session")
-def give_work(tiny_models: Path, give_data: Callable[[Machine], Path]) -> Callable[..., Path]:
-    """Give a machine all that a run needs; return the experiments file, with these names and training settings."""
+def copy_inputs(tiny_models: Path, copy_data: Callable[[Machine], Path]) -> Callable[..., Path]:
+    """Copy all inputs of a run to a machine; return the experiments file with these names and training settings."""
 
-    def give(machine: Machine, experiments: Mapping[str, Mapping[str, Any]]) -> Path:
-        data = give_data(machine)
+    def copy(machine: Machine, experiments: Mapping[str, Mapping[str, Any]]) -> Path:
+        data = copy_data(machine)
         shutil.copy(tiny_models, machine.folder / "models.yaml")
         path = machine.folder / "experiments.yaml"
         path.write_text(yaml.safe_dump({"experiments": _experiments(experiments, data)}, sort_keys=False))
         return path
 
-    return give
+    return copy
 
 
 def _experiments(experiments: Mapping[str, Mapping[str, Any]], data: Path) -> dict[str, Any]:

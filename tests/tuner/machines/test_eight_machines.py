@@ -1,4 +1,4 @@
-"""Eight machines share a study; one is cut off, one falls asleep, one is stopped, one is killed: nothing is lost."""
+"""Eight machines share a study: no trial is lost if one is disconnected, one suspended, one paused and one killed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from studies.trials.record import StartedAfter
 Job = Any
 Machine = Any
 Network = Any
-GiveData = Callable[[Machine], Path]
-GiveWork = Callable[..., Path]
-Ended = Callable[..., Any]
+CopyData = Callable[[Machine], Path]
+CopyInputs = Callable[..., Path]
+ResultOf = Callable[..., Any]
 
 EPOCHS = 20
 PRESETS = {
@@ -29,103 +29,106 @@ PRESETS = {
     for rate in (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
     for batch in (8, 12, 16, 32)
 }
-CUT_OFF, ASLEEP, STOPPED, KILLED = "cut-off", "asleep", "stopped", "killed"
-MACHINES = (CUT_OFF, ASLEEP, STOPPED, KILLED, "fifth", "sixth", "seventh", "eighth")
-WAITS = "waiting for new trials"
-BROKE = "the connection to the database was lost; reconnecting to continue"
+DISCONNECTED, SUSPENDED, PAUSED, KILLED = "disconnected", "suspended", "paused", "killed"
+MACHINES = (DISCONNECTED, SUSPENDED, PAUSED, KILLED, "fifth", "sixth", "seventh", "eighth")
+WAITING = "waiting for new trials"
+RECONNECTING = "the connection to the database was lost; reconnecting to continue"
 TAKEN_OVER = "another worker has taken over this trial, because this worker's lease expired; claiming the next trial"
-AN_EPOCH = re.compile(rf" (\d+)/{EPOCHS}  char ")
+EPOCH_LINE = re.compile(rf" (\d+)/{EPOCHS}  char ")
 LONGEST_S = 90.0
 POLL_S = 0.5
 
 
 @pytest.mark.slow
-def test_eight_machines_lose_nothing_whatever_becomes_of_four(
-    network: Network, give_work: GiveWork, give_data: GiveData, ended: Ended
+def test_no_trial_is_lost_when_four_of_eight_machines_fail(
+    network: Network, copy_inputs: CopyInputs, copy_data: CopyData, result_of: ResultOf
 ) -> None:
     anna = network.machine("anna")
-    config = give_work(anna, PRESETS)
-    calm = ["--output-dir", "calm", "--storage", "sqlite:///calm.db", "--workers", 2]
-    anna.do("run", "--config", config, *calm)
+    config = copy_inputs(anna, PRESETS)
+    undisturbed = ["--output-dir", "undisturbed", "--storage", "sqlite:///undisturbed.db", "--workers", 2]
+    anna.run("run", "--config", config, *undisturbed)
     first, *_ = PRESETS
-    anna.do("run", "--config", config, "--experiments", first)
-    jobs = {name: start_worker(network.machine(name), give_data) for name in MACHINES}
+    anna.run("run", "--config", config, "--experiments", first)
+    jobs = {name: start_worker(network.machine(name), copy_data) for name in MACHINES}
     for job in jobs.values():
-        job.wait_for(WAITS)
-    anna.do("enqueue", "--config", config)
+        job.wait_for(WAITING)
+    anna.run("enqueue", "--config", config)
 
-    begun = {name: pause_in_a_trial(name, network, jobs[name]) for name in (CUT_OFF, ASLEEP, STOPPED, KILLED)}
+    numbers = {name: pause_in_a_trial(name, network, jobs[name]) for name in (DISCONNECTED, SUSPENDED, PAUSED, KILLED)}
     disturb(network, jobs)
-    for name, seconds in wait_for_take_overs(network, begun).items():
+    for name, seconds in wait_for_take_overs(network, numbers).items():
         print(f"{name}: its trial was taken over after {seconds:.1f} s")
-    mend(network, jobs)
+    reconnect(network, jobs)
     wait_for_the_end(network)
-    network.machine("chan").do("stop")
-    said = {name: job.end(0) for name, job in jobs.items() if name != KILLED}
+    network.machine("chan").run("stop")
+    outputs = {name: job.end(0) for name, job in jobs.items() if name != KILLED}
 
-    # Which of the two depends on whether it was in the midst of a transaction.
-    for name in (CUT_OFF, ASLEEP):
-        assert BROKE in said[name] or TAKEN_OVER in said[name]
-    check_attempts(network, begun)
-    check_nobody_trains_in_vain(network)
-    expected = {trial.name: trial for trial in (ended(one, anna.folder / "calm") for one in calm_trials(network, anna))}
+    # The note depends on whether the worker was in the middle of a transaction.
+    for name in (DISCONNECTED, SUSPENDED):
+        assert RECONNECTING in outputs[name] or TAKEN_OVER in outputs[name]
+    check_attempts(network, numbers)
+    check_no_machine_trains_a_lost_trial(network)
+    folder = anna.folder / "undisturbed"
+    expected = {trial.name: trial for trial in (result_of(one, folder) for one in undisturbed_trials(network, anna))}
     for trial in network.trials():
         folder = network.machine(network.machines_of(trial)[-1]).folder / "training_output"
-        assert ended(trial, folder) == expected[read_record(trial).experiment_name]
+        assert result_of(trial, folder) == expected[read_record(trial).experiment_name]
     assert network.passwords_found() == []
 
 
-def start_worker(machine: Machine, give_data: GiveData) -> Job:
-    return machine.start("worker", "--wait", "--device", "cpu", "--metadata", give_data(machine))
+def start_worker(machine: Machine, copy_data: CopyData) -> Job:
+    return machine.start("worker", "--wait", "--device", "cpu", "--metadata", copy_data(machine))
 
 
 def pause_in_a_trial(name: str, network: Network, job: Job) -> int:
-    """Stop a machine's worker in the first half of a trial; return the trial's number."""
+    """Pause a machine's worker in the first half of a trial; return the trial's number."""
     while True:
-        job.wait_until(lambda: epoch_said(job) in range(3, EPOCHS // 2))
+        job.wait_until(lambda: last_printed_epoch(job) in range(3, EPOCHS // 2))
         job.signal(SIGSTOP)
         for trial in network.trials():
             mine = trial.state is TrialState.RUNNING and network.machines_of(trial) == [name]
             if mine and len(trial.intermediate_values) <= EPOCHS // 2:
                 return int(trial.number)
-        job.signal(SIGCONT)  # what it had said was old
+        job.signal(SIGCONT)  # its last line was outdated
         time.sleep(POLL_S)
 
 
-def epoch_said(job: Job) -> int:
-    """Return the last epoch that a worker has told of the trial that it is at; 0 if none."""
-    _, _, of_this_trial = job.said.rpartition("\n[")
-    epochs = AN_EPOCH.findall(of_this_trial)
+def last_printed_epoch(job: Job) -> int:
+    """Return the last epoch that a worker has printed for its current trial; 0 if none."""
+    _, _, of_this_trial = job.text.rpartition("\n[")
+    epochs = EPOCH_LINE.findall(of_this_trial)
     return int(epochs[-1]) if epochs else 0
 
 
 def disturb(network: Network, jobs: Mapping[str, Job]) -> None:
-    """Let other things become of those that are stopped; one just stays so."""
+    """Kill, disconnect and suspend paused machines; one stays paused."""
     jobs[KILLED].kill()
-    network.machine(CUT_OFF).cut_off()
-    jobs[CUT_OFF].signal(SIGCONT)
-    # As when a lid is closed: it does nothing, and nobody answers in its place.
-    network.machine(ASLEEP).cut_off()
+    network.machine(DISCONNECTED).disconnect()
+    jobs[DISCONNECTED].signal(SIGCONT)
+    # Like a suspended laptop: no process runs, and no machine answers at its address.
+    network.machine(SUSPENDED).disconnect()
 
 
-def wait_for_take_overs(network: Network, begun: Mapping[str, int]) -> dict[str, float]:
-    """Wait until others have taken the trials over; return after how many seconds, by machine."""
-    began = time.monotonic()
+def wait_for_take_overs(network: Network, numbers: Mapping[str, int]) -> dict[str, float]:
+    """Wait until other machines have taken over the trials; return the seconds that it took, by machine."""
+    start = time.monotonic()
     seconds: dict[str, float] = {}
     while len(seconds) < 3:
-        now = time.monotonic() - began
+        now = time.monotonic() - start
         assert now < LONGEST_S, seconds
         trials = network.trials()
-        taken = [name for name in (CUT_OFF, ASLEEP, KILLED) if len(network.machines_of(trials[begun[name]])) > 1]
-        seconds = {name: now for name in taken} | seconds
+        taken_over = [
+            name for name in (DISCONNECTED, SUSPENDED, KILLED) if len(network.machines_of(trials[numbers[name]])) > 1
+        ]
+        seconds = {name: now for name in taken_over} | seconds
         time.sleep(POLL_S)
     return seconds
 
 
-def mend(network: Network, jobs: Mapping[str, Job]) -> None:
-    network.machine(CUT_OFF).connect()
-    network.machine(ASLEEP).connect()
-    for name in (ASLEEP, STOPPED):
+def reconnect(network: Network, jobs: Mapping[str, Job]) -> None:
+    network.machine(DISCONNECTED).connect()
+    network.machine(SUSPENDED).connect()
+    for name in (SUSPENDED, PAUSED):
         jobs[name].signal(SIGCONT)
 
 
@@ -136,24 +139,24 @@ def wait_for_the_end(network: Network) -> None:
         time.sleep(POLL_S)
 
 
-def check_attempts(network: Network, begun: Mapping[str, int]) -> None:
-    """Each preset was trained once, but for what three of the disturbed had begun."""
+def check_attempts(network: Network, numbers: Mapping[str, int]) -> None:
+    """Check that each preset has one attempt, and those of the three failed machines two."""
     trials = network.trials()
     assert sorted(read_record(trial).experiment_name for trial in trials) == sorted(PRESETS)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    for name in (CUT_OFF, ASLEEP, KILLED):
-        trial = trials[begun[name]]
-        mine, other = network.machines_of(trial)
-        assert mine == name != other
+    for name in (DISCONNECTED, SUSPENDED, KILLED):
+        trial = trials[numbers[name]]
+        first, second = network.machines_of(trial)
+        assert first == name != second
         assert read_record(trial).attempts[1].after is StartedAfter.CRASH
-    taken_over = {begun[name] for name in (CUT_OFF, ASLEEP, KILLED)}
+    taken_over = {numbers[name] for name in (DISCONNECTED, SUSPENDED, KILLED)}
     assert all(len(network.machines_of(trial)) == 1 for trial in trials if trial.number not in taken_over)
-    # Its machine has answered for it.
-    assert network.machines_of(trials[begun[STOPPED]]) == [STOPPED]
+    # A paused worker keeps its lease, since its machine still answers.
+    assert network.machines_of(trials[numbers[PAUSED]]) == [PAUSED]
 
 
-def check_nobody_trains_in_vain(network: Network) -> None:
-    """Whoever lost a trial has left it after the epoch that it was in."""
+def check_no_machine_trains_a_lost_trial(network: Network) -> None:
+    """Check that a worker that lost its lease stopped after its current epoch."""
     for trial in network.trials():
         attempts = read_record(trial).attempts
         most = dict.fromkeys({*MACHINES, "anna"}, 0)
@@ -169,7 +172,7 @@ def epochs_on(machine: Machine, trial: FrozenTrial) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def calm_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
-    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/calm.db")
+def undisturbed_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
+    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/undisturbed.db")
     assert len(trials) == len(PRESETS)
     return trials

@@ -1,4 +1,4 @@
-"""A study as a service: workers wait on one machine for what is enqueued from others, whatever the server does."""
+"""A study as a service: workers wait on one machine for trials that other machines enqueue; the server restarts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 # Of conftest.py, which cannot be imported.
 Machine = Any
 Network = Any
-GiveData = Callable[[Machine], Path]
-GiveWork = Callable[..., Path]
+CopyData = Callable[[Machine], Path]
+CopyInputs = Callable[..., Path]
 WriteSpace = Callable[..., Path]
 
 EXPERIMENTS = {
@@ -23,45 +23,45 @@ EXPERIMENTS = {
     "two": {"learning_rate": 0.002, "num_epochs": 30},
     "three": {"learning_rate": 0.001},
 }
-WAITS = "waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker"
+WAITING = "waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker"
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_trains_what_is_enqueued_from_any_machine(
-    network: Network, give_work: GiveWork, give_data: GiveData, write_space: WriteSpace, postgresql: Any
+def test_waiting_worker_trains_trials_enqueued_from_any_machine(
+    network: Network, copy_inputs: CopyInputs, copy_data: CopyData, write_space: WriteSpace, postgresql: Any
 ) -> None:
     anna, bora, chan = (network.machine(name) for name in ("anna", "bora", "chan"))
-    begin_with = give_work(anna, EXPERIMENTS)
+    config = copy_inputs(anna, EXPERIMENTS)
     space = write_space().rename(anna.folder / "space.yaml")
-    anna.do("run", "--config", begin_with, "--experiments", "one", "--space", space)
+    anna.run("run", "--config", config, "--experiments", "one", "--space", space)
 
-    data = give_data(bora)
+    data = copy_data(bora)
     worker = bora.start("worker", "--wait", "--metadata", data, "--output-dir", "service")
-    worker.wait_for(WAITS)
+    worker.wait_for(WAITING)
     postgresql.restart()
-    anna.do("enqueue", "--config", begin_with, "--experiments", "two")
+    anna.run("enqueue", "--config", config, "--experiments", "two")
     worker.wait_for(" 1/30 ")
     postgresql.restart()
-    chan.do("enqueue", "--config", give_work(chan, EXPERIMENTS), "--trials", "2")
-    worker.wait_for(WAITS, after="search_0004")
+    chan.run("enqueue", "--config", copy_inputs(chan, EXPERIMENTS), "--trials", "2")
+    worker.wait_for(WAITING, after="search_0004")
     worker.signal(SIGTERM)
     worker.end(143)
 
     check_states(network)
-    check_what_others_are_told(chan)
+    check_outputs_on_another_machine(chan)
     check_folders(anna, bora)
-    another = bora.start("worker", "--wait", "--metadata", data, "--output-dir", "service")
-    another.wait_for(WAITS)
-    chan.do("stop")
-    another.end(0)
+    second = bora.start("worker", "--wait", "--metadata", data, "--output-dir", "service")
+    second.wait_for(WAITING)
+    chan.run("stop")
+    second.end(0)
     assert network.passwords_found() == []
 
 
-def test_who_is_stopped_while_the_server_is_away_does_not_wait_for_it(
-    network: Network, give_work: GiveWork, postgresql: Any
+def test_stopped_run_does_not_wait_for_a_stopped_server(
+    network: Network, copy_inputs: CopyInputs, postgresql: Any
 ) -> None:
     anna = network.machine("anna")
-    run = anna.start("run", "--config", give_work(anna, {"one": {"num_epochs": 1000}}))
+    run = anna.start("run", "--config", copy_inputs(anna, {"one": {"num_epochs": 1000}}))
     run.wait_for(" 2/1000 ")
     postgresql.stop()
     try:
@@ -77,20 +77,20 @@ def check_states(network: Network) -> None:
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     one, two, *others = (network.machines_of(trial) for trial in trials)
     assert one == ["anna"]
-    # Its connection may have broken when the server went away: then the same worker went on where it was.
+    # If the restart broke the connection, the same worker has resumed the trial.
     assert set(two) == {"bora"}
     assert list(trials[1].intermediate_values) == list(range(1, 31))
     assert others == [["bora"]] * 3
 
 
-def check_what_others_are_told(chan: Machine) -> None:
-    """Ask in a folder that is not even there."""
-    told = chan.ask("status", "--output-dir", "nowhere")
-    assert [(trial["name"], trial["state"]) for trial in told["trials"]][:3] == [
+def check_outputs_on_another_machine(chan: Machine) -> None:
+    """Check `status` and `export` with an output folder that does not exist."""
+    status = chan.run_json("status", "--output-dir", "nowhere")
+    assert [(trial["name"], trial["state"]) for trial in status["trials"]][:3] == [
         (name, "completed") for name in EXPERIMENTS
     ]
-    assert told["workers"] == 0
-    chan.do("export", "--results-file", "results.json", "--output-dir", "nowhere")
+    assert status["workers"] == 0
+    chan.run("export", "--results-file", "results.json", "--output-dir", "nowhere")
     results = json.loads((chan.folder / "results.json").read_text())["all_results"]
     assert [(entry["experiment_name"], entry["total_epochs"]) for entry in results[:3]] == [
         ("one", 2),
@@ -102,7 +102,7 @@ def check_what_others_are_told(chan: Machine) -> None:
 
 
 def check_folders(anna: Machine, bora: Machine) -> None:
-    """What a trial leaves is on the machine that trained it."""
+    """Check that the files of a trial are on the machine that trained it."""
     assert trained_in(anna.folder / "training_output") == {"one"}
     assert trained_in(bora.folder / "service") == {"two", "three", "search_0003", "search_0004"}
     assert any((bora.folder / "service" / "artifacts").iterdir())

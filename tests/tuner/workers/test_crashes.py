@@ -132,7 +132,7 @@ def test_error_message_names_missing_metrics_of_another_machine(write_config: Wr
 
 
 @pytest.mark.slow
-def test_trial_completes_after_ten_kills_behind_its_last_epoch(write_config: WriteConfig) -> None:
+def test_trial_completes_after_ten_kills_after_its_last_epoch(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2}}})
     kill_in_epochs(config, "one", *[2] * MAX_CRASHES)
     assert record_of("one").consecutive_crashes == MAX_CRASHES - 1  # the next process records the last crash
@@ -159,7 +159,7 @@ def test_trial_uses_micro_batches_after_running_out_of_memory_twice_in_one_epoch
     assert main(["show", "large"]) == 0
     shown = capsys.readouterr().out
     assert "micro-batch: 8 images, because memory ran out with whole batches" in shown
-    assert shown.count("the previous one ran out of memory") == 2
+    assert shown.count("the previous attempt ran out of memory") == 2
 
 
 @pytest.mark.usefixtures("memory_group")
