@@ -1,1 +1,1 @@
-"""A study from its creation on: invariants, presets, search budget, requests to stop."""
+"""A study: its creation, invariants, presets, search budget and stop requests."""

@@ -1,4 +1,4 @@
-"""Which trial a worker trains next: the one place where sampler, search budget and claims meet."""
+"""The choice of the next trial of a worker, which combines sampler, search budget and claims."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ def claim_next_trial(
     *,
     with_search: bool = True,
 ) -> Claim | None:
-    """Claim the next trial, with the study's sampler and pruner in place; top up the search budget if none is left.
+    """Claim the next trial, with the study's sampler and pruner; enqueue further search trials if none is pending.
 
-    Another worker may claim what was just enqueued, and may enqueue more just after nothing could be claimed. So no
-    trial is left only if none could be claimed and no search trial has been enqueued since.
+    Another worker may claim the trials that were just enqueued, or enqueue more after this one found none. So the loop
+    ends only after a failed claim during which the number of search trials did not change.
 
     Args:
         study: From `create_or_join_study`.
         folder: The study's folder.
         matches: Which trials may be claimed.
-        with_search: Whether search trials are among them, so that the budget is topped up.
+        with_search: Whether search trials may be claimed, and enqueued within the budget.
 
     Returns:
-        The claim, or None if no trial is left that no worker trains.
+        The claim, or None if every matching trial is finished or held by a worker.
     """
-    known = -1
+    previous_count = -1
     while True:
         claim = _claim_prepared(study, folder, matches)
         if claim is not None or not with_search:
             return claim
         enqueued = top_up(study, folder)
         count = len(search_records(study))
-        if not enqueued and count == known:
+        if not enqueued and count == previous_count:
             return None
-        known = count
+        previous_count = count
 
 
 def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
-    """Return the number of trials that no worker trains, those that are not enqueued yet among them; only reads."""
+    """Return the number of pending trials that no worker holds, including those not yet enqueued; only reads."""
     waiting = count_unclaimed(study, folder, matches)
     return waiting + (count_unenqueued(study, latest_records(study)) if with_search else 0)
 
 
 def prepare_sampling(study: optuna.Study) -> bool:
-    """Give a study opened for work the sampler and the pruner that its search was started with.
+    """Set the sampler and the pruner of the study's search.
 
     Returns:
-        Whether it has a search, so that search trials may be claimed.
+        Whether the study has a search, so that search trials may be claimed.
     """
     if (space := fixed_space(study)) is not None:
         require_same_distributions(study, space)
@@ -75,7 +75,7 @@ def prepare_sampling(study: optuna.Study) -> bool:
 
 
 def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> Claim | None:
-    # A search may have started since this process did; from then on its trials may be claimed.
+    # Another process may have started the search in the meantime.
     has_search = prepare_sampling(study)
     claim = claim_next(
         study, folder, lambda record: matches(record) and (has_search or record.kind is TrialKind.PRESET)

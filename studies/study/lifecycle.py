@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class StudyNotStartedError(ConfigurationError):
-    """The database has no such study, or a process that was killed while creating it left it unfinished."""
+    """The database does not contain the study, or a process was killed while creating it."""
 
 
 _INVARIANTS = "invariants"
@@ -40,17 +40,18 @@ _STORED, _NEEDED = TypeAdapter(StudyInvariants), itemgetter("fingerprint", "trai
 def create_or_join_study(
     storage: RDBStorage, name: str, folder: OutputFolder, invariants: StudyInvariants
 ) -> optuna.Study:
-    """Return the folder's study for work, created if missing; several processes may call it at once.
+    """Return the folder's study for training, and create it if it is missing; safe to call from several processes.
 
     Args:
         storage: From `open_storage`.
         name: The study's name.
-        folder: The output folder; it becomes the study's own.
-        invariants: Those of the calling run; models that the study does not know yet are added.
+        folder: The output folder, which the study then owns.
+        invariants: The invariants of this run; models that the study does not contain yet are added to it.
 
     Raises:
         ConfigurationError: The folder belongs to another study or the study to another folder, the study has other
-            invariants (all differences are reported together), another program made it, or another machine trains it.
+            invariants (all differences are reported together), another program created it, or another machine trains
+            it.
     """
     folder.check(name, storage.url)
     # Checked before anything is created, and again under the lock.
@@ -63,12 +64,12 @@ def create_or_join_study(
         else:
             study = _create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
-            # A process that was killed between creating the study and this point left it without them.
+            # A process was killed after it created the study and before it stored the invariants.
             study = _set_invariants(study, storage, invariants)
         extended = study_invariants(study).extended(invariants).as_dict()
         if extended != study.user_attrs[_INVARIANTS]:
             study.set_user_attr(_INVARIANTS, extended)
-    folder.claim(name, storage.url)  # only after the study: one that cannot be created must not bind the folder
+    folder.claim(name, storage.url)  # after the study: a study that cannot be created must not own the folder
     if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
         study.set_user_attr(_FOLDER, _folder_mark(folder))
     return study
@@ -77,15 +78,15 @@ def create_or_join_study(
 def load_study(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for reading, and the folder; nothing is created or written, however wrong the arguments.
+    """Return a folder's study for reading, and the folder; creates and writes nothing.
 
     Args:
         output_dir: The study's output folder.
-        storage_url: Its storage, needed only to add a password.
-        name: Its expected name; None for any.
+        storage_url: The study's storage URL; needed only to add a password.
+        name: The expected study name; None accepts any.
 
     Raises:
-        ConfigurationError: There is no study, or not the expected one.
+        ConfigurationError: The folder has no study, or not the expected one.
     """
     owner, url = find_study(output_dir, storage_url=storage_url, name=name)
     study = _find_study(open_storage_for_reading(url), owner.study)
@@ -98,14 +99,14 @@ def load_study(
     read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
     read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
     folder = OutputFolder(output_dir)
-    folder.owner()  # `check_in_place` compares with this owner from now on
+    folder.owner()  # stores the owner for the comparisons in `check_in_place`
     return study, folder
 
 
 def load_study_for_changes(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's existing study for writing, and the folder; the arguments are those of `load_study`.
+    """Return a folder's existing study for writing, and the folder; see `load_study` for the arguments.
 
     Raises:
         ConfigurationError: As `load_study`, or if the study belongs to another folder.
@@ -114,23 +115,25 @@ def load_study_for_changes(
     _, url = find_study(output_dir, storage_url=storage_url)
     study = _find_study(open_storage(url), existing.study_name)
     if study is None:
-        raise ConfigurationError(f"study {existing.study_name!r}: it was deleted just now")
+        raise ConfigurationError(
+            f"study {existing.study_name!r}: it has just been deleted; start a new study with `khmer-tuner run`"
+        )
     _require_same_folder(study, folder)
     return study, folder
 
 
 def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
-    """Return what a folder says of its study, and the study's storage URL; nothing is opened.
+    """Return the owner of a folder and the storage URL of its study; opens no database.
 
-    A folder that no study has used, or that is missing, will do where the storage is a server's: on another machine.
+    With a server as the storage, the folder may be missing or unused, as on an additional machine.
 
     Args:
         output_dir: The study's output folder.
-        storage_url: Its storage, needed only to add a password, or for a folder that no study has used.
-        name: Its name, needed only to make sure, or for such a folder; None is the default name there.
+        storage_url: The study's storage URL; needed only to add a password, or for an unused folder.
+        name: The study's name; None accepts the folder's study, and means the default name for an unused folder.
 
     Raises:
-        ConfigurationError: If the folder belongs to no study, or to another one than was asked for.
+        ConfigurationError: The folder belongs to no study, or not to the named one.
     """
     folder = OutputFolder(output_dir)
     if storage_url is not None:
@@ -141,7 +144,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
     if name is not None and name != owner.study:
         raise ConfigurationError(
             f"output folder {folder.path}: it belongs to the study {owner.study!r}, not to {name!r}; "
-            "leave out --study or name another --output-dir"
+            "leave out --study, or choose another --output-dir"
         )
     url = storage_url or folder.storage_url(owner)
     check_storage_url(url, for_reading=True)
@@ -153,7 +156,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 
 
 def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], default: Any = None) -> T:
-    """Return an attribute of a study (else the default), parsed and checked.
+    """Return a parsed attribute of a study, or the parsed default if the study lacks it.
 
     Raises:
         ConfigurationError: The attribute is damaged.
@@ -165,15 +168,15 @@ def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], de
 
 
 def study_invariants(study: optuna.Study) -> StudyInvariants:
-    """Return the settings that all trials of a study share."""
+    """Return the study's invariants: the settings that all of its trials share."""
     return read_attribute(study, _INVARIANTS, _STORED.validate_python)
 
 
 def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse invariants that are not the study's; nothing is changed.
+    """Refuse invariants that differ from the study's; changes nothing.
 
     Raises:
-        ConfigurationError: There is a difference; all differences are reported together.
+        ConfigurationError: The invariants differ; all differences are reported together.
     """
     changes = study_invariants(study).changes(invariants)
     if changes:
@@ -181,22 +184,22 @@ def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariant
 
 
 def save_targets(study: optuna.Study, targets: Targets) -> None:
-    """Store the targets of a study's experiments in the study."""
+    """Store the accuracy and time targets in the study."""
     data = targets.model_dump(mode="json")
     if study.user_attrs.get(_TARGETS) != data:
         study.set_user_attr(_TARGETS, data)
 
 
 def study_targets(study: optuna.Study) -> Targets:
-    """Return the targets of a study's experiments, as the latest run set them."""
+    """Return the study's targets, as set by the latest run."""
     return read_attribute(study, _TARGETS, Targets.model_validate, {})
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
-    """Return one line per library whose version is not the one that the study was created with."""
+    """Return a note for each library whose version differs from the one that the study was created with."""
     before = study_invariants(study).versions
     return tuple(
-        f"the study was begun with {library} {before[library]}, this is {version}; results may differ slightly"
+        f"the study was created with {library} {before[library]}, this is {version}; results may differ slightly"
         for library, version in invariants.versions.items()
         if before.get(library, version) != version
     )
@@ -207,16 +210,18 @@ def _require_owner(folder: OutputFolder) -> Owner:
     if owner is not None:
         return owner
     what = (
-        "it holds no study (.study/owner.json is missing)" if os.path.isdir(folder.path) else "there is no such folder"
+        "it contains no study (.study/owner.json is missing)"
+        if os.path.isdir(folder.path)
+        else "there is no such folder"
     )
     raise ConfigurationError(
-        f"output folder {folder.path}: {what}; name the --output-dir of a study, or begin one with `khmer-tuner run`"
+        f"output folder {folder.path}: {what}; name the --output-dir of a study, or create one with `khmer-tuner run`"
     )
 
 
 def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
     try:
-        # `prepare_sampling` sets sampler and pruner; presets need neither.
+        # `prepare_sampling` sets sampler and pruner later; presets need neither.
         return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
     except KeyError:
         return None
@@ -227,7 +232,7 @@ def _create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -
         study_name=name, storage=storage, direction=invariants.direction, pruner=optuna.pruners.NopPruner()
     )
     with warnings.catch_warnings():
-        # It only labels the dashboard's axis; Optuna has called it experimental since 3.2.
+        # The name is only the label of the dashboard's axis.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([invariants.monitor])
     return study
@@ -251,13 +256,13 @@ def _require_compatible(study: optuna.Study | None, folder: OutputFolder, invari
         return
     name = study.study_name
     if _INVARIANTS not in study.user_attrs:
-        # Another process may be creating it right now: it writes the invariants before anything else.
+        # Another process may be creating the study at this moment; it stores the invariants first.
         has_trials = bool(study.get_trials(deepcopy=False))
         attributes = study.user_attrs
         if _INVARIANTS not in attributes:
             if has_trials or attributes:
                 raise ConfigurationError(
-                    f"study {name!r}: another program, or another version of this one, made it; "
+                    f"study {name!r}: it was created by another program, or by another version of this program; "
                     "choose another --study name"
                 )
             return
@@ -266,37 +271,37 @@ def _require_compatible(study: optuna.Study | None, folder: OutputFolder, invari
 
 
 def _is_on_server(study: optuna.Study) -> bool:
-    """Return whether leases are advisory locks in the database, not files in the folder."""
+    """Return whether leases are advisory locks in the database rather than files in the folder."""
     return isinstance(rdb_storage(study), PostgresStorage)
 
 
 def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse a second folder for a study whose leases are files in its folder."""
+    """Refuse another folder than the study's if its leases are files in the folder."""
     if _is_on_server(study):
         return
-    mine = _folder_mark(folder)
-    known = mine | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
-    # At the known path this folder replaces one that is gone; elsewhere its id tells that it was moved or copied.
-    if mine["path"] == known["path"]:
+    mark = _folder_mark(folder)
+    stored = mark | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
+    # At the stored path, this folder replaces the former one; at another path, the same id means a move or a copy.
+    if mark["path"] == stored["path"]:
         return
-    if mine["id"] == known["id"] and not _is_copy(folder, known["path"]):
+    if mark["id"] == stored["id"] and not _is_copy(folder, stored["path"]):
         return
     raise ConfigurationError(
-        f"study {study.study_name!r}: it belongs to the output folder {known['path']}, not to {folder.path}; "
+        f"study {study.study_name!r}: it belongs to the output folder {stored['path']}, not to {folder.path}; "
         "choose that --output-dir, or another --study name; a copy without hard links (`cp -a`) is an independent study"
     )
 
 
-def _is_copy(folder: OutputFolder, known_path: str) -> bool:
-    """Return whether the original folder still exists, and both use the same database file, perhaps by a hard link."""
-    owner, original = folder.owner(), OutputFolder(known_path)
+def _is_copy(folder: OutputFolder, stored_path: str) -> bool:
+    """Return whether the original folder still exists and both use the same database file, perhaps by a hard link."""
+    owner, original = folder.owner(), OutputFolder(stored_path)
     if owner is None or original.owner() != owner or os.path.samefile(folder.path, original.path):
         return False
-    mine, other = (str(sqlite_path(place.storage_url(owner))) for place in (folder, original))
-    return os.path.exists(other) and os.path.samefile(mine, other)
+    database, other = (str(sqlite_path(item.storage_url(owner))) for item in (folder, original))
+    return os.path.exists(other) and os.path.samefile(database, other)
 
 
 def _remedy(folder: OutputFolder) -> str:
     owner = folder.owner()
     shared = owner is not None and not folder.contains_storage(owner)
-    return f"change it back, or begin another study with another --output-dir{' and --study' if shared else ''}"
+    return f"change it back, or start a new study with another --output-dir{' and --study' if shared else ''}"

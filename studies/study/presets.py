@@ -1,4 +1,4 @@
-"""Presets as enqueued trials: each name once in a study, whatever is killed, repeated or run side by side."""
+"""Presets as enqueued trials: one per name, even if commands are killed, repeated or run in parallel."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def enqueue_presets(
     starts_search: bool = False,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> dict[str, TrialRecord]:
-    """Add the presets that the study does not have yet, as waiting trials in their order.
+    """Enqueue the presets that the study does not contain yet, in their order.
 
     Args:
         study: From `create_or_join_study`.
         folder: The study's folder.
         experiments: The presets by name.
-        space: What the search may vary, fixed by this call if it is not fixed yet; None for the study's.
-        file_order: All names of the file that the presets come from, if they are a selection; results keep
-            that order.
-        starts_search: Whether search trials follow, so that this call fixes the space even if none is given.
+        space: The search space, fixed by this call if the study's is not fixed yet; None for the study's.
+        file_order: All names of the file that the presets were selected from, as the order of the results; None if all
+            are selected.
+        starts_search: Whether search trials follow, so that this call fixes the space even if `space` is None.
         on_note: Receives a note for each value of a preset that is outside the space.
 
     Returns:
-        The trial of each of the given presets, in the given order.
+        The record of each given preset, in the given order.
 
     Raises:
-        ConfigurationError: A name is taken in the study by other settings, or differs from a taken one in upper and
-            lower case only, or the study has another space. All problems are reported together; nothing is added.
+        ConfigurationError: The study contains a preset of the same name with other settings, or of a name that differs
+            only in case, or has another space. All problems are reported together; nothing is enqueued.
     """
     with lock_of(study, folder):
         refuse_changed_presets(study, experiments, space)
@@ -75,10 +75,10 @@ def preset_order(study: optuna.Study) -> list[str]:
 
 
 def study_space(study: optuna.Study) -> SearchSpace:
-    """Return the study's search space, or the shipped one until it is fixed, widened to hold the study's presets.
+    """Return the study's search space; until it is fixed, the default one, widened to contain the study's presets.
 
     Raises:
-        ConfigurationError: If this version cannot read it.
+        ConfigurationError: If this version cannot read the stored space.
     """
     if (fixed := fixed_space(study)) is not None:
         return fixed
@@ -86,14 +86,14 @@ def study_space(study: optuna.Study) -> SearchSpace:
 
 
 def fixed_space(study: optuna.Study) -> SearchSpace | None:
-    """Return the study's search space; None until the search starts or a command names one."""
+    """Return the study's search space; None until the search starts or a command sets a space."""
     return read_attribute(study, _SPACE, parse_search_space) if _SPACE in study.user_attrs else None
 
 
 def refuse_changed_presets(
     study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None
 ) -> None:
-    """Refuse presets and a search space that are not the study's; nothing is changed.
+    """Refuse presets or a search space that differ from the study's; changes nothing.
 
     Raises:
         ConfigurationError: As `enqueue_presets`.
@@ -105,12 +105,12 @@ def refuse_changed_presets(
 
 
 def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
-    """Enqueue every failed trial once more, under its name and with its parameters; the new trial supersedes it.
+    """Enqueue every failed trial again, with its name and parameters; the new trial supersedes the failed one.
 
-    Search trials that diverged are left out: they would diverge again, and the sampler has learned from them.
+    Search trials that diverged are not retried: they would diverge again, and the sampler has learned from them.
 
     Returns:
-        The names of the trials.
+        The names of the retried trials.
     """
     with lock_of(study, folder):
         trials = study.get_trials(deepcopy=False)
@@ -126,31 +126,31 @@ def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
 
 
 def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
-    """Refuse trials of other programs that have a parameter of the space with an incompatible distribution.
+    """Refuse a study in which another program's trial has an incompatible distribution for a parameter of the space.
 
     Raises:
-        ConfigurationError: There is such a trial; Optuna would not let any trial suggest that parameter.
+        ConfigurationError: A distribution is incompatible, so Optuna would let no trial suggest the parameter.
     """
     own = {record.number for record in own_records(study)}
     for trial in study.get_trials(deepcopy=False):
         for item in space if trial.number not in own else ():
-            theirs, mine = trial.distributions.get(item.name), to_distribution(item.domain)
+            found, expected = trial.distributions.get(item.name), to_distribution(item.domain)
             try:
-                check_distribution_compatibility(theirs or mine, mine)
+                check_distribution_compatibility(found or expected, expected)
             except ValueError as error:
-                what = f"trial {trial.number}, of another program, has the distribution {theirs} for {item.name!r}"
-                remedy = "Optuna allows one distribution a parameter: start a new study with another --output-dir"
-                raise ConfigurationError(f"{what}, the search space has {mine}; {remedy}") from error
+                what = f"trial {trial.number}, of another program, has the distribution {found} for {item.name!r}"
+                remedy = "Optuna allows one distribution per parameter: start a new study with another --output-dir"
+                raise ConfigurationError(f"{what}, but the search space has {expected}; {remedy}") from error
 
 
 def fix_space(
     study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
 ) -> list[str]:
-    """Fix the study's search space, if it is not fixed yet, and widen it to hold the presets; under the study's lock.
+    """Fix the study's search space if it is not fixed yet, and widen it to contain the presets; hold the study lock.
 
     Args:
         study: The study.
-        space: The space if it is not fixed yet; None for the shipped one.
+        space: The space to fix; None for the default one. Ignored if a space is fixed already.
         experiments: Presets that are about to be enqueued.
 
     Returns:
@@ -176,36 +176,36 @@ def _space_problems(
     fixed = fixed_space(study)
     if space is None or fixed is None:
         return []
-    # A killed command may have fixed the space, widened to hold its experiments, before it enqueued these.
+    # A killed command may have fixed a space widened for its experiments without enqueueing them: ignore the widening.
     presets = {**_preset_configs(study), **experiments}
     return [
         f"study {study.study_name!r}: its search space is fixed: {change}; leave out --space, "
-        "or start another study with another --output-dir"
+        "or start a new study with another --output-dir"
         for change in fixed.widened(presets.values()).changes(space.widened(presets.values()))
     ]
 
 
 def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
-    """Add one preset in one transaction: a kill leaves it out or in, never half."""
+    """Enqueue one preset in one transaction, so that a kill never leaves an incomplete trial."""
     attributes = {
         trial_record.KIND: TrialKind.PRESET.value,
         trial_record.EXPERIMENT_NAME: name,
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    # All settings: which of them are parameters is known once the space is fixed, which may be later.
+    # All settings are enqueued, since the space that says which ones are parameters may be fixed later.
     study.enqueue_trial(asdict(config), user_attrs=attributes)
 
 
 def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str, TrainingConfig]) -> list[str]:
-    taken = {name.casefold(): name for name in known}
+    existing = {name.casefold(): name for name in known}
     problems: list[str] = []
     for name, config in experiments.items():
-        other = taken.get(name.casefold(), name)
+        other = existing.get(name.casefold(), name)
         if other != name:
             problems.append(
-                f"experiment {name!r}: the study has {other!r} already, and the two would share a folder "
-                "where upper and lower case are the same; choose another name"
+                f"experiment {name!r}: the study already contains {other!r}, and both names mean the same folder on a "
+                "case-insensitive file system; choose another name"
             )
         elif name in known and known[name].config_digest != config_digest(config):
             problems.append(_change_text(known[name], config))
@@ -214,11 +214,11 @@ def _preset_problems(known: Mapping[str, TrialRecord], experiments: Mapping[str,
 
 def _change_text(record: TrialRecord, config: TrainingConfig) -> str:
     changes = differing_fields(record.training_config, config)
-    told = ", ".join(f"{field} was {old!r} and is {new!r} now" for field, (old, new) in changes.items())
+    text = ", ".join(f"{field} was {old!r} and is {new!r} now" for field, (old, new) in changes.items())
     return (
-        f"experiment {record.experiment_name!r}: this study has it with other settings "
-        f"({told or 'of another version'}); change them back, give the experiment a new name, "
-        "or begin another study with another --output-dir"
+        f"experiment {record.experiment_name!r}: the study contains it with other settings "
+        f"({text or 'of another version'}); change them back, give the experiment a new name, "
+        "or start a new study with another --output-dir"
     )
 
 
@@ -231,24 +231,24 @@ def _keep_order(study: optuna.Study, file_order: list[str], experiments: Mapping
 
 
 def merged_order(known: Sequence[str], latest: Sequence[str]) -> list[str]:
-    """Merge two orders: what the latest knows takes its order, what only the older knows keeps its place.
+    """Merge two orders of names: names in `latest` take its order, and the other known names keep their positions.
 
     Args:
-        known: The order so far.
-        latest: The order of the file that is run now.
+        known: The stored order.
+        latest: The order in the current file.
 
     Returns:
-        All names, each once. A new name stands right after its predecessor in `latest`.
+        All names, each once. A new name comes right after its predecessor in `latest`.
     """
     shared = iter([name for name in latest if name in known])
     merged = [next(shared) if name in latest else name for name in known]
     for position, name in enumerate(latest):
         if name not in merged:
-            merged.insert(_place(merged, latest, position), name)
+            merged.insert(_insert_position(merged, latest, position), name)
     return merged
 
 
-def _place(merged: list[str], latest: Sequence[str], position: int) -> int:
+def _insert_position(merged: list[str], latest: Sequence[str], position: int) -> int:
     if position > 0:
         return merged.index(latest[position - 1]) + 1
     followers = [merged.index(name) for name in latest[1:] if name in merged]

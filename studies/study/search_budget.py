@@ -1,4 +1,4 @@
-"""The open search of a study: its settings, fixed when it begins, and its budget of search trials."""
+"""The open search of a study: its settings, fixed when it starts, and its budget of search trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, latest_records
 
-# Enqueueing a trial waits for the disk, so a large budget is enqueued in parts.
+# Enqueueing a trial waits for the disk, so a large budget is enqueued step by step.
 MOST_WAITING = 20
 
 _SEARCH = "search"
@@ -33,26 +33,26 @@ _BUDGET = "search_trials"
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a command or a program asks of the search; None leaves the choice to the study or the default.
+    """A request for search trials; settings that are None are those of the study, or the defaults.
 
     Example::
 
         from tuner import HyperparameterTuner, RunOptions, SearchRequest
 
-        # Trains the experiments, then search trials until the study has four of them.
+        # Trains the experiments, then search trials until the study has four search trials.
         search = SearchRequest(at_least=4, sampler="random")
         options = RunOptions(output_dir="search_output", space_file="space.yaml", search=search)
         HyperparameterTuner("experiments.yaml", options=options).run_experiments()
 
     Attributes:
         sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
-        pruner: The rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed as the sampler.
+        pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
         prune_share: See `Pruning`.
         prune_grace: See `Pruning`.
-        at_least: The number of search trials that the study should have, those of earlier runs included.
+        at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
-        fixed: Settings of all search trials, by field of `TrainingConfig`; none of them varies.
-        base: Experiments whose common settings search trials start from; none for the study's presets.
+        fixed: Fixed settings of all search trials, by field of `TrainingConfig`.
+        base: Experiments whose common settings are the base settings of search trials; empty for the study's presets.
     """
 
     sampler: SamplerName | None = None
@@ -65,7 +65,7 @@ class SearchRequest:
     base: tuple[TrainingConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take the names of sampler and pruner as text too; refuse unknown ones with a `ConfigurationError`."""
+        """Convert the names of sampler and pruner; raise a `ConfigurationError` for an unknown name."""
         kinds: dict[str, type[StrEnum]] = {"sampler": SamplerName, "pruner": PrunerName}
         for name, kind in kinds.items():
             if (value := getattr(self, name)) not in (None, *kind):
@@ -74,7 +74,7 @@ class SearchRequest:
 
     @property
     def starts_search(self) -> bool:
-        """Whether search trials are asked for, so that space and settings of the search become fixed."""
+        """Whether search trials are requested, so that the search space and settings become fixed."""
         return bool(self.at_least or self.more)
 
     @property
@@ -90,12 +90,12 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a study searches.
+    """The search settings of a study.
 
     Attributes:
-        sampler: Which sampler.
-        pruning: Which pruner, with its settings.
-        start: The base settings of search trials, which the search space overrides.
+        sampler: The sampler.
+        pruning: The pruner and its settings.
+        start: The base settings of search trials, which sampled settings override.
     """
 
     sampler: SamplerName = SamplerName.TPE
@@ -104,11 +104,10 @@ class SearchSettings:
 
 
 def check_search(request: SearchRequest) -> None:
-    """Refuse settings that do not go together.
+    """Refuse incompatible settings.
 
     Raises:
-        ConfigurationError: A Gaussian process would have to learn from pruned trials, or an option has no effect on the
-            pruner.
+        ConfigurationError: A pruner is combined with the Gaussian process, or an option has no effect on the pruner.
     """
     problems = []
     if request.sampler is SamplerName.GP and request.pruner not in (None, PrunerName.NONE):
@@ -118,9 +117,9 @@ def check_search(request: SearchRequest) -> None:
         )
     pruner = request.chosen_pruner
     if request.prune_share is not None and pruner is not PrunerName.QUANTILE:
-        problems.append(f"--prune-share: the pruner {pruner.value} compares no shares; leave it out")
+        problems.append(f"--prune-share: has no effect with the pruner {pruner.value}; leave it out")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
-        problems.append("--prune-grace: nothing is pruned, so there is no grace; leave it out")
+        problems.append("--prune-grace: has no effect without a pruner; leave it out")
     if problems:
         raise ConfigurationError(problems)
 
@@ -128,11 +127,11 @@ def check_search(request: SearchRequest) -> None:
 def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
     """Add search trials to the budget of a study with enqueued presets; the first call fixes the search settings.
 
-    The budget is stored before the trials are enqueued, so `top_up` completes what a killed process left out.
+    The budget is stored first, so `top_up` enqueues the trials that a killed process did not enqueue.
 
     Raises:
-        ConfigurationError: The study has other search settings, or cannot fix what the request does; all differences
-            are reported together.
+        ConfigurationError: The study has other search settings, or a fixed setting of the request is invalid for its
+            search space; all differences are reported together.
     """
     if request.fixed:
         check_fixed(study_space(study), request.fixed, study_invariants(study).definitions)
@@ -141,16 +140,16 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         fix_space(study)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
-        # The budget so far counts whole, enqueued or not.
-        have = max(search_budget(study), len(search_records(study)))
-        budget = max(have + request.more, request.at_least)
+        # `more` adds to the whole budget, of which some trials may not be enqueued yet.
+        current = max(search_budget(study), len(search_records(study)))
+        budget = max(current + request.more, request.at_least)
         if budget != search_budget(study):
             study.set_user_attr(_BUDGET, budget)
     top_up(study, folder)
 
 
 def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
-    """Refuse search settings that are not the study's; nothing is changed.
+    """Refuse search settings that differ from the study's; changes nothing.
 
     Raises:
         ConfigurationError: As `add_search_trials`.
@@ -159,22 +158,22 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     if stored is None or settings is None:
         return
     known = {**asdict(settings.start), **stored}
-    asked = {
+    requested = {
         "sampler": request.sampler,
         "pruner": request.pruner,
         "prune_share": request.prune_share,
         "prune_grace": request.prune_grace,
         **request.fixed,
     }
-    changes = {name: (known[name], value) for name, value in asked.items() if value not in (None, known[name])}
+    changes = {name: (known[name], value) for name, value in requested.items() if value not in (None, known[name])}
     if request.base:
         space = study_space(study)
         base = differing_fields(settings.start, space.start_config(request.base))
         fixed = {name for name in base if name in request.fixed or space.parameter(name) is not None}
         changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
-        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials are sampled and pruned "
-        "alike: leave the option out, or start another study with another --output-dir"
+        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials of a study share these "
+        "settings: leave the option out, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
     if problems:
@@ -182,7 +181,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
-    """Return the search settings of a study; None if it has no search (yet)."""
+    """Return the search settings of a study; None if no search has started."""
 
     def parsed(data: Any) -> SearchSettings:
         pruning = {"pruner": data["pruner"], "share": data["prune_share"], "grace": data["prune_grace"]}
@@ -197,7 +196,7 @@ def search_budget(study: optuna.Study) -> int:
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
-    """Return the number of search trials of the budget that are not among the study's trials, `records`."""
+    """Return the number of search trials in the budget that are not enqueued; `records` are the study's trials."""
     return max(0, search_budget(study) - sum(record.kind is TrialKind.SEARCH for record in records))
 
 
@@ -228,11 +227,11 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 
 
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:
-    """Return the default settings, on the dataset and for the metric of a study without presets."""
+    """Return the default settings for a study without presets, with its dataset, metric and seed."""
     metric = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
     return config_from_settings({**invariants.dataset, **metric, "seed": invariants.seed})
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the study's search trials by number, without failed ones that a later trial repeats."""
+    """Return the study's search trials by number, without failed ones that were retried."""
     return [record for record in latest_records(study) if record.kind is TrialKind.SEARCH]

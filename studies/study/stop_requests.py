@@ -1,7 +1,7 @@
-"""Asking all processes that work on a study, wherever they run, to stop after their epoch.
+"""Requests to all workers of a study, on any machine, to stop after the current epoch.
 
-A request is a token in the study. A process remembers the token that it found when it began, and stops once it finds
-another one, so that an old request stops nobody who begins later.
+A request is a token in the study. A process stores the token that it found at its start and stops once the token
+changes, so an earlier request does not stop processes that start later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _STOP = "stop"
 
 
 def request_stop(study: optuna.Study) -> None:
-    """Ask all processes that work on a study now to stop after their epoch.
+    """Request that all current workers of a study stop after the current epoch.
 
     Args:
         study: From `load_study_for_changes`.
@@ -23,5 +23,5 @@ def request_stop(study: optuna.Study) -> None:
 
 
 def stop_token(study: optuna.Study) -> str:
-    """Return the token of the latest request; "" if there was none."""
+    """Return the token of the latest stop request; "" if there was none."""
     return str(study.user_attrs.get(_STOP, ""))

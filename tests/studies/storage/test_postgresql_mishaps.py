@@ -196,7 +196,7 @@ def test_a_lock_is_waited_for_while_the_server_is_away(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search path, or correct the URL"),
+        ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search_path, or correct the URL"),
         ("?connect_timeout=abc", "correct the URL's options after '\\?'"),
         ("?sslpassword=hunter2&sslmode=foo", "correct the URL's options after '\\?'"),
         ("?sslmode=require", "leave out sslmode, or let the server use SSL"),

@@ -16,11 +16,11 @@ from studies.storage.url import sqlite_path, without_password
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("sqlite://", "keeps nothing.*sqlite:///study.db"),
-        ("sqlite:///", "keeps nothing"),
-        ("sqlite:", "keeps nothing"),
-        ("sqlite:///:memory:", "keeps nothing"),
-        ("sqlite:///file::memory:?cache=shared&uri=true", "keeps nothing"),
+        ("sqlite://", "an in-memory database is lost.*sqlite:///study.db"),
+        ("sqlite:///", "an in-memory database is lost"),
+        ("sqlite:", "an in-memory database is lost"),
+        ("sqlite:///:memory:", "an in-memory database is lost"),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "an in-memory database is lost"),
         ("sqlite:/x/study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite://study.db", "three slashes.*write sqlite:///study.db"),
         ("sqlite//study.db", "three slashes"),

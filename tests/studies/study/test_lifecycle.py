@@ -44,21 +44,21 @@ def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvar
     [
         (
             {"monitor": "val_loss"},
-            "early_stopping.monitor was 'val_char_accuracy' when it began and is 'val_loss' now",
+            "early_stopping.monitor was 'val_char_accuracy' when the study was created and is 'val_loss' now",
         ),
-        ({"mode": "min"}, "early_stopping.mode was 'max' when it began and is 'min' now"),
-        ({"seed": 7}, "training.seed was 0 when it began and is 7 now"),
+        ({"mode": "min"}, "early_stopping.mode was 'max' when the study was created and is 'min' now"),
+        ({"seed": 7}, "training.seed was 0 when the study was created and is 7 now"),
         (
             {"models": {"small": SMALL | {"width": 96}, "large": SMALL}},
             "model 'small': width was 16 and is 96 now",
         ),
         (
             {"dataset": {"fingerprint": "beef", "train_split": "train", "val_split": "val"}},
-            "the dataset's fingerprint was 'f00d' when it began and is 'beef' now",
+            "the dataset's fingerprint was 'f00d' when the study was created and is 'beef' now",
         ),
         (
             {"dataset": {"fingerprint": "f00d", "train_split": "train", "val_split": "test"}},
-            "the dataset's val_split was 'val' when it began and is 'test' now",
+            "the dataset's val_split was 'val' when the study was created and is 'test' now",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_other_terms_are_refused_with_what_changed_and_the_remedy(
         start(**changes)
     assert told in str(caught.value)
     assert str(caught.value).startswith("study 'khmer-ocr': ")
-    assert str(caught.value).endswith("change it back, or begin another study with another --output-dir")
+    assert str(caught.value).endswith("change it back, or start a new study with another --output-dir")
     assert study_invariants(study) == invariants
 
 
@@ -108,7 +108,7 @@ def test_a_dataset_may_move_and_versions_may_change(start: Start, invariants: St
     assert study_invariants(load_study(folder.path)[0]).dataset == moved
     assert version_notes(study, invariants) == ()
     assert version_notes(study, replace(invariants, versions=newer)) == (
-        "the study was begun with torch 2.13.0, this is 2.14.0; results may differ slightly",
+        "the study was created with torch 2.13.0, this is 2.14.0; results may differ slightly",
     )
 
 
@@ -136,7 +136,7 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) 
     path.mkdir()
     foreign = optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
     foreign.optimize(lambda trial: 1.0, n_trials=1)
-    with pytest.raises(ConfigurationError, match=r"another program, or another version .*another --study name"):
+    with pytest.raises(ConfigurationError, match=r"another program, or by another version .*another --study name"):
         start(path=path)
     assert foreign.user_attrs == {}
 
@@ -224,7 +224,7 @@ class TestLoading:
         path = tmp_path / "out"
         if exists:
             path.mkdir()
-        told = r"it holds no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
+        told = r"it contains no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
         with pytest.raises(ConfigurationError, match=rf"output folder {path}: {told}; .*`khmer-tuner run`"):
             load_study(path)
         assert path.exists() == exists

@@ -104,7 +104,7 @@ def test_what_only_moves_work_around_is_no_change(start: Start, presets: Presets
 
 def test_names_that_differ_in_case_only_are_refused(start: Start, space: SearchSpace) -> None:
     study, folder = start({"Baseline": TrainingConfig()})
-    with pytest.raises(ConfigurationError, match="experiment 'baseline': the study has 'Baseline' already"):
+    with pytest.raises(ConfigurationError, match="experiment 'baseline': the study already contains 'Baseline'"):
         enqueue_presets(study, folder, {"baseline": TrainingConfig()}, space)
 
 

@@ -91,8 +91,8 @@ class TestSettings:
         with pytest.raises(ConfigurationError) as caught:
             add_search_trials(study, folder, different)
         remedy = (
-            "; all search trials are sampled and pruned alike: leave the option out, "
-            "or start another study with another --output-dir"
+            "; all search trials of a study share these settings: leave the option out, "
+            "or start a new study with another --output-dir"
         )
         assert caught.value.problems == tuple(
             f"study 'khmer-ocr': its search has {difference}{remedy}"
@@ -158,18 +158,18 @@ class TestSettings:
         ),
         (
             SearchRequest(pruner=PrunerName.HYPERBAND, prune_share=0.25),
-            ["--prune-share: the pruner hyperband compares no shares; leave it out"],
+            ["--prune-share: has no effect with the pruner hyperband; leave it out"],
         ),
         (
             SearchRequest(pruner=PrunerName.NONE, prune_share=0.25, prune_grace=3),
             [
-                "--prune-share: the pruner none compares no shares; leave it out",
-                "--prune-grace: nothing is pruned, so there is no grace; leave it out",
+                "--prune-share: has no effect with the pruner none; leave it out",
+                "--prune-grace: has no effect without a pruner; leave it out",
             ],
         ),
         (
             SearchRequest(sampler=SamplerName.GP, prune_grace=3),
-            ["--prune-grace: nothing is pruned, so there is no grace; leave it out"],
+            ["--prune-grace: has no effect without a pruner; leave it out"],
         ),
     ],
 )

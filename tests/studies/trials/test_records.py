@@ -16,7 +16,7 @@ from studies import (
     ended_records,
     latest_records,
     own_records,
-    records_not_kept,
+    records_beyond_retention,
     study_status,
     trial_rows,
 )
@@ -80,7 +80,7 @@ def test_what_a_trial_takes_does_not_grow_with_those_that_ended_or_wait(
     count_unclaimed(study, folder)
     del made[:]
     number = end_next(study, folder, outcome)
-    for look in (latest_records, ended_records, records_not_kept):
+    for look in (latest_records, ended_records, records_beyond_retention):
         look(study)
     top_up(study, folder)
     study_status(study, folder)

@@ -45,5 +45,5 @@ def test_what_can_have_changed_since_is_the_dataset_and_the_versions(tiny_config
     begun = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
     now = current_invariants(begun, "beef", "/images")
     [change] = begun.changes(now)
-    assert change.startswith("the dataset's fingerprint was 'f00d' when it began and is 'beef' now")
+    assert change.startswith("the dataset's fingerprint was 'f00d' when the study was created and is 'beef' now")
     assert now.versions["torch"] != "1.0"
