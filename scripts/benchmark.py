@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Measure how fast this program is on this machine, as ratios and shares, each within one run.
+"""Measure the speed of this program on this machine, mainly as ratios and shares within one run.
 
 parts:
-  machine      what the machine reaches at matrices, convolutions and memory
-  epochs       seconds and images/s of every preset and model, what an epoch consists of, the share of that rate
+  machine      rates of the machine: matrix products, convolutions, memory
+  epochs       seconds and images/s of each preset and model, the parts of an epoch, the share of the machine's rate
   targets      seconds from the start of a command until both accuracy targets are met
-  bookkeeping  what a study costs beside its epochs, in studies of up to 1,000 trials
+  bookkeeping  cost of a study in addition to its epochs, in studies of up to 1,000 trials
   scale        start-up, status and export of studies of up to 10,000 trials
   images       a dataset of 100,000 images: opening it, time and memory of a worker
   workers      trials per hour with one worker and with several
-  busy         seconds of an epoch beside 0, 1 and 2 busy processes, by threads, workers and how long threads spin
-  runners      trials per second that train nothing, with up to 16 workers, on SQLite and on PostgreSQL
+  busy         seconds of an epoch next to 0, 1 and 2 busy processes, by threads, workers and spin time of idle threads
+  runners      trials per second without training, with up to 16 workers, on SQLite and on PostgreSQL
   cuda         rates, epochs and workers on a GPU, if there is one
 """
 
@@ -43,14 +43,14 @@ PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module i
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               everything, in a quarter of an hour
-  python scripts/benchmark.py --quick                       does it run? two minutes; not representative
+  python scripts/benchmark.py                               all parts, in a quarter of an hour
+  python scripts/benchmark.py --quick                       a test in two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json
 
-Nothing else should run on the machine meanwhile.
+The machine should otherwise be idle.
 
-exit code: 0 all was measured, 1 something could not be, 2 bad input, 130 stopped
+exit code: 0 all parts were measured, 1 a part failed, 2 bad input, 130 stopped
 """
 _SAMPLES, _QUICK_SAMPLES = 5000, 400
 _TEST_SAMPLES = 10
@@ -59,7 +59,7 @@ _QUIET_CORES = 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the benchmark; return the exit code."""
     options = _options(argv)
     os.environ.pop(STORAGE_VARIABLE, None)
     try:
@@ -77,33 +77,39 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("parts", metavar="PART", nargs="*", help="what to measure (default: all of them)")
-    parser.add_argument("--quick", action="store_true", help="few images, trials and repeats")
+    parser.add_argument("parts", metavar="PART", nargs="*", help="part to measure (default: all parts)")
+    parser.add_argument("--quick", action="store_true", help="use few images, trials and repeats")
     parser.add_argument(
-        "--json", metavar="FILE", type=Path, default=Path("benchmark.json"), help="all figures (default: %(default)s)"
+        "--json",
+        metavar="FILE",
+        type=Path,
+        default=Path("benchmark.json"),
+        help="output file with all figures (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
         metavar="METADATA",
         type=Path,
-        help="the dataset's metadata.yaml (default: the default dataset, generated)",
+        help="metadata.yaml of a dataset (default: generate the default dataset)",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
         default="config/phase3_simple_configs.yaml",
-        help="the experiments that are measured as presets (default: %(default)s)",
+        help="experiments file with the presets to measure (default: %(default)s)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, default=usable_cores(), help="(default: the cores)")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=usable_cores(), help="number of threads (default: number of cores)"
+    )
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     if options.threads < 1:
         parser.error(f"--threads: found {options.threads}; expected 1 or more")
     if options.data is not None and not options.data.is_file():
-        parser.error(f"--data: {options.data} is no file; name a dataset's metadata.yaml")
+        parser.error(f"--data: {options.data} is not a file; name the metadata.yaml of a dataset")
     if options.json.is_dir() or not os.access(options.json.absolute().parent, os.W_OK):
-        parser.error(f"--json: {options.json} cannot be written; name a file in a folder that can")
+        parser.error(f"--json: {options.json} cannot be written; name a file in a writable folder")
     return options
 
 
@@ -115,7 +121,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
         config=options.config,
         threads=options.threads,
         quick=options.quick,
-        say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        log=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
     )
     console = console_on(sys.stdout)
     if not is_terminal(sys.stdout):
@@ -125,18 +131,18 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     report: Figures = {"facts": facts, "quick": options.quick, "seconds": {}, "busy_elsewhere": {}, "parts": {}}
     for name in options.parts or PARTS:
         print(name, file=sys.stderr, flush=True)
-        started_at, others = time.monotonic(), machine.others_seconds()
+        started_at, before = time.monotonic(), machine.other_processes_seconds()
         try:
             figures: Figures = PARTS[name].measure(plan)
         except (HarnessError, ConfigurationError, DataLoaderError, OSError) as error:
             figures = {"error": str(error)}
         seconds = time.monotonic() - started_at
-        busy_cores = max(0.0, machine.others_seconds() - others) / seconds
+        busy_cores = max(0.0, machine.other_processes_seconds() - before) / seconds
         report["seconds"][name] = round(seconds, 1)
         report["busy_elsewhere"][name] = round(busy_cores, 2)
         report["parts"][name] = figures
-        write_json(options.json, report)  # so that it is kept if a later part fails
-        busy = f"; other processes kept {busy_cores:.1f} cores busy" if busy_cores > _QUIET_CORES else ""
+        write_json(options.json, report)  # after each part, so that the figures are kept if a later part fails
+        busy = f"; other processes used {busy_cores:.1f} cores" if busy_cores > _QUIET_CORES else ""
         console.print(f"\n{name}, measured in {seconds:.0f} s{busy}")
         if text := figures.get("skipped") or figures.get("error"):
             console.print(f"{'error' if 'error' in figures else 'skipped'}: {text}")
@@ -149,7 +155,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _dataset(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the metadata of the dataset, generated if none is given, with its pixels cached."""
+    """Return the metadata file of the dataset with cached pixels; generate the default dataset if none is given."""
     if options.data is None:
         print("generating the dataset", file=sys.stderr, flush=True)
         samples = _QUICK_SAMPLES if options.quick else _SAMPLES

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what `predict` flags: wrong and right readings of known and of unseen fonts, and crops of photographs.
+"""Measure which readings `predict` flags: right and wrong ones of known and unseen fonts, and of crops of photographs.
 
-A dataset made with `--fonts-dir` or `--fonts system` has the fonts of this package too: only samples whose font is not
-in `--metadata` count as unseen.
+A dataset generated with `--fonts-dir` or `--fonts system` contains the fonts of this package, too: only images whose
+font does not occur in `--metadata` count as unseen.
 
 Example: python scripts/measure_flags.py --checkpoint training_output/conservative_small/checkpoints/best.pt \
     --metadata generated_data/metadata.yaml --unseen unseen/metadata.yaml --photographs photographs
@@ -28,28 +28,28 @@ CROPS = 300
 
 
 def main() -> None:
-    """Print a line for each kind of image: how many there are, and the share that is flagged."""
+    """Print the number of images and the flagged share for each group."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, type=Path)
-    parser.add_argument("--metadata", required=True, help="the dataset that the model was trained on")
-    parser.add_argument("--unseen", nargs="*", default=[], help="metadata files of datasets with more fonts")
-    parser.add_argument("--photographs", type=Path, help="a folder of images, of which crops are read")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the model")
+    parser.add_argument("--metadata", required=True, help="metadata file of the dataset on which the model was trained")
+    parser.add_argument("--unseen", nargs="*", default=[], help="metadata files of datasets with further fonts")
+    parser.add_argument("--photographs", type=Path, help="folder of images from which random crops are read")
     options = parser.parse_args()
     reader = load_reader(options.checkpoint, device="cpu")
     known = set(open_pixel_cache(options.metadata, ["train"])["train"].font_names)
-    measure_dataset(reader, options.metadata, unlike=set())
+    measure_dataset(reader, options.metadata, without=set())
     for metadata in options.unseen:
-        measure_dataset(reader, metadata, unlike=known)
+        measure_dataset(reader, metadata, without=known)
     if options.photographs:
         with tempfile.TemporaryDirectory() as folder:
             cut_photographs(options.photographs, Path(folder))
             report("crops of photographs", reader.read([folder]))
 
 
-def measure_dataset(reader: Reader, metadata: str, unlike: set[str]) -> None:
-    """Measure wrong and right readings of the test split apart, without the fonts `unlike`."""
+def measure_dataset(reader: Reader, metadata: str, without: set[str]) -> None:
+    """Measure right and wrong readings of the test split, without the images in some fonts."""
     split = open_pixel_cache(metadata, ["test"])["test"]
-    chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in unlike]
+    chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in without]
     started = time.perf_counter()
     readings = reader.read(split.image_paths[index] for index in chosen)
     speed = len(chosen) / (time.perf_counter() - started)
@@ -61,7 +61,7 @@ def measure_dataset(reader: Reader, metadata: str, unlike: set[str]) -> None:
 
 
 def cut_photographs(photographs: Path, target: Path) -> None:
-    """Write random crops, twice as wide as high, of the images in a folder; each time the same."""
+    """Write random crops of the images in a folder, twice as wide as high; the same ones in each run."""
     random = np.random.default_rng(0)
     files = sorted(file for file in photographs.iterdir() if file.is_file())
     for number in range(CROPS):
@@ -73,7 +73,7 @@ def cut_photographs(photographs: Path, target: Path) -> None:
 
 
 def report(name: str, readings: Sequence[Reading]) -> None:
-    """Print the share of readings that are flagged."""
+    """Print the number of readings and the flagged share."""
     flagged = sum(reading.flagged for reading in readings)
     print(f"{name}: {len(readings):,}, flagged {flagged / max(1, len(readings)):.1%}", flush=True)
 

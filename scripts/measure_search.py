@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure what pruning saves and costs, and what a search gains over the presets, on a hard and small dataset.
+"""Measure what pruning saves and costs, and what a search gains over the presets, on a small and difficult dataset.
 
-For each seed it trains the presets and search trials, with and without pruning, each study in a process of its own with
+For each seed, it trains the presets and search trials with and without pruning, each study in a separate process with
 one thread. Repeating the command resumes the studies.
 
 Example: python scripts/measure_search.py --seeds 0 1 2 --trials 24 --jobs 2
@@ -54,16 +54,16 @@ TEST_SAMPLES = 2000
 
 @dataclass(frozen=True)
 class Study:
-    """The results of one study.
+    """Results of one study.
 
     Attributes:
-        seed: Its seed.
-        pruner: Its pruner.
-        epochs: Number of epochs of its search trials.
-        pruned: Number of search trials that were pruned.
-        best: The best value, of presets and search trials.
+        seed: Seed of the study.
+        pruner: Pruner of the study.
+        epochs: Number of epochs of the search trials.
+        pruned: Number of pruned search trials.
+        best: Best value of presets and search trials.
         test_best_preset: Character and sequence accuracy of the best preset on the test split.
-        test_best: The same of the best trial.
+        test_best: The same for the best trial.
     """
 
     seed: int
@@ -92,14 +92,16 @@ def main() -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """Read the command line."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work-dir", default="search_measurement", help="the work folder (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a study for each (default: 0 1 2)")
+    parser.add_argument("--work-dir", default="search_measurement", help="work folder (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the studies (default: 0 1 2)")
     parser.add_argument("--trials", type=int, default=24, help="search trials of a study (default: %(default)s)")
-    parser.add_argument("--pruners", nargs="+", default=["none", "quantile"], help="(default: none quantile)")
-    parser.add_argument("--epochs", type=int, default=24, help="epochs of a trial (default: %(default)s)")
-    parser.add_argument("--sampler", default="tpe", help="(default: %(default)s)")
+    parser.add_argument(
+        "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none quantile)"
+    )
+    parser.add_argument("--epochs", type=int, default=24, help="maximum epochs of a trial (default: %(default)s)")
+    parser.add_argument("--sampler", default="tpe", help="sampler of the search trials (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="studies in parallel (default: %(default)s)")
     return parser.parse_args()
 
@@ -116,7 +118,7 @@ def prepare(epochs: int) -> None:
 
 
 def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
-    """Return a documented preset on a narrower network, with as many epochs as all trials."""
+    """Return a documented preset on a narrower network, with the number of epochs of all trials."""
     return replace(
         preset,
         model_config_path="models.yaml",
@@ -131,7 +133,7 @@ def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
 
 
 def khmer_tuner(*words: str) -> str:
-    """Run a command in one thread; return what it printed."""
+    """Run a command with one thread; return its output."""
     line = python(command(*words))
     done = subprocess.run(line, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True)
     if done.returncode != 0:
@@ -140,16 +142,16 @@ def khmer_tuner(*words: str) -> str:
 
 
 def folder(seed: int, pruner: str) -> str:
-    """Return a study's folder."""
+    """Return the folder of a study."""
     return f"{pruner}_seed{seed}"
 
 
 def run(seed: int, pruner: str, options: argparse.Namespace) -> None:
-    """Train one study to its end."""
+    """Train a study until it is complete."""
     words = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(options.trials)]
     words += ["--seed", str(seed), "--pruner", pruner, "--sampler", options.sampler]
     khmer_tuner(*words, "--output-dir", folder(seed, pruner), "--results-file", f"{folder(seed, pruner)}.json")
-    print(f"done: {folder(seed, pruner)}", file=sys.stderr, flush=True)
+    print(f"complete: {folder(seed, pruner)}", file=sys.stderr, flush=True)
 
 
 def read(seed: int, pruner: str) -> Study:
@@ -182,7 +184,7 @@ def read(seed: int, pruner: str) -> Study:
 
 
 def print_pruning(studies: Sequence[Study]) -> None:
-    """Print epochs saved and value lost against the same seed without pruning."""
+    """Print the saved epochs and the loss of the best value, relative to the same seed without pruning."""
     whole = {study.seed: study for study in studies if study.pruner == "none"}
     print("\nseed  pruner     epochs   saved  pruned  best val char     lost")
     for study in studies:
@@ -194,7 +196,7 @@ def print_pruning(studies: Sequence[Study]) -> None:
 
 
 def print_gain(studies: Sequence[Study]) -> None:
-    """Print what the search gains over the best preset on the split that no study has read."""
+    """Print the gain of the search over the best preset on the test split, which no study has read."""
     print("\nseed  pruner     test char/seq: best preset    best of all      gain char / seq")
     gains: dict[str, list[tuple[float, float]]] = {}
     for study in studies:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The documented main script: the same as ``khmer-tuner run``, with the same options.
+"""The documented main script: runs ``khmer-tuner run`` with the same options.
 
 Programs can import the documented names from it: ``from phase3_hyperparameter_tuning import HyperparameterTuner``.
 
@@ -9,7 +9,7 @@ Example: python scripts/phase3_hyperparameter_tuning.py --experiments conservati
 import sys
 
 try:
-    # PEP 562: the documented names are resolved when they are first used, since --help needs no PyTorch.
+    # PEP 562: the documented names are imported on first use, since --help needs no PyTorch.
     from tuner import __getattr__ as __getattr__
     from tuner.__main__ import main
 except ModuleNotFoundError as error:

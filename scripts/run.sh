@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the documented presets: installs into .venv, draws the default dataset if there is none, runs `khmer-tuner run`.
-# Repeating it goes on where it stopped. Options are those of `khmer-tuner run`.
+# Installs into .venv and runs `khmer-tuner run` with the same options: generates the default dataset if it is missing,
+# and trains the documented presets. Repeating the command resumes an interrupted run.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 exec .venv/bin/khmer-tuner run "$@"

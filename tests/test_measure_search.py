@@ -1,4 +1,4 @@
-"""The script that measures pruning and search runs, and its tables are of what was trained."""
+"""`scripts/measure_search.py` with few trials: it trains the studies and prints both tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_a_small_measurement_prints_its_tables(tmp_path: Path) -> None:
+def test_small_measurement_prints_tables(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "measure_search.py"), "--work-dir", str(tmp_path)]
     command += ["--seeds", "3", "--trials", "1", "--epochs", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

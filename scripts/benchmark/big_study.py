@@ -1,6 +1,6 @@
-"""Studies of many trials: a small one that the program itself has trained, its trials copied many times over.
+"""Studies of many trials: copies of the trials of a small study that the program has trained.
 
-So whatever the program writes beside a trial is there, in the database and in the folders, as it writes it.
+The copies have all database rows and files that the program writes for a trial.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OUTPUT = "out"
 _SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 3
 _EPOCHS, _PATIENCE = 20, 8
 _SAMPLES, _TEST_SAMPLES = 40, 10
-# Names of the shipped models, so that the shipped search space holds them; so narrow that an epoch takes no time.
+# The names of the shipped models, which the shipped search space uses; very narrow, for short epochs.
 _NETWORK = {"stem_channels": [4, 8], "stage_channels": [8], "blocks_per_stage": 0, "width": 16, "context_layers": 0}
 _DECODERS = {"small": "attention", "medium": "attention", "large": "attention", "ctc": "ctc"}
 
-# What Optuna keeps of a trial.
+# Optuna's tables with rows of a trial.
 _TRIAL_TABLES = (
     "trials",
     "trial_params",
@@ -43,46 +43,46 @@ _NOTE_KEY = re.compile(r"dashboard:(\d+):(.*)")
 
 
 def train_small_study(plan: Plan) -> Path:
-    """Let the program train a study of presets and search trials, once; return the folder that holds it."""
-    place = plan.folder / "small_study"
-    if place.exists():
-        return place
-    plan.say("a small study, whose trials are copied")
+    """Train a small study of presets and search trials unless it exists; return its folder."""
+    work_dir = plan.folder / "small_study"
+    if work_dir.exists():
+        return work_dir
+    plan.log("training a small study, whose trials are copied")
     size = ["--samples", str(_SAMPLES), "--test-samples", str(_TEST_SAMPLES)]
-    seconds_of(command("data", *size, "--out", "data"), place, plan.threads)
+    seconds_of(command("data", *size, "--out", "data"), work_dir, plan.threads)
     models = {name: _NETWORK | {"decoder": decoder} for name, decoder in _DECODERS.items()}
-    (place / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
-    (place / "experiments.yaml").write_text(yaml.safe_dump({"experiments": _presets()}), encoding="utf-8")
-    (place / "space.yaml").write_text(_space(), encoding="utf-8")
+    (work_dir / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+    (work_dir / "experiments.yaml").write_text(yaml.safe_dump({"experiments": _presets()}), encoding="utf-8")
+    (work_dir / "space.yaml").write_text(_space(), encoding="utf-8")
     trials = _QUICK_SEARCH_TRIALS if plan.quick else _SEARCH_TRIALS
     words = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]
-    seconds_of(command(*words, "--output-dir", OUTPUT, "--results-file", "results.json"), place, plan.threads)
-    return place
+    seconds_of(command(*words, "--output-dir", OUTPUT, "--results-file", "results.json"), work_dir, plan.threads)
+    return work_dir
 
 
-def grow(small: Path, place: Path, *, ended: int, waiting: int, threads: int) -> Path:
-    """Copy a small study, and its search trials until so many have ended; enqueue more.
+def grow_study(small: Path, work_dir: Path, *, finished: int, waiting: int, threads: int) -> Path:
+    """Create a study from copies of the search trials of a small one, and enqueue more.
 
     Args:
-        small: From `train_small_study`.
-        place: The new study's folder.
-        ended: Trials that have ended, no fewer than those of the small study.
-        waiting: Number of pending search trials.
-        threads: PyTorch's threads.
+        small: Folder of `train_small_study`.
+        work_dir: Folder of the new study.
+        finished: Number of finished trials, at least that of the small study.
+        waiting: Number of waiting search trials.
+        threads: Number of threads of PyTorch.
 
     Returns:
-        The new study's output folder.
+        The output folder of the new study.
     """
-    output = place / OUTPUT
+    output = work_dir / OUTPUT
     shutil.copytree(small / OUTPUT, output)
     with contextlib.closing(sqlite3.connect(output / "study.db")) as database, database:
-        database.execute("PRAGMA synchronous = OFF")  # it is read only when it is complete
-        have: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
-        if ended < have:
-            raise HarnessError(f"a study of {ended} trials cannot be grown from one of {have}")
-        _copy_trials(database, OutputFolder(output), have, ended - have)
-    # The pending trials are enqueued by the program itself, which decides how many at a time.
-    seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), place, threads)
+        database.execute("PRAGMA synchronous = OFF")  # the study is read only once it is complete
+        existing: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
+        if finished < existing:
+            raise HarnessError(f"found {existing} trials in the small study; expected {finished} at most")
+        _copy_trials(database, OutputFolder(output), existing, finished - existing)
+    # The program itself enqueues the waiting trials, in portions of its choice.
+    seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), work_dir, threads)
     return output
 
 
@@ -98,26 +98,26 @@ def _presets() -> dict[str, Any]:
 
 
 def _space() -> str:
-    """Return the shipped search space with trials as short as the presets."""
+    """Return the shipped search space with the number of epochs of the presets."""
     from search_spaces import resolve_config_path
 
     text = resolve_config_path("config/search_space.yaml").read_text(encoding="utf-8")
     return re.sub(r"num_epochs: \d+", f"num_epochs: {_EPOCHS}", text)
 
 
-def _copy_trials(database: sqlite3.Connection, folder: OutputFolder, have: int, count: int) -> None:
-    """Copy a study's search trials one after the other until there are `count` more."""
+def _copy_trials(database: sqlite3.Connection, folder: OutputFolder, existing: int, count: int) -> None:
+    """Copy the search trials of a study in turn until there are `count` more."""
     kind = (
         "SELECT trial_id FROM trial_user_attributes WHERE key = 'kind' AND value_json = '\"search\"' ORDER BY trial_id"
     )
     originals = [row[0] for row in database.execute(kind)]
     first: int = database.execute("SELECT max(trial_id) FROM trials").fetchone()[0] + 1
-    copies = [(originals[place % len(originals)], first + place) for place in range(count)]
+    copies = [(originals[index % len(originals)], first + index) for index in range(count)]
     numbers = dict(database.execute("SELECT trial_id, number FROM trials"))
-    for place, (old, new) in enumerate(copies):
-        numbers[new] = have + place
+    for index, (old, new) in enumerate(copies):
+        numbers[new] = existing + index
         _link_files(
-            folder.trial_dir(search_trial_name(numbers[old])), folder.trial_dir(search_trial_name(have + place))
+            folder.trial_dir(search_trial_name(numbers[old])), folder.trial_dir(search_trial_name(existing + index))
         )
     for table in _TRIAL_TABLES:
         _copy_rows(database, table, copies, numbers)
@@ -131,18 +131,18 @@ def _copy_rows(
 ) -> None:
     columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     if table != "trials":
-        columns = columns[1:]  # without the row's own number, which it gets anew
-    place = columns.index("trial_id")
-    number = columns.index("number") if table == "trials" else None
+        columns = columns[1:]  # without the primary key, which each row gets anew
+    id_column = columns.index("trial_id")
+    number_column = columns.index("number") if table == "trials" else None
     select = f"SELECT {', '.join(columns)} FROM {table} WHERE trial_id = ?"
     rows = {old: database.execute(select, (old,)).fetchall() for old in {old for old, _ in copies}}
 
     def copied() -> Iterator[list[Any]]:
         for old, new in copies:
             for row in map(list, rows[old]):
-                row[place] = new
-                if number is not None:
-                    row[number] = numbers[new]
+                row[id_column] = new
+                if number_column is not None:
+                    row[number_column] = numbers[new]
                 yield row
 
     marks = ", ".join("?" * len(columns))
@@ -162,8 +162,8 @@ def _copy_notes(database: sqlite3.Connection, copies: Sequence[tuple[int, int]])
 
 
 def _link_files(old: Path, new: Path) -> None:
-    """Give a copied trial a folder with the same files, which take no room of their own.
+    """Create the folder of a copied trial with hard links, which need no disk space.
 
-    Without checkpoints: the program keeps those of the best few trials only.
+    Leaves out checkpoints: the program keeps only those of the best trials.
     """
     shutil.copytree(old, new, copy_function=os.link, ignore=shutil.ignore_patterns("*.pt"))

@@ -1,4 +1,4 @@
-"""What a study costs beside its epochs: claim, suggestion, reports, decisions, checkpoints, notes, tell."""
+"""Cost of a study in addition to its epochs: claim, suggestion, reports, decisions, checkpoints, notes, tell."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from harness.replacement import replace
 from rich.table import Table
 
-from benchmark.big_study import grow, train_small_study
+from benchmark.big_study import grow_study, train_small_study
 from benchmark.epochs import train_timed
-from benchmark.plan import Figures, Plan, run_here, without_end
-from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
+from benchmark.plan import Figures, Plan, run_in_process, with_fixed_epochs
+from benchmark.stopwatch import Lap, Stopwatch, TimedPart, refuse_uncalled
 from tuner.display.terminal import plain_table
 
 _TRIALS = 5
 _WAITING = 20
 
 PER_EPOCH = (
-    Watched("report", ("optuna.trial.Trial.report",), opaque=True),
-    Watched("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
-    Watched("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
-    Watched("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
+    TimedPart("report", ("optuna.trial.Trial.report",), opaque=True),
+    TimedPart("prune decision", ("studies.sampling.pruning.QuantilePruner.prune",), opaque=True),
+    TimedPart("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
+    TimedPart("logs", ("tuner.training.recorder.Recorder.epoch", "tuner.training.loop._log_epoch"), opaque=True),
 )
 PER_TRIAL = (
-    Watched("claim", ("tuner.workers.loop.next_claim",), opaque=True),
-    Watched("suggest", ("tuner.session.objective._settings",), opaque=True),
-    Watched(
+    TimedPart("claim", ("tuner.workers.loop.next_claim",), opaque=True),
+    TimedPart("suggest", ("tuner.session.objective._settings",), opaque=True),
+    TimedPart(
         "notes and artifacts",
         (
             "tuner.session.dashboard_updates.DashboardUpdates.start",
@@ -39,13 +39,13 @@ PER_TRIAL = (
         ),
         opaque=True,
     ),
-    Watched("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
-    Watched(
+    TimedPart("tell", ("studies.trials.claims.Claim.finish",), opaque=True),
+    TimedPart(
         "delete checkpoints",
         ("tuner.workers.loop.delete_unneeded_checkpoints", "tuner.session.objective.delete_unneeded_checkpoints"),
         opaque=True,
     ),
-    Watched(
+    TimedPart(
         "poll the study",
         (
             "tuner.session.status_poller.StatusPoller.poll_after_trial",
@@ -54,10 +54,10 @@ PER_TRIAL = (
         opaque=True,
     ),
 )
-# What a training needs before its first epoch and after its last.
+# Parts of a training before its first epoch and after its last.
 SET_UP = (
-    Watched("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
-    Watched(
+    TimedPart("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
+    TimedPart(
         "open and close logs",
         (
             "tuner.training.recorder.Recorder.__init__",
@@ -66,31 +66,31 @@ SET_UP = (
         ),
         opaque=True,
     ),
-    Watched("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
+    TimedPart("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
-# Not opaque: the study is polled during epochs too.
-_EPOCH = Watched("training", ("tuner.training.loop.run_epoch",))
+# Not opaque, since the study is polled during epochs, too.
+_EPOCH = TimedPart("training", ("tuner.training.loop.run_epoch",))
 _RARE = ("poll the study", "prune decision")
 
 
 def measure(plan: Plan) -> Figures:
-    """Resume studies of several sizes for some trials, and compare with an epoch of a preset."""
+    """Train some trials of studies of several sizes, and compare the cost with an epoch of a preset."""
     small = train_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
     for size in (10, 50) if plan.quick else (20, 100, 1000):
-        plan.say(f"{size:,} trials")
-        place = plan.folder / f"study_{size}"
-        output = grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)
-        figures["sizes"][str(size)] = in_new_interpreter(
-            work_on, place, plan.threads, output=str(output), trials=trials
+        plan.log(f"{size:,} trials")
+        work_dir = plan.folder / f"study_{size}"
+        output = grow_study(small, work_dir, finished=size, waiting=_WAITING, threads=plan.threads)
+        figures["sizes"][str(size)] = in_subprocess(
+            train_pending_trials, work_dir, plan.threads, output=str(output), trials=trials
         )
-        shutil.rmtree(place)
+        shutil.rmtree(work_dir)
     config = plan.typical
-    plan.say(f"an epoch of {config.experiment_name}")
-    placed = asdict(without_end(config, 2, "cpu"))
-    epoch = in_new_interpreter(
-        train_timed, plan.folder, plan.threads, config=placed, place=str(plan.folder / "one"), timed=False
+    plan.log(f"an epoch of {config.experiment_name}")
+    settings = asdict(with_fixed_epochs(config, 2, "cpu"))
+    epoch = in_subprocess(
+        train_timed, plan.folder, plan.threads, config=settings, work_dir=str(plan.folder / "one"), timed=False
     )
     figures["preset"] = {
         "name": config.experiment_name,
@@ -100,8 +100,8 @@ def measure(plan: Plan) -> Figures:
     return figures
 
 
-def work_on(output: str, trials: int) -> Figures:
-    """Let the program train some of a study's trials, in this process; return medians over them."""
+def train_pending_trials(output: str, trials: int) -> Figures:
+    """Train some pending trials of a study in this process; return the median seconds of each part."""
     watch = Stopwatch()
     claims = 0
 
@@ -117,9 +117,9 @@ def work_on(output: str, trials: int) -> Figures:
     replace("tuner.workers.loop._wait_for_others", lambda wait: lambda *arguments: False)
     watch.time((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
     watch.lap_before("tuner.workers.loop.next_claim")
-    run_here("resume", "--output-dir", output)
-    watched = (*PER_EPOCH, *PER_TRIAL, *SET_UP)
-    refuse_uncalled(watch.laps, [item.part for item in watched if item.part not in _RARE])
+    run_in_process("resume", "--output-dir", output)
+    expected = (*PER_EPOCH, *PER_TRIAL, *SET_UP)
+    refuse_uncalled(watch.laps, [item.part for item in expected if item.part not in _RARE])
     return {
         "epoch": {item.part: _median(watch.laps, item.part, _epochs) for item in PER_EPOCH},
         "trial": {item.part: _median(watch.laps, item.part) for item in PER_TRIAL},
@@ -129,7 +129,7 @@ def work_on(output: str, trials: int) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return milliseconds at each size, and what they are beside a preset's epochs."""
+    """Return milliseconds for each size, and their shares of a preset's epochs."""
     sizes = figures["sizes"]
     table = plain_table(
         "ms, by number of trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
@@ -137,7 +137,7 @@ def tables(figures: Figures) -> list[Table]:
     for group, title in (("epoch", "each epoch"), ("trial", "each trial"), ("set_up", "each training")):
         for part in next(iter(sizes.values()))[group]:
             table.add_row(f"{title}: {part}", *(_ms(found[group][part]) for found in sizes.values()))
-        table.add_row(f"{title}: all of it", *(_ms(sum(found[group].values())) for found in sizes.values()))
+        table.add_row(f"{title}: total", *(_ms(sum(found[group].values())) for found in sizes.values()))
     preset = figures["preset"]
     epoch, epochs = preset["epoch_seconds"], preset["num_epochs"]
     shares = (

@@ -1,4 +1,4 @@
-"""Training beside busy processes, by how long idle threads spin and by how threads and workers are divided."""
+"""Training next to busy processes, for several spin counts of idle threads and numbers of threads and workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.processes import command, seconds_of
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
+from benchmark.plan import Figures, Plan, with_fixed_epochs, write_experiments
 from studies import load_study
 from tuner.display.terminal import plain_table
 
@@ -23,7 +23,7 @@ _EPOCHS = 3
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to use the cores: threads of each worker, workers, and the spin count of idle threads."""
+    """A way to use the cores: threads of each worker, number of workers, spin count of idle threads."""
 
     threads: int
     workers: int = 1
@@ -31,7 +31,7 @@ class _Way:
 
 
 def measure(plan: Plan) -> Figures:
-    """Train one preset in each way, beside 0, 1 and 2 processes that only compute."""
+    """Train one preset in each way, next to 0, 1 and 2 processes that only compute."""
     ways = {
         "OpenMP's own spin, 300,000": _Way(plan.threads, spin_count=300_000),
         "spin 10,000": _Way(plan.threads, spin_count=10_000),
@@ -45,17 +45,17 @@ def measure(plan: Plan) -> Figures:
     for name, way in ways.items():
         figures["ways"][name] = {}
         for processes in _BUSY_PROCESSES[: 2 if plan.quick else None]:
-            plan.say(f"{name}, beside {processes} busy processes")
+            plan.log(f"{name}, next to {processes} busy processes")
             with _busy(processes):
                 figures["ways"][name][str(processes)] = _seconds(plan, way, figures["epochs"])
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return seconds of an epoch of each trial, divided by the trials in parallel."""
+    """Return the seconds of an epoch, divided by the number of parallel trials."""
     ways = figures["ways"]
     busy = list(next(iter(ways.values())))
-    headers = [f"seconds an epoch ({figures['preset']})", *(f"beside {count} busy" for count in busy)]
+    headers = [f"seconds of an epoch ({figures['preset']})", *(f"next to {count} busy" for count in busy)]
     table = plain_table(*headers, right=tuple(range(1, 1 + len(busy))))
     for name, found in ways.items():
         table.add_row(name, *(f"{found[count]:.2f}" for count in busy))
@@ -74,13 +74,13 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _seconds(plan: Plan, way: _Way, epochs: int) -> float:
-    place = plan.folder / "busy"
-    place.mkdir()
-    config = without_end(plan.typical, epochs, "cpu")
+    work_dir = plan.folder / "busy"
+    work_dir.mkdir()
+    config = with_fixed_epochs(plan.typical, epochs, "cpu")
     trials = {f"trial_{number}": replace(config, experiment_name=f"trial_{number}") for number in range(way.workers)}
-    file = write_experiments(place / "experiments.yaml", trials)
+    file = write_experiments(work_dir / "experiments.yaml", trials)
     words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(way.workers))
-    seconds_of(words, place, way.threads * way.workers, GOMP_SPINCOUNT=str(way.spin_count))
-    ended = load_study(place / "out")[0].get_trials(deepcopy=False)
-    shutil.rmtree(place)
-    return statistics.mean(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in ended) / way.workers
+    seconds_of(words, work_dir, way.threads * way.workers, GOMP_SPINCOUNT=str(way.spin_count))
+    finished = load_study(work_dir / "out")[0].get_trials(deepcopy=False)
+    shutil.rmtree(work_dir)
+    return statistics.mean(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in finished) / way.workers

@@ -1,8 +1,8 @@
-"""The same on a GPU: rates, epochs, and trials per hour with several workers on it."""
+"""Measurements on a GPU: rates, epochs, and trials per hour with several workers."""
 
 from __future__ import annotations
 
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from rich.table import Table
 
 from benchmark import epochs, machine, workers
@@ -12,12 +12,12 @@ _WORKERS = (1, 2, 4, 8)
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure, if this machine has a GPU that PyTorch can use."""
-    if not in_new_interpreter(has_cuda, plan.folder, plan.threads):
+    """Measure if this machine has a GPU that PyTorch can use."""
+    if not in_subprocess(has_cuda, plan.folder, plan.threads):
         return {"skipped": "no CUDA device"}
-    plan.say("matrices, convolutions, memory")
+    plan.log("matrices, convolutions, memory")
     return {
-        "machine": in_new_interpreter(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
+        "machine": in_subprocess(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
         "epochs": epochs.measure_on(plan, "cuda", epochs=1 if plan.quick else 4),
         "workers": workers.measure_on(
             plan, "cuda", _WORKERS[:2] if plan.quick else _WORKERS, epochs=2 if plan.quick else 10
@@ -26,7 +26,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the tables of the three."""
+    """Return the tables of the three parts."""
     parts = {"machine": machine, "epochs": epochs, "workers": workers}
     return [table for name, part in parts.items() for table in part.tables(figures[name])]
 

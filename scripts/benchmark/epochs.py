@@ -1,4 +1,4 @@
-"""Seconds of an epoch, of what it consists, and the share of the machine's rate that training reaches."""
+"""Seconds of an epoch, the shares of its parts, and the share of the machine's rate that training reaches."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, train_here, without_end
-from benchmark.stopwatch import Lap, Stopwatch, Watched, refuse_uncalled
+from benchmark.plan import Figures, Plan, train_in_process, with_fixed_epochs
+from benchmark.stopwatch import Lap, Stopwatch, TimedPart, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.display.terminal import plain_table
 
-WATCHED = (
-    Watched("data", ("tuner.data.batches.SplitBatches._gather",)),
-    Watched("augmentation", ("tuner.data.batches.augment", "tuner.data.batches.SplitBatches._distortions")),
-    Watched(
+TIMED_PARTS = (
+    TimedPart("data", ("tuner.data.batches.SplitBatches._gather",)),
+    TimedPart("augmentation", ("tuner.data.batches.augment", "tuner.data.batches.SplitBatches._distortions")),
+    TimedPart(
         "forward",
         (
             "tuner.models.reader.DigitReader.forward",
@@ -27,13 +27,13 @@ WATCHED = (
             "tuner.training.losses.CTCLoss.forward",
         ),
     ),
-    Watched("backward", ("torch.autograd.backward",)),
-    # What a step does besides forward and backward: clip, update, average.
-    Watched("optimizer", ("tuner.training.epoch.train_step",)),
-    # All of it: its batches are cut and what was right is counted here too.
-    Watched("validation", ("tuner.training.epoch.score_split",), opaque=True),
-    Watched("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.reader.DigitReader.read")),
-    Watched(
+    TimedPart("backward", ("torch.autograd.backward",)),
+    # The rest of a step: clip, update, average.
+    TimedPart("optimizer", ("tuner.training.epoch.train_step",)),
+    # Includes assembling its batches and counting correct readings.
+    TimedPart("validation", ("tuner.training.epoch.score_split",), opaque=True),
+    TimedPart("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.reader.DigitReader.read")),
+    TimedPart(
         "logging",
         (
             "tuner.training.recorder.Recorder.step",
@@ -45,8 +45,8 @@ WATCHED = (
         ),
         opaque=True,
     ),
-    Watched("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
-    Watched(
+    TimedPart("checkpoint", ("tuner.training.loop._complete_epoch",), opaque=True),
+    TimedPart(
         "plots",
         (
             "tuner.training.plot_updates.PlotUpdates.draw",
@@ -55,7 +55,7 @@ WATCHED = (
         ),
         opaque=True,
     ),
-    Watched(
+    TimedPart(
         "study",
         (
             "optuna.trial.Trial.report",
@@ -68,54 +68,54 @@ WATCHED = (
 )
 _ARITHMETIC = ("forward", "backward", "optimizer", "validation")
 _SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "plots", "study", "rest")
-# Parts that an epoch may lack.
+# Parts that not every epoch has.
 _RARE = ("plots", "augmentation")
 
 _PROFILED_STEPS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Train each preset and each model for some epochs on the processor."""
+    """Train each preset and each model for some epochs on the CPU."""
     return measure_on(plan, "cpu", epochs=1 if plan.quick else 2)
 
 
 def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
-    """Train each preset and each model on a device, an epoch to warm up and then this many.
+    """Train each preset and each model on a device for one warm-up epoch and then this number of epochs.
 
-    Where a device works asynchronously, the stopwatch has to wait for it and slows it down; seconds
-    of an epoch are then those of a training without a stopwatch.
+    The stopwatch must synchronize an asynchronous device, which slows it down; the seconds of an epoch are then those
+    of a second training without stopwatch.
     """
     figures: Figures = {}
     for name, config in (plan.presets | plan.models).items():
-        plan.say(name)
-        placed = asdict(without_end(config, 1 + epochs, device))
-        place = plan.folder / f"{device} {name}"
-        place.mkdir()
-        timed_run = in_new_interpreter(
-            train_timed, place, plan.threads, config=placed, place=str(place / "timed"), timed=True
+        plan.log(name)
+        settings = asdict(with_fixed_epochs(config, 1 + epochs, device))
+        work_dir = plan.folder / f"{device} {name}"
+        work_dir.mkdir()
+        timed_run = in_subprocess(
+            train_timed, work_dir, plan.threads, config=settings, work_dir=str(work_dir / "timed"), timed=True
         )
-        alone = timed_run
+        untimed_run = timed_run
         if device != "cpu":
-            alone = in_new_interpreter(
-                train_timed, place, plan.threads, config=placed, place=str(place / "alone"), timed=False
+            untimed_run = in_subprocess(
+                train_timed, work_dir, plan.threads, config=settings, work_dir=str(work_dir / "untimed"), timed=False
             )
         steps = 2 if plan.quick else _PROFILED_STEPS
-        kernels = in_new_interpreter(profile, place, plan.threads, config=placed, steps=steps)
-        figures[name] = _summed_up(timed_run, alone, kernels)
+        kernels = in_subprocess(profile, work_dir, plan.threads, config=settings, steps=steps)
+        figures[name] = _summary(timed_run, untimed_run, kernels)
     return figures
 
 
-def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
-    """Train an experiment with the real command, in this process; the first epoch is not counted."""
+def train_timed(config: dict[str, Any], work_dir: str, timed: bool) -> Figures:
+    """Train an experiment with the real command in this process; leave out the first epoch."""
     settings = TrainingConfig(**config)
-    watch = Stopwatch(_waiting(settings.device) if timed else lambda: None)
+    watch = Stopwatch(_synchronizer_of(settings.device) if timed else lambda: None)
     watch.lap_before("tuner.training.loop._reason_to_end")
     if timed:
-        watch.time(WATCHED)
-    train_here(settings, Path(place))
+        watch.time(TIMED_PARTS)
+    train_in_process(settings, Path(work_dir))
     laps = watch.laps[1:]
     if timed:
-        refuse_uncalled(laps, [item.part for item in WATCHED if item.part not in _RARE])
+        refuse_uncalled(laps, [item.part for item in TIMED_PARTS if item.part not in _RARE])
     return {
         "images": _training_images(settings),
         "epoch_seconds": statistics.fmean(lap.seconds for lap in laps),
@@ -124,23 +124,23 @@ def train_timed(config: dict[str, Any], place: str, timed: bool) -> Figures:
 
 
 def profile(config: dict[str, Any], steps: int) -> Figures:
-    """Profile training steps, in this process."""
+    """Profile training steps in this process."""
     from benchmark.kernels import profile_steps
 
     return profile_steps(TrainingConfig(**config), steps)
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return epochs, what they consist of, rates and kernels as tables."""
+    """Return tables of epochs, their parts, rates and kernels."""
     return [_epoch_table(figures), _part_table(figures), _rate_table(figures), _kernel_table(figures)]
 
 
-def _waiting(device: str) -> Any:
+def _synchronizer_of(device: str) -> Any:
     import torch
 
-    from benchmark.machine import waiting_for
+    from benchmark.machine import synchronizer_of
 
-    return waiting_for(torch.device(device))
+    return synchronizer_of(torch.device(device))
 
 
 def _training_images(config: TrainingConfig) -> int:
@@ -156,18 +156,18 @@ def _parts(laps: list[Lap]) -> dict[str, float]:
     return parts
 
 
-def _summed_up(timed_run: Figures, alone: Figures, kernels: Figures) -> Figures:
+def _summary(timed_run: Figures, untimed_run: Figures, kernels: Figures) -> Figures:
     parts, whole = timed_run["parts"], timed_run["epoch_seconds"]
-    beside = whole - sum(parts[part] for part in _ARITHMETIC)
+    outside = whole - sum(parts[part] for part in _ARITHMETIC)
     step = sum(parts[part] for part in ("forward", "backward", "optimizer"))
     gflops = kernels["gflop_per_image"] * timed_run["images"] / step
-    seconds = alone["epoch_seconds"]
+    seconds = untimed_run["epoch_seconds"]
     return {
         "epoch_seconds": seconds,
-        "images_per_s": alone["images"] / seconds,
+        "images_per_s": untimed_run["images"] / seconds,
         "parts": parts,
-        "beside_arithmetic": beside / whole,
-        "beside_arithmetic_and_augmentation": (beside - parts["augmentation"]) / whole,
+        "beside_arithmetic": outside / whole,
+        "beside_arithmetic_and_augmentation": (outside - parts["augmentation"]) / whole,
         "gflops": gflops,
         "share_of_rate": gflops / kernels["rate"]["gflops"],
         "share_of_matrix_rate": gflops / kernels["rate"]["matrix_gflops"],
@@ -176,7 +176,7 @@ def _summed_up(timed_run: Figures, alone: Figures, kernels: Figures) -> Figures:
 
 
 def _epoch_table(figures: Figures) -> Table:
-    headers = ("on training images", "s/epoch", "images/s", "beside arithmetic", "without augmentation")
+    headers = ("training images", "s/epoch", "images/s", "outside arithmetic", "without augmentation")
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
         table.add_row(
@@ -201,11 +201,11 @@ def _rate_table(figures: Figures) -> Table:
     headers = (
         "training steps",
         "GFLOP/s",
-        "of best rate",
-        "of torch.mm's",
-        "steps alone",
+        "% of best rate",
+        "% of torch.mm",
+        "steps only",
         "best rate",
-        "limits here allow",
+        "possible speed-up",
     )
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
@@ -217,13 +217,13 @@ def _rate_table(figures: Figures) -> Table:
             f"{figure['share_of_matrix_rate']:.1%}",
             f"{figure['kernels']['share']:.1%}",
             f"{rate['gflops']:.0f}, {rate['by']}, {figure['kernels']['precision']}",
-            f"{1 / figure['kernels']['bound_share']:.1f} x as fast",
+            f"{1 / figure['kernels']['bound_share']:.1f} x",
         )
     return table
 
 
 def _kernel_table(figures: Figures) -> Table:
-    headers = ("kernels of a step", "", "share", "GFLOP/s", "GB/s", "limit", "reached of it")
+    headers = ("kernels of a step", "", "share", "GFLOP/s", "GB/s", "limited by", "% of limit")
     table = plain_table(*headers, right=(2, 3, 4, 6))
     for name, figure in figures.items():
         kernels = figure["kernels"]

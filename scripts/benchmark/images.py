@@ -1,4 +1,4 @@
-"""A dataset of many images: opening it, and time and memory of a worker that trains on it."""
+"""A dataset of many images: time to open it, and time and memory of a worker that trains on it."""
 
 from __future__ import annotations
 
@@ -15,64 +15,66 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from harness.replacement import replace
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, train_here, without_end
-from benchmark.stopwatch import Stopwatch, Watched, refuse_uncalled
+from benchmark.plan import Figures, Plan, train_in_process, with_fixed_epochs
+from benchmark.stopwatch import Stopwatch, TimedPart, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import CHARACTER_SET
 from tuner.display.terminal import plain_table
 
-# Of ten images one more, for validation.
-_VALIDATION = 10
+# One validation image for ten training images.
+_TRAINING_IMAGES_PER_VALIDATION_IMAGE = 10
 _BYTES_AN_IMAGE = 12_000
 _OPENINGS = 3
 _EPOCHS = 3
 _POLL_S = 0.25
-_TRAINING = Watched("training", ("tuner.training.epoch.train_epoch",), opaque=True)
-_VALIDATING = Watched("validation", ("tuner.training.epoch.score_split",), opaque=True)
+_TRAINING = TimedPart("training", ("tuner.training.epoch.train_epoch",), opaque=True)
+_VALIDATING = TimedPart("validation", ("tuner.training.epoch.score_split",), opaque=True)
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure with a tenth of the images and with all of them."""
+    """Measure with a tenth of the images and with all images."""
     most = 2_000 if plan.quick else 100_000
     needed, free = most * _BYTES_AN_IMAGE, shutil.disk_usage(plan.folder).free
     if free < needed:
-        return {"skipped": f"{needed / 1e9:.1f} GB of disk needed in {plan.folder.parent}, {free / 1e9:.1f} GB free"}
+        return {"skipped": f"{plan.folder.parent} has {free / 1e9:.1f} GB free; expected {needed / 1e9:.1f} GB"}
     figures: Figures = {}
     for images in (most // 10, most):
-        plan.say(f"{images:,} images")
-        place = plan.folder / f"images_{images}"
+        plan.log(f"{images:,} images")
+        work_dir = plan.folder / f"images_{images}"
         config = plan.typical
-        metadata = _repeated(plan.metadata, place, images, config)
+        metadata = _repeated(plan.metadata, work_dir, images, config)
         started_at = time.perf_counter()
         open_pixel_cache(metadata, [config.train_split, config.val_split])
         first = time.perf_counter() - started_at
         splits = [config.train_split, config.val_split]
         arguments = {"metadata": str(metadata), "splits": splits}
-        openings = [in_new_interpreter(seconds_to_open, place, plan.threads, **arguments) for _ in range(_OPENINGS)]
-        placed = asdict(without_end(config, _EPOCHS, "cpu")) | {"metadata_path": str(metadata)}
+        openings = [in_subprocess(seconds_to_open, work_dir, plan.threads, **arguments) for _ in range(_OPENINGS)]
+        settings = asdict(with_fixed_epochs(config, _EPOCHS, "cpu")) | {"metadata_path": str(metadata)}
         batches = 3 if plan.quick else 60
-        trained = in_new_interpreter(train_some, place, plan.threads, config=placed, place=str(place), batches=batches)
+        trained = in_subprocess(
+            train_some, work_dir, plan.threads, config=settings, work_dir=str(work_dir), batches=batches
+        )
         figures[str(images)] = {"first_opening_seconds": first, "opening_seconds": min(openings)} | trained
-        shutil.rmtree(place)
+        shutil.rmtree(work_dir)
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the figures at both sizes, and how they grow."""
+    """Return the figures for both sizes, and their ratio."""
     table = plain_table("training images", *(f"{int(images):,}" for images in figures), "ratio", right=(1, 2, 3))
     rows = (
-        ("first opening, which decodes, s", "first_opening_seconds", 1.0, ".2f"),
+        ("first opening (decodes images), s", "first_opening_seconds", 1.0, ".2f"),
         ("opening from the cache, s", "opening_seconds", 1.0, ".3f"),
         ("training, ms an image", "training_seconds_per_image", 1e3, ".3f"),
         ("validation, ms an image", "validation_seconds_per_image", 1e3, ".3f"),
-        ("memory of a worker (PSS), most, MB", "peak_pss_mb", 1.0, ".0f"),
-        ("of it no other process's (USS), most, MB", "peak_uss_mb", 1.0, ".0f"),
+        ("maximum memory of a worker (PSS), MB", "peak_pss_mb", 1.0, ".0f"),
+        ("of it not shared (USS), MB", "peak_uss_mb", 1.0, ".0f"),
     )
     small, large = figures.values()
     for title, name, factor, form in rows:
@@ -82,26 +84,26 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def seconds_to_open(metadata: str, splits: list[str]) -> float:
-    """Return how long a dataset takes to open, in this process."""
+    """Open a dataset in this process; return the seconds."""
     started_at = time.perf_counter()
     open_pixel_cache(metadata, splits)
     return time.perf_counter() - started_at
 
 
-def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
-    """Train epochs of a few batches, in this process; the last one counts for time, all for memory."""
+def train_some(config: dict[str, Any], work_dir: str, batches: int) -> Figures:
+    """Train epochs of a few batches in this process; return times of the last epoch and the maximum memory of all."""
     settings = TrainingConfig(**config)
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        # Validation is not counted in epochs, so that it is whole.
+        # Validation has no epoch number and is not cut.
         return lambda batches_of, epoch: itertools.islice(epochs(batches_of, epoch), batches if epoch else None)
 
     replace("tuner.data.batches.SplitBatches.epoch", cut_short)
     watch = Stopwatch()
     watch.time((_TRAINING, _VALIDATING))
     watch.lap_before("tuner.training.loop._reason_to_end")
-    with _memory_watched() as memory:
-        train_here(settings, Path(place))
+    with _peak_memory() as memory:
+        train_in_process(settings, Path(work_dir))
     refuse_uncalled(watch.laps, [_TRAINING.part, _VALIDATING.part])
     cache = open_pixel_cache(settings.metadata_path, [settings.train_split, settings.val_split])
     last = watch.laps[-1].parts
@@ -115,37 +117,37 @@ def train_some(config: dict[str, Any], place: str, batches: int) -> Figures:
 
 
 @contextlib.contextmanager
-def _memory_watched() -> Iterator[dict[str, int]]:
-    """Poll this process's memory; yield its maximum."""
+def _peak_memory() -> Iterator[dict[str, int]]:
+    """Poll the memory of this process; yield the maximum in bytes."""
     most = {"pss": 0, "uss": 0}
-    over = threading.Event()
+    stop = threading.Event()
     process = psutil.Process()
 
     def poll() -> None:
-        while not over.wait(_POLL_S):
+        while not stop.wait(_POLL_S):
             memory = process.memory_full_info()
             most["uss"] = max(most["uss"], memory.uss)
-            most["pss"] = max(most["pss"], getattr(memory, "pss", memory.rss))  # Linux alone shares out pages
+            most["pss"] = max(most["pss"], getattr(memory, "pss", memory.rss))  # only Linux has PSS
 
     polling = threading.Thread(target=poll)
     polling.start()
     try:
         yield most
     finally:
-        over.set()
+        stop.set()
         polling.join()
 
 
-def _repeated(metadata: Path, place: Path, images: int, config: TrainingConfig) -> Path:
-    """Create a dataset with this many images from one with fewer; return its metadata file.
+def _repeated(metadata: Path, work_dir: Path, images: int, config: TrainingConfig) -> Path:
+    """Create a dataset with this number of images from one with fewer; return its metadata file.
 
-    An image that is there several times has a file of its own each time, which takes no room of its own.
+    Repeated images are hard links, which need no disk space.
     """
-    counts = {config.train_split: images, config.val_split: images // _VALIDATION}
+    counts = {config.train_split: images, config.val_split: images // _TRAINING_IMAGES_PER_VALIDATION_IMAGE}
     known = read_metadata(metadata, list(counts)).splits
     lines: list[str] = []
     for split, count in counts.items():
-        folder = place / "data" / split
+        folder = work_dir / "data" / split
         folder.mkdir(parents=True)
         paths, labels = known[split].image_paths, known[split].labels
         lines += [f"{split}:", "  samples:"]
@@ -158,6 +160,6 @@ def _repeated(metadata: Path, place: Path, images: int, config: TrainingConfig) 
                 os.link(folder / f"{original:06d}{file.suffix}", file)
             lines += [f"  - image_path: {json.dumps(f'data/{split}/{file.name}')}", f"    label: {labels[original]}"]
     text = f"dataset_info:\n  character_set: {json.dumps(list(CHARACTER_SET), ensure_ascii=False)}\n"
-    path = place / "data" / "metadata.yaml"
+    path = work_dir / "data" / "metadata.yaml"
     path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
     return path

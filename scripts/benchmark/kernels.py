@@ -1,4 +1,4 @@
-"""What the kernels of a training step reach of the machine's rates, and what keeps them from more."""
+"""Rates of the kernels of a training step, compared with the machine's rates, and their limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.machine import best_seconds, matrix_rate, memory_rate, waiting_for
+from benchmark.machine import best_seconds, matrix_rate, memory_rate, synchronizer_of
 from benchmark.plan import Figures
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
@@ -25,7 +25,7 @@ from tuner.training.epoch import train_step
 from tuner.training.out_of_memory import keep_freed_memory
 from tuner.training.training_state import TrainingState
 
-# The first pattern that an operation's name contains says its kind; all others that compute are element by element.
+# The first pattern in an operation's name determines its kind; all other operations are elementwise.
 _KINDS = {
     "convolution": re.compile(r"conv"),
     "matrix": re.compile(r"mm\b|_mm_|linear|matmul|einsum"),
@@ -37,10 +37,10 @@ OUTSIDE = "outside kernels"
 
 
 def profile_steps(config: TrainingConfig, steps: int) -> Figures:
-    """Return what training steps of a configuration reach, in this process.
+    """Return the rates of the training steps of a configuration in this process.
 
-    Rates are measured before and after, and the better one counts. Memory traffic is what operations read and write
-    if nothing stays in a cache, so that a share of its rate may be above one.
+    The machine's rates are measured before and after, and the better one counts. Memory traffic is the number of bytes
+    that operations read and write if nothing stays in a cache, so a share of the memory rate can exceed one.
     """
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     device = torch.device(config.device)
@@ -74,7 +74,7 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
 
 
 def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth: float) -> Figures:
-    """Return the figures of a kind of kernel: what it reaches, and the least time that its work needs here."""
+    """Return the figures of a kind of kernel: its rates, and the minimum time at the machine's rates."""
     arithmetic, memory = flops / gflops / 1e9, traffic / bandwidth / 1e9
     bound = max(arithmetic, memory)
     return {
@@ -87,13 +87,13 @@ def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth
 
 
 def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[str, float], float]:
-    """Return seconds of each kind of kernel, what passes outside of them among it, and of all while profiling."""
+    """Return the seconds of each kind of kernel and outside kernels, and the total while profiling."""
     on_device = training.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
-    wait = waiting_for(training.device)
+    wait = synchronizer_of(training.device)
     wait()
     with profile(activities=activities) as profiled:
-        started_at = time.perf_counter()  # only now: the profiler itself takes long to begin
+        started_at = time.perf_counter()  # after the slow start of the profiler
         for batch in batches:
             train_step(training, batch)
         wait()
@@ -102,8 +102,8 @@ def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[s
     events: EventList = profiled.key_averages()
     for event in events:
         if event.key.startswith("aten::"):
-            taken = event.self_device_time_total if on_device else event.self_cpu_time_total
-            seconds[_kind_of(event.key)] += taken / 1e6
+            microseconds = event.self_device_time_total if on_device else event.self_cpu_time_total
+            seconds[_kind_of(event.key)] += microseconds / 1e6
     wall = max(wall, sum(seconds.values()))
     return {**seconds, OUTSIDE: wall - sum(seconds.values())}, wall
 
@@ -127,10 +127,10 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if not func.is_view:
-            self.bytes[_kind_of(str(func))] += sum(tensor.nbytes for tensor in (*given, *made))
+            self.bytes[_kind_of(str(func))] += sum(tensor.nbytes for tensor in (*inputs, *outputs))
         return result
 
 

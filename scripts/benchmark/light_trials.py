@@ -1,4 +1,4 @@
-"""Trials that train nothing, so that only the work of the study is measured, run by processes in parallel."""
+"""Trials without training in parallel processes, to measure the work of the study alone."""
 
 from __future__ import annotations
 
@@ -37,69 +37,69 @@ from studies import (
 )
 from studies.storage.url import sqlite_path
 
-# Until a process is ready; sixteen share few cores.
-_SECONDS_TO_BE_READY = 120.0
+# Sixteen processes on few cores start slowly.
+_START_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 _NAME = "runners"
 _SEED = 0
-_PLAIN = multiprocessing.get_context("fork")
+_CONTEXT = multiprocessing.get_context("fork")
 
 
-def work_off(place: str, url: str, workers: int, presets: int, searches: int) -> Figures:
-    """Create a study and let processes run its pending trials, from the same moment on.
+def run_trials(output_dir: str, url: str, workers: int, presets: int, searches: int) -> Figures:
+    """Create a study and run its pending trials in several processes, which start at the same moment.
 
     Args:
-        place: The study's output folder.
-        url: An empty database.
+        output_dir: Output folder of the study.
+        url: URL of an empty database.
         workers: Number of processes.
         presets: Number of trials that are enqueued before.
-        searches: Number of random search trials that are added meanwhile.
+        searches: Number of random search trials that are added during the run.
 
     Returns:
-        Seconds until the last trial had ended; statements, commits and processor seconds of all processes; connections
-        that one of them had at most, None where there is no server to ask.
+        Number of trials; seconds until the last trial finished; statements, commits and processor seconds of all
+        processes; maximum number of connections of a process, None for SQLite.
     """
-    # This process is stopped by SIGTERM; its daemons are terminated only if it exits in order.
+    # SIGTERM must end this process with an exception, since its daemons are terminated only at a normal exit.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    # A connection does not survive a fork, so this process opens none before.
-    _checked([_start(_create, place, url, presets, searches)])
-    ready = _PLAIN.Barrier(workers + 1, timeout=_SECONDS_TO_BE_READY)
-    results = _PLAIN.SimpleQueue()
-    running = [_start(_work_when_ready, place, url, ready, results.put) for _ in range(workers)]
+    # A connection does not survive a fork, so this process opens none.
+    _join_all([_start(_create, output_dir, url, presets, searches)])
+    ready = _CONTEXT.Barrier(workers + 1, timeout=_START_TIMEOUT_S)
+    results = _CONTEXT.SimpleQueue()
+    running = [_start(_work_when_ready, output_dir, url, ready, results.put) for _ in range(workers)]
     try:
         ready.wait()
     except threading.BrokenBarrierError:
-        raise RuntimeError(f"not all of {workers} processes were ready in {_SECONDS_TO_BE_READY:g} s") from None
+        raise RuntimeError(f"not all of {workers} processes were ready after {_START_TIMEOUT_S:g} s") from None
     started_at = time.monotonic()
-    connections = _most_connections(url, running)
-    _checked(running)
+    connections = _max_connections(url, running)
+    _join_all(running)
     found = [results.get() for _ in running]
     trials = sum(worker["trials"] for worker in found)
     if trials != presets + searches:
-        raise RuntimeError(f"{trials} of {presets + searches} trials were worked off")
+        raise RuntimeError(f"wrong number of finished trials: found {trials}, expected {presets + searches}")
     return {
         "trials": trials,
-        "seconds": max(worker["ended"] for worker in found) - started_at,
+        "seconds": max(worker["finished_at"] for worker in found) - started_at,
         **{what: sum(worker[what] for worker in found) for what in ("statements", "commits", "cpu_seconds")},
         "connections": connections,
     }
 
 
 def _start(action: Callable[..., object], *arguments: object) -> ForkProcess:
-    process = _PLAIN.Process(target=action, args=arguments, daemon=True)
+    process = _CONTEXT.Process(target=action, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _checked(processes: Sequence[ForkProcess]) -> None:
+def _join_all(processes: Sequence[ForkProcess]) -> None:
     for process in processes:
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"a process that works on {_NAME} failed with exit code {process.exitcode}")
+            raise RuntimeError(f"a worker process of the study {_NAME} failed with exit code {process.exitcode}")
 
 
-def _create(place: str, url: str, presets: int, searches: int) -> None:
-    study, folder = _join(place, url)
+def _create(output_dir: str, url: str, presets: int, searches: int) -> None:
+    study, folder = _open_study(output_dir, url)
     width = len(str(presets))
     names = [f"preset {number:0{width}d}" for number in range(presets)]
     enqueue_presets(
@@ -109,8 +109,8 @@ def _create(place: str, url: str, presets: int, searches: int) -> None:
         add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=searches))
 
 
-def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
-    folder = OutputFolder(place)
+def _open_study(output_dir: str, url: str) -> tuple[optuna.Study, OutputFolder]:
+    folder = OutputFolder(output_dir)
     models = load_model_definitions(TrainingConfig().model_config_path)
     invariants = StudyInvariants(
         monitor=TrainingConfig().early_stopping_monitor,
@@ -127,22 +127,22 @@ def _join(place: str, url: str) -> tuple[optuna.Study, OutputFolder]:
     return create_or_join_study(open_storage(url), _NAME, folder, invariants), folder
 
 
-def _work_when_ready(place: str, url: str, ready: Any, report: Callable[[Mapping[str, float]], object]) -> None:
-    study, folder = _join(place, url)
+def _work_when_ready(output_dir: str, url: str, ready: Any, report: Callable[[Mapping[str, float]], object]) -> None:
+    study, folder = _open_study(output_dir, url)
     study.get_trials(deepcopy=False)
     ready.wait()
-    trials, ended, cpu_before = 0, time.monotonic(), time.process_time()
+    trials, finished_at, cpu_before = 0, time.monotonic(), time.process_time()
     counts = _count_statements()
     while (claim := claim_next_trial(study, folder)) is not None:
         _train(claim)
-        trials, ended = trials + 1, time.monotonic()
-    report({"trials": trials, "ended": ended, "cpu_seconds": time.process_time() - cpu_before, **counts})
+        trials, finished_at = trials + 1, time.monotonic()
+    report({"trials": trials, "finished_at": finished_at, "cpu_seconds": time.process_time() - cpu_before, **counts})
 
 
 def _train(claim: Claim) -> None:
-    """Sample, report and finish a trial as `tuner.session.objective` does, but train nothing.
+    """Sample, report and finish a trial as `tuner.session.objective` does, but without training.
 
-    Notes and plots are left out: a third of a trial's statements.
+    Leaves out notes and plots, which cause a third of a trial's statements.
     """
     study = claim.trial.study
     space, search = study_space(study), search_settings(study)
@@ -171,20 +171,20 @@ def _train(claim: Claim) -> None:
 
 
 def _count_statements() -> Counter[str]:
-    """Return a counter of the statements and commits of all databases from now on."""
+    """Return a counter of all statements and commits from now on."""
     counts = Counter(statements=0, commits=0)
     for event, name in (("before_cursor_execute", "statements"), ("commit", "commits")):
         sqlalchemy.event.listen(sqlalchemy.Engine, event, lambda *_, name=name: counts.update([name]))
     return counts
 
 
-def _most_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
-    """Ask a server, while processes run, how many connections one of them has at most."""
+def _max_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
+    """Return the maximum number of connections of a process, polled while they run; None for SQLite."""
     if sqlite_path(url) is not None:
         return None
     import psycopg
 
-    # As the program calls its connections: by host and process.
+    # The program names its connections by host and process.
     counts = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name LIKE 'khmer-tuner %' GROUP BY application_name ORDER BY 1 DESC LIMIT 1"

@@ -1,4 +1,4 @@
-"""The machine: what it is, and the rates that it reaches at matrices, convolutions and memory."""
+"""The machine: its description, and its rates of matrix products, convolutions and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from rich.table import Table
 
 from benchmark.plan import Figures, Plan
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 _REPEATS = 6
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20
-# Channels in and out, kernel; of 64 images of 16 x 32 positions. oneDNN computes these, MKL or OpenBLAS the matrices.
+# Input channels, output channels, kernel size; 64 images of 16 x 32 positions. oneDNN computes these convolutions,
+# MKL or OpenBLAS the matrix products.
 _CONVOLUTIONS = ((128, 128, 3), (256, 256, 3), (512, 512, 1))
 _BATCH, _HEIGHT, _WIDTH = 64, 16, 32
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What a device reaches in a precision.
+    """Rates of a device in one precision.
 
     Attributes:
-        gflops: Billion floating-point operations a second, the most of all that was tried.
-        by: What reached it.
-        matrix_gflops: What ``torch.mm`` reached.
+        gflops: Highest measured rate, in billion floating-point operations per second.
+        by: Operation that reached it.
+        matrix_gflops: Rate of ``torch.mm``.
     """
 
     gflops: float
@@ -48,7 +49,7 @@ class Rate:
 
 
 def facts(threads: int) -> Figures:
-    """Return what this machine is; nothing heavy is imported."""
+    """Return a description of this machine without importing PyTorch."""
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -62,16 +63,16 @@ def facts(threads: int) -> Figures:
     }
 
 
-def others_seconds() -> float:
-    """Return processor seconds of this machine that neither this process nor its ended children took."""
+def other_processes_seconds() -> float:
+    """Return the processor seconds of this machine without this process and its exited children."""
     times = psutil.cpu_times()
     return float(times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4]))
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure the processor's rates in an interpreter of their own."""
-    plan.say("matrices, convolutions, memory")
-    figures: Figures = in_new_interpreter(device_rates, plan.folder, plan.threads, device_name="cpu")
+    """Measure the rates of the processor in a new interpreter."""
+    plan.log("matrix products, convolutions, memory")
+    figures: Figures = in_subprocess(device_rates, plan.folder, plan.threads, device_name="cpu")
     return figures
 
 
@@ -85,7 +86,7 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def device_rates(device_name: str) -> Figures:
-    """Return what this process reaches on a device in each precision that is native there."""
+    """Return the rates of a device in each precision that it supports natively."""
     import torch
 
     from search_spaces import TrainingConfig
@@ -123,7 +124,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
 
 
 def memory_rate(device: torch.device) -> float:
-    """Return the GB/s, read and written, of copying what no cache holds."""
+    """Return the GB/s, read plus written, of copying an array that fits no cache."""
     import torch
 
     source = torch.ones(_COPIED_BYTES // 4, device=device)
@@ -131,16 +132,16 @@ def memory_rate(device: torch.device) -> float:
     return 2 * _COPIED_BYTES / best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
-def waiting_for(device: torch.device) -> Callable[[], object]:
-    """Return what waits until a device has done all that it was given."""
+def synchronizer_of(device: torch.device) -> Callable[[], object]:
+    """Return a function that waits until a device has finished its work."""
     import torch
 
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
 def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the shortest time that some work takes on a device, of several times after a first one."""
-    wait = waiting_for(device)
+    """Return the minimum seconds of several runs on a device, after a warm-up run."""
+    wait = synchronizer_of(device)
     work()
     best = float("inf")
     for _ in range(_REPEATS):
@@ -160,10 +161,10 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with a plus sign if something differs from it; None if it is none."""
+    """Return the commit of this checkout, with a plus sign if files differ from it; None outside a git checkout."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(words, capture_output=True, text=True)
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return None
     return done.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""What a benchmark works with, and the experiments that it trains."""
+"""Common settings of all parts of the benchmark, and the experiments that they train."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from search_spaces import (
 )
 
 Figures = dict[str, Any]
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 
-# Early stopping may not end what is measured.
+# Early stopping must not end a measured training.
 _ENDLESS_PATIENCE = 100_000
 _MODEL_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all parts have in common.
+    """Common settings of all parts.
 
     Attributes:
-        folder: The work folder, removed at the end.
-        metadata: The dataset's metadata file, absolute.
-        config: The experiments file whose presets are measured.
-        threads: PyTorch's threads, shared by processes in parallel.
-        quick: Whether everything is small: the figures then say that the benchmark runs, and not much more.
-        say: Called with what is being measured.
+        folder: Work folder, removed at the end.
+        metadata: Absolute path of the dataset's metadata file.
+        config: Experiments file whose presets are measured.
+        threads: Number of threads of PyTorch, shared by parallel processes.
+        quick: Whether all measurements are small and not representative.
+        log: Prints a progress line.
     """
 
     folder: Path
@@ -45,24 +45,24 @@ class Plan:
     config: str
     threads: int
     quick: bool
-    say: Say
+    log: Log
 
     @property
     def presets(self) -> dict[str, TrainingConfig]:
-        """The presets on this dataset, without an end of their own."""
+        """The presets on this dataset."""
         found = load_experiments(self.config).experiments
         chosen = dict(list(found.items())[:1]) if self.quick else found
         return {name: self._placed(name, config) for name, config in chosen.items()}
 
     @property
     def typical(self) -> TrainingConfig:
-        """The preset that stands for all where one is enough: the second, if there are two."""
+        """The preset for measurements that need only one: the second, if there are two."""
         presets = list(self.presets.values())
         return presets[min(1, len(presets) - 1)]
 
     @property
     def models(self) -> dict[str, TrainingConfig]:
-        """Every defined model under default settings, by ``model NAME``."""
+        """Every defined model with default settings, by ``model NAME``."""
         base = TrainingConfig(batch_size=_MODEL_BATCH_SIZE)
         definitions = load_model_definitions(base.model_config_path)
         names = list(definitions)[-1:] if self.quick else definitions
@@ -73,19 +73,19 @@ class Plan:
 
     @property
     def targets(self) -> Targets:
-        """What the presets should reach."""
+        """The targets of the experiments file."""
         return load_experiments(self.config).targets
 
     def _placed(self, name: str, config: TrainingConfig) -> TrainingConfig:
-        # It is trained in other folders, from which a relative path would be wrong.
+        # The training runs in another folder, so relative paths would not work.
         models = str(resolve_config_path(config.model_config_path).absolute())
         return replace(
             config, experiment_name=name, metadata_path=str(self.metadata), model_config_path=models, device="cpu"
         )
 
 
-def without_end(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
-    """Return a configuration that trains exactly this many epochs on a device."""
+def with_fixed_epochs(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
+    """Return a configuration that trains exactly this number of epochs on a device."""
     return replace(config, num_epochs=epochs, device=device, early_stopping_patience=_ENDLESS_PATIENCE)
 
 
@@ -95,19 +95,19 @@ def write_experiments(path: Path, configs: Mapping[str, TrainingConfig], targets
     return path
 
 
-def train_here(config: TrainingConfig, folder: Path) -> None:
-    """Train an experiment in a folder with the real command, in this process.
+def train_in_process(config: TrainingConfig, folder: Path) -> None:
+    """Train an experiment in a folder with the real command in this process.
 
     Raises:
         HarnessError: The command failed.
     """
     folder.mkdir(exist_ok=True)
     file = write_experiments(folder / "experiments.yaml", {config.experiment_name: config})
-    run_here("run", "--config", str(file), "--output-dir", str(folder / "out"))
+    run_in_process("run", "--config", str(file), "--output-dir", str(folder / "out"))
 
 
-def run_here(*words: str) -> None:
-    """Run a command that writes ``results.json`` beside its output folder, the last word, in this process.
+def run_in_process(*words: str) -> None:
+    """Run a command in this process; its last word is the output folder, next to which it writes ``results.json``.
 
     Raises:
         HarnessError: The command failed.
@@ -116,4 +116,4 @@ def run_here(*words: str) -> None:
 
     results = Path(words[-1]).parent / "results.json"
     if code := main([*words, "--results-file", str(results)]):
-        raise HarnessError(f"exit code {code} of khmer-tuner {' '.join(words)}")
+        raise HarnessError(f"khmer-tuner {' '.join(words)} exited with {code}")

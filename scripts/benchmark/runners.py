@@ -1,4 +1,4 @@
-"""Trials per second that take no time to train, with more and more workers, on SQLite and on PostgreSQL."""
+"""Trials per second without training, with increasing numbers of workers, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from pathlib import Path
 from unittest.mock import patch
 
 from harness.postgresql import PASSWORD, PostgresServer
-from harness.processes import in_new_interpreter
+from harness.processes import in_subprocess
 from rich.table import Table
 
-from benchmark.light_trials import work_off
+from benchmark.light_trials import run_trials
 from benchmark.plan import Figures, Plan
 from studies import default_storage_url
 from studies.storage.url import without_password
 from tuner.display.terminal import plain_table
 
 COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
-# Of each kind: enqueued before, and added to a search meanwhile.
+# Number of trials of each kind: enqueued before, and added by a search.
 _TRIALS, _QUICK_TRIALS = 60, 5
-# More workers that bring less than this are of no use.
-_LEAST_RISE = 1.1
+# More workers must increase the rate by this factor to be useful.
+_MIN_USEFUL_FACTOR = 1.1
 
 
 def measure(plan: Plan) -> Figures:
-    """Run studies with several numbers of processes, with databases that flush to the disk."""
+    """Run studies with several numbers of processes, on databases that flush to the disk."""
     figures: Figures = {"sqlite": _rates(plan, "sqlite", default_storage_url)}
     try:
         server = PostgresServer(durable=True)
     except (ImportError, RuntimeError) as error:
-        return figures | {"postgresql": {"skipped": f"no PostgreSQL server: {error}"}}
+        return figures | {"postgresql": {"skipped": f"cannot start a PostgreSQL server: {error}"}}
 
-    def create(place: Path) -> str:
-        return without_password(server.create_database(place.name.replace(" ", "_")))
+    def create(work_dir: Path) -> str:
+        return without_password(server.create_database(work_dir.name.replace(" ", "_")))
 
-    with server, patch.dict(os.environ, PGPASSWORD=PASSWORD):  # as a user does: not in a command line
+    with server, patch.dict(os.environ, PGPASSWORD=PASSWORD):  # not in a command line, as recommended to users
         return figures | {"postgresql": _rates(plan, "postgresql", create)}
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the rates, and beside one worker; then how far they rise, and what a trial takes with the most workers."""
+    """Return a table of the rates, and one of their limits and the cost of a trial with the most workers."""
     rates = plain_table(
-        "workers", "SQLite trials/s", "beside one", "PostgreSQL trials/s", "beside one", right=(0, 1, 2, 3, 4)
+        "workers", "SQLite trials/s", "of 1 worker", "PostgreSQL trials/s", "of 1 worker", right=(0, 1, 2, 3, 4)
     )
     for count in figures["sqlite"]:
         rates.add_row(count, *_cells(figures["sqlite"], count), *_cells(figures["postgresql"], count))
     more = plain_table(
-        "database", "rate rises to", "CPU ms/trial", "SQL/trial", "commits/trial", "connections", right=(2, 3, 4, 5)
+        "database", "rate rises up to", "CPU ms/trial", "SQL/trial", "commits/trial", "connections", right=(2, 3, 4, 5)
     )
     for title, found in (("SQLite", figures["sqlite"]), ("PostgreSQL", figures["postgresql"])):
         more.add_row(title, *_facts(found))
@@ -57,28 +57,35 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def stops_scaling_after(rates: dict[str, float]) -> str | None:
-    """Return the number of workers after which the rate rises by less than a tenth; None if it always rises more."""
+    """Return the number of workers beyond which the rate rises by less than a tenth; None if there is none."""
     counts = list(rates)
     pairs = itertools.pairwise(counts)
-    return next((fewer for fewer, more in pairs if rates[more] < _LEAST_RISE * rates[fewer]), None)
+    return next((fewer for fewer, more in pairs if rates[more] < _MIN_USEFUL_FACTOR * rates[fewer]), None)
 
 
 def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
-    """Return the figures for each number of workers, on a database of its own with the URL for a study's folder."""
+    """Return the figures for each number of workers; `url_of` returns a new database for a study's folder."""
     figures = {}
     for count in QUICK_COUNTS if plan.quick else COUNTS:
-        place = plan.folder / f"{database} {count} runners"
-        figures[str(count)] = _worked_off(plan, count, place, url_of(place))
+        work_dir = plan.folder / f"{database} {count} runners"
+        figures[str(count)] = _run(plan, count, work_dir, url_of(work_dir))
     return figures
 
 
-def _worked_off(plan: Plan, count: int, place: Path, url: str) -> Figures:
-    plan.say(place.name)
+def _run(plan: Plan, count: int, work_dir: Path, url: str) -> Figures:
+    plan.log(work_dir.name)
     trials = _QUICK_TRIALS if plan.quick else _TRIALS
-    found = in_new_interpreter(
-        work_off, plan.folder, plan.threads, place=str(place), url=url, workers=count, presets=trials, searches=trials
+    found = in_subprocess(
+        run_trials,
+        plan.folder,
+        plan.threads,
+        output_dir=str(work_dir),
+        url=url,
+        workers=count,
+        presets=trials,
+        searches=trials,
     )
-    shutil.rmtree(place)
+    shutil.rmtree(work_dir)
     return {
         "trials": found["trials"],
         "seconds": found["seconds"],

@@ -1,4 +1,4 @@
-"""What commands take on studies of many trials, beside Optuna's own first reading of them."""
+"""Seconds of commands on studies of many trials, compared with Optuna's own first reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.replacement import replace
 from harness.run import HarnessError
 from rich.table import Table
 
-from benchmark.big_study import OUTPUT, grow, train_small_study
+from benchmark.big_study import OUTPUT, grow_study, train_small_study
 from benchmark.plan import Figures, Plan
 from tuner.display.terminal import plain_table
 
@@ -39,18 +39,18 @@ def measure(plan: Plan) -> Figures:
     small = train_small_study(plan)
     figures: Figures = {}
     for size in (20, 60) if plan.quick else (100, 1000, 10_000):
-        place = plan.folder / f"scale_{size}"
-        plan.say(f"{size:,} trials")
-        grow(small, place, ended=size, waiting=_WAITING, threads=plan.threads)
-        figures[str(size)] = _seconds(plan, place, again=size <= 1000 and not plan.quick)
-        _check_export(place / "trials.csv", size + _WAITING)
-        shutil.rmtree(place)
+        work_dir = plan.folder / f"scale_{size}"
+        plan.log(f"{size:,} trials")
+        grow_study(small, work_dir, finished=size, waiting=_WAITING, threads=plan.threads)
+        figures[str(size)] = _seconds(plan, work_dir, repeat=size <= 1000 and not plan.quick)
+        _check_export(work_dir / "trials.csv", size + _WAITING)
+        shutil.rmtree(work_dir)
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return seconds from start to end at each size, and how they stand to reading alone."""
-    table = plain_table("seconds, beside reading alone", *(f"{int(size):,} trials" for size in figures))
+    """Return the seconds of each command for each size, and their difference and ratio to reading only."""
+    table = plain_table("seconds (minus and relative to reading only)", *(f"{int(size):,} trials" for size in figures))
     for column in table.columns[1:]:
         column.justify = "right"
     for name in next(iter(figures.values())):
@@ -62,12 +62,12 @@ def _cell(name: str, found: dict[str, float]) -> str:
     seconds = found[name]
     if name in (_BASELINE, _WORKER_BASELINE):
         return f"{seconds:.2f}"
-    alone = found[_WORKER_BASELINE if name == _WORKER else _BASELINE]
-    return f"{seconds:.2f} ({seconds - alone:+.2f}, {seconds / alone:.2f} x)"
+    baseline = found[_WORKER_BASELINE if name == _WORKER else _BASELINE]
+    return f"{seconds:.2f} ({seconds - baseline:+.2f}, {seconds / baseline:.2f} x)"
 
 
-def _seconds(plan: Plan, place: Path, *, again: bool) -> dict[str, float]:
-    """Return seconds of each command; the better of two, where they are short."""
+def _seconds(plan: Plan, work_dir: Path, *, repeat: bool) -> dict[str, float]:
+    """Return the seconds of each command, if `repeat` the minimum of two runs."""
     this = "benchmark.scale"
     words = {
         _BASELINE: ["-m", this, "read"],
@@ -76,7 +76,7 @@ def _seconds(plan: Plan, place: Path, *, again: bool) -> dict[str, float]:
         _WORKER: ["-m", this, "claim"],
     }
     return {
-        name: min(seconds_of(word, place, plan.threads) for _ in range(2 if again else 1))
+        name: min(seconds_of(word, work_dir, plan.threads) for _ in range(2 if repeat else 1))
         for name, word in words.items()
     }
 
@@ -85,11 +85,11 @@ def _check_export(path: Path, trials: int) -> None:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = sum(1 for _ in csv.DictReader(file))
     if rows != trials:
-        raise HarnessError(f"{path.name} has {rows:,} of {trials:,} trials")
+        raise HarnessError(f"wrong number of trials in {path.name}: found {rows:,}, expected {trials:,}")
 
 
 def _read() -> None:
-    """Read the study as Optuna does by itself."""
+    """Read the study with Optuna alone."""
     import optuna
 
     storage = optuna.storages.get_storage(f"sqlite:///{OUTPUT}/study.db")
@@ -97,19 +97,19 @@ def _read() -> None:
 
 
 def _import() -> None:
-    """Import what a worker works with, then read the study."""
+    """Import the modules of a worker, then read the study."""
     importlib.import_module("tuner.workers.run_study")
     _read()
 
 
 def _claim() -> None:
-    """Be a worker that ends as soon as it has claimed a trial."""
+    """Run a worker that exits as soon as it has claimed a trial."""
     from tuner.__main__ import main
 
-    def ending(next_claim: Callable[..., Any]) -> Callable[..., Any]:
+    def exiting(next_claim: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: os._exit(0 if next_claim(*arguments) is not None else 1)
 
-    replace("tuner.workers.loop.next_claim", ending)
+    replace("tuner.workers.loop.next_claim", exiting)
     sys.exit(main(["resume", "--output-dir", OUTPUT, "--results-file", "results.json"]) or 1)
 
 

@@ -1,4 +1,4 @@
-"""How a program's time is divided among functions, which are replaced by timed ones."""
+"""A stopwatch that measures the time of functions, which it replaces by timed ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.run import HarnessError
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Functions whose time is one part of the whole.
+class TimedPart:
+    """Functions whose time is one part of the total.
 
     Attributes:
-        part: What they do.
-        targets: Their dotted names, where their callers look them up.
-        opaque: Whether what they call belongs to them, also if it is watched itself.
+        part: Name of the part.
+        targets: Dotted names of the functions, where their callers look them up.
+        opaque: Whether the time of other timed functions that they call counts for this part.
     """
 
     part: str
@@ -31,12 +31,12 @@ class Watched:
 
 @dataclass
 class Lap:
-    """A stretch of time.
+    """A measured period.
 
     Attributes:
-        seconds: How long it took.
-        parts: Seconds of each part; what a watched function calls counts for the part that is called.
-        calls: How often functions of each part were called.
+        seconds: Duration.
+        parts: Seconds of each part; the time of a timed function counts for its own part, not for that of its caller.
+        calls: Number of calls of the functions of each part.
     """
 
     seconds: float
@@ -46,11 +46,11 @@ class Lap:
 
 @dataclass
 class Stopwatch:
-    """Divides the time of this process among watched functions.
+    """Measures the time of functions in this process.
 
     Attributes:
-        wait: Called before the clock is read; for a device that works asynchronously.
-        laps: The stretches that have ended.
+        wait: Called before the clock is read, to synchronize an asynchronous device.
+        laps: The completed laps.
     """
 
     wait: Callable[[], object] = lambda: None
@@ -59,33 +59,33 @@ class Stopwatch:
     _calls: Counter[str] = field(default_factory=Counter)
     _inner: list[float] = field(default_factory=list)
     _opaque: bool = False
-    _lap_begun: float | None = None
+    _lap_started: float | None = None
 
-    def time(self, watched: Sequence[Watched]) -> None:
-        """Replace functions by ones that are timed.
+    def time(self, parts: Sequence[TimedPart]) -> None:
+        """Replace functions by timed ones.
 
         Raises:
-            HarnessError: The program has no such function any more.
+            HarnessError: A function does not exist any more.
         """
-        for item in watched:
+        for item in parts:
             for target in item.targets:
                 replace(target, functools.partial(self._timed, item))
 
     def lap(self) -> None:
-        """End a stretch, if one has begun, and begin the next."""
+        """End the current lap, if there is one, and start the next."""
         self.wait()
         now = time.perf_counter()
-        if self._lap_begun is not None:
-            self.laps.append(Lap(now - self._lap_begun, dict(self._parts), dict(self._calls)))
-        self._lap_begun = now
+        if self._lap_started is not None:
+            self.laps.append(Lap(now - self._lap_started, dict(self._parts), dict(self._calls)))
+        self._lap_started = now
         self._parts.clear()
         self._calls.clear()
 
     def lap_before(self, target: str) -> None:
-        """End a stretch whenever a function is called."""
+        """End a lap before each call of a function."""
         watch(target, before=lambda *arguments, **named: self.lap())
 
-    def _timed(self, item: Watched, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, item: TimedPart, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             if self._opaque:
                 return function(*arguments, **named)
@@ -95,7 +95,7 @@ class Stopwatch:
         return timed
 
     @contextmanager
-    def _counted(self, item: Watched) -> Iterator[None]:
+    def _counted(self, item: TimedPart) -> Iterator[None]:
         self.wait()
         started_at = time.perf_counter()
         self._inner.append(0.0)
@@ -113,11 +113,11 @@ class Stopwatch:
 
 
 def refuse_uncalled(laps: Sequence[Lap], parts: Sequence[str]) -> None:
-    """Refuse to report parts that the program no longer calls.
+    """Check that the program still calls the functions of these parts.
 
     Raises:
-        HarnessError: A part was never called.
+        HarnessError: No function of a part was called.
     """
     called = {part for lap in laps for part in lap.calls}
     if missing := [part for part in parts if part not in called]:
-        raise HarnessError(f"the program no longer calls what is timed as {', '.join(missing)}")
+        raise HarnessError(f"the program no longer calls the functions that are timed as {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Seconds from the start of a command to the end of the epoch that meets both accuracy targets."""
+"""Seconds from the start of a command to the end of the first epoch that meets both accuracy targets."""
 
 from __future__ import annotations
 
@@ -18,78 +18,80 @@ from search_spaces import Targets, TrainingConfig
 from tuner.display.terminal import plain_table
 
 _POLL_S = 0.01
-_LONGEST_S = 300.0
+_TIMEOUT_S = 300.0
 _CACHE = ".pixel_cache"
-# A few hundred images teach nothing in a few epochs, but where a label ends.
+# With a few hundred images and few epochs, a network learns only the length of the labels.
 _QUICK_TARGETS = Targets(character_accuracy=0.01)
 _QUICK_EPOCHS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Run each preset with the pixel cache made and not made."""
+    """Run each preset with and without an existing pixel cache."""
     targets = _QUICK_TARGETS if plan.quick else plan.targets
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
-        raise HarnessError(f"{plan.config}: it has no targets for accuracy, so nothing can be timed until they are met")
+        raise HarnessError(f"{plan.config}: no accuracy targets found; expected `targets:` with at least one of them")
     figures: Figures = {
         "character_accuracy": targets.character_accuracy,
         "sequence_accuracy": targets.sequence_accuracy,
         "presets": {},
     }
     for name, config in plan.presets.items():
-        asked = replace(config, num_epochs=_QUICK_EPOCHS) if plan.quick else config
+        shortened = replace(config, num_epochs=_QUICK_EPOCHS) if plan.quick else config
         figures["presets"][name] = {}
         for start in ("cache made", "cache not made"):
-            plan.say(f"{name}, {start}")
-            place = plan.folder / f"{name} {start}"
-            place.mkdir()
+            plan.log(f"{name}, {start}")
+            work_dir = plan.folder / f"{name} {start}"
+            work_dir.mkdir()
             fresh = start == "cache not made"
-            metadata = _without_cache(plan.metadata, place) if fresh else plan.metadata
-            placed = replace(asked, metadata_path=str(metadata))
-            figures["presets"][name][start] = _until_met(placed, targets, place, plan.threads)
-            shutil.rmtree(place)
+            metadata = _without_cache(plan.metadata, work_dir) if fresh else plan.metadata
+            config_with_data = replace(shortened, metadata_path=str(metadata))
+            figures["presets"][name][start] = _until_met(config_with_data, targets, work_dir, plan.threads)
+            shutil.rmtree(work_dir)
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the seconds as a table."""
+    """Return a table of the seconds."""
     wanted = f"char {figures['character_accuracy']}, seq {figures['sequence_accuracy']}".replace("None", "any")
-    table = plain_table(f"until {wanted}", "", "seconds", "epochs", "before the first epoch", right=(2, 3, 4))
+    table = plain_table(f"until {wanted}", "", "seconds", "epochs", "s before epoch 1", right=(2, 3, 4))
     for name, starts in figures["presets"].items():
         for start, found in starts.items():
-            seconds = f"not in {found['seconds_in_all']:.1f}" if found["seconds"] is None else f"{found['seconds']:.1f}"
+            seconds = (
+                f"not within {found['seconds_in_all']:.1f}" if found["seconds"] is None else f"{found['seconds']:.1f}"
+            )
             table.add_row(name, start, seconds, str(found["epochs"]), f"{found['start_up_seconds']:.1f}")
     return [table]
 
 
-def _without_cache(metadata: Path, place: Path) -> Path:
-    """Copy a dataset without the pixels that were decoded of it; return the copy's metadata file."""
-    # Under the same name: images are looked up from the folder above it.
-    copied = shutil.copytree(metadata.parent, place / metadata.parent.name, ignore=shutil.ignore_patterns(_CACHE))
+def _without_cache(metadata: Path, work_dir: Path) -> Path:
+    """Copy a dataset without its pixel cache; return the metadata file of the copy."""
+    # Under the same name, since image paths start at the parent folder.
+    copied = shutil.copytree(metadata.parent, work_dir / metadata.parent.name, ignore=shutil.ignore_patterns(_CACHE))
     return copied / metadata.name
 
 
-def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: int) -> Figures:
+def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads: int) -> Figures:
     """Run an experiment until an epoch has met the targets, then stop it."""
     name = config.experiment_name
-    file = write_experiments(place / "experiments.yaml", {name: config}, targets)
+    file = write_experiments(work_dir / "experiments.yaml", {name: config}, targets)
     words = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
-    metrics = place / "out" / name / "metrics.jsonl"
+    metrics = work_dir / "out" / name / "metrics.jsonl"
     started_at = time.perf_counter()
     first_epoch_s, epochs, met = None, 0, False
-    with started(words, place, **compute_environment(place, threads)) as process:
+    with started(words, work_dir, **compute_environment(work_dir, threads)) as process:
         running = True
-        while running and not met and time.perf_counter() - started_at < _LONGEST_S:
+        while running and not met and time.perf_counter() - started_at < _TIMEOUT_S:
             time.sleep(_POLL_S)
-            running = process.poll() is None  # looked at before the file: what it wrote last is read too
+            running = process.poll() is None  # before reading the file, so that its last lines are read, too
             for epoch in _epochs(metrics, after=epochs):
                 seconds = time.perf_counter() - started_at
                 first_epoch_s = first_epoch_s or seconds - epoch["epoch_seconds"]
                 epochs += 1
                 met = met or _meets(epoch, targets)
         if process.poll():
-            raise failure(words, place, process.returncode)
+            raise failure(words, work_dir, process.returncode)
     if not epochs:
-        raise HarnessError(f"{name}: no epoch ended in {_LONGEST_S:.0f} s")
+        raise HarnessError(f"{name}: no epoch finished within {_TIMEOUT_S:.0f} s")
     return {
         "seconds": seconds if met else None,
         "seconds_in_all": seconds,
@@ -99,7 +101,7 @@ def _until_met(config: TrainingConfig, targets: Targets, place: Path, threads: i
 
 
 def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
-    """Yield the epochs of a file that may still be written, after the first ones."""
+    """Yield the epochs of a metrics file from index `after` on; the file may still grow."""
     if metrics.exists():
         whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
         yield from map(json.loads, whole.splitlines()[after:])

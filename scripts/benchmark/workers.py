@@ -1,4 +1,4 @@
-"""Trials per hour with one worker and with several in parallel, which share threads or a GPU."""
+"""Trials per hour with one worker and with several, which share threads or a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from harness.processes import command, seconds_of
 from rich.table import Table
 
-from benchmark.plan import Figures, Plan, without_end, write_experiments
+from benchmark.plan import Figures, Plan, with_fixed_epochs, write_experiments
 from studies import load_study
 from tuner.cores import usable_cores
 from tuner.display.terminal import plain_table
@@ -19,52 +19,54 @@ _TRIALS_A_WORKER = 2
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure up to as many workers as there are cores."""
+    """Measure up to one worker for each core."""
     cores = usable_cores()
     counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     return measure_on(plan, "cpu", [*counts, cores], epochs=1 if plan.quick else 2)
 
 
 def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> Figures:
-    """Let the real command train short trials of one preset on a device, with several numbers of workers.
+    """Train short trials of one preset with the real command on a device, with several numbers of workers.
 
-    The rate is that from the beginning of the first trial to the end of the last: a search of hours begins once.
+    The rate is measured from the start of the first trial to the end of the last, without the start of the command.
     """
     figures: Figures = {"preset": plan.typical.experiment_name, "epochs": epochs, "workers": {}}
     for count in counts:
-        plan.say(f"{count} of {max(counts)} workers on {device}")
-        place = plan.folder / f"{device} {count} workers"
-        place.mkdir()
-        config = without_end(plan.typical, epochs, device)
+        plan.log(f"{count} of {max(counts)} workers on {device}")
+        work_dir = plan.folder / f"{device} {count} workers"
+        work_dir.mkdir()
+        config = with_fixed_epochs(plan.typical, epochs, device)
         trials = {
             f"trial_{number}": replace(config, experiment_name=f"trial_{number}")
             for number in range(_TRIALS_A_WORKER * count)
         }
-        file = write_experiments(place / "experiments.yaml", trials)
+        file = write_experiments(work_dir / "experiments.yaml", trials)
         words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
-        whole = seconds_of([*words, "--results-file", "results.json"], place, plan.threads)
-        ended = load_study(place / "out")[0].get_trials(deepcopy=False)
-        started_at = min(trial.datetime_start for trial in ended if trial.datetime_start)
-        over = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
-        seconds = (over - started_at).total_seconds()
+        whole = seconds_of([*words, "--results-file", "results.json"], work_dir, plan.threads)
+        finished = load_study(work_dir / "out")[0].get_trials(deepcopy=False)
+        started_at = min(trial.datetime_start for trial in finished if trial.datetime_start)
+        ended_at = max(trial.datetime_complete for trial in finished if trial.datetime_complete)
+        seconds = (ended_at - started_at).total_seconds()
         figures["workers"][str(count)] = {
             "trials": len(trials),
             "trials_per_hour": 3600 * len(trials) / seconds,
             "seconds_beside_trials": whole - seconds,
-            "epoch_seconds": statistics.median(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in ended),
+            "epoch_seconds": statistics.median(
+                trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in finished
+            ),
         }
-        shutil.rmtree(place)
+        shutil.rmtree(work_dir)
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return trials per hour, and beside one worker."""
+    """Return a table of trials per hour, also relative to one worker."""
     headers = (
         f"workers ({figures['preset']}, {figures['epochs']} epochs)",
         "trials/h",
-        "beside one",
+        "of 1 worker",
         "s/epoch",
-        "beside trials, s",
+        "outside trials, s",
     )
     table = plain_table(*headers, right=(0, 1, 2, 3, 4))
     one = next(iter(figures["workers"].values()))["trials_per_hour"]

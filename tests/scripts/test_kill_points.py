@@ -1,4 +1,4 @@
-"""Every function and module that a script names in a string exists, or the script would silently miss it."""
+"""Every function and module that a script names in a string exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHARED = "harness"
 OWN = ("kills", "faults", "damages", "soak", "observers", "benchmark")
-# Dotted names in strings begin with one of these.
+# Dotted names in strings start with one of these.
 ROOTS = (
     "tuner",
     "studies",
@@ -30,7 +30,7 @@ ROOTS = (
     SHARED,
     *OWN,
 )
-DOTTED = re.compile(rf"(?:{'|'.join(ROOTS)})(?:\.(?!(?:json|c|so)$)\w+)+")  # but no file names
+DOTTED = re.compile(rf"(?:{'|'.join(ROOTS)})(?:\.(?!(?:json|c|so)$)\w+)+")  # except file names
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
@@ -55,11 +55,11 @@ def resolve(name: str) -> Any:
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"a script names {name!r}, which does not exist: {error}; name what it has become")
+        pytest.fail(f"a script names {name!r}, which does not exist: {error}; update the name")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_script_names_exists(name: str) -> None:
+def test_name_in_a_script_exists(name: str) -> None:
     resolve(name)
 
 
@@ -72,7 +72,7 @@ def test_what_a_script_names_exists(name: str) -> None:
         "no_such_package.function",
     ],
 )
-def test_what_does_not_exist_is_noticed(name: str) -> None:
+def test_missing_name_fails(name: str) -> None:
     with pytest.raises(pytest.fail.Exception, match=re.escape(name)):
         resolve(name)
 
@@ -81,8 +81,8 @@ def kill_points() -> list[str]:
     return [point.target for point in importlib.import_module("harness.kill_points").KILL_POINTS]
 
 
-def test_all_lists_of_names_are_checked() -> None:
-    parts = ("bookkeeping.PER_EPOCH", "bookkeeping.PER_TRIAL", "bookkeeping.SET_UP", "epochs.WATCHED")
+def test_all_lists_of_names_are_found() -> None:
+    parts = ("bookkeeping.PER_EPOCH", "bookkeeping.PER_TRIAL", "bookkeeping.SET_UP", "epochs.TIMED_PARTS")
     watched = [item for part in parts for item in pkgutil.resolve_name(f"benchmark.{part}")]
     watched += [pkgutil.resolve_name(f"benchmark.images.{name}") for name in ("_TRAINING", "_VALIDATING")]
     named = {target for item in watched for target in item.targets}
@@ -96,8 +96,8 @@ def test_every_kill_point_is_a_function() -> None:
     assert all(callable(resolve(target)) for target in kill_points())
 
 
-def test_no_name_is_put_together() -> None:
-    # Such a name would not be checked.
+def test_no_name_is_an_f_string() -> None:
+    # The name would not be found in the source.
     strings = [node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     parts = [string.values[0].value for string in strings if isinstance(string.values[0], ast.Constant)]
     assert [part for part in parts if re.match(rf"(?:{'|'.join(ROOTS)})\.\w", str(part))] == []
@@ -110,13 +110,13 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", [SHARED, *OWN])
-def test_a_folder_imports_the_shared_one_and_itself_alone(folder: str) -> None:
+def test_folder_imports_only_itself_and_the_shared_folder(folder: str) -> None:
     for path, tree in trees():
         if path.relative_to(SCRIPTS).parts[0] == folder:
             assert imported(tree) & {SHARED, *OWN} <= {SHARED, folder}, path
 
 
-def test_a_replaced_function_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_a_missing_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     replacement = importlib.import_module("harness.replacement")
     error = importlib.import_module("harness.run").HarnessError
     with pytest.raises(error, match=r"the program has no function tuner\.workers\.loop\.gone to replace"):
