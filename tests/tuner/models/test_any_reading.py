@@ -39,19 +39,19 @@ def padded(digits: list[int], length: int) -> list[int]:
 
 
 @given(batch=batches(), length=st.integers(2, 10))
-def test_ctc_reads_like_the_definition(batch: list[list[int]], length: int) -> None:
+def test_ctc_reading_equals_its_definition(batch: list[list[int]], length: int) -> None:
     expected = [padded([value for value, _ in groupby(row) if value < EOS], length) for row in batch]
     assert ctc(length).read(scores_of(batch)).tolist() == expected
 
 
 @given(batch=batches())
-def test_attention_reads_like_the_definition(batch: list[list[int]]) -> None:
+def test_attention_reading_equals_its_definition(batch: list[list[int]]) -> None:
     expected = [padded(row[: row.index(EOS)], len(row)) if EOS in row else row for row in batch]
     assert ATTENTION.read(scores_of(batch)).tolist() == expected
 
 
 @given(batch=batches(least=4), length=st.integers(2, 10))
-def test_reading_twice_or_one_by_one_reads_the_same(batch: list[list[int]], length: int) -> None:
+def test_readings_do_not_depend_on_the_batch(batch: list[list[int]], length: int) -> None:
     scores = scores_of(batch)
     read = ctc(length).read
     assert torch.equal(read(scores), torch.cat([read(one) for one in scores.split(1)]))
@@ -61,7 +61,7 @@ def test_reading_twice_or_one_by_one_reads_the_same(batch: list[list[int]], leng
 
 
 @given(batch=batches(least=9))
-def test_a_confidence_is_a_probability(batch: list[list[int]]) -> None:
+def test_confidence_is_a_probability(batch: list[list[int]]) -> None:
     scores = scores_of(batch)
     for decoder in (ctc(9), ATTENTION):
         confidence = decoder.confidence(scores, decoder.read(scores))

@@ -30,7 +30,7 @@ def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_models_score_and_read_grey_images(name: str) -> None:
+def test_packaged_models_score_and_read_grey_images(name: str) -> None:
     model = create_model_from_config(TrainingConfig(model_name=name)).eval()
     scores = model(torch.rand(2, 1, 64, 128))
     assert scores.shape == (2, 32 if name == "ctc" else 9, 13)
@@ -38,18 +38,18 @@ def test_shipped_models_score_and_read_grey_images(name: str) -> None:
     assert model.read(scores).shape == (2, 9)
 
 
-def test_ink_and_paper_tones_do_not_matter() -> None:
+def test_scores_do_not_depend_on_brightness_and_contrast() -> None:
     model = create_model_from_config(TrainingConfig(model_name="small")).eval()
     images = torch.rand(2, 1, 64, 128)
     assert torch.allclose(model(images), model(0.3 * images + 0.5), atol=1e-3)
 
 
-def test_a_blank_image_is_read_without_nan() -> None:
+def test_blank_image_gives_finite_scores() -> None:
     model = create_model_from_config(TrainingConfig(model_name="small")).eval()
     assert model(torch.full((1, 1, 64, 128), 0.7)).isfinite().all()
 
 
-def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig, tiny_models: Path) -> None:
+def test_vocabulary_and_label_length_determine_the_output_shape(tiny_config: MakeConfig, tiny_models: Path) -> None:
     images, definitions = torch.rand(2, 1, 64, 128), load_model_definitions(tiny_models)
     assert build_model(definitions["tiny"], tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
     assert build_model(definitions["tiny"], tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
@@ -60,7 +60,7 @@ def test_vocabulary_and_label_length_shape_the_output(tiny_config: MakeConfig, t
     ("create", "error"), [(create_model_from_config, ModelCreationError), (create_data_loaders, ConfigurationError)]
 )
 @pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(15, 20), (12, 1), (-1, 0), (13.0, "9"), (True, None)])
-def test_a_vocabulary_that_no_dataset_has_is_refused(
+def test_vocabulary_that_differs_from_the_dataset_is_rejected(
     create: Callable[..., object], error: Any, vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
 ) -> None:
     with pytest.raises(error) as caught:
@@ -72,26 +72,28 @@ def test_a_vocabulary_that_no_dataset_has_is_refused(
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])
-def test_an_unknown_model_is_refused_with_those_there_are(tiny_config: MakeConfig, name: str, hint: str) -> None:
+def test_unknown_model_is_rejected_with_a_list_of_the_defined_ones(
+    tiny_config: MakeConfig, name: str, hint: str
+) -> None:
     with pytest.raises(ModelCreationError) as caught:
         create_model_from_config(tiny_config(model_name=name))
     text = str(caught.value)
     assert all(part in text for part in (repr(name), "tiny, tiny_ctc", hint))
 
 
-def test_a_missing_definitions_file_is_named(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_missing_definitions_file_is_named_in_the_error(tiny_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         create_model_from_config(tiny_config(model_config_path=str(tmp_path / "nowhere.yaml")))
 
 
-def test_a_definitions_file_of_another_kind_is_explained(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_definitions_file_of_an_older_format_is_explained(tiny_config: MakeConfig, tmp_path: Path) -> None:
     older = tmp_path / "model_config.yaml"
     older.write_text("model:\n  cnn: {type: resnet18}\n  rnn: {hidden_size: 128}\n")
     with pytest.raises(ConfigurationError, match="older"):
         create_model_from_config(tiny_config(model_config_path=str(older)))
 
 
-def test_weights_depend_on_the_seed_alone(tiny_config: MakeConfig) -> None:
+def test_initial_weights_depend_only_on_the_seed(tiny_config: MakeConfig) -> None:
     torch.manual_seed(1)
     one = weights(create_model_from_config(tiny_config(seed=3)))
     torch.manual_seed(2)
@@ -99,13 +101,13 @@ def test_weights_depend_on_the_seed_alone(tiny_config: MakeConfig) -> None:
     assert not torch.equal(one, weights(create_model_from_config(tiny_config(seed=4))))
 
 
-def test_building_leaves_the_global_random_state_alone(tiny_config: MakeConfig) -> None:
+def test_building_a_model_keeps_the_global_random_state(tiny_config: MakeConfig) -> None:
     before = torch.get_rng_state()
     create_model_from_config(tiny_config())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_every_key_of_a_definition_shapes_the_network(tiny_config: MakeConfig, tiny_models: Path) -> None:
+def test_every_key_of_a_definition_changes_the_network(tiny_config: MakeConfig, tiny_models: Path) -> None:
     base = load_model_definitions(tiny_models)["tiny"]
     changes = {
         "decoder": "ctc",

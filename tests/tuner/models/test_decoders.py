@@ -63,7 +63,7 @@ def test_attention_never_predicts_a_blank() -> None:
 
 
 @pytest.mark.parametrize("logit", [-200.0, 200.0])
-def test_a_certainty_however_wrong_has_a_gradient_that_leads_out_of_it(logit: float) -> None:
+def test_certain_but_wrong_reading_has_a_correcting_gradient(logit: float) -> None:
     decoder = decoder_of(4, 9)
     with torch.no_grad():
         decoder.reads.weight.zero_()
@@ -76,7 +76,7 @@ def test_a_certainty_however_wrong_has_a_gradient_that_leads_out_of_it(logit: fl
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0])
-def test_the_gradient_is_that_of_the_sum_over_all_reading_patterns(spread: float) -> None:
+def test_gradient_equals_that_of_the_sum_over_all_reading_patterns(spread: float) -> None:
     decoder = decoder_of(4, 4)
     columns = spread * torch.randn(2, 6, 4)
     weights = torch.randn(2, 4, PAD + 1)  # what is ruled out altogether has a floor instead
@@ -110,7 +110,7 @@ def test_untrained_attention_expects_the_given_number_of_digits() -> None:
     assert reads.sum().item() == pytest.approx(4.5, rel=1e-4)
 
 
-def test_attention_passes_gradients_to_what_it_reads_and_where() -> None:
+def test_attention_passes_gradients_to_all_parameters() -> None:
     decoder = decoder_of(4, 9)
     decoder(torch.randn(2, 32, 4))[:, 0, 5].sum().backward()
     for parameter in decoder.parameters():
@@ -119,7 +119,7 @@ def test_attention_passes_gradients_to_what_it_reads_and_where() -> None:
         assert parameter.grad.abs().sum() > 0
 
 
-def test_ctc_scores_each_column() -> None:
+def test_ctc_scores_each_column_separately() -> None:
     decoder = CTCDecoder(width=4, positions=9, classes=CLASSES)
     columns = torch.randn(2, 32, 4)
     logits = decoder(columns)
@@ -140,11 +140,11 @@ class ColumnDecoder(Decoder):
         return torch.ones(len(rows))
 
 
-def test_the_registry_has_the_decoders_that_definitions_can_name() -> None:
+def test_registry_has_exactly_the_decoders_of_model_definitions() -> None:
     assert list(DECODERS) == list(LOSSES_OF_DECODER)
 
 
-def test_a_further_decoder_is_a_class_and_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_decoder_needs_only_a_class_and_a_registry_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cast(dict[str, type[Decoder]], DECODERS), "column", ColumnDecoder)
     # Not validated: the names in definitions are fixed when their module is imported.
     definition = ModelDefinition(

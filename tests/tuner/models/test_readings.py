@@ -55,7 +55,7 @@ def test_ctc_collapses_repeats_then_drops_blanks(classes: list[int], row: list[i
     assert CTCDecoder(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
 
 
-def test_images_of_a_batch_are_read_apart() -> None:
+def test_images_of_a_batch_are_read_independently() -> None:
     first, second = [1, 1, B, 2], [5, B, B, B]
     batch = torch.cat([logits_of(first), logits_of(second)])
     assert CTCDecoder(1, 9, CLASSES).read(batch).tolist() == [

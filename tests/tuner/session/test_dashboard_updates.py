@@ -37,7 +37,7 @@ def page_of(number: int) -> tuple[str, dict[str, Path]]:
     return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
 
 
-def test_an_ended_trial_has_its_note_plots_and_settings(write_config: WriteConfig) -> None:
+def test_finished_trial_has_a_note_plots_and_settings(write_config: WriteConfig) -> None:
     run(write_config({"one": {"training": {"learning_rate": 0.0042}}}, targets={"character_accuracy": 0.99}))
     note, files = page_of(0)
     assert note.startswith("### one: max epochs\n")
@@ -49,7 +49,7 @@ def test_an_ended_trial_has_its_note_plots_and_settings(write_config: WriteConfi
     assert yaml.safe_load(files["training_config.yaml"].read_text())["learning_rate"] == 0.0042
 
 
-def test_the_study_says_what_it_is_about(write_config: WriteConfig) -> None:
+def test_study_note_shows_metric_and_targets(write_config: WriteConfig) -> None:
     run(write_config({"one": {}}, targets={"character_accuracy": 0.99}))
     study, _ = load_study(OUT)
     note = get_note(study)
@@ -57,7 +57,7 @@ def test_the_study_says_what_it_is_about(write_config: WriteConfig) -> None:
     assert "| target character_accuracy | 0.99 |" in note
 
 
-def test_while_a_trial_runs_its_note_says_so_and_its_plots_change(
+def test_running_trial_updates_its_note_and_plots(
     write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plot_updates, "_SHARE", 1e9)  # after each epoch
@@ -85,7 +85,7 @@ def test_while_a_trial_runs_its_note_says_so_and_its_plots_change(
     assert len(set(watcher.files)) == 2
 
 
-def test_the_note_of_a_running_trial_keeps_up_with_its_epochs(
+def test_note_of_a_running_trial_shows_its_epochs(
     write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dashboard_updates, "time", SimpleNamespace(monotonic=lambda: 0.0))  # notes take no time
@@ -101,7 +101,7 @@ def test_the_note_of_a_running_trial_keeps_up_with_its_epochs(
     assert rows == [f"| epochs | {epochs} of at most 3 |" for epochs in range(3)]
 
 
-def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_resumed_trial_keeps_one_file_of_each_kind(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     config = write_config({"one": {}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=1))
@@ -111,9 +111,7 @@ def test_a_trial_that_is_taken_up_keeps_one_file_of_each(write_config: WriteConf
     assert len(list((OUT / "artifacts").iterdir())) == 4
 
 
-def test_a_page_that_cannot_be_kept_decides_no_trials_fate(
-    write_config: WriteConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_artifacts_do_not_fail_a_trial(write_config: WriteConfig, caplog: pytest.LogCaptureFixture) -> None:
     config = write_config({"one": {}})
     OUT.mkdir()
     (OUT / "artifacts").touch()
@@ -124,14 +122,14 @@ def test_a_page_that_cannot_be_kept_decides_no_trials_fate(
     assert "learning_curves.png cannot be saved for the dashboard" in caplog.text
 
 
-def test_what_could_not_be_kept_at_first_is_kept_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_unsaved_artifacts_are_saved_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     OUT.mkdir()
     (OUT / "artifacts").touch()
     run(write_config({"one": {}}), make_watcher(after_epoch=1, action=(OUT / "artifacts").unlink))
     assert page_of(0)[1].keys() == {*PLOTS, "training_config.yaml"}
 
 
-def test_a_failed_trials_note_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_note_of_a_failed_trial_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     def raise_error() -> None:
         raise RuntimeError("simulated error")
 

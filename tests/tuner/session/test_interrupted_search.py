@@ -77,7 +77,7 @@ def by_request(train: Callable[[Callable[[], object]], object]) -> None:
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_parameters_curves_ends_and_results_are_the_same(
+def test_resumed_search_gives_the_same_trials_and_results(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 3}} | BY_LOSS})

@@ -72,7 +72,7 @@ def row_of(name: str) -> StatusRow:
     return next(row for row in study_status(*load_study(OUT)).rows if row.name == name)
 
 
-def test_a_failure_after_some_epochs_keeps_what_they_reached(
+def test_failed_trial_keeps_the_results_of_its_epochs(
     write_config: WriteConfig, read_results: Any, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 4}}, "two": {"training": {"num_epochs": 1}}})
@@ -92,7 +92,7 @@ def test_a_failure_after_some_epochs_keeps_what_they_reached(
     assert read_results(file) == results
 
 
-def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_out_of_memory_has_its_own_outcome(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     run(write_config({"one": {}}), make_watcher(after_epoch=1, action=lambda: torch.empty(2**60, dtype=torch.uint8)))
     outcome = record_of("one").outcome
     assert outcome is not None
@@ -101,7 +101,7 @@ def test_memory_that_is_not_there_is_told_apart(write_config: WriteConfig, make_
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE])
-def test_a_disk_that_takes_nothing_stops_the_run_and_leaves_it_resumable(
+def test_disk_error_stops_the_run_and_keeps_it_resumable(
     code: int, write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {}, "two": {"training": {"num_epochs": 1}}})
@@ -114,7 +114,7 @@ def test_a_disk_that_takes_nothing_stops_the_run_and_leaves_it_resumable(
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interruption_is_no_failure(
+def test_interrupted_trial_is_not_failed(
     interruption: type[BaseException], write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     with pytest.raises(interruption):
@@ -124,7 +124,7 @@ def test_an_interruption_is_no_failure(
     assert (OUT / "one" / "checkpoints" / "last.pt").exists()
 
 
-def test_epochs_that_the_study_lacks_are_reported_when_the_trial_is_taken_up(
+def test_resumed_trial_reports_epochs_that_are_missing_in_the_study(
     write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 3}}})
@@ -139,7 +139,7 @@ def test_epochs_that_the_study_lacks_are_reported_when_the_trial_is_taken_up(
     assert trial.value == max(trial.intermediate_values.values())
 
 
-def test_a_death_after_the_last_epoch_trains_nothing_again(
+def test_trial_killed_after_its_last_epoch_repeats_no_epoch(
     write_config: WriteConfig, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": {}})
@@ -153,7 +153,7 @@ def test_a_death_after_the_last_epoch_trains_nothing_again(
     assert load_checkpoint(best)["metrics"] == before
 
 
-def test_why_an_experiment_ended_is_on_its_trial(write_config: WriteConfig) -> None:
+def test_trial_stores_why_it_ended(write_config: WriteConfig) -> None:
     stops = {"training": {"num_epochs": 9}, "early_stopping": {"patience": 1, "min_delta": 1.0}}
     run(write_config({"early": stops, "full": {}}))
     early, full = record_of("early").outcome, record_of("full").outcome
@@ -165,9 +165,7 @@ def test_why_an_experiment_ended_is_on_its_trial(write_config: WriteConfig) -> N
     assert full.epoch_seconds_median > 0
 
 
-def test_ctrl_c_in_the_same_epoch_again_and_again_is_no_crash(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     config = write_config({"one": {}})
     for _ in range(MAX_MEMORY_CRASHES + 1):
         with pytest.raises(StopRequested), stop_on_signals():
@@ -206,7 +204,7 @@ HARDLY: dict[str, Any] = {
 }
 
 
-def test_a_search_trial_that_others_leave_behind_is_pruned(
+def test_search_trial_that_is_worse_than_others_is_pruned(
     write_config: WriteConfig, write_space: WriteSpace, read_results: Any
 ) -> None:
     space = write_space(**HARDLY)
@@ -226,7 +224,7 @@ def test_a_search_trial_that_others_leave_behind_is_pruned(
 
 
 @pytest.mark.parametrize("asked", [{"pruner": PrunerName.NONE}, {}], ids=str)
-def test_nothing_is_pruned_without_a_pruner_or_within_the_grace(
+def test_nothing_is_pruned_without_a_pruner_or_within_the_grace_period(
     asked: dict[str, Any], write_config: WriteConfig, write_space: WriteSpace
 ) -> None:
     # The grace is the early stopping patience where nothing is said: longer than these four epochs.
@@ -248,7 +246,7 @@ class RecordingPruner(NopPruner):
         return super().prune(study, trial)
 
 
-def test_the_pruner_is_not_asked_again_about_epochs_that_are_trained_again(
+def test_pruner_is_not_called_again_for_repeated_epochs(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruner = RecordingPruner()
@@ -302,7 +300,7 @@ def searched(
     return folder
 
 
-def test_a_search_trial_carries_all_of_its_settings(searched: Path) -> None:
+def test_search_trial_stores_its_complete_configuration(searched: Path) -> None:
     entries = {
         entry["experiment_name"]: entry for entry in json.loads((searched / "results.json").read_text())["all_results"]
     }
@@ -330,7 +328,7 @@ def test_a_search_trial_carries_all_of_its_settings(searched: Path) -> None:
     assert min(record.config["learning_rate"] for record in records) < TrainingConfig.min_lr
 
 
-def test_the_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path) -> None:
+def test_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path) -> None:
     def rank(entry: dict[str, Any]) -> tuple[float, float, str]:
         return -entry["best_val_char_accuracy"], -entry["best_val_seq_accuracy"], entry["experiment_name"]
 
@@ -345,7 +343,7 @@ def test_the_ten_best_search_trials_and_all_presets_keep_their_models(searched: 
     assert (other / "metrics.jsonl").exists()
 
 
-def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_the_reader(
+def test_diverged_search_trial_is_pruned_in_optuna_and_failed_in_the_results(
     write_config: WriteConfig, write_space: WriteSpace, read_results: Any
 ) -> None:
     base = {"num_epochs": 20, "learning_rate": 10.0, "optimizer_type": "adamw", "weight_decay": 10.0}
@@ -369,7 +367,7 @@ def test_a_search_trial_that_diverges_is_pruned_for_the_sampler_and_failed_for_t
             json.loads(attribute, parse_constant=pytest.fail)
 
 
-def test_an_accident_in_a_search_trial_does_not_stop_the_others(
+def test_failed_search_trial_does_not_stop_the_others(
     write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     watcher = make_watcher(after_epoch=1, of_trial=1, action=raising(RuntimeError("simulated error")))
@@ -406,12 +404,12 @@ def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:
     ],
     ids=["both", "characters", "sequences", "never", "no accuracy to reach"],
 )
-def test_converged_means_the_first_epoch_that_meets_both_targets(targets: Targets, converged: int | None) -> None:
+def test_converged_epoch_is_the_first_that_meets_both_targets(targets: Targets, converged: int | None) -> None:
     epochs = (epoch(1, 0.5, 0.1), epoch(2, 0.85, 0.6), epoch(3, 0.9, 0.7), epoch(4, 0.95, 0.9))
     assert _converged_epoch(epochs, targets) == converged
 
 
-def test_what_is_tidied_once_is_not_looked_for_again(searched: Path) -> None:
+def test_deleted_checkpoints_are_not_searched_again(searched: Path) -> None:
     study, folder = load_study(searched / OUT)
     (worst,) = records_beyond_retention(study)
     left = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"

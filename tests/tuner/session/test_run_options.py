@@ -27,7 +27,7 @@ def record(kind: TrialKind, name: str) -> TrialRecord:
         (TrialFilter(frozenset()), {"search_0002"}),
     ],
 )
-def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: TrialFilter, held: set[str]) -> None:
+def test_filter_matches_presets_by_name_and_search_trials_together(scope: TrialFilter, held: set[str]) -> None:
     records = [
         record(TrialKind.PRESET, "one"),
         record(TrialKind.PRESET, "two"),
@@ -45,11 +45,11 @@ def test_a_scope_holds_presets_by_name_and_search_trials_together(scope: TrialFi
         (TrialFilter(frozenset({"one"}), search=False), False),
     ],
 )
-def test_only_a_scope_of_named_experiments_cannot_grow(scope: TrialFilter, grows: bool) -> None:
+def test_only_a_filter_of_named_experiments_cannot_gain_trials(scope: TrialFilter, grows: bool) -> None:
     assert scope.may_gain_trials == grows
 
 
-def test_time_is_up_at_the_deadline_and_never_without_one() -> None:
+def test_timed_out_at_the_deadline_and_never_without_one() -> None:
     assert not StopConditions().timed_out
     assert not StopConditions(deadline=time.monotonic() + 1000).timed_out
     assert StopConditions(deadline=time.monotonic()).timed_out
@@ -58,15 +58,15 @@ def test_time_is_up_at_the_deadline_and_never_without_one() -> None:
 @pytest.mark.usefixtures("in_tmp")
 class TestCheck:
     @pytest.mark.parametrize("options", [{}, {"storage": "sqlite:///training_output/other.db"}])
-    def test_usable_options_are_checked_without_a_trace(self, options: dict[str, Any], tmp_path: Path) -> None:
+    def test_check_of_valid_options_creates_nothing(self, options: dict[str, Any], tmp_path: Path) -> None:
         RunOptions(**options).check()
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_study_is_in_its_folder_unless_another_storage_is_named(self) -> None:
+    def test_default_storage_is_in_the_output_folder(self) -> None:
         assert RunOptions().storage_url == f"sqlite:///{OUT.absolute()}/study.db"
         assert RunOptions(storage="sqlite:////elsewhere/x.db").storage_url == "sqlite:////elsewhere/x.db"
 
-    def test_the_database_in_the_folder_is_checked_too(self) -> None:
+    def test_database_in_the_output_folder_is_checked(self) -> None:
         OUT.mkdir()
         (OUT / "study.db").write_text("no database, but long enough to be taken for one" * 100)
         with pytest.raises(ConfigurationError, match=r"study\.db is not a SQLite database"):
@@ -80,7 +80,7 @@ class TestCheck:
         places = [problem.split(":")[0] for problem in caught.value.problems]
         assert places == ["storage URL", "study name", "device", "results file no/r.json", "--pruner"]
 
-    def test_a_folder_that_is_a_file_is_reported_also_where_the_storage_is_wrong(self) -> None:
+    def test_output_folder_that_is_a_file_is_reported_with_an_invalid_storage(self) -> None:
         OUT.write_text("a file where a folder should be")
         with pytest.raises(ConfigurationError) as caught:
             RunOptions(storage="sqlite://").check()

@@ -14,7 +14,7 @@ WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
 
 
-def test_the_chosen_experiments_take_the_options_and_keep_the_order_of_their_file(write_config: WriteConfig) -> None:
+def test_selected_experiments_have_the_options_and_the_order_of_their_file(write_config: WriteConfig) -> None:
     file = load_experiments(write_config({"one": {}, "two": {}, "three": {}}, targets={"sequence_accuracy": 0.5}))
     request = RunRequest.from_file(file, ["three", "one"], RunOptions(seed=7, device="auto"))
     assert list(request.experiments) == ["one", "three"]
@@ -24,20 +24,18 @@ def test_the_chosen_experiments_take_the_options_and_keep_the_order_of_their_fil
     assert not request.may_generate  # the file names its dataset
 
 
-def test_search_trials_are_trained_if_the_search_has_some(write_config: WriteConfig) -> None:
+def test_search_trials_are_trained_if_a_search_is_requested(write_config: WriteConfig) -> None:
     file = load_experiments(write_config({"one": {}}))
     assert not RunRequest.from_file(file).trial_filter.search
     assert RunRequest.from_file(file, options=RunOptions(search=SearchRequest(at_least=1))).trial_filter.search
 
 
-def test_no_experiment_is_refused(write_config: WriteConfig) -> None:
+def test_empty_selection_is_rejected(write_config: WriteConfig) -> None:
     with pytest.raises(ConfigurationError, match="experiments: none selected"):
         RunRequest.from_file(load_experiments(write_config({"one": {}})), [])
 
 
-def test_a_space_is_checked_against_the_models_of_the_experiments(
-    write_config: WriteConfig, write_space: WriteSpace
-) -> None:
+def test_search_space_is_checked_against_the_defined_models(write_config: WriteConfig, write_space: WriteSpace) -> None:
     file = load_experiments(write_config({"one": {}}))
     assert RunRequest.from_file(file).space is None
     space = RunRequest.from_file(file, options=RunOptions(space_file=str(write_space()))).space

@@ -81,7 +81,7 @@ class TestOpen:
         assert states(session) == ["WAITING", "WAITING"]
         assert search_settings(session.study) is None
 
-    def test_a_study_that_begins_beside_another_on_a_server_has_nothing_to_do_with_it(
+    def test_studies_on_the_same_server_are_independent(
         self, write_config: WriteConfig, new_database: Callable[[], str]
     ) -> None:
         url = new_database()
@@ -99,7 +99,7 @@ class TestOpen:
         with pytest.raises(ConfigurationError, match="the study contains it with other settings"):
             opened(config, output_dir="khmer-ocr", storage=url)
 
-    def test_another_version_of_a_library_is_a_note(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_changed_library_version_is_noted(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = write_config({"one": {}})
         study = opened(config).study
         invariants = study_invariants(study).as_dict()
@@ -110,9 +110,7 @@ class TestOpen:
         (note,) = watcher.notes
         assert note.startswith("the study was created with torch 1.0")
 
-    def test_a_dataset_may_move_between_runs(
-        self, write_config: WriteConfig, tiny_dataset: Path, tmp_path: Path
-    ) -> None:
+    def test_dataset_can_move_between_runs(self, write_config: WriteConfig, tiny_dataset: Path, tmp_path: Path) -> None:
         opened(write_config({"one": ONE_EPOCH}))
         (tmp_path / "moved").symlink_to(tiny_dataset.parent)
         session = opened(write_config({"one": ONE_EPOCH | {"data": {"metadata_path": "moved/metadata.yaml"}}}))
@@ -120,7 +118,7 @@ class TestOpen:
         assert states(session) == ["COMPLETE"]
         assert study_invariants(session.study).dataset["metadata_path"] == str(tmp_path / "moved" / "metadata.yaml")
 
-    def test_targets_tell_when_an_experiment_converged(self, write_config: WriteConfig) -> None:
+    def test_targets_determine_the_converged_epoch(self, write_config: WriteConfig) -> None:
         session = opened(write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 1e-9}))
         assert session.context.targets == Targets(character_accuracy=1e-9)
         work(session, TrialFilter(), StopConditions())
@@ -129,9 +127,7 @@ class TestOpen:
         assert outcome.converged_epoch == 1
 
     @pytest.mark.slow
-    def test_the_default_dataset_is_made_where_it_is_missing(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_missing_default_dataset_is_generated(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
         config = write_config({"one": {"data": {"metadata_path": "generated_data/metadata.yaml"}}})
         opened(config, watcher, may_generate=True)
@@ -143,7 +139,7 @@ class TestOpen:
         assert again.images == again.notes == []
 
     @pytest.mark.parametrize("changed", ["experiment", "space"])
-    def test_what_the_study_cannot_take_is_refused_before_a_dataset_is_drawn(
+    def test_conflict_with_the_study_is_reported_before_a_dataset_is_generated(
         self, changed: str, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
     ) -> None:
         opened(write_config({"one": {}}), space=write_space())
@@ -157,13 +153,13 @@ class TestOpen:
             opened(config, may_generate=True, space=space)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
-    def test_the_study_can_be_opened_by_optuna_itself(self, write_config: WriteConfig) -> None:
+    def test_study_can_be_loaded_by_optuna(self, write_config: WriteConfig) -> None:
         work(opened(write_config({"one": ONE_EPOCH})), TrialFilter(), StopConditions())
         study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(OUT)))
         assert study.best_trial.user_attrs["experiment_name"] == "one"
         assert study.best_trial.user_attrs["config"]["learning_rate"] == 0.001
 
-    def test_without_a_space_the_shipped_one_is_taken_over_the_models_that_there_are(
+    def test_default_search_space_has_the_defined_models(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         session = opened(config := write_config({"one": ONE_EPOCH}))
@@ -178,7 +174,9 @@ class TestOpen:
         work(session, TrialFilter(search=False), StopConditions())
         assert session.study.get_trials()[0].params["model_name"] == "tiny"
 
-    def test_the_space_is_that_of_the_beginning(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
+    def test_search_space_of_a_study_cannot_be_changed(
+        self, write_config: WriteConfig, write_space: WriteSpace
+    ) -> None:
         config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()
         assert study_space(opened(config, space=space).study).values_of("learning_rate") == (1e-4, 0.02)  # widened
         for again in (None, space):
@@ -191,7 +189,7 @@ class TestOpen:
             assert change in told
         assert "leave out --space" in told
 
-    def test_a_models_file_may_gain_a_model_but_not_change_one(
+    def test_model_definitions_can_be_added_but_not_changed(
         self, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
     ) -> None:
         session = opened(write_config({"one": {}}))
@@ -215,7 +213,7 @@ class TestOpen:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestReopen:
-    def test_the_folder_is_enough(
+    def test_output_folder_suffices_to_reopen_a_study(
         self, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
@@ -231,7 +229,7 @@ class TestReopen:
         assert states(session) == ["WAITING"] * 3
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
-    def test_a_folder_may_have_moved(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_output_folder_can_move(self, write_config: WriteConfig, tmp_path: Path) -> None:
         opened(write_config({"one": ONE_EPOCH}))
         shutil.move(tmp_path / OUT, tmp_path / "moved")
         session = reopened(output_dir=Path("moved"))
@@ -245,25 +243,25 @@ class TestReopen:
             reopened()
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_unknown_device_is_refused(self, write_config: WriteConfig) -> None:
+    def test_unknown_device_is_rejected(self, write_config: WriteConfig) -> None:
         opened(write_config({"one": {}}))
         with pytest.raises(ConfigurationError, match="device: found 'gpu'"):
             reopened(device="gpu")
 
-    def test_another_study_is_refused(self, write_config: WriteConfig) -> None:
+    def test_name_of_another_study_is_rejected(self, write_config: WriteConfig) -> None:
         opened(write_config({"one": {}}))
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
             reopened(name="mine")
         assert reopened(name="khmer-ocr").study.study_name == "khmer-ocr"
 
-    def test_a_dataset_that_is_gone_is_named_with_the_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_missing_dataset_is_reported_with_a_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         opened(write_config({"one": {"data": {"metadata_path": str(metadata)}}}))
         shutil.rmtree(metadata.parent)
         with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is missing; .*--config"):
             reopened()
 
-    def test_a_dataset_that_has_changed_is_refused(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_changed_dataset_is_rejected(self, write_config: WriteConfig, tmp_path: Path) -> None:
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
         opened(config)
@@ -274,7 +272,7 @@ class TestReopen:
                 again()
 
     @pytest.mark.parametrize("is_known", [True, False])
-    def test_images_that_are_now_read_from_another_folder_are_named_if_they_differ(
+    def test_changed_image_folder_is_named_if_its_images_differ(
         self, is_known: bool, write_config: WriteConfig, tmp_path: Path, make_watcher: MakeWatcher
     ) -> None:
         here, other = tmp_path / "generated_data", tmp_path / "set" / "generated_data"
@@ -301,7 +299,9 @@ class TestReopen:
             told = f"its images {where} and are read from {other}/train now; to continue, use a metadata file in the"
             assert told in str(caught.value)
 
-    def test_version_notes_come_here_too(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_reopening_notes_changed_library_versions(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
         study = opened(write_config({"one": {}})).study
         invariants = study_invariants(study).as_dict()
         study.set_user_attr("invariants", invariants | {"versions": invariants["versions"] | {"optuna": "4.0"}})
@@ -309,7 +309,7 @@ class TestReopen:
         reopened(watcher)
         assert [note.split(",")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
 
-    def test_the_models_copy_of_the_folder_is_put_back(self, write_config: WriteConfig) -> None:
+    def test_copy_of_the_model_definitions_is_restored(self, write_config: WriteConfig) -> None:
         own = opened(write_config({"one": {}})).context.folder.model_definitions_path
         before = own.read_text()
         own.write_text("models: {}")
@@ -322,7 +322,9 @@ class TestReopen:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestSearch:
-    def test_adds_what_is_asked_for(self, write_config: WriteConfig, write_space: WriteSpace) -> None:
+    def test_requested_number_of_search_trials_is_added(
+        self, write_config: WriteConfig, write_space: WriteSpace
+    ) -> None:
         session = opened(write_config({"one": {}}), space=write_space())
         for request, expected in [
             (SearchRequest(at_least=2), 2),
@@ -336,7 +338,7 @@ class TestSearch:
             kinds = [record.kind for record in latest_records(session.study)]
             assert kinds.count(TrialKind.SEARCH) == expected
 
-    def test_starts_from_what_the_presets_have_in_common(self, write_config: WriteConfig) -> None:
+    def test_search_starts_from_the_common_settings_of_the_presets(self, write_config: WriteConfig) -> None:
         both = {"training": {"log_every_n_steps": 7}, "early_stopping": {"patience": 3}}
         session = opened(write_config({"one": both, "two": both | {"optimizer": {"type": "adamw"}}}))
         add_search_trials(session.study, session.context.folder, SearchRequest(at_least=1))
@@ -355,7 +357,7 @@ class TestSearch:
             (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
         ],
     )
-    def test_another_way_to_search_is_refused(
+    def test_changed_search_settings_are_rejected(
         self, asked: SearchRequest, says: str, write_config: WriteConfig, write_space: WriteSpace
     ) -> None:
         begun = opened(write_config({"one": {}}), space=write_space())
@@ -371,7 +373,7 @@ class TestSearch:
 
 @pytest.mark.usefixtures("in_tmp")
 @pytest.mark.parametrize("asked", ["by the run", "by a later run"])
-def test_the_device_of_a_command_is_that_of_its_search_trials_too(
+def test_device_option_applies_to_search_trials(
     asked: str, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": ONE_EPOCH})
@@ -384,7 +386,7 @@ def test_the_device_of_a_command_is_that_of_its_search_trials_too(
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_a_trial_that_this_machine_cannot_train_is_left_and_fails_nothing(
+def test_trial_that_this_machine_cannot_train_stays_pending(
     write_config: WriteConfig, write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As after a move from a machine that has CUDA to one that has none.

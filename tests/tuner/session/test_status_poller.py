@@ -48,7 +48,7 @@ def seen(session: Session) -> list[StudyStatus]:
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("no JSON")])
-def test_a_poll_that_fails_is_ignored(error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_poll_is_ignored(error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise error
 
@@ -57,7 +57,7 @@ def test_a_poll_that_fails_is_ignored(error: Exception, session: Session, monkey
     assert seen(session) == []
 
 
-def test_after_a_trial_the_study_is_polled_unless_polls_are_slow(session: Session, clock: Any) -> None:
+def test_study_is_polled_after_a_trial_unless_polls_are_slow(session: Session, clock: Any) -> None:
     poller = StatusPoller(session, every_s=5)
     poller.poll()
     poller.poll_after_trial()
@@ -70,13 +70,13 @@ def test_after_a_trial_the_study_is_polled_unless_polls_are_slow(session: Sessio
     assert len(seen(session)) == 3
 
 
-def test_the_display_receives_the_status(session: Session) -> None:
+def test_display_receives_the_status(session: Session) -> None:
     StatusPoller(session, every_s=5).poll()
     (status,) = seen(session)
     assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
 
 
-def test_the_study_is_polled_every_few_seconds_and_not_more_often(session: Session, clock: Any) -> None:
+def test_study_is_polled_once_per_interval(session: Session, clock: Any) -> None:
     poller = StatusPoller(session, every_s=5)
     for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
         poller.poll_if_due()
@@ -104,7 +104,7 @@ def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.M
     assert len(polls) > 10
 
 
-def test_a_poll_that_waited_for_a_lock_does_not_delay_the_next_for_hours(
+def test_poll_that_waited_for_a_lock_delays_the_next_by_at_most_a_minute(
     session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(*arguments: object) -> None:
@@ -118,7 +118,7 @@ def test_a_poll_that_waited_for_a_lock_does_not_delay_the_next_for_hours(
     assert poller.is_due
 
 
-def test_after_a_failed_poll_the_next_one_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_after_a_failed_one_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(*arguments: object) -> None:
         raise StorageInternalError("database is locked")
 

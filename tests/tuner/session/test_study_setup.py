@@ -13,7 +13,7 @@ from tuner.session.study_setup import current_invariants, invariants_of, join_st
 MakeConfig = Callable[..., TrainingConfig]
 
 
-def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
+def test_overrides_replace_only_the_given_settings() -> None:
     experiments = {"one": TrainingConfig(seed=3, device="auto"), "two": TrainingConfig(seed=3, device="cpu")}
     assert with_overrides(experiments, seed=None, device=None) == experiments
     changed = with_overrides(experiments, seed=0, device="cuda")
@@ -21,7 +21,7 @@ def test_overrides_replace_what_is_given_and_leave_the_rest() -> None:
     assert experiments["one"].seed == 3
 
 
-def test_a_study_is_joined_under_the_terms_of_a_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_joined_study_has_the_invariants_of_the_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "out")
     invariants = invariants_of(tiny_config(seed=3), "f00d")
     study = join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants)
@@ -32,7 +32,7 @@ def test_a_study_is_joined_under_the_terms_of_a_configuration(tiny_config: MakeC
         join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants_of(tiny_config(seed=4), "f00d"))
 
 
-def test_models_that_join_a_study_join_its_own_file(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_added_models_are_written_to_the_study_copy_of_the_definitions(tiny_config: MakeConfig, tmp_path: Path) -> None:
     folder, url = OutputFolder(tmp_path / "out"), default_storage_url(tmp_path / "out")
     invariants = invariants_of(tiny_config(), "f00d")
     join_study(url, "khmer-ocr", folder, replace(invariants, models={"tiny": invariants.models["tiny"]}))
@@ -41,7 +41,7 @@ def test_models_that_join_a_study_join_its_own_file(tiny_config: MakeConfig, tmp
     assert set(load_model_definitions(folder.model_definitions_path)) == {"tiny", "tiny_ctc"}
 
 
-def test_what_can_have_changed_since_is_the_dataset_and_the_versions(tiny_config: MakeConfig) -> None:
+def test_current_invariants_have_the_current_dataset_and_versions(tiny_config: MakeConfig) -> None:
     begun = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
     now = current_invariants(begun, "beef", "/images")
     [change] = begun.changes(now)

@@ -25,7 +25,7 @@ from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
-from tuner.session.trial_selection import should_interrupt, may_start, next_claim, trials_to_start
+from tuner.session.trial_selection import may_start, next_claim, should_interrupt, trials_to_start
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -51,7 +51,7 @@ def asked_to_stop() -> None:
     request_stop(load_study_for_changes(OUT)[0])
 
 
-def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..., Session]) -> None:
+def test_stop_request_applies_only_to_earlier_sessions(open_session: Callable[..., Session]) -> None:
     early = open_session()
     assert not should_interrupt(early, StopConditions())
     asked_to_stop()
@@ -68,7 +68,7 @@ def test_a_request_to_stop_is_for_those_who_were_there(open_session: Callable[..
     assert not should_interrupt(Session.reopen(existing, Display()), StopConditions())
 
 
-def test_a_limit_lets_nothing_more_begin(open_session: Callable[..., Session]) -> None:
+def test_no_trial_starts_after_the_deadline(open_session: Callable[..., Session]) -> None:
     session = open_session()
     over = StopConditions(deadline=time.monotonic())
     assert should_interrupt(session, over)
@@ -85,7 +85,7 @@ def drawn(session: Session) -> dict[str, Any]:
         return claim.trial.params
 
 
-def test_a_search_that_begins_later_draws_what_it_would_have_drawn_from_the_start(
+def test_search_added_later_samples_the_same_parameters(
     open_session: Callable[..., Session],
 ) -> None:
     expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
@@ -97,7 +97,7 @@ def test_a_search_that_begins_later_draws_what_it_would_have_drawn_from_the_star
     assert set(expected) >= {"learning_rate", "batch_size"}
 
 
-def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
+def test_search_added_during_a_claim_is_not_missed(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
@@ -114,7 +114,7 @@ def test_a_search_that_begins_while_a_trial_is_being_claimed_is_not_missed(
     assert drawn(session) == expected
 
 
-def test_what_nobody_works_on_is_counted_within_the_scope(
+def test_matching_trials_without_a_worker_are_counted(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)

@@ -22,14 +22,16 @@ LABEL = [1, 2, EOS, PAD]
     ],
     ids=["right", "after the end", "wrong digit", "too short", "too long", "without end", "all wrong"],
 )
-def test_characters_count_up_to_and_including_the_end(row: list[int], characters: float, sequence: float) -> None:
+def test_characters_are_counted_up_to_and_including_the_end_mark(
+    row: list[int], characters: float, sequence: float
+) -> None:
     accuracy = Accuracy()
     accuracy.update(torch.tensor([row]), torch.tensor([LABEL]))
     assert accuracy.character_accuracy() == pytest.approx(characters)
     assert accuracy.sequence_accuracy() == sequence
 
 
-def test_a_reading_of_nine_digits_is_never_right() -> None:
+def test_nine_digit_reading_is_never_correct() -> None:
     longest = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, EOS]])
     accuracy = Accuracy()
     accuracy.update(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]]), longest)
@@ -37,7 +39,7 @@ def test_a_reading_of_nine_digits_is_never_right() -> None:
     assert accuracy.sequence_accuracy() == 0
 
 
-def test_batches_add_up_as_counts_and_not_as_means() -> None:
+def test_accuracy_over_batches_is_computed_from_counts_not_from_means() -> None:
     accuracy = Accuracy()
     accuracy.update(torch.tensor([[1, 2, 3, EOS]]), torch.tensor([[1, 2, 3, EOS]]))
     accuracy.update(torch.tensor([[5, 5, 5, 5], [9, EOS, PAD, PAD]]), torch.tensor([[0, EOS, PAD, PAD], LABEL]))
@@ -45,6 +47,6 @@ def test_batches_add_up_as_counts_and_not_as_means() -> None:
     assert accuracy.sequence_accuracy() == pytest.approx(1 / 3)
 
 
-def test_nothing_counted_is_zero() -> None:
+def test_accuracy_without_counts_is_zero() -> None:
     assert Accuracy().character_accuracy() == 0
     assert Accuracy().sequence_accuracy() == 0

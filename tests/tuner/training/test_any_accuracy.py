@@ -36,7 +36,7 @@ def reference(read: list[Pair]) -> tuple[float, float]:
 
 
 @given(read=st.lists(pairs(), max_size=12), batch=st.integers(1, 5))
-def test_accuracies_are_those_of_the_reference_whatever_the_batches(read: list[Pair], batch: int) -> None:
+def test_accuracy_equals_the_reference_for_any_batch_size(read: list[Pair], batch: int) -> None:
     accuracy = Accuracy()
     for start in range(0, len(read), batch):
         rows, labels = zip(*read[start : start + batch], strict=True)

@@ -42,19 +42,19 @@ def names(folder: CheckpointFolder) -> list[str]:
     return sorted(file.name for file in folder.path.iterdir())
 
 
-def test_what_is_saved_is_loaded(path: Path) -> None:
+def test_loaded_checkpoint_equals_the_saved_state(path: Path) -> None:
     save_checkpoint(path, STATE)
     loaded = load_checkpoint(path)
     assert torch.equal(loaded.pop("weights"), STATE["weights"])
     assert loaded == {name: value for name, value in STATE.items() if name != "weights"}
 
 
-def test_other_tools_can_load_it_too(path: Path) -> None:
+def test_torch_load_can_read_a_checkpoint(path: Path) -> None:
     save_checkpoint(path, STATE)
     assert torch.equal(torch.load(path, weights_only=True)["weights"], STATE["weights"])
 
 
-def test_every_flipped_bit_is_noticed(path: Path) -> None:
+def test_flipped_bit_at_any_position_is_detected(path: Path) -> None:
     save_checkpoint(path, STATE)
     good = path.read_bytes()
     # The whole end (the zip's directory, the comment's length and the digest), and a sample of the rest.
@@ -67,14 +67,14 @@ def test_every_flipped_bit_is_noticed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 65, 66, 500, -1])
-def test_a_truncated_file_is_noticed(path: Path, length: int) -> None:
+def test_truncated_checkpoint_is_detected(path: Path, length: int) -> None:
     save_checkpoint(path, STATE)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(DamagedCheckpointError):
         load_checkpoint(path)
 
 
-def test_a_file_of_another_program_is_refused(path: Path) -> None:
+def test_file_of_another_program_is_rejected(path: Path) -> None:
     path.parent.mkdir()
     torch.save(STATE, path)
     with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
@@ -89,7 +89,7 @@ class _Bomb:
         return Path.touch, (self.target,)
 
 
-def test_nothing_in_a_checkpoint_is_executed(path: Path, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     buffer = io.BytesIO()
     torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
@@ -99,7 +99,7 @@ def test_nothing_in_a_checkpoint_is_executed(path: Path, tmp_path: Path) -> None
     assert not (tmp_path / "exploded").exists()
 
 
-def test_an_error_while_saving_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+def test_error_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path: Path) -> None:
     save_checkpoint(path, STATE)
     before = path.read_bytes()
     with pytest.raises(Exception, match="pickle"):
@@ -108,7 +108,7 @@ def test_an_error_while_saving_leaves_the_old_one_and_nothing_else(path: Path) -
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_one_and_nothing_else(path: Path) -> None:
+def test_full_disk_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path: Path) -> None:
     save_checkpoint(path, STATE)
     script = (
         "import resource, sys, torch; from pathlib import Path\n"
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_kill_while_saving_leaves_a_whole_one(path: Path) -> None:
+def test_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
     script = (
         "import itertools, sys, torch; from pathlib import Path\n"
         "from tuner.training.checkpoints import save_checkpoint\n"
@@ -145,7 +145,7 @@ def test_kill_while_saving_leaves_a_whole_one(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: CheckpointFolder) -> None:
+def test_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: CheckpointFolder) -> None:
     for epoch in range(1, 8):
         folder.save_epoch(epoch, {"epoch": epoch})
     assert names(folder) == ["epoch_0004.pt", "epoch_0006.pt", "last.pt", "previous.pt"]
@@ -156,7 +156,7 @@ def test_the_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: C
     assert load_checkpoint(folder.path / "epoch_0004.pt")["epoch"] == 4
 
 
-def test_the_end_removes_what_only_an_unfinished_training_needs(folder: CheckpointFolder) -> None:
+def test_finished_training_keeps_only_best_checkpoint_and_snapshots(folder: CheckpointFolder) -> None:
     save_checkpoint(folder.best, STATE)
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
@@ -165,7 +165,7 @@ def test_the_end_removes_what_only_an_unfinished_training_needs(folder: Checkpoi
     assert folder.load_last() is None
 
 
-def test_ending_what_never_began_changes_nothing(folder: CheckpointFolder) -> None:
+def test_deleting_checkpoints_of_a_missing_folder_creates_nothing(folder: CheckpointFolder) -> None:
     folder.delete_resume_files()
     folder.clear()
     assert folder.load_last() is None
@@ -178,7 +178,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_damaged_last_falls_back_to_the_previous_and_says_so(
+def test_damaged_last_checkpoint_falls_back_to_previous_with_a_warning(
     folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     for epoch in (1, 2, 3):
@@ -194,7 +194,7 @@ def test_a_damaged_last_falls_back_to_the_previous_and_says_so(
     assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 2
 
 
-def test_a_kill_between_the_two_renames_falls_back_to_the_previous(folder: CheckpointFolder) -> None:
+def test_kill_between_the_two_renames_falls_back_to_previous(folder: CheckpointFolder) -> None:
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
     shutil.move(folder.path / "last.pt", folder.path / "previous.pt")
@@ -203,7 +203,7 @@ def test_a_kill_between_the_two_renames_falls_back_to_the_previous(folder: Check
     assert state["epoch"] == 2
 
 
-def test_two_damaged_ones_mean_beginning_anew_and_that_is_said(
+def test_two_damaged_checkpoints_restart_the_training_with_a_warning(
     folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     for epoch in (1, 2):

@@ -34,21 +34,19 @@ def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
         ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
     ],
 )
-def test_digits_are_laid_beside_those_they_stand_for(
-    true: str, read: str, expected: dict[tuple[int, int], int]
-) -> None:
+def test_read_digits_are_aligned_with_label_digits(true: str, read: str, expected: dict[tuple[int, int], int]) -> None:
     assert _confusion((true, read)) == expected
 
 
-def test_images_are_counted_together() -> None:
+def test_counts_of_several_images_are_added() -> None:
     assert _confusion(("1", "1"), ("12", "1"), ("3", "8"), ("3", "8")) == {(1, 1): 2, (2, DELETED): 1, (3, 8): 2}
 
 
-def test_nothing_to_count() -> None:
+def test_no_images_give_zero_counts() -> None:
     assert digit_confusion(np.zeros((0, LABEL_LENGTH), np.uint8), np.zeros((0, LABEL_LENGTH), np.uint8)).sum() == 0
 
 
-def test_what_stands_before_the_end_without_being_a_digit_is_left_out() -> None:
+def test_special_classes_before_the_end_mark_are_ignored() -> None:
     row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
     assert digit_confusion([row], [_row("42")]).diagonal()[:10].sum() == 2
     assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[INSERTED, 5] == LABEL_LENGTH - 1  # no end at all
@@ -64,7 +62,7 @@ def _levenshtein(one: str, other: str) -> int:
     return before[-1]
 
 
-def test_every_digit_is_counted_once_and_no_alignment_is_shorter() -> None:
+def test_each_digit_is_counted_once_and_errors_equal_the_edit_distance() -> None:
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(list("0123"), size=random.integers(0, 9))) for _ in range(2 * 200)]
     true, read = texts[:200], texts[200:]
@@ -74,12 +72,12 @@ def test_every_digit_is_counted_once_and_no_alignment_is_shorter() -> None:
     assert counts.sum() - counts.trace() == sum(map(_levenshtein, true, read))
 
 
-def test_labels_as_the_dataset_has_them() -> None:
+def test_encoded_labels_of_the_dataset_are_counted() -> None:
     labels = np.stack([encode_label(DIGITS[:8]), encode_label(DIGITS[8:])])
     assert digit_confusion(labels, labels).tolist() == np.diag([1] * 10 + [0]).tolist()
 
 
-def test_scores_of_a_digit_are_shares_of_the_counts() -> None:
+def test_digit_scores_are_shares_of_the_counts() -> None:
     pairs = [("11", "11"), ("1", "7"), ("41", "4"), ("2", "21"), ("3", "1")]
     counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
     scores = {DIGITS.index(score.digit): score for score in digit_scores(counts)}

@@ -43,7 +43,7 @@ def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
     return folder
 
 
-def test_lack_of_memory_while_they_are_restored_costs_no_checkpoint(
+def test_out_of_memory_while_restoring_keeps_the_checkpoints(
     interrupted: Path, tiny_config: MakeConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(*_: object) -> None:
@@ -56,16 +56,14 @@ def test_lack_of_memory_while_they_are_restored_costs_no_checkpoint(
     assert {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()} == before
 
 
-def test_another_program_s_files_stay_where_a_training_begins_anew(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_restarted_training_keeps_files_of_other_programs(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"mine")
     run(tiny_config(num_epochs=1), tmp_path)
     assert (tmp_path / "checkpoints" / "mine.pt").read_bytes() == b"mine"
 
 
-def test_no_flipped_bit_is_loaded(interrupted: Path) -> None:
+def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted: Path) -> None:
     path = interrupted / "checkpoints" / "last.pt"
     good = path.read_bytes()
     draw = random.Random(0)
@@ -79,7 +77,7 @@ def test_no_flipped_bit_is_loaded(interrupted: Path) -> None:
     assert len(load_checkpoint(path)["history"]) == 2
 
 
-def test_no_part_of_a_file_and_nothing_longer_is_loaded(interrupted: Path) -> None:
+def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted: Path) -> None:
     path = interrupted / "checkpoints" / "last.pt"
     good = path.read_bytes()
     draw = random.Random(0)
@@ -103,7 +101,7 @@ def halve(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, halve, os.unlink, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("names", [["last.pt"], ["last.pt", "previous.pt"]], ids=" ".join)
-def test_a_training_whose_checkpoints_were_damaged_ends_as_if_nothing_had_been(
+def test_training_with_damaged_checkpoints_gives_the_same_result(
     damage: Callable[[Path], object],
     names: list[str],
     interrupted: Path,
@@ -154,7 +152,7 @@ def something_else(interrupted: Path, other: Path) -> Path:
 @pytest.mark.parametrize(
     "foreign", [of_other_settings, of_another_network, without_optimizer, of_a_later_version, something_else]
 )
-def test_a_checkpoint_of_another_training_is_not_gone_on_with_and_that_is_said(
+def test_checkpoint_of_another_training_is_not_resumed_and_logs_a_warning(
     foreign: Callable[[Path, Path], Path],
     interrupted: Path,
     tiny_config: MakeConfig,
@@ -204,7 +202,7 @@ def random_state_of_text(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change", [shorter_optimizer, history_of_text, weights_of_text, early_stopping_of_others, random_state_of_text]
 )
-def test_wrong_content_with_a_right_digest_is_like_damage(
+def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
     change: Callable[[dict[str, Any]], dict[str, Any]],
     both: bool,
     interrupted: Path,
@@ -247,7 +245,7 @@ print(CheckpointFolder(path.parent, TrainingConfig()).load_last())
 """
 
 
-def test_nothing_in_a_sealed_checkpoint_is_executed_whatever_the_environment_says(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_path: Path) -> None:
     exploded = tmp_path / "exploded"
     done = subprocess.run(
         [sys.executable, "-c", BOMB, str(tmp_path / "last.pt"), str(exploded)],
@@ -263,7 +261,7 @@ def test_nothing_in_a_sealed_checkpoint_is_executed_whatever_the_environment_say
     assert "not written by khmer-tuner" in done.stderr
 
 
-def test_a_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(
+def test_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(
     interrupted: Path, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside.pt"

@@ -12,21 +12,21 @@ HAS_CUDA = torch.cuda.is_available()
 HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
 
 
-def test_cpu_is_taken_where_asked_for() -> None:
+def test_cpu_is_used_if_configured() -> None:
     assert setup_training_environment(TrainingConfig(device="cpu")) == (torch.device("cpu"), False)
 
 
-def test_auto_takes_what_there_is() -> None:
+def test_auto_selects_cuda_if_available() -> None:
     device, _ = setup_training_environment(TrainingConfig(device="auto"))
     assert device.type == ("cuda" if HAS_CUDA else "cpu")
 
 
-def test_a_processor_has_no_gpu_memory() -> None:
+def test_cpu_reports_no_gpu_memory() -> None:
     assert peak_gpu_memory_mb(torch.device("cpu")) == 0
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="there is no CUDA device")
-def test_the_peak_of_gpu_memory_is_that_since_the_last_look() -> None:
+def test_peak_gpu_memory_is_measured_since_the_last_call() -> None:
     device = torch.device("cuda")
     peak_gpu_memory_mb(device)
     torch.zeros(64, 2**20, dtype=torch.uint8, device=device)
@@ -43,12 +43,12 @@ def test_the_peak_of_gpu_memory_is_that_since_the_last_look() -> None:
         ("gpu", "use one of auto, cpu, cuda"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(device: str, remedy: str) -> None:
+def test_unavailable_device_is_rejected(device: str, remedy: str) -> None:
     with pytest.raises(ConfigurationError, match=f"found '{device}'.*{remedy}"):
         setup_training_environment(TrainingConfig(device=device))
 
 
-def test_mixed_precision_is_used_where_the_processor_has_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_mixed_precision_is_used_only_with_native_bfloat16(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tuner"):
         device, use_amp = setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))
     assert use_amp == HAS_BF16

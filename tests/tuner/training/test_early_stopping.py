@@ -30,7 +30,7 @@ def watch(values: list[float], *, mode: str = "max", min_delta: float = 0.0, pat
     ],
     ids=["rises", "falls", "equal is no gain", "gains again", "creeping is no gain", "creeps far enough", "sums up"],
 )
-def test_waits_for_gains_above_min_delta_and_keeps_the_best_of_all(
+def test_patience_counts_gains_above_min_delta_and_best_counts_all_gains(
     mode: str, values: list[float], min_delta: float, best_epoch: int, waited: int
 ) -> None:
     stopping = watch(values, mode=mode, min_delta=min_delta)
@@ -40,7 +40,7 @@ def test_waits_for_gains_above_min_delta_and_keeps_the_best_of_all(
     assert stopping.should_stop == (waited == 2)
 
 
-def test_update_says_whether_the_epoch_is_the_best_so_far() -> None:
+def test_update_returns_whether_the_epoch_is_the_best_so_far() -> None:
     stopping = EarlyStopping(mode="max", min_delta=0.1, patience=5)
     assert [stopping.update(epoch, value) for epoch, value in enumerate([0.5, 0.5, 0.51, 0.4, 0.7], 1)] == [
         True,
@@ -51,7 +51,7 @@ def test_update_says_whether_the_epoch_is_the_best_so_far() -> None:
     ]
 
 
-def test_the_first_value_is_the_best_even_if_it_is_zero() -> None:
+def test_first_value_is_the_best_even_if_it_is_zero() -> None:
     stopping = EarlyStopping(mode="max", min_delta=0.0, patience=1)
     assert stopping.update(1, 0.0)
     assert (stopping.best, stopping.best_epoch, stopping.should_stop) == (0.0, 1, False)
@@ -59,7 +59,7 @@ def test_the_first_value_is_the_best_even_if_it_is_zero() -> None:
     assert stopping.should_stop
 
 
-def test_a_training_is_watched_as_its_configuration_says() -> None:
+def test_early_stopping_uses_the_settings_of_the_configuration() -> None:
     config = TrainingConfig(early_stopping_mode="min", early_stopping_min_delta=0.25, early_stopping_patience=3)
     assert EarlyStopping.of(config) == EarlyStopping(mode="min", min_delta=0.25, patience=3)
     assert EarlyStopping.of(config).best is None

@@ -13,7 +13,7 @@ from tuner.training.flat_parameters import FlatParameters
 MakeConfig = Callable[..., TrainingConfig]
 
 
-def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_config: MakeConfig) -> None:
+def test_ema_starts_from_the_weights_and_its_time_constant_grows(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
     averaged = WeightEMA(model, FlatParameters(model), steps_per_epoch=100)
     ours, theirs = (next(iter(network.parameters())) for network in (averaged.module, model))
@@ -30,7 +30,7 @@ def test_the_average_begins_with_the_weights_and_reaches_back_ever_further(tiny_
                 assert ours.mean().item() == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
-def test_normalisation_statistics_are_averaged_too(tiny_config: MakeConfig) -> None:
+def test_ema_includes_normalisation_statistics(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
     averaged = WeightEMA(model, FlatParameters(model), steps_per_epoch=10)
     names = [name for name, _ in model.named_buffers() if name.endswith("running_mean")]

@@ -23,7 +23,7 @@ def points(folder: Path, tag: str = "loss") -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_what_was_added_is_there_at_once(tmp_path: Path) -> None:
+def test_added_events_are_readable_immediately(tmp_path: Path) -> None:
     file = EventFile(tmp_path)
     for step in range(3):
         file.add(step, point(step))
@@ -32,9 +32,7 @@ def test_what_was_added_is_there_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("redone", [2, 3, 4])
-def test_a_later_file_replaces_each_curve_from_the_step_on_at_which_it_begins_with_it(
-    redone: int, tmp_path: Path
-) -> None:
+def test_later_file_replaces_each_curve_from_its_first_step(redone: int, tmp_path: Path) -> None:
     """Two curves with axes of their own, as of epochs and of their steps, in turn."""
     for first, last in ((0, 4), (redone, 6)):
         file = EventFile(tmp_path)
@@ -47,7 +45,7 @@ def test_a_later_file_replaces_each_curve_from_the_step_on_at_which_it_begins_wi
     assert points(tmp_path, "step") == [(step, step) for step in range(12)]
 
 
-def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritten_events_are_written_with_the_next_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "tensorboard"
     folder.write_text("in the way")
     file = EventFile(folder)
@@ -59,7 +57,7 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path, caplog: pyte
     assert points(folder) == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_full_disk_is_an_error(disk: Path, fill: Fill) -> None:
+def test_full_disk_raises_an_error(disk: Path, fill: Fill) -> None:
     file = EventFile(disk / "tensorboard")
     ballast = fill(disk, 0)
     with pytest.raises(OSError, match="No space left"):

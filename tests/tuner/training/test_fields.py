@@ -83,7 +83,7 @@ def result_of(config: TrainingConfig, run: Run, folder: Path, seen: dict[str, An
 
 
 @pytest.mark.parametrize(("field", "value", "needs"), RESULT, ids=[field for field, _, _ in RESULT])
-def test_changes_what_is_learned(
+def test_field_changes_the_trained_weights(
     field: str,
     value: Any,
     needs: dict[str, Any],
@@ -100,7 +100,7 @@ def test_changes_what_is_learned(
 
 
 @pytest.mark.parametrize(("field", "plain", "changed", "needs"), STOPPING, ids=[field for field, *_ in STOPPING])
-def test_changes_which_epoch_is_the_best_or_the_last(
+def test_field_changes_the_best_or_the_last_epoch(
     field: str, plain: Any, changed: Any, needs: dict[str, Any], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     common = {"num_epochs": 4, "learning_rate": 0.01, "augmentation": False} | needs
@@ -111,14 +111,14 @@ def test_changes_which_epoch_is_the_best_or_the_last(
     assert len(ends) == 2
 
 
-def test_another_dataset_is_trained_on(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_metadata_path_selects_the_dataset(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     other = generate_dataset(tmp_path / "generated_data", samples=20, test_samples=1, seed=5)
     plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
     changed = run(tiny_config(num_epochs=1, metadata_path=str(other)), tmp_path / "changed")
     assert plain.history[0].val_loss != changed.history[0].val_loss
 
 
-def test_models_come_from_the_definitions_file(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_model_config_path_selects_the_model_definitions(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     wider = tmp_path / "wider.yaml"
     wider.write_text(Path(tiny_config().model_config_path).read_text().replace("width: 16", "width: 20"))
     plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
@@ -126,7 +126,7 @@ def test_models_come_from_the_definitions_file(tiny_config: MakeConfig, run: Run
     assert changed.parameters > plain.parameters
 
 
-def test_snapshots_every_n_epochs_and_the_newest_n_of_them(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_snapshot_fields_set_their_interval_and_number(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     run(tiny_config(num_epochs=5, save_every_n_epochs=2, keep_n_checkpoints=5), tmp_path / "all")
     run(tiny_config(num_epochs=5, save_every_n_epochs=1, keep_n_checkpoints=2), tmp_path / "newest")
     found = {
@@ -135,7 +135,7 @@ def test_snapshots_every_n_epochs_and_the_newest_n_of_them(tiny_config: MakeConf
     assert found == {"all": ["epoch_0002.pt", "epoch_0004.pt"], "newest": ["epoch_0004.pt", "epoch_0005.pt"]}
 
 
-def test_no_field_is_forgotten() -> None:
+def test_every_field_is_tested() -> None:
     own_tests = {
         "metadata_path",
         "model_config_path",
@@ -152,7 +152,9 @@ def test_no_field_is_forgotten() -> None:
     not setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))[1],
     reason="this processor has no native bfloat16",
 )
-def test_mixed_precision_changes_the_last_digits(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_mixed_precision_changes_the_loss_and_keeps_the_weights_in_float32(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     half = run(tiny_config(num_epochs=1, mixed_precision=True), tmp_path / "half")
     assert half.history[0].train_loss != run(tiny_config(num_epochs=1), tmp_path / "single").history[0].train_loss
     weights = load_checkpoint(tmp_path / "half" / "checkpoints" / "best.pt")["model"].values()

@@ -24,7 +24,7 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReader) -> None:
+def test_flattening_keeps_weights_scores_and_memory_layout(model: DigitReader) -> None:
     images = torch.rand(4, 1, 64, 128)
     before, scores = copies(model), model.eval()(images)
     weights = FlatParameters(model)
@@ -40,7 +40,7 @@ def test_a_model_is_the_same_once_its_weights_are_in_one_piece(model: DigitReade
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_config: MakeConfig, optimizer: str) -> None:
+def test_optimizer_updates_flat_parameters_like_single_ones(tiny_config: MakeConfig, optimizer: str) -> None:
     config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, whole = create_model_from_config(config), create_model_from_config(config)
@@ -63,7 +63,7 @@ def test_an_optimizer_does_to_the_piece_what_it_does_to_single_weights(tiny_conf
     )
 
 
-def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) -> None:
+def test_gradients_of_several_passes_add_up_and_are_cleared(model: DigitReader) -> None:
     weights = FlatParameters(model)
     first = weight_decay_groups(model)[0][0]
     for factor in (1.0, 2.0):
@@ -77,7 +77,7 @@ def test_gradients_of_several_passes_add_up_and_do_not_stay(model: DigitReader) 
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> None:
+def test_loading_a_checkpoint_updates_the_flat_parameters(model: DigitReader) -> None:
     weights = FlatParameters(model)
     content = io.BytesIO()
     torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
@@ -88,7 +88,7 @@ def test_what_a_checkpoint_gives_back_is_in_the_piece(model: DigitReader) -> Non
     assert all(torch.equal(new, old + 1) for new, old in zip(after, before, strict=True))
 
 
-def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
+def test_saved_file_contains_the_weights_once(model: DigitReader) -> None:
     plain, flat = io.BytesIO(), io.BytesIO()
     torch.save(model.state_dict(), plain)
     FlatParameters(model)
@@ -96,7 +96,7 @@ def test_a_file_holds_the_weights_once(model: DigitReader) -> None:
     assert len(flat.getvalue()) < len(plain.getvalue())
 
 
-def test_only_what_a_normalisation_follows_is_of_no_size(tiny_config: MakeConfig) -> None:
+def test_only_weights_before_a_normalisation_have_no_weight_decay(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
     sized, sizeless = weight_decay_groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -17,11 +17,11 @@ WRONG_TYPES = json.dumps(asdict(EPOCHS[0]) | {"epoch": 3, "epoch_seconds": [1]})
     ['{"epoch": 3, "train', "\0\0\0}\n", "[1, 2]}\n", '{"epoch": 3}\n', "\n", WRONG_TYPES],
     ids=["half a line", "zeros after a power cut", "no object", "figures missing", "empty", "wrong types"],
 )
-def test_what_is_no_epoch_is_left_out(damage: str, tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped(damage: str, tmp_path: Path) -> None:
     first, second = (json.dumps(asdict(epoch)) + "\n" for epoch in EPOCHS)
     (tmp_path / "metrics.jsonl").write_text(first + damage + ("" if damage.endswith("\n") else "\n") + second)
     assert read_metrics(tmp_path) == EPOCHS
 
 
-def test_without_a_file_there_are_none(tmp_path: Path) -> None:
+def test_missing_file_gives_no_epochs(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []

@@ -59,7 +59,7 @@ def stop_at_batch(number: int) -> Callable[[int, int], None]:
     return on_batch
 
 
-def test_learns(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_training_reduces_the_loss(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     result = run(
         tiny_config(num_epochs=40, early_stopping_patience=40, learning_rate=0.01, augmentation=False), tmp_path
     )
@@ -70,7 +70,7 @@ def test_learns(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_seed_same_bits_and_interrupted_or_not(
+def test_resumed_training_equals_an_uninterrupted_one_bit_by_bit(
     kind: str, tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=4, **KINDS[kind])
@@ -88,7 +88,7 @@ def test_same_seed_same_bits_and_interrupted_or_not(
     assert all(torch.equal(best["model"][name], other["model"][name]) for name in other["model"])
 
 
-def test_a_rate_that_falls_on_a_plateau_is_restored(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     # Guards the test above: its schedules do change the rate within the epochs that it trains.
     for kind in ("plateau", "cosine", "steplr"):
         rates = [
@@ -97,7 +97,7 @@ def test_a_rate_that_falls_on_a_plateau_is_restored(tiny_config: MakeConfig, run
         assert len(set(rates)) > 1
 
 
-def test_another_seed_gives_another_training(
+def test_different_seeds_give_different_trainings(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     run(tiny_config(num_epochs=1, seed=1), tmp_path / "one")
@@ -105,7 +105,7 @@ def test_another_seed_gives_another_training(
     assert last_state(tmp_path / "one") != last_state(tmp_path / "other")
 
 
-def test_interrupted_in_its_first_epoch_it_begins_anew(
+def test_training_interrupted_in_its_first_epoch_restarts(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     with pytest.raises(Interruption):
@@ -115,7 +115,7 @@ def test_interrupted_in_its_first_epoch_it_begins_anew(
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 
-def test_a_damaged_last_checkpoint_costs_one_epoch_and_no_bit(
+def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=3)
@@ -127,7 +127,7 @@ def test_a_damaged_last_checkpoint_costs_one_epoch_and_no_bit(
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(
+def test_checkpoint_with_other_settings_is_not_resumed(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Interruption):
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
 
 
-def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_epochs_before_an_interruption_are_reported_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     told: list[tuple[int, float | None]] = []
 
     def note(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
@@ -171,7 +171,7 @@ def test_epochs_before_an_interruption_are_told_again(tiny_config: MakeConfig, r
     ],
     ids=["the last epoch", "no more gain", "hopeless", "the last epoch goes first", "no more gain goes first"],
 )
-def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
+def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     settings: dict[str, Any], callbacks: dict[str, Any], why: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(**settings)
@@ -181,7 +181,7 @@ def test_ends_for_a_reason_and_ends_the_same_when_asked_again(
     assert run(config, tmp_path, **callbacks) == first
 
 
-def test_hopeless_is_asked_once_after_each_epoch_that_another_one_follows(
+def test_should_prune_is_called_once_after_each_epoch_except_the_last(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     asked: list[int] = []
@@ -194,7 +194,9 @@ def test_hopeless_is_asked_once_after_each_epoch_that_another_one_follows(
     assert asked == [1, 2, 3]
 
 
-def test_hopeless_is_asked_after_the_epoch_was_kept_and_told(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     happened: list[str] = []
 
     def ask(epoch: int) -> bool:
@@ -210,7 +212,7 @@ def test_hopeless_is_asked_after_the_epoch_was_kept_and_told(tiny_config: MakeCo
 
 
 @pytest.mark.parametrize("when", ["after the epoch was told", "in the next epoch"])
-def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
+def test_resumed_training_calls_should_prune_again_for_its_last_epoch(
     when: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=5)
@@ -229,7 +231,9 @@ def test_after_an_interruption_the_question_about_the_last_epoch_is_asked_again(
     assert (result.why_ended, len(result.history), asked) == ("pruned", 3, [3])
 
 
-def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_pruned_training_keeps_its_epochs_and_best_checkpoint(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     config = tiny_config(num_epochs=6)
     pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch: epoch == 3)
     whole = run(config, tmp_path / "whole")
@@ -241,25 +245,23 @@ def test_a_pruned_training_keeps_what_it_had(tiny_config: MakeConfig, run: Run, 
     assert best["metrics"]["epoch"] == pruned.best_epoch
 
 
-def test_a_training_that_is_not_begun_is_not_judged(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_should_prune_is_not_called_before_the_first_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch: True).why_ended == "max_epochs"
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_nonfinite_loss_ends_the_training(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     result = run(tiny_config(learning_rate=1e30), tmp_path)
     assert (result.why_ended, result.history, result.best_epoch) == ("nonfinite_loss", (), 0)
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-def test_the_monitored_metric_chooses_the_best_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_monitored_metric_selects_the_best_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     result = run(tiny_config(num_epochs=4, early_stopping_monitor="val_loss", early_stopping_mode="min"), tmp_path)
     losses = [epoch.val_loss for epoch in result.history]
     assert result.best_epoch == 1 + losses.index(min(losses))
 
 
-def test_the_best_checkpoint_is_all_that_reading_needs(
+def test_best_checkpoint_suffices_to_reproduce_the_readings(
     tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=3)
@@ -282,7 +284,7 @@ def test_the_best_checkpoint_is_all_that_reading_needs(
     assert not torch.equal(distorted.confidence, score.confidence)
 
 
-def test_scores_do_not_depend_on_how_a_split_is_cut(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
+def test_scores_do_not_depend_on_the_batch_size(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     split = open_pixel_cache(tiny_dataset, ["train"])["train"]
     scores = []
@@ -311,13 +313,15 @@ def test_gradients_are_clipped_to_the_norm(
         assert found == pytest.approx(norm, rel=1e-3)
 
 
-def test_batches_are_counted_from_none_to_all(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_on_batch_is_called_before_the_first_and_after_each_batch(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     counted: list[tuple[int, int]] = []
     run(tiny_config(num_epochs=1), tmp_path, on_batch=lambda done, total: counted.append((done, total)))
     assert counted == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_mixed_precision_trains_where_the_processor_has_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_mixed_precision_trains_if_the_processor_supports_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(mixed_precision=True)
     half = run(config, tmp_path / "half").history[-1].train_loss
     single = run(tiny_config(), tmp_path / "single").history[-1].train_loss
@@ -325,7 +329,7 @@ def test_mixed_precision_trains_where_the_processor_has_it(tiny_config: MakeConf
     assert (half != single) == setup_training_environment(config)[1]
 
 
-def test_metrics_of_every_epoch_are_kept_as_they_are(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_metrics_file_contains_every_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     result = run(tiny_config(num_epochs=3), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert tuple(EpochMetrics(**json.loads(line)) for line in lines) == result.history
@@ -333,7 +337,7 @@ def test_metrics_of_every_epoch_are_kept_as_they_are(tiny_config: MakeConfig, ru
 
 
 @pytest.mark.slow
-def test_a_shipped_model_on_several_threads_is_resumed_to_the_same_bits(
+def test_packaged_model_on_several_threads_is_resumed_bit_by_bit(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(
@@ -364,7 +368,7 @@ def test_a_shipped_model_on_several_threads_is_resumed_to_the_same_bits(
         ({"scheduler_type": "plateau", "min_lr": 6e-4}, [0.6, 0.6, 0.75] + [1] * 9),
     ],
 )
-def test_the_rate_rises_step_by_step_in_the_warm_up(
+def test_learning_rate_rises_step_by_step_in_the_warm_up(
     schedule: dict[str, Any], shares: list[float], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(

@@ -28,14 +28,14 @@ def right_probabilities(logits: Tensor) -> list[float]:
     return [float(probabilities[place]) for place in places]
 
 
-def test_cross_entropy_is_the_mean_over_positions_up_to_the_end() -> None:
+def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark() -> None:
     logits = random_logits(2, 4)
     expected = -sum(map(math.log, right_probabilities(logits))) / COUNTED
     assert CrossEntropy()(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), FocalLoss()], ids=["plain", "smoothed", "focal"])
-def test_scores_at_padding_do_not_matter(loss: CrossEntropy | FocalLoss) -> None:
+def test_scores_at_padding_do_not_affect_the_loss(loss: CrossEntropy | FocalLoss) -> None:
     logits = random_logits(2, 4)
     changed = logits.clone()
     changed[LABELS == PAD] = 100 * random_logits(3)
@@ -49,7 +49,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
     assert CrossEntropy(0.2)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_loss_by_its_formula() -> None:
+def test_focal_loss_equals_its_formula() -> None:
     logits = random_logits(2, 4)
     terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
     assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
@@ -68,7 +68,7 @@ def test_focal_loss_of_certain_readings_has_finite_gradients(gamma: float) -> No
     assert logits.grad.isfinite().all()
 
 
-def test_ctc_is_the_sum_over_all_alignments_per_digit() -> None:
+def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit() -> None:
     steps, length = 4, 4
     labels = torch.tensor([[2, 2, EOS, PAD], [1, EOS, PAD, PAD]])
     logits = random_logits(2, steps)
@@ -89,7 +89,7 @@ def test_ctc_is_the_sum_over_all_alignments_per_digit() -> None:
     [(CrossEntropy(), COUNTED), (FocalLoss(), COUNTED), (CTCLoss(), 2)],
     ids=["plain", "focal", "ctc"],
 )
-def test_means_of_batches_weighted_by_their_counts_are_the_mean_of_all(
+def test_batch_means_weighted_by_count_give_the_overall_mean(
     loss: CrossEntropy | FocalLoss | CTCLoss, count: int
 ) -> None:
     logits = random_logits(2, 9)
@@ -100,7 +100,7 @@ def test_means_of_batches_weighted_by_their_counts_are_the_mean_of_all(
     assert torch.allclose(loss(logits, labels), torch.as_tensor(mean), rtol=1e-5)
 
 
-def test_configuration_chooses_the_loss() -> None:
+def test_configuration_selects_the_loss() -> None:
     smoothed = create_loss_function(TrainingConfig(label_smoothing=0.3))
     assert isinstance(smoothed, CrossEntropy)
     assert smoothed.label_smoothing == 0.3
@@ -112,5 +112,5 @@ def test_configuration_chooses_the_loss() -> None:
         create_loss_function(TrainingConfig(loss_type="hinge"))
 
 
-def test_every_loss_suits_a_decoder() -> None:
+def test_every_loss_is_supported_by_a_decoder() -> None:
     assert set(LOSSES) == set(itertools.chain.from_iterable(LOSSES_OF_DECODER.values()))

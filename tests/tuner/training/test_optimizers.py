@@ -36,7 +36,7 @@ def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: l
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-def test_configuration_chooses_the_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
+def test_configuration_selects_the_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
     optimizer, _ = make(optimizer_type=name, optimizer_betas=[0.8, 0.95], weight_decay=0.02, learning_rate=0.004)
     assert isinstance(optimizer, kind)
     assert type(optimizer).__name__ == kind.__name__  # AdamW is an Adam too
@@ -57,7 +57,7 @@ def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(n
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_weights_that_a_normalisation_follows_do_not_decay(name: str) -> None:
+def test_weights_before_a_normalisation_do_not_decay(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = create_optimizer(model, TrainingConfig(optimizer_type=name, learning_rate=0.1, weight_decay=0.5))
@@ -69,38 +69,38 @@ def test_weights_that_a_normalisation_follows_do_not_decay(name: str) -> None:
     assert stayed == [True, False, False, True, False, False]
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_optimizer_and_scheduler_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
         make(optimizer_type="sgd")
     with pytest.raises(ConfigurationError, match="scheduler_type: found 'linear'; use one of cosine, plateau, steplr"):
         make(scheduler_type="linear")
 
 
-def test_steplr_drops_every_step_size_epochs_down_to_the_floor() -> None:
+def test_steplr_multiplies_by_gamma_every_step_size_epochs_down_to_min_lr() -> None:
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="steplr", step_size=2, gamma=0.1, min_lr=5e-4)
     expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
     assert rates(optimizer, scheduler, [0.0] * 8) == pytest.approx(expected)
 
 
-def test_cosine_rises_in_the_warm_up_and_falls_towards_the_floor() -> None:
+def test_cosine_rises_in_the_warm_up_and_falls_to_min_lr() -> None:
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=2, num_epochs=6, min_lr=0.02)
     half, eighth = 0.5, 0.8535533905932737  # (1 + cos(pi/4)) / 2
     falls = [0.02 + 0.08 * share for share in (1, eighth, half, 1 - eighth, 0)]
     assert rates(optimizer, scheduler, [0.0] * 7) == pytest.approx([0.05, 0.1, *falls, 0.02])
 
 
-def test_cosine_without_warm_up_begins_at_the_full_rate() -> None:
+def test_cosine_without_warm_up_starts_at_the_full_rate() -> None:
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", num_epochs=4, min_lr=0.0)
     assert rates(optimizer, scheduler, [0.0] * 2) == pytest.approx([0.1, 0.08535533905932737, 0.05])
 
 
-def test_the_floor_holds_in_the_warm_up_too() -> None:
+def test_min_lr_also_applies_in_the_warm_up() -> None:
     optimizer, _ = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=10, min_lr=0.03)
     assert rate(optimizer) == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
-def test_plateau_drops_after_patience_epochs_without_gain(mode: str, sign: int) -> None:
+def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode: str, sign: int) -> None:
     optimizer, scheduler = make(
         learning_rate=0.1,
         scheduler_type="plateau",
@@ -117,7 +117,7 @@ def test_plateau_drops_after_patience_epochs_without_gain(mode: str, sign: int) 
 
 
 @pytest.mark.parametrize("kind", ["cosine", "steplr", "plateau"])
-def test_a_restored_schedule_goes_on_where_it_was(kind: str) -> None:
+def test_restored_schedule_continues_at_its_last_epoch(kind: str) -> None:
     fields = {"scheduler_type": kind, "warmup_epochs": 2, "num_epochs": 8, "step_size": 2, "patience": 1}
     monitored = [0.5, 0.4, 0.4, 0.4, 0.6, 0.5, 0.5]
     straight = rates(*make(**fields), monitored)
@@ -131,7 +131,7 @@ def test_a_restored_schedule_goes_on_where_it_was(kind: str) -> None:
 
 @pytest.mark.parametrize("copied", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_a_copy_of_model_and_optimizer_goes_on_as_they_do(name: str, copied: Any) -> None:
+def test_copied_model_and_optimizer_train_like_the_originals(name: str, copied: Any) -> None:
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> torch.Tensor:
         for _ in range(2):
             optimizer.zero_grad()
@@ -166,12 +166,12 @@ def trained(kind: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-def test_steps_are_those_of_the_optimizer_itself(kind: type[torch.optim.Optimizer]) -> None:
+def test_uncompiled_optimizer_steps_like_the_original(kind: type[torch.optim.Optimizer]) -> None:
     for one, other in zip(trained(uncompiled(kind)), trained(kind), strict=True):
         assert torch.equal(one, other)
 
 
-def test_a_training_step_does_not_load_the_compiler() -> None:
+def test_training_step_does_not_import_the_compiler() -> None:
     program = (
         "import sys, torch\n"
         "from search_spaces import TrainingConfig\n"

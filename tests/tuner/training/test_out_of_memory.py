@@ -74,7 +74,7 @@ print(json.dumps([by_default, faults()]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, as Linux does")
-def test_an_epoch_for_which_memory_runs_out_is_trained_in_smaller_passes(tmp_path: Path) -> None:
+def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tmp_path: Path) -> None:
     generate = [sys.executable, "-m", "tuner", "data", "--samples", "1280", "--test-samples", "10"]
     subprocess.run([*generate, "--out", str(tmp_path / "data")], check=True, capture_output=True)
     # In this process: making the cache leaves freed memory in pieces, and oneDNN, once it got none, does not recover.
@@ -93,7 +93,7 @@ def test_an_epoch_for_which_memory_runs_out_is_trained_in_smaller_passes(tmp_pat
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_ctc"])
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
-def test_passes_add_up_to_the_gradient_of_their_batch(
+def test_micro_batches_add_up_to_the_gradient_of_their_batch(
     kind: str, micro_batch_size: int, tiny_config: MakeConfig, tiny_dataset: Path
 ) -> None:
     config = tiny_config(model_name=kind, loss_type="ctc" if kind == "tiny_ctc" else "crossentropy")
@@ -114,7 +114,7 @@ def test_passes_add_up_to_the_gradient_of_their_batch(
     assert torch.allclose(*gradients, atol=1e-6)
 
 
-def test_the_micro_batch_is_halved_on_request_and_logged(
+def test_halve_micro_batch_is_applied_and_logged(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "tuner"):
@@ -125,7 +125,7 @@ def test_the_micro_batch_is_halved_on_request_and_logged(
     assert "accumulated over batches of 8" in caplog.text
 
 
-def test_the_second_try_has_the_reserve_too(
+def test_memory_reserve_is_released_when_memory_runs_out(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reserved = []
@@ -141,7 +141,7 @@ def test_the_second_try_has_the_reserve_too(
     assert "not enough memory for a micro-batch of 8 images: MemoryError" in caplog.text
 
 
-def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     def stop(metrics: object, early_stopping: object) -> None:
         raise KeyboardInterrupt
 
@@ -154,7 +154,7 @@ def test_a_continuation_keeps_the_smaller_passes(tiny_config: MakeConfig, run: R
     assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in whole.history]
 
 
-def test_one_image_for_which_there_is_no_memory_ends_the_training(
+def test_training_fails_if_memory_does_not_suffice_for_one_image(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(*_: object) -> torch.Tensor:
@@ -165,7 +165,7 @@ def test_one_image_for_which_there_is_no_memory_ends_the_training(
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
 
 
-def test_a_trained_network_is_kept_when_memory_runs_out_for_its_distorted_validation(
+def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     tiny_config: MakeConfig,
     run: Run,
     tmp_path: Path,
@@ -208,12 +208,12 @@ def real_error(allocate: Callable[[], object]) -> Exception:
         (lambda: OSError(28, os.strerror(28)), False),
     ],
 )
-def test_want_of_memory_is_told_from_other_errors(error: Callable[[], Exception], expected: bool) -> None:
+def test_out_of_memory_errors_are_recognised(error: Callable[[], Exception], expected: bool) -> None:
     assert is_out_of_memory(error()) is expected
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_memory_that_tensors_free_is_used_again() -> None:
+def test_freed_tensor_memory_is_reused() -> None:
     # In a process of its own: what else this one has allocated decides as well.
     counted = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     by_default, kept = json.loads(counted.stdout)

@@ -19,7 +19,7 @@ Run = Callable[..., TrainingResult]
 ALL = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
 
 
-def test_a_training_is_plotted_when_it_ends(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_plots_are_drawn_when_the_training_ends(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     shown: list[Plots] = []
     run(tiny_config(num_epochs=2), tmp_path, on_plots=shown.append)
     (plots,) = shown
@@ -28,7 +28,7 @@ def test_a_training_is_plotted_when_it_ends(tiny_config: MakeConfig, run: Run, t
         assert Image.open(io.BytesIO(content)).format == "PNG"
 
 
-def test_while_it_runs_plots_come_as_often_as_their_share_of_its_time_allows(
+def test_plots_are_updated_after_each_epoch_if_their_time_share_allows(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plot_updates, "_SHARE", 1e9)
@@ -38,9 +38,7 @@ def test_while_it_runs_plots_come_as_often_as_their_share_of_its_time_allows(
     assert len({plots["learning_curves.png"] for plots in shown}) == 3  # the last two are of the same epochs
 
 
-def test_the_same_training_gives_the_same_plots_also_when_it_was_interrupted(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_interrupted_training_gives_the_same_plots(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     def interrupt(metrics: object, early_stopping: object) -> None:
         raise KeyboardInterrupt
 
@@ -54,7 +52,9 @@ def test_the_same_training_gives_the_same_plots_also_when_it_was_interrupted(
     assert shown[0] == shown[1]
 
 
-def test_a_training_that_diverges_at_once_has_no_plots(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_training_that_diverges_in_its_first_epoch_has_no_plots(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     shown: list[Plots] = []
     result = run(
         tiny_config(learning_rate=1e30, warmup_epochs=0, gradient_clip_norm=0.0), tmp_path, on_plots=shown.append
@@ -63,7 +63,7 @@ def test_a_training_that_diverges_at_once_has_no_plots(tiny_config: MakeConfig, 
     assert shown == [{}]
 
 
-def test_a_checkpoint_that_says_nothing_of_readings_ends_no_training(
+def test_best_checkpoint_without_readings_does_not_stop_the_training(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=2)
@@ -77,7 +77,7 @@ def test_a_checkpoint_that_says_nothing_of_readings_ends_no_training(
     assert shown == [{}]
 
 
-def test_with_a_damaged_best_checkpoint_there_are_curves_still(
+def test_damaged_best_checkpoint_leaves_only_the_learning_curves(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=2)

@@ -37,7 +37,7 @@ sys.exit(main(sys.argv[1:]))
         pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="epochs too short to matter"),
     ],
 )
-def test_warns_when_other_programs_take_the_processor(
+def test_warning_if_other_programs_use_the_processor(
     shares: list[float],
     seconds: float,
     machine: float,
@@ -54,7 +54,7 @@ def test_warns_when_other_programs_take_the_processor(
     assert len(caplog.records) == warnings
 
 
-def test_more_threads_than_cores_are_no_sign_of_other_programs(
+def test_more_threads_than_cores_cause_no_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.cpu_percent", lambda: 100.0)  # this training alone
@@ -70,7 +70,7 @@ def test_more_threads_than_cores_are_no_sign_of_other_programs(
 
 
 @pytest.mark.slow
-def test_a_user_is_told_why_training_is_slow_and_what_helps(
+def test_warning_about_slow_training_names_cause_and_remedy(
     tiny_dataset: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     experiments = tmp_path / "experiments.yaml"
@@ -108,7 +108,7 @@ def test_a_user_is_told_why_training_is_slow_and_what_helps(
     ("variables", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
-def test_idle_threads_give_up_the_processor_soon_unless_the_user_decides(
+def test_idle_threads_spin_briefly_unless_the_user_sets_openmp_variables(
     variables: dict[str, str], spins: str | None, environment: dict[str, str]
 ) -> None:
     settings = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "GOMP_"))}

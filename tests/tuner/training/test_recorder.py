@@ -86,12 +86,12 @@ def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run:
         assert found[tag] == expected
 
 
-def test_an_experiment_is_one_run_of_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_experiment_is_one_tensorboard_run(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     run(tiny_config(use_tensorboard=True, num_epochs=1), tmp_path / "one")
     assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "one" / "tensorboard"}
 
 
-def test_tensorboard_knows_the_hyperparameters_and_that_the_run_has_ended(
+def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=1, learning_rate=0.00123, scheduler_type="steplr")
@@ -109,9 +109,7 @@ def test_tensorboard_knows_the_hyperparameters_and_that_the_run_has_ended(
     assert "_hparams_/session_end_info" in plugin
 
 
-def test_tensorboard_shows_what_is_read_when_the_training_ends(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_tensorboard_shows_the_final_readings(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     shown: list[Plots] = []
     run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_plots=shown.append)
     assert images(tmp_path) == {
@@ -120,7 +118,7 @@ def test_tensorboard_shows_what_is_read_when_the_training_ends(
     }
 
 
-def test_a_training_that_is_taken_up_when_all_is_done_shows_its_readings_once(
+def test_rerun_of_a_finished_training_adds_no_second_readings(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=2)
@@ -132,7 +130,9 @@ def test_a_training_that_is_taken_up_when_all_is_done_shows_its_readings_once(
         }
 
 
-def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(
+    tiny_config: MakeConfig, run: Run, tmp_path: Path
+) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=4, log_every_n_steps=1)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_epoch_end=stop_after_epoch(2))
@@ -150,7 +150,7 @@ def test_an_interruption_leaves_no_gap_and_no_double(tiny_config: MakeConfig, ru
     assert not found
 
 
-def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
+def test_epoch_without_events_is_added_when_the_training_is_resumed(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=2)
@@ -164,7 +164,7 @@ def test_an_epoch_whose_curve_was_not_written_any_more_is_added(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_attempt_that_ended_no_epoch_leaves_no_curve(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_attempt_without_a_finished_epoch_leaves_no_curve(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_batch=stop_at_batch(3))
@@ -173,19 +173,19 @@ def test_an_attempt_that_ended_no_epoch_leaves_no_curve(tiny_config: MakeConfig,
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [2, 3]), (100, [3])])
-def test_steps_are_logged_every_n_and_at_the_end_of_an_epoch(
+def test_steps_are_logged_every_n_steps_and_at_the_end_of_an_epoch(
     every: int, steps: list[int], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     run(tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=every), tmp_path)
     assert list(curves(tmp_path)["loss/train_step"]) == steps
 
 
-def test_without_tensorboard_nothing_of_it_is_written(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_no_event_files_are_written_without_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     run(tiny_config(num_epochs=1, use_tensorboard=False), tmp_path)
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_the_effective_configuration_is_saved_field_by_field(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_effective_configuration_is_saved_with_all_fields(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(num_epochs=1, experiment_name="ខ្មែរ")
     run(config, tmp_path)
     text = (tmp_path / "configs" / "training_config.yaml").read_text(encoding="utf-8")
@@ -194,7 +194,7 @@ def test_the_effective_configuration_is_saved_field_by_field(tiny_config: MakeCo
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_an_epoch_for_which_memory_ran_out_leaves_no_double(
+def test_epoch_that_ran_out_of_memory_leaves_no_duplicate_steps(
     failing: int, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     done_so_far = []
@@ -212,7 +212,7 @@ def test_an_epoch_for_which_memory_ran_out_leaves_no_double(
     assert list(found["loss/val"]) == [1, 2, 3]
 
 
-def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> None:
+def test_log_file_contains_the_messages_of_its_context(tmp_path: Path) -> None:
     log = logging.getLogger("tuner.somewhere")
     for text in ("first", "second"):
         with log_file(tmp_path):
@@ -222,7 +222,7 @@ def test_the_log_file_has_what_the_program_says_meanwhile(tmp_path: Path) -> Non
     assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
 
 
-def test_the_log_file_has_the_steps_that_tensorboard_has(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_log_file_has_the_same_steps_as_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=2, log_every_n_steps=3)
     with log_file(tmp_path):
         run(config, tmp_path)
@@ -236,13 +236,13 @@ def test_the_log_file_has_the_steps_that_tensorboard_has(tiny_config: MakeConfig
         assert found[tag] == expected
 
 
-def test_the_log_file_has_names_that_are_no_text_too(tmp_path: Path) -> None:
+def test_log_file_escapes_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     with log_file(tmp_path):
         logging.getLogger("tuner.somewhere").info("cannot read %s", "image_\udcff.png")
     assert r"cannot read image_\udcff.png" in (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
 
 
-def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
+def test_epoch_loss_is_the_mean_over_characters_not_over_batches(
     tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1, batch_size=20)
@@ -257,7 +257,7 @@ def test_the_epochs_loss_is_the_mean_over_characters_and_not_over_batches(
     assert result.history[0].train_loss != pytest.approx(sum(losses) / 2, rel=1e-6)
 
 
-def test_a_log_that_finds_no_room_stops_nothing(
+def test_full_disk_for_the_log_file_is_only_a_warning(
     disk: Path, fill: Callable[[Path, int], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)  # as the command line does

@@ -29,7 +29,7 @@ def stop(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_training_uses_the_threads_of_its_settings_or_those_of_the_process(
+def test_training_uses_the_configured_threads_or_those_of_the_process(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     seen = []
@@ -46,7 +46,7 @@ def test_a_training_uses_the_threads_of_its_settings_or_those_of_the_process(
 
 
 @pytest.mark.parametrize("knows", [True, False], ids=["other number", "checkpoint of an earlier version"])
-def test_after_a_continuation_with_other_or_unknown_threads_none_is_reported(
+def test_no_threads_are_reported_if_they_changed_or_are_unknown(
     knows: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -62,7 +62,7 @@ def test_after_a_continuation_with_other_or_unknown_threads_none_is_reported(
     assert (len(result.history), result.threads) == (2, None)
 
 
-def test_a_finished_training_of_an_earlier_version_reports_no_threads(
+def test_finished_training_of_an_earlier_version_reports_no_threads(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     run(tiny_config(), tmp_path)

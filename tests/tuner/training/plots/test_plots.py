@@ -43,7 +43,7 @@ def metrics(losses: Sequence[float], accuracies: Sequence[float]) -> dict[str, S
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 200])
-def test_learning_curves_have_one_size_for_any_number_of_epochs(count: int) -> None:
+def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count: int) -> None:
     rising = [(number + 1) / count for number in range(count)]
     plot = opened(draw_learning_curves(metrics([2 - value for value in rising], rising), count))
     assert plot.shape == (360, 960, 3)
@@ -51,7 +51,7 @@ def test_learning_curves_have_one_size_for_any_number_of_epochs(count: int) -> N
         assert near(plot[32:318, 540:], color).any()
 
 
-def test_the_loss_falls_to_the_right_and_the_accuracy_rises() -> None:
+def test_loss_and_accuracy_are_drawn_from_left_to_right() -> None:
     values = [number / 10 for number in range(11)]
     plot = opened(draw_learning_curves(metrics([1 - value for value in values], values), None))
     for half, is_rising in ((plot[40:315, 70:465], False), (plot[40:315, 545:940], True)):
@@ -60,7 +60,7 @@ def test_the_loss_falls_to_the_right_and_the_accuracy_rises() -> None:
         assert (right < left) == is_rising
 
 
-def test_the_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
+def test_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
     values = metrics([0.5] * 9, [0.5] * 9)
 
     def marks(best_epoch: int | None) -> list[float]:
@@ -73,7 +73,7 @@ def test_the_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_values_that_are_not_finite_are_left_out(loss: float) -> None:
+def test_nonfinite_values_are_omitted(loss: float) -> None:
     with_gap = opened(draw_learning_curves(metrics([2.0, loss, 1.0], [0.1, 0.2, 0.3]), None))
     assert near(with_gap[40:315, 70:465], BLUE).any()
     empty = opened(draw_learning_curves(metrics([loss] * 3, [loss] * 3), None))
@@ -92,7 +92,7 @@ def cell(plot: npt.NDArray[np.int64], true: int, read: int) -> npt.NDArray[np.in
     return plot[81 + int(44.3 * true) + 6, 81 + int(44.3 * read) + 6]
 
 
-def test_a_digit_read_right_is_blue_and_one_taken_for_another_red() -> None:
+def test_correct_readings_are_blue_and_confusions_red() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[2, 2], counts[5, 7], counts[3, 10], counts[10, 4] = 50, 9, 4, 4
     plot = opened(draw_confusion_matrix(counts))
@@ -104,7 +104,7 @@ def test_a_digit_read_right_is_blue_and_one_taken_for_another_red() -> None:
     assert (cell(plot, 10, 10) > cell(plot, 7, 5)).any()
 
 
-def test_a_rare_confusion_is_paler_than_a_frequent_one_and_not_empty() -> None:
+def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
     plot = opened(draw_confusion_matrix(counts))
@@ -113,12 +113,12 @@ def test_a_rare_confusion_is_paler_than_a_frequent_one_and_not_empty() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
-def test_a_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
+def test_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
     counts = np.full((11, 11), count, np.int64)
     assert opened(draw_confusion_matrix(counts)).shape == (580, 580, 3)
 
 
-def test_the_rows_of_the_confusion_matrix_are_labelled_with_ten_different_khmer_digits() -> None:
+def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() -> None:
     plot = opened(draw_confusion_matrix(np.zeros((11, 11), np.int64)))
     labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
     assert all((label < 128).any() for label in labels)
@@ -127,14 +127,14 @@ def test_the_rows_of_the_confusion_matrix_are_labelled_with_ten_different_khmer_
     assert len({(pixels - pixels.min(0)).tobytes() for pixels in ink}) == 10
 
 
-def test_the_same_input_gives_the_same_bytes() -> None:
+def test_equal_input_gives_equal_bytes() -> None:
     counts = np.arange(121).reshape(11, 11)
     curves = metrics([0.9, 0.5], [0.1, 0.6])
     assert draw_confusion_matrix(counts) == draw_confusion_matrix(counts)
     assert draw_learning_curves(curves, 2) == draw_learning_curves(curves, 2)
 
 
-def test_matplotlib_is_loaded_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
+def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
     code = """
 import sys
 from tuner.training.plots.confusion_matrix import draw_confusion_matrix
@@ -169,22 +169,22 @@ def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
     ],
     ids=["wrong ones first, the surest first", "then the least sure", "equal ones in order", "none"],
 )
-def test_the_worst_readings_come_first(wrong: list[bool], confidence: list[float], order: list[int]) -> None:
+def test_worst_readings_come_first(wrong: list[bool], confidence: list[float], order: list[int]) -> None:
     assert list(worst_first(np.array(wrong, np.bool_), np.array(confidence))) == order
 
 
-def test_no_more_than_a_sheet_of_them_is_picked() -> None:
+def test_at_most_one_sheet_of_readings_is_selected() -> None:
     assert len(worst_first(np.zeros(1000, np.bool_), np.random.default_rng(0).random(1000))) == 24
 
 
-def test_a_reading_is_wrong_if_it_says_something_else() -> None:
+def test_reading_is_wrong_if_it_differs_before_the_end_mark() -> None:
     read = rows_of("១២", "១២", "១")
     read[1, 3:] = 5  # what follows the end does not count
     assert list(read_wrong(read, rows_of("១២", "១២", "១២"))) == [False, False, True]
 
 
 @pytest.mark.parametrize("count", [1, 4, 24])
-def test_a_sheet_shows_images_with_right_readings_green_and_wrong_ones_red(count: int) -> None:
+def test_sheet_shows_correct_readings_green_and_wrong_ones_red(count: int) -> None:
     images = np.random.default_rng(0).integers(0, 2, (count, 64, 128), dtype=np.uint8) * 255
     labels, read = rows_of(*["១២៣"] * count), rows_of(*["១២៣"] * count)
     read[0] = encode_label("១២៤៤")
