@@ -46,7 +46,8 @@ CTC_MODELS = "only CTC models support it, and get it automatically"
         (
             "space:\n  model_name: [small, medium]\n  loss_type: [crossentropy, ctc]",
             [
-                f"config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; {CTC_MODELS}; leave ctc out"
+                "config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; "
+                f"{CTC_MODELS}; leave ctc out"
             ],
         ),
         (
@@ -75,8 +76,8 @@ CTC_MODELS = "only CTC models support it, and get it automatically"
         (
             "space:\n  label_smoothing: {low: 0, high: 0.1, when: {loss_type: focal}}\n  model_name: [small, ctc]",
             [
-                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on the model, which is sampled later; "
-                "move model_name above label_smoothing"
+                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on the model, which is sampled "
+                "later; move model_name above label_smoothing"
             ],
         ),
     ],

@@ -120,5 +120,5 @@ def test_a_file_far_too_large_is_no_configuration(refused, here):
     (told,) = refused(["run", "--config", "large.yaml"])
     assert told == (
         "large.yaml: cannot be read (it has 360,000 bytes; at most 262,144 are expected); name a configuration file "
-        "(a dataset's metadata.yaml belongs under data: metadata_path:)"
+        "(a dataset's metadata.yaml goes under data: metadata_path:)"
     )
