@@ -1,4 +1,4 @@
-"""What tests of the whole program begin with."""
+"""Fixtures for tests of the whole program."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.data.generation import generate_dataset
 
 ROOT = Path(__file__).parents[1]
 
-# The same examples every time, however busy the machine; what a fixture makes is shared by a test's examples.
+# The same examples in each run, without deadlines; all examples of a test share its fixtures.
 settings.register_profile(
     "repeatable",
     derandomize=True,
@@ -34,7 +34,7 @@ settings.load_profile("repeatable")
 Child = Callable[..., "subprocess.Popen[str]"]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
-# What a shell runs in the background ignores Ctrl-C, and so does all that it starts; what is tested is to heed it.
+# A shell's background jobs and their children ignore SIGINT; the tested programs must not.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,30 +48,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let what a test printed pass on to the process that tells of it, also names of files that are no text."""
+    """Escape printed file names that are not valid text, since pytest-xdist cannot send them."""
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty working directory: the checkout may hold a dataset of its own, and image paths are relative."""
+def _empty_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Change to an empty folder, since the checkout may contain a dataset, and image paths are relative."""
     before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    os.chdir(tmp_path_factory.mktemp("empty"))
     yield
     os.chdir(before)
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The environment in which `khmer-tuner` is this one."""
+    """Return environment variables with which `khmer-tuner` is the command of this environment."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="session")
 def shell(environment: dict[str, str]) -> Shell:
-    """Run a command in a folder, with nobody at the keyboard."""
+    """Run a command in a folder, without standard input."""
 
     def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -83,30 +83,30 @@ def shell(environment: dict[str, str]) -> Shell:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Any]:
-    """A real PostgreSQL server, a `harness.postgresql.PostgresServer`, from the first test that asks for it on."""
+    """Start a real PostgreSQL server, a `harness.postgresql.PostgresServer`, for all tests that use this fixture."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "scripts")
         server = importlib.import_module("harness.postgresql")
         with server.PostgresServer() as running:
-            # For URLs without it, as an output folder keeps them; to libpq, PostgreSQL's own client library.
+            # libpq uses it for URLs without a password, such as those stored in an output folder.
             patch.setenv("PGPASSWORD", server.PASSWORD)
             yield running
 
 
 @pytest.fixture(scope="session")
-def _database_without_a_study(postgresql: Any) -> str:
+def _empty_database(postgresql: Any) -> str:
     open_storage(postgresql.create_database("empty")).engine.dispose()
     return "empty"
 
 
 @pytest.fixture
-def new_database(postgresql: Any, _database_without_a_study: str) -> Iterator[Callable[[], str]]:
-    """Create one more database for studies, on the server of all tests; return its URL with the password."""
+def new_database(postgresql: Any, _empty_database: str) -> Iterator[Callable[[], str]]:
+    """Create a new database for studies on the server of all tests; return its URL with the password."""
     names: list[str] = []
 
     def create() -> str:
         names.append(f"studies_{uuid.uuid4().hex}")
-        url: str = postgresql.create_database(names[-1], template=_database_without_a_study)
+        url: str = postgresql.create_database(names[-1], template=_empty_database)
         return url
 
     yield create
@@ -115,7 +115,7 @@ def new_database(postgresql: Any, _database_without_a_study: str) -> Iterator[Ca
 
 
 @pytest.fixture(scope="session")
-def _run_of_the_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("presets")
     generate_dataset(folder / "generated_data", samples=40, test_samples=10)
     done = shell(["khmer-tuner", "run"], folder)
@@ -124,22 +124,22 @@ def _run_of_the_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def after_a_run(_run_of_the_presets: Path, tmp_path: Path) -> Path:
-    """A folder in which `khmer-tuner run` has trained the presets, on so few images that it takes a minute."""
-    folder = tmp_path / "after_a_run"
-    shutil.copytree(_run_of_the_presets, folder)
+def trained_folder(_trained_presets: Path, tmp_path: Path) -> Path:
+    """Return a folder in which `khmer-tuner run` has trained the presets on 40 images, which takes a minute."""
+    folder = tmp_path / "trained_folder"
+    shutil.copytree(_trained_presets, folder)
     return folder
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, in memory."""
+    """Mount a small file system in memory."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={32 * 2**20}", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -148,7 +148,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def fill() -> Callable[[Path, int], Path]:
-    """Fill a small disk but for so many bytes; return the file that does."""
+    """Fill a small file system except for `free_bytes`; return the file that fills it."""
 
     def write(disk: Path, free_bytes: int) -> Path:
         ballast = disk / "ballast"
@@ -161,7 +161,7 @@ def fill() -> Callable[[Path, int], Path]:
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    """Run `light_worker.py` in another process; whatever still runs at the end is killed."""
+    """Run `light_worker.py` in another process; processes that still run at the end are killed."""
     processes: list[subprocess.Popen[str]] = []
 
     def run(*arguments: object, **variables: str) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""What the house looks like: who imports whom, what lies where."""
+"""The architecture: which folders import which, and where modules are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODULES = {module_name(path): path for package in PACKAGES for path in sorted((R
 
 
 def imports(module: str, *, at_import_only: bool = False) -> set[str]:
-    """Modules that a module imports: all, or those that are imported as soon as it is."""
+    """Return the modules that a module imports: all of them, or those imported at its own import."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return set(_imported(tree.body if at_import_only else ast.walk(tree), at_import_only))
 
@@ -57,13 +57,13 @@ def within(module: str, packages: Iterable[str]) -> bool:
 
 
 def third_party(module: str) -> set[str]:
-    """Top-level names of what a module imports beyond Python's own library and this project."""
+    """Return the top-level names of the third-party libraries that a module imports."""
     tops = {imported.split(".")[0] for imported in imports(module)}
     return {top for top in tops if top not in sys.stdlib_module_names and top not in PACKAGES}
 
 
-# Who may import whom: each entry may import those below it, in its own package, and itself. A folder stands for all
-# that is in it except what has an entry of its own. Modules that lie loose at the top of a package stand here too.
+# The import order: an entry may import the entries below it in its package, and itself. A folder includes everything
+# in it without an entry of its own. Modules at the top of a package are entries, too.
 ORDER = {
     "tuner": (
         "__main__",
@@ -107,58 +107,58 @@ ORDER = {
         "errors",
     ),
 }
-# Packages from the top down: what a package may import of the others.
+# The other packages that a package may import.
 PACKAGES_BELOW = {"tuner": ("studies", "search_spaces"), "studies": ("search_spaces",), "search_spaces": ()}
-# Third-party libraries that a folder must not know, also not within functions.
-UNKNOWN = {
+# Third-party libraries that a folder must not import, not even inside functions.
+FORBIDDEN = {
     "search_spaces": {"torch", "optuna", "sqlalchemy"},
     "studies": {"torch"},
     "tuner/data": {"optuna", "sqlalchemy"},
     "tuner/models": {"optuna", "sqlalchemy"},
     "tuner/training": {"optuna", "sqlalchemy"},
 }
-# The engine is used, tested and timed without a study.
+# The training engine works without a study.
 ENGINE = ("tuner.data", "tuner.models", "tuner.training")
 
 
-def place_of(module: str) -> str | None:
-    """Return the entry of `ORDER` that a module belongs to; None for a package's own `__init__`."""
+def entry_of(module: str) -> str | None:
+    """Return the entry of `ORDER` for a module; None for the `__init__` of a package."""
     package, _, rest = module.partition(".")
     path = rest.replace(".", "/")
     entries = [entry for entry in ORDER[package] if path == entry or path.startswith(f"{entry}/")]
-    assert entries or not rest, f"{module} lies loose in {package}/: does it belong in a folder?"
+    assert entries or not rest, f"{module} has no entry in ORDER; move it to a folder of {package}/"
     return max(entries, key=len, default=None)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_run_down_the_folders(module: str) -> None:
-    package, place = module.split(".")[0], place_of(module)
+def test_folders_import_only_folders_below_them(module: str) -> None:
+    package, entry = module.split(".")[0], entry_of(module)
     upward = []
     for imported in imports(module):
         target = imported.split(".")[0]
         if target in ORDER and target != package:
-            assert target in PACKAGES_BELOW[package], f"{module} imports {imported}, whose package is above its own"
-        elif target == package and place is not None:
-            # `studies` as a whole offers its folders to other packages, not to its own.
-            other = place_of(imported)
+            assert target in PACKAGES_BELOW[package], f"{module} imports {imported} of a package above"
+        elif target == package and entry is not None:
+            # The `__init__` of a package is its interface for other packages, not for its own folders.
+            other = entry_of(imported)
             order = ORDER[package]
-            if other is None or order.index(other) < order.index(place):
+            if other is None or order.index(other) < order.index(entry):
                 upward.append(imported)
     assert upward == []
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_folders_do_not_know_what_is_none_of_their_business(module: str) -> None:
+def test_folders_import_no_forbidden_libraries(module: str) -> None:
     path = module.replace(".", "/")
-    unknown = {name for folder, names in UNKNOWN.items() if f"{path}/".startswith(f"{folder}/") for name in names}
-    assert not third_party(module) & unknown
+    forbidden = {name for folder, names in FORBIDDEN.items() if f"{path}/".startswith(f"{folder}/") for name in names}
+    assert not third_party(module) & forbidden
     if within(module, ["search_spaces"]):
         assert third_party(module) <= {"yaml", "pydantic", "pydantic_core"}
     if within(module, ENGINE):
         assert not [name for name in imports(module) if within(name, ["studies"])]
 
 
-def test_studies_offers_what_tuner_uses_and_nothing_else() -> None:
+def test_studies_exports_exactly_the_names_that_tuner_uses() -> None:
     used = set()
     for module in (name for name in MODULES if within(name, ["tuner"])):
         for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
@@ -166,17 +166,17 @@ def test_studies_offers_what_tuner_uses_and_nothing_else() -> None:
                 used |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and within(str(node.module), ["studies"]):
                 both = {alias.name for alias in node.names} & set(studies.__all__)
-                assert not both, f"{module} imports {both} from {node.module}; `studies` offers it"
+                assert not both, f"{module} imports {both} from {node.module}; `studies` exports it"
     assert set(studies.__all__) == used
 
 
 def test_every_entry_of_the_order_exists() -> None:
-    known = {place_of(module) for module in MODULES}
+    known = {entry_of(module) for module in MODULES}
     assert {entry for order in ORDER.values() for entry in order} <= known
 
 
 def private_optuna_names(source: str) -> set[str]:
-    """Return the names of Optuna in a source that are not public: imported, or attributes of its objects."""
+    """Return the private names of Optuna in a source: imports, and attributes of Optuna's objects."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "optuna":
@@ -219,7 +219,7 @@ def test_private_names_are_recognized(source: str, names: set[str]) -> None:
     assert private_optuna_names(source) == names
 
 
-def test_no_module_needs_itself() -> None:
+def test_imports_have_no_cycles() -> None:
     graph = {name: imports(name, at_import_only=True) & MODULES.keys() for name in MODULES}
     try:
         TopologicalSorter(graph).prepare()
@@ -230,14 +230,14 @@ def test_no_module_needs_itself() -> None:
 def test_every_imported_library_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[^\w-]", line)[0].casefold() for line in project["dependencies"]}
-    homes = importlib.metadata.packages_distributions()
-    # A part of pydantic that it gives out under this name only.
+    distributions = importlib.metadata.packages_distributions()
+    # `pydantic_core` is installed with pydantic.
     needed = {top for module in MODULES for top in third_party(module)} - {"pydantic_core"}
-    missing = {top for top in needed if not {home.casefold() for home in homes.get(top, [top])} & declared}
+    missing = {top for top in needed if not {name.casefold() for name in distributions.get(top, [top])} & declared}
     assert not missing
 
 
-def test_every_dependency_says_why_it_is_there() -> None:
+def test_every_dependency_has_a_comment_with_its_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(r"^(?:dependencies|postgresql|dev) = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in lists for line in block.splitlines() if line.strip()]
@@ -246,7 +246,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
 
 
 @pytest.mark.skipif(not ((ROOT / ".git").exists() and shutil.which("git")), reason="not a git checkout")
-def test_the_top_level_holds_what_the_design_card_lists() -> None:
+def test_top_level_contains_only_what_the_design_card_lists() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     tops = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {top for top in tops if not top.startswith(".")} <= TOP_LEVEL
@@ -267,5 +267,16 @@ def test_every_shipped_yaml_loads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")], ids=module_name)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+# Private words that a reader had to read twice; each class in brackets keeps this line from matching itself.
+PRIVATE_WORDS = r"\b(who[e]ver|so m[a]ny|beg[u]n|hop[e]less|ow[e]s|ow[e]d|(is|are) t[o]ld|(goes|gone) [o]n)\b"
+
+
+@pytest.mark.parametrize("folder", ["tuner", "studies", "search_spaces", "scripts", "tests", "README.md"])
+def test_code_and_documentation_use_the_words_of_the_field(folder: str) -> None:
+    files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml")] or [ROOT / folder]
+    lines = [(path, line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(path, line) for path, line in lines if re.search(PRIVATE_WORDS, line, re.IGNORECASE)] == []

@@ -1,4 +1,4 @@
-"""A study that is being trained, looked at with a real browser; and its report, opened from disk."""
+"""The dashboard of a running study and a report file, in a real browser."""
 
 from __future__ import annotations
 
@@ -48,38 +48,38 @@ TINY = {
 
 @dataclass(frozen=True)
 class Browser:
-    """A real browser, and what happens in it."""
+    """A real browser, its requests and its log."""
 
     driver: webdriver.Chrome
 
     def open(self, address: str) -> None:
-        """Go to a page; what was asked for, or complained of, before is forgotten."""
+        """Open a page and discard earlier requests and log entries."""
         self.driver.get("about:blank")
-        self.requested(), self.complaints()
+        self.requested_origins(), self.log_messages()
         self.driver.get(address)
 
     def text(self) -> str:
-        """What the page says."""
+        """Return the text of the page."""
         return str(self.driver.find_element(By.TAG_NAME, "body").text)
 
-    def wait_for(self, look: Callable[[], Any]) -> Any:
-        """Look until there is something."""
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        """Wait until a condition returns a true value; return the value."""
         waiting = WebDriverWait(self.driver, PATIENCE_S, 0.2, [StaleElementReferenceException])
-        return waiting.until(lambda driver: look())
+        return waiting.until(lambda driver: condition())
 
-    def picture_widths(self) -> list[int]:
-        """Width of each picture in pixels of its own; 0 if it has not been loaded."""
-        script = "return [...document.querySelectorAll('img')].map(picture => picture.naturalWidth)"
+    def image_widths(self) -> list[int]:
+        """Return the natural width of each image in pixels; 0 for an image that is not loaded."""
+        script = "return [...document.querySelectorAll('img')].map(image => image.naturalWidth)"
         return list(self.driver.execute_script(script))
 
-    def requested(self) -> set[str]:
-        """Where what was asked for since the last call is: schemes and machines."""
+    def requested_origins(self) -> set[str]:
+        """Return the origins (scheme and host) requested since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
         return {re.sub(r"^([a-z]+:(?://[^/]*)?).*", r"\1", call["request"]["url"], flags=re.DOTALL) for call in sent}
 
-    def complaints(self) -> list[str]:
-        """What the browser complained of since the last call."""
+    def log_messages(self) -> list[str]:
+        """Return the warnings and errors of the browser since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
@@ -87,7 +87,7 @@ class Browser:
 def browser() -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
-    # Without a sandbox, since it may be root who runs the tests.
+    # Chromium refuses to run as root with its sandbox.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1400"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -98,7 +98,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a study whose first trial has ended; its second one is in training and has no end."""
+    """Return a folder with a study whose first trial has completed; the second trial trains until the tests end."""
     folder = tmp_path_factory.mktemp("watched")
     generate_dataset(folder / "generated_data", samples=40, test_samples=10)
     (folder / "models.yaml").write_text(yaml.safe_dump({"models": {"tiny": TINY}}))
@@ -128,7 +128,7 @@ def experiment(epochs: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[str]:
-    """The address of the study's page."""
+    """Serve the dashboard; return the address of the study's page."""
     with in_background(folder, "dashboard", "--port", "0") as serving:
         assert serving.stdout is not None
         yield serving.stdout.readline().split()[0]
@@ -150,47 +150,47 @@ def in_background(
             process.kill()
 
 
-def test_a_running_trial_is_seen_to_get_on(browser: Browser, page: str) -> None:
+def test_page_of_a_running_trial_updates_itself(browser: Browser, page: str) -> None:
     browser.open(f"{page}/trials?numbers=1")
 
     def last_epoch() -> int:
-        """The last one that the page tells a value of."""
-        told = re.search(r"Intermediate Values\n((?:\d+ [\d.e-]+\n)+)", browser.text())
-        return int(told[1].splitlines()[-1].split()[0]) if told else 0
+        """Return the last epoch with a value on the page."""
+        found = re.search(r"Intermediate Values\n((?:\d+ [\d.e-]+\n)+)", browser.text())
+        return int(found[1].splitlines()[-1].split()[0]) if found else 0
 
     first = browser.wait_for(last_epoch)
     assert "Running" in browser.text()
-    assert browser.wait_for(lambda: last_epoch() > first)  # with nobody touching the page
-    assert browser.complaints() == []
-    assert browser.requested() <= {page.partition("/dashboard")[0], "data:", "blob:"}
+    assert browser.wait_for(lambda: last_epoch() > first)  # without a reload
+    assert browser.log_messages() == []
+    assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_the_study_s_page_draws_its_plots(browser: Browser, page: str) -> None:
+def test_study_page_shows_its_plots(browser: Browser, page: str) -> None:
     browser.open(page)
     browser.wait_for(lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, ".js-plotly-plot .main-svg")) > 3)
     text = browser.text()
     assert "khmer-ocr" in text
     assert "val_char_accuracy" in text
-    assert browser.complaints() == []
-    assert browser.requested() <= {page.partition("/dashboard")[0], "data:", "blob:"}
+    assert browser.log_messages() == []
+    assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_a_finished_trial_shows_its_note_and_its_pictures(browser: Browser, page: str) -> None:
+def test_page_of_a_finished_trial_shows_its_note_and_plots(browser: Browser, page: str) -> None:
     browser.open(f"{page}/trials")
     browser.wait_for(lambda: browser.driver.find_elements(By.XPATH, "//*[text()='Trial 0 ខ្មែរ']"))[0].click()
     browser.wait_for(lambda: "ខ្មែរ: max epochs" in browser.text())
     note = browser.text().partition("Note")[2]
     for words in ("best character accuracy", "seconds per epoch", "2 of at most 2", "tensorboard --logdir"):
         assert words in note
-    assert browser.wait_for(lambda: len(widths := browser.picture_widths()) == 3 and all(widths))
+    assert browser.wait_for(lambda: len(widths := browser.image_widths()) == 3 and all(widths))
     for name in ("learning_curves.png", "confusion_matrix.png", "worst_readings.png", "training_config.yaml"):
         assert name in browser.text()
     assert browser.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
-    assert browser.complaints() == []
-    assert browser.requested() <= {page.partition("/dashboard")[0], "data:", "blob:"}
+    assert browser.log_messages() == []
+    assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_what_is_refused_is_not_offered(browser: Browser, page: str) -> None:
+def test_write_controls_are_hidden(browser: Browser, page: str) -> None:
     def labels() -> list[str]:
         script = """return [...document.querySelectorAll("button, .MuiCard-root")]
             .filter(shown => shown.checkVisibility()).map(shown => shown.ariaLabel ?? shown.innerText)"""
@@ -213,7 +213,7 @@ def test_what_is_refused_is_not_offered(browser: Browser, page: str) -> None:
     assert not {"CREATE", "rename study", "delete study"} & set(labels())
 
 
-def test_the_report_opens_from_disk(browser: Browser, folder: Path) -> None:
+def test_report_file_opens_in_a_browser(browser: Browser, folder: Path) -> None:
     with in_background(folder, "report", "--out", "report.html") as reporting:
         output, errors = reporting.communicate(timeout=120)
         assert reporting.returncode == 0, output + errors
@@ -222,12 +222,12 @@ def test_the_report_opens_from_disk(browser: Browser, folder: Path) -> None:
     text = browser.text()
     assert "ខ្មែរ" in text
     assert "endless" in text
-    assert browser.wait_for(lambda: (widths := browser.picture_widths()) and all(widths))
-    assert browser.complaints() == []
-    assert browser.requested() <= {"file://", "data:", "blob:"}
+    assert browser.wait_for(lambda: (widths := browser.image_widths()) and all(widths))
+    assert browser.log_messages() == []
+    assert browser.requested_origins() <= {"file://", "data:", "blob:"}
 
 
-def test_being_looked_at_left_the_study_as_it_is(folder: Path) -> None:
+def test_dashboard_leaves_the_study_unchanged(folder: Path) -> None:
     trials = load_study(folder / "training_output")[0].get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "RUNNING"]
     steps = list(trials[1].intermediate_values)

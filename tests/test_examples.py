@@ -1,4 +1,4 @@
-"""The examples that every command's help shows work as they are printed."""
+"""The examples in the help of each command work as printed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ INTERRUPTED = 130
 
 
 def examples(command: Command) -> list[str]:
-    """The lines of a command's help that are to be typed."""
+    """Return the example commands in the help of a command."""
     return [line.strip() for line in command.examples.splitlines() if line.startswith("  khmer-tuner ")]
 
 
 @contextlib.contextmanager
 def serving(line: str, folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Let a command serve; yield what it prints first, and see it end when it is interrupted."""
+    """Run a server command; yield its first line, then check that SIGINT ends it."""
     process = subprocess.Popen(
         shlex.split(line), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -52,16 +52,16 @@ def test_every_command_has_an_example_of_itself(command: Command) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_examples_work_as_printed(
-    command: Command, after_a_run: Path, shell: Shell, environment: dict[str, str], tmp_path: Path
+    command: Command, trained_folder: Path, shell: Shell, environment: dict[str, str], tmp_path: Path
 ) -> None:
     for line in examples(command):
         if command.name == "dashboard":
-            with serving(line, after_a_run, environment) as told:
-                address = re.search(r"http://\S+", told)
-                assert address is not None, told
-                with urllib.request.urlopen(address[0], timeout=30) as answer:
-                    assert answer.status == HTTPStatus.OK
+            with serving(line, trained_folder, environment) as first_line:
+                address = re.search(r"http://\S+", first_line)
+                assert address is not None, first_line
+                with urllib.request.urlopen(address[0], timeout=30) as response:
+                    assert response.status == HTTPStatus.OK
         else:
-            # A dataset is drawn where there is none.
-            done = shell(shlex.split(line), tmp_path if command.name == "data" else after_a_run)
+            # `data` generates a dataset, so it needs a folder without one.
+            done = shell(shlex.split(line), tmp_path if command.name == "data" else trained_folder)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"

@@ -1,4 +1,4 @@
-"""The README's first command, for real: minutes of training, so it runs in CI only."""
+"""The first command of the README with the full dataset: minutes of training, so only CI runs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_read_what_they_promise(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+def test_preset_reaches_its_accuracy(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
     entry = full_run[1][name]
     assert entry["status"] == "completed"
     assert entry["best_val_char_accuracy"] >= 0.99
@@ -39,7 +39,7 @@ def test_presets_read_what_they_promise(full_run: tuple[Path, dict[str, dict[str
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_images_never_looked_at_are_read_as_well(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+def test_accuracy_on_the_test_split_is_as_high(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
     output, entries = full_run
     command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), "evaluate", "--json"]
     command += ["--metadata", str(ROOT / "generated_data" / "metadata.yaml"), "--split", "test"]

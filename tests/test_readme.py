@@ -142,32 +142,32 @@ def test_the_example_files_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_commands_work_as_printed(after_a_run: Path, shell: Shell) -> None:
-    write_files(after_a_run)
+def test_commands_work_as_printed(trained_folder: Path, shell: Shell) -> None:
+    write_files(trained_folder)
     for command in COMMAND_LINES:
-        done = shell(shlex.split(command), after_a_run)
+        done = shell(shlex.split(command), trained_folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", blocks("python"))
-def test_programs_work_as_printed(program: str, after_a_run: Path, shell: Shell) -> None:
-    done = shell(["python", "-c", program], after_a_run)
+def test_programs_work_as_printed(program: str, trained_folder: Path, shell: Shell) -> None:
+    done = shell(["python", "-c", program], trained_folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == len(list((after_a_run / "generated_data" / "test").iterdir()))
+    assert len(done.stdout.splitlines()) == len(list((trained_folder / "generated_data" / "test").iterdir()))
 
 
 @pytest.mark.slow
 def test_commands_for_several_machines_work_as_printed(
-    after_a_run: Path,
+    trained_folder: Path,
     shell: Shell,
     environment: dict[str, str],
     new_database: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.rmtree(after_a_run / "training_output")
-    other_machine = after_a_run / "other_machine"
-    shutil.copytree(after_a_run / "generated_data", other_machine / "generated_data")
+    shutil.rmtree(trained_folder / "training_output")
+    other_machine = trained_folder / "other_machine"
+    shutil.copytree(trained_folder / "generated_data", other_machine / "generated_data")
     export, *commands = [shlex.split(line, comments=True) for line in SEVERAL_MACHINES.splitlines()]
     assert export[1].startswith("KHMER_TUNER_STORAGE=postgresql+psycopg://")
     # The README says that the password comes from elsewhere.
@@ -179,9 +179,9 @@ def test_commands_for_several_machines_work_as_printed(
             if "worker" in command:
                 workers.enter_context(running_worker(command, other_machine, environment))
                 continue
-            while "stop" in command and "pending:" in shell(["khmer-tuner", "status"], after_a_run).stdout:
+            while "stop" in command and "pending:" in shell(["khmer-tuner", "status"], trained_folder).stdout:
                 time.sleep(1)
-            done = shell(command, after_a_run)
+            done = shell(command, trained_folder)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
