@@ -1,4 +1,4 @@
-"""The report: a study as one HTML page that opens anywhere, without a network."""
+"""The report: a study as one self-contained HTML page that needs no network."""
 
 from __future__ import annotations
 

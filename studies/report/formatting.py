@@ -1,4 +1,4 @@
-"""How the report formats numbers, times and settings."""
+"""Number and time formats of the report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import timedelta
 NOTHING = "–"
 
 
-def share_text(value: float | None) -> str:
-    """Return an accuracy, or a value of the monitored metric."""
+def value_text(value: float | None) -> str:
+    """Return an accuracy or a value of the monitored metric with four decimals; a dash if it is unknown."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def duration_text(seconds: float) -> str:
-    """Return hours, minutes and seconds, and days where there are some."""
+    """Return a duration as hours, minutes and seconds, with days if there are any."""
     return str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""The report as one page: everything in it, nothing fetched, no script but its own."""
+"""The report as one self-contained page: it loads nothing and runs only its own scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studies.report.snapshot import ReadEpochs, take_snapshot
 from studies.report.summary import environment, space_rows, state_text, summary
 from studies.report.target_table import target_rows
 from studies.report.trial_plots import history, reasons, reported_curves, timeline
-from studies.report.trial_table import MOST_FAILURES, failure_rows, trial_table
+from studies.report.trial_table import MAX_FAILURES, failure_rows, trial_table
 from studies.report.winner import find_winner
 from studies.storage.output_folder import OutputFolder
 
@@ -28,13 +28,13 @@ _PANELS = (history, reported_curves, parallel_coordinates, importances, slices, 
 
 
 def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs, *, output_dir: str) -> str:
-    """Return a study at this moment as an HTML page that needs nothing else, also while the study runs.
+    """Return the current state of a study as a self-contained HTML page; the study may be running.
 
     Args:
-        study: The study; it is only read.
-        folder: Its folder.
-        read_epochs: Returns a trial's epochs, every figure by name, given the trial's name.
-        output_dir: The folder as the commands in the report are to name it.
+        study: The study; it is not changed.
+        folder: Its output folder.
+        read_epochs: Returns the metrics of each epoch of a trial by name, given the trial's name.
+        output_dir: The output folder as written in the commands of the report.
     """
     snapshot = take_snapshot(study, folder, read_epochs)
     scripts = [Markup(get_plotlyjs()), Markup((_TEMPLATE / "page.js").read_text(encoding="utf-8"))]
@@ -51,7 +51,7 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         targets=list(target_rows(snapshot)),
         confirmation=find_confirmation(snapshot),
         panels=[panel(snapshot) for panel in _PANELS],
-        failures=failures[:MOST_FAILURES],
+        failures=failures[:MAX_FAILURES],
         failed_count=len(failures),
         trials=trial_table(snapshot),
         environment=list(environment(snapshot)),
@@ -73,24 +73,24 @@ def _environment() -> Environment:
 
 
 def _figure_json(figure: go.Figure) -> Markup:
-    """Return a plot as JSON that cannot end the element it stands in."""
+    """Return a plot as JSON that cannot close its HTML element."""
     text = plotly.io.to_json(figure, validate=False, engine="json")
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _breakable(text: str) -> Markup:
-    """Return text that may be broken after the underscores that names have instead of spaces."""
+    """Return text with allowed line breaks after underscores, since names have no spaces."""
     return Markup("_<wbr>").join(text.split("_"))
 
 
 def _policy(scripts: list[Markup]) -> str:
-    """Return the page's Content Security Policy: no network, and no script that is not one of these."""
+    """Return the page's Content Security Policy: no network, and no other scripts than these."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii") for script in scripts)
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
     rules = (
         "default-src 'none'",
         f"script-src {sources}",
-        # Plotly places its parts with style attributes, and saves pictures by way of blobs.
+        # Plotly positions its parts with style attributes, and saves images through blobs.
         "style-src 'unsafe-inline'",
         "img-src data: blob:",
         "base-uri 'none'",

@@ -1,4 +1,4 @@
-"""A section of the report: a title, a caption, and plots or the reason why there are none."""
+"""A section of the report: a title, a caption, and plots or the reason why plots are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import plotly.io
 
 BLUE, ORANGE, RED, GREEN, GREY, INK = "#2563eb", "#f59e0b", "#dc2626", "#16a34a", "#94a3b8", "#1e293b"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans Khmer', 'Khmer OS', 'Khmer Sangam MN', sans-serif"
-# The layout of Plotly's template alone: the rest, for every kind of plot there is, would be in the page with each plot.
+# Only the layout of Plotly's template: the page would contain the rest, for all types of plots, once per plot.
 _TEMPLATE = go.layout.Template(layout=plotly.io.templates["plotly_white"].layout)
 
 
@@ -20,11 +20,11 @@ class Panel:
     """A section of the report.
 
     Attributes:
-        anchor: Its name in links.
-        title: Its heading.
-        caption: How to read its plots, and which trials they show.
-        figures: Its plots.
-        side_by_side: Whether the plots are small and share lines.
+        anchor: The section's identifier in links.
+        title: The heading.
+        caption: How to read the plots, and which trials they show.
+        figures: The plots.
+        is_grid: Whether the plots are small and shown in a grid.
         missing: Why there is no plot; "" if there is one.
     """
 
@@ -32,12 +32,12 @@ class Panel:
     title: str
     caption: str = ""
     figures: tuple[go.Figure, ...] = ()
-    side_by_side: bool = False
+    is_grid: bool = False
     missing: str = ""
 
 
 def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
-    """Give a plot the look of the report: the heading is the panel's, and the width that of the page."""
+    """Style a plot for the report: without title, since the panel has a heading, and as wide as the page."""
     figure.update_layout(
         template=_TEMPLATE,
         title=None,
@@ -55,13 +55,13 @@ def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
 
 
 def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], colors: Any, **layout: Any) -> go.Figure:
-    """Return horizontal bars, the first on top.
+    """Return a plot of horizontal bars, the first bar at the top.
 
     Args:
-        names: Their names.
-        values: Their lengths.
-        texts: What stands at their ends.
-        colors: One color, or one for each.
+        names: The names of the bars.
+        values: The lengths of the bars.
+        texts: The labels at the ends of the bars.
+        colors: One color, or one for each bar.
         layout: Further layout of the plot.
     """
     bar = go.Bar(x=values, y=names, orientation="h", marker_color=colors, text=texts, textposition="outside")

@@ -1,4 +1,4 @@
-"""The plots of the settings: which matter, and which values did well. Optuna's own where it has them."""
+"""The plots of the settings: their importances and values. Optuna's plots are used where available."""
 
 from __future__ import annotations
 
@@ -14,74 +14,74 @@ from search_spaces.diagnostics.plural import counted
 from studies.report.panels import BLUE, INK, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 
-# Optuna's advice: five trials in the best tenth, which is what the importances are computed from.
-FEWEST_FOR_IMPORTANCE = 50
-MOST_LINES = 200
+# PED-ANOVA compares the best tenth of the trials with all; Optuna recommends at least five trials in that tenth.
+MIN_TRIALS_FOR_IMPORTANCE = 50
+MAX_LINES = 200
 _SLICE_MARGIN = {"l": 56, "r": 12, "t": 12, "b": 44}
-_CUT_SHORT_COUNT = "Trials that were pruned or diverged count with the best value that they had reached"
+_INCLUDED = "Trials that were pruned or diverged are included with their best value"
 
 
 def parallel_coordinates(snapshot: Snapshot) -> Panel:
-    """Return the panel with a line through the settings of each trial."""
+    """Return the panel that shows the settings of each trial as a line."""
     panel = partial(Panel, "parallel", "Parallel coordinates")
     trials = _parametrized(snapshot)
     if len(trials) < 2:
-        return panel(missing=f"They need 2 ended trials with settings; there is {len(trials) or 'none'}.")
-    shown = snapshot.best_first(trials)[:MOST_LINES]
-    # The best are drawn last, so that they lie on top.
+        return panel(missing=f"This plot needs 2 finished trials with settings; there is {len(trials) or 'none'}.")
+    shown = snapshot.best_first(trials)[:MAX_LINES]
+    # The best trials are plotted last, on top of the others.
     figure = plot_parallel_coordinate(snapshot.study_of(shown[::-1]), target_name=snapshot.metric)
     styled(figure, height=470, margin={"l": 110, "r": 24, "t": 36, "b": 110})
     figure.update_xaxes(tickangle=-35)
-    # Values of the axes stay readable on top of the lines.
+    # Keeps the values of the axes readable on top of the lines.
     figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.75)", font={"size": 10, "color": INK}, borderpad=0)
     figure.data[-1].marker.colorbar.update(title={"text": snapshot.metric, "side": "right"}, thickness=12)
-    some = f" Shown are the best {len(shown)} of {len(trials)}." if len(shown) < len(trials) else ""
-    return panel(f"{_CUT_SHORT_COUNT}. None: a setting that did not count for the trial.{some}", (figure,))
+    some = f" Only the best {len(shown)} of {len(trials)} trials are shown." if len(shown) < len(trials) else ""
+    return panel(f"{_INCLUDED}. None: the setting does not apply to the trial.{some}", (figure,))
 
 
 def importances(snapshot: Snapshot) -> Panel:
     """Return the panel of the importance of each setting."""
-    panel = partial(Panel, "importances", "Importances")
+    panel = partial(Panel, "importances", "Hyperparameter importances")
     trials = _parametrized(snapshot)
-    if (lacking := FEWEST_FOR_IMPORTANCE - len(trials)) > 0:
-        needed = f"{FEWEST_FOR_IMPORTANCE} trials that ended with a value, else they would be chance"
-        return panel(missing=f"They need {needed}; {counted(lacking, 'trial')} to go.")
+    if (lacking := MIN_TRIALS_FOR_IMPORTANCE - len(trials)) > 0:
+        needed = f"{MIN_TRIALS_FOR_IMPORTANCE} finished trials with a value, since fewer would give random results"
+        return panel(missing=f"Importances need {needed}; {counted(lacking, 'trial')} to go.")
     if len({trial.value for trial in trials}) == 1:
-        return panel(missing="All trials ended with the same value, so nothing depends on the settings.")
+        return panel(missing="All trials ended with the same value, so no setting has an influence.")
     with warnings.catch_warnings():
-        # Optuna warns that it cannot tell many equal values apart; the bars show that as well.
+        # Optuna warns that it cannot distinguish many equal values; the bars show that as well.
         warnings.simplefilter("ignore")
-        found = get_param_importances(snapshot.counted_study, evaluator=PedAnovaImportanceEvaluator())
-    # Optuna leaves the order of equal ones to chance.
-    names = sorted(found, key=lambda name: (-found[name], name))
-    shares = [found[name] for name in names]
-    layout = {"height": 90 + 26 * len(names), "xaxis_title": "share of the difference that it makes"}
+        by_name = get_param_importances(snapshot.settings_study, evaluator=PedAnovaImportanceEvaluator())
+    # Optuna orders equal importances at random.
+    names = sorted(by_name, key=lambda name: (-by_name[name], name))
+    shares = [by_name[name] for name in names]
+    layout = {"height": 90 + 26 * len(names), "xaxis_title": "relative importance"}
     figure = bars(names, shares, [f"{share:.2f}" for share in shares], BLUE, **layout)
-    cut_short = sum(trial.number in snapshot.cut_short for trial in trials)
+    included = sum(trial.number in snapshot.pruned_or_diverged for trial in trials)
     caption = (
         f"PED-ANOVA over {len(trials)} trials: how much a setting decides whether a trial is among the best tenth. "
-        f"{_CUT_SHORT_COUNT} ({cut_short} of them): without them, what makes trials bad would seem not to matter."
+        f"{_INCLUDED} ({included} of them): without them, settings that make trials bad would seem unimportant."
     )
     return panel(caption, (figure,))
 
 
 def slices(snapshot: Snapshot) -> Panel:
-    """Return the panel of the values over each setting by itself."""
-    panel = partial(Panel, "slices", "Setting by setting")
+    """Return the panel of the values over each single setting."""
+    panel = partial(Panel, "slices", "Slice plots")
     trials = _parametrized(snapshot)
     if len(trials) < 2:
-        return panel(missing=f"It needs 2 ended trials with settings; there is {len(trials) or 'none'}.")
+        return panel(missing=f"These plots need 2 finished trials with settings; there is {len(trials) or 'none'}.")
     figures = tuple(_slice(snapshot, name) for name in sorted({name for trial in trials for name in trial.params}))
-    return panel(f"The darker a point, the later the trial. {_CUT_SHORT_COUNT}.", figures, side_by_side=True)
+    return panel(f"The darker a point, the later the trial. {_INCLUDED}.", figures, is_grid=True)
 
 
 def _slice(snapshot: Snapshot, name: str) -> go.Figure:
-    figure = plot_slice(snapshot.counted_study, params=[name], target_name=snapshot.metric)
+    figure = plot_slice(snapshot.settings_study, params=[name], target_name=snapshot.metric)
     for trace in figure.data:
         trace.update(marker={"showscale": False, "size": 7, "cmin": 0, "cmax": len(snapshot.trials)})
         trace.update(customdata=snapshot.names_of(trace.marker.color))
         trace.update(hovertemplate="%{customdata}: %{x}, %{y:.4f}<extra></extra>")
-    # One scale for all settings, so that they can be compared.
+    # All plots have the same scale, so that they can be compared.
     values = [trial.value or 0.0 for trial in _parametrized(snapshot)]
     margin = 0.05 * (max(values) - min(values)) or 0.05
     scale = (min(values) - margin, max(values) + margin)
@@ -89,6 +89,6 @@ def _slice(snapshot: Snapshot, name: str) -> go.Figure:
 
 
 def _parametrized(snapshot: Snapshot) -> list[FrozenTrial]:
-    """Return the trials of the counted study that say something of settings."""
-    trials = snapshot.counted_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """Return the finished trials of the settings study that have a value and settings."""
+    trials = snapshot.settings_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in trials if has_value(trial) and trial.params]

@@ -1,4 +1,4 @@
-"""The content of a report: a study at one moment, and copies of it in memory for Optuna's plots."""
+"""The content of a report: a study at one moment, and in-memory copies of it for Optuna's plots."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Snapshot:
     """A study at one moment.
 
     Attributes:
-        study: The study itself; it is only read.
-        folder: Its folder.
-        read_epochs: Returns a trial's epochs, every figure by name, given the trial's name.
-        status: How the study stands.
-        trials: Its trials by number, also those that are not this program's.
-        records: What is known of this program's trials, by number.
-        space: What its search varies, or would vary.
-        invariants: What all of its trials agree on.
-        taken: When it was read, local time.
+        study: The study; it is not changed.
+        folder: Its output folder.
+        read_epochs: Returns the metrics of each epoch of a trial by name, given the trial's name.
+        status: Its status.
+        trials: Its trials by number, including trials of other programs.
+        records: The records of the trials of this program, by number.
+        space: Its search space, or the default one for a study of presets only.
+        invariants: Its fixed settings.
+        taken: When the study was read, local time.
     """
 
     study: optuna.Study
@@ -58,11 +58,11 @@ class Snapshot:
 
     @property
     def metric(self) -> str:
-        """Name of the metric that the study optimizes."""
+        """The name of the metric that the study optimizes."""
         return self.invariants.monitor
 
     def names_of(self, numbers: Sequence[int]) -> list[str]:
-        """Return the names of trials as plots take them: Plotly reads text as a kind of HTML."""
+        """Return the names of trials for plots, escaped, since Plotly interprets HTML tags in texts."""
         return [self._names.get(int(number), f"trial {number}") for number in numbers]
 
     @cached_property
@@ -71,32 +71,32 @@ class Snapshot:
 
     @cached_property
     def winner(self) -> TrialRecord | None:
-        """The best completed trial, as the results file has it; None if there is none."""
+        """The best completed trial by accuracy, as in the results file; None if there is none."""
         return next(iter(best_records(self.records.values())), None)
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the trials that have a finite value, the best first, of equals the lower number."""
+        """Return the trials that have a finite value, the best first; of equal ones the lower number first."""
         return by_value(filter(has_value, trials), lambda trial: trial.value, maximize=self.invariants.mode == "max")
 
     @cached_property
     def plot_trials(self) -> list[FrozenTrial]:
         """The trials for plots, with their numbers and without attributes.
 
-        Optuna's plots show all attributes of a trial, error messages and paths among them. A trial of another program
-        becomes one that never started, so that the other trials keep their numbers. A diverged trial, which Optuna
-        knows as pruned for the sampler's sake, is a failed one here as everywhere else.
+        Attributes are removed because Optuna's plots show all of them, including error messages and paths. A trial of
+        another program is replaced by a waiting one, so that the other trials keep their numbers. A diverged trial is
+        stored in Optuna as pruned, for the sampler; here it is failed, as in all other outputs.
         """
         return [self._plotted(trial) for trial in self.trials]
 
     def _plotted(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.number not in self.records:
-            return _never_started()
+            return _waiting_trial()
         if self.records[trial.number].phase is TrialPhase.FAILED:
-            return _bare(trial, TrialState.FAIL, None)
-        return _bare(trial, trial.state, trial.value)
+            return _without_attributes(trial, TrialState.FAIL, None)
+        return _without_attributes(trial, trial.state, trial.value)
 
     def settings_of(self, record: TrialRecord) -> dict[str, Any]:
-        """Return a trial's values of the settings that the search varies, those that its space cannot hold included."""
+        """Return a trial's values of the settings in the search space, even if a value is outside the space."""
         if record.kind is TrialKind.SEARCH:
             return self.trials[record.number].params
         config = record.training_config
@@ -104,42 +104,44 @@ class Snapshot:
 
     @cached_property
     def plot_study(self) -> optuna.Study:
-        """A copy of the study in memory."""
+        """An in-memory copy of the study."""
         return self.study_of(self.plot_trials)
 
     @cached_property
-    def counted_study(self) -> optuna.Study:
-        """A copy in which trials that were pruned or diverged are completed ones with their best value.
+    def settings_study(self) -> optuna.Study:
+        """An in-memory copy in which pruned and diverged trials are completed with their best value.
 
-        Bad trials are the ones that are pruned, so completed ones alone would hide which settings make a trial bad.
+        Completed trials alone would hide which settings make a trial bad, since bad trials are pruned.
         """
         return self.study_of(
             [
-                _bare(trial, TrialState.COMPLETE, trial.value) if trial.number in self.cut_short else plotted
+                _without_attributes(trial, TrialState.COMPLETE, trial.value)
+                if trial.number in self.pruned_or_diverged
+                else plotted
                 for trial, plotted in zip(self.trials, self.plot_trials, strict=True)
             ]
         )
 
     @cached_property
-    def cut_short(self) -> frozenset[int]:
-        """The numbers of the trials that were pruned or diverged after they had reached a finite value."""
+    def pruned_or_diverged(self) -> frozenset[int]:
+        """The numbers of the trials that were pruned or diverged and have a finite value."""
         pruned = [trial for trial in self.trials if trial.state == TrialState.PRUNED and has_value(trial)]
         return frozenset(trial.number for trial in pruned if trial.number in self.records)
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        """Return a study in memory that has these trials, numbered in their order."""
+        """Return an in-memory study of these trials, numbered in their order."""
         study = optuna.create_study(direction=self.invariants.direction)
         for trial in trials:
             try:
                 study.add_trial(trial)
             except ValueError:
-                # Made by hand: a value outside its range, an end without a start.
-                study.add_trial(_never_started())
+                # Created by hand: a value outside its range, or an end without a start.
+                study.add_trial(_waiting_trial())
         return study
 
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
-    """Read a study once; see `Snapshot`."""
+    """Read a study and return it as a `Snapshot`."""
     status = study_status(
         study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
     )
@@ -162,16 +164,16 @@ def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
 
 
 def has_value(trial: FrozenTrial) -> bool:
-    """Return whether a trial has ended with a finite value."""
+    """Return whether a trial is finished and has a finite value."""
     return trial.state.is_finished() and trial.value is not None and math.isfinite(trial.value)
 
 
-def _bare(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
-    bare = copy.copy(trial)
-    bare.state, bare.value = state, value
-    bare.user_attrs, bare.system_attrs = {}, {}
-    return bare
+def _without_attributes(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
+    stripped = copy.copy(trial)
+    stripped.state, stripped.value = state, value
+    stripped.user_attrs, stripped.system_attrs = {}, {}
+    return stripped
 
 
-def _never_started() -> FrozenTrial:
+def _waiting_trial() -> FrozenTrial:
     return create_trial(state=TrialState.WAITING)

@@ -1,4 +1,4 @@
-"""The facts of a study, as names and values."""
+"""Facts of a study as names and values: the summary and the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from search_spaces.diagnostics.diff import as_written
 from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.space.space import Parameter
-from studies.report.formatting import NOTHING, duration_text, share_text
+from studies.report.formatting import NOTHING, duration_text, value_text
 from studies.report.snapshot import Snapshot
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState
@@ -23,12 +23,12 @@ _MACHINES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Fact:
-    """A value and its name.
+    """A named value.
 
     Attributes:
-        name: Its name.
+        name: The name.
         value: The value.
-        note: A remark in smaller letters; "" for none.
+        note: A note in smaller letters; "" for none.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _best(snapshot: Snapshot) -> Fact:
     if winner is None or winner.outcome is None:
         return Fact("Best", NOTHING, "no trial has completed yet")
     outcome = winner.outcome
-    char, seq = share_text(outcome.best_val_char_accuracy), share_text(outcome.best_val_seq_accuracy)
+    char, seq = value_text(outcome.best_val_char_accuracy), value_text(outcome.best_val_seq_accuracy)
     return Fact("Best", winner.experiment_name, f"characters {char}, sequences {seq}, on validation data")
 
 
@@ -74,7 +74,7 @@ def _state(snapshot: Snapshot) -> Fact:
     counts = [f"{count:,} {state}" for state, count in snapshot.status.counts.items() if count]
     foreign = len(snapshot.trials) - len(snapshot.records)
     if foreign:
-        counts.append(f"{foreign:,} made by hand or damaged, which are not shown")
+        counts.append(f"{foreign:,} not shown (created by hand or damaged)")
     return Fact("State", state_text(snapshot), ", ".join(counts) or "no trials yet")
 
 
@@ -91,7 +91,7 @@ def _time(snapshot: Snapshot) -> Fact:
 
 
 def environment(snapshot: Snapshot) -> Iterator[Fact]:
-    """Yield the facts needed to repeat the study."""
+    """Yield the facts needed to reproduce the study."""
     invariants, dataset = snapshot.invariants, snapshot.invariants.dataset
     yield Fact("Metric", f"{invariants.monitor} ({invariants.mode})", "selects checkpoints, stops early and prunes")
     yield Fact("Seed", str(invariants.seed))
@@ -102,7 +102,7 @@ def environment(snapshot: Snapshot) -> Iterator[Fact]:
     yield from _search_facts(search_settings(snapshot.study))
     for library, version in invariants.versions.items():
         yield Fact(library, version)
-    yield from _work_facts([attempt for record in snapshot.records.values() for attempt in record.attempts])
+    yield from _worker_facts([attempt for record in snapshot.records.values() for attempt in record.attempts])
     if (owner := snapshot.folder.owner()) is not None:
         yield Fact("Storage", snapshot.folder.storage_url(owner))
     yield Fact("Output folder", str(snapshot.folder.path))
@@ -116,26 +116,26 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     yield Fact("Sampler", settings.sampler.value)
     pruning = settings.pruning
     grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
-    share = f"must keep up with {pruning.share:.0%} of the others {grace}, with ever more later"
-    notes = {PrunerName.QUANTILE: share, PrunerName.HYPERBAND: f"first {grace}", PrunerName.NONE: ""}
+    share = f"a trial must be as good as {pruning.share:.0%} of the others {grace}, and as more of them later"
+    notes = {PrunerName.QUANTILE: share, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
 
 
-def _work_facts(attempts: list[Attempt]) -> Iterator[Fact]:
+def _worker_facts(attempts: list[Attempt]) -> Iterator[Fact]:
     if not attempts:
         return
     processes = {attempt.worker for attempt in attempts}
     hosts = sorted({worker.rpartition(":")[0] for worker in processes})
     yield Fact("Workers", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
     stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
-    deaths = sum(attempt.after in (StartedAfter.CRASH, StartedAfter.MEMORY_CRASH) for attempt in attempts)
+    crashes = sum(attempt.after in (StartedAfter.CRASH, StartedAfter.MEMORY_CRASH) for attempt in attempts)
     yield Fact(
-        "Interruptions", f"{stops} stopped, {deaths} crashed", "each trial resumed after its last finished epoch"
+        "Interruptions", f"{stops} stopped, {crashes} crashed", "each trial was resumed from its last finished epoch"
     )
 
 
 def space_rows(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """Return name, domain and condition of each setting that the search varies; nothing without a search."""
+    """Return name, domain and condition of each setting in the search space; an empty list without a search."""
     space = fixed_space(snapshot.study) or ()
     return [(parameter.name, str(parameter.domain), _condition(parameter)) for parameter in space]
 

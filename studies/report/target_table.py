@@ -1,4 +1,4 @@
-"""The table of targets: how many trials met each, and which."""
+"""The table of targets: which trials met each target."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TargetRow:
     """A target of the study.
 
     Attributes:
-        goal: What the target requires.
-        met: How many of the ended trials met it.
-        ended: How many trials have ended.
-        best: The best figure of a trial, and its name.
+        goal: The condition of the target.
+        met: Number of finished trials that met it.
+        ended: Number of finished trials.
+        best: The best value, and the name of its trial.
         names: Names of the trials that met it.
     """
 
@@ -35,7 +35,7 @@ class TargetRow:
 
 
 def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
-    """Yield a row for each target that is set; a failed trial meets none."""
+    """Yield a row for each target that is set; failed trials meet no target."""
     latest = without_superseded(list(snapshot.records.values()))
     ended = {record.experiment_name: record.outcome for record in latest if record.outcome is not None}
     succeeded = {name: outcome for name, outcome in ended.items() if outcome.succeeded}
@@ -51,6 +51,6 @@ def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
     known = {name: figure for name, figure in figures.items() if figure is not None}
     if not known:
         return NOTHING
-    # Of equals, max and min return the first, which has the lower number.
+    # Of equal values, max and min return the first, which has the lower number.
     best = (max if target in HIGHER_IS_BETTER else min)(known, key=lambda name: known[name])
     return f"{metric_text(target, known[best])}, {best}"

@@ -1,4 +1,4 @@
-"""The plots of the trials: what each reached, when, and why it ended. Optuna's own where it has them."""
+"""The plots of the trials: values, epochs, times and reasons of ending. Optuna's plots are used where available."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from studies.report.snapshot import Snapshot, has_value
 from studies.status.status import StatusRow
 from studies.trials.record import WhyEnded
 
-MOST_CURVES = 30
+MAX_CURVES = 30
 
-# Name and color of Optuna's states.
+# Name and color of each state of Optuna.
 _STATES = {
     "COMPLETE": ("completed", BLUE),
     "PRUNED": ("pruned", ORANGE),
@@ -28,15 +28,15 @@ _REASON_COLORS = {WhyEnded.MAX_EPOCHS: BLUE, WhyEnded.EARLY_STOPPED: "#60a5fa", 
 
 
 def history(snapshot: Snapshot) -> Panel:
-    """Return the panel of the values of all trials, and of the best one so far."""
+    """Return the panel of the values of all trials and the best value so far."""
     panel = partial(Panel, "history", "Optimization history")
     valued = list(filter(has_value, snapshot.plot_trials))
     completed = [trial for trial in valued if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in valued if trial.state == TrialState.PRUNED]
     if not completed and not pruned:
-        return panel(missing="It begins when a first trial has ended with a value.")
-    # Optuna draws points, a line of the best so far, and infeasible trials, which there are none of here. It complains
-    # where no trial has completed.
+        return panel(missing="This plot appears when the first trial has ended with a value.")
+    # Optuna plots points, a line of the best value so far, and infeasible trials, which do not occur here. It logs a
+    # warning if no trial has completed.
     figure = plot_optimization_history(snapshot.plot_study, target_name=snapshot.metric) if completed else go.Figure()
     figure.data = figure.data[:2]
     for points in figure.data[:1]:
@@ -50,7 +50,7 @@ def history(snapshot: Snapshot) -> Panel:
             x=numbers,
             y=[trial.value for trial in pruned],
             mode="markers",
-            name="pruned, best until then",
+            name="pruned, best value before",
             marker={"color": ORANGE, "size": 7, "symbol": "x-thin-open"},
             customdata=snapshot.names_of(numbers),
             hovertemplate="%{customdata}, pruned: %{y:.4f}<extra></extra>",
@@ -60,13 +60,13 @@ def history(snapshot: Snapshot) -> Panel:
 
 
 def reported_curves(snapshot: Snapshot) -> Panel:
-    """Return the panel of the values that the trials reported: after each epoch the best one so far."""
-    panel = partial(Panel, "curves", "Curves")
+    """Return the panel of the trials' intermediate values: after each epoch the best value so far."""
+    panel = partial(Panel, "curves", "Intermediate values")
     reporting = [trial for trial in snapshot.plot_trials if trial.intermediate_values]
     if not reporting:
-        return panel(missing="They begin when a first trial has finished an epoch.")
+        return panel(missing="This plot appears when the first trial has finished an epoch.")
     running = [trial for trial in reporting if trial.state == TrialState.RUNNING]
-    shown = [*running, *snapshot.best_first(reporting)][:MOST_CURVES]
+    shown = [*running, *snapshot.best_first(reporting)][:MAX_CURVES]
     if not shown:
         return panel(missing="Only failed trials have finished an epoch.")
     figure = plot_intermediate_values(snapshot.study_of(shown))
@@ -80,7 +80,7 @@ def reported_curves(snapshot: Snapshot) -> Panel:
     styled(figure, height=440, xaxis_title="epoch", yaxis_title=f"{snapshot.metric}, best so far")
     figure.update_layout(showlegend=True, legend=legend)
     whole = len(shown) == len(reporting)
-    some = "" if whole else f" Shown are {len(shown)} of {len(reporting)}: running ones, then the best ended ones."
+    some = "" if whole else f" {len(shown)} of {len(reporting)} trials are shown: running ones, then the best ones."
     return panel(f"Pruned trials are dotted; a click in the legend hides a curve.{some}", (figure,))
 
 
@@ -88,20 +88,20 @@ def timeline(snapshot: Snapshot) -> Panel:
     """Return the panel of the time from start to end of each trial."""
     panel = partial(Panel, "timeline", "Timeline")
     if not any(trial.datetime_start for trial in snapshot.plot_trials):
-        return panel(missing="It begins with the first trial.")
+        return panel(missing="This plot appears when the first trial has started.")
     figure = plot_timeline(snapshot.plot_study)
     figure.data = [trace for trace in figure.data if trace.name in _STATES]
     rows = {row.number: row for row in snapshot.status.rows}
     for trace in figure.data:
         name, color = _STATES[trace.name]
-        # Plotly would make bars as thick as the trials of a state are apart.
+        # By default, Plotly makes bars as thick as the distance between trials of the same state.
         trace.update(name=name, width=0.8, marker={"color": color, "line": {"width": 0}})
         trace.update(text=[_timeline_text(number, rows.get(number)) for number in trace.y])
         trace.update(hovertemplate="%{text}<extra></extra>")
     height = min(640, 150 + 14 * len(snapshot.trials))
     styled(figure, height=height, xaxis_title="", yaxis_title="trial", showlegend=True, barmode="overlay")
     figure.update_yaxes(autorange="reversed", tickformat="d")
-    return panel("From a trial's first beginning to its end, interruptions included.", (figure,))
+    return panel("Each bar spans the time from a trial's first start to its end, interruptions included.", (figure,))
 
 
 def _timeline_text(number: int, row: StatusRow | None) -> str:
@@ -112,14 +112,14 @@ def _timeline_text(number: int, row: StatusRow | None) -> str:
 
 
 def reasons(snapshot: Snapshot) -> Panel:
-    """Return the panel of the number of trials by the reason why they ended."""
+    """Return the panel of the number of trials for each reason of ending."""
     panel = partial(Panel, "reasons", "Why trials ended")
     ended = [row for row in snapshot.status.rows if row.has_ended]
     if not ended:
         return panel(missing="No trial has ended yet.")
-    counts = Counter(row.reason or "no reason given" for row in ended)
+    counts = Counter(row.reason or "ended externally" for row in ended)
     colors = {why.text: _REASON_COLORS.get(why, RED) for why in WhyEnded}
-    ordered = [name for name in (*colors, "no reason given") if name in counts]
+    ordered = [name for name in (*colors, "ended externally") if name in counts]
     values = [counts[name] for name in ordered]
     shown = [colors.get(name, GREY) for name in ordered]
     layout = {"height": 90 + 34 * len(ordered), "xaxis_title": "trials"}

@@ -1,4 +1,4 @@
-"""The table of all trials, with their results and settings, and the table of the failed ones."""
+"""The table of all trials with their results and settings, and the table of failed trials."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.diagnostics.diff import short_text
-from studies.report.formatting import NOTHING, duration_text, share_text
+from studies.report.formatting import NOTHING, duration_text, value_text
 from studies.report.snapshot import Snapshot
 from studies.status.status import StatusRow
 from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
 from studies.trials.targets import metric_text, target_metrics, target_verdicts
 
-MOST_FAILURES = 50
+MAX_FAILURES = 50
 _MOST_ERROR_CHARACTERS = 500
-# The metric of each target that is known after every epoch.
+# The metric of each target that is measured after every epoch.
 _ACCURACIES = {"character_accuracy": "val_char_accuracy", "sequence_accuracy": "val_seq_accuracy"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """A cell of the table.
 
     Attributes:
-        text: Its text; "" if the value is unknown or does not apply.
-        order: What it is sorted by, if not by the text.
-        met: Whether it meets its target; None if it has none.
+        text: The text; "" if the value is unknown or does not apply.
+        order: The sort key; "" to sort by the text.
+        met: Whether the value meets its target; None without a target.
     """
 
     text: str
@@ -44,12 +44,12 @@ class _Trial:
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column of the table.
 
     Attributes:
-        title: Its heading.
-        cell: Returns its cell of a trial.
-        classes: The style classes of its cells.
+        title: The heading.
+        cell: Returns the cell of a trial.
+        classes: The CSS classes of the cells.
     """
 
     title: str
@@ -59,10 +59,10 @@ class Column:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """All trials.
+    """The table of all trials.
 
     Attributes:
-        columns: Its columns.
+        columns: The columns.
         rows: The state and the cells of each trial, by number.
     """
 
@@ -71,7 +71,7 @@ class TrialTable:
 
 
 def trial_table(snapshot: Snapshot) -> TrialTable:
-    """Return the table of all trials of this package."""
+    """Return the table of all trials of this program."""
     trials = [_trial(snapshot, row) for row in snapshot.status.rows]
     columns = (*_result_columns(snapshot.metric), *_setting_columns(trials), _STARTED)
     rows = ((trial.row.state.value, tuple(column.cell(trial) for column in columns)) for trial in trials)
@@ -87,7 +87,7 @@ def failure_rows(snapshot: Snapshot) -> list[tuple[int, str, str, int, str]]:
 def _failure_row(record: TrialRecord) -> tuple[int, str, str, int, str]:
     outcome = record.outcome
     if outcome is None:
-        return record.number, record.experiment_name, "ended from outside", 0, ""
+        return record.number, record.experiment_name, "ended externally", 0, ""
     error = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
     if len(error) > _MOST_ERROR_CHARACTERS:
         error = f"{error[:_MOST_ERROR_CHARACTERS]} …"
@@ -99,7 +99,7 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     if record is None:
         return _Trial(row, None, {}, {})
     settings = snapshot.settings_of(record)
-    # A trial that ended after the status was read is still shown as it was then.
+    # The record may be newer than the status: a trial that was unfinished in the status stays so.
     outcome = record.outcome if row.why_ended is not None else None
     verdicts = {} if outcome is None else target_verdicts(outcome, snapshot.status.targets)
     return _Trial(row, outcome, verdicts, settings)
@@ -134,7 +134,7 @@ def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
 
 
 def _best_value(trial: _Trial) -> Cell:
-    return Cell(share_text(trial.row.best_value).replace(NOTHING, ""))
+    return Cell(value_text(trial.row.best_value).replace(NOTHING, ""))
 
 
 def _duration(trial: _Trial) -> Cell:

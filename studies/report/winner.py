@@ -1,4 +1,4 @@
-"""The winner: its figures, settings, curves and plots."""
+"""The winner: its results, settings, learning curves and plots."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import plotly.graph_objects as go
 
 from search_spaces.diagnostics.diff import short_text
 from search_spaces.files.regular_files import read_bytes
-from search_spaces.training_config import WITHOUT_EFFECT_ON_RESULT, TrainingConfig
+from search_spaces.training_config import WITHOUT_EFFECT, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
-from studies.report.formatting import NOTHING, duration_text, share_text
+from studies.report.formatting import NOTHING, duration_text, value_text
 from studies.report.panels import BLUE, GREY, ORANGE, styled
 from studies.report.snapshot import Epochs, Snapshot
 from studies.report.summary import Fact
 from studies.trials.record import TrialOutcome, TrialRecord
 
-_PICTURES = {
-    "worst_readings.png": "Validation images that it reads worst",
-    "confusion_matrix.png": "Which digits it takes for which",
+_PLOTS = {
+    "worst_readings.png": "Validation images with the worst predictions",
+    "confusion_matrix.png": "Confusion matrix",
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Enough to compare; the preset that `best` writes has all digits.
+# Enough for comparisons; the preset that `best` writes has all digits.
 _SETTING_DIGITS = 6
 
 
@@ -35,14 +35,14 @@ class Winner:
 
     Attributes:
         record: Its record.
-        facts: Its figures.
-        varied: The settings that the search varies, by name, as a file has them; long numbers are shortened.
-        fixed: The other settings.
-        curves: Plots of its epochs; empty if its epochs are lost.
-        pictures: Plots of what it reads, as ``data:`` addresses by title.
-        missing: Titles of the plots that are missing.
-        rival: A sentence about the trial that leads by the monitored metric; "" if it is this one.
-        commands: Commands that use the trial, each with what it does.
+        facts: Its results.
+        varied: Its settings in the search space, by name, in the notation of configuration files with rounded numbers.
+        fixed: Its other settings.
+        curves: Learning curves; empty if its epochs are missing.
+        plots: Plots of its predictions as ``data:`` URLs by title.
+        missing: Titles of missing plots.
+        leader_note: A sentence about the trial that is better by the monitored metric; "" if there is none.
+        commands: Pairs of a description and a command that uses the trial.
     """
 
     record: TrialRecord
@@ -50,9 +50,9 @@ class Winner:
     varied: Mapping[str, str]
     fixed: Mapping[str, str]
     curves: tuple[go.Figure, ...]
-    pictures: Mapping[str, str]
+    plots: Mapping[str, str]
     missing: tuple[str, ...]
-    rival: str
+    leader_note: str
     commands: tuple[tuple[str, str], ...]
 
 
@@ -61,14 +61,14 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
 
     Args:
         snapshot: The study.
-        output_dir: Its folder, as commands are to name it.
+        output_dir: The output folder as written in the commands of the report.
     """
     record = snapshot.winner
     if record is None or record.outcome is None:
         return None
-    pictures = dict(_pictures(snapshot, record))
+    plots = dict(_plots(snapshot, record))
     config = record.training_config
-    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_EFFECT_ON_RESULT]
+    names = [item.name for item in fields(TrainingConfig) if item.name not in WITHOUT_EFFECT]
     settings = {name: short_text(getattr(config, name), _SETTING_DIGITS) for name in names}
     varied = snapshot.settings_of(record)
     return Winner(
@@ -77,24 +77,24 @@ def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
         varied={name: text for name, text in settings.items() if name in varied},
         fixed={name: text for name, text in settings.items() if name not in varied},
         curves=tuple(_curves(snapshot.read_epochs(record.experiment_name), record.outcome)),
-        pictures=pictures,
-        missing=tuple(title for title in _PICTURES.values() if title not in pictures),
-        rival=_rival(snapshot, record),
+        plots=plots,
+        missing=tuple(title for title in _PLOTS.values() if title not in plots),
+        leader_note=_leader_note(snapshot, record),
         commands=tuple(_commands(snapshot, output_dir)),
     )
 
 
 def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
-    yield Fact("Character accuracy", share_text(outcome.best_val_char_accuracy))
-    yield Fact("Sequence accuracy", share_text(outcome.best_val_seq_accuracy))
-    yield Fact("Last training loss", share_text(outcome.final_train_loss))
+    yield Fact("Character accuracy", value_text(outcome.best_val_char_accuracy))
+    yield Fact("Sequence accuracy", value_text(outcome.best_val_seq_accuracy))
+    yield Fact("Last training loss", value_text(outcome.final_train_loss))
     best = NOTHING if outcome.best_epoch is None else f"best in epoch {outcome.best_epoch}"
     yield Fact("Epochs", f"{outcome.total_epochs} of {record.training_config.num_epochs}", best)
     yield Fact("Ended", outcome.why_ended.text)
     if outcome.converged_epoch is not None:
         yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first that meets the accuracy targets")
     seconds = outcome.epoch_seconds_median
-    yield Fact("Seconds an epoch", NOTHING if seconds is None else f"{seconds:.1f}")
+    yield Fact("Seconds per epoch", NOTHING if seconds is None else f"{seconds:.1f}")
     yield Fact("Training time", duration_text(outcome.training_time_s))
     yield Fact("Seed", str(record.training_config.seed))
 
@@ -129,30 +129,30 @@ def _curve(epochs: Epochs, lines: Mapping[str, tuple[str, str, str]], title: str
     return figure
 
 
-def _pictures(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, str]]:
+def _plots(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, str]]:
     found = trial_artifacts(snapshot.trials[record.number], snapshot.folder)
-    for name, title in _PICTURES.items():
+    for name, title in _PLOTS.items():
         content = read_bytes(found[name]) if name in found else b""
-        # Anything but a PNG is left out of the page.
+        # Only PNG files are included in the page.
         if content.startswith(_PNG):
             yield title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _rival(snapshot: Snapshot, record: TrialRecord) -> str:
+def _leader_note(snapshot: Snapshot, record: TrialRecord) -> str:
     leader = snapshot.status.leader_over(record.experiment_name)
     if leader is None:
         return ""
     return (
-        f"By the monitored metric, {snapshot.metric}, {leader.name} leads with {share_text(leader.best_value)}. "
-        "The winner is the trial of the highest validation character accuracy, then sequence accuracy."
+        f"By the monitored metric {snapshot.metric}, {leader.name} is better with {value_text(leader.best_value)}. "
+        "The winner is the trial with the highest validation character accuracy, then sequence accuracy."
     )
 
 
 def _commands(snapshot: Snapshot, output_dir: str) -> Iterator[tuple[str, str]]:
     where = "" if output_dir == TrainingConfig.output_dir else f" --output-dir {shlex.quote(output_dir)}"
     metadata = shlex.quote(str(snapshot.invariants.dataset.get("metadata_path", "generated_data/metadata.yaml")))
-    yield "Read images with it", f"khmer-tuner predict image.png{where}"
-    yield "Score it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"
-    yield "Take its configuration away as a preset", f"khmer-tuner best --out winner.yaml{where}"
+    yield "Predict images", f"khmer-tuner predict image.png{where}"
+    yield "Evaluate it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"
+    yield "Save its configuration as a preset", f"khmer-tuner best --out winner.yaml{where}"
     yield "Train that preset again", "khmer-tuner run --config winner.yaml --output-dir winner_output"
-    yield "Find out whether it is really better", f"khmer-tuner confirm --top 3 --seeds 3{where}"
+    yield "Compare it with the next best on new seeds", f"khmer-tuner confirm --top 3 --seeds 3{where}"

@@ -1,33 +1,33 @@
 "use strict";
 
-// Plots: each stands as JSON in its place.
+// Plots: each .plot element contains its figure as JSON.
 const NARROW_PX = 640;
 const PRINT_WIDTH_PX = 680;
 const plots = [...document.querySelectorAll(".plot")];
 
-function draw(place) {
-  const figure = JSON.parse(place.firstElementChild.textContent);
+function draw(element) {
+  const figure = JSON.parse(element.firstElementChild.textContent);
   if (window.innerWidth < NARROW_PX) {
     figure.layout.margin = { ...figure.layout.margin, l: 48, r: 12 };
     if (figure.data.length > 6) figure.layout.showlegend = false;
   }
-  // These buttons alone: among Plotly's own is one that sends a plot's data to a server.
+  // Only these buttons: a default button of Plotly sends the plot's data to a server.
   const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
   const options = { displaylogo: false, displayModeBar: window.innerWidth < NARROW_PX ? false : "hover", responsive: true, modeBarButtons: buttons };
-  Plotly.newPlot(place, figure.data, figure.layout, options);
+  Plotly.newPlot(element, figure.data, figure.layout, options);
 }
 
 function drawNext() {
-  const place = plots.find((plot) => !plot.dataset.drawn);
-  if (!place) return;
-  place.dataset.drawn = "yes";
-  draw(place);
+  const next = plots.find((plot) => !plot.dataset.drawn);
+  if (!next) return;
+  next.dataset.drawn = "yes";
+  draw(next);
   setTimeout(drawNext);
 }
 
 drawNext();
 
-// Paper is narrower than a screen, and nothing is drawn again by itself when it is printed on.
+// Paper is narrower than a screen, and Plotly does not resize plots for printing.
 window.addEventListener("beforeprint", () => {
   plots.forEach((plot) => {
     if (!plot.dataset.drawn) draw(plot);
@@ -40,7 +40,7 @@ window.addEventListener("afterprint", () => {
   plots.forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true }));
 });
 
-// The table of all trials: sorted by a click on a heading, filtered by words.
+// The table of all trials: a click on a heading sorts, words filter.
 function order(row, column) {
   const cell = row.cells[column];
   const text = cell.dataset.order ?? cell.textContent;
@@ -60,7 +60,7 @@ function sortBy(table, column) {
   headings.forEach((other) => other.removeAttribute("aria-sort"));
   heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const rows = [...table.tBodies[0].rows].map((row) => ({ row, order: order(row, column) }));
-  // What is not known comes last, whichever way the rest is sorted.
+  // Unknown values come last in both directions.
   const empty = (entry) => entry.order.text === "";
   rows.sort((a, b) => empty(a) - empty(b) || (ascending ? 1 : -1) * compare(a.order, b.order));
   table.tBodies[0].append(...rows.map((entry) => entry.row));

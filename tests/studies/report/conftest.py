@@ -1,10 +1,11 @@
-"""Studies to report on, and reports taken apart as a browser does."""
+"""Studies to report on, and parsed reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -20,7 +21,7 @@ from studies.trials.record import stored_outcome
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]
 Report = Callable[..., "Page"]
-Look = Callable[[OutputFolder], Snapshot]
+Take = Callable[[OutputFolder], Snapshot]
 
 RATES = FloatDistribution(1e-4, 1e-2, log=True)
 MODELS = CategoricalDistribution(("small", "medium"))
@@ -29,15 +30,15 @@ VOID_ELEMENTS = {"meta", "input", "img", "wbr", "br"}
 
 @dataclass
 class Page(HTMLParser):
-    """A report, taken apart.
+    """A parsed report.
 
     Attributes:
-        html: All of it.
-        ids: What a link can lead to.
-        addresses: Where its links and pictures are.
-        scripts: Its scripts as type and text.
+        html: The whole page.
+        ids: The ids of its elements.
+        addresses: The URLs of its links and images.
+        scripts: Type and text of each script.
         policy: Its Content Security Policy.
-        texts: What a reader sees, by section.
+        texts: The visible text, by section.
     """
 
     html: str
@@ -48,7 +49,7 @@ class Page(HTMLParser):
     texts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Take it apart; every element must be closed where it ends."""
+        """Parse the page and assert that every element is closed."""
         super().__init__()
         self._open: list[str] = []
         self._section = ""
@@ -57,16 +58,16 @@ class Page(HTMLParser):
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        assert not [name for name in given if name.startswith("on")], f"<{tag}> has a script of its own"
-        self.ids += [given["id"] or ""] if "id" in given else []
-        self.addresses += [given[name] or "" for name in ("href", "src") if name in given]
-        if given.get("http-equiv") == "Content-Security-Policy":
-            self.policy = given["content"] or ""
+        attributes = dict(attrs)
+        assert not [name for name in attributes if name.startswith("on")], f"<{tag}> has an inline event handler"
+        self.ids += [attributes["id"] or ""] if "id" in attributes else []
+        self.addresses += [attributes[name] or "" for name in ("href", "src") if name in attributes]
+        if attributes.get("http-equiv") == "Content-Security-Policy":
+            self.policy = attributes["content"] or ""
         if tag == "section":
-            self._section = given["id"] or ""
+            self._section = attributes["id"] or ""
         if tag == "script":
-            self.scripts.append((given.get("type") or "", ""))
+            self.scripts.append((attributes.get("type") or "", ""))
         if tag not in VOID_ELEMENTS:
             self._open.append(tag)
 
@@ -81,23 +82,23 @@ class Page(HTMLParser):
             self.texts[self._section] = self.texts.get(self._section, "") + data
 
     def rows(self) -> list[list[str]]:
-        """Return the cells of the table of all trials, its headings first."""
+        """Return the cells of the table of all trials, the headings first."""
         table = self.html.partition('<table class="sortable">')[2].partition("</table>")[0]
-        return [Cells(row).found for row in table.split("<tr")[1:]]
+        return [Cells(row).texts for row in table.split("<tr")[1:]]
 
 
 class Cells(HTMLParser):
-    """The cells of a row."""
+    """The cells of a table row."""
 
     def __init__(self, row: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.texts: list[str] = []
         self._inside = False
         self.feed("<tr" + row)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in ("td", "th"):
-            self.found.append("")
+            self.texts.append("")
             self._inside = True
 
     def handle_endtag(self, tag: str) -> None:
@@ -105,15 +106,15 @@ class Cells(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._inside:
-            self.found[-1] += data
+            self.texts[-1] += data
 
 
 @pytest.fixture
 def add_trials(outcome: TrialOutcome) -> AddTrials:
-    """Add search trials that have ended, one for each value; None for one that failed.
+    """Add a finished search trial for each value; None adds a failed one.
 
-    All have the same model and each a learning rate of its own. `kept` adds attributes to the trials; other keyword
-    arguments are fields of their outcomes.
+    All trials have the same model and different learning rates. `user_attrs` are further user attributes of the trials;
+    other keyword arguments are fields of their outcomes.
     """
 
     def add(
@@ -121,7 +122,7 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
         values: Iterable[float | None],
         *,
         model: str = "small",
-        kept: Mapping[str, Any] | None = None,
+        user_attrs: Mapping[str, Any] = MappingProxyType({}),
         **changes: Any,
     ) -> None:
         for value in values:
@@ -139,7 +140,7 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
                     value=value,
                     params=params,
                     distributions=distributions,
-                    user_attrs={"kind": "search", "config": params, "outcome": stored_outcome(ended), **(kept or {})},
+                    user_attrs={"kind": "search", "config": params, "outcome": stored_outcome(ended)} | user_attrs,
                     intermediate_values={} if value is None else {1: value / 2, 2: value},
                 )
             )
@@ -148,19 +149,19 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
 
 
 @pytest.fixture
-def look() -> Look:
-    """Read a study as a report does, with no epochs beside it."""
+def snapshot_of() -> Take:
+    """Return the snapshot of a study, without epochs."""
 
-    def read(folder: OutputFolder) -> Snapshot:
+    def take(folder: OutputFolder) -> Snapshot:
         study, folder = load_study(folder.path)
         return take_snapshot(study, folder, lambda name: [])
 
-    return read
+    return take
 
 
 @pytest.fixture
 def report() -> Report:
-    """Report on the study of a folder and take the report apart."""
+    """Render the report on the study in a folder and parse it."""
 
     def make(folder: OutputFolder, **epochs: list[dict[str, float]]) -> Page:
         study, folder = load_study(folder.path)

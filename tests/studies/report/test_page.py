@@ -1,4 +1,4 @@
-"""Whole reports, of studies of every kind."""
+"""Whole reports on different studies."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 
 
 
 def spread(count: int) -> list[float]:
-    """Values that differ, the best in the middle."""
+    """Return different values, the best in the middle."""
     return [0.2 + 0.7 * math.sin(math.pi * (number + 1) / (count + 1)) for number in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 10, 60])
-def test_a_report_stands_by_itself_whatever_there_is_to_report(
+def test_report_on_any_number_of_trials_is_self_contained(
     count: int, start: Start, add_trials: AddTrials, report: Report
 ) -> None:
     study, folder = start()
@@ -47,14 +47,14 @@ def test_a_report_stands_by_itself_whatever_there_is_to_report(
     assert page.ids == SECTIONS
     assert [address for address in page.addresses if not address.startswith("#")] == []
     assert {address[1:] for address in page.addresses} == set(SECTIONS)
-    drawn = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
-    assert all(figure["data"] for figure in drawn)
+    plots = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
+    assert all(figure["data"] for figure in plots)
     assert len(page.rows() or [[]]) == max(1, count + bool(count))
-    # A search varies these two; history, curves, timeline and reasons come with the first trial.
-    assert len(drawn) == {0: 0, 1: 4, 2: 7, 10: 7, 60: 8}[count]
+    # History, curves, timeline and reasons appear with the first trial.
+    assert len(plots) == {0: 0, 1: 4, 2: 7, 10: 7, 60: 8}[count]
 
 
-def test_no_script_runs_but_the_report_s_own(start: Start, report: Report) -> None:
+def test_policy_allows_only_the_reports_own_scripts(start: Start, report: Report) -> None:
     _, folder = start()
     page = report(folder)
     scripts = [text for kind, text in page.scripts if kind == ""]
@@ -69,13 +69,13 @@ def test_no_script_runs_but_the_report_s_own(start: Start, report: Report) -> No
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("failed", {"winner": "No trial has completed yet", "history": "when a first trial has ended with a value"}),
-        ("running", {"curves": "", "reasons": "No trial has ended yet", "targets": "All of them: not met yet."}),
-        ("waiting", {"timeline": "It begins with the first trial", "trials": "waiting"}),
+        ("failed", {"winner": "No trial has completed yet", "history": "when the first trial has ended with a value"}),
+        ("running", {"curves": "", "reasons": "No trial has ended yet", "targets": "All targets: not met yet."}),
+        ("waiting", {"timeline": "when the first trial has started", "trials": "waiting"}),
         ("pruned", {"winner": "No trial has completed yet", "history": "", "reasons": "Why trials ended"}),
     ],
 )
-def test_a_report_says_what_is_missing(
+def test_report_explains_missing_parts(
     kind: str,
     words: dict[str, str],
     start: Start,
@@ -104,7 +104,7 @@ def _reason(kind: str) -> dict[str, Any]:
     return {"why_ended": WhyEnded.PRUNED} if kind == "pruned" else {"error_message": "boom"}
 
 
-def test_what_a_study_says_stays_text(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_error_message_is_shown_as_literal_text(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
     add_trials(study, [None, 0.5], error_type="Error", error_message=HOSTILE)
     page = report(folder)
@@ -118,7 +118,7 @@ def figures(page: Any) -> list[dict[str, Any]]:
     return [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
 
 
-def test_trials_made_by_hand_do_no_harm(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_trials_created_by_hand_are_not_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
     study.add_trial(create_trial(value=5.0, user_attrs={"<b>": "x"}))
     add_trials(study, [0.5])
@@ -126,13 +126,13 @@ def test_trials_made_by_hand_do_no_harm(start: Start, add_trials: AddTrials, rep
     add_trials(study, [0.75])
     page = report(folder)
     assert [row[0] for row in page.rows()[1:]] == ["1", "3"]
-    assert "2 made by hand or damaged, which are not shown" in page.texts["summary"]
+    assert "2 not shown (created by hand or damaged)" in page.texts["summary"]
     assert "search_0003" in page.texts["winner"]
     histories = [figure["data"] for figure in figures(page) if figure["data"][-1].get("name") == "best so far"]
     assert [points["x"] for points, _ in histories] == [[1, 3]]
 
 
-def test_values_that_are_no_numbers_do_no_harm(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_nan_and_infinite_values_are_left_out(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
     add_trials(study, [0.5, 0.6])
     trial = study.ask()
@@ -144,10 +144,10 @@ def test_values_that_are_no_numbers_do_no_harm(start: Start, add_trials: AddTria
     epoch = dict.fromkeys(("train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy"), math.nan)
     epoch |= {"epoch": 1, "train_seq_accuracy": 0.5, "val_seq_accuracy": 0.5}
     assert not re.search(r"\b(NaN|Infinity)\b", "".join(text for kind, text in page.scripts if kind))
-    assert "What it reads" in report(folder, search_0001=[epoch]).texts["winner"]
+    assert "Predictions" in report(folder, search_0001=[epoch]).texts["winner"]
 
 
-def test_values_outside_the_space_are_told(start: Start, outcome: TrialOutcome, report: Report) -> None:
+def test_values_outside_the_search_space_are_shown(start: Start, outcome: TrialOutcome, report: Report) -> None:
     study, folder = start({"ខ្មែរ": TrainingConfig(model_name="large", batch_size=48, scheduler_type="plateau")})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -160,7 +160,7 @@ def test_values_outside_the_space_are_told(start: Start, outcome: TrialOutcome, 
     assert "large" in page.texts["winner"]
 
 
-def test_a_pruned_trial_with_a_value_outside_its_range_does_no_harm(
+def test_pruned_trial_with_a_value_outside_its_range_is_shown(
     start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start()
@@ -175,46 +175,46 @@ def test_a_pruned_trial_with_a_value_outside_its_range_does_no_harm(
     page = report(folder)
     headings, row, *_ = page.rows()
     assert row[headings.index("learning_rate")] == "7"
-    assert "count with the best value" in page.texts["slices"]
+    assert "are included with their best value" in page.texts["slices"]
 
 
 @pytest.mark.parametrize(("mode", "leader"), [("max", "search_0001"), ("min", "search_0000")])
-def test_the_winner_is_that_of_the_results_and_the_leader_is_told_if_it_is_another(
+def test_winner_is_the_best_result_and_a_different_leader_is_noted(
     mode: str, leader: str, start: Start, add_trials: AddTrials, report: Report
 ) -> None:
     study, folder = start(mode=mode, monitor="val_loss")
     add_trials(study, [0.5, 0.8])
     page = report(folder)
     assert "Trial 1, search_0001" in page.texts["winner"]
-    assert (f"val_loss, {leader} leads with 0.5000" in page.texts["winner"]) == (mode == "min")
+    assert (f"val_loss, {leader} is better with 0.5000" in page.texts["winner"]) == (mode == "min")
     best_so_far = {"max": [0.5, 0.8], "min": [0.5, 0.5]}[mode]
     assert best_so_far in [trace.get("y") for figure in figures(page) for trace in figure["data"]]
 
 
-def test_the_winner_comes_with_its_curves_its_pictures_and_what_to_do_with_it(
+def test_winner_is_shown_with_curves_plots_and_commands(
     start: Start, presets: Presets, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
     save_artifact(claim.trial, folder, "worst_readings.png", PNG)
-    save_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>no picture</script>")
+    save_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>not a PNG</script>")
     claim.finish(outcome, 0.9)
     names = ("train_loss", "val_loss", "train_char_accuracy", "val_char_accuracy", "train_seq_accuracy")
     epochs = [dict.fromkeys((*names, "val_seq_accuracy"), 1 / epoch) | {"epoch": epoch} for epoch in (1, 2)]
     page = report(folder, conservative_small=epochs)
-    pictures = [address for address in page.addresses if address.startswith("data:")]
-    assert pictures == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
-    assert "Not there: which digits it takes for which" in page.texts["winner"]
+    plots = [address for address in page.addresses if address.startswith("data:")]
+    assert plots == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
+    assert "Missing plots: confusion matrix." in page.texts["winner"]
     curves = {trace.get("name"): trace["y"] for figure in figures(page)[:2] for trace in figure["data"]}
     assert curves["validation"] == [1.0, 0.5]
     assert len(curves) == 6
     assert "khmer-tuner predict image.png --output-dir 'my output'" in page.texts["use"]
     assert "--metadata /data/metadata.yaml --split test" in page.texts["use"]
-    assert "Its metrics.jsonl is gone or empty" in report(folder).texts["winner"]
+    assert "metrics.jsonl of the trial is missing or empty" in report(folder).texts["winner"]
 
 
-def test_who_met_which_target_is_told(
+def test_targets_are_shown_with_the_trials_that_met_them(
     start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start()
@@ -222,44 +222,44 @@ def test_who_met_which_target_is_told(
     add_trials(study, [0.5, 0.75, 0.8], converged_epoch=4)
     add_trials(study, [0.9], converged_epoch=9)
     page = report(folder)
-    assert "All of them: met by search_0001, search_0002." in page.texts["targets"]
-    told = page.texts["targets"].split("\n")
-    assert "char >= 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in told
-    assert "converged <= 53 of 44, search_0000search_0000, search_0001, search_0002" in told
+    assert "All targets: met by search_0001, search_0002." in page.texts["targets"]
+    lines = page.texts["targets"].split("\n")
+    assert "char >= 0.73 of 40.9000, search_0003search_0001, search_0002, search_0003" in lines
+    assert "converged <= 53 of 44, search_0000search_0000, search_0001, search_0002" in lines
     assert "met by 2 trials" in page.texts["summary"]
     assert page.html.count('<td class="number met">') == 6
 
 
-def test_what_failed_meets_no_target_and_a_second_trial_of_a_completed_preset_does_not_hide_the_first(
+def test_failed_trial_meets_no_target_and_a_repeated_preset_does_not_hide_its_result(
     start: Start, presets: Presets, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
     study, folder = start(dict([next(iter(presets.items()))]))
     save_targets(study, Targets(character_accuracy=0.7))
-    again = study.get_trials()[0].user_attrs
+    attributes = study.get_trials()[0].user_attrs
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, best_val_char_accuracy=0.99), 0.99)
-    study.add_trial(create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=again))
+    study.add_trial(create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=attributes))
     add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
     add_trials(study, [0.75])
     page = report(folder)
     met = "char >= 0.72 of 30.9900, conservative_smallconservative_small, search_0003"
     assert met in page.texts["targets"].split("\n")
-    # In the table of trials the diverged one has reached nothing.
+    # In the table of trials the diverged trial meets no target.
     assert page.html.count('<td class="number met">') == 2
 
 
-def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_environment_and_seeds_are_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=3, prune_share=0.7))
     attempts = [
         {"began": "2026-11-24T20:00:00+00:00", "worker": f"host{number}:7", "epochs": 0, "after": after}
         for number, after in enumerate(("waiting", "stop", "crash"))
     ]
-    add_trials(study, [0.5], kept={"attempts": attempts})
+    add_trials(study, [0.5], user_attrs={"attempts": attempts})
     text = report(folder).texts["environment"]
-    for words in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
-        assert words in text
+    for part in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
+        assert part in text
     assert "3 processes host0, host1, host2" in text
     assert "1 stopped, 1 crashed" in text
     assert "0.0001 to 0.01, log scale" in text
@@ -267,7 +267,7 @@ def test_environment_and_seeds_are_told(start: Start, add_trials: AddTrials, rep
     assert "0 of 3 trials" in report(folder).texts["summary"] or "1 of 3 trials" in report(folder).texts["summary"]
 
 
-def test_a_report_changes_nothing(start: Start, add_trials: AddTrials, presets: Presets, report: Report) -> None:
+def test_report_changes_no_file(start: Start, add_trials: AddTrials, presets: Presets, report: Report) -> None:
     study, folder = start(presets)
     add_trials(study, [0.5, 0.6, None])
     claim = claim_next(study, folder)
@@ -278,20 +278,20 @@ def test_a_report_changes_nothing(start: Start, add_trials: AddTrials, presets: 
     claim.release()
 
 
-def test_only_the_latest_of_many_failures_are_told(
+def test_only_the_latest_failures_are_shown(
     start: Start, add_trials: AddTrials, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studies.report.page.MOST_FAILURES", 3)
+    monkeypatch.setattr("studies.report.page.MAX_FAILURES", 3)
     study, folder = start()
     add_trials(study, [None] * 4, error_message="long " * 200)
     page = report(folder)
-    assert "The latest 3 of 4." in page.texts["reasons"]
+    assert "The latest 3 of 4 failed trials." in page.texts["reasons"]
     assert "search_0000" not in page.texts["reasons"]
     assert page.texts["reasons"].count("…") == 3
 
 
 @pytest.mark.slow
-def test_a_thousand_trials_make_no_more_than_fifteen_megabytes(
+def test_report_on_a_thousand_trials_is_smaller_than_fifteen_megabytes(
     start: Start, add_trials: AddTrials, report: Report
 ) -> None:
     study, folder = start()

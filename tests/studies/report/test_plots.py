@@ -1,4 +1,4 @@
-"""The plots of a study: what they show, and of which trials."""
+"""The plots of a study: their content and their trials."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 AddTrials = Callable[..., None]
-Look = Callable[[OutputFolder], Snapshot]
+Take = Callable[[OutputFolder], Snapshot]
 
 
-def test_the_history_has_completed_and_pruned_trials_and_the_best_so_far(
-    start: Start, add_trials: AddTrials, look: Look
+def test_history_shows_completed_and_pruned_trials_and_the_best_so_far(
+    start: Start, add_trials: AddTrials, snapshot_of: Take
 ) -> None:
     study, folder = start()
     add_trials(study, [0.5, 0.25, None, 0.75])
     add_trials(study, [0.125], why_ended=WhyEnded.PRUNED)
-    (figure,) = trial_plots.history(look(folder)).figures
+    (figure,) = trial_plots.history(snapshot_of(folder)).figures
     completed, best, pruned = figure.data
     assert (list(completed.x), list(completed.y)) == ([0, 1, 3], [0.5, 0.25, 0.75])
     assert list(completed.customdata) == ["search_0000", "search_0001", "search_0003"]
@@ -33,18 +33,18 @@ def test_the_history_has_completed_and_pruned_trials_and_the_best_so_far(
     assert (list(pruned.x), list(pruned.y)) == ([4], [0.125])
 
 
-def test_a_trial_that_diverged_has_failed_and_its_settings_count(
-    start: Start, add_trials: AddTrials, look: Look
+def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(
+    start: Start, add_trials: AddTrials, snapshot_of: Take
 ) -> None:
     study, folder = start()
     add_trials(study, [0.5])
     add_trials(study, [0.25], why_ended=WhyEnded.PRUNED)
     add_trials(study, [0.125], why_ended=WhyEnded.NONFINITE_LOSS)
-    snapshot = look(folder)
+    snapshot = snapshot_of(folder)
     (history,) = trial_plots.history(snapshot).figures
     assert {trace.name: list(trace.x) for trace in history.data if trace.name != "best so far"} == {
         "completed": [0],
-        "pruned, best until then": [1],
+        "pruned, best value before": [1],
     }
     (curves,) = trial_plots.reported_curves(snapshot).figures
     assert [(trace.name, trace.line.dash) for trace in curves.data] == [
@@ -58,96 +58,94 @@ def test_a_trial_that_diverged_has_failed_and_its_settings_count(
     assert "pruned or diverged" in panel.caption
 
 
-def test_of_many_curves_the_running_and_the_best_are_shown(
-    start: Start, add_trials: AddTrials, look: Look, monkeypatch: pytest.MonkeyPatch
+def test_curves_of_running_and_best_trials_are_shown(
+    start: Start, add_trials: AddTrials, snapshot_of: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_plots, "MOST_CURVES", 3)
+    monkeypatch.setattr(trial_plots, "MAX_CURVES", 3)
     study, folder = start({"running": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(0.125, 1)
     add_trials(study, [0.25, 0.75, None, 0.5])
-    panel = trial_plots.reported_curves(look(folder))
+    panel = trial_plots.reported_curves(snapshot_of(folder))
     (figure,) = panel.figures
     assert [(trace.name, trace.y[-1]) for trace in figure.data] == [
         ("running", 0.125),
         ("search_0002", 0.75),
         ("search_0004", 0.5),
     ]
-    assert "Shown are 3 of 4" in panel.caption
+    assert "3 of 4 trials are shown" in panel.caption
     claim.release()
 
 
 @pytest.mark.parametrize(("count", "missing"), [(49, "1 trial to go"), (50, "")])
 def test_importances_need_fifty_trials(
-    count: int, missing: str, start: Start, add_trials: AddTrials, look: Look
+    count: int, missing: str, start: Start, add_trials: AddTrials, snapshot_of: Take
 ) -> None:
     study, folder = start()
-    # Those of one model are pruned, the better the higher their learning rate.
+    # Every second trial is pruned; a higher learning rate gives a better value.
     for number in range(count):
         add_trials(study, [0.01 * number], why_ended=WhyEnded.PRUNED if number % 2 else WhyEnded.MAX_EPOCHS)
-    panel = setting_plots.importances(look(folder))
+    panel = setting_plots.importances(snapshot_of(folder))
     assert missing in panel.missing
     assert bool(panel.figures) == (not missing)
 
 
-def test_what_makes_trials_bad_matters_although_it_had_them_pruned(
-    start: Start, add_trials: AddTrials, look: Look
-) -> None:
+def test_setting_that_gets_trials_pruned_is_important(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
     study, folder = start()
-    # Every trial of the second model is bad and pruned, or diverges, so that all who completed have the first one.
+    # All trials of the second model are bad and pruned or diverge, so all completed trials have the first model.
     for number in range(40):
         add_trials(study, [0.9 + 0.001 * (number * 7 % 40)])
         why = WhyEnded.PRUNED if number % 2 else WhyEnded.NONFINITE_LOSS
-        add_trials(study, [0.1], kept={"which": "second"}, why_ended=why, model="medium")
-    panel = setting_plots.importances(look(folder))
+        add_trials(study, [0.1], user_attrs={"which": "second"}, why_ended=why, model="medium")
+    panel = setting_plots.importances(snapshot_of(folder))
     bars = dict(zip(panel.figures[0].data[0].y, panel.figures[0].data[0].x, strict=True))
     assert bars["model_name"] > 0.5
     assert "(40 of them)" in panel.caption
 
 
-def test_equal_values_have_no_importances(start: Start, add_trials: AddTrials, look: Look) -> None:
+def test_equal_values_have_no_importances(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
     study, folder = start()
     add_trials(study, [0.5] * 50)
-    assert setting_plots.importances(look(folder)).missing.startswith("All trials ended with the same value")
+    assert setting_plots.importances(snapshot_of(folder)).missing.startswith("All trials ended with the same value")
 
 
-def test_parallel_coordinates_show_the_best_of_many(
-    start: Start, add_trials: AddTrials, look: Look, monkeypatch: pytest.MonkeyPatch
+def test_parallel_coordinates_show_only_the_best_of_many_trials(
+    start: Start, add_trials: AddTrials, snapshot_of: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setting_plots, "MOST_LINES", 2)
+    monkeypatch.setattr(setting_plots, "MAX_LINES", 2)
     study, folder = start()
     add_trials(study, [0.25, 0.5])
     add_trials(study, [0.75], why_ended=WhyEnded.PRUNED)
-    panel = setting_plots.parallel_coordinates(look(folder))
+    panel = setting_plots.parallel_coordinates(snapshot_of(folder))
     *lines, _scale = panel.figures[0].data
-    # The first axis is the metric; what is drawn last lies on top.
+    # The first axis is the metric; the best line is plotted last, on top.
     assert [line.customdata[0][1] for line in lines] == ["0.5", "0.75"]
-    assert "Shown are the best 2 of 3." in panel.caption
+    assert "Only the best 2 of 3 trials are shown." in panel.caption
 
 
-def test_each_setting_is_sliced_on_the_same_scale(start: Start, add_trials: AddTrials, look: Look) -> None:
+def test_slice_plots_have_the_same_scale(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
     study, folder = start()
     add_trials(study, [0.25, None, 0.75])
-    figures = setting_plots.slices(look(folder)).figures
+    figures = setting_plots.slices(snapshot_of(folder)).figures
     assert [figure.layout.xaxis.title.text for figure in figures] == ["learning_rate", "model_name"]
     assert len({figure.layout.yaxis.range for figure in figures}) == 1
     assert [list(figure.data[0].customdata) for figure in figures] == [["search_0000", "search_0002"]] * 2
 
 
-def test_the_timeline_tells_of_every_trial_why_it_ended(start: Start, add_trials: AddTrials, look: Look) -> None:
+def test_timeline_shows_why_each_trial_ended(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
     study, folder = start()
     add_trials(study, [0.5, None], total_epochs=1)
-    (figure,) = trial_plots.timeline(look(folder)).figures
-    told = {trace.name: list(trace.text) for trace in figure.data}
+    (figure,) = trial_plots.timeline(snapshot_of(folder)).figures
+    texts = {trace.name: list(trace.text) for trace in figure.data}
     assert {trace.width for trace in figure.data} == {0.8}
-    assert told == {
+    assert texts == {
         "completed": ["search_0000: max epochs, 1 epoch, best 0.5000"],
         "failed": ["search_0001: failed, 1 epoch"],
     }
 
 
-def test_reasons_are_counted(start: Start, add_trials: AddTrials, look: Look) -> None:
+def test_reasons_of_ending_are_counted(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
     study, folder = start()
     reasons: list[tuple[Any, float | None]] = [
         (WhyEnded.MAX_EPOCHS, 0.5),
@@ -158,6 +156,6 @@ def test_reasons_are_counted(start: Start, add_trials: AddTrials, look: Look) ->
     ]
     for why, value in reasons:
         add_trials(study, [value], why_ended=why)
-    (figure,) = trial_plots.reasons(look(folder)).figures
+    (figure,) = trial_plots.reasons(snapshot_of(folder)).figures
     counted = dict(zip(figure.data[0].y, figure.data[0].x, strict=True))
     assert counted == {"max epochs": 1, "early stopped": 2, "nonfinite loss": 1, "crashed": 1}
