@@ -1,1 +1,1 @@
-"""What a finished study tells: its best trial, candidates, and their confirmation."""
+"""Analysis of a study: its best trial, the candidates for retraining, and their confirmation."""

@@ -1,4 +1,4 @@
-"""The best trial of a study, found without importing PyTorch."""
+"""Finding the best trial of a study, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tuner.training.history import EpochMetrics, read_metrics
 class Winner:
     """The best completed trial of a study.
 
-    The best trial is that of the results file: the highest validation character accuracy, then sequence accuracy,
-    then the lower number; pruned trials do not count.
+    It is the same as in the results file: the completed trial with the highest validation character accuracy; in case
+    of a tie, with the highest sequence accuracy, then the lowest number. Pruned trials are ignored.
 
     Attributes:
         study: The study's name.
@@ -37,7 +37,7 @@ class Winner:
         targets: The study's targets.
         record: The trial.
         completed: The number of completed trials.
-        leader: Another trial, which is better by the study's monitored metric; None if there is none.
+        leader: The trial that is better by the study's monitored metric; None if there is none.
     """
 
     study: str
@@ -55,26 +55,26 @@ class Winner:
 
     @property
     def outcome(self) -> TrialOutcome:
-        """How the trial ended."""
+        """The outcome of the trial."""
         assert self.record.outcome is not None, "a completed trial has an outcome"
         return self.record.outcome
 
     @property
     def checkpoint(self) -> Path:
-        """Its checkpoint; the file may be missing."""
+        """The checkpoint of its best epoch; the file may be missing."""
         return best_checkpoint_path(self.folder.trial_dir(self.name))
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
-        """The metrics of the epoch of the checkpoint; None if the trial's files are missing."""
+        """The metrics of its best epoch; None if the trial's files are missing."""
         epochs = read_metrics(self.folder.trial_dir(self.name))
         return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
 
     @property
     def why(self) -> str:
-        """Why it is the winner, in words."""
+        """The reason why it is the winner, as text."""
         if self.completed == 1:
-            return "the only trial that has completed"
+            return "the only completed trial"
         return f"the highest validation character accuracy of {self.completed} completed trials"
 
 
@@ -87,8 +87,8 @@ def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
     ranked = best_records(ended_records(study))
     if not ranked:
         raise ConfigurationError(
-            f"output folder {folder.path}: no trial of its study has completed yet, so there is no best one; "
-            "`khmer-tuner status` shows how far they are"
+            f"output folder {folder.path}: no trial of its study has completed yet, so there is no best trial; "
+            "`khmer-tuner status` shows the progress"
         )
     leader = study_status(study, folder).leader_over(ranked[0].experiment_name)
     return Winner(
@@ -111,34 +111,34 @@ def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
     winner = find_winner(study, folder)
     if not winner.checkpoint.is_file():
         raise ConfigurationError(
-            f"checkpoint {winner.checkpoint}: the file of the best trial, {winner.name!r} "
-            f"(number {winner.record.number}), is gone; put it back, or name the checkpoint of another trial"
+            f"checkpoint {winner.checkpoint}: the checkpoint of the best trial, {winner.name!r} "
+            f"(number {winner.record.number}), is missing; restore it, or name the checkpoint of another trial"
         )
     return winner.checkpoint
 
 
 def winner_lines(winner: Winner) -> list[str]:
-    """Describe a winner, a line for each property."""
+    """Return a description of a winner, one line per property."""
     outcome, config = winner.outcome, winner.record.training_config
     ended = f"{outcome.why_ended.text} after {outcome.total_epochs} of {config.num_epochs} epochs"
     lines = [
         f"trial       {winner.name} (number {winner.record.number}), {ended}",
         f"best by     {winner.why}",
-        f"validation  {_figures(winner)}",
+        f"validation  {_metrics_text(winner)}",
     ]
     if winner.leader is not None:
-        lines.append(f"            by {winner.invariants.monitor}, which the study goes by, {winner.leader} is better")
-    gone = "" if winner.checkpoint.is_file() else " (gone)"
+        lines.append(f"            by {winner.invariants.monitor}, the study's metric, {winner.leader} is better")
+    missing = "" if winner.checkpoint.is_file() else " (missing)"
     return [
         *lines,
-        f"checkpoint  {winner.checkpoint}{gone}",
+        f"checkpoint  {winner.checkpoint}{missing}",
         f"study       {winner.study} in {winner.folder.path}",
         f"versions    {', '.join(f'{name} {version}' for name, version in winner.invariants.versions.items())}",
     ]
 
 
-def _figures(winner: Winner) -> str:
-    """Return the metrics of the winner's checkpoint; the best of all epochs if its files are missing."""
+def _metrics_text(winner: Winner) -> str:
+    """Return the metrics of the winner's checkpoint as text, or its best metrics if the epoch's files are missing."""
     epoch = winner.best_epoch
     if epoch is None:
         return f"char {winner.outcome.best_val_char_accuracy:.4f}, seq {winner.outcome.best_val_seq_accuracy:.4f}"

@@ -1,4 +1,4 @@
-"""The best configurations of a study, to be trained again; found without importing PyTorch."""
+"""Finding the best configurations of a study to retrain, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Candidates:
         folder: The study's output folder.
         invariants: The fixed settings of the study.
         targets: The study's targets.
-        records: The best completed trials that differ in what they train, the best first.
+        records: The best completed trials with different settings, the best first.
     """
 
     folder: OutputFolder
@@ -45,48 +45,48 @@ class Candidates:
 
     @property
     def root(self) -> Path:
-        """The folder of their repetitions, beside the study's."""
+        """The folder of their repetitions, in the same folder as the study's output folder."""
         return self.folder.confirmation_path.parent
 
     @property
     def metadata_path(self) -> str:
-        """The dataset, where the study has found it last."""
+        """The last known path of the study's dataset."""
         return str(self.invariants.dataset["metadata_path"])
 
     def seed_dir(self, seed: int) -> Path:
-        """Return the output folder of the repetitions on a seed."""
+        """Return the output folder of the repetitions with a seed."""
         return self.root / f"seed_{seed}"
 
     def new_seeds(self, count: int) -> list[int]:
-        """Return seeds that are not the study's own: the next ones, so that repeating the command finds its work."""
+        """Return `count` new seeds: those after the study's seed, so that a repeated command uses the same ones."""
         return [(self.invariants.seed + step) % _SEEDS for step in range(1, count + 1)]
 
 
 def find_candidates(
     study: optuna.Study, folder: OutputFolder, top: int, overrides: Overrides | None = None
 ) -> Candidates:
-    """Return the best configurations of a study, and check that they can be tested.
+    """Return the best configurations of a study, and check that they can be compared on the test split.
 
     Args:
         study: The study.
-        folder: Its folder.
-        top: The number of configurations at most, 2 or more.
-        overrides: Settings that their repetitions have instead of their own.
+        folder: Its output folder.
+        top: The maximum number of configurations, 2 or more.
+        overrides: Settings of the repetitions that replace those of the configurations.
 
     Raises:
-        ConfigurationError: Fewer than two configurations have completed, an override does not go together with one of
-            them, or the study's dataset has no split for testing or has changed.
+        ConfigurationError: Fewer than two configurations have completed, an override is incompatible with a
+            configuration, or the study's dataset has no test split or has changed.
         DataLoaderError: The study's dataset is missing or damaged.
     """
-    differing: dict[str, TrialRecord] = {}
+    distinct: dict[str, TrialRecord] = {}
     for record in best_records(ended_records(study)):
-        differing.setdefault(config_digest(record.training_config), record)
-    if len(differing) < 2:
+        distinct.setdefault(config_digest(record.training_config), record)
+    if len(distinct) < 2:
         raise ConfigurationError(
-            f"output folder {folder.path}: {len(differing) or 'none'} of its configurations has completed, and two are "
-            "needed to be compared; `khmer-tuner status` shows how far they are, `khmer-tuner search` adds some"
+            f"output folder {folder.path}: {len(distinct) or 'none'} of its configurations has completed; expected at "
+            "least two to compare; `khmer-tuner status` shows the progress, `khmer-tuner search` adds trials"
         )
-    best = tuple(_overridden(record, folder, overrides or {}) for record in list(differing.values())[:top])
+    best = tuple(_overridden(record, folder, overrides or {}) for record in list(distinct.values())[:top])
     candidates = Candidates(folder, study_invariants(study), study_targets(study), best)
     _check_test_split(candidates)
     _check_dataset(study, candidates)
@@ -95,29 +95,29 @@ def find_candidates(
 
 def _overridden(record: TrialRecord, folder: OutputFolder, overrides: Overrides) -> TrialRecord:
     config = replace(record.training_config, model_config_path=str(folder.model_definitions_path))
-    # A file has no experiment with the name of a search trial.
+    # Overrides are checked like experiments of a file, which may not have the name of a search trial.
     [changed] = override({"candidate": config}, overrides).values()
     return replace(record, config=asdict(replace(changed, experiment_name=config.experiment_name)))
 
 
 def _check_test_split(candidates: Candidates) -> None:
     dataset = candidates.invariants.dataset
-    needed = f"the best configurations are compared on the split {TEST_SPLIT!r}, which none of them has seen"
-    used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "chooses by it"}
+    rule = f"the best configurations are compared on the split {TEST_SPLIT!r}, which no trial may use"
+    used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "validates on it"}
     if TEST_SPLIT in used:
         raise ConfigurationError(
-            f"{candidates.metadata_path}: {needed}; this study {used[TEST_SPLIT]}: train on other splits"
+            f"{candidates.metadata_path}: {rule}; this study {used[TEST_SPLIT]}; start a study with other splits"
         )
     try:
         open_pixel_cache(candidates.metadata_path, [TEST_SPLIT])
     except DataLoaderError as error:
         first, *others = error.problems
-        raise ConfigurationError([f"{first}; {needed}", *others]) from error
+        raise ConfigurationError([f"{first}; {rule}", *others]) from error
 
 
 def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
-    """Refuse a dataset that has changed: what the study chose on another one is not what would be trained again."""
+    """Refuse a changed dataset, since the study selected its best configurations on the original one."""
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
-    now = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)
-    require_same_invariants(study, candidates.folder, now)
+    current = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)
+    require_same_invariants(study, candidates.folder, current)

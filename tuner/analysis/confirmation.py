@@ -1,4 +1,4 @@
-"""Retraining the best configurations of a study on new seeds, to see which of them are better than others."""
+"""Retraining the best configurations of a study on new seeds, to compare them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tuner.workers.run_study import run_request
 
 @dataclass(frozen=True)
 class Repetition:
-    """One configuration, trained on one new seed.
+    """One configuration, trained with one new seed.
 
     Attributes:
         seed: The seed.
         state: ``completed``, ``failed`` or ``unfinished``.
-        val_char_accuracy: Of the best epoch, 0 to 1; None if it has not completed.
-        val_seq_accuracy: The same.
-        test_char_accuracy: The same, on images that neither training nor the choice of an epoch has seen.
-        test_seq_accuracy: The same.
+        val_char_accuracy: Validation accuracy of the best epoch, 0 to 1; None if the training has not completed.
+        val_seq_accuracy: The same for whole sequences.
+        test_char_accuracy: Accuracy of the same epoch on the test split, which training and validation do not use.
+        test_seq_accuracy: The same for whole sequences.
     """
 
     seed: int
@@ -45,7 +45,7 @@ class Repetition:
     test_seq_accuracy: float | None = None
 
 
-FIGURES = ("val_char_accuracy", "val_seq_accuracy", "test_char_accuracy", "test_seq_accuracy")
+METRICS = ("val_char_accuracy", "val_seq_accuracy", "test_char_accuracy", "test_seq_accuracy")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Candidate:
 
     Attributes:
         name: The name of its trial in the study.
-        first_val_char_accuracy: That of the trial, 0 to 1; optimistically biased, since the study chose the best.
+        first_val_char_accuracy: That of the trial, 0 to 1; optimistically biased, since the study selected the best.
         repetitions: One for each seed.
     """
 
@@ -62,19 +62,19 @@ class Candidate:
     first_val_char_accuracy: float
     repetitions: tuple[Repetition, ...]
 
-    def values(self, figure: str) -> list[float]:
-        """Return one of `FIGURES` of every repetition that has completed."""
-        found = (getattr(repetition, figure) for repetition in self.repetitions)
-        return [value for value in found if value is not None]
+    def values(self, metric: str) -> list[float]:
+        """Return one of `METRICS` of each completed repetition."""
+        values = (getattr(repetition, metric) for repetition in self.repetitions)
+        return [value for value in values if value is not None]
 
-    def mean(self, figure: str) -> float | None:
-        """Return a figure's mean; None if no repetition has completed."""
-        values = self.values(figure)
+    def mean(self, metric: str) -> float | None:
+        """Return the mean of a metric over the seeds; None if no repetition has completed."""
+        values = self.values(metric)
         return statistics.fmean(values) if values else None
 
-    def deviation(self, figure: str) -> float | None:
-        """Return a figure's standard deviation over the seeds; None if fewer than two have completed."""
-        values = self.values(figure)
+    def deviation(self, metric: str) -> float | None:
+        """Return the standard deviation of a metric over the seeds; None if fewer than two have completed."""
+        values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
 
@@ -85,8 +85,8 @@ class Confirmation:
     Attributes:
         seeds: The new seeds.
         folder: The folder of the repetitions.
-        candidates: The configurations, in the order of the study.
-        comparisons: The study's winner with each of the others, by test character accuracy.
+        candidates: The configurations, in their order in the study.
+        comparisons: Comparisons of the study's winner with each other configuration, by test character accuracy.
     """
 
     seeds: tuple[int, ...]
@@ -95,7 +95,7 @@ class Confirmation:
     comparisons: tuple[Comparison, ...]
 
     def count(self, state: str) -> int:
-        """Return how many repetitions are in a state."""
+        """Return the number of repetitions in a state."""
         return sum(repetition.state == state for item in self.candidates for repetition in item.repetitions)
 
 
@@ -107,19 +107,19 @@ def confirm(
     workers: WorkerCount = 1,
     device: str | None = None,
 ) -> Confirmation:
-    """Train configurations on new seeds and score them on the test split; finished trainings are not repeated.
+    """Train configurations on new seeds and evaluate them on the test split; finished repetitions are not retrained.
 
-    Every seed is an ordinary study, in ``{output_dir}_confirm/seed_{seed}``, so it can be interrupted and resumed.
+    Each seed is a normal study in ``{output_dir}_confirm/seed_{seed}``, so that it can be interrupted and resumed.
 
     Args:
-        candidates: What to train.
+        candidates: The configurations.
         seeds: The new seeds.
-        open_display: Opens the display of a seed.
-        workers: Processes that train in parallel; ``auto`` measures for each seed how many are fastest.
-        device: Where all train; None for the device of each configuration.
+        open_display: Opens the progress display of a seed.
+        workers: Number of processes that train in parallel; ``auto`` measures the fastest number for each seed.
+        device: The device of all repetitions; None for the device of each configuration.
 
     Raises:
-        ConfigurationError: The folder of a seed belongs to another study or is damaged, or the device is missing.
+        ConfigurationError: The folder of a seed has another study or is damaged, or the device is not available.
         DataLoaderError: The dataset is missing or damaged.
     """
     repetitions: dict[tuple[str, int], Repetition] = {}
@@ -161,16 +161,16 @@ def _session(candidates: Candidates, request: RunRequest, display: Display) -> S
     except ConfigurationError as error:
         if not folder.exists():
             raise
-        # The usual remedies do not help here: the user did not choose this folder.
-        remedy = f"{folder} was trained for the study as it was then: move {candidates.root} away to train all again"
+        # The remedies of the original problems do not apply, since the user did not choose this folder.
+        remedy = f"{folder} is from an earlier state of the study; move {candidates.root} away to retrain all"
         raise ConfigurationError([*error.problems, remedy]) from error
 
 
 def _name(record: TrialRecord) -> str:
-    """Return the name of a trial's repetitions: different from that of other trials, and the same for every --top."""
+    """Return the name of a trial's repetitions, which is unique and does not depend on --top."""
     name = record.experiment_name
     if record.kind is TrialKind.SEARCH:
-        return preset_name("best", name)  # names of search trials are reserved for search trials
+        return preset_name("best", name)  # presets must not have the names of search trials
     is_ambiguous = name.casefold().startswith("best_search_")
     return fitting_name(name, f"_{record.number}") if is_ambiguous else name
 
@@ -181,8 +181,8 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
     checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
     reader = reader_of_checkpoint(checkpoint, device=session.context.device or TrainingConfig.device)
     test = evaluate_split(reader, candidates.metadata_path, TEST_SPLIT)
-    kept = load_checkpoint(checkpoint)["metrics"]
-    val = (kept["val_char_accuracy"], kept["val_seq_accuracy"])
+    metrics = load_checkpoint(checkpoint)["metrics"]
+    val = (metrics["val_char_accuracy"], metrics["val_seq_accuracy"])
     return Repetition(seed, "completed", *val, test.char_accuracy, test.seq_accuracy)
 
 

@@ -1,4 +1,4 @@
-"""Every epoch of every trial of a study, as a table."""
+"""The metrics of all epochs of a study, as a table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ EPOCH_COLUMNS = ("number", "experiment_name", "epoch", *METRIC_NAMES)
 
 
 def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
-    """Return a row for each finished epoch that the trials' folders have, by trial and epoch.
+    """Return a row for each finished epoch in the trials' folders, sorted by trial and epoch.
 
     Args:
-        study: The study; it and the folder are only read.
-        folder: Its folder.
+        study: The study; it is only read, like the folder.
+        folder: Its output folder.
 
     Returns:
-        Values by column, `EPOCH_COLUMNS`; `EpochMetrics` documents them.
+        Values by column, in the order of `EPOCH_COLUMNS`; `EpochMetrics` documents them.
     """
-    # The folder of a preset that was enqueued again is that of its latest trial.
+    # If a preset was enqueued again, its folder has the epochs of its latest trial.
     latest = {record.experiment_name: record for record in own_records(study) if record.phase is not TrialPhase.WAITING}
     return [
         {"number": record.number, "experiment_name": record.experiment_name} | asdict(metrics)

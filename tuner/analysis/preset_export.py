@@ -1,4 +1,4 @@
-"""A trial of a study as an experiments file of its own, which gives the same training anywhere."""
+"""Exporting a trial of a study as an experiments file that reproduces its training."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Preset:
 
     Attributes:
         name: The experiment's name.
-        config: What it trains.
-        text: The experiments file.
-        models_path: The file with the networks that must be written beside it; None if none is needed.
-        models_text: What is in that file.
+        config: Its settings.
+        text: The content of the experiments file.
+        models_path: The model definitions file that it needs in its folder; None if it needs none.
+        models_text: The content of the model definitions file.
     """
 
     name: str
@@ -42,27 +42,27 @@ class Preset:
 
 
 def preset_name(prefix: str, experiment_name: str) -> str:
-    """Return a name for the repetition of an experiment: the prefix and as much of its name as there is room for."""
+    """Return a valid name for the repetition of an experiment: the prefix and its name, truncated if too long."""
     return fitting_name(f"{prefix}_{experiment_name}")
 
 
 def fitting_name(name: str, suffix: str = "") -> str:
-    """Return as much of a name as there is room for before a suffix, and the suffix."""
+    """Return a name and a suffix; the name is truncated until both together are a valid name."""
     while name_problem(f"{name}{suffix}") is not None:
         name = name[:-1]
     return f"{name}{suffix}"
 
 
 def preset_config(record: TrialRecord, invariants: StudyInvariants, name: str, models_path: Path) -> TrainingConfig:
-    """Return what trains a trial of a study again, to the same bits on the same kind of machine.
+    """Return settings that retrain a trial of a study, bit for bit on the same kind of machine.
 
-    A training depends only on its settings (with the seed), the dataset and the networks.
+    A training only depends on its settings (including the seed), the dataset and the model definitions.
 
     Args:
         record: The trial.
-        invariants: The fixed settings of its study, with the last path of the dataset.
+        invariants: The fixed settings of its study, with the last known path of the dataset.
         name: The experiment's name.
-        models_path: The file that defines its network.
+        models_path: The file with its model definition.
     """
     return replace(
         record.training_config,
@@ -77,12 +77,13 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
     Args:
         winner: The winner.
-        out: The file that it goes to, with networks of the study's own beside it; None to use the study's file of them.
+        out: The file to write; model definitions that are not packaged are written to the same folder. None to use the
+            model definitions file of the study.
     """
     name = preset_name("best", winner.name)
     is_shipped = _is_shipped(winner)
     existing = Path(TrainingConfig.model_config_path) if is_shipped else winner.folder.model_definitions_path
-    to_write = None if is_shipped or out is None else _models_beside(out)
+    to_write = None if is_shipped or out is None else _models_path(out)
     config = preset_config(winner.record, winner.invariants, name, to_write or existing)
     config = replace(config, threads=winner.outcome.threads)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
@@ -90,13 +91,13 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
 
 def check_preset_path(out: Path, output_dir: str | Path) -> None:
-    """Refuse a file for a preset, or for the networks beside it, as `check_output_file` does."""
+    """Check that a preset and its model definitions file may and can be written, as `check_output_file` does."""
     check_output_file(out, PRESET, output_dir, "--out")
-    check_output_file(_models_beside(out), NETWORKS, output_dir, f"--out {out}: the networks go to")
+    check_output_file(_models_path(out), NETWORKS, output_dir, f"--out {out}: model definitions file")
 
 
 def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
-    """Write a preset, its networks first, so that no preset lacks them.
+    """Write a preset; its model definitions are written first, so that no preset lacks them.
 
     Raises:
         ConfigurationError: As `check_preset_path`.
@@ -107,14 +108,14 @@ def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
     write_text(out, preset.text)
 
 
-def _models_beside(out: Path) -> Path:
+def _models_path(out: Path) -> Path:
     return out.absolute().with_name(f"{out.stem}_models.yaml")
 
 
 def _is_shipped(winner: Winner) -> bool:
-    """Return whether the default definitions file is this program's and has the winner's network."""
+    """Return whether the default model definitions file is the packaged one and has the winner's network."""
     default, name = Path(TrainingConfig.model_config_path), winner.record.training_config.model_name
-    # One in the working directory would come first.
+    # A file of that name in the working directory takes precedence.
     is_packaged = resolve_config_path(default) == PACKAGE_FOLDER / default
     return is_packaged and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
 
@@ -123,10 +124,10 @@ def _head(winner: Winner, out: Path | None) -> str:
     file = shlex.quote(str(out or "FILE"))
     dataset = str(winner.invariants.dataset.get("fingerprint", ""))[:12]
     lines = [
-        "# Written by khmer-tuner best: the best trial of a study. To train it again:",
+        "# Written by khmer-tuner best: the best trial of a study. To retrain it:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
-        "# On a CPU this gives the same figures bit for bit, with the same dataset, PyTorch and kind of processor"
-        f"{'' if winner.outcome.threads else ', and with the threads that trained each epoch'}.",
+        "# On a CPU the metrics are bit-identical, given the same dataset, PyTorch version and kind of processor"
+        f"{'' if winner.outcome.threads else ', and the same number of threads in each epoch'}.",
         "#",
         *(f"# {line}" for line in winner_lines(winner)),
         f"# dataset     fingerprint {dataset}",

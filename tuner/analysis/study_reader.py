@@ -1,4 +1,4 @@
-"""Reading images with the best model of a study."""
+"""Loading the best model of a study to read images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.inference.reader import Reader, reader_of_checkpoint
 
 
 def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:
-    """Load a trained model that reads images: that of a study's best trial, or that of a checkpoint.
+    """Load a trained model that reads images, from the best trial of a study or from a checkpoint.
 
     Example::
 
@@ -27,7 +27,7 @@ def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, d
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: There is no such study, checkpoint or device, no trial of the study has completed, or the
+        ConfigurationError: There is no such study, checkpoint or device, the study has no completed trial, or the
             checkpoint is damaged.
     """
     path = Path(source)

@@ -24,7 +24,7 @@ from studies.trials.claims import claim_next
 from tuner.analysis.best_trial import best_checkpoint, find_winner
 
 
-def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
+def start_study(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
     invariants = StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
@@ -46,12 +46,12 @@ def begin(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
 
 
 @pytest.fixture(scope="module")
-def ended_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of four trials: a good one, a better one, one that failed and one that waits; not to be changed."""
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study with two completed, one failed and one waiting trial; tests must not change it."""
     path = tmp_path_factory.mktemp("ended") / "training_output"
-    study, folder = begin(path, "good", "better", "failed", "waiting")
-    ends = ((0.8, WhyEnded.MAX_EPOCHS), (0.9, WhyEnded.EARLY_STOPPED), (0.95, WhyEnded.FAILED))
-    for accuracy, why_ended in ends:
+    study, folder = start_study(path, "good", "better", "failed", "waiting")
+    outcomes = ((0.8, WhyEnded.MAX_EPOCHS), (0.9, WhyEnded.EARLY_STOPPED), (0.95, WhyEnded.FAILED))
+    for accuracy, why_ended in outcomes:
         claim = claim_next(study, folder)
         assert claim is not None
         checkpoint = folder.trial_dir(claim.record.experiment_name) / "checkpoints" / "best.pt"
@@ -71,35 +71,35 @@ def ended_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ended(ended_once: Path, tmp_path: Path) -> Path:
-    """A copy of that study which a test may change."""
-    return Path(shutil.copytree(ended_once, tmp_path / "moved"))
+def ended(finished_once: Path, tmp_path: Path) -> Path:
+    """The folder of a copy of that study that the test may change."""
+    return Path(shutil.copytree(finished_once, tmp_path / "moved"))
 
 
-def test_it_is_that_of_the_best_trial_wherever_the_folder_is(ended_once: Path, ended: Path) -> None:
-    for path in (ended_once, ended):
+def test_best_checkpoint_is_that_of_the_best_trial_also_in_a_moved_folder(finished_once: Path, ended: Path) -> None:
+    for path in (finished_once, ended):
         assert best_checkpoint(*load_study(path)) == path / "better" / "checkpoints" / "best.pt"
         winner = find_winner(*load_study(path))
         assert (winner.name, winner.record.number) == ("better", 1)
 
 
-def test_a_study_without_a_completed_trial_is_told(tmp_path: Path) -> None:
+def test_study_without_a_completed_trial_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no trial of its study has completed yet"):
-        best_checkpoint(*begin(tmp_path, "waiting"))
+        best_checkpoint(*start_study(tmp_path, "waiting"))
 
 
-def test_a_checkpoint_that_is_gone_is_named(ended: Path) -> None:
+def test_error_names_the_missing_checkpoint(ended: Path) -> None:
     checkpoint = best_checkpoint(*load_study(ended))
     checkpoint.unlink()
-    with pytest.raises(ConfigurationError, match=r"best trial, 'better' \(number 1\), is gone") as caught:
+    with pytest.raises(ConfigurationError, match=r"best trial, 'better' \(number 1\), is missing") as caught:
         best_checkpoint(*load_study(ended))
     assert str(checkpoint) in str(caught.value)
 
 
-def test_finding_it_needs_no_torch(ended_once: Path) -> None:
+def test_best_checkpoint_is_found_without_importing_torch(finished_once: Path) -> None:
     program = (
         "import sys; from studies import load_study; from tuner.analysis.best_trial import best_checkpoint\n"
         "print(best_checkpoint(*load_study(sys.argv[1])).name, 'torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", program, str(ended_once)]
+    command = [sys.executable, "-c", program, str(finished_once)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["best.pt", "False"]

@@ -1,4 +1,4 @@
-"""The best configurations, trained again on new seeds; what is killed goes on, what is repeated trains nothing."""
+"""Retraining of the best configurations on new seeds; interrupted repetitions are resumed, finished ones are reused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEED = 5
 def finished(
     tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
 ) -> Path:
-    """The folder `out` of a study of two presets and two search trials; not to be changed."""
+    """The output folder of a study with three presets and two search trials; tests must not change it."""
     folder = tmp_path_factory.mktemp("finished")
     training = {"seed": SEED, "learning_rate": 0.01}
     config = configs_in(folder)(
@@ -56,7 +56,7 @@ def finished(
 
 @pytest.fixture
 def study(finished: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, beside which there is nothing yet."""
+    """The path of a copy of that folder, without repetitions."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
@@ -69,28 +69,28 @@ def confirmed(candidates: Candidates, count: int, display: Display | None = None
 
 
 def trained(candidates: Candidates) -> dict[str, list[str]]:
-    """Return the epochs that each repetition has, by its folder."""
+    """Return the lines of metrics of each repetition, by its folder."""
     files = sorted(candidates.root.rglob("metrics.jsonl"))
     return {str(file.parent.relative_to(candidates.root)): file.read_text().splitlines() for file in files}
 
 
-def test_contenders_are_the_best_that_differ(finished: Path) -> None:
+def test_candidates_are_the_best_different_configurations(finished: Path) -> None:
     candidates = find_candidates(*load_study(finished), 10)
     names = [record.experiment_name for record in candidates.records]
     assert names[0] == find_winner(*load_study(finished)).name
-    assert len(names) == 4  # of five trials two train the very same
+    assert len(names) == 4  # two of the five trials have the same settings
     assert len({"one", "one again"} & set(names)) == 1
     accuracies = [record.outcome.best_val_char_accuracy for record in candidates.records if record.outcome]
     assert accuracies == sorted(accuracies, reverse=True)
     assert [record.experiment_name for record in find_candidates(*load_study(finished), 2).records] == names[:2]
 
 
-def test_seeds_are_new_and_always_the_same(finished: Path) -> None:
+def test_new_seeds_follow_the_seed_of_the_study(finished: Path) -> None:
     candidates = find_candidates(*load_study(finished), 2)
     assert candidates.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
 
 
-def test_figures_are_those_of_the_repetitions(study: Path) -> None:
+def test_confirmation_has_the_accuracies_of_the_repetitions(study: Path) -> None:
     candidates = find_candidates(*load_study(study), 2)
     confirmation = confirmed(candidates, 2)
     assert confirmation.seeds == (SEED + 1, SEED + 2)
@@ -119,7 +119,7 @@ def test_figures_are_those_of_the_repetitions(study: Path) -> None:
     assert (comparison.first, comparison.second) == (winner.name, other.name)
 
 
-def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, make_watcher: MakeWatcher) -> None:
+def test_repeated_confirmation_only_trains_additional_seeds(study: Path, make_watcher: MakeWatcher) -> None:
     candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     before = trained(candidates)
@@ -133,7 +133,7 @@ def test_repeating_trains_nothing_and_more_seeds_train_only_these(study: Path, m
     assert trained(candidates).items() > before.items()
 
 
-def test_figures_stay_when_the_curves_of_a_repetition_are_gone(study: Path) -> None:
+def test_confirmation_does_not_change_if_metrics_files_of_repetitions_are_missing(study: Path) -> None:
     candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     for file in candidates.root.rglob("metrics.jsonl"):
@@ -141,7 +141,7 @@ def test_figures_stay_when_the_curves_of_a_repetition_are_gone(study: Path) -> N
     assert confirmed(candidates, 1) == first
 
 
-def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained_too(
+def test_preset_with_the_name_of_a_repetition_of_a_search_trial_is_trained_too(
     tmp_path: Path, write_config: Callable[..., Path], write_space: Callable[..., Path], make_watcher: MakeWatcher
 ) -> None:
     long = "best_search_0002_".ljust(64, "x")
@@ -163,20 +163,20 @@ def test_a_preset_that_is_named_like_the_repetition_of_a_search_trial_is_trained
     assert (fewer.candidates, again.started) == (confirmation.candidates[:2], [])
 
 
-def test_an_interrupted_one_goes_on_and_ends_as_if_nothing_had_been(
+def test_interrupted_confirmation_is_resumed_with_the_same_results(
     study: Path, tmp_path: Path, make_watcher: MakeWatcher
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
     with pytest.raises(KeyboardInterrupt):
         confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1))
-    going_on = make_watcher()
-    interrupted = confirmed(candidates, 1, going_on)
-    assert [(number, resumed) for _, number, resumed in going_on.started] == [(1, True)]
-    straight = confirmed(find_candidates(*load_study(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
-    assert interrupted.candidates == straight.candidates
+    second_call = make_watcher()
+    interrupted = confirmed(candidates, 1, second_call)
+    assert [(number, resumed) for _, number, resumed in second_call.started] == [(1, True)]
+    uninterrupted = confirmed(find_candidates(*load_study(shutil.copytree(study, tmp_path / "other" / "out")), 2), 1)
+    assert interrupted.candidates == uninterrupted.candidates
 
 
-def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
+def test_stopped_confirmation_reports_finished_repetitions_and_the_next_call_resumes_it(
     study: Path, make_watcher: MakeWatcher
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
@@ -190,8 +190,8 @@ def test_one_that_is_asked_to_stop_says_what_it_has_and_goes_on_when_repeated(
     assert confirmed(candidates, 2).count("completed") == 4
 
 
-@pytest.mark.parametrize("when", [{"after_epoch": 1}, {"in_batch": 2}], ids=["failed", "left pending"])
-def test_a_repetition_that_fails_is_left_out(
+@pytest.mark.parametrize("when", [{"after_epoch": 1}, {"in_batch": 2}], ids=["failed", "pending"])
+def test_failed_repetition_is_excluded(
     when: dict[str, int], study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
@@ -201,7 +201,7 @@ def test_a_repetition_that_fails_is_left_out(
     assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")
 
 
-def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -> None:
+def test_repetitions_with_other_settings_are_refused(study: Path) -> None:
     candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     before = trained(candidates)
@@ -212,62 +212,62 @@ def test_repetitions_of_another_study_are_not_taken_for_this_ones(study: Path) -
     assert trained(candidates) == before
 
 
-def test_a_device_that_is_not_there_is_no_reason_to_train_all_again(
+def test_error_of_an_unavailable_device_does_not_suggest_retraining(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as caught:
         confirmed(candidates, 1, device="cuda")
-    assert len(told.value.problems) == 1
-    assert "no CUDA device" in told.value.problems[0]
+    assert len(caught.value.problems) == 1
+    assert "no CUDA device" in caught.value.problems[0]
 
 
-def test_what_was_trained_elsewhere_is_repeated_on_the_device_that_is_asked_for(
+def test_configurations_of_another_device_are_retrained_on_the_requested_device(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     candidates = find_candidates(*load_study(study), 2)
-    elsewhere = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in candidates.records)
-    assert confirmed(replace(candidates, records=elsewhere), 1).count("completed") == 2
+    of_cuda = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in candidates.records)
+    assert confirmed(replace(candidates, records=of_cuda), 1).count("completed") == 2
 
 
-def test_a_dataset_that_has_changed_since_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+def test_changed_dataset_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
     copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data"))
-    change_terms(study, metadata_path=str(copy / "metadata.yaml"))
-    assert len(find_candidates(*load_study(study), 2).records) == 2  # it may move
+    change_invariants(study, metadata_path=str(copy / "metadata.yaml"))
+    assert len(find_candidates(*load_study(study), 2).records) == 2  # a moved dataset is accepted
     one, other, *_ = sorted((copy / "train").glob("*.png"))
     shutil.copy(one, other)
-    with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was '\w+' when it .*; change it back, or"):
+    with pytest.raises(ConfigurationError, match=r"fingerprint was '\w+' when the study .*; change it back, or"):
         find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
 
-def test_a_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+def test_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
     copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data")) / "metadata.yaml"
     text = copy.read_text(encoding="utf-8")
     copy.write_text(text.replace("\ntest:\n", "\nheld_out:\n"), encoding="utf-8")
-    change_terms(study, metadata_path=str(copy))
+    change_invariants(study, metadata_path=str(copy))
     with pytest.raises(ConfigurationError, match=r"has no split 'test'.*compared on the split 'test'"):
         find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
 
-def test_a_study_that_has_seen_the_test_split_is_refused(study: Path) -> None:
-    change_terms(study, val_split="test")
-    with pytest.raises(ConfigurationError, match="this study chooses by it"):
+def test_study_that_validates_on_the_test_split_is_refused(study: Path) -> None:
+    change_invariants(study, val_split="test")
+    with pytest.raises(ConfigurationError, match="this study validates on it"):
         find_candidates(*load_study(study), 2)
 
 
-def change_terms(output_dir: Path, **dataset: str) -> None:
+def change_invariants(output_dir: Path, **dataset: str) -> None:
     study, _ = load_study_for_changes(output_dir)
     invariants = study.user_attrs["invariants"]
     study.set_user_attr("invariants", invariants | {"dataset": invariants["dataset"] | dataset})
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_the_command_says_it(
+def test_command_prints_the_confirmation_and_stores_it_for_the_report(
     as_json: bool, study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -276,13 +276,13 @@ def test_the_command_says_it(
     out, err = capsys.readouterr()
     names = [record.experiment_name for record in find_candidates(*load_study(study), 2).records]
     if as_json:
-        plain = json.loads(out)
-        assert [item["name"] for item in plain["configurations"]] == names
-        assert plain["seeds"] == [SEED + 1, SEED + 2]
-        assert plain["comparisons"][0]["sentence"] in err + out
+        content = json.loads(out)
+        assert [item["name"] for item in content["configurations"]] == names
+        assert content["seeds"] == [SEED + 1, SEED + 2]
+        assert content["comparisons"][0]["sentence"] in err + out
     else:
         assert [line.split()[0] for line in out.splitlines()[4:6]] == [name.split()[0] for name in names]
-        assert "% interval" in out
+        assert "% confidence interval" in " ".join(out.split())
         assert max(map(len, out.splitlines()[:6])) <= 80
     reported = find_confirmation(take_snapshot(*load_study(study), lambda name: []))
     assert reported is not None
@@ -293,7 +293,7 @@ def test_the_command_says_it(
     assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
 
 
-def test_one_completed_configuration_is_not_enough(
+def test_study_with_one_completed_configuration_is_refused(
     tmp_path: Path, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1}}})
@@ -301,5 +301,5 @@ def test_one_completed_configuration_is_not_enough(
         str(config), options=RunOptions(output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json"))
     ).run_experiments()
     assert main(["confirm", "--output-dir", str(tmp_path / "out")]) == 2
-    assert "two are needed" in capsys.readouterr().err
+    assert "1 of its configurations has completed; expected at least two to compare" in capsys.readouterr().err
     assert not (tmp_path / "out_confirm").exists()

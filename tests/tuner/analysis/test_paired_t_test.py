@@ -7,28 +7,28 @@ from scipy import stats
 from tuner.analysis.paired_t_test import compare
 
 
-def test_the_interval_is_students_of_the_differences() -> None:
+def test_interval_equals_students_interval_of_the_differences() -> None:
     random = np.random.default_rng(0)
     for count in (2, 3, 10):
         pairs = [(float(one), float(two)) for one, two in random.normal(0.9, 0.02, (count, 2))]
-        found = compare("a", "b", pairs)
+        comparison = compare("a", "b", pairs)
         differences = np.array([one - two for one, two in pairs])
         expected = stats.t.interval(0.95, count - 1, differences.mean(), stats.sem(differences))
-        assert (found.low, found.high) == pytest.approx(expected)
-        assert found.difference == pytest.approx(differences.mean())
-        assert found.seeds == count
+        assert (comparison.low, comparison.high) == pytest.approx(expected)
+        assert comparison.difference == pytest.approx(differences.mean())
+        assert comparison.seeds == count
 
 
-def test_a_true_difference_is_inside_the_interval_as_often_as_it_says() -> None:
+def test_interval_contains_the_true_difference_in_95_percent_of_the_cases() -> None:
     random = np.random.default_rng(1)
     inside = 0
     for _ in range(400):
-        common = random.normal(0.9, 0.05, 4)  # what the seed does to both falls out
+        common = random.normal(0.9, 0.05, 4)  # the common effect of the seed cancels out
         pairs = list(zip(common + 0.01 + random.normal(0, 0.01, 4), common, strict=True))
-        found = compare("a", "b", pairs)
-        assert found.low is not None
-        assert found.high is not None
-        inside += found.low <= 0.01 <= found.high
+        comparison = compare("a", "b", pairs)
+        assert comparison.low is not None
+        assert comparison.high is not None
+        inside += comparison.low <= 0.01 <= comparison.high
     assert 0.92 < inside / 400 < 0.98
 
 
@@ -36,26 +36,38 @@ CASES = {
     "better": (
         [(0.9, 0.8), (0.92, 0.85), (0.95, 0.83)],
         "a",
-        "a is better than b by 0.0967 acc (95 % interval 0.0342 ",
+        "a is better than b by 0.0967 acc (95 % confidence interval 0.0342 ",
     ),
-    "worse": ([(0.8, 0.9), (0.85, 0.92), (0.83, 0.95)], "b", "b is better than a by 0.0967 acc (95 % interval 0.03"),
-    "either": ([(0.9, 0.8), (0.8, 0.9), (0.9, 0.85)], None, "no difference shown between a and b: +0.0167 acc (95 % "),
-    "always equal": ([(0.9, 0.9), (0.8, 0.8)], None, "a minus b: +0.0000 acc, the same on all 2 seeds, which says"),
-    # Two accuracies that are counts often differ by the same on two seeds; in floating point they nearly do.
-    "always the same": ([(0.9, 0.8), (0.7, 0.6)], None, "a minus b: +0.1000 acc, the same on all 2 seeds, which says"),
-    "nearly the same": ([(0.901, 0.8), (0.7, 0.6)], "a", "a is better than b by 0.1005 acc (95 % interval 0.0941 to"),
-    "one seed": ([(0.9, 0.8)], None, "a minus b: +0.1000 acc, on one seed, which says nothing of how much seeds"),
-    "nothing": ([], None, "a and b cannot be compared: there is no seed on which both were trained"),
+    "worse": (
+        [(0.8, 0.9), (0.85, 0.92), (0.83, 0.95)],
+        "b",
+        "b is better than a by 0.0967 acc (95 % confidence interval 0.0342 ",
+    ),
+    "neither": (
+        [(0.9, 0.8), (0.8, 0.9), (0.9, 0.85)],
+        None,
+        "no significant difference between a and b: +0.0167 acc (95 % confidence interval -",
+    ),
+    "equal": ([(0.9, 0.9), (0.8, 0.8)], None, "a minus b: +0.0000 acc, the same on all 2 seeds, so there is no"),
+    # Accuracies are shares of counts, so equal differences on two seeds are common; rounding makes them nearly equal.
+    "equal differences": ([(0.9, 0.8), (0.7, 0.6)], None, "a minus b: +0.1000 acc, the same on all 2 seeds, so there"),
+    "nearly equal differences": (
+        [(0.901, 0.8), (0.7, 0.6)],
+        "a",
+        "a is better than b by 0.1005 acc (95 % confidence interval 0.0941 to",
+    ),
+    "one seed": ([(0.9, 0.8)], None, "a minus b: +0.1000 acc, on one seed, so there is no confidence interval"),
+    "no seed": ([], None, "a and b cannot be compared: there is no seed on which both were trained"),
 }
 
 
-@pytest.mark.parametrize(("pairs", "better", "told"), CASES.values(), ids=CASES)
-def test_it_is_said_in_words(pairs: list[tuple[float, float]], better: str | None, told: str) -> None:
+@pytest.mark.parametrize(("pairs", "better", "sentence"), CASES.values(), ids=CASES)
+def test_sentence_describes_the_comparison(pairs: list[tuple[float, float]], better: str | None, sentence: str) -> None:
     comparison = compare("a", "b", pairs)
     assert comparison.better == better
-    assert comparison.sentence("acc").startswith(told)
+    assert comparison.sentence("acc").startswith(sentence)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_without_an_interval_more_seeds_are_asked_for(seeds: int) -> None:
-    assert compare("a", "b", [(0.9, 0.8)] * seeds).sentence("acc").endswith("; give more --seeds")
+def test_sentence_suggests_more_seeds_if_there_is_no_interval(seeds: int) -> None:
+    assert compare("a", "b", [(0.9, 0.8)] * seeds).sentence("acc").endswith("; use more --seeds")

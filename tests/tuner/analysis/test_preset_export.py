@@ -1,4 +1,4 @@
-"""The winner as a configuration: trained again elsewhere, it gives the same bits."""
+"""Export of the winner as a preset, which reproduces its training bit for bit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = ("preset", "search attention", "search ctc")
 def searched(
     tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
 ) -> Path:
-    """The output folder of a preset and five search trials, attention and CTC models among them; not to be changed."""
+    """The output folder of a study with a preset and attention and CTC search trials; tests must not change it."""
     folder = tmp_path_factory.mktemp("searched")
     config = configs_in(folder)({"one": {"training": {"seed": 7, "learning_rate": 0.01}}}, targets=TARGETS)
     space = spaces_in(folder)(base={"num_epochs": 3, "early_stopping_patience": 2})
@@ -51,8 +51,8 @@ def searched(
 TARGETS = {"character_accuracy": 0.5, "convergence_epochs": 2}
 
 
-def chosen(output_dir: Path, kind: str) -> Winner:
-    """Return a trial of a kind as if it was the winner."""
+def winner_of_kind(output_dir: Path, kind: str) -> Winner:
+    """Return a trial of a kind as the winner."""
     study, _ = load_study(output_dir)
     record = next(record for record in ended_records(study) if kind == kind_of(record))
     return replace(find_winner(*load_study(output_dir)), record=record)
@@ -65,28 +65,28 @@ def kind_of(record: TrialRecord) -> str:
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
-    """Return what a training measured, times aside."""
+    """Return the metrics of all epochs of a training, without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_the_preset_again_gives_the_same_bits(
+def test_retraining_the_preset_gives_the_same_bits(
     kind: str, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    winner = chosen(searched, kind)
-    (tmp_path / "taken").mkdir()
-    preset = best_preset(winner, tmp_path / "taken" / "best.yaml")
-    write_preset(preset, tmp_path / "taken" / "best.yaml", searched)
+    winner = winner_of_kind(searched, kind)
+    (tmp_path / "copy").mkdir()
+    preset = best_preset(winner, tmp_path / "copy" / "best.yaml")
+    write_preset(preset, tmp_path / "copy" / "best.yaml", searched)
     monkeypatch.chdir(tmp_path)
-    tuner = HyperparameterTuner("taken/best.yaml", options=RunOptions(output_dir="again", results_file="again.json"))
+    tuner = HyperparameterTuner("copy/best.yaml", options=RunOptions(output_dir="again", results_file="again.json"))
     tuner.run_experiments()
     assert epochs(tmp_path / "again" / preset.name) == epochs(searched / winner.name)
     assert preset.name == f"best_{winner.name}"
 
 
-def test_the_file_says_where_it_comes_from_and_has_no_keys_without_effect(searched: Path, tmp_path: Path) -> None:
-    winner = chosen(searched, "search ctc")
+def test_preset_file_describes_the_winner_and_has_no_keys_without_effect(searched: Path, tmp_path: Path) -> None:
+    winner = winner_of_kind(searched, "search ctc")
     out = tmp_path / "best.yaml"
     preset = best_preset(winner, out)
     write_preset(preset, out, searched)
@@ -99,14 +99,14 @@ def test_the_file_says_where_it_comes_from_and_has_no_keys_without_effect(search
     config = file.experiments[preset.name]
     assert config.seed == 7
     assert config.experiment_name == preset.name
-    ours, theirs = winner.record.training_config, config
-    assert (theirs.learning_rate, theirs.batch_size, theirs.loss_type) == (ours.learning_rate, ours.batch_size, "ctc")
+    old, new = winner.record.training_config, config
+    assert (new.learning_rate, new.batch_size, new.loss_type) == (old.learning_rate, old.batch_size, "ctc")
 
 
-def test_a_preset_of_every_setting_is_read_back_whole(searched: Path, tmp_path: Path) -> None:
-    """Every field that has an effect is in the file, whatever its value."""
-    winner = chosen(searched, "preset")
-    odd = TrainingConfig(
+def test_preset_file_keeps_every_setting(searched: Path, tmp_path: Path) -> None:
+    """Every field with an effect is in the file, with any value."""
+    winner = winner_of_kind(searched, "preset")
+    settings = TrainingConfig(
         model_name="tiny",
         batch_size=3,
         augmentation=False,
@@ -130,18 +130,18 @@ def test_a_preset_of_every_setting_is_read_back_whole(searched: Path, tmp_path: 
         early_stopping_mode="min",
         seed=2**32 - 1,
     )
-    record = replace(winner.record, config={name: getattr(odd, name) for name in vars(odd)})
-    out = tmp_path / "odd.yaml"
+    record = replace(winner.record, config={name: getattr(settings, name) for name in vars(settings)})
+    out = tmp_path / "preset.yaml"
     write_preset(best_preset(replace(winner, record=record), out), out, searched)
     (config,) = load_experiments(out).experiments.values()
-    assert config_digest(config) == config_digest(replace(odd, threads=winner.outcome.threads))
+    assert config_digest(config) == config_digest(replace(settings, threads=winner.outcome.threads))
 
 
-def test_networks_of_the_study_are_written_beside_the_preset(
+def test_model_definitions_of_the_study_are_written_to_the_folder_of_the_preset(
     searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    winner = chosen(searched, "preset")
+    winner = winner_of_kind(searched, "preset")
     preset = best_preset(winner, Path("mine.yaml"))
     write_preset(preset, Path("mine.yaml"), searched)
     assert preset.models_path == tmp_path / "mine_models.yaml"
@@ -159,20 +159,20 @@ def with_shipped_models(winner: Winner) -> Winner:
     return replace(winner, record=record, invariants=replace(winner.invariants, models=models))
 
 
-def test_packaged_networks_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_models_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    winner = with_shipped_models(chosen(searched, "preset"))
+    winner = with_shipped_models(winner_of_kind(searched, "preset"))
     preset = best_preset(winner, Path("best.yaml"))
     assert preset.models_path is None
     assert preset.config.model_config_path == TrainingConfig.model_config_path
-    # But where a file of that name comes first, the networks must not be that file's.
+    # A file of that name in the working directory would take precedence over the packaged one.
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "model_config.yaml").write_text("models: {}\n")
     assert best_preset(winner, Path("best.yaml")).models_path == tmp_path / "best_models.yaml"
 
 
-def test_a_changed_network_of_a_packaged_name_is_not_taken_for_it(searched: Path, tmp_path: Path) -> None:
-    winner = with_shipped_models(chosen(searched, "preset"))
+def test_changed_model_with_a_packaged_name_needs_a_file(searched: Path, tmp_path: Path) -> None:
+    winner = with_shipped_models(winner_of_kind(searched, "preset"))
     models = {name: definition | {"width": 8} for name, definition in winner.invariants.models.items()}
     changed = replace(winner, invariants=replace(winner.invariants, models=models))
     assert best_preset(changed, tmp_path / "best.yaml").models_path == tmp_path / "best_models.yaml"
@@ -188,28 +188,28 @@ def test_a_changed_network_of_a_packaged_name_is_not_taken_for_it(searched: Path
         ("ខ" * 64, "best_" + "ខ" * 59),
     ],
 )
-def test_names_are_allowed_ones(experiment: str, name: str) -> None:
+def test_preset_names_are_valid(experiment: str, name: str) -> None:
     assert preset_name("best", experiment) == name
     assert name_problem(name) is None
 
 
-def test_a_file_of_somebody_else_is_not_overwritten(searched: Path, tmp_path: Path) -> None:
+def test_existing_file_of_another_program_is_not_overwritten(searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "best.yaml"
     preset = best_preset(find_winner(*load_study(searched)), out)
-    for _ in range(2):  # its own files it replaces
+    for _ in range(2):  # replaces its own files
         write_preset(preset, out, searched)
     for path in (out, tmp_path / "best_models.yaml"):
-        own, foreign = path.read_bytes(), b"\xff\xfe of another program"
-        path.write_bytes(foreign)
+        own, other = path.read_bytes(), b"\xff\xfe of another program"
+        path.write_bytes(other)
         with pytest.raises(ConfigurationError, match="so it is not overwritten"):
             write_preset(preset, out, searched)
-        assert path.read_bytes() == foreign
+        assert path.read_bytes() == other
         path.write_bytes(own)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.yaml", "best_models.yaml"]
 
 
 @pytest.mark.parametrize(("out", "message"), [(".", "this is a folder"), ("no/best.yaml", "there is no folder")])
-def test_places_that_cannot_be_written_are_refused(
+def test_path_that_cannot_be_written_is_refused(
     out: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_places_that_cannot_be_written_are_refused(
         check_preset_path(Path(out), "training_output")
 
 
-def test_odd_names_of_folders_cannot_break_out_of_the_comments(searched: Path, tmp_path: Path) -> None:
+def test_folder_name_with_line_breaks_stays_in_the_comments(searched: Path, tmp_path: Path) -> None:
     winner = replace(find_winner(*load_study(searched)), folder=OutputFolder(tmp_path / "a\nexperiments: {}\n# \udcff"))
     preset = best_preset(winner, tmp_path / "best.yaml")
     assert list(yaml.safe_load(preset.text)["experiments"]) == [preset.name]

@@ -15,7 +15,7 @@ from tuner.analysis.best_trial import find_winner
 
 @pytest.fixture(scope="module")
 def output_dir(tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[[Path], Callable[..., Path]]) -> Path:
-    """The folder of a finished study of two experiments; not to be changed."""
+    """The output folder of a finished study with two experiments; tests must not change it."""
     folder = tmp_path_factory.mktemp("study")
     config = configs_in(folder)({"one": {}, "two": {"optimizer": {"type": "adamw"}}})
     options = RunOptions(output_dir=folder / "out", results_file=str(folder / "results.json"))
@@ -28,7 +28,7 @@ def image(tiny_dataset: Path) -> Path:
     return tiny_dataset.parent / "test" / "test_000003.png"
 
 
-def test_a_study_gives_its_best_trial_and_a_checkpoint_its_own(output_dir: Path) -> None:
+def test_reader_of_a_study_has_the_best_trial_and_reader_of_a_checkpoint_that_trial(output_dir: Path) -> None:
     winner = find_winner(*load_study(output_dir)).name
     assert load_reader(output_dir).config.experiment_name == winner
     assert load_reader(str(output_dir)).config.experiment_name == winner
@@ -36,7 +36,7 @@ def test_a_study_gives_its_best_trial_and_a_checkpoint_its_own(output_dir: Path)
         assert load_reader(output_dir / name / "checkpoints" / "best.pt").config.experiment_name == name
 
 
-def test_the_file_of_a_checkpoint_may_have_any_name(output_dir: Path, tmp_path: Path) -> None:
+def test_checkpoint_file_may_have_any_name(output_dir: Path, tmp_path: Path) -> None:
     shutil.copy(output_dir / "one" / "checkpoints" / "best.pt", tmp_path / "model")
     assert load_reader(tmp_path / "model").config.experiment_name == "one"
 
@@ -49,55 +49,55 @@ def test_the_file_of_a_checkpoint_may_have_any_name(output_dir: Path, tmp_path: 
         ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(source: str, options: dict[str, str], problem: str, output_dir: Path) -> None:
+def test_invalid_source_is_refused(source: str, options: dict[str, str], problem: str, output_dir: Path) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         load_reader(source.format(output_dir), **options)
 
 
-def test_images_in_memory_are_read_as_their_files_are(output_dir: Path, image: Path) -> None:
+def test_images_in_memory_are_read_like_their_files(output_dir: Path, image: Path) -> None:
     reader = load_reader(output_dir)
     (of_file,) = reader.read([image])
     with Image.open(image) as opened:
         colour = opened.convert("RGB")
-        pictures = [opened, colour, np.asarray(colour), np.asarray(colour.convert("L")), np.asarray(colour, np.uint8)]
-        readings = reader.read(pictures)
+        images = [opened, colour, np.asarray(colour), np.asarray(colour.convert("L")), np.asarray(colour, np.uint8)]
+        readings = reader.read(images)
     assert [(reading.text, reading.confidence) for reading in readings] == [(of_file.text, of_file.confidence)] * 5
     assert [reading.path for reading in readings] == [None] * 5
     assert of_file.path == image
 
 
-def test_one_image_need_not_be_in_a_list(output_dir: Path, image: Path) -> None:
+def test_single_image_is_read_without_a_list(output_dir: Path, image: Path) -> None:
     reader = load_reader(output_dir)
-    with Image.open(image) as picture:
-        picture.load()
-    one = [reader.read(source)[0].confidence for source in (image, str(image), picture, np.asarray(picture))]
-    assert one == [reader.read([image])[0].confidence] * 4
+    with Image.open(image) as opened:
+        opened.load()
+    confidences = [reader.read(source)[0].confidence for source in (image, str(image), opened, np.asarray(opened))]
+    assert confidences == [reader.read([image])[0].confidence] * 4
     assert len(reader.read(image.parent)) == 10
 
 
-def test_a_picture_in_memory_is_not_changed(output_dir: Path, image: Path) -> None:
+def test_reading_does_not_change_an_image_in_memory(output_dir: Path, image: Path) -> None:
     with Image.open(image) as opened:
-        turned = opened.transpose(Image.Transpose.ROTATE_90)
-    turned.getexif()[0x0112] = 6  # to be turned by 90 degrees clockwise
-    before = turned.tobytes()
-    (reading,) = load_reader(output_dir).read(turned)
-    assert (turned.size, turned.tobytes()) == ((64, 128), before)
+        rotated = opened.transpose(Image.Transpose.ROTATE_90)
+    rotated.getexif()[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
+    before = rotated.tobytes()
+    (reading,) = load_reader(output_dir).read(rotated)
+    assert (rotated.size, rotated.tobytes()) == ((64, 128), before)
     assert reading.confidence == load_reader(output_dir).read(image)[0].confidence
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((0, 0), np.uint8), np.zeros((4, 64, 128, 3), np.uint8), np.zeros((8, 8), object), 5, None]
+    "value", [np.zeros((0, 0), np.uint8), np.zeros((4, 64, 128, 3), np.uint8), np.zeros((8, 8), object), 5, None]
 )
-def test_what_is_no_picture_has_a_problem_and_the_others_are_read(wrong: object, output_dir: Path, image: Path) -> None:
-    first, second = load_reader(output_dir).read([wrong, image])  # type: ignore[list-item]
+def test_invalid_image_has_a_problem_and_the_others_are_read(value: object, output_dir: Path, image: Path) -> None:
+    first, second = load_reader(output_dir).read([value, image])  # type: ignore[list-item]
     assert "cannot be read as an image" in first.problem
     assert "expected a PIL image, or an array" in first.problem
     assert (first.path, first.text, second.problem) == (None, "", "")
 
 
-def test_a_reading_is_flagged_if_it_has_flags(output_dir: Path, image: Path) -> None:
-    with Image.open(image) as picture:
-        square = picture.resize((64, 64))
+def test_reading_with_flags_is_flagged(output_dir: Path, image: Path) -> None:
+    with Image.open(image) as opened:
+        square = opened.resize((64, 64))
     reading = load_reader(output_dir).read(square)[0]
     assert reading.flagged
     assert any(flag.startswith("aspect ratio is 1.00") for flag in reading.flags)

@@ -83,15 +83,15 @@ def run(options: argparse.Namespace, candidates: Candidates) -> int:
 
 
 def _plain(confirmation: Confirmation) -> dict[str, Any]:
-    from tuner.analysis.confirmation import FIGURES
+    from tuner.analysis.confirmation import METRICS
 
     return {
         "seeds": list(confirmation.seeds),
         "folder": str(confirmation.folder),
         "configurations": [
             asdict(item)
-            | {"mean": {name: item.mean(name) for name in FIGURES}}
-            | {"standard_deviation": {name: item.deviation(name) for name in FIGURES}}
+            | {"mean": {name: item.mean(name) for name in METRICS}}
+            | {"standard_deviation": {name: item.deviation(name) for name in METRICS}}
             for item in confirmation.candidates
         ],
         "comparisons": [
@@ -122,8 +122,8 @@ def _print(confirmation: Confirmation, settings: Sequence[str]) -> None:
     print_lines([*_not_completed(confirmation), "", f"repetitions: {shown_path(confirmation.folder)}"])
 
 
-def _cell(item: Candidate, figure: str) -> str:
-    mean, deviation = item.mean(figure), item.deviation(figure)
+def _cell(item: Candidate, metric: str) -> str:
+    mean, deviation = item.mean(metric), item.deviation(metric)
     if mean is None:
         return "-"
     return f"{mean:.4f}" if deviation is None else f"{mean:.4f} +- {deviation:.4f}"
