@@ -26,7 +26,7 @@ _EXPORTED = "exported.json"
 _READERS = (["status", "--output-dir", OUTPUT], ["export", "--output-dir", OUTPUT, "--results-file", _EXPORTED])
 _REASONS = {
     # SQLite does not report the reason if it cannot create or remove a journal.
-    Fault.FULL: r"No space left on device.*; free space|disk is full; free space|unable to open.*free space on the disk"
+    Fault.FULL: r"(No space left on device|disk is full|unable to open).*free some space on"
     r"|disk I/O error; check that disk \(full",
     Fault.ERROR: r"Input/output error; check|disk I/O error; check|unable to open database file; make",
 }

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _NO_SPACE = {
-    errno.ENOSPC: "free space on that disk",
-    errno.EDQUOT: "free space within the quota of that disk",
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space within the quota of that disk",
 }
 _REMEDIES = _NO_SPACE | {
     errno.EFBIG: "raise the file size limit of that disk or of the process (`ulimit -f`)",

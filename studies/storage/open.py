@@ -132,10 +132,10 @@ def storage_error_text(error: Exception, url: str) -> str:
 
 
 _REMEDIES = {
-    "disk is full": "free space on that disk, then repeat the command to continue",
+    "disk is full": "free some space on that disk, then repeat the command to continue",
     "disk I/O error": "check that disk (full or failing), then repeat the command to continue",
     "readonly database": "make the file and its folder writable, then repeat the command to continue",
-    "unable to open": "make its folder readable and writable and free space on the disk, then repeat the command",
+    "unable to open": "make its folder readable and writable and free some space on the disk, then repeat the command",
     "is locked": "another process holds the database (a stopped one: kill -CONT); let it continue, then repeat",
     'relation "version_info" does not exist': "this database contains no study; `khmer-tuner run` creates one",
     "password authentication failed": "give the correct password in ~/.pgpass, PGPASSWORD or the URL",

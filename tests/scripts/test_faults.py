@@ -101,11 +101,11 @@ def test_plan_has_every_fault_for_every_call_around_checkpoint_and_tell(
 @pytest.mark.parametrize(
     ("code", "output", "problem"),
     [
-        (2, "error: {study}/out/a: No space left on device, 0 MB free; free space on that disk", None),
+        (2, "error: {study}/out/a: No space left on device, 0 MB free; free some space on that disk", None),
         (0, "", None),
-        (1, "error: {study}/out/a: No space left on device; free space on that disk", "the process exited with 1"),
+        (1, "error: {study}/out/a: No space left on device; free some space on that disk", "the process exited with 1"),
         (2, "Traceback (most recent call last):", "the process exited with 2"),
-        (2, "error: No space left on device; free space on that disk", "does not name"),
+        (2, "error: No space left on device; free some space on that disk", "does not name"),
         (2, "error: {study}/out/a: something is wrong", "does not name"),
     ],
 )

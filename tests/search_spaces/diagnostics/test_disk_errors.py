@@ -16,8 +16,8 @@ def error_of(code: int, path: str | None = None) -> OSError:
 @pytest.mark.parametrize(
     ("code", "is_disk", "is_full", "remedy"),
     [
-        (errno.ENOSPC, True, True, "free space on that disk"),
-        (errno.EDQUOT, True, True, "free space within the quota of that disk"),
+        (errno.ENOSPC, True, True, "free some space on that disk"),
+        (errno.EDQUOT, True, True, "free some space within the quota of that disk"),
         (errno.EROFS, True, True, "make that disk writable or choose another folder"),
         (errno.EIO, True, False, "check that disk"),
         (errno.EACCES, True, False, "change its permissions or choose another folder"),
@@ -39,7 +39,7 @@ def test_text_of_an_error_without_a_path_has_the_given_path(tmp_path: Path) -> N
 
 
 def test_text_of_a_full_disk_has_the_free_space_even_if_the_file_is_missing(tmp_path: Path) -> None:
-    assert " MB free; free space" in disk_error_text(error_of(errno.ENOSPC, str(tmp_path / "a" / "b")), tmp_path)
+    assert " MB free; free some space" in disk_error_text(error_of(errno.ENOSPC, str(tmp_path / "a" / "b")), tmp_path)
 
 
 def test_other_errors_are_not_disk_errors() -> None:
