@@ -138,7 +138,7 @@ def winner_lines(winner: Winner) -> list[str]:
 
 
 def _metrics_text(winner: Winner) -> str:
-    """Return the metrics of the winner's checkpoint as text, or its best metrics if the epoch's files are missing."""
+    """Return the metrics of the winner's checkpoint as text; the best of all epochs if its metrics file is missing."""
     epoch = winner.best_epoch
     if epoch is None:
         return f"char {winner.outcome.best_val_char_accuracy:.4f}, seq {winner.outcome.best_val_seq_accuracy:.4f}"

@@ -48,9 +48,9 @@ class Comparison:
         if self.difference is None:
             return f"{self.first} and {self.second} cannot be compared: there is no seed on which both were trained"
         if self._interval is None:
-            difference = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
+            text = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
             seeds = "on one seed" if self.seeds == 1 else f"the same on all {self.seeds} seeds"
-            return f"{difference}, {seeds}, so there is no confidence interval; use more --seeds"
+            return f"{text}, {seeds}, so there is no confidence interval; use more --seeds"
         low, high = self._interval
         if self.better == self.second:
             other, difference, low, high = self.first, -self.difference, -high, -low

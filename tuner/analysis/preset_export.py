@@ -81,9 +81,9 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
             model definitions file of the study.
     """
     name = preset_name("best", winner.name)
-    is_shipped = _is_shipped(winner)
-    existing = Path(TrainingConfig.model_config_path) if is_shipped else winner.folder.model_definitions_path
-    to_write = None if is_shipped or out is None else _models_path(out)
+    is_packaged = _uses_packaged_models(winner)
+    existing = Path(TrainingConfig.model_config_path) if is_packaged else winner.folder.model_definitions_path
+    to_write = None if is_packaged or out is None else _models_path(out)
     config = preset_config(winner.record, winner.invariants, name, to_write or existing)
     config = replace(config, threads=winner.outcome.threads)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
@@ -112,7 +112,7 @@ def _models_path(out: Path) -> Path:
     return out.absolute().with_name(f"{out.stem}_models.yaml")
 
 
-def _is_shipped(winner: Winner) -> bool:
+def _uses_packaged_models(winner: Winner) -> bool:
     """Return whether the default model definitions file is the packaged one and has the winner's network."""
     default, name = Path(TrainingConfig.model_config_path), winner.record.training_config.model_name
     # A file of that name in the working directory takes precedence.

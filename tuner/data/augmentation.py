@@ -25,7 +25,7 @@ MAX_TONE_CURVE = 0.6
 MAX_BLUR = 0.4  # weight of the blurred image
 MAX_NOISE = 0.08  # in standard deviations of the image
 
-# Affine maps for test-time augmentation (TTA): taller and wider; moved by 1.3 pixels; taller and slanted.
+# Affine maps for test-time augmentation (TTA): taller and wider; shifted by 1.3 pixels; taller and slanted.
 _TTA_MAPS = (
     ((0.97, 0.0, 0.0), (0.0, 0.9, 0.0)),
     ((1.0, 0.0, 0.02), (0.0, 1.0, 0.0)),

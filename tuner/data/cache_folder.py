@@ -77,7 +77,7 @@ class CachedPixels(NamedTuple):
 
 @dataclass
 class PixelWriter:
-    """Writes the pixels of one split batch by batch; they replace the old ones once `description` is set."""
+    """Writes the pixels of one split in batches; they replace the old ones at the end if `description` is set."""
 
     file: BinaryIO
     description: Mapping[str, Any] | None = None
@@ -98,7 +98,7 @@ class CacheFolder:
     metadata_name: str
 
     def read(self, split: str) -> CachedPixels | None:
-        """Return the pixels of `split`, or None if they are not cached or damaged."""
+        """Return the pixels of `split`, or None if they are missing or damaged."""
         pixels_file, description_file = self._files(split)
         description = _read_description(description_file)
         if description is None:
@@ -200,7 +200,7 @@ def cache_folders(metadata_path: Path) -> list[CacheFolder]:
 def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
     """Lock and yield the first writable cache folder; other processes cannot write to it in the meantime.
 
-    If an error occurs, a folder that was created here is removed again, unless it has files.
+    After an error, a folder that this function created is removed, unless it has other files than the lock.
 
     Raises:
         DataLoaderError: No cache folder is writable.

@@ -58,10 +58,9 @@ class ImageLookup:
 def find_images(
     names: Sequence[ImageName], metadata_path: Path, split: str, entry: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
-    """Return the absolute paths of `names`, and the problems.
+    """Return the absolute paths of `names`, and a problem for each missing image and each additional folder of images.
 
-    A problem is an image that is missing, or the first one that was found in a second folder. `entry` returns the file,
-    line and key of an image in the metadata.
+    `entry` returns the file, line and key of an image in the metadata.
     """
     lookup = ImageLookup(metadata_path, split)
     paths: list[str] = []
@@ -76,8 +75,8 @@ def find_images(
         elif any(name):  # a sample without any image name has been reported already
             missing[number] = list(dict.fromkeys(path for path in lookup.candidates(name) if path))
     if missing and not paths and len(missing) > 1:
-        remedy = f"all {len(missing)} images of this split are missing: run in the folder where the dataset was "
-        remedy += "generated, or keep metadata and images together"
+        remedy = f"all {len(missing)} images of this split are missing: run the command in the folder in which the "
+        remedy += "dataset was generated, or keep metadata and images together"
         missing = dict(list(missing.items())[:1])
     else:
         remedy = "copy it to one of these paths, or delete the sample"

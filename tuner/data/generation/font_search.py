@@ -25,10 +25,10 @@ def find_fonts(choice: str, folder: Path | None) -> list[Font]:
 
     Args:
         choice: `pinned`, or `system` to add every installed font that has all ten digits.
-        folder: A folder whose fonts with all ten digits are added, its subfolders included.
+        folder: A folder that is searched with its subfolders; its fonts with all ten digits are added.
 
     Raises:
-        ConfigurationError: `choice` is another word, or `folder` is not a folder with a font that has all ten digits.
+        ConfigurationError: `choice` has another value, or `folder` is no folder with a font that has all ten digits.
     """
     if choice not in ("pinned", "system"):
         raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'")

@@ -35,7 +35,7 @@ class Recipe:
 
     @classmethod
     def of(cls, fonts: Sequence[Font], *, samples: int, test_samples: int, seed: int) -> Recipe:
-        """Return the recipe of a dataset written in `fonts`."""
+        """Return the recipe of a dataset rendered in `fonts`."""
         digests = {path: font_digest(Font("", path)) for path in {font.path for font in fonts}}
         pairs = tuple((font.name, digests[font.path]) for font in fonts)
         return cls(_GENERATOR_VERSION, samples, test_samples, seed, pairs)

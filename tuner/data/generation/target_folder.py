@@ -88,19 +88,19 @@ def _is_complete(folder: Path, recipe: Recipe) -> bool:
     )
 
 
-def _description(folder: Path, found: Recipe | None, wanted: Recipe) -> str:
+def _description(folder: Path, found: Recipe | None, requested: Recipe) -> str:
     if found is None:
         names = sorted(path.name for path in folder.iterdir())
         return f"other files ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-    if found == wanted:
+    if found == requested:
         return "the same dataset, but with missing or additional files"
     changed = [
-        f"{field} {getattr(found, field)}, not {getattr(wanted, field)}"
+        f"{field} {getattr(found, field)}, not {getattr(requested, field)}"
         for field in ("generator_version", "samples", "test_samples", "seed")
-        if getattr(found, field) != getattr(wanted, field)
+        if getattr(found, field) != getattr(requested, field)
     ]
-    if found.fonts != wanted.fonts:
-        changed.append(f"{len(found.fonts)} fonts that differ from the {len(wanted.fonts)} requested")
+    if found.fonts != requested.fonts:
+        changed.append(f"{len(found.fonts)} fonts that differ from the {len(requested.fonts)} requested")
     return f"a dataset with different settings ({'; '.join(changed)})"
 
 
@@ -114,7 +114,7 @@ def _remove_if_unlocked(folder: Path) -> None:
 
 
 def _rename(folder: Path, destination: Path) -> bool:
-    """Return False if `destination` is a folder with files."""
+    """Rename `folder`; return False if `destination` is a folder with files."""
     try:
         folder.rename(destination)  # replaces an empty folder, and nothing else
     except OSError:
