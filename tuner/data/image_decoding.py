@@ -20,10 +20,10 @@ IMAGE_HEIGHT_PX = 64
 # Pillow's other readers are of no use here, and one of them runs PostScript files in an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 MAX_FILE_BYTES = 256 * 10**6
-MAX_PIXELS = 50_000_000  # need 600 MB of memory if they have transparency
+MAX_PIXELS = 50_000_000  # an image of this size with transparency needs 600 MB of memory
 
 _BATCH = 128
-THREADS = 2  # more are of no use: Pillow releases the GIL to decode, but hashing and bookkeeping need it
+THREADS = 2  # Pillow releases the GIL while it decodes, but hashing and bookkeeping need it
 
 
 class UnreadableImageError(Exception):
@@ -66,7 +66,7 @@ def decode_image(data: bytes) -> DecodedImage:
     """Return the bytes of an image file as `grey_pixels`, rotated as given in its EXIF data.
 
     Raises:
-        UnreadableImageError: The bytes are no image, damaged, or have more than `MAX_PIXELS` pixels.
+        UnreadableImageError: The file is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -53,8 +53,8 @@ class DatasetMetadata:
 def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> DatasetMetadata:
     """Read the samples of `splits` and find their images. Unknown keys are ignored.
 
-    An image is searched at its `image_path` relative to the parent of the metadata's folder, at its `image_path`
-    relative to the metadata's folder, at `{split}/{image_filename}` in that folder, and last at its `image_path`
+    The image of a sample is the first existing file of: `image_path` relative to the parent of the metadata's folder;
+    `image_path` relative to the metadata's folder; `{split}/{image_filename}` in the metadata's folder; `image_path`
     relative to the working directory.
 
     Args:
