@@ -159,10 +159,10 @@ def _settings(claim: Claim) -> TrainingConfig:
     assert search is not None, "a study with search trials has search settings"
     definitions = study_invariants(study).definitions
 
-    def settle(config: TrainingConfig) -> TrainingConfig:
+    def adjust(config: TrainingConfig) -> TrainingConfig:
         return fit_loss(replace(config, min_lr=min(config.min_lr, config.learning_rate)), definitions)
 
-    settings = suggest_all(claim.trial, space, search.start, settle=settle)
+    settings = suggest_all(claim.trial, space, search.start, adjust=adjust)
     claim.record_config(settings)
     return settings
 

@@ -57,8 +57,6 @@ class RunContext:
             "model_config_path": str(self.folder.model_definitions_path),
             "device": self.device or source.device,
         }
-        if os.path.realpath(config.metadata_path) != os.path.realpath(
-            self.cache.metadata_path
-        ):  # this machine has its own path
+        if os.path.realpath(config.metadata_path) != os.path.realpath(self.cache.metadata_path):  # another machine
             local["metadata_path"] = str(self.cache.metadata_path)
         return replace(config, **local)

@@ -140,8 +140,6 @@ def check_device(device: str | None) -> None:
     Raises:
         ConfigurationError: PyTorch cannot use the device on this machine.
     """
-    from tuner.training.device import (
-        setup_training_environment,
-    )  # imported here, because `enqueue` does not need PyTorch
+    from tuner.training.device import setup_training_environment  # `enqueue` does not need PyTorch
 
     setup_training_environment(TrainingConfig(device=device or TrainingConfig.device))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tuner.data.vocabulary import DIGITS, EOS
 
-# The row of digits read although the label does not have them, and the column of digits not read.
+# The index of the row of inserted digits (not in the label), and of the column of deleted digits (not read).
 INSERTED = len(DIGITS)
 DELETED = len(DIGITS)
 
@@ -80,13 +80,13 @@ def digit_scores(counts: Counts) -> list[DigitScore]:
 
 
 def _digit_score(counts: Counts, value: int) -> DigitScore:
-    right, count, read = int(counts[value, value]), int(counts[value].sum()), int(counts[:, value].sum())
+    correct, count, read = int(counts[value, value]), int(counts[value].sum()), int(counts[:, value].sum())
     names = (*DIGITS, "missed")
     return DigitScore(
         digit=DIGITS[value],
         count=count,
-        recall=right / count if count else None,
-        precision=right / read if read else None,
+        recall=correct / count if count else None,
+        precision=correct / read if read else None,
         read_as={names[other]: int(n) for other, n in enumerate(counts[value]) if n and other != value},
         insertions=int(counts[INSERTED, value]),
     )

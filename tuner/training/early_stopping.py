@@ -11,8 +11,9 @@ from search_spaces import TrainingConfig
 class EarlyStopping:
     """The state of early stopping on one monitored metric.
 
-    `best` is the best value of all epochs, however small the improvement. Patience is counted from the last value that
-    exceeded its reference by more than `min_delta`, so that tiny improvements do not prolong a training.
+    `best` is the best value of all epochs, however small the improvement. The patience restarts only at a value that is
+    better by more than `min_delta` than the value at which it last restarted. So tiny improvements do not prolong a
+    training.
 
     Attributes:
         mode: ``max`` if higher is better, ``min`` if lower is.

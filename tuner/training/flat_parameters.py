@@ -12,10 +12,10 @@ from torch import Tensor, nn
 def weight_decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return a model's parameters in two groups: with weight decay, and without it because they are scale-invariant.
 
-    Scaling the weights before a normalisation does not change its output, but a step changes small weights more. There,
-    weight decay does not regularise; it only raises the effective learning rate (van Laarhoven 2017, "L2 regularization
-    versus batch and weight normalization", https://arxiv.org/abs/1706.05350). With weight decay on these weights, the
-    presets occasionally lost one percentage point of accuracy for several epochs.
+    Scaling the weights before a normalisation does not change its output, but a step changes small weights more. So
+    weight decay does not regularise them; it only raises their effective learning rate (van Laarhoven 2017, "L2
+    regularization versus batch and weight normalization", https://arxiv.org/abs/1706.05350). With it, the presets
+    occasionally lost one percentage point of accuracy for several epochs.
     """
     chains = [module for module in model.modules() if isinstance(module, nn.Sequential)]
     scale_invariant = {
@@ -32,7 +32,7 @@ def weight_decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 
 
 class FlatParameters:
-    """A model's parameters in two flat ones and its buffers in two flat tensors, of which its own tensors become views.
+    """Stores a model's parameters and buffers in a few flat tensors; the model's own tensors become views of them.
 
     Starting a kernel takes some microseconds, on a CPU as on a GPU; updating one of the many small weights takes less.
     With flat tensors, the optimizer, gradient clipping and averaging need only one or two kernels each.

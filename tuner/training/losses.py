@@ -16,7 +16,7 @@ from tuner.data.vocabulary import BLANK, EOS, PAD
 
 
 class LabelLoss(nn.Module):
-    """A loss that is a mean, with the number of its terms, so that the losses of batches can be averaged by weight."""
+    """A mean loss that also counts its terms, so that the losses of batches can be combined into a weighted mean."""
 
     def count(self, labels: Tensor) -> Tensor:
         """Return the number of terms of the mean: positions of labels ``(N, L)`` up to and including ``<EOS>``."""

@@ -25,26 +25,26 @@ class Accuracy:
     """
 
     characters: Tensor | int = 0
-    right_characters: Tensor | int = 0
+    correct_characters: Tensor | int = 0
     sequences: int = 0
-    right_sequences: Tensor | int = 0
+    correct_sequences: Tensor | int = 0
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
         """Compare readings with labels, both ``(N, L)``, and add to the counts."""
         counted = labels != PAD
-        right = (rows == labels) & counted
+        correct = (rows == labels) & counted
         self.characters += counted.sum()
-        self.right_characters += right.sum()
+        self.correct_characters += correct.sum()
         self.sequences += len(labels)
-        self.right_sequences += (right | ~counted).all(1).sum()
+        self.correct_sequences += (correct | ~counted).all(1).sum()
 
     def character_accuracy(self) -> float:
         """Return the share of correct characters, 0 to 1; 0 without any counts."""
-        return float(self.right_characters) / max(1.0, float(self.characters))
+        return float(self.correct_characters) / max(1.0, float(self.characters))
 
     def sequence_accuracy(self) -> float:
         """Return the share of correct sequences, 0 to 1; 0 without any counts."""
-        return float(self.right_sequences) / max(1, self.sequences)
+        return float(self.correct_sequences) / max(1, self.sequences)
 
 
 @dataclass(frozen=True)

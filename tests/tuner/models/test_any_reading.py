@@ -1,4 +1,4 @@
-"""Readings of any scores, against references that go one class at a time."""
+"""Readings of random scores, compared with references that process one class at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tuner.models.decoders import CTCDecoder, MonotonicAttention
 
 @st.composite
 def batches(draw: st.DrawFn, least: int = 1) -> list[list[int]]:
-    """The likeliest class at each step of a few images."""
+    """Generate the likeliest class at each step of a few images."""
     steps = draw(st.integers(least, 16))
-    # Few different classes, so that repeats, blanks and ends come often.
+    # Few different classes, so that repeats, blanks and end marks are frequent.
     classes = st.sampled_from([0, 1, 9, EOS, PAD, BLANK, BLANK])
     return draw(st.lists(st.lists(classes, min_size=steps, max_size=steps), min_size=1, max_size=4))
 

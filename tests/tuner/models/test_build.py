@@ -13,7 +13,7 @@ from tuner.models import DigitReader, build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
 MakeConfig = Callable[..., TrainingConfig]
-SHIPPED = list(load_model_definitions(TrainingConfig.model_config_path))
+PACKAGED = list(load_model_definitions(TrainingConfig.model_config_path))
 
 
 def weights(model: DigitReader) -> torch.Tensor:
@@ -29,7 +29,7 @@ def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
     assert 2 * medium <= large
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_models_score_and_read_grey_images(name: str) -> None:
     model = create_model_from_config(TrainingConfig(model_name=name)).eval()
     scores = model(torch.rand(2, 1, 64, 128))

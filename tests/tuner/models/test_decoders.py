@@ -13,33 +13,33 @@ from tuner.data.vocabulary import BLANK, EOS, PAD
 from tuner.models import build_model
 from tuner.models.decoders import DECODERS, CTCDecoder, Decoder, MonotonicAttention
 
-FLOOR = 1e-6  # what is impossible has less than this, but not nothing
+FLOOR = 1e-6  # impossible classes have a probability between 0 and this
 CLASSES = 13
 
 
 def decoder_of(width: int, positions: int) -> MonotonicAttention:
     torch.manual_seed(0)
     decoder = MonotonicAttention(width, positions, CLASSES)
-    # Spread out, so that no column is near certain by chance.
+    # Moderate weights, so that no column is almost certain.
     nn.init.normal_(decoder.reads.weight, std=1.0)
     nn.init.normal_(decoder.digit.weight, std=1.0)
     return decoder
 
 
 def enumerated(decoder: MonotonicAttention, columns: Tensor) -> Tensor:
-    """The same probabilities from all 2**T ways to read or to skip each column."""
+    """Return the same probabilities, computed from all 2**T ways to read or skip each column."""
     reads = torch.sigmoid(decoder.reads(columns)).squeeze(-1).double()
     digits = decoder.digit(columns).softmax(-1).double()
     probabilities = torch.zeros(len(columns), decoder.positions, CLASSES, dtype=torch.double)
     for image, pattern in itertools.product(range(len(columns)), itertools.product([0, 1], repeat=columns.shape[1])):
-        chances = [reads[image, t] if read else 1 - reads[image, t] for t, read in enumerate(pattern)]
-        chance = torch.stack(chances).prod()
+        column_probabilities = [reads[image, t] if read else 1 - reads[image, t] for t, read in enumerate(pattern)]
+        pattern_probability = torch.stack(column_probabilities).prod()
         read_columns = [t for t, read in enumerate(pattern) if read]
         for position in range(decoder.positions):
             if position < len(read_columns):
-                probabilities[image, position, :EOS] += chance * digits[image, read_columns[position]]
+                probabilities[image, position, :EOS] += pattern_probability * digits[image, read_columns[position]]
             else:
-                probabilities[image, position, EOS if position == len(read_columns) else PAD] += chance
+                probabilities[image, position, EOS if position == len(read_columns) else PAD] += pattern_probability
     return probabilities
 
 
@@ -79,19 +79,19 @@ def test_certain_but_wrong_reading_has_a_correcting_gradient(logit: float) -> No
 def test_gradient_equals_that_of_the_sum_over_all_reading_patterns(spread: float) -> None:
     decoder = decoder_of(4, 4)
     columns = spread * torch.randn(2, 6, 4)
-    weights = torch.randn(2, 4, PAD + 1)  # what is ruled out altogether has a floor instead
-    found, wanted = (
+    weights = torch.randn(2, 4, PAD + 1)  # impossible classes have a constant floor instead
+    found, expected = (
         torch.autograd.grad((weights * probabilities[..., : PAD + 1]).sum(), list(decoder.parameters()))
         for probabilities in (decoder(columns).exp(), enumerated(decoder, columns))
     )
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-4)
+    for actual, reference in zip(found, expected, strict=True):
+        assert torch.allclose(actual, reference, atol=1e-4)
 
 
 def test_attention_reads_each_certain_column_once_and_in_order() -> None:
     decoder = MonotonicAttention(width=11, positions=4, classes=CLASSES)
     with torch.no_grad():
-        # Feature 0 says that a digit is here, features 1 to 10 say which.
+        # Feature 0 means that the column has a digit, features 1 to 10 encode it.
         decoder.reads.weight.zero_()
         decoder.reads.weight[0, 0] = 100
         decoder.reads.bias.fill_(-50)
@@ -146,7 +146,7 @@ def test_registry_has_exactly_the_decoders_of_model_definitions() -> None:
 
 def test_new_decoder_needs_only_a_class_and_a_registry_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cast(dict[str, type[Decoder]], DECODERS), "column", ColumnDecoder)
-    # Not validated: the names in definitions are fixed when their module is imported.
+    # Without validation, which allows only the decoder names known at import.
     definition = ModelDefinition(
         decoder="ctc", stem_channels=(4, 8), stage_channels=(8,), width=16, blocks_per_stage=0, context_layers=0
     ).model_copy(update={"decoder": "column"})

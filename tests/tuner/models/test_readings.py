@@ -24,7 +24,7 @@ def logits_of(classes: list[int]) -> Tensor:
         ([1, 2, 3, 4], [1, 2, 3, 4]),
         ([1, PAD, 2, EOS], [1, PAD, 2, EOS]),
     ],
-    ids=["label", "after the end", "two ends", "no end", "padding before the end is kept, and wrong"],
+    ids=["label", "digits after the end mark", "two end marks", "no end mark", "padding before the end mark is kept"],
 )
 def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) -> None:
     assert MonotonicAttention(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
@@ -43,12 +43,12 @@ def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) 
     ],
     ids=[
         "repeats",
-        "blanks part repeats",
+        "blanks separate repeats",
         "nothing",
         "longest",
         "too long",
         "much too long",
-        "end and padding are none",
+        "end mark and padding are dropped",
     ],
 )
 def test_ctc_collapses_repeats_then_drops_blanks(classes: list[int], row: list[int]) -> None:

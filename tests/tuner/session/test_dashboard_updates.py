@@ -31,7 +31,7 @@ def run(config: Path, display: Display | None = None) -> None:
 
 
 def page_of(number: int) -> tuple[str, dict[str, Path]]:
-    """What the dashboard shows beside a trial: its note, and its files by name."""
+    """Return the note of a trial in the dashboard, and its files by name."""
     study, folder = load_study(OUT)
     trial = study.get_trials()[number]
     return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
@@ -63,7 +63,7 @@ def test_running_trial_updates_its_note_and_plots(
     monkeypatch.setattr(plot_updates, "_SHARE", 1e9)  # after each epoch
     seen = []
 
-    def look() -> None:
+    def read_page() -> None:
         note, files = page_of(0)
         seen.append((note.splitlines()[0], "| epochs | 1 of at most 3 |" in note, files["learning_curves.png"]))
 
@@ -74,7 +74,7 @@ def test_running_trial_updates_its_note_and_plots(
 
         def batch(self, number: int, done: int, total: int) -> None:
             if done == 0 and self.epochs:
-                look()
+                read_page()
                 self.files.append(seen[-1][2].read_bytes())
 
     watcher = Watcher()

@@ -1,4 +1,4 @@
-"""An interrupted search, gone on with, is the search that was never interrupted."""
+"""A resumed search gives the same results as a search that was never interrupted."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 
-# They are of the process, not of the training.
+# Measurements of the process, which differ from run to run.
 TIMES = ("training_time", "training_time_s", "epoch_seconds", "epoch_seconds_median", "memory_mb", "cpu_percent")
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "patience": 2}}
 
 
-def timeless(data: Any) -> Any:
-    """The same without what differs from run to run."""
+def without_times(data: Any) -> Any:
+    """Return the data without the values that differ from run to run."""
     if isinstance(data, dict):
-        return {name: timeless(value) for name, value in data.items() if name not in (*TIMES, "attempts", "timestamp")}
-    return [timeless(item) for item in data] if isinstance(data, list) else data
+        return {
+            name: without_times(value) for name, value in data.items() if name not in (*TIMES, "attempts", "timestamp")
+        }
+    return [without_times(item) for item in data] if isinstance(data, list) else data
 
 
-def story(folder: Path, results: Path) -> list[Any]:
-    """All that a study and its results say."""
+def study_data(folder: Path, results: Path) -> list[Any]:
+    """Return all data of a study and its results file."""
     trials = load_study(folder)[0].get_trials()
     curves = {
-        path.parent.name: [timeless(json.loads(line)) for line in path.read_text().splitlines()]
+        path.parent.name: [without_times(json.loads(line)) for line in path.read_text().splitlines()]
         for path in folder.glob("*/metrics.jsonl")
     }
     return [
         [(trial.state, trial.params, trial.values, trial.intermediate_values) for trial in trials],
-        [timeless(trial.user_attrs) for trial in trials],
+        [without_times(trial.user_attrs) for trial in trials],
         [trial.distributions for trial in trials],
         curves,
-        timeless(json.loads(results.read_text())),
+        without_times(json.loads(results.read_text())),
     ]
 
 
-def trained(config: Path, space: Path, folder: str, display: Display | None = None) -> None:
-    # Six search trials: the last one is drawn by what was learned, not at random.
+def run_search(config: Path, space: Path, folder: str, display: Display | None = None) -> None:
+    # Six search trials, because the sampler learns from earlier results only for the last one.
     HyperparameterTuner(
         str(config),
         options=RunOptions(
@@ -65,15 +67,15 @@ def trained(config: Path, space: Path, folder: str, display: Display | None = No
     ).run_experiments()
 
 
-def by_signal(train: Callable[[Callable[[], object]], object]) -> None:
+def interrupt_by_signal(train: Callable[[Callable[[], object]], object]) -> None:
     """Interrupt a training with Ctrl-C."""
     with pytest.raises(StopRequested), stop_on_signals():
         train(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
-def by_request(train: Callable[[Callable[[], object]], object]) -> None:
+def interrupt_by_stop_command(train: Callable[[Callable[[], object]], object]) -> None:
     """Interrupt a training with `khmer-tuner stop`."""
-    train(lambda: main(["stop", "--output-dir", "broken"]))
+    train(lambda: main(["stop", "--output-dir", "interrupted"]))
 
 
 @pytest.mark.usefixtures("in_tmp")
@@ -82,21 +84,25 @@ def test_resumed_search_gives_the_same_trials_and_results(
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 3}} | BY_LOSS})
     space = write_space(base={"num_epochs": 3})
-    trained(config, space, "straight")
-    straight = story(Path("straight"), Path("straight.json"))
-    # Guards the comparison: it holds what could go wrong.
-    ends = [trial["outcome"]["why_ended"] for trial in straight[1]]
+    run_search(config, space, "uninterrupted")
+    uninterrupted = study_data(Path("uninterrupted"), Path("uninterrupted.json"))
+    # Ensures that the comparison covers pruned and completed trials.
+    ends = [trial["outcome"]["why_ended"] for trial in uninterrupted[1]]
     assert {"pruned", "max_epochs"} <= set(ends)
-    longest = sorted(range(1, 7), key=lambda number: len(straight[0][number][3]))[-2:]
+    longest = sorted(range(1, 7), key=lambda number: len(uninterrupted[0][number][3]))[-2:]
     in_preset, early, late = {"in_batch": 8}, *({"of_trial": number, "after_epoch": 1} for number in sorted(longest))
 
-    def train_until(where: dict[str, int], happens: Callable[[], object]) -> None:
-        trained(config, space, "broken", make_watcher(action=happens, **where))
+    def train_until(point: dict[str, int], action: Callable[[], object]) -> None:
+        run_search(config, space, "interrupted", make_watcher(action=action, **point))
 
-    for interrupt, where in ((by_request, in_preset), (by_signal, early), (by_request, late)):
-        interrupt(partial(train_until, where))
-        assert study_status(*load_study(Path("broken"))).counts["interrupted"] == 1
-    assert story(Path("broken"), Path("broken.json"))[:3] != straight[:3]
-    assert main(["resume", "--output-dir", "broken", "--results-file", "broken.json"]) == 0
-    for broken, whole in zip(story(Path("broken"), Path("broken.json")), straight, strict=True):
-        assert broken == whole
+    for interrupt, point in (
+        (interrupt_by_stop_command, in_preset),
+        (interrupt_by_signal, early),
+        (interrupt_by_stop_command, late),
+    ):
+        interrupt(partial(train_until, point))
+        assert study_status(*load_study(Path("interrupted"))).counts["interrupted"] == 1
+    assert study_data(Path("interrupted"), Path("interrupted.json"))[:3] != uninterrupted[:3]
+    assert main(["resume", "--output-dir", "interrupted", "--results-file", "interrupted.json"]) == 0
+    for actual, expected in zip(study_data(Path("interrupted"), Path("interrupted.json")), uninterrupted, strict=True):
+        assert actual == expected

@@ -54,10 +54,10 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def raising(error: BaseException) -> Callable[[], object]:
-    def accident() -> None:
+    def fail() -> None:
         raise error
 
-    return accident
+    return fail
 
 
 def run(config: Path, display: Display | None = None) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_resumed_trial_reports_epochs_that_are_missing_in_the_study(
     config = write_config({"one": {"training": {"num_epochs": 3}}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=2))
-    # As if the process had died between the checkpoint and the report.
+    # As if the process had been killed between the checkpoint and the report.
     with closing(sqlite3.connect(OUT / "study.db")) as database, database:
         database.execute("DELETE FROM trial_intermediate_values WHERE step = 2")
     run(config)
@@ -145,7 +145,7 @@ def test_trial_killed_after_its_last_epoch_repeats_no_epoch(
     config = write_config({"one": {}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=2))
-    # A repeated epoch would have taken another time.
+    # A repeated epoch would have another duration.
     best = OUT / "one" / "checkpoints" / "best.pt"
     before = load_checkpoint(best)["metrics"]
     (entry,) = run(config)["all_results"]
@@ -176,9 +176,9 @@ def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config: WriteCon
     assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * (MAX_MEMORY_CRASHES + 1)]
 
 
-def search(config: Path, space: Path, trials: int, display: Display | None = None, **asked: Any) -> dict[str, Any]:
-    """Train a file's experiments, then search trials."""
-    request = SearchRequest(at_least=trials, **asked)
+def search(config: Path, space: Path, trials: int, display: Display | None = None, **settings: Any) -> dict[str, Any]:
+    """Train the experiments of a file, then search trials."""
+    request = SearchRequest(at_least=trials, **settings)
     return HyperparameterTuner(
         str(config),
         options=RunOptions(space_file=str(space), search=request, results_file="results.json"),
@@ -197,8 +197,8 @@ def best_so_far(folder: Path, pick: Callable[..., float]) -> list[float]:
 
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "min_delta": 0.0}}
 QUICK = {"training": {"learning_rate": 0.01, "num_epochs": 4}} | BY_LOSS
-# The range of a rate that varies would be widened to hold that of `quick`.
-HARDLY: dict[str, Any] = {
+# The learning rate is fixed, because its range would be widened to include that of `quick`.
+SLOW: dict[str, Any] = {
     "base": {"num_epochs": 4, "learning_rate": 1e-9},
     **dict.fromkeys(["model_name", "loss_type", "learning_rate"]),
 }
@@ -207,13 +207,13 @@ HARDLY: dict[str, Any] = {
 def test_search_trial_that_is_worse_than_others_is_pruned(
     write_config: WriteConfig, write_space: WriteSpace, read_results: Any
 ) -> None:
-    space = write_space(**HARDLY)
+    space = write_space(**SLOW)
     results = search(write_config({"quick": QUICK}), space, 2, prune_grace=2)
     assert read_results(Path("results.json")) == results
     assert results["best_result"]["experiment_name"] == "quick"
-    quick, *hopeless = results["all_results"]
+    quick, *pruned = results["all_results"]
     assert quick["total_epochs"] == 4
-    for entry in hopeless:
+    for entry in pruned:
         assert (entry["status"], entry["total_epochs"], entry["error_message"]) == ("completed", 2, "")
         trial, folder = trial_of(entry["experiment_name"]), OUT / entry["experiment_name"]
         assert trial.state == TrialState.PRUNED
@@ -223,26 +223,26 @@ def test_search_trial_that_is_worse_than_others_is_pruned(
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt"]
 
 
-@pytest.mark.parametrize("asked", [{"pruner": PrunerName.NONE}, {}], ids=str)
+@pytest.mark.parametrize("settings", [{"pruner": PrunerName.NONE}, {}], ids=str)
 def test_nothing_is_pruned_without_a_pruner_or_within_the_grace_period(
-    asked: dict[str, Any], write_config: WriteConfig, write_space: WriteSpace
+    settings: dict[str, Any], write_config: WriteConfig, write_space: WriteSpace
 ) -> None:
-    # The grace is the early stopping patience where nothing is said: longer than these four epochs.
-    space = write_space(**HARDLY)
-    search(write_config({"quick": QUICK}), space, 1, **asked)
+    # The default grace period is the early stopping patience, which is longer than these four epochs.
+    space = write_space(**SLOW)
+    search(write_config({"quick": QUICK}), space, 1, **settings)
     outcome = record_of("search_0001").outcome
     assert outcome is not None
     assert (outcome.why_ended, outcome.total_epochs) == ("max_epochs", 4)
 
 
 class RecordingPruner(NopPruner):
-    """Writes down after which reported epoch it is asked."""
+    """Records the last reported epoch at each call."""
 
     def __init__(self) -> None:
-        self.asked: list[int | None] = []
+        self.epochs: list[int | None] = []
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        self.asked.append(trial.last_step)
+        self.epochs.append(trial.last_step)
         return super().prune(study, trial)
 
 
@@ -254,21 +254,21 @@ def test_pruner_is_not_called_again_for_repeated_epochs(
     config, space = write_config({"one": {"training": {"num_epochs": 1}}}), write_space(base={"num_epochs": 5})
     with pytest.raises(KeyboardInterrupt):
         search(config, space, 1, make_watcher(after_epoch=3, of_trial=1))
-    assert pruner.asked == [1, 2]
-    pruner.asked.clear()
-    # As on another machine, with an output folder of its own.
+    assert pruner.epochs == [1, 2]
+    pruner.epochs.clear()
+    # As on another machine with its own output folder.
     shutil.rmtree(OUT / "search_0001" / "checkpoints")
     watcher = make_watcher()
     search(config, space, 1, watcher)
     assert watcher.started == [("search_0001", 1, True)]
     assert watcher.epochs == [(1, epoch) for epoch in range(1, 6)]
-    # It was interrupted before the pruner was asked about the last reported epoch.
-    assert pruner.asked == [3, 4]
+    # The trial was interrupted before the pruner was called for the last reported epoch.
+    assert pruner.epochs == [3, 4]
 
 
 def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteSpace) -> None:
     slow = {"training": {"learning_rate": 2e-9, "num_epochs": 4}, "scheduler": {"min_lr": 0.0}} | BY_LOSS
-    space = write_space(**HARDLY)
+    space = write_space(**SLOW)
     search(write_config({"quick": QUICK}), space, 1, prune_grace=1)
     search(write_config({"slow": slow}), space, 1, prune_grace=1)
     ends = [record_of(name).outcome for name in ("search_0001", "slow")]
@@ -281,10 +281,10 @@ def searched(
     configs_in: Callable[[Path], WriteConfig],
     spaces_in: Callable[[Path], WriteSpace],
 ) -> Path:
-    """The folder of a study with two presets and eleven search trials of one epoch; not to be changed."""
+    """Return the folder of a study with two presets and eleven search trials of one epoch; tests must not change it."""
     folder = tmp_path_factory.mktemp("searched")
     one = {"training": {"num_epochs": 1, "log_every_n_steps": 9, "seed": 4, "save_every_n_epochs": 1}}
-    # It widens the learning rate's range far below the `min_lr` that the search began with.
+    # Widens the range of the learning rate far below the initial `min_lr` of the search.
     two = {"training": one["training"] | {"learning_rate": 1e-9}, "scheduler": {"min_lr": 0.0}}
     space = spaces_in(folder)(base={"num_epochs": 1})
     for experiments, trials in (({"one": one}, 1), ({"two": two}, 11)):
@@ -308,21 +308,21 @@ def test_search_trial_stores_its_complete_configuration(searched: Path) -> None:
     records = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
     assert [record.number for record in records] == [1, *range(3, 13)]
     for record in records:
-        config, drawn = record.config, study.get_trials()[record.number].params
+        config, sampled = record.config, study.get_trials()[record.number].params
         assert config.keys() == {item.name for item in fields(TrainingConfig)}
-        assert {name: config[name] for name in drawn} == drawn
+        assert {name: config[name] for name in sampled} == sampled
         assert (config["num_epochs"], config["log_every_n_steps"], config["seed"]) == (1, 9, 4)
         assert config["min_lr"] <= config["learning_rate"]
         assert (config["loss_type"] == "ctc") == (config["model_name"] == "tiny_ctc")
-        assert ("loss_type" in drawn) == (config["model_name"] == "tiny")
-        assert ("warmup_epochs" in drawn) == (config["scheduler_type"] == "cosine")
-        told = entries[record.experiment_name]["hyperparameters"]
-        assert told == {name: config[name] for name in told}
+        assert ("loss_type" in sampled) == (config["model_name"] == "tiny")
+        assert ("warmup_epochs" in sampled) == (config["scheduler_type"] == "cosine")
+        hyperparameters = entries[record.experiment_name]["hyperparameters"]
+        assert hyperparameters == {name: config[name] for name in hyperparameters}
         path = searched / OUT / record.experiment_name / "configs" / "training_config.yaml"
-        placed = {"experiment_name", "output_dir", "model_config_path"}
+        local_settings = {"experiment_name", "output_dir", "model_config_path"}
         trained = yaml.safe_load(path.read_text())
-        assert {name: value for name, value in trained.items() if value != config[name]}.keys() <= placed
-    # Guards what is asked above: all of it came up.
+        assert {name: value for name, value in trained.items() if value != config[name]}.keys() <= local_settings
+    # Ensures that the loop above covered all cases.
     assert {record.config["model_name"] for record in records} == {"tiny", "tiny_ctc"}
     assert {record.config["scheduler_type"] for record in records} == {"cosine", "steplr"}
     assert min(record.config["learning_rate"] for record in records) < TrainingConfig.min_lr
@@ -337,7 +337,7 @@ def test_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path
     assert len(searches) == 11
     kept = {path.parents[1].name for path in (searched / OUT).glob("*/checkpoints/best.pt")}
     assert kept == {"one", "two", *(entry["experiment_name"] for entry in searches[:10])}
-    # Of the one that is not kept, nothing is but its figures.
+    # The eleventh search trial keeps only its metrics.
     other = searched / OUT / searches[10]["experiment_name"]
     assert list((other / "checkpoints").iterdir()) == []
     assert (other / "metrics.jsonl").exists()
@@ -347,12 +347,12 @@ def test_diverged_search_trial_is_pruned_in_optuna_and_failed_in_the_results(
     write_config: WriteConfig, write_space: WriteSpace, read_results: Any
 ) -> None:
     base = {"num_epochs": 20, "learning_rate": 10.0, "optimizer_type": "adamw", "weight_decay": 10.0}
-    space = write_space(**HARDLY | {"base": base})
-    results = search(write_config({"tame": {"training": {"num_epochs": 1}}}), space, 2)
+    space = write_space(**SLOW | {"base": base})
+    results = search(write_config({"stable": {"training": {"num_epochs": 1}}}), space, 2)
     assert read_results(Path("results.json")) == results
-    tame, *wild = results["all_results"]
-    assert (tame["status"], results["experiments_completed"]) == ("completed", 1)
-    for entry in wild:
+    stable, *diverged = results["all_results"]
+    assert (stable["status"], results["experiments_completed"]) == ("completed", 1)
+    for entry in diverged:
         assert entry["status"] == "failed"
         assert "lower learning_rate" in entry["error_message"]
         assert entry["total_epochs"] < 20
@@ -402,7 +402,7 @@ def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:
         (Targets(character_accuracy=0.99), None),
         (Targets(convergence_epochs=15), None),
     ],
-    ids=["both", "characters", "sequences", "never", "no accuracy to reach"],
+    ids=["both", "characters", "sequences", "never", "no accuracy target"],
 )
 def test_converged_epoch_is_the_first_that_meets_both_targets(targets: Targets, converged: int | None) -> None:
     epochs = (epoch(1, 0.5, 0.1), epoch(2, 0.85, 0.6), epoch(3, 0.9, 0.7), epoch(4, 0.95, 0.9))
@@ -412,13 +412,13 @@ def test_converged_epoch_is_the_first_that_meets_both_targets(targets: Targets, 
 def test_deleted_checkpoints_are_not_searched_again(searched: Path) -> None:
     study, folder = load_study(searched / OUT)
     (worst,) = records_beyond_retention(study)
-    left = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
+    checkpoint = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
     deleted: set[int] = set()
     try:
-        for is_left in (False, True):
-            left.touch()
+        for remains in (False, True):
+            checkpoint.touch()
             delete_unneeded_checkpoints(study, folder, [], deleted)
             assert deleted == {worst.number}
-            assert left.exists() == is_left
+            assert checkpoint.exists() == remains
     finally:
-        left.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)

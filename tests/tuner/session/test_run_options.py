@@ -18,7 +18,7 @@ def record(kind: TrialKind, name: str) -> TrialRecord:
 
 
 @pytest.mark.parametrize(
-    ("scope", "held"),
+    ("trial_filter", "matching"),
     [
         (TrialFilter(), {"one", "two", "search_0002"}),
         (TrialFilter(search=False), {"one", "two"}),
@@ -27,17 +27,19 @@ def record(kind: TrialKind, name: str) -> TrialRecord:
         (TrialFilter(frozenset()), {"search_0002"}),
     ],
 )
-def test_filter_matches_presets_by_name_and_search_trials_together(scope: TrialFilter, held: set[str]) -> None:
+def test_filter_matches_presets_by_name_and_search_trials_together(
+    trial_filter: TrialFilter, matching: set[str]
+) -> None:
     records = [
         record(TrialKind.PRESET, "one"),
         record(TrialKind.PRESET, "two"),
         record(TrialKind.SEARCH, "search_0002"),
     ]
-    assert {item.experiment_name for item in records if scope.matches(item)} == held
+    assert {item.experiment_name for item in records if trial_filter.matches(item)} == matching
 
 
 @pytest.mark.parametrize(
-    ("scope", "grows"),
+    ("trial_filter", "may_gain"),
     [
         (TrialFilter(), True),
         (TrialFilter(frozenset({"one"})), True),
@@ -45,8 +47,8 @@ def test_filter_matches_presets_by_name_and_search_trials_together(scope: TrialF
         (TrialFilter(frozenset({"one"}), search=False), False),
     ],
 )
-def test_only_a_filter_of_named_experiments_cannot_gain_trials(scope: TrialFilter, grows: bool) -> None:
-    assert scope.may_gain_trials == grows
+def test_only_a_filter_of_named_experiments_cannot_gain_trials(trial_filter: TrialFilter, may_gain: bool) -> None:
+    assert trial_filter.may_gain_trials == may_gain
 
 
 def test_timed_out_at_the_deadline_and_never_without_one() -> None:
@@ -77,8 +79,8 @@ class TestCheck:
         options = RunOptions(OUT, "a/b", "sqlite://", device="tpu", results_file="no/r.json", search=search)
         with pytest.raises(ConfigurationError) as caught:
             options.check()
-        places = [problem.split(":")[0] for problem in caught.value.problems]
-        assert places == ["storage URL", "study name", "device", "results file no/r.json", "--pruner"]
+        subjects = [problem.split(":")[0] for problem in caught.value.problems]
+        assert subjects == ["storage URL", "study name", "device", "results file no/r.json", "--pruner"]
 
     def test_output_folder_that_is_a_file_is_reported_with_an_invalid_storage(self) -> None:
         OUT.write_text("a file where a folder should be")

@@ -134,22 +134,22 @@ class TestOpen:
         assert Path("generated_data/metadata.yaml").is_file()
         assert watcher.images[-1] == (6000, 6000)
         assert "no dataset at generated_data/metadata.yaml" in watcher.notes[0]
-        again = make_watcher()
-        opened(config, again, may_generate=True)
-        assert again.images == again.notes == []
+        second_watcher = make_watcher()
+        opened(config, second_watcher, may_generate=True)
+        assert second_watcher.images == second_watcher.notes == []
 
     @pytest.mark.parametrize("changed", ["experiment", "space"])
     def test_conflict_with_the_study_is_reported_before_a_dataset_is_generated(
         self, changed: str, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
     ) -> None:
         opened(write_config({"one": {}}), space=write_space())
-        elsewhere = {"data": {"metadata_path": "generated_data/metadata.yaml"}}
+        default_dataset = {"data": {"metadata_path": "generated_data/metadata.yaml"}}
         more = {"training": {"batch_size": 4}} if changed == "experiment" else {}
-        config = write_config({"one": elsewhere | more, "new": elsewhere})
+        config = write_config({"one": default_dataset | more, "new": default_dataset})
         space = write_space(batch_size={"low": 8, "high": 32, "step": 8}) if changed == "space" else None
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        what = "batch_size was 8 and is 4 now" if changed == "experiment" else "batch_size was .* and is .* now"
-        with pytest.raises(ConfigurationError, match=what):
+        message = "batch_size was 8 and is 4 now" if changed == "experiment" else "batch_size was .* and is .* now"
+        with pytest.raises(ConfigurationError, match=message):
             opened(config, may_generate=True, space=space)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -179,15 +179,15 @@ class TestOpen:
     ) -> None:
         config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()
         assert study_space(opened(config, space=space).study).values_of("learning_rate") == (1e-4, 0.02)  # widened
-        for again in (None, space):
-            assert study_space(opened(config, space=again).study).base == {"num_epochs": 2}
+        for repeated in (None, space):
+            assert study_space(opened(config, space=repeated).study).base == {"num_epochs": 2}
         other = write_space(base={"num_epochs": 3}, learning_rate={"low": 1e-4, "high": 1e-2}, scheduler_type=None)
         with pytest.raises(ConfigurationError) as caught:
             opened(config, space=other)
-        told = "\n".join(caught.value.problems)
+        message = "\n".join(caught.value.problems)
         for change in ("base num_epochs was 2 and is 3 now", "learning_rate was ", "scheduler_type was removed"):
-            assert change in told
-        assert "leave out --space" in told
+            assert change in message
+        assert "leave out --space" in message
 
     def test_model_definitions_can_be_added_but_not_changed(
         self, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
@@ -200,14 +200,14 @@ class TestOpen:
             path.write_text(yaml.safe_dump({"models": {**models, **changes}}))
             return write_config({"new": {"model": {"name": "tiny", "config_path": str(path)}}}, file_name="new.yaml")
 
-        own = session.context.folder.model_definitions_path
-        before = own.read_text()
+        copy = session.context.folder.model_definitions_path
+        before = copy.read_text()
         with pytest.raises(ConfigurationError, match=r"model 'tiny': width was 16 and is 20 now") as caught:
             opened(with_models(tiny=models["tiny"] | {"width": 20}, wide=models["tiny"]))
         assert "--output-dir" in str(caught.value)
-        assert own.read_text() == before
+        assert copy.read_text() == before
         opened(with_models(wide=models["tiny"] | {"width": 20}))
-        assert load_model_definitions(own)["wide"].width == 20
+        assert load_model_definitions(copy)["wide"].width == 20
         assert list(study_invariants(reopened().study).definitions) == ["tiny", "tiny_ctc", "wide"]
 
 
@@ -216,18 +216,18 @@ class TestReopen:
     def test_output_folder_suffices_to_reopen_a_study(
         self, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begun = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
-        add_search_trials(begun.study, begun.context.folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
-        (tmp_path / "elsewhere").mkdir()
-        monkeypatch.chdir(tmp_path / "elsewhere")
+        created = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
+        add_search_trials(created.study, created.context.folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
+        (tmp_path / "other_folder").mkdir()
+        monkeypatch.chdir(tmp_path / "other_folder")
         session = reopened(output_dir=tmp_path / OUT)
         assert session.context.targets == Targets(character_accuracy=0.5)
-        assert session.context.cache.metadata_path == begun.context.cache.metadata_path
+        assert session.context.cache.metadata_path == created.context.cache.metadata_path
         settings = search_settings(session.study)
         assert settings is not None
         assert (settings.sampler, settings.start.num_epochs) == (SamplerName.RANDOM, 2)
         assert states(session) == ["WAITING"] * 3
-        assert list((tmp_path / "elsewhere").iterdir()) == []
+        assert list((tmp_path / "other_folder").iterdir()) == []
 
     def test_output_folder_can_move(self, write_config: WriteConfig, tmp_path: Path) -> None:
         opened(write_config({"one": ONE_EPOCH}))
@@ -238,8 +238,8 @@ class TestReopen:
         assert not OUT.exists()
 
     def test_without_a_study_nothing_is_created(self, tmp_path: Path) -> None:
-        says = "no such folder; name the --output-dir of a study, or create one with `khmer-tuner run`"
-        with pytest.raises(ConfigurationError, match=says):
+        message = "no such folder; name the --output-dir of a study, or create one with `khmer-tuner run`"
+        with pytest.raises(ConfigurationError, match=message):
             reopened()
         assert list(tmp_path.iterdir()) == []
 
@@ -267,37 +267,37 @@ class TestReopen:
         opened(config)
         images = sorted((metadata.parent / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
-        for again in (reopened, lambda: opened(config)):
+        for open_again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was .* now; change it back"):
-                again()
+                open_again()
 
     @pytest.mark.parametrize("is_known", [True, False])
     def test_changed_image_folder_is_named_if_its_images_differ(
         self, is_known: bool, write_config: WriteConfig, tmp_path: Path, make_watcher: MakeWatcher
     ) -> None:
-        here, other = tmp_path / "generated_data", tmp_path / "set" / "generated_data"
-        metadata = generate_dataset(here, samples=10, test_samples=1)
+        original, other = tmp_path / "generated_data", tmp_path / "set" / "generated_data"
+        metadata = generate_dataset(original, samples=10, test_samples=1)
         other.mkdir(parents=True)
         shutil.copy(metadata, other)  # its images are those of the working directory as long as it has none
         config = write_config({"one": {"data": {"metadata_path": str(other / "metadata.yaml")}}})
         study = opened(config).study
-        began = study_invariants(study)
-        assert began.dataset["image_folder"] == str(here / "train")
-        shutil.copytree(here / "train", other / "train")
-        shutil.copytree(here / "val", other / "val")
+        invariants = study_invariants(study)
+        assert invariants.dataset["image_folder"] == str(original / "train")
+        shutil.copytree(original / "train", other / "train")
+        shutil.copytree(original / "val", other / "val")
         watcher = make_watcher()
         moved = study_invariants(reopened(watcher).study).dataset
-        assert (watcher.notes, moved) == ([], {**began.dataset, "image_folder": str(other / "train")})
-        known = {name: value for name, value in began.dataset.items() if is_known or name != "image_folder"}
-        study.set_user_attr("invariants", began.as_dict() | {"dataset": known})
+        assert (watcher.notes, moved) == ([], {**invariants.dataset, "image_folder": str(other / "train")})
+        known = {name: value for name, value in invariants.dataset.items() if is_known or name != "image_folder"}
+        study.set_user_attr("invariants", invariants.as_dict() | {"dataset": known})
         images = sorted((other / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
-        where = f"were read from {here}/train" if is_known else "may have been read from the working directory"
-        for again in (reopened, lambda: opened(config)):
+        where = f"were read from {original}/train" if is_known else "may have been read from the working directory"
+        for open_again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError) as caught:
-                again()
-            told = f"its images {where} and are read from {other}/train now; to continue, use a metadata file in the"
-            assert told in str(caught.value)
+                open_again()
+            message = f"its images {where} and are read from {other}/train now; to continue, use a metadata file in the"
+            assert message in str(caught.value)
 
     def test_reopening_notes_changed_library_versions(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
@@ -310,14 +310,14 @@ class TestReopen:
         assert [note.split(",")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
 
     def test_copy_of_the_model_definitions_is_restored(self, write_config: WriteConfig) -> None:
-        own = opened(write_config({"one": {}})).context.folder.model_definitions_path
-        before = own.read_text()
-        own.write_text("models: {}")
+        copy = opened(write_config({"one": {}})).context.folder.model_definitions_path
+        before = copy.read_text()
+        copy.write_text("models: {}")
         reopened()
-        assert own.read_text() == before
-        own.unlink()
+        assert copy.read_text() == before
+        copy.unlink()
         reopened()
-        assert own.read_text() == before
+        assert copy.read_text() == before
 
 
 @pytest.mark.usefixtures("in_tmp")
@@ -346,10 +346,10 @@ class TestSearch:
         assert settings is not None
         start = settings.start
         assert (start.early_stopping_patience, start.log_every_n_steps, start.optimizer_type) == (3, 7, "adam")
-        assert start.num_epochs == 30  # the shipped space's
+        assert start.num_epochs == 30  # from the packaged search space
 
     @pytest.mark.parametrize(
-        ("asked", "says"),
+        ("search", "message"),
         [
             (SearchRequest(sampler=SamplerName.GP, more=1), "sampler random, not gp"),
             (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner quantile, not none"),
@@ -358,29 +358,29 @@ class TestSearch:
         ],
     )
     def test_changed_search_settings_are_rejected(
-        self, asked: SearchRequest, says: str, write_config: WriteConfig, write_space: WriteSpace
+        self, search: SearchRequest, message: str, write_config: WriteConfig, write_space: WriteSpace
     ) -> None:
-        begun = opened(write_config({"one": {}}), space=write_space())
+        created = opened(write_config({"one": {}}), space=write_space())
         first = SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, at_least=1)
-        add_search_trials(begun.study, begun.context.folder, first)
+        add_search_trials(created.study, created.context.folder, first)
         session = reopened()
-        with pytest.raises(ConfigurationError, match=f"(?s){says}.*--output-dir"):
-            add_search_trials(session.study, session.context.folder, asked)
+        with pytest.raises(ConfigurationError, match=f"(?s){message}.*--output-dir"):
+            add_search_trials(session.study, session.context.folder, search)
         assert search_budget(session.study) == 1
         add_search_trials(session.study, session.context.folder, replace(first, at_least=0, more=1))
         assert search_budget(session.study) == 2
 
 
 @pytest.mark.usefixtures("in_tmp")
-@pytest.mark.parametrize("asked", ["by the run", "by a later run"])
+@pytest.mark.parametrize("given", ["when created", "when reopened"])
 def test_device_option_applies_to_search_trials(
-    asked: str, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
+    given: str, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
 ) -> None:
     config = write_config({"one": ONE_EPOCH})
-    begun = opened(config, space=write_space(base={"num_epochs": 1}))
-    add_search_trials(begun.study, begun.context.folder, SearchRequest(at_least=1))
+    created = opened(config, space=write_space(base={"num_epochs": 1}))
+    add_search_trials(created.study, created.context.folder, SearchRequest(at_least=1))
     watcher = make_watcher()
-    session = opened(config, watcher, device="auto") if asked == "by the run" else reopened(watcher, device="auto")
+    session = opened(config, watcher, device="auto") if given == "when created" else reopened(watcher, device="auto")
     work(session, TrialFilter(), StopConditions())
     assert {name: config.device for name, config in watcher.configs.items()} == {"one": "auto", "search_0001": "auto"}
 
@@ -389,7 +389,7 @@ def test_device_option_applies_to_search_trials(
 def test_trial_that_this_machine_cannot_train_stays_pending(
     write_config: WriteConfig, write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As after a move from a machine that has CUDA to one that has none.
+    # As after moving from a machine with CUDA to one without.
     session = opened(write_config({"one": ONE_EPOCH}))
     (trial,) = session.study.get_trials()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -18,33 +18,35 @@ from tuner.session.status_poller import StatusPoller
 WriteConfig = Callable[..., Path]
 
 
-class Seen(Display):
-    """Keeps the statuses that it receives."""
+class RecordingDisplay(Display):
+    """Records the received statuses."""
 
     def __init__(self) -> None:
-        self.studies: list[StudyStatus] = []
+        self.statuses: list[StudyStatus] = []
 
     def status_polled(self, status: StudyStatus) -> None:
-        self.studies.append(status)
+        self.statuses.append(status)
 
 
 @pytest.fixture
 def session(write_config: WriteConfig, in_tmp: Path) -> Session:
-    return Session.open(RunRequest.from_file(load_experiments(write_config({"one": {}, "two": {}}))), Seen())
+    return Session.open(
+        RunRequest.from_file(load_experiments(write_config({"one": {}, "two": {}}))), RecordingDisplay()
+    )
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The poller's clock: it stands still unless a test sets `now`, in seconds."""
+    """Return the poller's clock, which shows `now` in seconds until a test changes it."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("tuner.session.status_poller.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
-def seen(session: Session) -> list[StudyStatus]:
+def polled(session: Session) -> list[StudyStatus]:
     display = session.context.display
-    assert isinstance(display, Seen)
-    return display.studies
+    assert isinstance(display, RecordingDisplay)
+    return display.statuses
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("no JSON")])
@@ -54,25 +56,25 @@ def test_failed_poll_is_ignored(error: Exception, session: Session, monkeypatch:
 
     monkeypatch.setattr("tuner.session.status_poller.read_status", fail)
     StatusPoller(session, every_s=5).poll()
-    assert seen(session) == []
+    assert polled(session) == []
 
 
 def test_study_is_polled_after_a_trial_unless_polls_are_slow(session: Session, clock: Any) -> None:
     poller = StatusPoller(session, every_s=5)
     poller.poll()
     poller.poll_after_trial()
-    assert len(seen(session)) == 2
+    assert len(polled(session)) == 2
     poller._took = 1.0
     poller.poll_after_trial()
-    assert len(seen(session)) == 2
+    assert len(polled(session)) == 2
     clock.now += 5
     poller.poll_after_trial()
-    assert len(seen(session)) == 3
+    assert len(polled(session)) == 3
 
 
 def test_display_receives_the_status(session: Session) -> None:
     StatusPoller(session, every_s=5).poll()
-    (status,) = seen(session)
+    (status,) = polled(session)
     assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
 
 
@@ -80,10 +82,10 @@ def test_study_is_polled_once_per_interval(session: Session, clock: Any) -> None
     poller = StatusPoller(session, every_s=5)
     for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
         poller.poll_if_due()
-    assert len(seen(session)) == 3
+    assert len(polled(session)) == 3
     clock.now = 1021.0
     poller.poll()  # an explicit poll is not delayed
-    assert len(seen(session)) == 4
+    assert len(polled(session)) == 4
 
 
 def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,12 +96,12 @@ def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.M
         clock.now += 0.5
 
     monkeypatch.setattr("tuner.session.status_poller.read_status", slow)
-    monkeypatch.setattr(Seen, "status_polled", lambda self, status: None)
+    monkeypatch.setattr(RecordingDisplay, "status_polled", lambda self, status: None)
     poller = StatusPoller(session, every_s=5)
     while clock.now < 2000:
         poller.poll_if_due()
         clock.now += 0.25
-    # At most one per cent of the time.
+    # At most 1 % of the time.
     assert len(polls) * 0.5 <= 0.01 * 1000 + 0.5
     assert len(polls) > 10
 
@@ -126,7 +128,7 @@ def test_poll_after_a_failed_one_is_shown(session: Session, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr("tuner.session.status_poller.read_status", locked)
         poller.poll()
-    assert seen(session) == []
+    assert polled(session) == []
     assert not poller.is_due
     poller.poll()
-    assert len(seen(session)) == 1
+    assert len(polled(session)) == 1

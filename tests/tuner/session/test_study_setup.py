@@ -25,8 +25,8 @@ def test_joined_study_has_the_invariants_of_the_configuration(tiny_config: MakeC
     folder = OutputFolder(tmp_path / "out")
     invariants = invariants_of(tiny_config(seed=3), "f00d")
     study = join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants)
-    begun = study_invariants(study)
-    assert (begun.seed, begun.monitor, begun.dataset["fingerprint"]) == (3, "val_char_accuracy", "f00d")
+    original = study_invariants(study)
+    assert (original.seed, original.monitor, original.dataset["fingerprint"]) == (3, "val_char_accuracy", "f00d")
     assert list(load_model_definitions(folder.model_definitions_path)) == ["tiny", "tiny_ctc"]
     with pytest.raises(ConfigurationError, match=r"training\.seed was 3 .* and is 4 now"):
         join_study(default_storage_url(folder.path), "khmer-ocr", folder, invariants_of(tiny_config(seed=4), "f00d"))
@@ -42,8 +42,8 @@ def test_added_models_are_written_to_the_study_copy_of_the_definitions(tiny_conf
 
 
 def test_current_invariants_have_the_current_dataset_and_versions(tiny_config: MakeConfig) -> None:
-    begun = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
-    now = current_invariants(begun, "beef", "/images")
-    [change] = begun.changes(now)
+    original = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
+    now = current_invariants(original, "beef", "/images")
+    [change] = original.changes(now)
     assert change.startswith("the dataset's fingerprint was 'f00d' when the study was created and is 'beef' now")
     assert now.versions["torch"] != "1.0"

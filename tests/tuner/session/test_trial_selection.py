@@ -36,32 +36,32 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 @pytest.fixture
 def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable[..., Session]:
-    """Open the study, with the presets `one` and `two`."""
+    """Return a function that opens the study with the presets `one` and `two`."""
     file = load_experiments(write_config({"one": {}, "two": {}}))
     space = str(write_space())
 
-    def begin(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
+    def open_it(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
         options = RunOptions(output_dir, space_file=space, search=search or SearchRequest())
         return Session.open(RunRequest.from_file(file, options=options), Display())
 
-    return begin
+    return open_it
 
 
-def asked_to_stop() -> None:
+def request_study_stop() -> None:
     request_stop(load_study_for_changes(OUT)[0])
 
 
 def test_stop_request_applies_only_to_earlier_sessions(open_session: Callable[..., Session]) -> None:
     early = open_session()
     assert not should_interrupt(early, StopConditions())
-    asked_to_stop()
+    request_study_stop()
     late = open_session()
     assert (should_interrupt(early, StopConditions()), should_interrupt(late, StopConditions())) == (True, False)
     assert next_claim(early, TrialFilter(), StopConditions()) is None
     assert may_start(late, StopConditions())
-    asked_to_stop()
+    request_study_stop()
     assert should_interrupt(late, StopConditions())
-    # The child of a parent that was there began late, but is meant as well.
+    # The request also applies to a worker process that an earlier session starts later.
     existing = ExistingStudy.load(OUT)
     child = Session.reopen(replace(existing, stop_token=early.stop_token), Display())
     assert should_interrupt(child, StopConditions())
@@ -70,14 +70,14 @@ def test_stop_request_applies_only_to_earlier_sessions(open_session: Callable[..
 
 def test_no_trial_starts_after_the_deadline(open_session: Callable[..., Session]) -> None:
     session = open_session()
-    over = StopConditions(deadline=time.monotonic())
-    assert should_interrupt(session, over)
-    assert next_claim(session, TrialFilter(), over) is None
-    assert may_start(session, StopConditions(until_targets=True))  # nobody has met any
+    timed_out = StopConditions(deadline=time.monotonic())
+    assert should_interrupt(session, timed_out)
+    assert next_claim(session, TrialFilter(), timed_out) is None
+    assert may_start(session, StopConditions(until_targets=True))  # no trial has met them
 
 
-def drawn(session: Session) -> dict[str, Any]:
-    """Claim the first search trial and return what is drawn for it."""
+def sampled_params(session: Session) -> dict[str, Any]:
+    """Claim the first search trial, and return its sampled parameters."""
     claim = next_claim(session, TrialFilter(frozenset()), StopConditions())
     assert claim is not None
     with claim:
@@ -88,30 +88,34 @@ def drawn(session: Session) -> dict[str, Any]:
 def test_search_added_later_samples_the_same_parameters(
     open_session: Callable[..., Session],
 ) -> None:
-    expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
+    expected = sampled_params(
+        open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start"))
+    )
     session = open_session()
     assert next_claim(session, TrialFilter(frozenset()), StopConditions()) is None
     study, folder = load_study_for_changes(OUT)
     add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
-    assert drawn(session) == expected
+    assert sampled_params(session) == expected
     assert set(expected) >= {"learning_rate", "batch_size"}
 
 
 def test_search_added_during_a_claim_is_not_missed(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = drawn(open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start")))
+    expected = sampled_params(
+        open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start"))
+    )
     session = open_session()
 
-    def then_a_search_begins(study: optuna.Study) -> bool:
+    def add_search_after_preparation(study: optuna.Study) -> bool:
         monkeypatch.setattr("studies.study.claiming.prepare_sampling", prepare_sampling)
         has_search = prepare_sampling(study)
         writable, folder = load_study_for_changes(OUT)
         add_search_trials(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
         return has_search
 
-    monkeypatch.setattr("studies.study.claiming.prepare_sampling", then_a_search_begins)
-    assert drawn(session) == expected
+    monkeypatch.setattr("studies.study.claiming.prepare_sampling", add_search_after_preparation)
+    assert sampled_params(session) == expected
 
 
 def test_matching_trials_without_a_worker_are_counted(

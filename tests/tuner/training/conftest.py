@@ -1,4 +1,4 @@
-"""Running whole trainings, and comparing what they leave."""
+"""Fixtures that train in a folder, and that compare checkpoints bit by bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMES = ("epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb")
 
 @pytest.fixture
 def run() -> Run:
-    """Train a configuration in a folder, as a program without a study does."""
+    """Train a configuration in a folder, without a study."""
 
     def train_in(config: TrainingConfig, folder: Path, **callbacks: Any) -> TrainingResult:
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
@@ -37,7 +37,7 @@ def run() -> Run:
 
 @pytest.fixture
 def last_state() -> LastState:
-    """Return a text that differs if one bit of a training's last checkpoint does, measured times aside."""
+    """Return a text of every bit of a training's last checkpoint except measured times."""
 
     def read(folder: Path) -> str:
         state = load_checkpoint(folder / "checkpoints" / "last.pt")

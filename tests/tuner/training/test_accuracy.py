@@ -20,7 +20,7 @@ LABEL = [1, 2, EOS, PAD]
         ([1, 2, 2, 2], 2 / 3, 0.0),
         ([2, 1, PAD, PAD], 0 / 3, 0.0),
     ],
-    ids=["right", "after the end", "wrong digit", "too short", "too long", "without end", "all wrong"],
+    ids=["correct", "digit after the end mark", "wrong digit", "too short", "too long", "no end mark", "all wrong"],
 )
 def test_characters_are_counted_up_to_and_including_the_end_mark(
     row: list[int], characters: float, sequence: float

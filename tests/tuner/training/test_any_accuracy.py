@@ -1,4 +1,4 @@
-"""Accuracies of any readings, against a reference that counts position by position."""
+"""Accuracies of random readings, compared with a reference that counts position by position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[list[int], list[int]]
 
 @st.composite
 def pairs(draw: st.DrawFn) -> Pair:
-    """A reading and its label, often nearly the same."""
+    """Generate a reading and its label, which are often similar."""
     label = draw(LABELS)
     row = list(draw(st.sampled_from([label, draw(LABELS)])))
     for position in draw(st.lists(st.integers(0, 8), max_size=2)):
@@ -45,5 +45,5 @@ def test_accuracy_equals_the_reference_for_any_batch_size(read: list[Pair], batc
     assert accuracy.character_accuracy() == pytest.approx(characters)
     assert accuracy.sequence_accuracy() == pytest.approx(sequences)
     assert 0 <= sequences <= 1
-    # All characters right and all sequences right are the same thing.
+    # All characters are correct if and only if all sequences are.
     assert (accuracy.character_accuracy() == 1) == (accuracy.sequence_accuracy() == 1)

@@ -93,7 +93,7 @@ def test_code_in_a_checkpoint_is_not_executed(path: Path, tmp_path: Path) -> Non
     path.parent.mkdir()
     buffer = io.BytesIO()
     torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
-    path.write_bytes(_with_digest(buffer.getvalue()))  # even under a right digest
+    path.write_bytes(_with_digest(buffer.getvalue()))  # even with a correct digest
     with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
         load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
@@ -140,7 +140,7 @@ def test_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
     state = load_checkpoint(path)
     assert state["number"] >= acknowledged
     assert torch.equal(state["weights"], torch.full((300_000,), float(state["number"])))
-    # What the kill left is written over, and never mistaken for a checkpoint.
+    # The next save overwrites the temporary file of the killed one.
     save_checkpoint(path, STATE)
     assert list(path.parent.iterdir()) == [path]
 
@@ -189,7 +189,7 @@ def test_damaged_last_checkpoint_falls_back_to_previous_with_a_warning(
     assert state["epoch"] == 2
     assert "last.pt" in caplog.text
     assert "resuming one epoch earlier" in caplog.text
-    # The damaged one must not take the place of the good one when training goes on.
+    # The next epoch must not replace the intact `previous` with the damaged checkpoint.
     folder.save_epoch(3, {"epoch": 3})
     assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 2
 

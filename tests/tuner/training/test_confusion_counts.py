@@ -6,7 +6,7 @@ from tuner.training.confusion_counts import DELETED, INSERTED, digit_confusion, 
 
 
 def _row(arabic: str) -> list[int]:
-    """Write digits as a label row; nothing stands for a picture in which nothing was read."""
+    """Return the label row of digits; an empty text is a reading without digits."""
     digits = [int(digit) for digit in arabic]
     return [*digits, EOS, *[PAD] * LABEL_LENGTH][:LABEL_LENGTH]
 
@@ -22,13 +22,13 @@ def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
         ("7", "7", {(7, 7): 1}),
         ("00", "00", {(0, 0): 2}),
         ("123", "153", {(1, 1): 1, (2, 5): 1, (3, 3): 1}),
-        # One digit left out or put in leaves the others right.
+        # After a deleted or inserted digit, the other digits are still correct.
         ("12345", "1345", {(1, 1): 1, (2, DELETED): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
         ("12345", "2345", {(1, DELETED): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, 5): 1}),
         ("12345", "1234", {(1, 1): 1, (2, 2): 1, (3, 3): 1, (4, 4): 1, (5, DELETED): 1}),
         ("123", "1923", {(1, 1): 1, (INSERTED, 9): 1, (2, 2): 1, (3, 3): 1}),
         ("11", "1", {(1, 1): 1, (1, DELETED): 1}),
-        # A replaced digit rather than one left out and another put in.
+        # Substitutions are preferred to a deletion plus an insertion.
         ("12", "21", {(1, 2): 1, (2, 1): 1}),
         ("48", "", {(4, DELETED): 1, (8, DELETED): 1}),
         ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
@@ -49,7 +49,7 @@ def test_no_images_give_zero_counts() -> None:
 def test_special_classes_before_the_end_mark_are_ignored() -> None:
     row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
     assert digit_confusion([row], [_row("42")]).diagonal()[:10].sum() == 2
-    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[INSERTED, 5] == LABEL_LENGTH - 1  # no end at all
+    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[INSERTED, 5] == LABEL_LENGTH - 1  # no end mark
 
 
 def _levenshtein(one: str, other: str) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints of a real training that were damaged, exchanged or made to do harm: noticed and never obeyed."""
+"""Damaged, exchanged and malicious checkpoints of a real training are detected and not loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLIPS = 1000
 
 
 class Interruption(BaseException):
-    """Like KeyboardInterrupt: nothing catches it."""
+    """Like KeyboardInterrupt, not an `Exception`."""
 
 
 def interrupt(*_: object) -> None:
@@ -35,7 +35,7 @@ def interrupt(*_: object) -> None:
 
 @pytest.fixture
 def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
-    """The folder of a training that was interrupted after its second epoch of three."""
+    """Return the folder of a training that was interrupted after the second of three epochs."""
     folder = tmp_path / "interrupted"
     config = tiny_config(num_epochs=3)
     with pytest.raises(Interruption):
@@ -46,11 +46,11 @@ def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
 def test_out_of_memory_while_restoring_keeps_the_checkpoints(
     interrupted: Path, tiny_config: MakeConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(*_: object) -> None:
+    def run_out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     before = {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()}
-    monkeypatch.setattr("tuner.training.training_state.TrainingState.load_state_dict", fill)
+    monkeypatch.setattr("tuner.training.training_state.TrainingState.load_state_dict", run_out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
         run(tiny_config(num_epochs=3), interrupted)
     assert {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()} == before
@@ -65,26 +65,26 @@ def test_restarted_training_keeps_files_of_other_programs(tiny_config: MakeConfi
 
 def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted: Path) -> None:
     path = interrupted / "checkpoints" / "last.pt"
-    good = path.read_bytes()
-    draw = random.Random(0)
+    intact = path.read_bytes()
+    rng = random.Random(0)
     for _ in range(FLIPS):
-        bad, position = bytearray(good), draw.randrange(8 * len(good))
-        bad[position // 8] ^= 1 << position % 8
-        path.write_bytes(bad)
+        damaged, position = bytearray(intact), rng.randrange(8 * len(intact))
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
         with pytest.raises(DamagedCheckpointError, match="SHA-256"):
             load_checkpoint(path)
-    path.write_bytes(good)
+    path.write_bytes(intact)
     assert len(load_checkpoint(path)["history"]) == 2
 
 
 def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted: Path) -> None:
     path = interrupted / "checkpoints" / "last.pt"
-    good = path.read_bytes()
-    draw = random.Random(0)
-    parts = [good[: draw.randrange(len(good))] for _ in range(100)]
-    holes = [good[:start] + bytes(len(good) - start) for start in (draw.randrange(len(good)) for _ in range(20))]
-    for bad in [*parts, *holes, good[1:], good + b"\0", good + good, bytes(len(good)), b""]:
-        path.write_bytes(bad)
+    intact = path.read_bytes()
+    rng = random.Random(0)
+    parts = [intact[: rng.randrange(len(intact))] for _ in range(100)]
+    holes = [intact[:start] + bytes(len(intact) - start) for start in (rng.randrange(len(intact)) for _ in range(20))]
+    for damaged in [*parts, *holes, intact[1:], intact + b"\0", intact + intact, bytes(len(intact)), b""]:
+        path.write_bytes(damaged)
         with pytest.raises(DamagedCheckpointError):
             load_checkpoint(path)
 
@@ -112,17 +112,17 @@ def test_training_with_damaged_checkpoints_gives_the_same_result(
     for name in names:
         damage(interrupted / "checkpoints" / name)
     config = tiny_config(num_epochs=3)
-    result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
-    assert (result.why_ended, result.best_epoch) == (undisturbed.why_ended, undisturbed.best_epoch)
+    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
+    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
+    assert (result.why_ended, result.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
 
 
-def of_other_settings(interrupted: Path, other: Path) -> Path:
+def with_other_settings(interrupted: Path, other: Path) -> Path:
     return other / "checkpoints" / "previous.pt"
 
 
 def of_another_network(interrupted: Path, other: Path) -> Path:
-    """A model of the same name and settings, defined otherwise: one layer has another shape."""
+    """A model with the same name and settings but another definition: one layer has another shape."""
     path = interrupted / "checkpoints" / "last.pt"
     state = load_checkpoint(path)
     name = next(name for name, weights in state["model"].items() if weights.dim() > 1)
@@ -132,25 +132,25 @@ def of_another_network(interrupted: Path, other: Path) -> Path:
 
 
 def without_optimizer(interrupted: Path, other: Path) -> Path:
-    """The best model, which holds no state of a training."""
+    """The best checkpoint, which has no training state."""
     return interrupted / "checkpoints" / "best.pt"
 
 
 def of_a_later_version(interrupted: Path, other: Path) -> Path:
     path = interrupted / "checkpoints" / "last.pt"
     state = load_checkpoint(path)
-    save_checkpoint(path, state | {"config": state["config"] | {"not_known_yet": 1}})
+    save_checkpoint(path, state | {"config": state["config"] | {"unknown_field": 1}})
     return path
 
 
-def something_else(interrupted: Path, other: Path) -> Path:
+def unrelated_state(interrupted: Path, other: Path) -> Path:
     path = interrupted / "checkpoints" / "last.pt"
     save_checkpoint(path, {"weights": torch.zeros(3)})
     return path
 
 
 @pytest.mark.parametrize(
-    "foreign", [of_other_settings, of_another_network, without_optimizer, of_a_later_version, something_else]
+    "foreign", [with_other_settings, of_another_network, without_optimizer, of_a_later_version, unrelated_state]
 )
 def test_checkpoint_of_another_training_is_not_resumed_and_logs_a_warning(
     foreign: Callable[[Path, Path], Path],
@@ -171,36 +171,36 @@ def test_checkpoint_of_another_training_is_not_resumed_and_logs_a_warning(
     for name in ("last.pt", "previous.pt"):
         (interrupted / "checkpoints" / name).write_bytes(content)
     config = tiny_config(num_epochs=3)
-    result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
+    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
+    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
     assert "last.pt: damaged: " in caplog.text
     assert "previous.pt: damaged: " in caplog.text
     assert "restarting at epoch 1" in caplog.text
 
 
-def shorter_optimizer(state: dict[str, Any]) -> dict[str, Any]:
+def empty_optimizer(state: dict[str, Any]) -> dict[str, Any]:
     return {"optimizer": {"state": {}, "param_groups": []}}
 
 
-def history_of_text(state: dict[str, Any]) -> dict[str, Any]:
+def text_in_history(state: dict[str, Any]) -> dict[str, Any]:
     return {"history": [epoch | {"val_loss": "low"} for epoch in state["history"]]}
 
 
-def weights_of_text(state: dict[str, Any]) -> dict[str, Any]:
+def text_as_weights(state: dict[str, Any]) -> dict[str, Any]:
     return {"model": dict.fromkeys(state["model"], "heavy")}
 
 
-def early_stopping_of_others(state: dict[str, Any]) -> dict[str, Any]:
+def incomplete_early_stopping(state: dict[str, Any]) -> dict[str, Any]:
     return {"early_stopping": {"best": 1}}
 
 
-def random_state_of_text(state: dict[str, Any]) -> dict[str, Any]:
+def text_as_random_state(state: dict[str, Any]) -> dict[str, Any]:
     return {"rng": "random"}
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["last", "both"])
 @pytest.mark.parametrize(
-    "change", [shorter_optimizer, history_of_text, weights_of_text, early_stopping_of_others, random_state_of_text]
+    "change", [empty_optimizer, text_in_history, text_as_weights, incomplete_early_stopping, text_as_random_state]
 )
 def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
     change: Callable[[dict[str, Any]], dict[str, Any]],
@@ -215,8 +215,8 @@ def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
         state = load_checkpoint(interrupted / "checkpoints" / name)
         save_checkpoint(interrupted / "checkpoints" / name, state | change(state))
     config = tiny_config(num_epochs=3)
-    result, undisturbed = run(config, interrupted), run(config, tmp_path / "undisturbed")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in undisturbed.history]
+    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
+    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
     assert str(interrupted / "checkpoints" / "last.pt") in caplog.text
     assert "resuming one epoch earlier" in caplog.text
     assert ("restarting at epoch 1" in caplog.text) is both
@@ -255,7 +255,7 @@ def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_
         check=False,
     )
     assert not exploded.exists()
-    # It is worth no more than a damaged one: the training begins anew.
+    # The file is treated as damaged, so the training restarts.
     assert done.stdout == "None\n", done.stderr
     assert not (tmp_path / "last.pt").exists()
     assert "not written by khmer-tuner" in done.stderr

@@ -6,8 +6,8 @@ from search_spaces import TrainingConfig
 from tuner.training.early_stopping import EarlyStopping
 
 
-def watch(values: list[float], *, mode: str = "max", min_delta: float = 0.0, patience: int = 2) -> EarlyStopping:
-    """Take values until it says stop."""
+def updated(values: list[float], *, mode: str = "max", min_delta: float = 0.0, patience: int = 2) -> EarlyStopping:
+    """Update with the values until training should stop."""
     stopping = EarlyStopping(mode=mode, min_delta=min_delta, patience=patience)
     for epoch, value in enumerate(values, start=1):
         stopping.update(epoch, value if mode == "max" else -value)
@@ -28,12 +28,12 @@ def watch(values: list[float], *, mode: str = "max", min_delta: float = 0.0, pat
         ([0.50, 0.55, 0.61, 0.62], 0.1, 4, 1),
         ([0.50, 0.60, 0.70], 0.1000001, 3, 0),
     ],
-    ids=["rises", "falls", "equal is no gain", "gains again", "creeping is no gain", "creeps far enough", "sums up"],
+    ids=["rising", "falling", "equal", "new best", "small gains", "small gains add up", "two gains add up"],
 )
 def test_patience_counts_gains_above_min_delta_and_best_counts_all_gains(
     mode: str, values: list[float], min_delta: float, best_epoch: int, waited: int
 ) -> None:
-    stopping = watch(values, mode=mode, min_delta=min_delta)
+    stopping = updated(values, mode=mode, min_delta=min_delta)
     assert stopping.best_epoch == best_epoch
     assert stopping.best == (values[best_epoch - 1] if mode == "max" else -values[best_epoch - 1])
     assert stopping.waited == waited
@@ -44,8 +44,8 @@ def test_update_returns_whether_the_epoch_is_the_best_so_far() -> None:
     stopping = EarlyStopping(mode="max", min_delta=0.1, patience=5)
     assert [stopping.update(epoch, value) for epoch, value in enumerate([0.5, 0.5, 0.51, 0.4, 0.7], 1)] == [
         True,
-        False,  # the first of equals stays
-        True,  # better, if only by a little
+        False,  # not better than the first of equal values
+        True,  # better by less than min_delta
         False,
         True,
     ]

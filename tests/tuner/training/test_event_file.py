@@ -17,7 +17,7 @@ def point(value: float, tag: str = "loss") -> Summary:
 
 
 def points(folder: Path, tag: str = "loss") -> list[tuple[int, float]]:
-    """The curve as TensorBoard shows it."""
+    """Return the curve that TensorBoard shows."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
@@ -31,10 +31,10 @@ def test_added_events_are_readable_immediately(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize("redone", [2, 3, 4])
-def test_later_file_replaces_each_curve_from_its_first_step(redone: int, tmp_path: Path) -> None:
-    """Two curves with axes of their own, as of epochs and of their steps, in turn."""
-    for first, last in ((0, 4), (redone, 6)):
+@pytest.mark.parametrize("first_repeated", [2, 3, 4])
+def test_later_file_replaces_each_curve_from_its_first_step(first_repeated: int, tmp_path: Path) -> None:
+    """Two curves with different step axes, like those of epochs and training steps, written alternately."""
+    for first, last in ((0, 4), (first_repeated, 6)):
         file = EventFile(tmp_path)
         for epoch in range(first, last):
             for step in (2 * epoch, 2 * epoch + 1):

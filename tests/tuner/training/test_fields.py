@@ -1,4 +1,4 @@
-"""Every field of `TrainingConfig` does something: change it, and something that a user can see is different."""
+"""Every field of `TrainingConfig` has an effect: changing it changes something that a user can observe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.training.history import TrainingResult
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
 
-# Field, another value than the default, and the other fields that it needs to matter.
+# Field, a value other than its default, and the other fields with which the change has an effect.
 RESULT: list[tuple[str, Any, dict[str, Any]]] = [
     ("model_name", "tiny_ctc", {"loss_type": "ctc", "model_name": "tiny_ctc"}),
     ("train_split", "test", {}),
@@ -45,7 +45,7 @@ RESULT: list[tuple[str, Any, dict[str, Any]]] = [
     ("focal_gamma", 0.5, {"loss_type": "focal"}),
 ]
 FALLING_LOSS = {"early_stopping_monitor": "train_loss", "early_stopping_mode": "min"}
-# Field, two values of it, and the other fields. The training loss falls from epoch to epoch.
+# Field, two values, and the other fields. The training loss falls in each epoch.
 STOPPING: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("num_epochs", 4, 2, {}),
     ("early_stopping_patience", 3, 1, {"early_stopping_min_delta": 1.0}),
@@ -53,9 +53,9 @@ STOPPING: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("early_stopping_mode", "min", "max", FALLING_LOSS),
     ("early_stopping_monitor", "train_loss", "train_char_accuracy", {"early_stopping_mode": "max"}),
 ]
-ELSEWHERE = {
-    "device": "test_environment.py",
-    "mixed_precision": "test_loop.py, where the processor has it",
+TESTED_ELSEWHERE = {
+    "device": "test_device.py",
+    "mixed_precision": "test_loop.py, if the processor supports it",
     "vocab_size": "tests/tuner/models/test_build.py",
     "max_sequence_length": "tests/tuner/models/test_build.py",
     "num_workers": "tests/tuner/data/test_batches.py",
@@ -67,43 +67,48 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def seen() -> dict[str, Any]:
-    """What was seen of a configuration, by its text: many fields are compared with the same one."""
+def results() -> dict[str, Any]:
+    """Results by configuration, because many fields are compared with the same one."""
     return {}
 
 
-def result_of(config: TrainingConfig, run: Run, folder: Path, seen: dict[str, Any]) -> Any:
-    """Everything about a result but its times: losses, accuracies and rates of all epochs, and the last weights."""
-    if str(config) not in seen:
+def result_of(config: TrainingConfig, run: Run, folder: Path, results: dict[str, Any]) -> Any:
+    """Return a result without its measured times: losses and rates of all epochs, and the last weights."""
+    if str(config) not in results:
         result = run(config, folder)
         numbers = [(epoch.train_loss, epoch.val_loss, epoch.learning_rate) for epoch in result.history]
         weights = load_checkpoint(folder / "checkpoints" / "last.pt")["model"].values()
-        seen[str(config)] = (result.why_ended, result.best_epoch, numbers, [tensor.sum().item() for tensor in weights])
-    return seen[str(config)]
+        results[str(config)] = (
+            result.why_ended,
+            result.best_epoch,
+            numbers,
+            [tensor.sum().item() for tensor in weights],
+        )
+    return results[str(config)]
 
 
-@pytest.mark.parametrize(("field", "value", "needs"), RESULT, ids=[field for field, _, _ in RESULT])
+@pytest.mark.parametrize(("field", "value", "others"), RESULT, ids=[field for field, _, _ in RESULT])
 def test_field_changes_the_trained_weights(
     field: str,
     value: Any,
-    needs: dict[str, Any],
+    others: dict[str, Any],
     tiny_config: MakeConfig,
     run: Run,
     tmp_path: Path,
-    seen: dict[str, Any],
+    results: dict[str, Any],
 ) -> None:
-    common = {"num_epochs": 3, "batch_size": 16} | needs
+    common = {"num_epochs": 3, "batch_size": 16} | others
     base = common | ({"model_name": "tiny", "loss_type": "crossentropy"} if field == "model_name" else {})
-    plain = result_of(tiny_config(**base), run, tmp_path / "plain", seen)
-    changed = result_of(tiny_config(**common | {field: value}), run, tmp_path / "changed", seen)
+    plain = result_of(tiny_config(**base), run, tmp_path / "plain", results)
+    changed = result_of(tiny_config(**common | {field: value}), run, tmp_path / "changed", results)
     assert plain != changed
 
 
-@pytest.mark.parametrize(("field", "plain", "changed", "needs"), STOPPING, ids=[field for field, *_ in STOPPING])
+@pytest.mark.parametrize(("field", "plain", "changed", "others"), STOPPING, ids=[field for field, *_ in STOPPING])
 def test_field_changes_the_best_or_the_last_epoch(
-    field: str, plain: Any, changed: Any, needs: dict[str, Any], tiny_config: MakeConfig, run: Run, tmp_path: Path
+    field: str, plain: Any, changed: Any, others: dict[str, Any], tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    common = {"num_epochs": 4, "learning_rate": 0.01, "augmentation": False} | needs
+    common = {"num_epochs": 4, "learning_rate": 0.01, "augmentation": False} | others
     ends = set()
     for value in (plain, changed):
         result = run(tiny_config(**common | {field: value}), tmp_path / str(value))
@@ -144,8 +149,8 @@ def test_every_field_is_tested() -> None:
         "use_tensorboard",  # test_recorder.py
         "log_every_n_steps",  # test_recorder.py
     }
-    tabled = {row[0] for row in (*RESULT, *STOPPING)}
-    assert tabled | own_tests | ELSEWHERE.keys() == {field.name for field in fields(TrainingConfig)}
+    in_tables = {row[0] for row in (*RESULT, *STOPPING)}
+    assert in_tables | own_tests | TESTED_ELSEWHERE.keys() == {field.name for field in fields(TrainingConfig)}
 
 
 @pytest.mark.skipif(

@@ -32,7 +32,7 @@ def test_flattening_keeps_weights_scores_and_memory_layout(model: DigitReader) -
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert torch.equal(model(images), scores)
-    # Convolutions want channels innermost, on a GPU above all.
+    # Convolutions are fastest with channels last, above all on a GPU.
     assert {
         tensor.is_contiguous(memory_format=torch.channels_last) for tensor in after.values() if tensor.dim() == 4
     } == {True}
@@ -43,22 +43,22 @@ def test_flattening_keeps_weights_scores_and_memory_layout(model: DigitReader) -
 def test_optimizer_updates_flat_parameters_like_single_ones(tiny_config: MakeConfig, optimizer: str) -> None:
     config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
-    single, whole = create_model_from_config(config), create_model_from_config(config)
-    weights = FlatParameters(whole)
-    of_single, of_whole = create_optimizer(single, config), optimizer_for(weights.values, config)
+    single, flattened = create_model_from_config(config), create_model_from_config(config)
+    weights = FlatParameters(flattened)
+    single_optimizer, flat_optimizer = create_optimizer(single, config), optimizer_for(weights.values, config)
     for _ in range(4):
         single.zero_grad()
-        for model in (single, whole):
+        for model in (single, flattened):
             model(images)[..., 0].mean().backward()
         weights.gather_gradient()
         norms = [
             nn.utils.clip_grad_norm_(parameters, 1e-3) for parameters in (list(single.parameters()), weights.values)
         ]
         assert torch.allclose(*norms, rtol=1e-4)
-        of_single.step()
-        of_whole.step()
+        single_optimizer.step()
+        flat_optimizer.step()
     assert all(
-        torch.allclose(tensor, whole.state_dict()[name], rtol=1e-3, atol=1e-5)
+        torch.allclose(tensor, flattened.state_dict()[name], rtol=1e-3, atol=1e-5)
         for name, tensor in single.state_dict().items()
     )
 
@@ -69,11 +69,11 @@ def test_gradients_of_several_passes_add_up_and_are_cleared(model: DigitReader) 
     for factor in (1.0, 2.0):
         (first.sum() * factor + sum(parameter.sum() for parameter in model.parameters())).backward()
     weights.gather_gradient()
-    sized, sizeless = (flat.grad for flat in weights.values)
-    assert sized is not None
-    assert sizeless is not None
-    assert torch.equal(sized[: first.numel()], torch.full((first.numel(),), 5.0))
-    assert torch.equal(torch.cat([sized[first.numel() :], sizeless]).unique(), torch.tensor([2.0]))
+    decayed, undecayed = (flat.grad for flat in weights.values)
+    assert decayed is not None
+    assert undecayed is not None
+    assert torch.equal(decayed[: first.numel()], torch.full((first.numel(),), 5.0))
+    assert torch.equal(torch.cat([decayed[first.numel() :], undecayed]).unique(), torch.tensor([2.0]))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -98,20 +98,20 @@ def test_saved_file_contains_the_weights_once(model: DigitReader) -> None:
 
 def test_only_weights_before_a_normalisation_have_no_weight_decay(tiny_config: MakeConfig) -> None:
     model = create_model_from_config(tiny_config())
-    sized, sizeless = weight_decay_groups(model)
+    decayed, undecayed = weight_decay_groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert {names[id(parameter)] for parameter in sizeless} == {
+    assert {names[id(parameter)] for parameter in undecayed} == {
         name
         for name, parameter in model.named_parameters()
         if parameter.dim() == 4 and name.startswith("encoder.") and ".mix." not in name
     }
-    assert len(sized) + len(sizeless) == len(names)
-    # Twice as large, they read the same.
+    assert len(decayed) + len(undecayed) == len(names)
+    # Doubling these weights does not change the scores.
     images, scores = torch.rand(4, 1, 64, 128), []
     model.train()
     for _ in range(2):
         scores.append(model(images).detach())
         with torch.no_grad():
-            for parameter in sizeless:
+            for parameter in undecayed:
                 parameter *= 2
     assert torch.allclose(*scores, atol=1e-3)

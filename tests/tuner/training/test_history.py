@@ -15,7 +15,7 @@ WRONG_TYPES = json.dumps(asdict(EPOCHS[0]) | {"epoch": 3, "epoch_seconds": [1]})
 @pytest.mark.parametrize(
     "damage",
     ['{"epoch": 3, "train', "\0\0\0}\n", "[1, 2]}\n", '{"epoch": 3}\n', "\n", WRONG_TYPES],
-    ids=["half a line", "zeros after a power cut", "no object", "figures missing", "empty", "wrong types"],
+    ids=["half a line", "zeros after a power cut", "no object", "missing metrics", "empty", "wrong types"],
 )
 def test_damaged_lines_are_skipped(damage: str, tmp_path: Path) -> None:
     first, second = (json.dumps(asdict(epoch)) + "\n" for epoch in EPOCHS)

@@ -35,7 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Interruption(BaseException):
-    """Like KeyboardInterrupt: nothing catches it."""
+    """Like KeyboardInterrupt, not an `Exception`."""
 
 
 def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]:
@@ -74,22 +74,24 @@ def test_resumed_training_equals_an_uninterrupted_one_bit_by_bit(
     kind: str, tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=4, **KINDS[kind])
-    straight = run(config, tmp_path / "straight")
-    broken = tmp_path / "broken"
+    uninterrupted = run(config, tmp_path / "uninterrupted")
+    interrupted = tmp_path / "interrupted"
     with pytest.raises(Interruption):
-        run(config, broken, on_epoch_end=stop_after_epoch(2))
+        run(config, interrupted, on_epoch_end=stop_after_epoch(2))
     with pytest.raises(Interruption):
-        run(config, broken, on_batch=stop_at_batch(5 + 3))  # in the middle of epoch 4
-    resumed = run(config, broken)
-    assert last_state(broken) == last_state(tmp_path / "straight")
-    assert (resumed.why_ended, resumed.best_epoch) == (straight.why_ended, straight.best_epoch)
-    best, other = (load_checkpoint(folder / "checkpoints" / "best.pt") for folder in (broken, tmp_path / "straight"))
-    assert best["metrics"]["epoch"] == other["metrics"]["epoch"] == straight.best_epoch
+        run(config, interrupted, on_batch=stop_at_batch(5 + 3))  # in the middle of epoch 4
+    resumed = run(config, interrupted)
+    assert last_state(interrupted) == last_state(tmp_path / "uninterrupted")
+    assert (resumed.why_ended, resumed.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
+    best, other = (
+        load_checkpoint(folder / "checkpoints" / "best.pt") for folder in (interrupted, tmp_path / "uninterrupted")
+    )
+    assert best["metrics"]["epoch"] == other["metrics"]["epoch"] == uninterrupted.best_epoch
     assert all(torch.equal(best["model"][name], other["model"][name]) for name in other["model"])
 
 
 def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    # Guards the test above: its schedules do change the rate within the epochs that it trains.
+    # Ensures that the test above restores changed rates.
     for kind in ("plateau", "cosine", "steplr"):
         rates = [
             epoch.learning_rate for epoch in run(tiny_config(num_epochs=4, **KINDS[kind]), tmp_path / kind).history
@@ -109,51 +111,51 @@ def test_training_interrupted_in_its_first_epoch_restarts(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     with pytest.raises(Interruption):
-        run(tiny_config(), tmp_path / "broken", on_batch=stop_at_batch(2))
-    run(tiny_config(), tmp_path / "broken")
-    run(tiny_config(), tmp_path / "straight")
-    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+        run(tiny_config(), tmp_path / "interrupted", on_batch=stop_at_batch(2))
+    run(tiny_config(), tmp_path / "interrupted")
+    run(tiny_config(), tmp_path / "uninterrupted")
+    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
 def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=3)
-    run(config, tmp_path / "straight")
+    run(config, tmp_path / "uninterrupted")
     with pytest.raises(Interruption):
-        run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
-    (tmp_path / "broken" / "checkpoints" / "last.pt").write_bytes(b"damaged")
-    run(config, tmp_path / "broken")
-    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+        run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
+    (tmp_path / "interrupted" / "checkpoints" / "last.pt").write_bytes(b"damaged")
+    run(config, tmp_path / "interrupted")
+    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
 def test_checkpoint_with_other_settings_is_not_resumed(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Interruption):
-        run(tiny_config(learning_rate=0.01), tmp_path / "broken", on_epoch_end=stop_after_epoch(1))
+        run(tiny_config(learning_rate=0.01), tmp_path / "interrupted", on_epoch_end=stop_after_epoch(1))
     with caplog.at_level(logging.INFO, "tuner"):
-        run(tiny_config(), tmp_path / "broken")
-    run(tiny_config(), tmp_path / "straight")
+        run(tiny_config(), tmp_path / "interrupted")
+    run(tiny_config(), tmp_path / "uninterrupted")
     assert "it was saved by another training; restarting at epoch 1" in caplog.text
-    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
 def test_epochs_before_an_interruption_are_reported_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    told: list[tuple[int, float | None]] = []
+    reported: list[tuple[int, float | None]] = []
 
-    def note(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        told.append((metrics.epoch, early_stopping.best))
+    def record(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+        reported.append((metrics.epoch, early_stopping.best))
 
     config = tiny_config(num_epochs=3)
-    straight = run(config, tmp_path / "straight", on_epoch_end=note)
-    expected, told = told, []
+    uninterrupted = run(config, tmp_path / "uninterrupted", on_epoch_end=record)
+    expected, reported = reported, []
     assert [epoch for epoch, _ in expected] == [1, 2, 3]
-    assert expected[-1][1] == max(epoch.val_char_accuracy for epoch in straight.history)
+    assert expected[-1][1] == max(epoch.val_char_accuracy for epoch in uninterrupted.history)
     with pytest.raises(Interruption):
-        run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
-    run(config, tmp_path / "broken", on_epoch_end=note)
-    assert told == expected
+        run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
+    run(config, tmp_path / "interrupted", on_epoch_end=record)
+    assert reported == expected
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_epochs_before_an_interruption_are_reported_again(tiny_config: MakeConfi
             "early_stopped",
         ),
     ],
-    ids=["the last epoch", "no more gain", "hopeless", "the last epoch goes first", "no more gain goes first"],
+    ids=["last epoch", "early stopping", "pruned", "last epoch before pruning", "early stopping before pruning"],
 )
 def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     settings: dict[str, Any], callbacks: dict[str, Any], why: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
@@ -177,58 +179,56 @@ def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     config = tiny_config(**settings)
     first = run(config, tmp_path, **callbacks)
     assert (first.why_ended, len(first.history)) == (why, 2)
-    # A process that died after its last epoch, before it could tell anyone, trains nothing again.
+    # If a process is killed after the last epoch and before its report, the next one trains no epoch again.
     assert run(config, tmp_path, **callbacks) == first
 
 
 def test_should_prune_is_called_once_after_each_epoch_except_the_last(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    asked: list[int] = []
+    calls: list[int] = []
 
-    def ask(epoch: int) -> bool:
-        asked.append(epoch)
+    def should_prune(epoch: int) -> bool:
+        calls.append(epoch)
         return False
 
-    run(tiny_config(num_epochs=4), tmp_path, should_prune=ask)
-    assert asked == [1, 2, 3]
+    run(tiny_config(num_epochs=4), tmp_path, should_prune=should_prune)
+    assert calls == [1, 2, 3]
 
 
 def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
-    happened: list[str] = []
+    calls: list[str] = []
 
-    def ask(epoch: int) -> bool:
-        kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["history"]
-        happened.append(f"asked {epoch}, {len(kept)} kept")
+    def should_prune(epoch: int) -> bool:
+        saved = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["history"]
+        calls.append(f"should_prune {epoch}, {len(saved)} saved")
         return epoch == 2
 
-    def told(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        happened.append(f"told {metrics.epoch}")
+    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+        calls.append(f"reported {metrics.epoch}")
 
-    run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=told, should_prune=ask)
-    assert happened == ["told 1", "asked 1, 1 kept", "told 2", "asked 2, 2 kept"]
+    run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=on_epoch_end, should_prune=should_prune)
+    assert calls == ["reported 1", "should_prune 1, 1 saved", "reported 2", "should_prune 2, 2 saved"]
 
 
-@pytest.mark.parametrize("when", ["after the epoch was told", "in the next epoch"])
+@pytest.mark.parametrize("when", ["after the epoch", "in the next epoch"])
 def test_resumed_training_calls_should_prune_again_for_its_last_epoch(
     when: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=5)
-    stop = (
-        {"on_epoch_end": stop_after_epoch(3)} if when == "after the epoch was told" else {"on_batch": stop_at_batch(17)}
-    )
+    stop = {"on_epoch_end": stop_after_epoch(3)} if when == "after the epoch" else {"on_batch": stop_at_batch(17)}
     with pytest.raises(Interruption):
         run(config, tmp_path, **stop)
-    asked: list[int] = []
+    calls: list[int] = []
 
-    def ask(epoch: int) -> bool:
-        asked.append(epoch)
+    def should_prune(epoch: int) -> bool:
+        calls.append(epoch)
         return True
 
-    result = run(config, tmp_path, should_prune=ask)
-    assert (result.why_ended, len(result.history), asked) == ("pruned", 3, [3])
+    result = run(config, tmp_path, should_prune=should_prune)
+    assert (result.why_ended, len(result.history), calls) == ("pruned", 3, [3])
 
 
 def test_pruned_training_keeps_its_epochs_and_best_checkpoint(
@@ -236,8 +236,8 @@ def test_pruned_training_keeps_its_epochs_and_best_checkpoint(
 ) -> None:
     config = tiny_config(num_epochs=6)
     pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch: epoch == 3)
-    whole = run(config, tmp_path / "whole")
-    assert [epoch.val_loss for epoch in pruned.history] == [epoch.val_loss for epoch in whole.history[:3]]
+    unpruned = run(config, tmp_path / "unpruned")
+    assert [epoch.val_loss for epoch in pruned.history] == [epoch.val_loss for epoch in unpruned.history[:3]]
     assert len((tmp_path / "pruned" / "metrics.jsonl").read_text().splitlines()) == 3
     curve = [epoch.val_char_accuracy for epoch in pruned.history]
     assert pruned.best_epoch == 1 + curve.index(max(curve))
@@ -345,13 +345,13 @@ def test_packaged_model_on_several_threads_is_resumed_bit_by_bit(
     )
     torch.set_num_threads(2)
     try:
-        run(config, tmp_path / "straight")
+        run(config, tmp_path / "uninterrupted")
         with pytest.raises(Interruption):
-            run(config, tmp_path / "broken", on_epoch_end=stop_after_epoch(2))
-        run(config, tmp_path / "broken")
+            run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
+        run(config, tmp_path / "interrupted")
     finally:
         torch.set_num_threads(1)
-    assert last_state(tmp_path / "broken") == last_state(tmp_path / "straight")
+    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize(

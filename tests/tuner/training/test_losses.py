@@ -15,22 +15,22 @@ from tuner.training.losses import LOSSES, CrossEntropy, CTCLoss, FocalLoss, crea
 
 CLASSES = 13
 LABELS = torch.tensor([[3, 7, EOS, PAD], [5, EOS, PAD, PAD]])
-COUNTED = 5  # positions up to and including the ends
+COUNTED = 5  # label positions up to and including the end marks
 
 
 def random_logits(*shape: int) -> Tensor:
     return torch.randn(*shape, CLASSES, generator=torch.Generator().manual_seed(0))
 
 
-def right_probabilities(logits: Tensor) -> list[float]:
+def true_class_probabilities(logits: Tensor) -> list[float]:
     probabilities = logits.softmax(-1)
-    places = [(0, 0, 3), (0, 1, 7), (0, 2, EOS), (1, 0, 5), (1, 1, EOS)]
-    return [float(probabilities[place]) for place in places]
+    positions = [(0, 0, 3), (0, 1, 7), (0, 2, EOS), (1, 0, 5), (1, 1, EOS)]
+    return [float(probabilities[position]) for position in positions]
 
 
 def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark() -> None:
     logits = random_logits(2, 4)
-    expected = -sum(map(math.log, right_probabilities(logits))) / COUNTED
+    expected = -sum(map(math.log, true_class_probabilities(logits))) / COUNTED
     assert CrossEntropy()(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
 
 def test_focal_loss_equals_its_formula() -> None:
     logits = random_logits(2, 4)
-    terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in right_probabilities(logits)]
+    terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in true_class_probabilities(logits)]
     assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
 
 
@@ -72,15 +72,15 @@ def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit() -> None:
     steps, length = 4, 4
     labels = torch.tensor([[2, 2, EOS, PAD], [1, EOS, PAD, PAD]])
     logits = random_logits(2, steps)
-    logits[..., [c for c in range(CLASSES) if c not in (1, 2, BLANK)]] = -1e4  # so that 3**4 alignments are all
-    chance = torch.zeros(2)
+    logits[..., [c for c in range(CLASSES) if c not in (1, 2, BLANK)]] = -1e4  # leaves 3**4 possible alignments
+    probability = torch.zeros(2)
     for path in itertools.product((1, 2, BLANK), repeat=steps):
         row = CTCDecoder(1, length, CLASSES).read(torch.nn.functional.one_hot(torch.tensor([path]), CLASSES))
         for image in range(2):
             if torch.equal(row[0], labels[image]):
                 probabilities = logits[image].softmax(-1)
-                chance[image] += math.prod(float(probabilities[t, c]) for t, c in enumerate(path))
-    expected = (-chance[0].log() / 2 - chance[1].log()) / 2
+                probability[image] += math.prod(float(probabilities[t, c]) for t, c in enumerate(path))
+    expected = (-probability[0].log() / 2 - probability[1].log()) / 2
     assert CTCLoss()(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
 
 

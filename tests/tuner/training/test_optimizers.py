@@ -26,7 +26,7 @@ def rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: list[float]) -> list[float]:
-    """The rate of each epoch: the initial one, then that after each monitored value."""
+    """Return the rate of each epoch: the initial one, then the rate after each monitored value."""
     found = [rate(optimizer)]
     for value in monitored:
         optimizer.step()
@@ -52,7 +52,7 @@ def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(n
     optimizer = create_optimizer(model, config)
     model.weight.grad = torch.zeros_like(model.weight)
     optimizer.step()
-    # Adam's first step has the size of the rate whatever the gradient; AdamW shrinks by rate x decay.
+    # Adam's first step has the size of the rate for any gradient; AdamW shrinks the weight by rate x decay.
     assert model.weight.item() == pytest.approx(2 - 0.1 if name == "adam" else 2 * (1 - 0.1 * 0.5), rel=1e-5)
 
 
@@ -64,9 +64,9 @@ def test_weights_before_a_normalisation_do_not_decay(name: str) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    stayed = [torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    unchanged = [torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
     # Convolution, its bias, scale and offset (which is zero) of the normalisation, convolution, its bias.
-    assert stayed == [True, False, False, True, False, False]
+    assert unchanged == [True, False, False, True, False, False]
 
 
 def test_unknown_optimizer_and_scheduler_are_rejected() -> None:
@@ -111,7 +111,7 @@ def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode
         early_stopping_min_delta=0.05,
     )
     monitored = [0.5, 0.6, 0.62, 0.61, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
-    # 0.62 is no gain above min_delta and 0.61 neither: with a patience of one the second of them drops the rate.
+    # 0.62 and 0.61 do not improve by more than min_delta; with a patience of 1, the second reduces the rate.
     expected = [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
     assert rates(optimizer, scheduler, [sign * value for value in monitored]) == pytest.approx(expected)
 
@@ -120,18 +120,18 @@ def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode
 def test_restored_schedule_continues_at_its_last_epoch(kind: str) -> None:
     fields = {"scheduler_type": kind, "warmup_epochs": 2, "num_epochs": 8, "step_size": 2, "patience": 1}
     monitored = [0.5, 0.4, 0.4, 0.4, 0.6, 0.5, 0.5]
-    straight = rates(*make(**fields), monitored)
+    uninterrupted = rates(*make(**fields), monitored)
     optimizer, scheduler = make(**fields)
     first = rates(optimizer, scheduler, monitored[:3])
     restored_optimizer, restored_scheduler = make(**fields)
     restored_optimizer.load_state_dict(optimizer.state_dict())
     restored_scheduler.load_state_dict(scheduler.state_dict())
-    assert first[:-1] + rates(restored_optimizer, restored_scheduler, monitored[3:]) == straight
+    assert first[:-1] + rates(restored_optimizer, restored_scheduler, monitored[3:]) == uninterrupted
 
 
-@pytest.mark.parametrize("copied", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])
+@pytest.mark.parametrize("copy_of", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_copied_model_and_optimizer_train_like_the_originals(name: str, copied: Any) -> None:
+def test_copied_model_and_optimizer_train_like_the_originals(name: str, copy_of: Any) -> None:
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> torch.Tensor:
         for _ in range(2):
             optimizer.zero_grad()
@@ -143,14 +143,14 @@ def test_copied_model_and_optimizer_train_like_the_originals(name: str, copied: 
     model, config = nn.Linear(4, 3), TrainingConfig(optimizer_type=name, learning_rate=0.1)
     optimizer = create_optimizer(model, config)
     step(model, optimizer, create_scheduler(optimizer, config))
-    other, its_optimizer = copied((model, optimizer))
-    assert type(its_optimizer) is type(optimizer)
+    other, other_optimizer = copy_of((model, optimizer))
+    assert type(other_optimizer) is type(optimizer)
     ours = step(model, optimizer, create_scheduler(optimizer, config))
-    assert torch.equal(step(other, its_optimizer, create_scheduler(its_optimizer, config)), ours)
+    assert torch.equal(step(other, other_optimizer, create_scheduler(other_optimizer, config)), ours)
 
 
 def trained(kind: Any) -> list[torch.Tensor]:
-    """Weights after ten steps, of which the last four are taken by an optimizer that went on from a saved state."""
+    """Return the weights after ten steps; the last four use an optimizer restored from a saved state."""
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 3)
     optimizer = kind(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)

@@ -26,7 +26,7 @@ from tuner.training.training_state import TrainingState
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]
 
-# Trains two epochs in batches of 512 after the address space was limited to what is in use and so many bytes.
+# Trains two epochs in batches of 512 with the address space limited to its current use plus `spare` bytes.
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
@@ -37,7 +37,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.loop import train
 
 torch.set_num_threads(1)
-metadata, folder, room = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+metadata, folder, spare = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 config = TrainingConfig(
     model_name="small", batch_size=512, num_epochs=2, device="cpu", use_tensorboard=False, metadata_path=metadata
 )
@@ -47,14 +47,14 @@ passes = []
 def limit(done, total):
     if not passes:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
     passes.append((done, total))
 
 result = train(config, TrainingData.of(config, cache, torch.device("cpu")), folder, on_batch=limit)
 print(json.dumps([result.why_ended, len(result.history), result.micro_batch_size]))
 """
 
-# Counts page faults of ten tensors of 48 MB, 11,718 pages, which the kernel clears anew each time by default.
+# Counts the page faults of ten tensors of 48 MB, 11,718 pages each, which the kernel clears each time by default.
 FAULTS = """
 import json, resource, torch
 from tuner.training.out_of_memory import keep_freed_memory
@@ -77,7 +77,7 @@ print(json.dumps([by_default, faults()]))
 def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tmp_path: Path) -> None:
     generate = [sys.executable, "-m", "tuner", "data", "--samples", "1280", "--test-samples", "10"]
     subprocess.run([*generate, "--out", str(tmp_path / "data")], check=True, capture_output=True)
-    # In this process: making the cache leaves freed memory in pieces, and oneDNN, once it got none, does not recover.
+    # In this process, because building the cache fragments freed memory, and oneDNN does not recover from a failure.
     open_pixel_cache(tmp_path / "data" / "metadata.yaml", ["train", "val"])
     arguments = [str(tmp_path / "data" / "metadata.yaml"), str(tmp_path / "one"), str(500 << 20)]
     ended = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
@@ -87,7 +87,7 @@ def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tm
     assert micro_batch_size in (32, 64, 128, 256)
     state = load_checkpoint(tmp_path / "one" / "checkpoints" / "last.pt")
     assert state["micro_batch_size"] == micro_batch_size
-    # As many optimizer steps as without a limit: two batches an epoch, whatever was begun and given up.
+    # The same number of optimizer steps as without a limit, two per epoch: discarded attempts do not count.
     assert {int(of["step"]) for of in state["optimizer"]["state"].values()} == {4}
 
 
@@ -100,10 +100,10 @@ def test_micro_batches_add_up_to_the_gradient_of_their_batch(
     data = TrainingData.of(config, open_pixel_cache(tiny_dataset, ["train", "val"]), torch.device("cpu"))
     batch = next(data.train.epoch(1))
     gradients, losses, scores = [], [], []
-    for most in (None, micro_batch_size):
+    for size in (None, micro_batch_size):
         training = TrainingState.create(config, steps_per_epoch=4)
-        training.micro_batch_size = most
-        training.model.eval()  # batch normalisation as it is in use; in training it sees a pass at a time
+        training.micro_batch_size = size
+        training.model.eval()  # in training mode, batch normalisation sees one micro-batch at a time
         loss, score = train_step(training, batch)
         losses.append(loss)
         scores.append(score)
@@ -133,7 +133,7 @@ def test_memory_reserve_is_released_when_memory_runs_out(
     def fail_once(done: int, total: int) -> None:
         reserved.append(bool(memory._reserve))
         if len(reserved) == 2:
-            raise MemoryError  # as Python and NumPy say it
+            raise MemoryError  # the error of Python and NumPy
 
     assert run(tiny_config(num_epochs=1, batch_size=8), tmp_path, on_batch=fail_once).micro_batch_size == 4
     assert reserved[:2] == [True, True]
@@ -148,19 +148,19 @@ def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config: MakeConfi
     config = tiny_config(num_epochs=3, batch_size=8)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, halve_micro_batch=True, on_epoch_end=stop)
-    whole = run(config, tmp_path / "whole", halve_micro_batch=True)
+    uninterrupted = run(config, tmp_path / "uninterrupted", halve_micro_batch=True)
     resumed = run(config, tmp_path)
     assert resumed.micro_batch_size == 4
-    assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in whole.history]
+    assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in uninterrupted.history]
 
 
 def test_training_fails_if_memory_does_not_suffice_for_one_image(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def greedy(*_: object) -> torch.Tensor:
+    def allocate_too_much(*_: object) -> torch.Tensor:
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr("tuner.models.reader.normalise", greedy)
+    monkeypatch.setattr("tuner.models.reader.normalise", allocate_too_much)
     with pytest.raises(MemoryExhaustedError, match=r"not enough memory for a micro-batch of 1 image: .*allocate"):
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
 
@@ -172,10 +172,10 @@ def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def greedy(*_: object) -> torch.Tensor:
+    def allocate_too_much(*_: object) -> torch.Tensor:
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr("tuner.models.DigitReader.tta_confidence", greedy)
+    monkeypatch.setattr("tuner.models.DigitReader.tta_confidence", allocate_too_much)
     result = run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
     assert (result.why_ended, len(result.history)) == ("max_epochs", 1)
     assert "best.pt has no test-time augmentation confidence" in caplog.text
@@ -184,19 +184,19 @@ def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     assert not OODDetector.of(validation).is_complete
 
 
-def real_error(allocate: Callable[[], object]) -> Exception:
+def error_of(allocate: Callable[[], object]) -> Exception:
     try:
         allocate()
     except Exception as error:
         return error
-    raise AssertionError("it was allocated")
+    raise AssertionError("the allocation succeeded")
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (lambda: real_error(lambda: torch.empty(1 << 60)), True),
-        (lambda: real_error(lambda: bytearray(1 << 60)), True),
+        (lambda: error_of(lambda: torch.empty(1 << 60)), True),
+        (lambda: error_of(lambda: bytearray(1 << 60)), True),
         (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (lambda: RuntimeError("could not create a primitive"), True),
         (lambda: RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"), True),
@@ -214,7 +214,7 @@ def test_out_of_memory_errors_are_recognised(error: Callable[[], Exception], exp
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_freed_tensor_memory_is_reused() -> None:
-    # In a process of its own: what else this one has allocated decides as well.
+    # In a separate process, because earlier allocations affect the count.
     counted = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     by_default, kept = json.loads(counted.stdout)
     assert kept < by_default / 10

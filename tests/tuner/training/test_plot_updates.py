@@ -35,7 +35,7 @@ def test_plots_are_updated_after_each_epoch_if_their_time_share_allows(
     shown: list[Plots] = []
     run(tiny_config(num_epochs=3), tmp_path, on_plots=shown.append)
     assert len(shown) == 4
-    assert len({plots["learning_curves.png"] for plots in shown}) == 3  # the last two are of the same epochs
+    assert len({plots["learning_curves.png"] for plots in shown}) == 3  # the last two plot the same epochs
 
 
 def test_interrupted_training_gives_the_same_plots(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:

@@ -29,12 +29,12 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("shares", "seconds", "machine", "warnings"),
     [
-        pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 100.0, 0, id="a quiet machine"),
-        pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 100.0, 0, id="a process that was paused now and then"),
-        pytest.param([0.3, 0.3], 6.0, 100.0, 1, id="a busy machine"),
-        pytest.param([0.3, 0.3, 0.3, 0.3], 6.0, 50.0, 0, id="a network too small for the threads"),
-        pytest.param([0.3, 0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 6.0, 100.0, 1, id="said once"),
-        pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="epochs too short to matter"),
+        pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 100.0, 0, id="idle machine"),
+        pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 100.0, 0, id="process paused repeatedly"),
+        pytest.param([0.3, 0.3], 6.0, 100.0, 1, id="busy machine"),
+        pytest.param([0.3, 0.3, 0.3, 0.3], 6.0, 50.0, 0, id="network too small for the threads"),
+        pytest.param([0.3, 0.3, 0.3, 0.9, 0.3, 0.3, 0.3], 6.0, 100.0, 1, id="one warning per training"),
+        pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="short epochs"),
     ],
 )
 def test_warning_if_other_programs_use_the_processor(
@@ -97,11 +97,11 @@ def test_warning_about_slow_training_names_cause_and_remedy(
         for process in busy:
             process.kill()
             process.wait()
-    told = [line for line in (done.stdout + done.stderr).splitlines() if "processor time" in line]
-    assert len(told) == 1
+    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "processor time" in line]
+    assert len(warnings) == 1
     cores = min(2, usable_cores())
-    assert f"of {cores} core" in told[0]
-    assert ("--workers" in told[0]) == (cores > 1)
+    assert f"of {cores} core" in warnings[0]
+    assert ("--workers" in warnings[0]) == (cores > 1)
 
 
 @pytest.mark.parametrize(

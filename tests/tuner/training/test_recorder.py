@@ -30,8 +30,8 @@ STEPS = 4
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
-    """Every curve that TensorBoard shows of an experiment, as value by step; no step may be there twice."""
-    events = run_of(folder)
+    """Return all curves that TensorBoard shows for an experiment, as values by step; steps must be unique."""
+    events = events_of(folder)
     found = {}
     for tag in events.Tags()["scalars"]:
         points = events.Scalars(tag)
@@ -40,15 +40,15 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def run_of(folder: Path) -> EventAccumulator:
+def events_of(folder: Path) -> EventAccumulator:
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
     events.Reload()
     return events
 
 
 def images(folder: Path) -> dict[str, dict[int, bytes]]:
-    """Every plot that TensorBoard shows of an experiment, by step; no step may be there twice."""
-    events = run_of(folder)
+    """Return all plots that TensorBoard shows for an experiment, by step; steps must be unique."""
+    events = events_of(folder)
     found = {}
     for tag in events.Tags()["images"]:
         plots = events.Images(tag)
@@ -96,7 +96,7 @@ def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(
 ) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=1, learning_rate=0.00123, scheduler_type="steplr")
     run(config, tmp_path)
-    contents = run_of(tmp_path).summary_metadata
+    contents = events_of(tmp_path).summary_metadata
     plugin = {
         tag: HParamsPluginData.FromString(data.plugin_data.content) for tag, data in contents.items() if "_hp" in tag
     }
@@ -137,7 +137,7 @@ def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_epoch_end=stop_after_epoch(2))
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_batch=stop_at_batch(3))  # two steps of epoch 3 are written and not finished
+        run(config, tmp_path, on_batch=stop_at_batch(3))  # two steps of the unfinished epoch 3 are written
     result = run(config, tmp_path)
     found = curves(tmp_path)
     assert list(found.pop("model/parameters")) == [0]
@@ -266,5 +266,5 @@ def test_full_disk_for_the_log_file_is_only_a_warning(
     (disk / "logs" / "training.log").touch()
     fill(disk, 0)
     with log_file(disk):
-        log.info("what nobody will read")
+        log.info("not written")
     assert f"{disk}/logs/training.log is not complete: [Errno 28] No space left on device" in caplog.text

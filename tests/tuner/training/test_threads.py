@@ -1,4 +1,4 @@
-"""The number of threads that a training uses and reports: it decides on the last digits."""
+"""The number of threads that a training uses and reports; it affects the last decimals of the weights."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_training_uses_the_configured_threads_or_those_of_the_process(
 ) -> None:
     seen = []
 
-    def look(done: int, total: int) -> None:
+    def record(done: int, total: int) -> None:
         seen.append(torch.get_num_threads())
 
-    given = run(tiny_config(num_epochs=1, threads=1), tmp_path / "given", on_batch=look)
+    given = run(tiny_config(num_epochs=1, threads=1), tmp_path / "given", on_batch=record)
     assert (set(seen), given.threads, torch.get_num_threads()) == ({1}, 1, 2)
     assert run(tiny_config(num_epochs=1), tmp_path / "process").threads == 2
     with pytest.raises(KeyboardInterrupt):
@@ -45,13 +45,13 @@ def test_training_uses_the_configured_threads_or_those_of_the_process(
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("knows", [True, False], ids=["other number", "checkpoint of an earlier version"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["other number", "checkpoint of an earlier version"])
 def test_no_threads_are_reported_if_they_changed_or_are_unknown(
-    knows: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
+    is_known: bool, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tiny_config(), tmp_path, on_epoch_end=stop)
-    if knows:
+    if is_known:
         torch.set_num_threads(1)
     else:
         path = tmp_path / "checkpoints" / "last.pt"
@@ -70,4 +70,4 @@ def test_finished_training_of_an_earlier_version_reports_no_threads(
     state: dict[str, Any] = load_checkpoint(path)
     del state["threads"]
     save_checkpoint(path, state)
-    assert run(tiny_config(), tmp_path).threads is None  # 0 in best.yaml would be refused by `run`
+    assert run(tiny_config(), tmp_path).threads is None  # `run` would reject 0 in best.yaml

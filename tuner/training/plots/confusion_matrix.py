@@ -28,10 +28,10 @@ def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
     from matplotlib.font_manager import FontProperties
 
     size = len(counts)
-    is_right = np.eye(size, dtype=bool)
+    is_correct = np.eye(size, dtype=bool)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    strength = np.where(is_right, shares, shares**_STRENGTH)
-    colors = 1 - (1 - np.where(is_right[..., None], to_rgb(BLUE), to_rgb(RED))) * strength[..., None]
+    strength = np.where(is_correct, shares, shares**_STRENGTH)
+    colors = 1 - (1 - np.where(is_correct[..., None], to_rgb(BLUE), to_rgb(RED))) * strength[..., None]
     colors[counts == 0] = to_rgb(_EMPTY)
     colors[-1, -1] = 1.0
 

@@ -21,14 +21,14 @@ from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst
 ORANGE, BLUE, GREEN, RED, FAINT = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38), (100, 116, 139)
 
 
-def opened(png: bytes) -> npt.NDArray[np.int64]:
+def decoded(png: bytes) -> npt.NDArray[np.int64]:
     image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
     return np.asarray(image.convert("RGB")).astype(np.int64)
 
 
 def near(plot: npt.NDArray[np.int64], color: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
-    """Where a plot has a colour, a little off included: it has a palette."""
+    """Return a mask of the pixels with this colour; the tolerance covers the palette of a plot."""
     return (np.abs(plot - color).max(-1) < 24).astype(bool)
 
 
@@ -45,7 +45,7 @@ def metrics(losses: Sequence[float], accuracies: Sequence[float]) -> dict[str, S
 @pytest.mark.parametrize("count", [1, 2, 30, 200])
 def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count: int) -> None:
     rising = [(number + 1) / count for number in range(count)]
-    plot = opened(draw_learning_curves(metrics([2 - value for value in rising], rising), count))
+    plot = decoded(draw_learning_curves(metrics([2 - value for value in rising], rising), count))
     assert plot.shape == (360, 960, 3)
     for color in (BLUE, GREEN):
         assert near(plot[32:318, 540:], color).any()
@@ -53,7 +53,7 @@ def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count: int)
 
 def test_loss_and_accuracy_are_drawn_from_left_to_right() -> None:
     values = [number / 10 for number in range(11)]
-    plot = opened(draw_learning_curves(metrics([1 - value for value in values], values), None))
+    plot = decoded(draw_learning_curves(metrics([1 - value for value in values], values), None))
     for half, is_rising in ((plot[40:315, 70:465], False), (plot[40:315, 545:940], True)):
         rows, columns = np.nonzero(near(half, BLUE))
         left, right = rows[columns < 100].mean(), rows[columns > 300].mean()
@@ -64,7 +64,7 @@ def test_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
     values = metrics([0.5] * 9, [0.5] * 9)
 
     def marks(best_epoch: int | None) -> list[float]:
-        halves = np.split(opened(draw_learning_curves(values, best_epoch))[40:315], [480], axis=1)
+        halves = np.split(decoded(draw_learning_curves(values, best_epoch))[40:315], [480], axis=1)
         return [np.flatnonzero(near(half, FAINT).sum(0) > 80).mean() for half in halves if near(half, FAINT).any()]
 
     early, late = marks(2), marks(8)
@@ -74,28 +74,28 @@ def test_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_nonfinite_values_are_omitted(loss: float) -> None:
-    with_gap = opened(draw_learning_curves(metrics([2.0, loss, 1.0], [0.1, 0.2, 0.3]), None))
+    with_gap = decoded(draw_learning_curves(metrics([2.0, loss, 1.0], [0.1, 0.2, 0.3]), None))
     assert near(with_gap[40:315, 70:465], BLUE).any()
-    empty = opened(draw_learning_curves(metrics([loss] * 3, [loss] * 3), None))
+    empty = decoded(draw_learning_curves(metrics([loss] * 3, [loss] * 3), None))
     assert empty.shape == (360, 960, 3)
     assert not near(empty[40:315], BLUE).any()
 
 
 @pytest.mark.parametrize("loss", [0.0, 1e-30, 3e38])
 def test_losses_of_any_magnitude_are_drawn(loss: float) -> None:
-    plot = opened(draw_learning_curves(metrics([loss, loss / 2], [0.0, 1.0]), 1))
+    plot = decoded(draw_learning_curves(metrics([loss, loss / 2], [0.0, 1.0]), 1))
     assert near(plot[36:320, 66:470], BLUE).any()
 
 
 def cell(plot: npt.NDArray[np.int64], true: int, read: int) -> npt.NDArray[np.int64]:
-    """The upper left corner of a cell, away from its number."""
+    """Return the colour of a cell, from its upper left corner outside the number."""
     return plot[81 + int(44.3 * true) + 6, 81 + int(44.3 * read) + 6]
 
 
 def test_correct_readings_are_blue_and_confusions_red() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[2, 2], counts[5, 7], counts[3, 10], counts[10, 4] = 50, 9, 4, 4
-    plot = opened(draw_confusion_matrix(counts))
+    plot = decoded(draw_confusion_matrix(counts))
     assert plot.shape == (580, 580, 3)
     assert near(cell(plot, 2, 2), BLUE)
     for true, read in ((5, 7), (3, 10), (10, 4)):
@@ -107,7 +107,7 @@ def test_correct_readings_are_blue_and_confusions_red() -> None:
 def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
-    plot = opened(draw_confusion_matrix(counts))
+    plot = decoded(draw_confusion_matrix(counts))
     frequent, rare, empty = (cell(plot, 4, read)[1] for read in (5, 6, 7))
     assert frequent < rare < empty
 
@@ -115,11 +115,11 @@ def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
 def test_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
     counts = np.full((11, 11), count, np.int64)
-    assert opened(draw_confusion_matrix(counts)).shape == (580, 580, 3)
+    assert decoded(draw_confusion_matrix(counts)).shape == (580, 580, 3)
 
 
 def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() -> None:
-    plot = opened(draw_confusion_matrix(np.zeros((11, 11), np.int64)))
+    plot = decoded(draw_confusion_matrix(np.zeros((11, 11), np.int64)))
     labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
     assert all((label < 128).any() for label in labels)
     ink = [np.argwhere((label < 128).all(-1)) for label in labels]
@@ -145,10 +145,10 @@ assert "matplotlib" in sys.modules
 assert "matplotlib.pyplot" not in sys.modules
 """
     (tmp_path / "file").touch()
-    nowhere = {name: str(tmp_path / "file" / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    missing_folders = {name: str(tmp_path / "file" / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *metrics([], [])],
-        env={**{name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}, **nowhere},
+        env={**{name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}, **missing_folders},
         capture_output=True,
         text=True,
     )
@@ -167,7 +167,7 @@ def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
         ([True, True], [0.5, 0.5], [0, 1]),
         ([], [], []),
     ],
-    ids=["wrong ones first, the surest first", "then the least sure", "equal ones in order", "none"],
+    ids=["wrong before correct, by falling confidence", "correct by rising confidence", "equal in order", "none"],
 )
 def test_worst_readings_come_first(wrong: list[bool], confidence: list[float], order: list[int]) -> None:
     assert list(worst_first(np.array(wrong, np.bool_), np.array(confidence))) == order
@@ -179,7 +179,7 @@ def test_at_most_one_sheet_of_readings_is_selected() -> None:
 
 def test_reading_is_wrong_if_it_differs_before_the_end_mark() -> None:
     read = rows_of("១២", "១២", "១")
-    read[1, 3:] = 5  # what follows the end does not count
+    read[1, 3:] = 5  # positions after the end mark are ignored
     assert list(read_wrong(read, rows_of("១២", "១២", "១២"))) == [False, False, True]
 
 
@@ -188,7 +188,7 @@ def test_sheet_shows_correct_readings_green_and_wrong_ones_red(count: int) -> No
     images = np.random.default_rng(0).integers(0, 2, (count, 64, 128), dtype=np.uint8) * 255
     labels, read = rows_of(*["១២៣"] * count), rows_of(*["១២៣"] * count)
     read[0] = encode_label("១២៤៤")
-    plot = opened(draw_readings(images, read, labels, [0.5] * count, "sheet"))
+    plot = decoded(draw_readings(images, read, labels, [0.5] * count, "sheet"))
     assert np.array_equal(plot[46:110, 64:192, 0] > 128, images[0] > 128)
     first, others = plot[110:172, 12:244], plot[110:172, 256:]
     assert near(first, RED).any()
