@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 METRICS = ("val_char_accuracy", "val_seq_accuracy", "test_char_accuracy", "test_seq_accuracy")
-SENTENCE = "no difference shown between search_0000 and search_0001: -0.0112 test char <b>"
+SENTENCE = "no significant difference between search_0000 and search_0001: -0.0112 test char <b>"
 CONFIRMATION: dict[str, Any] = {
     "seeds": [1, 2],
     "configurations": [
