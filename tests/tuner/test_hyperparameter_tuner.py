@@ -42,15 +42,15 @@ def epochs_of(name: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key not in times} for line in lines]
 
 
-def written(folder: Path = OUT) -> dict[str, int]:
-    """When each file of the trials was written last; the database and the locks may be touched by readers."""
+def modification_times(folder: Path = OUT) -> dict[str, int]:
+    """Return the modification time of each file of the trials; readers may touch the database and the locks."""
     files = [path for path in folder.glob("*/**/*") if path.is_file() and ".study" not in path.parts]
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 @pytest.mark.usefixtures("in_tmp")
 class TestRunExperiments:
-    def test_a_call_returns_its_own_experiments_and_writes_the_whole_study(
+    def test_call_returns_its_experiments_and_writes_all_of_the_study(
         self, write_config: WriteConfig, read_results: ReadResults
     ) -> None:
         config = write_config({"good": {"training": {"num_epochs": 4}}, "poor": {"training": {"learning_rate": 1e-6}}})
@@ -63,13 +63,15 @@ class TestRunExperiments:
             assert results["best_result"]["experiment_name"] == name
             assert results["experiments_completed"] == 1
         assert [entry["experiment_name"] for entry in read_results(Path("r.json"))["all_results"]] == ["good", "poor"]
-        whole = HyperparameterTuner(str(config), options=options).run_experiments()
-        # Nothing was trained, so the file stays as it was.
-        assert read_results(Path("r.json")) | {"timestamp": ""} == whole | {"timestamp": ""}
+        complete = HyperparameterTuner(str(config), options=options).run_experiments()
+        # Nothing was trained, so the file is unchanged.
+        assert read_results(Path("r.json")) | {"timestamp": ""} == complete | {"timestamp": ""}
         tuner.save_results()
         assert read_results(Path("r.json"))["experiments_completed"] == 2
 
-    def test_trains_all_and_returns_what_it_writes(self, write_config: WriteConfig, read_results: ReadResults) -> None:
+    def test_returned_results_equal_the_written_results(
+        self, write_config: WriteConfig, read_results: ReadResults
+    ) -> None:
         config = write_config(
             {
                 "with_attention": {"training": {"learning_rate": 0.002}, "optimizer": {"type": "adamw"}},
@@ -98,7 +100,7 @@ class TestRunExperiments:
         assert first["best_val_char_accuracy"] == max(epoch["val_char_accuracy"] for epoch in epochs)
         assert first["final_train_loss"] == epochs[-1]["train_loss"]
 
-    def test_leaves_the_documented_files(self, write_config: WriteConfig) -> None:
+    def test_documented_files_are_written(self, write_config: WriteConfig) -> None:
         config = write_config(
             {"one": {"training": {"num_epochs": 1, "save_every_n_epochs": 1, "use_tensorboard": True}}}
         )
@@ -112,17 +114,17 @@ class TestRunExperiments:
         effective = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
         assert (effective["experiment_name"], effective["output_dir"]) == ("one", str(OUT.absolute()))
 
-    def test_repeated_it_trains_nothing(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_repeated_call_trains_nothing(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"seed": 0}}}))
         first = HyperparameterTuner(config).run_experiments()
-        before = written()
+        before = modification_times()
         watcher = make_watcher()
         again = HyperparameterTuner(config, display=watcher).run_experiments()
         assert watcher.started == []
-        assert written() == before
+        assert modification_times() == before
         assert again | {"timestamp": ""} == first | {"timestamp": ""}
 
-    def test_names_choose_and_the_order_of_the_file_stays(self, write_config: WriteConfig) -> None:
+    def test_names_select_experiments_and_results_are_in_file_order(self, write_config: WriteConfig) -> None:
         one_epoch = {"training": {"num_epochs": 1}}
         config = str(write_config({"one": one_epoch, "two": one_epoch, "three": one_epoch}))
         results = HyperparameterTuner(config).run_experiments(["three"])
@@ -132,7 +134,7 @@ class TestRunExperiments:
         results = HyperparameterTuner(config).run_experiments()
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
-    def test_an_experiment_that_cannot_start_is_left_for_the_next_call_and_the_next_one_runs(
+    def test_experiment_with_an_error_at_its_start_stays_pending_and_the_next_one_runs(
         self,
         write_config: WriteConfig,
         read_results: ReadResults,
@@ -151,7 +153,7 @@ class TestRunExperiments:
         assert [entry["status"] for entry in results["all_results"]] == ["completed", "completed"]
         assert not (OUT / "second" / "checkpoints" / "last.pt").exists()
 
-    def test_the_log_of_a_failed_experiment_has_type_and_traceback(
+    def test_log_of_a_failed_experiment_contains_the_traceback(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
         watcher = make_watcher(after_epoch=1, action=fail)
@@ -161,28 +163,28 @@ class TestRunExperiments:
         assert "RuntimeError: simulated error" in log
 
     @pytest.mark.parametrize("decay", [1.0, 10.0], ids=["after some epochs", "in the first validation"])
-    def test_a_loss_that_runs_away_is_a_failure_with_a_remedy(
+    def test_diverging_loss_fails_the_experiment_with_a_remedy(
         self, decay: float, write_config: WriteConfig, read_results: ReadResults
     ) -> None:
-        wild = {
+        diverging = {
             "training": {"num_epochs": 30, "learning_rate": 10.0, "weight_decay": decay},
             "optimizer": {"type": "adamw"},
         }
         results = HyperparameterTuner(
-            str(write_config({"wild": wild})), options=RunOptions(results_file="r.json")
+            str(write_config({"diverging": diverging})), options=RunOptions(results_file="r.json")
         ).run_experiments()
         (entry,) = read_results(Path("r.json"))["all_results"]
         assert entry["status"] == "failed"
         assert "lower learning_rate" in entry["error_message"]
-        assert entry["total_epochs"] == len(epochs_of("wild")) < 30
-        assert all(math.isfinite(epoch["val_loss"]) for epoch in epochs_of("wild"))
+        assert entry["total_epochs"] == len(epochs_of("diverging")) < 30
+        assert all(math.isfinite(epoch["val_loss"]) for epoch in epochs_of("diverging"))
         assert (entry["final_train_loss"] is None) == (entry["total_epochs"] == 0)
-        assert rows()["wild"].why_ended == "nonfinite_loss"
+        assert rows()["diverging"].why_ended == "nonfinite_loss"
         assert results["best_result"] is None
-        checkpoints = {path.name for path in (OUT / "wild").glob("checkpoints/*")}
+        checkpoints = {path.name for path in (OUT / "diverging").glob("checkpoints/*")}
         assert not {"last.pt", "previous.pt"} & checkpoints
 
-    def test_every_epoch_reports_the_best_so_far(self, write_config: WriteConfig) -> None:
+    def test_each_epoch_reports_the_best_value_so_far(self, write_config: WriteConfig) -> None:
         HyperparameterTuner(str(write_config({"one": {"training": {"num_epochs": 4}}}))).run_experiments()
         study, _ = load_study(OUT)
         (trial,) = study.get_trials()
@@ -191,7 +193,7 @@ class TestRunExperiments:
         assert trial.value == max(curve)
         assert trial.user_attrs["config"]["learning_rate"] == 0.001
 
-    def test_the_monitor_gives_the_study_its_direction_and_value(self, write_config: WriteConfig) -> None:
+    def test_monitor_determines_direction_and_value_of_the_study(self, write_config: WriteConfig) -> None:
         monitored = {"early_stopping": {"monitor": "val_loss", "mode": "min"}}
         HyperparameterTuner(str(write_config({"one": monitored}))).run_experiments()
         study, _ = load_study(OUT)
@@ -199,14 +201,16 @@ class TestRunExperiments:
         best = load_checkpoint(OUT / "one" / "checkpoints" / "best.pt")
         assert best["metrics"]["val_loss"] == study.best_value
 
-    def test_each_experiment_keeps_its_own_settings(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_experiments_have_separate_settings(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "log_every_n_steps": 7}}, "two": {}})
         HyperparameterTuner(str(config), display=watcher).run_experiments()
         assert [(name, config.device) for name, config in watcher.configs.items()] == [("one", "auto"), ("two", "cpu")]
         assert watcher.configs["one"].log_every_n_steps == 7
 
-    def test_device_and_seed_of_the_command_win(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_device_and_seed_of_the_options_override_the_file(
+        self, write_config: WriteConfig, make_watcher: MakeWatcher
+    ) -> None:
         watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "num_epochs": 1}}})
         HyperparameterTuner(str(config), options=RunOptions(device="cpu", seed=5), display=watcher).run_experiments()
@@ -215,7 +219,7 @@ class TestRunExperiments:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestInterruption:
-    def test_results_that_cannot_be_written_then_do_not_hide_why_it_ended(
+    def test_interruption_is_raised_although_the_results_cannot_be_written(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = str(write_config({"one": {}}))
@@ -228,13 +232,13 @@ class TestInterruption:
         assert "results were not written" in watcher.notes[-1]
         assert watcher.notes[-1].endswith("; `khmer-tuner export` writes them")
 
-    # Four steps an epoch and five calls: before the first batch and after each.
+    # An epoch has four batches and five `batch` events: one before the first batch and one after each.
     @pytest.mark.parametrize(
         ("at", "finished"),
         [(3, []), (5 + 3, []), (10 + 3, ["one"])],
         ids=["first epoch", "second epoch", "second trial"],
     )
-    def test_an_interrupted_run_goes_on_and_equals_one_that_was_not(
+    def test_resumed_run_equals_an_uninterrupted_run(
         self,
         at: int,
         finished: list[str],
@@ -243,32 +247,33 @@ class TestInterruption:
         make_watcher: MakeWatcher,
     ) -> None:
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
-        straight = HyperparameterTuner(config, options=RunOptions(output_dir="straight")).run_experiments()
+        uninterrupted = HyperparameterTuner(config, options=RunOptions(output_dir="uninterrupted")).run_experiments()
         interrupted = make_watcher(in_batch=at)
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
-                config, options=RunOptions(results_file="broken.json"), display=interrupted
+                config, options=RunOptions(results_file="partial.json"), display=interrupted
             ).run_experiments()
-        assert interrupted.notes[-1] == "the results so far are in broken.json"
-        ended = read_results(Path("broken.json"))["all_results"]
-        assert [entry["experiment_name"] for entry in ended] == finished
+        assert interrupted.notes[-1] == "the results so far are in partial.json"
+        finished_entries = read_results(Path("partial.json"))["all_results"]
+        assert [entry["experiment_name"] for entry in finished_entries] == finished
         name = "two" if finished else "one"
         assert rows()[name].state is RowState.INTERRUPTED
 
         watcher = make_watcher()
         resumed = HyperparameterTuner(config, display=watcher).run_experiments()
         assert watcher.started[0] == (name, rows()[name].number, True)
-        assert without_times(resumed) == without_times(straight)
+        assert without_times(resumed) == without_times(uninterrupted)
         for experiment in ("one", "two"):
-            broken, whole = (
-                load_checkpoint(folder / experiment / "checkpoints" / "best.pt") for folder in (OUT, Path("straight"))
+            resumed_best, expected = (
+                load_checkpoint(folder / experiment / "checkpoints" / "best.pt")
+                for folder in (OUT, Path("uninterrupted"))
             )
-            assert all(torch.equal(broken["model"][key], whole["model"][key]) for key in whole["model"])
+            assert all(torch.equal(resumed_best["model"][key], expected["model"][key]) for key in expected["model"])
             assert not (OUT / experiment / "checkpoints" / "last.pt").exists()
-        numbers = [trial.intermediate_values for trial in load_study(OUT)[0].get_trials()]
-        assert numbers == [trial.intermediate_values for trial in load_study("straight")[0].get_trials()]
+        reported = [trial.intermediate_values for trial in load_study(OUT)[0].get_trials()]
+        assert reported == [trial.intermediate_values for trial in load_study("uninterrupted")[0].get_trials()]
 
-    def test_what_does_not_change_the_result_may_change_in_between(
+    def test_settings_without_effect_on_the_result_may_change_before_resuming(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         with pytest.raises(KeyboardInterrupt):
@@ -278,14 +283,14 @@ class TestInterruption:
         assert (OUT / "one" / "tensorboard").is_dir()
         assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
 
-    def test_an_experiment_of_another_process_is_waited_for_and_taken_over_if_that_stops(
+    def test_run_waits_for_the_experiment_of_another_process_and_takes_it_over(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(config, display=make_watcher(in_batch=8)).run_experiments()
-        held = claim_next(*load_study_for_work())
-        assert held is not None
+        claim = claim_next(*load_study_for_work())
+        assert claim is not None
         watcher = make_watcher()
         note = watcher.note
 
@@ -293,7 +298,7 @@ class TestInterruption:
             note(text)
             assert watcher.finished == ["two"]
             if text.startswith("waiting"):
-                held.release()
+                claim.release()
 
         watcher.note = release_when_noted
         results = HyperparameterTuner(config, display=watcher).run_experiments()
@@ -302,13 +307,13 @@ class TestInterruption:
             ("two", "completed"),
         ]
         assert watcher.notes == [
-            f"waiting for the trials of {held.record.attempts[-1].worker}; see `khmer-tuner status`",
+            f"waiting for the trials of {claim.record.attempts[-1].worker}; see `khmer-tuner status`",
         ]
         assert watcher.finished == ["two", "one"]
 
 
 def load_study_for_work() -> tuple[Any, Any]:
-    """The study as a worker has it; `load_study` only reads."""
+    """Open the study as a worker does; `load_study` only reads."""
     from optuna import load_study as open_study
 
     from studies import DEFAULT_STUDY_NAME, OutputFolder, default_storage_url, open_storage
@@ -320,24 +325,24 @@ def load_study_for_work() -> tuple[Any, Any]:
 @pytest.mark.usefixtures("in_tmp")
 class TestRefusals:
     @pytest.fixture
-    def begun(self, write_config: WriteConfig) -> Path:
-        """A study with one finished experiment; returns its configuration file."""
+    def config_with_study(self, write_config: WriteConfig) -> Path:
+        """Train a study with one experiment; return the configuration file."""
         config = write_config({"one": {"training": {"num_epochs": 1}}})
         HyperparameterTuner(str(config)).run_experiments()
         return config
 
-    def test_a_changed_preset_is_refused_with_the_difference_and_the_remedy(
-        self, begun: Path, write_config: WriteConfig
+    def test_changed_preset_is_refused_with_difference_and_remedy(
+        self, config_with_study: Path, write_config: WriteConfig
     ) -> None:
-        before = written()
+        before = modification_times()
         changed = write_config({"one": {"training": {"num_epochs": 3}}, "new": {}}, file_name="changed.yaml")
         with pytest.raises(ConfigurationError, match=r"num_epochs.* was 1 and is 3 now.*new name.*--output-dir"):
             HyperparameterTuner(str(changed)).run_experiments()
-        assert written() == before
+        assert modification_times() == before
         assert set(rows()) == {"one"}
 
     @pytest.mark.parametrize(
-        ("sections", "what"),
+        ("sections", "difference"),
         [
             ({"training": {"seed": 1}}, "training.seed was 0 .* is 1 now"),
             ({"early_stopping": {"monitor": "val_loss"}}, "early_stopping.monitor was 'val_char_accuracy'"),
@@ -345,23 +350,25 @@ class TestRefusals:
             ({"data": {"val_split": "test"}}, "the dataset's val_split was 'val'"),
         ],
     )
-    def test_what_a_study_has_one_of_cannot_differ(
-        self, sections: dict[str, Any], what: str, begun: Path, write_config: WriteConfig
+    def test_different_fixed_settings_are_refused(
+        self, sections: dict[str, Any], difference: str, config_with_study: Path, write_config: WriteConfig
     ) -> None:
-        before = written()
-        with pytest.raises(ConfigurationError, match=f"(?s){what}.*--output-dir"):
+        before = modification_times()
+        with pytest.raises(ConfigurationError, match=f"(?s){difference}.*--output-dir"):
             HyperparameterTuner(str(write_config({"other": sections}, file_name="other.yaml"))).run_experiments()
-        assert written() == before
+        assert modification_times() == before
         assert set(rows()) == {"one"}
 
-    def test_another_dataset_is_refused(self, begun: Path, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_another_dataset_is_refused(
+        self, config_with_study: Path, write_config: WriteConfig, tmp_path: Path
+    ) -> None:
         other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9)
         config = write_config({"other": {"data": {"metadata_path": str(other)}}}, file_name="other.yaml")
         with pytest.raises(ConfigurationError, match="the dataset's fingerprint was"):
             HyperparameterTuner(str(config)).run_experiments()
 
     def test_changed_model_definitions_are_refused(
-        self, begun: Path, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
+        self, config_with_study: Path, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
     ) -> None:
         changed = tmp_path / "changed_models.yaml"
         changed.write_text(tiny_models.read_text().replace("width: 16", "width: 24"))
@@ -369,11 +376,11 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="model 'tiny': width was 16 and is 24 now"):
             HyperparameterTuner(str(config)).run_experiments()
 
-    def test_another_study_name_is_refused_in_its_folder(self, begun: Path) -> None:
+    def test_another_study_name_is_refused_in_the_same_folder(self, config_with_study: Path) -> None:
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
-            HyperparameterTuner(str(begun), options=RunOptions(study_name="mine")).run_experiments()
+            HyperparameterTuner(str(config_with_study), options=RunOptions(study_name="mine")).run_experiments()
 
-    def test_a_study_refused_by_its_storage_leaves_the_new_folder_uncreated(
+    def test_folder_is_not_created_if_the_study_in_the_storage_has_another_folder(
         self, write_config: WriteConfig, tmp_path: Path
     ) -> None:
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
@@ -397,7 +404,7 @@ class TestRefusals:
             ({"output_dir": "experiments.yaml"}, "is a file"),
         ],
     )
-    def test_bad_arguments_create_nothing(
+    def test_invalid_options_create_nothing(
         self, arguments: dict[str, Any], message: str, write_config: WriteConfig, tmp_path: Path
     ) -> None:
         tuner = HyperparameterTuner(str(write_config({"one": {}})), options=RunOptions(**arguments))
@@ -405,7 +412,7 @@ class TestRefusals:
             tuner.run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
 
-    def test_all_problems_with_the_place_are_told_at_once(self, write_config: WriteConfig) -> None:
+    def test_all_problems_with_the_location_are_reported_together(self, write_config: WriteConfig) -> None:
         tuner = HyperparameterTuner(
             str(write_config({"one": {}})), options=RunOptions(storage="sqlite://", study_name="..", device="gpu")
         )
@@ -413,29 +420,31 @@ class TestRefusals:
             tuner.run_experiments()
         assert len(caught.value.problems) == 3
 
-    def test_a_missing_dataset_is_named_and_nothing_is_created(self, write_config: WriteConfig, tmp_path: Path) -> None:
-        config = write_config({"one": {"data": {"metadata_path": "nowhere/metadata.yaml"}}})
-        with pytest.raises(DataLoaderError, match=r"nowhere/metadata\.yaml"):
+    def test_missing_dataset_is_reported_and_nothing_is_created(
+        self, write_config: WriteConfig, tmp_path: Path
+    ) -> None:
+        config = write_config({"one": {"data": {"metadata_path": "missing/metadata.yaml"}}})
+        with pytest.raises(DataLoaderError, match=r"missing/metadata\.yaml"):
             HyperparameterTuner(str(config)).run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
 
-    def test_an_unreadable_image_is_named_before_anything_is_created(
+    def test_unreadable_image_is_reported_and_nothing_is_created(
         self, write_config: WriteConfig, tmp_path: Path
     ) -> None:
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
-        (tmp_path / "mine" / "train" / "train_000003.png").write_bytes(b"no picture")
+        (tmp_path / "mine" / "train" / "train_000003.png").write_bytes(b"not an image")
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
         with pytest.raises(DataLoaderError, match=r"train_000003\.png"):
             HyperparameterTuner(str(config)).run_experiments()
         assert not OUT.exists()
 
-    def test_unknown_and_missing_names(self, write_config: WriteConfig) -> None:
+    def test_unknown_or_no_experiment_names_are_refused(self, write_config: WriteConfig) -> None:
         tuner = HyperparameterTuner(str(write_config({"baseline": {}, "fast": {}})))
         with pytest.raises(ConfigurationError) as caught:
             tuner.run_experiments(["basline", "fsat"])
         assert len(caught.value.problems) == 2
         assert "'baseline'" in caught.value.problems[0]
-        with pytest.raises(ConfigurationError, match="none chosen"):
+        with pytest.raises(ConfigurationError, match="none selected"):
             tuner.run_experiments([])
         assert not OUT.exists()
 
@@ -446,14 +455,14 @@ class TestSingleExperiment:
         sections: dict[str, Any] = yaml.safe_load(config.read_text())["experiments"]["one"]
         return sections
 
-    def test_returns_its_entry(self, write_config: WriteConfig) -> None:
+    def test_entry_of_the_experiment_is_returned(self, write_config: WriteConfig) -> None:
         config = write_config({"one": {"training": {"num_epochs": 1}}})
         entry = HyperparameterTuner(str(config)).run_single_experiment("mine", self.sections(config))
         assert (entry["experiment_name"], entry["status"], entry["total_epochs"]) == ("mine", "completed", 1)
         (file,) = Path().glob("hyperparameter_tuning_results_*.json")
         assert json.loads(file.read_text())["all_results"] == [entry]
 
-    def test_an_error_and_a_failure_are_raised_and_recorded(
+    def test_errors_and_failures_are_raised_and_recorded(
         self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
     ) -> None:
         config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, action=fail)
@@ -474,7 +483,7 @@ class TestSingleExperiment:
             ("mine", {"experiment_name": "other"}, "experiment_name"),
         ],
     )
-    def test_bad_settings_are_refused(
+    def test_invalid_settings_are_refused(
         self, name: str, sections: dict[str, Any], message: str, write_config: WriteConfig
     ) -> None:
         tuner = HyperparameterTuner(str(write_config({"one": {}})))
@@ -485,7 +494,7 @@ class TestSingleExperiment:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestConfiguration:
-    def test_the_default_is_the_shipped_file_and_nothing_is_created(self, tmp_path: Path) -> None:
+    def test_default_file_is_the_packaged_one_and_nothing_is_created(self, tmp_path: Path) -> None:
         tuner = HyperparameterTuner()
         assert list(tuner.config["experiments"]) == ["conservative_small", "baseline_optimized", "high_learning_rate"]
         assert tuner.config["targets"]["character_accuracy"] == 0.85
@@ -493,16 +502,16 @@ class TestConfiguration:
         tuner.validate_config(tuner.config)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_missing_file(self) -> None:
-        with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
-            HyperparameterTuner("nowhere.yaml")
+    def test_missing_file_is_an_error(self) -> None:
+        with pytest.raises(FileNotFoundError, match=r"missing\.yaml"):
+            HyperparameterTuner("missing.yaml")
 
-    def test_broken_yaml(self, tmp_path: Path) -> None:
-        (tmp_path / "broken.yaml").write_text("experiments: {one: [}")
-        with pytest.raises(yaml.YAMLError, match=r"broken\.yaml"):
-            HyperparameterTuner("broken.yaml")
+    def test_invalid_yaml_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "invalid.yaml").write_text("experiments: {one: [}")
+        with pytest.raises(yaml.YAMLError, match=r"invalid\.yaml"):
+            HyperparameterTuner("invalid.yaml")
 
-    def test_a_bad_configuration_is_a_value_error_with_all_problems(self) -> None:
+    def test_invalid_configuration_is_a_value_error_with_all_problems(self) -> None:
         tuner = HyperparameterTuner()
         with pytest.raises(ValueError, match="experiments"):
             tuner.validate_config({})
@@ -511,11 +520,9 @@ class TestConfiguration:
             tuner.validate_config(bad)
         assert len(caught.value.problems) == 2
 
-    def test_results_of_a_study_can_be_saved_at_any_time(
-        self, write_config: WriteConfig, read_results: ReadResults
-    ) -> None:
+    def test_results_can_be_saved_without_a_run(self, write_config: WriteConfig, read_results: ReadResults) -> None:
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
-        with pytest.raises(ConfigurationError, match="begin one with `khmer-tuner run`"):
+        with pytest.raises(ConfigurationError, match="create one with `khmer-tuner run`"):
             HyperparameterTuner(config).save_results()
         results = HyperparameterTuner(config, options=RunOptions(results_file="first.json")).run_experiments()
         path = HyperparameterTuner(config, options=RunOptions(results_file="later.json")).save_results()
@@ -524,12 +531,12 @@ class TestConfiguration:
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_the_summary_has_the_number_of_images_trained_on(write_config: Callable[..., Path]) -> None:
-    class Last(Display):
+def test_summary_contains_the_number_of_training_images(write_config: Callable[..., Path]) -> None:
+    class SummaryRecorder(Display):
         def run_ended(self, summary: RunSummary) -> None:
             self.images = summary.training_images
 
-    display = Last()
+    display = SummaryRecorder()
     config = write_config({"one": {"training": {"num_epochs": 1}}})
     HyperparameterTuner(str(config), display=display).run_experiments()
     assert display.images == 32

@@ -13,11 +13,11 @@ import pytest
 import tuner
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "phase3_hyperparameter_tuning.py"
-IMPORTS_IT = (
+IMPORT_SCRIPT = (
     f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
     "from phase3_hyperparameter_tuning import HyperparameterTuner\n"
 )
-# The names and parameters of the API reference; what is ours comes after, keyword-only and with defaults.
+# The names and parameters of the API reference; additional parameters are keyword-only and have defaults.
 DOCUMENTED: dict[str, list[str]] = {
     "create_training_config": ["experiment_config"],
     "setup_training_environment": ["config"],
@@ -36,34 +36,34 @@ DOCUMENTED: dict[str, list[str]] = {
 ERRORS = ["ConfigurationError", "DataLoaderError", "ExperimentFailedError", "ModelCreationError"]
 
 
-def test_the_api_is_what_the_reference_documents() -> None:
+def test_api_has_the_documented_names() -> None:
     classes = {"HyperparameterTuner", "TrainingConfig", *ERRORS}
     functions = {name for name in DOCUMENTED if name.startswith(("create_", "setup_"))}
-    ours = {"ProgressDisplay", "RunOptions", "SearchRequest", "load_reader"}
-    assert set(tuner.__all__) == classes | functions | ours
+    additional = {"ProgressDisplay", "RunOptions", "SearchRequest", "load_reader"}
+    assert set(tuner.__all__) == classes | functions | additional
     assert tuner.__all__ == sorted(tuner.__all__)
     assert is_dataclass(tuner.TrainingConfig)
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_signatures_begin_as_documented(name: str) -> None:
+def test_signatures_start_with_the_documented_parameters(name: str) -> None:
     value: Any = tuner
     for part in name.split("."):
         value = getattr(value, part)
     parameters = list(inspect.signature(value).parameters.values())
-    documented, ours = parameters[: len(DOCUMENTED[name])], parameters[len(DOCUMENTED[name]) :]
+    documented, additional = parameters[: len(DOCUMENTED[name])], parameters[len(DOCUMENTED[name]) :]
     assert [parameter.name for parameter in documented] == DOCUMENTED[name]
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in ours)
-    assert all(parameter.default is not parameter.empty for parameter in ours)
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in additional)
+    assert all(parameter.default is not parameter.empty for parameter in additional)
 
 
 @pytest.mark.parametrize("name", tuner.__all__)
-def test_every_name_resolves_and_is_listed(name: str) -> None:
+def test_each_name_can_be_imported_and_is_listed(name: str) -> None:
     assert getattr(tuner, name).__name__ == name
     assert name in dir(tuner)
 
 
-def test_the_documented_script_has_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_script_exports_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     script = importlib.import_module(SCRIPT.stem)
     assert [getattr(script, name) for name in tuner.__all__] == [getattr(tuner, name) for name in tuner.__all__]
@@ -71,22 +71,22 @@ def test_the_documented_script_has_the_same_names(monkeypatch: pytest.MonkeyPatc
         from phase3_hyperparameter_tuning import Tuner  # type: ignore[import-not-found]  # noqa: F401
 
 
-@pytest.mark.parametrize("program", [[str(SCRIPT), "--dry-run"], ["-c", IMPORTS_IT]])
-def test_without_the_package_the_script_says_how_to_install_it(program: list[str]) -> None:
-    ended = subprocess.run([sys.executable, "-I", "-S", *program], capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert ended.stderr == (
+@pytest.mark.parametrize("program", [[str(SCRIPT), "--dry-run"], ["-c", IMPORT_SCRIPT]])
+def test_script_without_the_package_names_the_installation_command(program: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-I", "-S", *program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
         "error: No module named 'tuner'; install the package first: bash scripts/setup.sh, then use .venv/bin/python\n"
     )
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'Tuner'"):
         _ = tuner.Tuner
 
 
-def test_errors_are_what_callers_may_already_catch() -> None:
+def test_configuration_error_is_a_value_error() -> None:
     assert issubclass(tuner.ConfigurationError, ValueError)
     assert all(issubclass(getattr(tuner, name), Exception) for name in ERRORS)
 
@@ -104,7 +104,7 @@ def test_errors_are_what_callers_may_already_catch() -> None:
         ("import studies", ["torch", "tuner"]),
     ],
 )
-def test_what_needs_no_torch_does_not_import_it(code: str, absent: list[str]) -> None:
+def test_imports_load_no_unnecessary_libraries(code: str, absent: list[str]) -> None:
     check = f"{code}; import sys; print([name for name in {absent!r} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The two integration examples of the API reference, word for word but for the import line and blanks at line ends."""
+"""The two integration examples of the API reference, unchanged except for the import line and trailing blanks."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def get_best_hyperparameters():
 
 
 @pytest.fixture
-def fresh(in_tmp: Path) -> Path:
-    """A working directory with a small dataset at the default place, and nothing else."""
+def folder_with_data(in_tmp: Path) -> Path:
+    """A working directory that contains only a small dataset at the default path."""
     generate_dataset("generated_data", samples=20, test_samples=1)
     return in_tmp
 
@@ -93,25 +93,25 @@ def fresh(in_tmp: Path) -> Path:
 def run_custom_experiment(folder: Path) -> float:
     script = folder / "custom_experiment.py"
     script.write_text(CUSTOM_EXPERIMENT, encoding="utf-8")
-    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    said = re.fullmatch(r"Experiment completed: (\d\.\d{4})\n", ended.stdout)
-    assert said
-    return float(said[1])
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = re.fullmatch(r"Experiment completed: (\d\.\d{4})\n", done.stdout)
+    assert printed
+    return float(printed[1])
 
 
-def analysis() -> dict[str, Callable[[], Any]]:
+def analysis_functions() -> dict[str, Callable[[], Any]]:
     names: dict[str, Any] = {}
     exec(RESULTS_ANALYSIS, names)
     return names
 
 
-def test_the_examples_run_as_written(fresh: Path) -> None:
-    assert analysis()["load_latest_results"]() is None
-    accuracy = run_custom_experiment(fresh)
-    results = analysis()["load_latest_results"]()
+def test_examples_run_as_written(folder_with_data: Path) -> None:
+    assert analysis_functions()["load_latest_results"]() is None
+    accuracy = run_custom_experiment(folder_with_data)
+    results = analysis_functions()["load_latest_results"]()
     assert results["best_result"]["best_val_char_accuracy"] == pytest.approx(accuracy, abs=1e-4)
-    assert analysis()["get_best_hyperparameters"]() == {
+    assert analysis_functions()["get_best_hyperparameters"]() == {
         "model_name": "medium",
         "batch_size": 48,
         "learning_rate": 0.0015,
@@ -123,8 +123,8 @@ def test_the_examples_run_as_written(fresh: Path) -> None:
 
 
 @pytest.mark.slow
-def test_they_run_after_a_default_run_in_the_same_folder_too(fresh: Path) -> None:
+def test_examples_run_in_the_folder_of_a_default_run(folder_with_data: Path) -> None:
     HyperparameterTuner().run_experiments()
-    run_custom_experiment(fresh)
-    names = [entry["experiment_name"] for entry in analysis()["load_latest_results"]()["all_results"]]
+    run_custom_experiment(folder_with_data)
+    names = [entry["experiment_name"] for entry in analysis_functions()["load_latest_results"]()["all_results"]]
     assert names == ["conservative_small", "baseline_optimized", "high_learning_rate", "my_experiment"]

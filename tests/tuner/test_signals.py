@@ -32,15 +32,15 @@ from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, stop_
 
 
 @pytest.fixture(autouse=True)
-def _not_under_nohup() -> Iterator[None]:
-    """Whoever runs the tests may have SIGHUP ignored, and then it stays so."""
+def _default_sighup() -> Iterator[None]:
+    """Restore the default action of SIGHUP, which may be ignored in the environment of the tests."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_unwinds_the_block_and_handlers_come_back(signum, code):
+def test_signal_unwinds_the_block_and_handlers_are_restored(signum, code):
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
 
     def wait_for_the_signal() -> None:
@@ -53,10 +53,10 @@ def test_a_signal_unwinds_the_block_and_handlers_come_back(signum, code):
     assert stop.value.exit_code == code
     assert isinstance(stop.value, KeyboardInterrupt)
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
-    raise_if_requested()  # all over: nothing to raise
+    raise_if_requested()  # the stop is finished, so this raises nothing
 
 
-def test_a_stop_that_python_swallowed_is_raised_again():
+def test_swallowed_stop_is_raised_again():
     def swallow_the_stop() -> None:
         with stop_on_signals():
             try:
@@ -70,25 +70,25 @@ def test_a_stop_that_python_swallowed_is_raised_again():
         swallow_the_stop()
 
 
-def test_a_stop_that_a_destructor_swallows_is_raised_soon_and_without_a_traceback(capfd):
-    class Closing:
+def test_stop_swallowed_by_a_destructor_is_raised_again_without_a_traceback(capfd):
+    class SignalInDestructor:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
 
-    def drop(then: float) -> None:
+    def delete_object(seconds: float) -> None:
         with stop_on_signals():
-            Closing()
-            time.sleep(then)
+            SignalInDestructor()
+            time.sleep(seconds)
 
-    for then in (10.0, 0.0):  # it goes on; it ends before the stop can be raised again
+    for seconds in (10.0, 0.0):  # the block continues; the block ends before the stop is raised again
         with pytest.raises(StopRequested):
-            drop(then)
+            delete_object(seconds)
     assert capfd.readouterr() == ("", "")
     raise_if_requested()
 
 
-def test_a_hangup_that_nohup_ignores_stays_ignored():
+def test_ignored_sighup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signals():
@@ -98,7 +98,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_other_threads_are_left_alone():
+def test_block_in_another_thread_has_no_effect():
     seen: list[object] = []
 
     def work() -> None:
@@ -111,7 +111,7 @@ def test_other_threads_are_left_alone():
     assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_a_second_signal_ends_the_process_at_once():
+def test_second_signal_exits_the_process_at_once():
     code = """
 import time
 from tuner.signals import stop_on_signals
@@ -133,7 +133,7 @@ with stop_on_signals():
 
 @pytest.fixture
 def locked_study(tmp_path: Path) -> Iterator[Path]:
-    """The output folder of a study whose database this process keeps locked."""
+    """Return the output folder of a study whose database this process has locked."""
     folder = tmp_path / "training_output"
     invariants = StudyInvariants(
         "val_char_accuracy",
@@ -151,8 +151,8 @@ def locked_study(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def wait_until_it_waits(process: subprocess.Popen[str], folder: Path) -> None:
-    """Return when a process has had time to run into the lock of a study's database."""
+def wait_until_locked_out(process: subprocess.Popen[str], folder: Path) -> None:
+    """Return when a process waits for the lock of a study's database."""
     while str(folder / "study.db") not in [file.path for file in psutil.Process(process.pid).open_files()]:
         assert process.poll() is None
         time.sleep(0.05)
@@ -160,11 +160,11 @@ def wait_until_it_waits(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("signals", "seconds"), [(1, 10), (2, 5)])
-def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds: float, locked_study: Path):
+def test_process_that_waits_for_a_lock_can_be_stopped(signals: int, seconds: float, locked_study: Path):
     command = [sys.executable, "-m", "tuner", "status", "--output-dir", str(locked_study)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_until_it_waits(process, locked_study)
+            wait_until_locked_out(process, locked_study)
             sent = time.monotonic()
             for _ in range(signals):
                 assert process.poll() is None
@@ -174,11 +174,11 @@ def test_whoever_waits_for_a_lock_is_stopped_all_the_same(signals: int, seconds:
             assert time.monotonic() - sent < seconds
         finally:
             process.kill()
-    told = "stopped by SIGINT during a call that did not return; finished work is kept\n"
-    assert (process.returncode, out, err) == (130, "", told if signals == 1 else "")
+    line = "stopped by SIGINT during a call that did not return; finished work is kept\n"
+    assert (process.returncode, out, err) == (130, "", line if signals == 1 else "")
 
 
-STOPPED_AT_WORK = """
+STOPPED_WORKER = """
 import os, signal, sqlite3, sys, threading
 from pathlib import Path
 import tuner.session.trial_selection
@@ -203,8 +203,8 @@ with signals.stop_on_signals():
 """
 
 
-def test_whoever_is_stopped_in_a_call_that_does_not_return_has_not_died(tmp_path: Path):
-    done = subprocess.run([sys.executable, "-c", STOPPED_AT_WORK, tmp_path], capture_output=True, text=True, timeout=60)
+def test_worker_stopped_during_a_long_call_is_not_recorded_as_crashed(tmp_path: Path):
+    done = subprocess.run([sys.executable, "-c", STOPPED_WORKER, tmp_path], capture_output=True, text=True, timeout=60)
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
     study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(tmp_path)))
     claim = claim_next(study, OutputFolder(tmp_path))
@@ -213,14 +213,14 @@ def test_whoever_is_stopped_in_a_call_that_does_not_return_has_not_died(tmp_path
 
 
 def run_script(code: str) -> str:
-    """Return what a script prints that waits a third of a second for the answer to a signal, and succeeds."""
+    """Run a script in which a signal must be handled within 0.3 s; return its output."""
     code = f"from tuner import signals\nsignals._SECONDS_TO_HANDLE = 0.3\n{code}"
     done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_nobody_is_hurried_who_has_begun_to_unwind_or_has_ended():
+def test_unwinding_and_the_time_after_a_block_are_not_limited():
     code = """
 import os, time
 try:
@@ -239,12 +239,12 @@ try:
 except signals.StopRequested:
     with signals.stop_on_signals():
         time.sleep(1)
-print("alive")
+print("still running")
 """
-    assert run_script(code) == "unwound\n143\nalive\n"
+    assert run_script(code) == "unwound\n143\nstill running\n"
 
 
-def test_signals_to_a_forked_child_are_its_own():
+def test_parent_and_forked_child_handle_only_their_own_signals():
     code = """
 import multiprocessing, os, time
 def files():
@@ -280,28 +280,28 @@ with signals.stop_on_signals():
             os.kill(os.getpid(), 15)
             time.sleep(60)
         except signals.StopRequested:
-            print("the parent hears its own")
+            print("parent stopped")
 """
-    told = ["0 files more", "True", "130", "0", "the parent hears its own"]
-    assert run_script(code).splitlines() == told
+    lines = ["0 files more", "True", "130", "0", "parent stopped"]
+    assert run_script(code).splitlines() == lines
 
 
-def test_nothing_is_left_of_many_blocks():
-    def left() -> tuple[int, int]:
+def test_blocks_leave_no_files_or_threads():
+    def resources() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), len(threading.enumerate())
 
-    before = left()
+    before = resources()
     with closing(socket.socket()) as earlier:
         earlier.setblocking(False)
         wakeup_fd = signal.set_wakeup_fd(earlier.fileno())
         for _ in range(100):
             with stop_on_signals(), stop_on_signals():
-                assert left() > before
+                assert resources() > before
         assert signal.set_wakeup_fd(wakeup_fd) == earlier.fileno()
-    assert left() == before
+    assert resources() == before
 
 
-def test_nothing_is_left_of_a_block_whose_beginning_or_end_a_signal_meets():
+def test_signal_at_the_start_or_end_of_a_block_leaves_no_files_or_threads():
     code = """
 import os, random, signal, threading, time
 def wait_and_stop():
@@ -326,7 +326,7 @@ for _ in range(300):
     run_script(code)
 
 
-def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., Path]):
+def test_stopped_run_can_be_resumed(tmp_path: Path, write_config: Callable[..., Path]):
     endless = {"training": {"batch_size": 1, "num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     command = ["run", "--config", str(write_config({"endless": endless})), "--output-dir", "out"]
     epochs = 0
@@ -335,9 +335,9 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
             [sys.executable, "-m", "tuner", *command], stderr=subprocess.PIPE, text=True, cwd=tmp_path
         ) as process:
             assert process.stderr is not None
-            told = [next(process.stderr)]
-            while not told[-1].startswith("  ") or "resumes at epoch" in told[-1]:
-                told.append(next(process.stderr))
+            lines = [next(process.stderr)]
+            while not lines[-1].startswith("  ") or "resumes at epoch" in lines[-1]:
+                lines.append(next(process.stderr))
             time.sleep(0.05)  # into the middle of the next epoch
             sent = time.monotonic()
             process.send_signal(signum)
@@ -348,7 +348,7 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
         [written] = re.findall("the results so far are in (.*)", rest)
         assert (tmp_path / written).is_file()
         assert "Traceback" not in rest
-        assert (", resumed)" in "".join(told)) == (epochs > 0)
+        assert (", resumed)" in "".join(lines)) == (epochs > 0)
         [row] = study_status(*load_study(tmp_path / "out")).rows
         assert row.state is RowState.INTERRUPTED
         assert row.epochs > epochs
@@ -356,7 +356,7 @@ def test_a_stopped_run_is_resumable(tmp_path: Path, write_config: Callable[..., 
     assert list(tmp_path.glob("hyperparameter_tuning_results_*.json"))
 
 
-def test_a_stop_that_was_swallowed_leaves_no_alarm_behind():
+def test_swallowed_stop_leaves_no_alarm():
     code = """
 import os, signal, time
 class Swallows:
@@ -370,6 +370,6 @@ except signals.StopRequested as stop:
     print(stop.exit_code)
 signal.signal(signal.SIGALRM, signal.SIG_DFL)
 time.sleep(0.3)
-print("ended by itself")
+print("regular exit")
 """
-    assert run_script(code) == "130\nended by itself\n"
+    assert run_script(code) == "130\nregular exit\n"
