@@ -1,1 +1,1 @@
-"""Samplers, pruners and the distributions of parameters."""
+"""Samplers, pruners and Optuna distributions of the search space."""

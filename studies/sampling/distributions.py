@@ -1,4 +1,4 @@
-"""From the search space to Optuna: distributions, and the suggestions of one trial."""
+"""Convert the search space to Optuna distributions, and suggest the parameters of a trial."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 def to_distribution(domain: Domain) -> Distribution:
-    """Return Optuna's distribution over the same values."""
+    """Return the Optuna distribution with the same values."""
     if isinstance(domain, Choices):
         return CategoricalDistribution(domain.values)
     if isinstance(domain, IntRange):
-        # The last value on the grid, found here since Optuna would warn about it at every suggestion.
+        # The last value on the grid; with another one, Optuna would warn at every suggestion.
         high = domain.low + (domain.high - domain.low) // domain.step * domain.step
         return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
     return FloatDistribution(domain.low, _last_on_grid(domain), log=domain.log, step=domain.step)
@@ -34,45 +34,45 @@ def suggest_all(
     space: SearchSpace,
     config: TrainingConfig,
     *,
-    settle: Callable[[TrainingConfig], TrainingConfig] = lambda config: config,
+    adjust: Callable[[TrainingConfig], TrainingConfig] = lambda config: config,
 ) -> TrainingConfig:
-    """Suggest every parameter that counts for a trial, before it reports anything.
+    """Suggest all active parameters of a trial, before its first report.
 
-    Conditions are evaluated as the values come in. A preset has all of its values fixed, and those that the space
-    cannot hold become no parameters: the result for a preset is its own configuration.
+    Each condition is evaluated after the preceding parameters are suggested. All values of a preset are fixed, so its
+    configuration is returned unchanged; values outside the search space do not become parameters.
 
     Args:
         trial: The claimed trial; values suggested before an interruption are kept.
-        space: The study's space.
-        config: A preset's configuration, or what a search trial starts from.
-        settle: Returns a configuration with the settings that follow from others; conditions and the result see
-            it so, the suggestions build on what was suggested.
+        space: The study's search space.
+        config: A preset's configuration, or the start configuration of a search trial.
+        adjust: Returns a configuration with dependent settings adjusted. It is applied to the result and before a
+            condition is evaluated, but not to the configuration that collects the suggested values.
 
     Returns:
-        The configuration with the suggested values, settled.
+        The configuration with the suggested values, adjusted.
     """
     is_preset = trial.user_attrs.get(KIND) == TrialKind.PRESET
     for parameter in space:
         if is_preset and not parameter.domain.contains(getattr(config, parameter.name)):
             continue
-        if parameter.is_active(settle(config)):
+        if parameter.is_active(adjust(config)):
             value = _suggest(trial, parameter.name, to_distribution(parameter.domain))
             config = replace(config, **{parameter.name: value})
-    return settle(config)
+    return adjust(config)
 
 
 def with_parameters(trial: FrozenTrial, record: TrialRecord, space: SearchSpace) -> FrozenTrial:
-    """Return a copy of a preset's trial with its parameters in a space; any other trial unchanged.
+    """Return a copy of a preset's trial with its values as parameters of a space; other trials unchanged.
 
-    A preset that was trained before the study's space was fixed has no parameters in the database.
+    A preset that was trained before the study's search space was fixed has no parameters in the database.
     """
     if record.kind is not TrialKind.PRESET:
         return trial
     config = record.training_config
-    held = [item for item in space.active(config) if item.domain.contains(getattr(config, item.name))]
+    inside = [item for item in space.active(config) if item.domain.contains(getattr(config, item.name))]
     trial = copy(trial)
-    trial.params = {item.name: getattr(config, item.name) for item in held}
-    trial.distributions = {item.name: to_distribution(item.domain) for item in held}
+    trial.params = {item.name: getattr(config, item.name) for item in inside}
+    trial.distributions = {item.name: to_distribution(item.domain) for item in inside}
     return trial
 
 
@@ -88,6 +88,6 @@ def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:
 def _last_on_grid(domain: FloatRange) -> float:
     if domain.step is None:
         return domain.high
-    # In decimals, as Optuna does: 0.1 + 2 * 0.1 is not 0.3 in binary.
+    # With decimals, as in Optuna: in binary, 0.1 + 2 * 0.1 is not 0.3.
     low, high, step = (Decimal(str(number)) for number in (domain.low, domain.high, domain.step))
     return float(low + (high - low) // step * step)

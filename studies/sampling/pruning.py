@@ -1,7 +1,7 @@
-"""Rules that prune unpromising search trials.
+"""Pruners for unpromising search trials.
 
-Early stopping asks whether a trial has stopped improving; a pruner asks whether it is worse than the others. Both look
-at one signal: the best value of the monitored metric so far, which is what trials report after each epoch.
+Early stopping checks whether a trial still improves; a pruner checks whether it is worse than other trials. Both use
+the best value of the monitored metric so far, which a trial reports after each epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HYPERBAND_REDUCTION = 3
 
 
 class PrunerName(StrEnum):
-    """Which rule prunes search trials."""
+    """The name of a pruner."""
 
     QUANTILE = "quantile"
     HYPERBAND = "hyperband"
@@ -32,12 +32,11 @@ class Pruning:
     """How a study prunes search trials.
 
     Attributes:
-        pruner: ``quantile`` compares with what others had reached at the same epoch, ``hyperband`` is Optuna's,
-            ``none`` prunes nothing. Optuna stores that Hyperband was asked, not its answer, so a trial whose process
-            exits between that answer and its end continues to the next rung.
+        pruner: ``quantile`` compares with the values of other trials at the same epoch, ``hyperband`` is Optuna's
+            Hyperband, ``none`` prunes nothing. Optuna stores that a rung was evaluated, but not the decision: if the
+            process exits before the trial is reported as pruned, the trial continues to the next rung.
         share: See `QuantilePruner`; above 0 and below 1.
-        grace: Epochs before the first comparison, 1 or more; None for the trial's `early_stopping_patience`, the grace
-            that early stopping itself gives.
+        grace: Grace period in epochs, 1 or more; None for the trial's `early_stopping_patience`.
     """
 
     pruner: PrunerName = PrunerName.QUANTILE
@@ -45,11 +44,11 @@ class Pruning:
     grace: int | None = None
 
     def grace_epochs(self, early_stopping_patience: int) -> int:
-        """Return the epochs before the first comparison, for a trial of this patience."""
+        """Return the grace period in epochs of a trial with this patience."""
         return early_stopping_patience if self.grace is None else self.grace
 
     def create_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
-        """Return the pruner, for search trials that by default have this patience and number of epochs."""
+        """Return the pruner for search trials with this default patience and number of epochs."""
         if self.pruner is PrunerName.QUANTILE:
             return QuantilePruner(self)
         if self.pruner is PrunerName.HYPERBAND:
@@ -58,19 +57,19 @@ class Pruning:
 
 
 class QuantilePruner(BasePruner):
-    """Prunes a trial whose best so far is worse than that of a share of the other trials at the same epoch.
+    """Pruner that compares the best value so far with a quantile of the other trials at the same epoch.
 
-    At the end of its grace period a trial must keep up with the share of the others that `Pruning.share` says. From
-    there the share grows as ``1 - (1 - share) (grace / epoch)^2``, since early values of a curve say little about its
-    end. With 0.6 the pruner lets 40 % of the trials continue when their grace ends, and 10 % after twice as long. A
-    trial is worse if it is so by more than its `early_stopping_min_delta`.
+    At the end of the grace period the quantile is `Pruning.share`. Then it grows as
+    ``1 - (1 - share) (grace / epoch)^2``, since early values of a learning curve say little about its end. With a share
+    of 0.6, about 40 % of the trials continue after the grace period, and 10 % after twice as many epochs. A trial is
+    pruned only if it is worse by more than its `early_stopping_min_delta`.
     """
 
     def __init__(self, pruning: Pruning) -> None:
         self._pruning = pruning
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Return whether a trial, which has reported its best so far after each epoch, should be pruned."""
+        """Return whether to prune a trial that has reported its best value so far after each epoch."""
         epoch, grace = trial.last_step, _grace_epochs(trial, self._pruning)
         if epoch is None or epoch < grace:
             return False
@@ -85,12 +84,12 @@ class QuantilePruner(BasePruner):
 
 
 class _Hyperband(HyperbandPruner):
-    """Optuna's Hyperband, which is not asked before the end of a trial's own grace period."""
+    """Optuna's Hyperband, used only after the grace period of a trial."""
 
     def __init__(self, pruning: Pruning, early_stopping_patience: int, num_epochs: int) -> None:
-        # Both limits are given: Optuna's estimates of them would differ after a restart.
-        least = min(pruning.grace_epochs(early_stopping_patience), num_epochs)
-        super().__init__(min_resource=least, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
+        # Explicit limits: Optuna's estimates of them would differ after a restart.
+        min_epochs = min(pruning.grace_epochs(early_stopping_patience), num_epochs)
+        super().__init__(min_resource=min_epochs, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
         self._pruning = pruning
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -103,21 +102,21 @@ def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:
 
 
 def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:
-    """Return the best-so-far value at an epoch that a share of the other trials has not surpassed.
+    """Return a quantile of the best values so far of the other trials at an epoch.
 
-    All others count: pruned ones too, since a comparison with the completed alone gets stricter with every trial that
-    it prunes, and those that ended earlier with their last value. Running ones count once they have reached the epoch;
-    failed ones say nothing about their settings. (A search trial that diverged is a pruned one.)
+    Pruned trials are included, since a comparison with completed trials only would become stricter with every pruned
+    trial. A trial that ended earlier is included with its last value, a running trial only if it has reached the epoch.
+    Failed trials are ignored; a diverged search trial is pruned, not failed.
 
     Args:
         study: The study; it is only read.
-        number: The trial that is compared.
+        number: The number of the trial to compare.
         epoch: Counted from 1.
-        share: Which quantile, from the worst value up: 0.5 for the median. Between two values in proportion. Of n
-            others it is ``1 - 1/n`` at most: few cannot say what the best few per cent are.
+        share: The quantile, from the worst value up (0.5 for the median), with linear interpolation. It is limited to
+            ``1 - 1/n`` for n other trials, since few values do not determine a high quantile.
 
     Returns:
-        The value, or None if there is nothing to compare with.
+        The quantile, or None if there is no value to compare with.
     """
     others = (_value_at(trial, epoch) for trial, _ in trials_and_records(study) if trial.number != number)
     values = [value for value in others if value is not None]
@@ -131,7 +130,7 @@ def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: floa
 
 
 def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
-    """Return what a trial had reached at an epoch, or None if it does not count (yet)."""
+    """Return a trial's best value so far at an epoch, or None if the trial is ignored."""
     reports = trial.intermediate_values
     if not reports or trial.state in (TrialState.FAIL, TrialState.WAITING):
         return None

@@ -1,4 +1,4 @@
-"""From any search space to Optuna's distributions and back to configurations."""
+"""Any search space can be converted to Optuna distributions, and suggested values to a valid configuration."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def float_ranges(draw: st.DrawFn, least: float, most: float) -> FloatRange:
+def float_ranges(draw: st.DrawFn, minimum: float, maximum: float) -> FloatRange:
     if draw(st.booleans()):
-        low, high = sorted(draw(st.lists(st.floats(least, most), min_size=2, max_size=2, unique=True)))
+        low, high = sorted(draw(st.lists(st.floats(minimum, maximum), min_size=2, max_size=2, unique=True)))
         return FloatRange(low, high, log=low > 0 and draw(st.booleans()))
-    # Decimals, as people write them; the last step need not meet the end.
+    # Short decimals, as in a file; `high` need not be on the grid.
     unit = Decimal(10) ** -draw(st.integers(1, 6))
-    ends = [int(Decimal(end) / unit) for end in (least, most)]
+    ends = [int(Decimal(end) / unit) for end in (minimum, maximum)]
     low, high = sorted(draw(st.lists(st.integers(max(1, ends[0]), ends[1]), min_size=2, max_size=2, unique=True)))
     step = draw(st.integers(1, high - low))
     return FloatRange(*(float(number * unit) for number in (low, high)), step=float(step * unit))
 
 
 @st.composite
-def int_ranges(draw: st.DrawFn, most: int) -> IntRange:
-    low = draw(st.integers(1, most - 1))
-    high = draw(st.integers(low + 1, most))
+def int_ranges(draw: st.DrawFn, maximum: int) -> IntRange:
+    low = draw(st.integers(1, maximum - 1))
+    high = draw(st.integers(low + 1, maximum))
     if draw(st.booleans()):
         return IntRange(low, high, log=True)
     return IntRange(low, high, step=draw(st.integers(1, high - low)))
@@ -64,17 +64,19 @@ def int_ranges(draw: st.DrawFn, most: int) -> IntRange:
 
 def domains(name: str) -> st.SearchStrategy[Domain]:
     if name in CHOICES:
-        return st.lists(st.sampled_from(CHOICES[name]), min_size=2, unique=True).map(lambda some: Choices(tuple(some)))
+        return st.lists(st.sampled_from(CHOICES[name]), min_size=2, unique=True).map(
+            lambda values: Choices(tuple(values))
+        )
     if name in INTS:
         return int_ranges(INTS[name]) | st.lists(st.integers(1, INTS[name]), min_size=2, max_size=4, unique=True).map(
-            lambda some: Choices(tuple(some))
+            lambda values: Choices(tuple(values))
         )
     return float_ranges(*FLOATS[name])
 
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """Any space, with conditions on the choices further up."""
+    """Return any search space, with conditions on earlier choices."""
     parameters: list[Parameter] = []
     for name in draw(st.lists(st.sampled_from([*CHOICES, *INTS, *FLOATS]), min_size=1, unique=True)):
         above = {item.name: item.domain.values for item in parameters if isinstance(item.domain, Choices)}
@@ -84,7 +86,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 @given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains), seed=SEEDS)
-def test_a_distribution_has_the_values_of_its_domain_and_survives_the_database(domain: Domain, seed: int) -> None:
+def test_distribution_has_the_values_of_its_domain_and_is_restored_from_json(domain: Domain, seed: int) -> None:
     distribution = to_distribution(domain)
     again = json_to_distribution(distribution_to_json(distribution))
     check_distribution_compatibility(distribution, again)
@@ -97,7 +99,7 @@ def test_a_distribution_has_the_values_of_its_domain_and_survives_the_database(d
 
 
 @given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains))
-def test_a_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
+def test_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
     distribution = to_distribution(domain)
     if isinstance(domain, Choices):
         assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
@@ -105,14 +107,14 @@ def test_a_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
         return
     assert not isinstance(distribution, optuna.distributions.CategoricalDistribution)
     assert distribution.low == domain.low
-    # The last value on the grid: nothing of the domain comes after it.
+    # The last value on the grid.
     step = domain.step or 0
     assert domain.high - step * (1 + 1e-9) <= distribution.high <= domain.high
     assert domain.contains(distribution.high)
 
 
 @given(space=spaces(), seed=SEEDS)
-def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(space: SearchSpace, seed: int) -> None:
+def test_active_parameters_are_suggested_and_the_result_is_a_valid_preset(space: SearchSpace, seed: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     base = TrainingConfig(min_lr=0.0)
     trial = study.ask()
@@ -120,9 +122,9 @@ def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(
     active = space.active(config)
     assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in active}
     assert all(parameter.domain.contains(trial.params[parameter.name]) for parameter in active)
-    untouched = {name: getattr(base, name) for name in trial.params}
-    assert replace(config, **untouched) == base
-    # It is a configuration that an experiments file may hold, and as a preset it has the same parameters.
+    original = {name: getattr(base, name) for name in trial.params}
+    assert replace(config, **original) == base
+    # The configuration is valid in an experiments file, and as a preset it has the same parameters.
     again = parse_experiments(experiments_data({"found": config}, Targets())).experiments["found"]
     study.enqueue_trial(trial.params, user_attrs={"kind": "preset"})
     preset = study.ask()
@@ -132,7 +134,9 @@ def test_what_is_suggested_is_what_counts_and_can_be_trained_and_proposed_again(
 
 
 @given(space=spaces(), data=st.data())
-def test_a_presets_values_are_parameters_or_kept_beside(space: SearchSpace, data: st.DataObject) -> None:
+def test_preset_keeps_all_values_and_those_inside_the_space_are_parameters(
+    space: SearchSpace, data: st.DataObject
+) -> None:
     changes = {
         name: data.draw(st.floats(*FLOATS[name]) if name in FLOATS else st.integers(1, INTS[name]))
         for name in [*FLOATS, *INTS]
@@ -142,7 +146,7 @@ def test_a_presets_values_are_parameters_or_kept_beside(space: SearchSpace, data
     study.enqueue_trial({name: getattr(config, name) for name in space.names}, user_attrs={"kind": "preset"})
     trial = study.ask()
     assert suggest_all(trial, space, config) == config
-    held = [
+    inside = [
         parameter for parameter in space.active(config) if parameter.domain.contains(getattr(config, parameter.name))
     ]
-    assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in held}
+    assert trial.params == {parameter.name: getattr(config, parameter.name) for parameter in inside}

@@ -38,12 +38,14 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
         (Choices((True, False)), CategoricalDistribution((True, False))),
     ],
 )
-def test_each_domain_has_its_distribution(domain: Domain, distribution: Distribution) -> None:
+def test_domain_is_converted_to_its_distribution(domain: Domain, distribution: Distribution) -> None:
     assert to_distribution(domain) == distribution
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "steplr"])
-def test_a_search_trial_gets_what_counts_and_keeps_it(scheduler: str, start: Start, space: SearchSpace) -> None:
+def test_search_trial_samples_active_parameters_and_keeps_them_when_resumed(
+    scheduler: str, start: Start, space: SearchSpace
+) -> None:
     study, folder = start()
     study.enqueue_trial({"scheduler_type": scheduler}, user_attrs={"kind": TrialKind.SEARCH.value})
     claim = claim_next(study, folder)
@@ -61,7 +63,7 @@ def test_a_search_trial_gets_what_counts_and_keeps_it(scheduler: str, start: Sta
     resumed.release()
 
 
-def test_the_shipped_space_can_be_suggested(start: Start) -> None:
+def test_parameters_of_the_default_space_are_suggested_without_warnings(start: Start) -> None:
     study, folder = start()
     space = load_search_space("config/search_space.yaml")
     for _ in range(5):
@@ -73,19 +75,21 @@ def test_the_shipped_space_can_be_suggested(start: Start) -> None:
             assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)
 
 
-def test_conditions_and_the_result_see_what_follows_from_what_was_suggested(start: Start, space: SearchSpace) -> None:
+def test_adjusted_settings_affect_conditions_and_result_but_not_suggested_values(
+    start: Start, space: SearchSpace
+) -> None:
     study, folder = start()
     study.enqueue_trial({"scheduler_type": "steplr"}, user_attrs={"kind": TrialKind.SEARCH.value})
     claim = claim_next(study, folder)
     assert claim is not None
     seen: list[str] = []
 
-    def settle(config: TrainingConfig) -> TrainingConfig:
+    def adjust(config: TrainingConfig) -> TrainingConfig:
         seen.append(config.scheduler_type)
         return replace(config, scheduler_type="cosine", min_lr=config.learning_rate / 10)
 
-    config = suggest_all(claim.trial, space, TrainingConfig(scheduler_type="plateau"), settle=settle)
-    # The condition held after all, and what was suggested is not lost to what follows from it.
+    config = suggest_all(claim.trial, space, TrainingConfig(scheduler_type="plateau"), adjust=adjust)
+    # The condition is met by the adjusted scheduler, and the suggested scheduler remains the parameter.
     assert "warmup_epochs" in claim.trial.params
     assert claim.trial.params["scheduler_type"] == "steplr"
     assert set(seen) == {"plateau", "steplr"}

@@ -1,4 +1,4 @@
-"""Which trials end because of the others; the values are worked out by hand."""
+"""Which trials are pruned; the expected values were calculated by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COMPLETE, PRUNED, FAIL, RUNNING, WAITING = (
 def add(
     study: optuna.Study, reports: Reports, state: TrialState = COMPLETE, kind: str | None = TrialKind.SEARCH.value
 ) -> None:
-    """Put a trial into the study as it stands after its reports."""
+    """Add a trial with these reports to the study."""
     study.add_trial(
         optuna.trial.create_trial(
             state=state,
@@ -57,43 +57,43 @@ def add(
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
-    return open_storage(default_storage_url(tmp_path_factory.mktemp("comparisons")))
+    return open_storage(default_storage_url(tmp_path_factory.mktemp("pruning")))
 
 
-def add_ended(study: optuna.Study, *values: float) -> None:
+def add_completed(study: optuna.Study, *values: float) -> None:
     for value in values:
         add(study, {1: value})
 
 
 @pytest.mark.parametrize(
-    ("reports", "state", "epoch", "counts_with"),
+    ("reports", "state", "epoch", "expected"),
     [
-        # Those that have ended count with what they had reached by then ...
+        # A completed or pruned trial has its value at that epoch ...
         ({1: 0.1, 2: 0.3, 3: 0.5}, COMPLETE, 2, 0.3),
         ({1: 0.1, 2: 0.3, 3: 0.5}, PRUNED, 2, 0.3),
-        # ... and after their end with their last value.
+        # ... or its last value if it ended earlier.
         ({1: 0.1, 2: 0.3}, COMPLETE, 9, 0.3),
         ({1: 0.1}, PRUNED, 2, 0.1),
         ({1: 0.1, 4: 0.5}, COMPLETE, 3, 0.1),
         ({3: 0.5}, COMPLETE, 2, None),
         ({}, PRUNED, 2, None),
-        # Running ones count once they are as far.
+        # A running trial is included only if it has reached the epoch.
         ({1: 0.1, 2: 0.3}, RUNNING, 2, 0.3),
         ({1: 0.1, 2: 0.3, 3: 0.5}, RUNNING, 2, 0.3),
         ({1: 0.1, 2: 0.3}, RUNNING, 3, None),
         ({}, RUNNING, 1, None),
-        # The others say nothing.
+        # Failed and waiting trials are ignored.
         ({1: 0.1, 2: 0.3}, FAIL, 2, None),
         ({}, WAITING, 1, None),
     ],
 )
 @pytest.mark.parametrize("kind", list(TrialKind))
-def test_another_trial_counts_with_what_it_had_reached(
-    kind: TrialKind, reports: Reports, state: TrialState, epoch: int, counts_with: float | None, storage: RDBStorage
+def test_value_of_another_trial_at_an_epoch(
+    kind: TrialKind, reports: Reports, state: TrialState, epoch: int, expected: float | None, storage: RDBStorage
 ) -> None:
     study = optuna.create_study(storage=storage)
     add(study, reports, state, kind.value)
-    assert quantile_of_others(study, 99, epoch, 0.5) == counts_with
+    assert quantile_of_others(study, 99, epoch, 0.5) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,26 +104,26 @@ def test_another_trial_counts_with_what_it_had_reached(
         ("max", [0.1, 0.3], 0.5, 0.2),
         ("max", [0.8, 0.1, 0.2], 0.5, 0.2),
         ("max", [0.8, 0.1, 0.4, 0.2], 0.5, 0.3),
-        # The worst quarter is below the first of four steps from the worst to the best.
+        # Five values have four intervals, so the quantile 0.25 is the second worst value.
         ("max", [0.5, 0.1, 0.4, 0.2, 0.3], 0.25, 0.2),
         ("max", [0.5, 0.1, 0.4, 0.2, 0.3], 0.75, 0.4),
         ("max", [0.1, 0.3], 0.25, 0.15),
-        # A lower value is a better one.
+        # Lower values are better.
         ("min", [0.8, 0.1, 0.2], 0.5, 0.2),
         ("min", [0.5, 0.1, 0.4, 0.2, 0.3], 0.25, 0.4),
         ("min", [0.5, 0.1, 0.4, 0.2, 0.3], 0.75, 0.2),
         ("min", [0.1, 0.3], 0.25, 0.25),
     ],
 )
-def test_the_value_leaves_a_share_of_the_others_behind(
+def test_quantile_counts_from_the_worst_value(
     mode: str, values: Sequence[float], share: float, expected: float, storage: RDBStorage
 ) -> None:
     study = optuna.create_study(storage=storage, direction=f"{mode}imize")
-    add_ended(study, *values)
+    add_completed(study, *values)
     assert quantile_of_others(study, 99, 1, share) == pytest.approx(expected)
 
 
-def test_a_trial_is_not_compared_with_itself_nor_with_other_programs_trials(storage: RDBStorage) -> None:
+def test_the_trial_itself_and_trials_of_other_programs_are_ignored(storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage)
     add(study, {1: 0.9}, RUNNING)
     add(study, {1: 0.8}, kind=None)
@@ -132,7 +132,7 @@ def test_a_trial_is_not_compared_with_itself_nor_with_other_programs_trials(stor
     assert quantile_of_others(study, 0, 1, 0.5) == 0.2
 
 
-def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
+def test_presets_and_search_trials_of_all_states_are_compared_together(storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage)
     add(study, {1: 0.2, 2: 0.4}, COMPLETE, TrialKind.PRESET.value)
     add(study, {1: 0.3}, PRUNED)
@@ -147,13 +147,13 @@ def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
 @pytest.mark.parametrize(
     ("pruning", "patience", "epoch", "best", "is_pruned"),
     [
-        # The others stand at 0.1, 0.2, 0.3, 0.4 and 0.5; early stopping's patience is the grace.
+        # The other trials have 0.1, 0.2, 0.3, 0.4 and 0.5; the grace period is the patience of early stopping.
         (Pruning(), 2, 1, 0.0, False),
         (Pruning(), 2, 2, 0.0, True),
         (Pruning(), 2, 2, 0.33, True),
         (Pruning(), 2, 2, 0.35, False),
         (Pruning(), 3, 2, 0.0, False),
-        # Half as long again: 1 - 0.4 * (2/3)^2 of them, but of five others no more than four fifths: 0.42.
+        # Epoch 3: the share 1 - 0.4 * (2/3)^2 = 0.82 is limited to 0.8 for five other trials; threshold 0.42.
         (Pruning(), 2, 3, 0.41, True),
         (Pruning(), 2, 4, 0.41, True),
         (Pruning(), 2, 99, 0.43, False),
@@ -164,14 +164,14 @@ def test_all_kinds_of_others_count_together(storage: RDBStorage) -> None:
         (Pruning(PrunerName.NONE), 1, 9, 0.0, False),
     ],
 )
-def test_a_trial_is_pruned_once_its_grace_is_over_and_it_is_worse(
+def test_worse_trial_is_pruned_after_its_grace_period(
     pruning: Pruning, patience: int, epoch: int, best: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
     study = optuna.create_study(
         storage=storage, direction=f"{mode}imize", pruner=pruning.create_pruner(patience, num_epochs=99)
     )
     sign = 1 if mode == "max" else -1
-    add_ended(study, *(sign * value for value in (0.1, 0.2, 0.3, 0.4, 0.5)))
+    add_completed(study, *(sign * value for value in (0.1, 0.2, 0.3, 0.4, 0.5)))
     trial = running_trial(study, patience=patience)
     trial.report(sign * best, epoch)
     assert trial.should_prune() is is_pruned
@@ -182,7 +182,7 @@ def test_a_trial_is_pruned_once_its_grace_is_over_and_it_is_worse(
     ("min_delta", "others", "is_pruned"),
     [
         (0.125, 0.75, True),
-        (0.125, 0.625, False),  # by min_delta exactly
+        (0.125, 0.625, False),  # worse by exactly min_delta
         (0.125, 0.6875, True),
         (0.125, 0.5, False),
         (0.125, 0.25, False),
@@ -190,14 +190,14 @@ def test_a_trial_is_pruned_once_its_grace_is_over_and_it_is_worse(
         (0.0, 0.5 + 1e-9, True),
     ],
 )
-def test_a_trial_is_worse_if_it_is_so_by_more_than_its_min_delta(
+def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(
     min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
     sign = 1 if mode == "max" else -1
     study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1)))
-    add_ended(study, sign * others)
+    add_completed(study, sign * others)
     trial = running_trial(study, min_delta=min_delta)
-    assert not trial.should_prune()  # nothing is reported yet
+    assert not trial.should_prune()  # without a report
     trial.report(sign * 0.5, 1)
     assert trial.should_prune() is is_pruned
 
@@ -210,11 +210,9 @@ def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
-def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(
-    epoch: int, share: float, storage: RDBStorage
-) -> None:
+def test_share_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10)))
-    add_ended(study, *(number / 100 for number in range(101)))
+    add_completed(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
         trial = running_trial(study)
         trial.report(share - behind, epoch)
@@ -222,12 +220,12 @@ def test_the_longer_a_trial_has_run_the_more_it_must_keep_up_with(
         study.tell(trial, state=FAIL)
 
 
-@pytest.mark.parametrize(("others", "rival"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
-def test_few_others_ask_for_less(others: int, rival: float, storage: RDBStorage) -> None:
+@pytest.mark.parametrize(("others", "quantile"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
+def test_share_is_limited_if_there_are_few_other_trials(others: int, quantile: float, storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage, direction="maximize")
     for number in range(1, others + 1):
         add(study, {1: number / 10})
-    assert quantile_of_others(study, 99, 1, 0.9) == pytest.approx(rival)
+    assert quantile_of_others(study, 99, 1, 0.9) == pytest.approx(quantile)
 
 
 def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
@@ -242,57 +240,57 @@ def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
     [
         (Pruning(), QuantilePruner),
         (Pruning(PrunerName.NONE), NopPruner),
-        # A grace beyond the end is a grace up to the end.
+        # A grace period longer than the training is limited to the training.
         (Pruning(PrunerName.HYPERBAND, grace=50), HyperbandPruner),
     ],
 )
-def test_each_name_has_its_pruner(pruning: Pruning, kind: type) -> None:
+def test_pruner_name_selects_the_pruner(pruning: Pruning, kind: type) -> None:
     assert isinstance(pruning.create_pruner(10, 40), kind)
 
 
-@pytest.mark.parametrize(("patience", "is_asked"), [(2, True), (3, False)])
-def test_hyperband_is_asked_after_the_grace_of_the_trial_itself(
-    patience: int, is_asked: bool, storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("patience", "is_used"), [(2, True), (3, False)])
+def test_hyperband_is_used_only_after_the_grace_period_of_the_trial(
+    patience: int, is_used: bool, storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HyperbandPruner, "prune", lambda *arguments: True)
     study = optuna.create_study(storage=storage, pruner=Pruning(PrunerName.HYPERBAND).create_pruner(1, 9))
     trial = running_trial(study, patience=patience)
     trial.report(0.5, 2)
-    assert trial.should_prune() is is_asked
+    assert trial.should_prune() is is_used
 
 
-def test_hyperband_answers_the_same_after_every_restart(start: Start, tmp_path: Path) -> None:
-    calm = hyperband_epochs(start, tmp_path / "calm", restart_after=())
-    restless = hyperband_epochs(start, tmp_path / "restless", restart_after=(1, 3))
-    assert restless == calm
+def test_hyperband_decisions_are_the_same_after_restarts(start: Start, tmp_path: Path) -> None:
+    uninterrupted = hyperband_epochs(start, tmp_path / "uninterrupted", restart_after=())
+    restarted = hyperband_epochs(start, tmp_path / "restarted", restart_after=(1, 3))
+    assert restarted == uninterrupted
     # Rungs are at 1, 3 and 9 epochs.
-    assert calm == [4, 9, 9, 3, 1, 9]
+    assert uninterrupted == [4, 9, 9, 3, 1, 9]
 
 
 def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -> list[int]:
-    """Return how many epochs each search trial had, the first of which stops early, with restarts after some epochs."""
-    study, folder = begin_hyperband(start, path)
+    """Return the number of epochs of each search trial, with restarts after some epochs; trial 0 stops early."""
+    study, folder = start_hyperband(start, path)
     epochs: list[int] = []
     while (claim := claim_next(study, folder)) is not None:
         for epoch in range(1, 10):
-            # From the third epoch on the best are the worst.
+            # The order of the trials is reversed at the third epoch.
             rank = claim.record.number * 3 * (1 if epoch < 3 else -1) % 11
             claim.trial.report(0.1 * rank, epoch)
-            ends = claim.trial.should_prune()
-            if ends or (claim.record.number == 0 and epoch == 4):
+            is_pruned = claim.trial.should_prune()
+            if is_pruned or (claim.record.number == 0 and epoch == 4):
                 break
             if epoch in restart_after:
                 claim.release()
-                study, folder = begin_hyperband(start, path)
+                study, folder = start_hyperband(start, path)
                 claim = claim_next(study, folder)
                 assert claim is not None
         epochs.append(epoch)
-        study.tell(claim.trial, None if ends else 0.5, state=PRUNED if ends else COMPLETE)
+        study.tell(claim.trial, None if is_pruned else 0.5, state=PRUNED if is_pruned else COMPLETE)
         claim.release()
     return epochs
 
 
-def begin_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
+def start_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
     add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=6))
     assert prepare_sampling(study)

@@ -1,4 +1,4 @@
-"""Suggestions are those of the uninterrupted study, wherever it is interrupted."""
+"""An interrupted study samples the same values as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -41,47 +41,47 @@ from studies.trials.claims import claim_next
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Child = Callable[..., "subprocess.Popen[str]"]
 Presets = dict[str, TrainingConfig]
-Die = Callable[[str], None]
-JointDraws = dict[int, set[str]]
+Interrupt = Callable[[str], None]
+JointParameters = dict[int, set[str]]
 
 EPOCHS = 3
 SEARCHES = 11
-# Five random ones come first, and as many more as there are presets.
+# Three presets and five random search trials come first.
 FIRST_MODELLED = 8
-# Trial and point, of every kind and mostly where suggestions come from a model; the long test has them all.
+# Trial and interruption point; all kinds of points, mostly in trials sampled from a model. The slow test has all.
 SOME_POINTS = ((8, 2), (10, 1), (11, -1), (12, 6), (13, 0))
 JOINT = {"model_name", "learning_rate", "batch_size", "scheduler_type"}
 
 
 @pytest.fixture(autouse=True)
 def notes() -> Iterator[list[str]]:
-    """What Optuna says at the level that users see; it must be nothing."""
-    said: list[str] = []
+    """Collect Optuna's warnings, and assert at the end that there are none."""
+    messages: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
 
     listener = Listener(logging.WARNING)
     logging.getLogger("optuna").addHandler(listener)
-    yield said
+    yield messages
     logging.getLogger("optuna").removeHandler(listener)
-    assert said == []
+    assert messages == []
 
 
 @pytest.fixture
-def joint_draws(monkeypatch: pytest.MonkeyPatch) -> JointDraws:
-    """The parameters that were drawn jointly, by number of the trial; none where a draw is random."""
-    drawn: JointDraws = {}
+def joint_parameters(monkeypatch: pytest.MonkeyPatch) -> JointParameters:
+    """Return the jointly sampled parameters by trial number; empty for a trial that is sampled at random."""
+    names: JointParameters = {}
     sample = StatelessSampler.sample_relative
 
-    def noted(sampler: StatelessSampler, study: optuna.Study, trial: FrozenTrial, space: Any) -> dict[str, Any]:
+    def recorded(sampler: StatelessSampler, study: optuna.Study, trial: FrozenTrial, space: Any) -> dict[str, Any]:
         values = sample(sampler, study, trial, space)
-        drawn[trial.number] = set(values)
+        names[trial.number] = set(values)
         return values
 
-    monkeypatch.setattr(StatelessSampler, "sample_relative", noted)
-    return drawn
+    monkeypatch.setattr(StatelessSampler, "sample_relative", recorded)
+    return names
 
 
 @pytest.fixture
@@ -98,37 +98,39 @@ def prune_grace(sampler: SamplerName) -> int | None:
     return None if sampler is SamplerName.GP else 2
 
 
-def work_off(study: optuna.Study, folder: OutputFolder, *, most: int = 99, may_die: Die = lambda place: None) -> None:
-    """Work as the program does; `may_die` is called wherever something was just written."""
+def run_trials(
+    study: optuna.Study, folder: OutputFolder, *, limit: int = 99, interrupt: Interrupt = lambda point: None
+) -> None:
+    """Run pending trials like a worker; `interrupt` is called after each write."""
     prepare_sampling(study)
-    for _ in range(most):
-        may_die("between trials")
+    for _ in range(limit):
+        interrupt("between trials")
         claim = claim_next(study, folder)
         if claim is None:
             return
         with claim:
-            train(claim, may_die)
+            train(claim, interrupt)
 
 
-def train(claim: Claim, may_die: Die = lambda place: None) -> None:
+def train(claim: Claim, interrupt: Interrupt = lambda point: None) -> None:
     study = claim.trial.study
-    config = suggest(claim, may_die)
+    config = suggest(claim, interrupt)
     known = study.get_trials(deepcopy=False)[claim.record.number].intermediate_values
     for epoch in range(1, EPOCHS + 1):
         value = quality(config) * (1 - 0.5**epoch)
         if epoch not in known:
             claim.trial.report(value, epoch)
-            may_die("reported")
+            interrupt("reported")
         if claim.record.kind is TrialKind.SEARCH and claim.trial.should_prune():
             claim.finish(outcome(WhyEnded.PRUNED, value, epoch))
             return
     claim.finish(outcome(WhyEnded.MAX_EPOCHS, value, EPOCHS), value)
 
 
-def suggest(claim: Claim, may_die: Die = lambda place: None) -> TrainingConfig:
+def suggest(claim: Claim, interrupt: Interrupt = lambda point: None) -> TrainingConfig:
     study = claim.trial.study
     search = search_settings(study)
-    may_die("claimed")
+    interrupt("claimed")
     start = claim.record.training_config
     if fixed_space(study) is None:
         return start
@@ -136,13 +138,13 @@ def suggest(claim: Claim, may_die: Die = lambda place: None) -> TrainingConfig:
         assert search is not None
         start = search.start
         assert claim.trial.relative_params is not None
-        may_die("drawn jointly")
+        interrupt("sampled jointly")
 
-    def settle(config: TrainingConfig) -> TrainingConfig:
-        may_die("suggested")
+    def adjust(config: TrainingConfig) -> TrainingConfig:
+        interrupt("suggested")
         return config
 
-    config = suggest_all(claim.trial, study_space(study), start, settle=settle)
+    config = suggest_all(claim.trial, study_space(study), start, adjust=adjust)
     claim.record_config(config)
     return config
 
@@ -165,7 +167,7 @@ def outcome(why: WhyEnded, value: float, epochs: int) -> TrialOutcome:
     )
 
 
-def picture(study: optuna.Study) -> list[tuple[Any, ...]]:
+def trial_contents(study: optuna.Study) -> list[tuple[Any, ...]]:
     return [
         (trial.number, trial.state.name, trial.params, trial.value, trial.intermediate_values)
         for trial in study.get_trials(deepcopy=False)
@@ -173,127 +175,127 @@ def picture(study: optuna.Study) -> list[tuple[Any, ...]]:
 
 
 def copied(folder: OutputFolder, path: Path) -> Path:
-    """Copy what a killed process leaves behind, at a moment when nothing is being written."""
+    """Copy the files that a process would leave if it were killed now."""
     for file in ("study.db", ".study/owner.json"):
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder.path / file, path / file)
     return path
 
 
-def undisturbed(
-    start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path, joint_draws: JointDraws
+def uninterrupted(
+    start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path, joint_parameters: JointParameters
 ) -> tuple[list[tuple[Any, ...]], list[list[tuple[str, Path]]]]:
-    """Run a study in one go; return its picture, and a copy for every point of every trial, each with its name."""
+    """Run a study without interruption; return its trials, and name and copy of every interruption point by trial."""
     study, folder = start(presets)
     ask(study, folder, sampler)
     points: list[list[tuple[str, Path]]] = []
 
-    def keep_copy(place: str) -> None:
-        if place == "between trials":
+    def keep_copy(point: str) -> None:
+        if point == "between trials":
             points.append([])
         path = tmp_path / f"trial {len(points) - 1} point {len(points[-1])}"
-        points[-1].append((place, copied(folder, path)))
+        points[-1].append((point, copied(folder, path)))
 
-    work_off(study, folder, may_die=keep_copy)
+    run_trials(study, folder, interrupt=keep_copy)
     trials = study.get_trials(deepcopy=False)
     assert len(trials) == len(presets) + SEARCHES
-    # The study must have in it what an interruption could change.
-    modelled = [number for number, names in joint_draws.items() if names]
+    # The study must contain everything that an interruption could change.
+    modelled = [number for number, names in joint_parameters.items() if names]
     assert modelled == ([] if sampler is SamplerName.RANDOM else list(range(FIRST_MODELLED, len(trials))))
     assert ("PRUNED" in {trial.state.name for trial in trials}) == (sampler is not SamplerName.GP)
     assert any("warmup_epochs" in trial.params for trial in trials[FIRST_MODELLED:])
-    return picture(study), points[:-1]
+    return trial_contents(study), points[:-1]
 
 
 def continued(path: Path, start: Start) -> list[tuple[Any, ...]]:
     study, folder = start(path=path)
-    work_off(study, folder)
-    return picture(study)
+    run_trials(study, folder)
+    return trial_contents(study)
 
 
 @pytest.mark.parametrize("sampler", SamplerName)
-def test_presets_that_were_trained_before_the_space_was_fixed_teach_the_sampler_as_much(
+def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(
     sampler: SamplerName, start: Start, presets: Presets, space: SearchSpace, tmp_path: Path
 ) -> None:
-    pictures = []
+    contents = []
     for name, first_space in (("at once", space), ("later", None)):
         study, folder = start(presets, path=tmp_path / name, space=first_space)
-        work_off(study, folder)
+        run_trials(study, folder)
         assert (fixed_space(study) is None) == (first_space is None)
         enqueue_presets(study, folder, {}, space, starts_search=True)
         ask(study, folder, sampler, 8)
-        work_off(study, folder)
-        pictures.append(picture(study)[len(presets) :])
-    assert pictures[0] == pictures[1]
-    assert len(pictures[0]) == 8
+        run_trials(study, folder)
+        contents.append(trial_contents(study)[len(presets) :])
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 8
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.RANDOM])
-def test_an_interruption_changes_nothing_that_comes_after_it(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_draws: JointDraws
+def test_interruption_does_not_change_later_trials(
+    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_parameters: JointParameters
 ) -> None:
-    whole, points = undisturbed(start, presets, sampler, tmp_path, joint_draws)
+    expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     chosen = [points[trial][point] for trial, point in SOME_POINTS]
-    assert {place for place, _ in chosen} == {place for place, _ in chain(*points)}
-    for place, path in chosen:
-        assert continued(path, start) == whole, f"{path.name}: {place}"
+    assert {name for name, _ in chosen} == {name for name, _ in chain(*points)}
+    for name, path in chosen:
+        assert continued(path, start) == expected, f"{path.name}: {name}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", list(SamplerName))
-def test_no_interruption_anywhere_changes_anything(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_draws: JointDraws
+def test_no_interruption_at_any_point_changes_later_trials(
+    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_parameters: JointParameters
 ) -> None:
-    whole, points = undisturbed(start, presets, sampler, tmp_path, joint_draws)
-    every = list(chain(*points))
-    assert len(every) > 100
-    # The Gaussian process takes seconds for each.
-    for place, path in every[:: 3 if sampler is SamplerName.GP else 1]:
-        assert continued(path, start) == whole, f"{path.name}: {place}"
+    expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
+    all_points = list(chain(*points))
+    assert len(all_points) > 100
+    # The Gaussian process takes seconds per point.
+    for name, path in all_points[:: 3 if sampler is SamplerName.GP else 1]:
+        assert continued(path, start) == expected, f"{path.name}: {name}"
 
 
-def test_killed_processes_and_other_hash_seeds_change_nothing(tmp_path: Path, child: Child) -> None:
-    whole = last_words(child("search", tmp_path / "whole", SEARCHES, PYTHONHASHSEED="1"))
-    point = round(0.85 * whole["commits"])
-    killed = child("search", tmp_path / "killed", SEARCHES, point, PYTHONHASHSEED="2")
+def test_killed_process_and_other_hash_seed_do_not_change_the_trials(tmp_path: Path, child: Child) -> None:
+    complete = printed_result(child("search", tmp_path / "complete", SEARCHES, PYTHONHASHSEED="1"))
+    commit = round(0.85 * complete["commits"])
+    killed = child("search", tmp_path / "killed", SEARCHES, commit, PYTHONHASHSEED="2")
     assert killed.communicate(timeout=120) == ("", "")
     assert killed.returncode == -9
-    rest = last_words(child("search", tmp_path / "killed", SEARCHES, PYTHONHASHSEED="3"))
-    assert 0 < rest["commits"] < whole["commits"] / 2
-    assert rest["trials"] == whole["trials"]
-    assert len(whole["trials"]) == 3 + SEARCHES
+    resumed = printed_result(child("search", tmp_path / "killed", SEARCHES, PYTHONHASHSEED="3"))
+    assert 0 < resumed["commits"] < complete["commits"] / 2
+    assert resumed["trials"] == complete["trials"]
+    assert len(complete["trials"]) == 3 + SEARCHES
 
 
-def last_words(process: subprocess.Popen[str]) -> dict[str, Any]:
+def printed_result(process: subprocess.Popen[str]) -> dict[str, Any]:
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    words: dict[str, Any] = json.loads(output)
-    return words
+    result: dict[str, Any] = json.loads(output)
+    return result
 
 
-def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(
-    start: Start, tmp_path: Path, joint_draws: JointDraws
+def test_worker_also_learns_from_trials_that_others_finished_since_its_last_sampling(
+    start: Start, tmp_path: Path, joint_parameters: JointParameters
 ) -> None:
     study, folder = start()
     ask(study, folder, SamplerName.TPE, 9)
     prepare_sampling(study)
     paused = claim_next(study, folder)
     assert paused is not None
-    suggest(paused)  # looks at the history, of which there is none
+    suggest(paused)  # samples from an empty history
     paused.release()
     others, _ = start()
-    work_off(others, folder, most=8)
-    newcomer, its_folder = start(path=copied(folder, tmp_path / "copy"))
+    run_trials(others, folder, limit=8)
+    new_study, new_folder = start(path=copied(folder, tmp_path / "copy"))
 
-    for one, place in ((study, folder), (newcomer, its_folder)):
+    for one, its_folder in ((study, folder), (new_study, new_folder)):
         prepare_sampling(one)
-        claim = claim_next(one, place)
+        claim = claim_next(one, its_folder)
         assert claim is not None
         assert claim.record.number == 8
         suggest(claim)
         claim.release()
-    assert joint_draws[8]
-    assert study.get_trials()[8].params == newcomer.get_trials()[8].params
+    assert joint_parameters[8]
+    assert study.get_trials()[8].params == new_study.get_trials()[8].params
 
 
 @pytest.mark.parametrize(
@@ -304,47 +306,47 @@ def test_a_worker_that_lives_on_learns_from_what_others_did_meanwhile(
         ({"scheduler_type": "plateau"}, "scheduler_type"),
     ],
 )
-def test_a_preset_that_the_space_cannot_hold_whole_takes_nothing_out_of_the_joint_draw(
-    settings: dict[str, Any], missing: str, start: Start, presets: Presets, joint_draws: JointDraws
+def test_preset_with_a_value_outside_the_space_does_not_exclude_a_parameter_from_joint_sampling(
+    settings: dict[str, Any], missing: str, start: Start, presets: Presets, joint_parameters: JointParameters
 ) -> None:
-    odd = replace(TrainingConfig(), **settings)
-    study, folder = start(presets | {"odd": odd})
+    outside = replace(TrainingConfig(), **settings)
+    study, folder = start(presets | {"outside": outside})
     ask(study, folder, SamplerName.TPE, 7)
-    work_off(study, folder)
+    run_trials(study, folder)
     *_, before, last = study.get_trials()
-    assert joint_draws[before.number] == joint_draws[last.number] == JOINT
-    # By itself, Optuna would have given that parameter up.
+    assert joint_parameters[before.number] == joint_parameters[last.number] == JOINT
+    # Optuna's own sampler would exclude the parameter.
     assert set(TPESampler(seed=0).infer_relative_search_space(study, last)) == JOINT - {missing}
 
 
-def test_a_range_that_grew_stays_in_the_joint_draw(
-    start: Start, presets: Presets, space: SearchSpace, joint_draws: JointDraws
+def test_widened_range_is_still_sampled_jointly(
+    start: Start, presets: Presets, space: SearchSpace, joint_parameters: JointParameters
 ) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 8)
-    work_off(study, folder, most=9)
+    run_trials(study, folder, limit=9)
     enqueue_presets(study, folder, {"fast": TrainingConfig(learning_rate=0.5)}, space)
     again, _ = start()
-    work_off(again, folder)
+    run_trials(again, folder)
     last = max(study.get_trials(), key=lambda trial: (trial.user_attrs["kind"] == TrialKind.SEARCH, trial.number))
-    assert joint_draws[last.number] == JOINT
+    assert joint_parameters[last.number] == JOINT
     assert "learning_rate" not in TPESampler(seed=0).infer_relative_search_space(study, last)
     assert last.distributions["learning_rate"].to_external_repr(0.5) == 0.5
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
 @pytest.mark.parametrize("count", [0, 2])
-def test_presets_are_no_random_sample(
-    sampler: SamplerName, count: int, start: Start, presets: Presets, joint_draws: JointDraws
+def test_finished_presets_do_not_count_as_random_trials(
+    sampler: SamplerName, count: int, start: Start, presets: Presets, joint_parameters: JointParameters
 ) -> None:
     study, folder = start(dict(list(presets.items())[:count]))
     ask(study, folder, sampler, 6)
-    work_off(study, folder)
-    assert [bool(joint_draws[number]) for number in range(count, count + 6)] == [False] * 5 + [True]
+    run_trials(study, folder)
+    assert [bool(joint_parameters[number]) for number in range(count, count + 6)] == [False] * 5 + [True]
 
 
-def test_presets_that_are_still_waiting_are_no_random_sample_either(
-    start: Start, presets: Presets, joint_draws: JointDraws
+def test_waiting_presets_do_not_count_as_random_trials(
+    start: Start, presets: Presets, joint_parameters: JointParameters
 ) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 9)
@@ -353,44 +355,42 @@ def test_presets_that_are_still_waiting_are_no_random_sample_either(
         with claim:
             train(claim)
     count = len(presets)
-    assert [bool(joint_draws[number]) for number in range(count, count + 9)] == [False] * (5 + count) + [True]
+    assert [bool(joint_parameters[number]) for number in range(count, count + 9)] == [False] * (5 + count) + [True]
 
 
-def test_a_trial_that_optuna_refuses_is_left_out_of_the_history(start: Start, presets: Presets) -> None:
+def test_trial_that_optuna_rejects_is_omitted_from_the_history(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 7)
-    work_off(study, folder, most=len(presets) + 6)
+    run_trials(study, folder, limit=len(presets) + 6)
     study.enqueue_trial({"learning_rate": 5.0}, user_attrs={"kind": TrialKind.SEARCH.value})
-    odd = claim_next(study, folder, lambda record: record.number == len(presets) + 7)
-    assert odd is not None
+    invalid = claim_next(study, folder, lambda record: record.number == len(presets) + 7)
+    assert invalid is not None
     with pytest.warns(UserWarning, match="out of range"):
-        odd.trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-    odd.finish(outcome(WhyEnded.MAX_EPOCHS, 0.5, 1), 0.5)
+        invalid.trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    invalid.finish(outcome(WhyEnded.MAX_EPOCHS, 0.5, 1), 0.5)
     with pytest.raises(ValueError, match="isn't contained"):
         optuna.create_study().add_trial(study.get_trials()[-1])
-    work_off(study, folder)
+    run_trials(study, folder)
     assert study.get_trials()[len(presets) + 6].state.is_finished()
 
 
 @pytest.mark.parametrize("sampler", list(SamplerName))
-def test_every_trial_every_parameter_and_every_seed_has_draws_of_its_own(
-    sampler: SamplerName, start: Start, tmp_path: Path
-) -> None:
+def test_samples_differ_between_trials_parameters_and_seeds(sampler: SamplerName, start: Start, tmp_path: Path) -> None:
     rate = FloatRange(1e-4, 1e-2, log=True)
     space = SearchSpace((Parameter("learning_rate", rate), Parameter("weight_decay", rate)))
-    drawn: list[float] = []
+    samples: list[float] = []
     for seed in (0, 1):
         study, folder = start(name=f"seed {seed}", path=tmp_path / str(seed), space=space, seed=seed)
         ask(study, folder, sampler, 4)
-        work_off(study, folder)
-        drawn += [value for trial in study.get_trials() for value in trial.params.values()]
-    assert len(set(drawn)) == len(drawn) == 16
+        run_trials(study, folder)
+        samples += [value for trial in study.get_trials() for value in trial.params.values()]
+    assert len(set(samples)) == len(samples) == 16
 
 
-def test_a_draw_sees_other_running_trials_and_neither_writes_into_the_study(start: Start, presets: Presets) -> None:
+def test_sampling_uses_other_running_trials_and_does_not_write_to_the_study(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 8)
-    work_off(study, folder, most=len(presets) + 6)
+    run_trials(study, folder, limit=len(presets) + 6)
     other, _ = start()
     prepare_sampling(other)
     running = claim_next(other, folder)
@@ -400,13 +400,13 @@ def test_a_draw_sees_other_running_trials_and_neither_writes_into_the_study(star
     claim = claim_next(study, folder)
     assert claim is not None
     before = study.get_trials()
-    drawn = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
-    assert set(drawn) == JOINT
+    sampled = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
+    assert set(sampled) == JOINT
     assert study.get_trials() == before
     running.finish(outcome(WhyEnded.FAILED, 0.0, 0))
     assert prepare_sampling(study)
     again = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
-    assert again != drawn  # the running trial was part of the history
+    assert again != sampled  # the running trial was part of the history
     claim.release()
 
 
