@@ -25,7 +25,7 @@ def whole_line(status: StudyStatus, workers: int) -> str:
     """Return the number of trials in each state and the number of workers."""
     if not status.total:
         return "no trials yet"
-    done = f"{status.ended:,} of {status.total:,} trials done"
+    done = f"{status.ended:,} of {status.total:,} trials finished"
     failed = f" ({status.failed:,} failed)" if status.failed else ""
     at_work = f"; {counted(workers, 'worker')}" if workers else ""
     return ", ".join([f"{done}{failed}", *_pending_counts(status)]) + at_work

@@ -77,7 +77,7 @@ def _experiments_table(records: Sequence[TrialRecord]) -> Table:
 
 def _experiment_cells(record: TrialRecord) -> list[str]:
     outcome = record.outcome
-    status = "done" if record.phase is TrialPhase.COMPLETED else "FAILED"
+    status = "completed" if record.phase is TrialPhase.COMPLETED else "FAILED"
     if outcome is None:
         return [record.experiment_name, status, "ended externally"]
     return [

@@ -34,7 +34,7 @@ def test_counts_of_trials_and_workers(make_row, make_status):
         make_row(5, "waiting"),
     ]
     status = make_status(*rows, unenqueued=1200)
-    assert whole_line(status, 1) == "2 of 1,205 trials done (1 failed), 1,201 waiting, 1 interrupted; 1 worker"
+    assert whole_line(status, 1) == "2 of 1,205 trials finished (1 failed), 1,201 waiting, 1 interrupted; 1 worker"
     assert work_line(status, 2) == "status: 2 workers, 1,201 waiting, 1 interrupted, 1 failed"
 
 
@@ -42,8 +42,8 @@ def test_counts_of_trials_and_workers(make_row, make_status):
     ("state", "whole", "work"),
     [
         (None, "no trials yet", None),
-        ("completed", "1 of 1 trials done", None),
-        ("waiting", "0 of 1 trials done, 1 waiting", "status: 1 waiting"),
+        ("completed", "1 of 1 trials finished", None),
+        ("waiting", "0 of 1 trials finished, 1 waiting", "status: 1 waiting"),
     ],
 )
 def test_counts_of_zero_are_omitted(state, whole, work, make_row, make_status):

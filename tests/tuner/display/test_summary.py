@@ -50,7 +50,7 @@ def test_summary_fits_80_columns_and_shows_met_and_missed_targets(lines_of, make
     lines = lines_of(make_record("conservative_small"), broken, targets=targets, leader="b")
     assert max(len(line) for line in lines if "failed: " not in line) <= 80
     words = [line.split() for line in lines]
-    assert "conservative_small done early stopped 25/30 0.9912 0.6789 7.9 -".split() in words
+    assert "conservative_small completed early stopped 25/30 0.9912 0.6789 7.9 -".split() in words
     assert "conservative_small 0.9912 met 0.6789 MISSED 7.9 met never MISSED".split() in words
     at = lines.index("high_learning_rate failed: RuntimeError: DefaultCPUAllocator: can't allocate memory")
     assert lines[at + 1] == "  log: out/high_learning_rate/logs/training.log"

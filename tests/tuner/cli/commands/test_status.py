@@ -71,7 +71,7 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
         "7:00",
     ]
     summary = {line.split(":")[0]: line for line in lines if ":" in line}
-    assert "2 of 32 trials done (1 failed), 29 waiting; 1 worker" in lines
+    assert "2 of 32 trials finished (1 failed), 29 waiting; 1 worker" in lines
     assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
     assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
     assert summary["last ended"] == "last ended: ខ្មែរ max epochs, broken FAILED"
@@ -98,7 +98,7 @@ def test_scripts_get_when_it_is_over_and_what_room_it_takes(cli, at_work):
 def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
     at_work.release()
     told = cli("status").out
-    assert "2 of 32 trials done (1 failed), 29 waiting, 1 interrupted\n" in told
+    assert "2 of 32 trials finished (1 failed), 29 waiting, 1 interrupted\n" in told
     assert "remaining: " not in told
     [pending] = [line for line in told.splitlines() if line.startswith("pending: ")]
     assert pending.startswith("pending: 1 interrupted, 29 waiting, about ")
@@ -115,7 +115,7 @@ def test_each_of_many_trials_is_shown_if_it_is_asked_for(cli, at_work):
 
 def test_a_study_that_is_done_says_so(cli, run_study):
     told = cli("status", "--output-dir", run_study.folder).out
-    assert "2 of 2 trials done (1 failed)\n" in told
+    assert "2 of 2 trials finished (1 failed)\n" in told
     assert "pending: " not in told
     assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in told
 
@@ -141,10 +141,10 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
     assert (watched.code, watched.err, happens) == (0, "", [])
     assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
         "search_0002: epoch 0 of 10 finished",
-        "2 of 3 trials done (1 failed); 1 worker",
+        "2 of 3 trials finished (1 failed); 1 worker",
         "last ended: ខ្មែរ max epochs, broken FAILED",
         "search_0002: epoch 1 of 10 finished",
-        "3 of 3 trials done (1 failed)",
+        "3 of 3 trials finished (1 failed)",
         "last ended: search_0002 pruned, ខ្មែរ max epochs, broken FAILED",
     ]
     assert watched.out.count("best: ") == 1
@@ -153,7 +153,7 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
 def test_a_watch_of_a_study_that_is_done_returns_at_once(cli, run_study):
     done = cli("status", "--watch", "--output-dir", run_study.folder)
     assert done.code == 0
-    assert "2 of 2 trials done (1 failed)" in done.out
+    assert "2 of 2 trials finished (1 failed)" in done.out
 
 
 def test_a_watch_on_a_terminal_is_redrawn_until_it_is_interrupted(at_work):
