@@ -59,8 +59,9 @@ class StudyInvariants:
         """Return a line for each difference from the current invariants, except versions and dataset locations."""
         old, new = self._compared(), now._compared()
         return [
-            f"{name} was {_shown(old.get(name))} when the study was created and is {_shown(new.get(name))} now"
-            + (self._other_images(now) if name == _FINGERPRINT else "")
+            self._dataset_change(now)
+            if name == _FINGERPRINT
+            else f"{name} was {_shown(old.get(name))} when the study was created and is {_shown(new.get(name))} now"
             for name in dict.fromkeys((*old, *new))
             if old.get(name) != new.get(name)
         ] + definition_changes(self.definitions, now.definitions)
@@ -70,16 +71,14 @@ class StudyInvariants:
         locations = {name: value for name, value in now.dataset.items() if name in _DATASET_LOCATIONS}
         return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **locations})
 
-    def _other_images(self, now: StudyInvariants) -> str:
-        """Return text on the change of the image folder; "" if it has not changed."""
+    def _dataset_change(self, now: StudyInvariants) -> str:
+        """Return the line for another dataset, with the image folders if they differ."""
+        old, new = (_shown(dataset.get("fingerprint")) for dataset in (self.dataset, now.dataset))
+        text = f"the dataset differs from the study's (fingerprint {new} instead of {old})"
         before, after = (dataset.get("image_folder") for dataset in (self.dataset, now.dataset))
         if after is None or before == after:
-            return ""
-        were = f"were read from {before}" if before else "may have been read from the working directory"
-        return (
-            f": its images {were} and are read from {after} now; "
-            "to continue, use a metadata file in the same folder as the former image folder"
-        )
+            return text
+        return f"{text}: images are now read from {after}, before from {before or 'the working directory, probably'}"
 
     def _compared(self) -> dict[str, Any]:
         """Return the settings that must not change, by their names in the configuration file."""

@@ -364,7 +364,7 @@ class TestRefusals:
     ) -> None:
         other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9)
         config = write_config({"other": {"data": {"metadata_path": str(other)}}}, file_name="other.yaml")
-        with pytest.raises(ConfigurationError, match="the dataset's fingerprint was"):
+        with pytest.raises(ConfigurationError, match="the dataset differs from the study's"):
             HyperparameterTuner(str(config)).run_experiments()
 
     def test_changed_model_definitions_are_refused(

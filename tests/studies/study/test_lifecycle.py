@@ -29,7 +29,7 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 SMALL: dict[str, Any] = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
 
 
-def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvariants) -> None:
+def test_joining_again_returns_the_same_study(start: Start, invariants: StudyInvariants) -> None:
     first, _ = start()
     second, _ = start()
     assert (first.study_name, first._study_id) == (second.study_name, second._study_id)
@@ -40,7 +40,7 @@ def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvar
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"monitor": "val_loss"},
@@ -54,7 +54,7 @@ def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvar
         ),
         (
             {"dataset": {"fingerprint": "beef", "train_split": "train", "val_split": "val"}},
-            "the dataset's fingerprint was 'f00d' when the study was created and is 'beef' now",
+            "the dataset differs from the study's (fingerprint 'beef' instead of 'f00d')",
         ),
         (
             {"dataset": {"fingerprint": "f00d", "train_split": "train", "val_split": "test"}},
@@ -62,48 +62,48 @@ def test_joining_again_finds_the_same_study(start: Start, invariants: StudyInvar
         ),
     ],
 )
-def test_other_terms_are_refused_with_what_changed_and_the_remedy(
-    changes: dict[str, Any], told: str, start: Start, invariants: StudyInvariants
+def test_other_invariants_are_refused_with_the_change_and_a_remedy(
+    changes: dict[str, Any], message: str, start: Start, invariants: StudyInvariants
 ) -> None:
     study, _ = start()
     with pytest.raises(ConfigurationError) as caught:
         start(**changes)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("study 'khmer-ocr': ")
     assert str(caught.value).endswith("change it back, or start a new study with another --output-dir")
     assert study_invariants(study) == invariants
 
 
-def test_every_difference_is_told_at_once(start: Start) -> None:
+def test_all_differences_are_reported_together(start: Start) -> None:
     start()
     with pytest.raises(ConfigurationError) as caught:
         start(seed=1, mode="min", monitor="val_loss", models={"small": SMALL | {"width": 96, "decoder": "ctc"}})
     assert len(caught.value.problems) == 5
 
 
-def test_models_that_the_study_does_not_know_join_it_and_stay(start: Start, invariants: StudyInvariants) -> None:
+def test_new_models_are_added_to_the_study(start: Start, invariants: StudyInvariants) -> None:
     start()
     study, _ = start(models={"mine": SMALL})
     assert study_invariants(study).models == {"mine": SMALL, **invariants.models}
-    # What a later run leaves out is no change, and what an earlier one added is one.
+    # A later run may leave out models, but not change one that an earlier run added.
     start(models={})
     with pytest.raises(ConfigurationError, match=r"model 'mine': width was 16 and is 8 now"):
         start(models={"mine": SMALL | {"width": 8}})
     assert study_invariants(study).definitions["mine"].width == 16
 
 
-def test_a_definition_written_otherwise_is_no_change(start: Start, invariants: StudyInvariants) -> None:
+def test_equivalent_model_definition_is_accepted(start: Start, invariants: StudyInvariants) -> None:
     start()
     study, _ = start(models={"small": SMALL | {"blocks_per_stage": 1, "stem_channels": (4, 8)}})
     assert study_invariants(study).models == invariants.models
 
 
-def test_a_dataset_may_move_and_versions_may_change(start: Start, invariants: StudyInvariants) -> None:
+def test_dataset_may_be_moved_and_versions_may_change(start: Start, invariants: StudyInvariants) -> None:
     start()
-    moved = dict(invariants.dataset) | {"metadata_path": "/elsewhere/metadata.yaml"}
+    moved = dict(invariants.dataset) | {"metadata_path": "/other/metadata.yaml"}
     newer = {"optuna": "5.0.0", "torch": "2.14.0"}
     study, folder = start(dataset=moved, versions=newer)
-    # It is looked for where it was found last.
+    # The study stores the latest location of the dataset.
     assert study_invariants(study).dataset == moved
     assert study_invariants(load_study(folder.path)[0]).dataset == moved
     assert version_notes(study, invariants) == ()
@@ -113,7 +113,7 @@ def test_a_dataset_may_move_and_versions_may_change(start: Start, invariants: St
 
 
 @pytest.mark.sqlite
-def test_joining_under_the_same_terms_writes_nothing(start: Start) -> None:
+def test_joining_with_the_same_invariants_writes_nothing(start: Start) -> None:
     _, folder = start()
     before = (folder.path / "study.db").read_bytes()
     start()
@@ -121,7 +121,7 @@ def test_joining_under_the_same_terms_writes_nothing(start: Start) -> None:
 
 
 @pytest.mark.parametrize("direction", list(StudyDirection)[1:])
-def test_a_study_left_without_terms_is_completed(tmp_path: Path, start: Start, direction: StudyDirection) -> None:
+def test_study_without_invariants_is_completed(tmp_path: Path, start: Start, direction: StudyDirection) -> None:
     path = tmp_path / "out"
     path.mkdir()
     optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)), direction=direction)
@@ -131,7 +131,7 @@ def test_a_study_left_without_terms_is_completed(tmp_path: Path, start: Start, d
 
 
 @pytest.mark.sqlite
-def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) -> None:
+def test_study_of_another_program_is_refused_and_unchanged(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "out"
     path.mkdir()
     foreign = optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
@@ -142,26 +142,26 @@ def test_a_study_of_another_program_is_left_alone(tmp_path: Path, start: Start) 
 
 
 @pytest.mark.sqlite
-def test_a_study_that_another_process_completes_at_this_moment_is_joined(
+def test_study_that_another_process_completes_at_the_same_time_is_joined(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out"
     path.mkdir()
     optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
-    look = optuna.Study.get_trials
+    get_trials = optuna.Study.get_trials
 
-    def look_while_the_other_writes(study: optuna.Study, **options: Any) -> list[FrozenTrial]:
-        monkeypatch.setattr(optuna.Study, "get_trials", look)
+    def get_trials_after_other_process(study: optuna.Study, **options: Any) -> list[FrozenTrial]:
+        monkeypatch.setattr(optuna.Study, "get_trials", get_trials)
         start({"one": TrainingConfig()}, path=path)
-        return look(study, **options)
+        return get_trials(study, **options)
 
-    monkeypatch.setattr(optuna.Study, "get_trials", look_while_the_other_writes)
+    monkeypatch.setattr(optuna.Study, "get_trials", get_trials_after_other_process)
     study, _ = start({"one": TrainingConfig()}, path=path)
-    assert optuna.Study.get_trials is look
+    assert optuna.Study.get_trials is get_trials
     assert [trial.user_attrs["experiment_name"] for trial in study.get_trials()] == ["one"]
 
 
-def test_a_run_continues_if_the_previous_one_was_killed_before_it_claimed_the_folder(
+def test_run_continues_after_a_kill_before_the_folder_was_claimed(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(*arguments: object) -> None:
@@ -175,11 +175,11 @@ def test_a_run_continues_if_the_previous_one_was_killed_before_it_claimed_the_fo
     study, folder = start()
     assert [found.study_name for found in optuna.get_all_study_summaries(study._storage)] == ["khmer-ocr"]
     assert load_study(folder.path)[0].study_name == "khmer-ocr"
-    # From now on the study knows its folder by its id.
+    # The study stores the id of its folder.
     assert study.user_attrs.get("folder", {"id": folder.owner().folder_id})["id"] == folder.owner().folder_id
 
 
-def test_a_study_that_cannot_be_created_leaves_its_folder_to_others(
+def test_failed_creation_does_not_claim_the_folder(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
@@ -203,7 +203,7 @@ def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:
     start(path=tmp_path / "two", url=url, name="second")
 
 
-def test_a_folder_that_was_deleted_can_be_begun_again_in_its_place(tmp_path: Path, start: Start) -> None:
+def test_deleted_folder_can_be_replaced_at_the_same_path(tmp_path: Path, start: Start) -> None:
     url = default_storage_url(tmp_path)
     _, folder = start(path=tmp_path / "one", url=url)
     (folder.internal / "owner.json").unlink()
@@ -211,7 +211,7 @@ def test_a_folder_that_was_deleted_can_be_begun_again_in_its_place(tmp_path: Pat
     assert load_study(tmp_path / "one")[0].study_name == study.study_name
 
 
-def test_the_remedy_for_a_shared_storage_names_the_study_too(tmp_path: Path, start: Start) -> None:
+def test_remedy_for_a_shared_storage_includes_the_study_name(tmp_path: Path, start: Start) -> None:
     url = default_storage_url(tmp_path)
     start(url=url)
     with pytest.raises(ConfigurationError, match=r"another --output-dir and --study$"):
@@ -220,17 +220,17 @@ def test_the_remedy_for_a_shared_storage_names_the_study_too(tmp_path: Path, sta
 
 class TestLoading:
     @pytest.mark.parametrize("exists", [False, True])
-    def test_a_folder_without_a_study_is_left_as_it_is(self, tmp_path: Path, exists: bool) -> None:
+    def test_folder_without_a_study_is_refused_and_unchanged(self, tmp_path: Path, exists: bool) -> None:
         path = tmp_path / "out"
         if exists:
             path.mkdir()
-        told = r"it contains no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
-        with pytest.raises(ConfigurationError, match=rf"output folder {path}: {told}; .*`khmer-tuner run`"):
+        problem = r"it contains no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
+        with pytest.raises(ConfigurationError, match=rf"output folder {path}: {problem}; .*`khmer-tuner run`"):
             load_study(path)
         assert path.exists() == exists
         assert not exists or os.listdir(path) == []
 
-    def test_a_study_that_has_not_begun_is_explained(self, tmp_path: Path) -> None:
+    def test_study_that_has_not_started_is_refused(self, tmp_path: Path) -> None:
         folder = OutputFolder(tmp_path)
         folder.claim("khmer-ocr", default_storage_url(tmp_path))
         with pytest.raises(ConfigurationError, match=r"there is no study database"):
@@ -241,7 +241,7 @@ class TestLoading:
         ):
             load_study(tmp_path)
 
-    def test_it_needs_only_the_folder_even_a_moved_one(self, tmp_path: Path, start: Start) -> None:
+    def test_study_is_loaded_from_a_moved_folder(self, tmp_path: Path, start: Start) -> None:
         _, folder = start()
         moved = folder.path.rename(tmp_path / "moved")
         study, found = load_study(moved)
@@ -257,7 +257,7 @@ class TestLoading:
             load_study(folder.path, storage_url=default_storage_url(tmp_path))
         assert load_study(folder.path, name="khmer-ocr", storage_url=default_storage_url(folder.path))
 
-    def test_a_loaded_study_cannot_be_written(self, start: Start) -> None:
+    def test_loaded_study_is_read_only(self, start: Start) -> None:
         _, folder = start()
         study, _ = load_study(folder.path)
         with pytest.raises(optuna.exceptions.StorageInternalError):
@@ -265,7 +265,7 @@ class TestLoading:
 
 
 def test_no_warning_reaches_the_user(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
-    gc.collect()  # what other tests left behind warns of its end
+    gc.collect()  # objects of other tests may warn when they are collected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start()

@@ -239,7 +239,7 @@ def test_changed_dataset_is_refused(study: Path, tmp_path: Path, tiny_dataset: P
     assert len(find_candidates(*load_study(study), 2).records) == 2  # a moved dataset is accepted
     one, other, *_ = sorted((copy / "train").glob("*.png"))
     shutil.copy(one, other)
-    with pytest.raises(ConfigurationError, match=r"fingerprint was '\w+' when the study .*; change it back, or"):
+    with pytest.raises(ConfigurationError, match=r"fingerprint '\w+' instead of '\w+'.*; change it back, or"):
         find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 

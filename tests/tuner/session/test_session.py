@@ -268,7 +268,7 @@ class TestReopen:
         images = sorted((metadata.parent / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
         for open_again in (reopened, lambda: opened(config)):
-            with pytest.raises(ConfigurationError, match=r"the dataset's fingerprint was .* now; change it back"):
+            with pytest.raises(ConfigurationError, match=r"the dataset differs from the study's \(fingerprint .*; change it back"):
                 open_again()
 
     @pytest.mark.parametrize("is_known", [True, False])
@@ -292,11 +292,11 @@ class TestReopen:
         study.set_user_attr("invariants", invariants.as_dict() | {"dataset": known})
         images = sorted((other / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
-        where = f"were read from {original}/train" if is_known else "may have been read from the working directory"
+        before = f"{original}/train" if is_known else "the working directory, probably"
         for open_again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError) as caught:
                 open_again()
-            message = f"its images {where} and are read from {other}/train now; to continue, use a metadata file in the"
+            message = f"images are now read from {other}/train, before from {before}; change it back"
             assert message in str(caught.value)
 
     def test_reopening_notes_changed_library_versions(

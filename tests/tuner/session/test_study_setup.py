@@ -45,5 +45,5 @@ def test_current_invariants_have_the_current_dataset_and_versions(tiny_config: M
     original = replace(invariants_of(tiny_config(seed=3), "f00d"), versions={"torch": "1.0"})
     now = current_invariants(original, "beef", "/images")
     [change] = original.changes(now)
-    assert change.startswith("the dataset's fingerprint was 'f00d' when the study was created and is 'beef' now")
+    assert change.startswith("the dataset differs from the study's (fingerprint 'beef' instead of 'f00d')")
     assert now.versions["torch"] != "1.0"

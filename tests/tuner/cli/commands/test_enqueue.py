@@ -192,7 +192,10 @@ def test_a_dataset_elsewhere_must_be_the_same(cli, begun, tiny_dataset):
     images[0].write_bytes(images[1].read_bytes())
     shutil.rmtree("gone")
 
-    for place, problem in {"changed": "the dataset's fingerprint was ", "gone": "gone/metadata.yaml"}.items():
+    for place, problem in {
+        "changed": "the dataset differs from the study's (fingerprint ",
+        "gone": "gone/metadata.yaml",
+    }.items():
         refused = cli("enqueue", "--config", f"{place}.yaml")
         assert refused.code == 2
         assert problem in refused.err
