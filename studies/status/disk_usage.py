@@ -45,7 +45,7 @@ class DiskUsage:
 
 
 def disk_usage(folder: OutputFolder) -> DiskUsage:
-    """Return the disk usage of a study. Unreadable files, and files created or removed meanwhile, may be missing in it.
+    """Return the disk usage of a study, without unreadable files and files created or removed meanwhile.
 
     Args:
         folder: The study's output folder; links in it are not followed. It may be missing if the study is on a database

@@ -1,4 +1,4 @@
-"""Finding a trial of a study by number or name."""
+"""Finds a trial of a study by number or name."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ def open_display(*, with_summary: bool, debug: bool) -> Iterator[Display]:
     """
     from tuner.display.live import LiveDisplay
     from tuner.display.plain import ProgressDisplay
-    from tuner.display.terminal import console_on, forgiving, is_terminal
+    from tuner.display.terminal import console_on, ignoring_write_errors, is_terminal
 
-    summary_console = console_on(forgiving(sys.stdout)) if with_summary else None
+    summary_console = console_on(ignoring_write_errors(sys.stdout)) if with_summary else None
     kind = LiveDisplay if is_terminal(sys.stderr) else ProgressDisplay
     display = kind(sys.stderr, summary_console)
     try:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from search_spaces import TrainingConfig
 from studies import TrialRecord
 from tuner.display.base import Display
-from tuner.display.terminal import forgiving
+from tuner.display.terminal import ignoring_write_errors
 from tuner.signals import raise_if_requested
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
@@ -30,7 +30,7 @@ class EventWriter(Display):
 
     def __init__(self, stream: TextIO) -> None:
         """Write to a stream; if its reader exits, the training continues without output."""
-        self._stream = forgiving(stream)
+        self._stream = ignoring_write_errors(stream)
         self._next_batch = 0.0
 
     def note(self, text: str) -> None:

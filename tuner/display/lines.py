@@ -37,8 +37,8 @@ def trial_line(record: TrialRecord) -> str:
     name, outcome = record.experiment_name, record.outcome
     if record.phase is TrialPhase.FAILED or outcome is None:
         return f"{name} FAILED: {failure(outcome)}"
-    figures = f"best char {outcome.best_val_char_accuracy:.4f}, seq {outcome.best_val_seq_accuracy:.4f}"
-    return f"{name}: {outcome.why_ended.text} at epoch {outcome.total_epochs}, {figures}"
+    best = f"best char {outcome.best_val_char_accuracy:.4f}, seq {outcome.best_val_seq_accuracy:.4f}"
+    return f"{name}: {outcome.why_ended.text} at epoch {outcome.total_epochs}, {best}"
 
 
 def row_line(row: StatusRow, monitor: str) -> str:

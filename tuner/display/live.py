@@ -14,7 +14,7 @@ from tuner.display.base import RunSummary
 from tuner.display.lines import title
 from tuner.display.live_view import bars, live_view
 from tuner.display.printing_display import PrintingDisplay
-from tuner.display.terminal import console_on, drawn_at_once, forgiving
+from tuner.display.terminal import console_on, ignoring_write_errors, synchronized_output
 
 _REFRESH_SECONDS = 0.25
 # Drawing time grows with the number of trials; at most this share of the total time is spent on it.
@@ -27,11 +27,11 @@ class LiveDisplay(PrintingDisplay):
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
         """Draw on a terminal; if the terminal is closed, the training continues without output."""
         super().__init__(summary_console)
-        self._console = console_on(forgiving(stream))
+        self._console = console_on(ignoring_write_errors(stream))
         self._images = (0, 0)
         self._next_refresh = 0.0
         self._live = Live(console=self._console, get_renderable=self._view, auto_refresh=False, transient=True)
-        with drawn_at_once(self._console):
+        with synchronized_output(self._console):
             self._live.start()
 
     def dataset_progress(self, done: int, total: int) -> None:
@@ -59,11 +59,11 @@ class LiveDisplay(PrintingDisplay):
     def close(self) -> None:
         """Remove the live view and show the cursor again."""
         if self._live.is_started:
-            with drawn_at_once(self._console):
+            with synchronized_output(self._console):
                 self._live.stop()
 
     def _print(self, text: str, style: str = "") -> None:
-        with drawn_at_once(self._console):
+        with synchronized_output(self._console):
             self._console.print(text, style=style, soft_wrap=bool(style))  # Rich redraws the view below it
 
     def _refresh(self) -> None:
@@ -72,7 +72,7 @@ class LiveDisplay(PrintingDisplay):
 
     def _draw(self) -> None:
         started = time.monotonic()
-        with drawn_at_once(self._console):
+        with synchronized_output(self._console):
             self._live.refresh()
         ended = time.monotonic()
         self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MAX_DRAWING_SHARE)

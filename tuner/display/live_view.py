@@ -14,12 +14,12 @@ from studies import StatusRow, TrialKind, remaining_seconds
 from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
 from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.study_lines import best_line, best_running_line, last_line, remaining_line, remaining_text, work_line
-from tuner.display.terminal import cut, printable, spare_cells
+from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
 _OTHER_LINES = 9  # header, hidden trials, study, best, best running, remaining, last, and two lines printed before
-_WIDE = 70  # columns; a narrower terminal shows fewer figures per trial
+_WIDE = 70  # columns; a narrower terminal shows fewer values per trial
 
 Column = tuple[str, Callable[[StatusRow], str]]
 
@@ -50,12 +50,12 @@ def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
 
 
 def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress | None = None) -> RenderableType:
-    """Return a table of the running trials: a progress bar and figures for each.
+    """Return a table of the running trials: a progress bar and values for each.
 
     Args:
         rows: The trials.
         width: Columns of the terminal.
-        progress: The run that shows the table; adds a bar of the whole study and the current figures of the run's own
+        progress: The run that shows the table; adds a bar of the whole study and the current values of the run's own
             trials. None for a command that does not train.
     """
     columns = _columns(width, progress)
@@ -72,7 +72,7 @@ def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress |
 
 
 def _columns(width: int, progress: RunProgress | None) -> list[Column]:
-    """Return the columns of a running trial's figures that fit the terminal."""
+    """Return the columns of a running trial's values that fit the terminal."""
     epochs: Column = ("epochs", lambda row: f"{row.epochs}/{row.num_epochs or '-'}")
     best: Column = ("best", lambda row: value_text(row.best_value))
     header = "remaining <=" if width >= _WIDE else "ETA <="
@@ -85,14 +85,14 @@ def _columns(width: int, progress: RunProgress | None) -> list[Column]:
 
 
 def _last_value(own: RunningTrial | None, row: StatusRow) -> str:
-    """Return the metric's last value; for a trial of another process, which reports only its best, that process."""
+    """Return the metric's last value; for a trial of another process, whose last value is unknown, the process id."""
     if own is None:
         return f"pid {row.worker_pid}" if row.worker_pid else "remote"
     return value_text(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
 
 
 def _study_lines(progress: RunProgress, width: int, remaining: str | None = None) -> list[str | None]:
-    """Return the lines about the study; `remaining` replaces its remaining time."""
+    """Return the lines about the study; `remaining` replaces the line with its remaining time."""
     status = progress.status
     is_finished = not (status.running or status.pending)
     return [
@@ -113,7 +113,7 @@ def _detailed(progress: RunProgress, trial: RunningTrial, width: int) -> Group:
         (f"epoch {trial.epoch}", *trial.batches, "batches"),
     )
     lines = _lines(width, *_study_lines(progress, width, _remaining(progress, row)))
-    return Group(rows, *_sampled(trial, width), *_figures(trial, width), *lines)
+    return Group(rows, *_sampled(trial, width), *_epoch_lines(trial, width), *lines)
 
 
 def _sampled(trial: RunningTrial, width: int) -> list[Text]:
@@ -123,7 +123,7 @@ def _sampled(trial: RunningTrial, width: int) -> list[Text]:
     return _lines(width, *wrapped(sampled, width), style="dim")
 
 
-def _figures(trial: RunningTrial, width: int) -> list[Text]:
+def _epoch_lines(trial: RunningTrial, width: int) -> list[Text]:
     metrics, signal, monitor = trial.metrics, trial.signal, trial.config.early_stopping_monitor
     if metrics is None or signal is None:
         return _lines(width, "first epoch in progress", style="dim")
@@ -148,7 +148,7 @@ def _remaining(progress: RunProgress, row: StatusRow) -> str:
 
 
 def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableType:
-    """Return a table of names, bars and figures that also fits terminals on which combining vowels occupy a cell."""
+    """Return a table of names, bars and values that also fits terminals on which combining vowels occupy a cell."""
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
@@ -156,7 +156,7 @@ def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableTy
         grid.add_column(justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    return Constrain(grid, width - max(spare_cells(str(name)) for name, *_ in rows))
+    return Constrain(grid, width - max(ambiguous_cells(str(name)) for name, *_ in rows))
 
 
 def _bar(done: float, total: int) -> ProgressBar:
@@ -168,12 +168,12 @@ def _bar(done: float, total: int) -> ProgressBar:
 
 def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
     """Return the texts that are not None as lines, cut to a width that no terminal wraps."""
-    return [Text(cut(printable(text), width), style=style, no_wrap=True) for text in texts if text is not None]
+    return [Text(truncate(printable(text), width), style=style, no_wrap=True) for text in texts if text is not None]
 
 
 def _cut_name(name: str) -> str:
-    return cut(name, _NAME_WIDTH)
+    return truncate(name, _NAME_WIDTH)
 
 
 def _short(name: str, width: int) -> str:
-    return cut(name, min(_NAME_WIDTH, max(8, width // 4)))
+    return truncate(name, min(_NAME_WIDTH, max(8, width // 4)))

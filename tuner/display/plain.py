@@ -14,7 +14,7 @@ from studies import TrialRecord
 from tuner.display.lines import clock, further_settings, settings, title, wrapped
 from tuner.display.printing_display import PrintingDisplay
 from tuner.display.progress import RunningTrial
-from tuner.display.terminal import forgiving, printable
+from tuner.display.terminal import ignoring_write_errors, printable
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 
@@ -46,7 +46,7 @@ class ProgressDisplay(PrintingDisplay):
         If the stream fails (a closed pipe, a full disk), the training continues without output.
         """
         super().__init__(summary_console)
-        self._stream = forgiving(stream or sys.stderr)
+        self._stream = ignoring_write_errors(stream or sys.stderr)
         self._dataset_tenths = 0
         self._repeating: set[int] = set()  # resumed trials whose earlier epochs are being sent again
         self._several = False  # whether trials have run in parallel

@@ -14,7 +14,7 @@ from search_spaces import TrainingConfig
 from search_spaces.diagnostics.plural import counted
 from studies import DiskUsage, RemainingTime, RowState, StatusRow, StudyStatus
 from tuner.display.lines import clock, end_text
-from tuner.display.terminal import shown_path, spare_cells
+from tuner.display.terminal import ambiguous_cells, shown_path
 
 _LAST_SHOWN = 3
 _MET_SHOWN = 3
@@ -62,7 +62,9 @@ def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int
     """
     ends = [f"{named(row.name)} {end_text(row)}" for row in status.last_first[:_LAST_SHOWN]]
     lines = [f"last ended: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
-    return next((line for line in lines if cell_len(line) + spare_cells(line) <= width), lines[-1] if lines else None)
+    return next(
+        (line for line in lines if cell_len(line) + ambiguous_cells(line) <= width), lines[-1] if lines else None
+    )
 
 
 def remaining_line(status: StudyStatus, remaining: RemainingTime | None) -> str:

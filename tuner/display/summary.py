@@ -59,7 +59,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _failure_lines(failed: Sequence[TrialRecord], output_dir: Path) -> list[str]:
-    """Return why trials failed and the path of their logs; more than one trial are always search trials."""
+    """Return why trials failed and the path of their logs; several trials are always search trials."""
     name = failed[0].experiment_name if len(failed) == 1 else ANY_SEARCH_TRIAL
     log = shown_path(output_dir / name / "logs" / "training.log")
     lines = [f"{record.experiment_name} failed: {failure(record.outcome)}" for record in failed]

@@ -21,7 +21,7 @@ _SUBSCRIPT_SIGN = "\N{KHMER SIGN COENG}"  # shows as a stray mark without the co
 _SIZES = {"COLUMNS": "[4-9][0-9]|[1-9][0-9]{2,3}", "LINES": "[1-9][0-9]{0,3}"}  # tables need at least 40 columns
 
 
-class _ForgivingStream:
+class _BestEffortStream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._broken = False
@@ -44,9 +44,9 @@ class _ForgivingStream:
                 self._broken = True
 
 
-def forgiving(stream: TextIO) -> TextIO:
+def ignoring_write_errors(stream: TextIO) -> TextIO:
     """Return a stream that ignores write errors, so that training continues after a terminal, pipe or disk failed."""
-    return cast(TextIO, _ForgivingStream(stream))
+    return cast(TextIO, _BestEffortStream(stream))
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -70,7 +70,7 @@ def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
     return table
 
 
-def spare_cells(text: str) -> int:
+def ambiguous_cells(text: str) -> int:
     """Return the number of cells by which the width of a text may differ between terminals.
 
     Some terminals give Khmer's spacing combining vowels a cell each, others none.
@@ -78,17 +78,17 @@ def spare_cells(text: str) -> int:
     return sum(unicodedata.category(character) == "Mc" for character in text)
 
 
-def cut(text: str, cells: int) -> str:
+def truncate(text: str, cells: int) -> str:
     """Return a text cut to at most `cells` cells on any terminal; a text that was cut ends in an ellipsis."""
-    if cell_len(text) + spare_cells(text) <= cells:
+    if cell_len(text) + ambiguous_cells(text) <= cells:
         return text
-    taken = list(accumulate(cell_len(character) + spare_cells(character) for character in text))
+    taken = list(accumulate(cell_len(character) + ambiguous_cells(character) for character in text))
     kept = text[: bisect_left(taken, cells)].rstrip(_SUBSCRIPT_SIGN)
     return f"{kept}\N{HORIZONTAL ELLIPSIS}"
 
 
 @contextmanager
-def drawn_at_once(console: Console) -> Iterator[None]:
+def synchronized_output(console: Console) -> Iterator[None]:
     """Write the console's output within the context at once, so that the terminal does not flicker.
 
     Terminals without synchronized output (DEC private mode 2026) ignore the control sequences.

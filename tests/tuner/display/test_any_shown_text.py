@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tuner.display.terminal import cut, printable, spare_cells
+from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 TEXT = st.text(max_size=40) | st.text("កខគ្មាោេ៌a\N{COMBINING ACUTE ACCENT}字", max_size=40)
 
@@ -24,8 +24,8 @@ def test_printable_text_is_one_line_without_control_characters(text: str) -> Non
 
 @given(text=TEXT.map(printable), cells=st.integers(1, 40))
 def test_cut_text_fits_and_ends_in_an_ellipsis(text: str, cells: int) -> None:
-    shown = cut(text, cells)
-    assert cell_len(shown) + spare_cells(shown) <= cells
+    shown = truncate(text, cells)
+    assert cell_len(shown) + ambiguous_cells(shown) <= cells
     if shown != text:
         assert shown.endswith("…")
         assert text.startswith(shown[:-1])

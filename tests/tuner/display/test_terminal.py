@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from tuner.display.terminal import cut, printable, spare_cells
+from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 
 @pytest.mark.parametrize(("text", "cells"), [("small", 0), ("ខ្មែរ", 1), ("កោះ", 2), ("é", 0)])
 def test_spare_cells_counts_spacing_combining_vowels(text, cells):
-    assert spare_cells(text) == cells
+    assert ambiguous_cells(text) == cells
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ def test_spare_cells_counts_spacing_combining_vowels(text, cells):
     ],
 )
 def test_too_long_text_ends_in_an_ellipsis(text, cells, shown):
-    assert cut(text, cells) == shown
+    assert truncate(text, cells) == shown
 
 
 @pytest.mark.parametrize("cells", range(1, 40))
 def test_cut_text_fits_terminals_on_which_vowels_occupy_a_cell(cells):
-    shown = cut("គំរូមធ្យម_ការបណ្តុះបណ្តាល_ដែលមានល្បឿនលឿន", cells)
-    assert cell_len(shown) + spare_cells(shown) <= cells
+    shown = truncate("គំរូមធ្យម_ការបណ្តុះបណ្តាល_ដែលមានល្បឿនលឿន", cells)
+    assert cell_len(shown) + ambiguous_cells(shown) <= cells
     assert len(shown) >= min(cells, 3) or cells < 4
 
 
