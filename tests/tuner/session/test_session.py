@@ -268,7 +268,7 @@ class TestReopen:
         images = sorted((metadata.parent / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
         for open_again in (reopened, lambda: opened(config)):
-            with pytest.raises(ConfigurationError, match="the dataset differs from the study.* instead of .*; change it back"):
+            with pytest.raises(ConfigurationError, match=r"the dataset differs .* instead of .*; change it back"):
                 open_again()
 
     @pytest.mark.parametrize("is_known", [True, False])
