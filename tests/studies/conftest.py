@@ -1,4 +1,4 @@
-"""A small study to work on, made by the package itself, and child processes for what only they show."""
+"""Fixtures: a small study created by the package, on SQLite or PostgreSQL, with its presets and search space."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from studies import (
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-# What these test does not depend on the database, so they do it on each.
-ON_BOTH = {
+# Modules whose tests run on SQLite and on PostgreSQL.
+RUN_ON_BOTH_DATABASES = {
     f"test_{name}"
     for name in (
         "claims",
@@ -46,7 +46,7 @@ ON_BOTH = {
         "targets",
     )
 }
-assert {path.stem for path in HERE.rglob("test_*.py")} >= ON_BOTH, "each is the name of a module"
+assert {path.stem for path in HERE.rglob("test_*.py")} >= RUN_ON_BOTH_DATABASES, "each is the name of a module"
 MODELS = {
     "small": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16},
     "medium": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [16], "width": 32},
@@ -110,21 +110,21 @@ def presets() -> dict[str, TrainingConfig]:
 
 
 @pytest.fixture
-def fast_disk() -> Iterator[None]:
-    """Let SQLite leave flushing to the system: what dies in these tests are processes, not machines."""
+def without_disk_flushes() -> Iterator[None]:
+    """Disable SQLite's flushes to the disk, since these tests kill processes, not machines."""
 
-    def relax(connection: Any, record: object) -> None:
+    def disable_flushes(connection: Any, record: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
 
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", disable_flushes)
     yield
-    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", disable_flushes)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def revisions_read_once() -> Iterator[None]:
-    """Alembic runs Optuna's schema revisions whenever a database is opened, for longer than most tests take."""
+def cached_schema_revisions() -> Iterator[None]:
+    """Cache Optuna's schema revisions, which Alembic would load at each opening for longer than most tests take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alembic.util, "load_python_file", functools.cache(alembic.util.load_python_file))
         yield
@@ -132,25 +132,24 @@ def revisions_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without a study, to be copied: making one takes longer than most tests."""
+    """A database without a study, to be copied, since creating one takes longer than most tests."""
     path = tmp_path_factory.mktemp("empty")
     open_storage(default_storage_url(path)).engine.dispose()
     return path / "study.db"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What studies can do, they can on each database, but for tests marked as being about SQLite's files."""
-    is_one = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
-    if is_one and "new_storage" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite"):
+    """Run the tests of `RUN_ON_BOTH_DATABASES` on both databases, except those marked ``sqlite``."""
+    on_both = metafunc.module.__name__.rpartition(".")[2] in RUN_ON_BOTH_DATABASES
+    if on_both and "new_storage" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite"):
         metafunc.parametrize("new_storage", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
 def new_storage(request: pytest.FixtureRequest) -> NewStorage:
-    """Make a database without a study for an output folder; return its URL."""
+    """A function that creates a database without a study for an output folder, and returns its URL."""
     if getattr(request, "param", "sqlite") == "postgresql":
         new_database: Callable[[], str] = request.getfixturevalue("new_database")
-        # The output folder keeps it, and every process of a user's would be told it, or its password.
         return lambda path: new_database()
     empty_database: Path = request.getfixturevalue("empty_database")
 
@@ -165,17 +164,17 @@ def new_storage(request: pytest.FixtureRequest) -> NewStorage:
 
 @pytest.fixture
 def start(
-    tmp_path: Path, invariants: StudyInvariants, space: SearchSpace, fast_disk: None, new_storage: NewStorage
+    tmp_path: Path, invariants: StudyInvariants, space: SearchSpace, without_disk_flushes: None, new_storage: NewStorage
 ) -> Start:
-    """Begin or join a study as one run of the program does."""
-    the_space = space
+    """A function that creates or joins a study with the given presets, as a run of the program does."""
+    default_space = space
     urls: dict[Path, str] = {}
 
-    def begin(
+    def start_study(
         experiments: Mapping[str, TrainingConfig] | None = None,
         *,
         path: Path = tmp_path / "out",
-        space: SearchSpace | None = the_space,
+        space: SearchSpace | None = default_space,
         name: str = "khmer-ocr",
         url: str | None = None,
         **changes: Any,
@@ -187,16 +186,16 @@ def start(
         enqueue_presets(study, folder, experiments or {}, space)
         return study, folder
 
-    return begin
+    return start_study
 
 
 @pytest.fixture
 def url(new_database: Callable[[], str]) -> str:
-    """The URL of a database on a server, without a study."""
+    """The URL of a PostgreSQL database without a study."""
     return new_database()
 
 
 @pytest.fixture
-def begun(start: Start, presets: dict[str, TrainingConfig], url: str) -> tuple[optuna.Study, OutputFolder]:
-    """A study on a server, with the presets."""
+def server_study(start: Start, presets: dict[str, TrainingConfig], url: str) -> tuple[optuna.Study, OutputFolder]:
+    """A study in PostgreSQL, with the presets."""
     return start(presets, url=url)

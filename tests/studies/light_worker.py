@@ -1,23 +1,23 @@
-"""What a worker process does, with an objective that only reports; started by the tests.
+"""A worker process for tests, whose objective reports a value without training.
 
-The study is where KHMER_TUNER_STORAGE says, or in a database file in its folder. Whoever forks has no connection to it:
-only forks do.
+The environment variable KHMER_TUNER_STORAGE is the storage URL; without it, the database is in the study's folder. A
+process that forks opens no connection to the database; only its forks do.
 
-work FOLDER PRESETS SEARCHES [WORKERS]: join the study, enqueue so many presets and search trials, work off everything;
-    so many processes do it, all of them from the same moment on.
-hold FOLDER PRESETS: the same, but claim one trial, report once and sit on it.
-lock FILE: lock a file, leave a note in it and sit on it.
-database FOLDER SECONDS: begin a study and keep its database locked for so long.
-die FOLDER PRESETS SEARCHES: fork a start of a study that kills itself at its first, second, ... commit, and each time
-    one that does not; print what each pair leaves.
-owe FOLDER SEARCHES: fork a request for search trials that kills itself at its first, second, ... commit, and each time
-    a process that only completes what the study owes; print what each pair leaves.
-struggle FOLDER PRESETS SEARCHES: fork workers on the study FOLDER/out, each killing itself a commit later than the one
-    before, until one gets to the end; print how many it took. One does the same work undisturbed in FOLDER/calm.
-attempts FOLDER STORY...: a preset for each story, and for each of its letters, one after the other, a process that
-    claims the preset and then is killed (k), is killed after a new epoch (e), or lets go of it (s).
-search FOLDER SEARCHES [COMMIT]: three presets and so many search trials, killed at a commit if one is given; print what
-    the study holds in the end.
+work FOLDER PRESETS SEARCHES [WORKERS]: join the study, enqueue these numbers of presets and search trials, and train
+    all pending trials in WORKERS processes that start at the same moment.
+hold FOLDER PRESETS: join the study, claim one trial, report once and sleep.
+lock FILE: lock a file, write a note into it and sleep.
+lock_database FOLDER SECONDS: create a study and lock its database for SECONDS.
+kill_start FOLDER PRESETS SEARCHES: for N = 1, 2, ..., start a study in a fork that is killed at its commit N, then in
+    another fork; print the trials after each N.
+kill_request FOLDER SEARCHES: for N = 1, 2, ..., request search trials in a fork that is killed at its commit N, then
+    enqueue the rest of the budget in another fork; print the search trials after each N.
+kill_workers FOLDER PRESETS SEARCHES: start one worker after the other on the study FOLDER/out, the N-th killed at its
+    commit N, until one trains all trials; print their number. Another worker does the same in FOLDER/undisturbed.
+attempts FOLDER HISTORY...: create a preset for each history. For each letter of a history, a process claims the preset
+    and is killed (k), is killed after a new epoch (e), or releases the trial (s).
+search FOLDER SEARCHES [COMMIT]: train three presets and SEARCHES search trials; be killed at COMMIT, or print all
+    trials.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SPACE = SearchSpace(
         Parameter("warmup_epochs", IntRange(0, 5), when={"scheduler_type": ("cosine",)}),
     )
 )
-TERMS = StudyInvariants(
+INVARIANTS = StudyInvariants(
     monitor="val_char_accuracy",
     mode="max",
     seed=0,
@@ -84,13 +84,13 @@ TERMS = StudyInvariants(
 )
 
 
-# Alembic runs Optuna's schema revisions whenever a database is opened; here each process, with its forks, does so once.
+# Alembic loads Optuna's schema revisions whenever a database is opened; cached for this process and its forks.
 alembic.util.load_python_file = functools.cache(alembic.util.load_python_file)
 
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
-def leave_flushing_to_the_system(connection: Any, record: object) -> None:
-    # What dies in these tests are processes, not machines.
+def disable_flushes(connection: Any, record: object) -> None:
+    # These tests kill processes, not machines, so SQLite need not flush to the disk.
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -98,8 +98,8 @@ def leave_flushing_to_the_system(connection: Any, record: object) -> None:
 def open_study(path: Path) -> tuple[optuna.Study, OutputFolder]:
     folder = OutputFolder(path)
     url = os.environ.get(STORAGE_VARIABLE) or default_storage_url(path)
-    # On a server, several folders share a database.
-    return create_or_join_study(open_storage(url), path.name, folder, TERMS), folder
+    # On a server, the studies of several folders are in one database.
+    return create_or_join_study(open_storage(url), path.name, folder, INVARIANTS), folder
 
 
 def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, OutputFolder]:
@@ -133,7 +133,7 @@ def train(claim: Claim, log: Path) -> None:
     claim.finish(outcome, config.learning_rate)
 
 
-def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
+def train_pending(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
     while (claim := claim_next_trial(study, folder)) is not None:
         train(claim, log)
 
@@ -141,18 +141,18 @@ def work_off(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
 def work(path: Path, presets: int, searches: int, workers: int = 1) -> None:
     if workers > 1:
         warm_up()
-    start, go = os.pipe()
-    pids = [begin_fork(work_when_told, start, go, path, presets, searches) for _ in range(workers)]
-    os.close(go)  # all start at this moment
+    start, signal_pipe = os.pipe()
+    pids = [start_fork(work_after_signal, start, signal_pipe, path, presets, searches) for _ in range(workers)]
+    os.close(signal_pipe)  # all workers start at this moment
     statuses = [os.waitpid(pid, 0)[1] for pid in pids]
     sys.exit(max(statuses) != 0)
 
 
-def work_when_told(start: int, go: int, path: Path, presets: int, searches: int) -> None:
-    os.close(go)
+def work_after_signal(start: int, signal_pipe: int, path: Path, presets: int, searches: int) -> None:
+    os.close(signal_pipe)
     os.read(start, 1)
     study, folder = join(path, presets, searches)
-    work_off(study, folder, path / f"trained.{os.getpid()}.log")
+    train_pending(study, folder, path / f"trained.{os.getpid()}.log")
 
 
 def hold(path: Path, presets: int) -> None:
@@ -181,76 +181,76 @@ def lock_database(path: Path, seconds: float) -> None:
     connection.execute("COMMIT")
 
 
-def die_at_every_commit(path: Path, presets: int, searches: int) -> None:
+def kill_start(path: Path, presets: int, searches: int) -> None:
     warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
-        killed = in_fork(join_and_die, folder, presets, searches, point)
+        killed = in_fork(join_until_commit, folder, presets, searches, point)
         assert in_fork(join, folder, presets, searches) == 0
-        assert in_fork(tell_trials, folder, killed == signal.SIGKILL) == 0
+        assert in_fork(print_trials, folder, killed == signal.SIGKILL) == 0
         if killed == 0:
             return
         empty_database()
 
 
-def tell_trials(path: Path, killed: bool) -> None:
+def print_trials(path: Path, killed: bool) -> None:
     study, _ = load_study(path)
     kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
     print_json(killed=killed, trials=kinds, states=sorted({trial.state.name for trial in study.get_trials()}))
 
 
-def owe_after_every_commit(path: Path, searches: int) -> None:
+def kill_request(path: Path, searches: int) -> None:
     warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
         assert in_fork(join, folder, 1) == 0
-        killed = in_fork(ask_and_die, folder, searches, point)
-        assert in_fork(complete, folder, killed == signal.SIGKILL) == 0
+        killed = in_fork(request_until_commit, folder, searches, point)
+        assert in_fork(enqueue_rest, folder, killed == signal.SIGKILL) == 0
         if killed == 0:
             return
 
 
-def ask_and_die(path: Path, searches: int, point: int) -> None:
+def request_until_commit(path: Path, searches: int, point: int) -> None:
     study, folder = open_study(path)
-    die_at_commit(point)
+    kill_at_commit(point)
     add_search_trials(study, folder, SearchRequest(more=searches))
 
 
-def complete(path: Path, killed: bool) -> None:
-    promised = search_budget(load_study(path)[0])
+def enqueue_rest(path: Path, killed: bool) -> None:
+    budget = search_budget(load_study(path)[0])
     study, folder = open_study(path)
     top_up(study, folder)
     numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
-    print_json(killed=killed, promised=promised, numbers=numbers, settled=search_settings(study) is not None)
+    print_json(killed=killed, budget=budget, numbers=numbers, has_settings=search_settings(study) is not None)
 
 
-def struggle(path: Path, presets: int, searches: int) -> None:
+def kill_workers(path: Path, presets: int, searches: int) -> None:
     warm_up()
-    nobody_comes_back()
-    assert in_fork(work_and_die, path / "calm", presets, searches, math.inf) == 0
+    shorten_grace_periods()
+    assert in_fork(work_until_commit, path / "undisturbed", presets, searches, math.inf) == 0
     workers = 1
-    while in_fork(work_and_die, path / "out", presets, searches, workers) != 0:
+    while in_fork(work_until_commit, path / "out", presets, searches, workers) != 0:
         workers += 1
     print(workers)
 
 
-def work_and_die(path: Path, presets: int, searches: int, point: float) -> None:
+def work_until_commit(path: Path, presets: int, searches: int, point: float) -> None:
     study, folder = join(path, presets, searches)
-    die_at_commit(point)
-    work_off(study, folder, path / "trained.log")
+    kill_at_commit(point)
+    train_pending(study, folder, path / "trained.log")
 
 
-def join_and_die(path: Path, presets: int, searches: int, point: int) -> None:
-    die_at_commit(point)
+def join_until_commit(path: Path, presets: int, searches: int, point: int) -> None:
+    kill_at_commit(point)
     join(path, presets, searches)
 
 
-def tell(path: Path, stories: list[str]) -> None:
+def run_histories(path: Path, histories: list[str]) -> None:
     warm_up()
-    nobody_comes_back()
-    assert in_fork(join, path, len(stories)) == 0
-    for number, story in enumerate(stories):
-        for letter in story:
+    shorten_grace_periods()
+    assert in_fork(join, path, len(histories)) == 0
+    for number, history in enumerate(histories):
+        for letter in history:
             in_fork(attempt, path, number, letter)
 
 
@@ -267,15 +267,15 @@ def attempt(path: Path, number: int, letter: str) -> None:
 
 
 def search(path: Path, searches: int, point: float = math.inf) -> None:
-    commits = die_at_commit(point)
+    count_commits = kill_at_commit(point)
     study, folder = join(path, 3, searches)
-    work_off(study, folder, path / "trained.log")
+    train_pending(study, folder, path / "trained.log")
     trials = [(trial.state.name, trial.params, trial.value) for trial in study.get_trials()]
-    print_json(commits=commits(), trials=trials)
+    print_json(commits=count_commits(), trials=trials)
 
 
-def die_at_commit(point: float) -> Callable[[], int]:
-    """Arrange for this process to be killed by its so-manieth commit; return what counts them."""
+def kill_at_commit(point: float) -> Callable[[], int]:
+    """Kill this process at commit number `point`; return a function that returns the number of commits so far."""
     count = 0
 
     def counted(connection: sqlalchemy.Connection) -> None:
@@ -289,19 +289,19 @@ def die_at_commit(point: float) -> Callable[[], int]:
 
 
 def has_written(connection: Any) -> bool:
-    """Return whether a connection's transaction has written: what was only read leaves nothing to lose."""
+    """Return whether a connection's transaction has written; other commits do not count."""
     if isinstance(connection, sqlite3.Connection):
         return connection.in_transaction
     return bool(connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()[0])
 
 
 def in_fork(action: Callable[..., object], *arguments: object) -> int:
-    status = os.waitpid(begin_fork(action, *arguments), 0)[1]
-    wait_until_left()
+    status = os.waitpid(start_fork(action, *arguments), 0)[1]
+    wait_until_disconnected()
     return status
 
 
-def begin_fork(action: Callable[..., object], *arguments: object) -> int:
+def start_fork(action: Callable[..., object], *arguments: object) -> int:
     pid = os.fork()
     if pid == 0:
         try:
@@ -314,29 +314,29 @@ def begin_fork(action: Callable[..., object], *arguments: object) -> int:
 
 
 def warm_up() -> None:
-    """Let this process learn once what each of its forks would have to: SQLAlchemy and Alembic begin slowly."""
-    with tempfile.TemporaryDirectory() as folder, in_files():
-        study, place = join(Path(folder), 1, 1)
-        work_off(study, place, Path(folder) / "log")
-        rdb_storage(study).engine.dispose()  # SQLite's connections must not be taken into a fork
+    """Fill the caches of SQLAlchemy and Alembic once, before the forks, since both start slowly."""
+    with tempfile.TemporaryDirectory() as folder, sqlite_storage():
+        study, output_folder = join(Path(folder), 1, 1)
+        train_pending(study, output_folder, Path(folder) / "log")
+        rdb_storage(study).engine.dispose()  # SQLite connections must not be inherited by a fork
 
 
 @contextmanager
-def in_files() -> Iterator[None]:
-    """Keep studies in files, whatever is asked for."""
+def sqlite_storage() -> Iterator[None]:
+    """Use SQLite even if the environment variable is set."""
     url = os.environ.pop(STORAGE_VARIABLE, None)
     yield
     if url is not None:
         os.environ[STORAGE_VARIABLE] = url
 
 
-def nobody_comes_back() -> None:
-    """Do not wait for the live workers that may have lost their locks: here all others are dead."""
+def shorten_grace_periods() -> None:
+    """Shorten the grace periods, since all other workers have exited here."""
     leases.LEASE_GRACE_S, leases.LEASE_GRACE_AFTER_RESTART_S = 0.5, 0.0
 
 
-def wait_until_left() -> None:
-    """Wait until the server has noticed that whoever worked in its database is dead."""
+def wait_until_disconnected() -> None:
+    """Wait until the server has closed the connections of exited processes."""
     others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
         "AND backend_type = 'client backend'"
@@ -354,7 +354,7 @@ def empty_database() -> None:
 
 
 def server() -> AbstractContextManager[psycopg.Connection | None]:
-    """Return a connection that is gone before the next fork; None if the studies are in files."""
+    """Return a connection to close before the next fork; None without a server."""
     url = os.environ.get(STORAGE_VARIABLE)
     return psycopg.connect(url.replace("+psycopg", ""), autocommit=True) if url else nullcontext()
 
@@ -365,16 +365,16 @@ def print_json(**data: object) -> None:
 
 def main(action: str, path: Path, rest: list[str]) -> None:
     if action == "attempts":
-        tell(path, rest)
+        run_histories(path, rest)
         return
     actions: dict[str, Callable[..., None]] = {
         "work": work,
         "hold": hold,
         "lock": lock,
-        "database": lock_database,
-        "die": die_at_every_commit,
-        "owe": owe_after_every_commit,
-        "struggle": struggle,
+        "lock_database": lock_database,
+        "kill_start": kill_start,
+        "kill_request": kill_request,
+        "kill_workers": kill_workers,
         "search": search,
     }
     actions[action](path, *map(int, rest))

@@ -6,12 +6,12 @@ import sys
 import studies
 
 
-def test_the_public_names_are_sorted_and_there() -> None:
+def test_public_names_are_sorted_and_defined() -> None:
     assert studies.__all__ == sorted(studies.__all__, key=lambda name: (not name.isupper(), name))
     assert all(hasattr(studies, name) for name in studies.__all__)
 
 
-def test_neither_torch_nor_the_tuner_is_imported() -> None:
+def test_studies_imports_neither_torch_nor_tuner() -> None:
     code = (
         "import sys, tempfile, studies\n"
         "from studies import *\n"

@@ -1,4 +1,4 @@
-"""Real processes: started together, killed, stopped, kept waiting; on each database that a study may be in."""
+"""Real worker processes that are started in parallel, killed, suspended or blocked, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def database_numbers() -> Iterator[int]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_place(request: pytest.FixtureRequest, database_numbers: Iterator[int]) -> Callable[[], Variables]:
-    """Make a place for studies that nobody has been to; return what tells a child of it.
+def new_variables(request: pytest.FixtureRequest, database_numbers: Iterator[int]) -> Callable[[], Variables]:
+    """Return a function that creates an empty database and returns the environment variables for child processes.
 
-    A folder needs no telling: the database that comes into it is its own.
+    SQLite needs none: the database is created in the output folder.
     """
     if request.param == "sqlite":
         return dict
@@ -40,14 +40,14 @@ def new_place(request: pytest.FixtureRequest, database_numbers: Iterator[int]) -
 
 
 @pytest.fixture
-def place(new_place: Callable[[], Variables]) -> Variables:
-    return new_place()
+def variables(new_variables: Callable[[], Variables]) -> Variables:
+    return new_variables()
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> str:
-    """Wait for a child that must succeed in silence; return what it printed."""
+    """Wait for a child that must succeed without error output; return its standard output."""
     output, errors = process.communicate(timeout=timeout_s)
-    # On a busy machine a process may wait for the study's lock for longer than three seconds, and says so.
+    # On a busy machine, a process that waits for the study's lock for more than three seconds prints a note.
     assert [line for line in errors.splitlines() if not line.startswith("waiting for process")] == []
     assert process.returncode == 0
     return output
@@ -79,16 +79,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     ("presets", "searches", "rounds"),
     [(12, 24, 1), (48, 0, 1), pytest.param(48, 0, ROUNDS, marks=pytest.mark.slow)],
 )
-def test_eight_workers_started_together_train_every_preset_and_every_search_trial_once(
-    presets: int, searches: int, rounds: int, tmp_path: Path, child: Child, new_place: Callable[[], Variables]
+def test_eight_parallel_workers_train_every_trial_once(
+    presets: int, searches: int, rounds: int, tmp_path: Path, child: Child, new_variables: Callable[[], Variables]
 ) -> None:
     for number in range(rounds):
         path = tmp_path / str(number) / "out"
-        finish(child("work", path, presets, searches, 8, **new_place()))
-        check_that_each_was_trained_once(path, presets, searches)
+        finish(child("work", path, presets, searches, 8, **new_variables()))
+        check_each_trial_was_trained_once(path, presets, searches)
 
 
-def check_that_each_was_trained_once(path: Path, presets: int, searches: int) -> None:
+def check_each_trial_was_trained_once(path: Path, presets: int, searches: int) -> None:
     names = [f"preset {n:02d}" for n in range(presets)]
     names += [f"search_{n:04d}" for n in range(presets, presets + searches)]
     assert trained(path) == Counter({f"{number} {name}": 1 for number, name in enumerate(names)})
@@ -100,15 +100,13 @@ def check_that_each_was_trained_once(path: Path, presets: int, searches: int) ->
     assert status.pending == 0
     results = render_results(study, timestamp="x")["all_results"]
     assert [entry["experiment_name"] for entry in results] == names
-    # Each search trial has settings of its own.
+    # All search trials have different settings.
     assert len({entry["hyperparameters"]["learning_rate"] for entry in results}) == len(names)
 
 
-def test_a_killed_worker_s_trial_is_adopted_soon_under_its_number(
-    tmp_path: Path, child: Child, place: Variables
-) -> None:
+def test_killed_worker_trial_is_resumed_under_its_number(tmp_path: Path, child: Child, variables: Variables) -> None:
     path = tmp_path / "out"
-    holder = child("hold", path, 3, **place)
+    holder = child("hold", path, 3, **variables)
     assert first_line(holder) == "0"
     study, folder = load_study(path)
     assert [row.state for row in study_status(study, folder).rows] == [
@@ -120,14 +118,14 @@ def test_a_killed_worker_s_trial_is_adopted_soon_under_its_number(
 
     holder.kill()
     holder.wait()
-    # A server notices it a moment later.
+    # A server detects the exit with a delay.
     wait_until(lambda: study_status(study, folder).rows[0].state is RowState.INTERRUPTED)
     assert study_status(study, folder).pending == 3
 
-    begun = time.monotonic()
-    finish(child("work", path, 3, 0, **place))
-    # On a server, those whose connections broke have some time to come back.
-    assert time.monotonic() - begun < 30 + (max(LEASE_GRACE_S, LEASE_GRACE_AFTER_RESTART_S) if place else 0)
+    started = time.monotonic()
+    finish(child("work", path, 3, 0, **variables))
+    # On a server, a worker whose connection was lost has a grace period.
+    assert time.monotonic() - started < 30 + (max(LEASE_GRACE_S, LEASE_GRACE_AFTER_RESTART_S) if variables else 0)
     assert trained(path) == Counter({"0 preset 00": 1, "1 preset 01": 1, "2 preset 02": 1})
     rows = study_status(study, folder).rows
     assert [(row.number, row.state, row.attempts) for row in rows] == [
@@ -137,12 +135,12 @@ def test_a_killed_worker_s_trial_is_adopted_soon_under_its_number(
     ]
 
 
-def test_a_stopped_worker_is_not_robbed(tmp_path: Path, child: Child, place: Variables) -> None:
+def test_suspended_worker_keeps_its_trial(tmp_path: Path, child: Child, variables: Variables) -> None:
     path = tmp_path / "out"
-    holder = child("hold", path, 2, **place)
+    holder = child("hold", path, 2, **variables)
     assert first_line(holder) == "0"
     holder.send_signal(signal.SIGSTOP)
-    finish(child("work", path, 2, 0, **place))
+    finish(child("work", path, 2, 0, **variables))
 
     assert trained(path) == Counter({"1 preset 01": 1})
     study, folder = load_study(path)
@@ -151,16 +149,18 @@ def test_a_stopped_worker_is_not_robbed(tmp_path: Path, child: Child, place: Var
     holder.kill()
 
 
-def test_a_locked_database_file_makes_workers_wait_not_fail(tmp_path: Path, child: Child) -> None:
+def test_workers_wait_for_a_locked_database_file(tmp_path: Path, child: Child) -> None:
     path = tmp_path / "out"
-    locker = child("database", path, 2)
+    locker = child("lock_database", path, 2)
     assert first_line(locker) == "locked"
     finish(child("work", path, 2, 0))
     assert sum(trained(path).values()) == 2
 
 
-def test_a_start_killed_at_any_commit_is_completed_by_the_next(tmp_path: Path, child: Child, place: Variables) -> None:
-    lines = json_lines(child("die", tmp_path, 2, 1, **place))
+def test_start_killed_at_any_commit_is_completed_by_the_next_start(
+    tmp_path: Path, child: Child, variables: Variables
+) -> None:
+    lines = json_lines(child("kill_start", tmp_path, 2, 1, **variables))
     assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
     assert len(lines) > 10
     for line in lines:
@@ -168,33 +168,35 @@ def test_a_start_killed_at_any_commit_is_completed_by_the_next(tmp_path: Path, c
         assert line["states"] == ["WAITING"]
 
 
-def test_a_request_killed_at_any_commit_is_kept_whole_or_not_at_all(
-    tmp_path: Path, child: Child, place: Variables
+def test_search_request_killed_at_any_commit_is_stored_completely_or_not_at_all(
+    tmp_path: Path, child: Child, variables: Variables
 ) -> None:
-    lines = json_lines(child("owe", tmp_path, 3, **place))
+    lines = json_lines(child("kill_request", tmp_path, 3, **variables))
     assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
-    assert [line["promised"] for line in lines] == [0, 0] + [3] * (len(lines) - 2)
+    assert [line["budget"] for line in lines] == [0, 0] + [3] * (len(lines) - 2)
     assert len(lines) > 4
     for line in lines:
-        assert line["numbers"] == list(range(1, 1 + line["promised"]))
-        assert line["settled"] or line["promised"] == 0
+        assert line["numbers"] == list(range(1, 1 + line["budget"]))
+        assert line["has_settings"] or line["budget"] == 0
 
 
-def test_workers_killed_at_any_commit_lose_and_double_nothing(tmp_path: Path, child: Child, place: Variables) -> None:
-    assert int(finish(child("struggle", tmp_path, 2, 1, **place))) > 5
+def test_workers_killed_at_any_commit_train_every_trial_once(
+    tmp_path: Path, child: Child, variables: Variables
+) -> None:
+    assert int(finish(child("kill_workers", tmp_path, 2, 1, **variables))) > 5
     study, folder = load_study(tmp_path / "out")
     rows = study_status(study, folder).rows
     assert [(row.number, row.name, row.state) for row in rows] == [
         (number, name, RowState.COMPLETED) for number, name in enumerate(["preset 00", "preset 01", "search_0002"])
     ]
     assert [row.best_value for row in rows[:2]] == pytest.approx([0.001, 0.0011])
-    undisturbed, _ = load_study(tmp_path / "calm")
+    undisturbed, _ = load_study(tmp_path / "undisturbed")
     assert [trial.params for trial in study.get_trials()] == [trial.params for trial in undisturbed.get_trials()]
 
 
-def test_reading_a_study_that_is_written_changes_no_file(tmp_path: Path, child: Child, place: Variables) -> None:
+def test_reading_a_study_in_use_changes_no_file(tmp_path: Path, child: Child, variables: Variables) -> None:
     path = tmp_path / "out"
-    holder = child("hold", path, 2, **place)
+    holder = child("hold", path, 2, **variables)
     first_line(holder)
     holder.send_signal(signal.SIGSTOP)
     before = file_states(path)

@@ -19,13 +19,13 @@ from studies import default_storage_url, open_storage, storage_error_text
 from studies.storage.open import open_storage_for_reading
 
 
-def test_the_database_keeps_sqlite_s_rollback_journal(tmp_path: Path) -> None:
+def test_sqlite_uses_a_rollback_journal(tmp_path: Path) -> None:
     open_storage(default_storage_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_what_a_killed_creation_left_is_written_over(tmp_path: Path) -> None:
+def test_unfinished_database_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     (tmp_path / ".study").mkdir()
     (tmp_path / ".study" / "unfinished.db").write_bytes(b"half a page")
     (tmp_path / "study.db").touch()
@@ -35,7 +35,7 @@ def test_what_a_killed_creation_left_is_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_reading_what_is_not_there_creates_nothing(tmp_path: Path, content: bytes | None) -> None:
+def test_reading_a_missing_database_creates_nothing(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "study.db").write_bytes(content)
     before = os.listdir(tmp_path)
@@ -44,7 +44,7 @@ def test_reading_what_is_not_there_creates_nothing(tmp_path: Path, content: byte
     assert os.listdir(tmp_path) == before
 
 
-def test_a_reader_cannot_write(tmp_path: Path) -> None:
+def test_reader_cannot_write(tmp_path: Path) -> None:
     open_storage(default_storage_url(tmp_path))
     reader = open_storage_for_reading(default_storage_url(tmp_path))
     with pytest.raises(StorageInternalError) as caught:
@@ -52,27 +52,27 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
     assert "make the file and its folder writable" in storage_error_text(caught.value, default_storage_url(tmp_path))
 
 
-def test_a_writer_waits_for_a_locked_database(tmp_path: Path) -> None:
+def test_writer_waits_for_a_locked_database(tmp_path: Path) -> None:
     storage = open_storage(default_storage_url(tmp_path))
     locker = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
     locker.execute("BEGIN EXCLUSIVE")
     timer = threading.Timer(0.5, lambda: locker.execute("COMMIT"))
     timer.start()
-    begun = time.monotonic()
+    started = time.monotonic()
     optuna.create_study(storage=storage, study_name="x")
-    assert time.monotonic() - begun > 0.3
+    assert time.monotonic() - started > 0.3
     timer.join()
     locker.close()
 
 
-@pytest.mark.parametrize("open_it", [open_storage, open_storage_for_reading])
-def test_readers_and_writers_wait_for_five_minutes(open_it: Callable[[str], RDBStorage], tmp_path: Path) -> None:
+@pytest.mark.parametrize("opening", [open_storage, open_storage_for_reading])
+def test_readers_and_writers_wait_for_five_minutes(opening: Callable[[str], RDBStorage], tmp_path: Path) -> None:
     open_storage(default_storage_url(tmp_path))
-    with open_it(default_storage_url(tmp_path)).engine.connect() as connection:
+    with opening(default_storage_url(tmp_path)).engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
 
 
-def test_a_lock_that_stays_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_message_about_a_locked_database_has_a_remedy(tmp_path: Path) -> None:
     url = default_storage_url(tmp_path)
     storage = open_storage(url, busy_timeout_s=0.1)
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as locker:
@@ -85,7 +85,7 @@ def test_a_lock_that_stays_is_told_with_the_remedy(tmp_path: Path) -> None:
             open_storage_for_reading(url, busy_timeout_s=0.1)
 
 
-def test_a_database_of_another_optuna_is_explained(tmp_path: Path) -> None:
+def test_database_of_another_optuna_version_is_refused(tmp_path: Path) -> None:
     open_storage(default_storage_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
@@ -93,7 +93,7 @@ def test_a_database_of_another_optuna_is_explained(tmp_path: Path) -> None:
         open_storage(default_storage_url(tmp_path))
 
 
-def test_a_damaged_database_is_explained(tmp_path: Path) -> None:
+def test_damaged_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
     with pytest.raises(ConfigurationError, match="the file is damaged; restore a copy"):
         open_storage(default_storage_url(tmp_path))
@@ -108,14 +108,14 @@ def test_optuna_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o077])
-def test_the_database_has_the_rights_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
+def test_database_permissions_follow_the_umask(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         storage = open_storage(default_storage_url(tmp_path))
         with storage.engine.connect() as connection:
             connection.exec_driver_sql("UPDATE version_info SET schema_version = schema_version + 1")
             journal = (tmp_path / "study.db-journal").stat().st_mode
-        made = [path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()]
+        modes = [path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()]
     finally:
         os.umask(before)
-    assert {stat.filemode(mode) for mode in [journal, *made]} == {stat.filemode(stat.S_IFREG | 0o666 & ~umask)}
+    assert {stat.filemode(mode) for mode in [journal, *modes]} == {stat.filemode(stat.S_IFREG | 0o666 & ~umask)}

@@ -1,4 +1,4 @@
-"""What this package uses of Optuna that is not public: a new Optuna that changes it fails here, by name."""
+"""The private Optuna names that this package uses: a version of Optuna that changes one of them fails here."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from studies.storage.optuna_private import (
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 
-def test_only_the_first_of_two_swaps_succeeds_and_optuna_sees_it(start: Start) -> None:
+def test_only_the_first_claim_of_a_waiting_trial_succeeds(start: Start) -> None:
     study, folder = start({"one": TrainingConfig()})
     other, _ = load_study(folder.path)
     waiting = study.get_trials()[0]
-    begun = datetime.now()
+    started = datetime.now()
     assert claim_waiting(study, waiting, "owner", '"first"')
     assert not claim_waiting(study, waiting, "owner", '"second"')
     for view in (study, other):
         trial = view.get_trials()[0]
         assert (trial.state, trial.user_attrs["owner"]) == (TrialState.RUNNING, "first")
         assert trial.datetime_start is not None
-        assert abs((trial.datetime_start - begun).total_seconds()) < 60
+        assert abs((trial.datetime_start - started).total_seconds()) < 60
 
 
-def test_only_the_first_of_two_takes_a_running_trial_over(start: Start) -> None:
+def test_only_the_first_take_over_of_a_running_trial_succeeds(start: Start) -> None:
     study, _ = start({"one": TrainingConfig()})
     claim_waiting(study, study.get_trials()[0], "owner", json.dumps(["ខ្មែរ", {"pid": 1.5}]))
     trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
@@ -55,20 +55,20 @@ def test_only_the_first_of_two_takes_a_running_trial_over(start: Start) -> None:
     assert study.get_trials()[0].user_attrs["owner"] == "first"
 
 
-def test_what_was_reported_can_be_reported_anew(start: Start) -> None:
+def test_reported_value_can_be_replaced(start: Start) -> None:
     study, _ = start({"one": TrainingConfig()})
-    claim_waiting(study, study.get_trials()[0], "begun", "true")
+    claim_waiting(study, study.get_trials()[0], "started", "true")
     trial = continue_trial(study, study.get_trials()[0])
     trial.report(0.5, step=1)
     report_again(trial, 0.75, step=1)
     assert study.get_trials()[0].intermediate_values == {1: 0.75}
     study.pruner = ThresholdPruner(upper=0.7)
-    assert trial.should_prune()  # pruners see it, too
+    assert trial.should_prune()  # pruners use the new value
 
 
-def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
+def test_running_trial_is_resumed_under_its_number(start: Start) -> None:
     study, _ = start({"one": TrainingConfig(), "two": TrainingConfig()})
-    claim_waiting(study, study.get_trials()[1], "begun", "true")
+    claim_waiting(study, study.get_trials()[1], "started", "true")
     first = continue_trial(study, study.get_trials()[1])
     assert first.suggest_float("learning_rate", 1e-4, 1.0, log=True) == 0.001
     first.report(0.25, step=1)
@@ -88,18 +88,18 @@ def test_a_running_trial_goes_on_under_its_number(start: Start) -> None:
     )
 
 
-def test_the_database_is_behind_the_study(start: Start) -> None:
+def test_rdb_storage_requires_a_study_in_a_database(start: Start) -> None:
     study, _ = start()
     assert isinstance(rdb_storage(study), RDBStorage)
     with pytest.raises(TypeError, match="expected a study in a database, but got the storage InMemoryStorage"):
         rdb_storage(optuna.create_study())
 
 
-def test_the_gaussian_process_is_silent(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_gaussian_process_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     quiet_gaussian_process()
     logger = logging.getLogger("optuna._gp.any")
     logging.getLogger("optuna").addHandler(caplog.handler)
     logger.warning("could be faster")
-    logger.error("cannot go on")
+    logger.error("cannot continue")
     logging.getLogger("optuna").removeHandler(caplog.handler)
-    assert caplog.messages == ["cannot go on"]
+    assert caplog.messages == ["cannot continue"]

@@ -1,4 +1,4 @@
-"""Links that somebody put into the output folder: nothing outside of it is written, removed or created."""
+"""Links in the output folder: nothing outside of the folder is written, removed or created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studies import OutputFolder, default_storage_url
 
 @pytest.fixture
 def folder(tmp_path: Path) -> OutputFolder:
-    """A claimed folder."""
+    """A folder that a study has claimed."""
     folder = OutputFolder(tmp_path / "out")
     folder.claim("khmer-ocr", default_storage_url(folder.path))
     return folder
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder elsewhere with a precious file."""
+    """A folder outside of the output folder, with a file that must not change."""
     path = tmp_path / "outside"
     path.mkdir()
     (path / "precious").write_text("precious")
@@ -43,7 +43,7 @@ def outside(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("target", ["outside", "outside/precious", "outside/new"])
-def test_a_link_that_leads_out_is_refused_before_anything_is_written(
+def test_link_to_a_target_outside_is_refused_before_any_write(
     name: str, target: str, folder: OutputFolder, outside: Path, tmp_path: Path
 ) -> None:
     link = folder.path / name
@@ -60,7 +60,9 @@ def test_a_link_that_leads_out_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("name", ["", "checkpoints", "logs/training.log", "metrics.jsonl", "tensorboard", "a/b/c"])
-def test_a_trial_with_a_link_that_leads_out_is_not_worked_on(name: str, folder: OutputFolder, outside: Path) -> None:
+def test_trial_folder_with_a_link_to_a_target_outside_is_refused(
+    name: str, folder: OutputFolder, outside: Path
+) -> None:
     link = folder.path / "one" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(outside)
@@ -70,28 +72,28 @@ def test_a_trial_with_a_link_that_leads_out_is_not_worked_on(name: str, folder: 
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_links_that_stay_inside_and_a_folder_that_is_reached_by_one_are_fine(
+def test_links_inside_the_folder_and_to_the_folder_are_accepted(
     relative: bool, folder: OutputFolder, tmp_path: Path
 ) -> None:
     (folder.path / "big").mkdir()
     (folder.path / "one").mkdir()
     (folder.path / "one" / "checkpoints").symlink_to("../big" if relative else folder.path / "big")
     (tmp_path / "link").symlink_to(folder.path)
-    for place in (folder, OutputFolder(tmp_path / "link")):
-        place.check("khmer-ocr", default_storage_url(folder.path))
-        assert place.trial_dir_for_work("one") == place.path / "one"
-        assert place.contains(place.path / "one" / "checkpoints")
+    for output_folder in (folder, OutputFolder(tmp_path / "link")):
+        output_folder.check("khmer-ocr", default_storage_url(folder.path))
+        assert output_folder.trial_dir_for_work("one") == output_folder.path / "one"
+        assert output_folder.contains(output_folder.path / "one" / "checkpoints")
 
 
-def test_links_of_others_in_the_folder_keep_nobody_from_working(folder: OutputFolder, outside: Path) -> None:
+def test_unrelated_links_in_the_folder_are_ignored(folder: OutputFolder, outside: Path) -> None:
     (folder.path / "my notes").symlink_to(outside)
     folder.check("khmer-ocr", default_storage_url(folder.path))
     assert folder.trial_dir_for_work("one") == folder.path / "one"
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_no_lock_is_taken_through_a_link(there: bool, tmp_path: Path, outside: Path) -> None:
-    target = outside / ("precious" if there else "new")
+@pytest.mark.parametrize("exists", [True, False])
+def test_lock_file_that_is_a_link_is_refused(exists: bool, tmp_path: Path, outside: Path) -> None:
+    target = outside / ("precious" if exists else "new")
     (tmp_path / "0001.lock").symlink_to(target)
     with pytest.raises(OSError, match="symbolic links"):
         try_lock(tmp_path / "0001.lock")

@@ -60,19 +60,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def taken_over(
-    begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+    server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
 ) -> tuple[Claim, Claim]:
-    """A claim whose worker was presumed dead, and that of the one who took its trial over."""
-    stale = claimed(*begun)
+    """Return an expired claim, and the claim of the worker that took over its trial."""
+    stale = claimed(*server_study)
     stale.trial.report(0.5, step=1)
-    # As after a cut of the network: the server has ended the session, and this worker does not know of it yet.
-    storage_of(begun[0]).locks.close()
+    # As after a network failure: the server has ended the session, which this worker has not detected yet.
+    storage_of(server_study[0]).locks.close()
     fresh = claimed(*start(presets, url=url))
     assert fresh.record.number == stale.record.number
     return stale, fresh
 
 
-def test_a_url_without_a_driver_is_the_same_storage(start: Start, presets: Presets, url: str) -> None:
+def test_url_without_a_driver_is_the_same_storage(start: Start, presets: Presets, url: str) -> None:
     study, folder = start(presets, url=url)
     owner = folder.owner()
     again, _ = start(presets, url=url.replace("+psycopg", ""))
@@ -80,30 +80,30 @@ def test_a_url_without_a_driver_is_the_same_storage(start: Start, presets: Prese
     assert folder.owner() == owner is not None
 
 
-def test_the_password_is_kept_nowhere(begun: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
-    claimed(*begun).release()
+def test_password_is_not_stored(server_study: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
+    claimed(*server_study).release()
     secret = sqlalchemy.make_url(postgresql.url()).password
     assert secret
-    for path in begun[1].path.rglob("*"):
+    for path in server_study[1].path.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes()
-    with storage_of(begun[0]).engine.connect() as connection:
+    with storage_of(server_study[0]).engine.connect() as connection:
         for table in sqlalchemy.inspect(connection).get_table_names():
             rows = connection.execute(sqlalchemy.text(f'SELECT * FROM "{table}"')).all()
             assert secret not in str(rows)
         assert secret not in str(connection.exec_driver_sql("SELECT * FROM pg_stat_activity").all())
 
 
-def test_a_reader_cannot_write(begun: tuple[optuna.Study, OutputFolder], url: str) -> None:
+def test_reader_cannot_write(server_study: tuple[optuna.Study, OutputFolder], url: str) -> None:
     reader = optuna.load_study(study_name="khmer-ocr", storage=open_storage_for_reading(url))
     with pytest.raises(optuna.exceptions.StorageInternalError):
         reader.set_user_attr("mine", 1)
-    assert "mine" not in begun[0].user_attrs
+    assert "mine" not in server_study[0].user_attrs
 
 
-def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
+def test_reading_a_missing_database_creates_nothing(postgresql: Server) -> None:
     url = postgresql.create_database("bare")
-    says = r"\*\*\*@.*/bare: relation .* does not exist; this database contains no study; `khmer-tuner run` creates"
-    with pytest.raises(ConfigurationError, match=says):
+    message = r"\*\*\*@.*/bare: relation .* does not exist; this database contains no study; `khmer-tuner run` creates"
+    with pytest.raises(ConfigurationError, match=message):
         open_storage_for_reading(url)
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
@@ -111,19 +111,19 @@ def test_reading_what_is_not_there_creates_nothing(postgresql: Server) -> None:
 
 @pytest.mark.parametrize("opening", [open_storage, open_storage_for_reading])
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"port": 1}, "Connection refused.*; no server listens there; start it or correct the URL"),
         ({"password": "secret"}, "password authentication failed.*; give the correct password in ~/.pgpass"),
         ({"database": "missing"}, '"missing" does not exist; create it on the server .* or correct the URL'),
     ],
 )
-def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
-    change: dict[str, Any], says: str, opening: Callable[[str], object], postgresql: Server
+def test_unusable_server_is_reported_at_once_with_a_remedy(
+    change: dict[str, Any], message: str, opening: Callable[[str], object], postgresql: Server
 ) -> None:
     began = time.monotonic()
     url = sqlalchemy.make_url(postgresql.url("postgres")).set(**change)
-    with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1.*{says}") as caught:
+    with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1.*{message}") as caught:
         opening(url.render_as_string(hide_password=False))
     assert time.monotonic() - began < 60
     assert str(url.password) not in str(caught.value)
@@ -131,13 +131,13 @@ def test_a_server_that_cannot_be_used_is_told_at_once_with_the_remedy(
 
 
 @pytest.fixture
-def nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no need to wait for who has been made to seem dead."""
+def short_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the grace period, since no worker reacquires its lease in these tests."""
     monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_S", 0.5)
     monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_AFTER_RESTART_S", 0.0)
 
 
-@pytest.mark.usefixtures("nobody_comes_back")
+@pytest.mark.usefixtures("short_grace_period")
 class TestFence:
     WRITES: tuple[Callable[[Claim], object], ...] = (
         lambda claim: claim.trial.report(0.75, step=2),
@@ -149,16 +149,16 @@ class TestFence:
     )
 
     @pytest.mark.parametrize("write", WRITES)
-    def test_a_worker_that_was_presumed_dead_writes_nothing_more(
+    def test_worker_cannot_write_after_a_take_over(
         self,
         write: Callable[[Claim], object],
-        begun: tuple[optuna.Study, OutputFolder],
+        server_study: tuple[optuna.Study, OutputFolder],
         start: Start,
         presets: Presets,
         url: str,
         outcome: TrialOutcome,
     ) -> None:
-        stale, fresh = taken_over(begun, start, presets, url)
+        stale, fresh = taken_over(server_study, start, presets, url)
         before = fresh.trial.study.get_trials()[0]
         with pytest.raises(LeaseLost):
             write(stale)
@@ -171,126 +171,141 @@ class TestFence:
         assert (ended.state, len(ended.user_attrs["attempts"])) == (TrialState.COMPLETE, 2)
 
     @pytest.fixture
-    def adoption_in_between(
+    def concurrent_claims(
         self,
-        begun: tuple[optuna.Study, OutputFolder],
+        server_study: tuple[optuna.Study, OutputFolder],
         start: Start,
         presets: Presets,
         url: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> Iterator[list[Claim]]:
-        """Between the next look at the fence and what is written after it, somebody takes the trial over, and waits."""
-        storage, other = storage_of(begun[0]), start(presets, url=url)
+        """Let another worker try to take over between the next check of the fence and the write that follows it."""
+        storage, other = storage_of(server_study[0]), start(presets, url=url)
         claims: list[Claim] = []
-        adopter = threading.Thread(target=lambda: claims.append(claimed(*other)))
-        look = storage._guard
+        other_worker = threading.Thread(target=lambda: claims.append(claimed(*other)))
+        guard = storage._guard
 
-        def look_and_wait(trial_id: int) -> None:
+        def guard_and_start_other_worker(trial_id: int) -> None:
             monkeypatch.undo()
             storage.locks.close()
-            look(trial_id)
-            adopter.start()
-            adopter.join(2)
-            assert adopter.is_alive(), "it waits for the transaction"
+            guard(trial_id)
+            other_worker.start()
+            other_worker.join(2)
+            assert other_worker.is_alive(), "it does not wait for the transaction"
 
-        monkeypatch.setattr(storage, "_guard", look_and_wait)
+        monkeypatch.setattr(storage, "_guard", guard_and_start_other_worker)
         yield claims
-        adopter.join(30)
+        other_worker.join(30)
 
-    def test_what_it_is_writing_just_then_comes_before_the_take_over(
-        self, begun: tuple[optuna.Study, OutputFolder], adoption_in_between: list[Claim]
+    def test_write_in_progress_is_committed_before_the_take_over(
+        self, server_study: tuple[optuna.Study, OutputFolder], concurrent_claims: list[Claim]
     ) -> None:
-        stale = claimed(*begun)
+        stale = claimed(*server_study)
         stale.trial.report(0.5, step=1)
-        wait_until(lambda: bool(adoption_in_between))
-        assert adoption_in_between[0].record.number == 0
+        wait_until(lambda: bool(concurrent_claims))
+        assert concurrent_claims[0].record.number == 0
         with pytest.raises(LeaseLost):
             stale.trial.report(0.6, step=2)
-        assert begun[0].get_trials()[0].intermediate_values == {1: 0.5}
+        assert server_study[0].get_trials()[0].intermediate_values == {1: 0.5}
 
-    def test_a_trial_that_ends_just_then_is_not_taken_over(
-        self, begun: tuple[optuna.Study, OutputFolder], adoption_in_between: list[Claim]
+    def test_trial_that_ends_at_the_same_time_is_not_taken_over(
+        self, server_study: tuple[optuna.Study, OutputFolder], concurrent_claims: list[Claim]
     ) -> None:
-        stale = claimed(*begun)
-        begun[0].tell(stale.trial, 0.9)
-        wait_until(lambda: bool(adoption_in_between))
-        assert adoption_in_between[0].record.number == 1
-        ended = begun[0].get_trials()[0]
+        stale = claimed(*server_study)
+        server_study[0].tell(stale.trial, 0.9)
+        wait_until(lambda: bool(concurrent_claims))
+        assert concurrent_claims[0].record.number == 1
+        ended = server_study[0].get_trials()[0]
         assert (ended.state, ended.value, len(ended.user_attrs["attempts"])) == (TrialState.COMPLETE, 0.9, 1)
 
 
 class TestLeases:
-    def test_who_let_go_is_followed_at_once_and_did_not_die(
-        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+    def test_released_trial_is_claimed_at_once_and_does_not_count_as_crashed(
+        self, server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
-        claimed(*begun).release()
+        claimed(*server_study).release()
         began = time.monotonic()
         second = claimed(*start(presets, url=url))
         assert time.monotonic() - began < LEASE_GRACE_S
         assert [attempt.after for attempt in second.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
 
-    def test_a_trial_that_has_just_ended_is_not_waited_for(
+    def test_no_grace_period_for_a_trial_that_has_just_ended(
         self,
-        begun: tuple[optuna.Study, OutputFolder],
+        server_study: tuple[optuna.Study, OutputFolder],
         start: Start,
         presets: Presets,
         url: str,
         outcome: TrialOutcome,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        first, other = claimed(*begun), start(presets, url=url)
+        first, other = claimed(*server_study), start(presets, url=url)
         storage = storage_of(other[0])
-        look = storage.held_numbers
+        held_numbers = storage.held_numbers
 
-        def look_when_it_has_ended(kind: str) -> set[int]:
+        def finish_first(kind: str) -> set[int]:
             first.finish(outcome, 0.9)
             monkeypatch.undo()
-            return look(kind)
+            return held_numbers(kind)
 
-        monkeypatch.setattr(storage, "held_numbers", look_when_it_has_ended)
+        monkeypatch.setattr(storage, "held_numbers", finish_first)
         began = time.monotonic()
         assert claimed(*other).record.number == 1
         assert time.monotonic() - began < LEASE_GRACE_S
 
-    def test_who_lets_go_while_the_server_is_away_has_not_died(
-        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    def test_release_while_the_server_is_down_does_not_count_as_a_crash(
+        self,
+        server_study: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        postgresql: Server,
     ) -> None:
         for _ in range(3):
-            claim = claimed(*begun)
+            claim = claimed(*server_study)
             postgresql.stop()
             claim.release()
             postgresql.start()
-        claim = claimed(*begun)
+        claim = claimed(*server_study)
         assert [attempt.after for attempt in claim.record.attempts] == [StartedAfter.WAITING, *3 * [StartedAfter.STOP]]
         assert not claim.crashed
         claim.release()
         assert claimed(*start(presets, url=url)).record.attempts[-1].after is StartedAfter.STOP
 
     @pytest.mark.slow
-    def test_a_death_is_a_death(
-        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
+    def test_lost_lease_counts_as_a_crash(
+        self, server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
-        _, fresh = taken_over(begun, start, presets, url)
+        _, fresh = taken_over(server_study, start, presets, url)
         assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.CRASH]
 
-    def test_a_live_worker_whose_connection_breaks_takes_its_lease_back(
-        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    def test_running_worker_reacquires_its_lease_after_a_lost_connection(
+        self,
+        server_study: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        postgresql: Server,
     ) -> None:
-        claim = claimed(*begun)
+        claim = claimed(*server_study)
         other, folder = start(presets, url=url)
         for _ in range(3):
             database = sqlalchemy.make_url(url).database
-            ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-            postgresql.execute(ended)
-            following = claim_next(other, folder, lambda record: record.number == 0)
-            assert following is None, "a live worker was robbed"
+            statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+            postgresql.execute(statement)
+            second = claim_next(other, folder, lambda record: record.number == 0)
+            assert second is None, "a running worker lost its trial"
             claim.check()
         assert study_status(other, folder).rows[0].state is RowState.RUNNING
 
-    def test_after_a_restart_of_the_server_everybody_goes_on(
-        self, begun: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str, postgresql: Server
+    def test_workers_continue_after_a_server_restart(
+        self,
+        server_study: tuple[optuna.Study, OutputFolder],
+        start: Start,
+        presets: Presets,
+        url: str,
+        postgresql: Server,
     ) -> None:
-        claim = claimed(*begun)
+        claim = claimed(*server_study)
         other, folder = start(presets, url=url)
         claim.trial.report(0.5, step=1)
         postgresql.restart()
@@ -298,21 +313,21 @@ class TestLeases:
         claim.trial.report(0.6, step=2)
         assert other.get_trials()[0].intermediate_values == {1: 0.5, 2: 0.6}
 
-    def test_a_server_that_is_away_for_a_while_is_waited_for(
-        self, begun: tuple[optuna.Study, OutputFolder], postgresql: Server
+    def test_worker_waits_while_the_server_is_down(
+        self, server_study: tuple[optuna.Study, OutputFolder], postgresql: Server
     ) -> None:
-        claim = claimed(*begun)
+        claim = claimed(*server_study)
         postgresql.stop()
-        back = threading.Timer(3.0, postgresql.start)
-        back.start()
+        restart = threading.Timer(3.0, postgresql.start)
+        restart.start()
         claim.trial.report(0.5, step=1)
-        back.join()
-        assert begun[0].get_trials()[0].intermediate_values == {1: 0.5}
+        restart.join()
+        assert server_study[0].get_trials()[0].intermediate_values == {1: 0.5}
 
-    def test_who_lets_go_while_the_server_is_away_does_not_wait_for_it(
-        self, begun: tuple[optuna.Study, OutputFolder], postgresql: Server
+    def test_release_does_not_wait_for_a_server_that_is_down(
+        self, server_study: tuple[optuna.Study, OutputFolder], postgresql: Server
     ) -> None:
-        claim = claimed(*begun)
+        claim = claimed(*server_study)
         postgresql.stop()
         try:
             began = time.monotonic()
@@ -322,10 +337,8 @@ class TestLeases:
             postgresql.start()
 
 
-def test_a_connection_that_breaks_in_the_middle_is_recognised(
-    begun: tuple[optuna.Study, OutputFolder], postgresql: Server
-) -> None:
-    storage = storage_of(begun[0])
+def test_lost_connection_is_recognised(server_study: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
+    storage = storage_of(server_study[0])
     with storage.engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
         postgresql.restart()
@@ -333,11 +346,11 @@ def test_a_connection_that_breaks_in_the_middle_is_recognised(
             connection.exec_driver_sql("SELECT 1")
     assert is_connection_lost(caught.value)
     assert not is_connection_lost(ValueError())
-    assert len(begun[0].get_trials()) == 3
+    assert len(server_study[0].get_trials()) == 3
 
 
-def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder], url: str) -> None:
-    study, folder = begun
+def test_process_opens_few_connections(server_study: tuple[optuna.Study, OutputFolder], url: str) -> None:
+    study, folder = server_study
     claim = claimed(study, folder)
     threads = [threading.Thread(target=lambda: study.get_trials()) for _ in range(20)]
     for thread in threads:
@@ -352,7 +365,7 @@ def test_a_process_has_few_connections(begun: tuple[optuna.Study, OutputFolder],
     assert count[0] - 1 <= 4
 
 
-def test_an_optuna_without_an_overridden_method_is_refused() -> None:
+def test_optuna_version_without_an_overridden_method_is_refused() -> None:
     require_methods(RDBStorage, ["_set_trial_param"])
     expected = r"RDBStorage has no _gone and no _missing, .* install a supported version: .*'optuna>=5\.0,<5\.1'"
     with pytest.raises(ConfigurationError, match=expected):
@@ -360,27 +373,27 @@ def test_an_optuna_without_an_overridden_method_is_refused() -> None:
 
 
 class TestFoldersOfOtherMachines:
-    def test_a_fresh_folder_finds_the_study_by_its_storage(
-        self, begun: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
+    def test_study_is_loaded_by_storage_url_from_a_missing_folder(
+        self, server_study: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
     ) -> None:
-        study, folder = load_study(tmp_path / "elsewhere", storage_url=url)
+        study, folder = load_study(tmp_path / "other", storage_url=url)
         assert len(study.get_trials()) == 3
         assert not folder.path.exists()
 
-    def test_a_storage_without_the_study_is_told_with_its_name(
-        self, begun: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
+    def test_storage_without_the_study_is_refused_with_the_study_name(
+        self, server_study: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
     ) -> None:
         with pytest.raises(ConfigurationError, match="the study 'other' has not started yet") as caught:
-            load_study(tmp_path / "elsewhere", storage_url=url, name="other")
+            load_study(tmp_path / "other", storage_url=url, name="other")
         assert "***" in str(caught.value)
-        assert not (tmp_path / "elsewhere").exists()
+        assert not (tmp_path / "other").exists()
 
-    def test_several_folders_work_on_one_study(
+    def test_several_folders_train_one_study(
         self, start: Start, presets: Presets, url: str, tmp_path: Path, outcome: TrialOutcome
     ) -> None:
-        places = [start(presets, url=url, path=tmp_path / name) for name in ("one", "two")]
-        claims = [claimed(*place) for place in places]
+        studies = [start(presets, url=url, path=tmp_path / name) for name in ("one", "two")]
+        claims = [claimed(*started) for started in studies]
         assert [claim.record.number for claim in claims] == [0, 1]
         for claim in claims:
             claim.finish(outcome, 0.9)
-        assert [find_study(folder.path)[0].study for _, folder in places] == ["khmer-ocr"] * 2
+        assert [find_study(folder.path)[0].study for _, folder in studies] == ["khmer-ocr"] * 2

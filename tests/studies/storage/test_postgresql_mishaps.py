@@ -1,4 +1,4 @@
-"""What must not happen to a study when a server, a connection or a role is not as one would wish: each for real."""
+"""Failures of a real server, connection or role must not damage a study."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def end_sessions(server: Server, url: str, of: str = "") -> None:
     )
 
 
-def test_a_trial_whose_commit_nobody_heard_of_is_added_once(
+def test_trial_is_added_once_if_the_answer_to_its_commit_is_lost(
     start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder = start(url=url)
@@ -69,18 +69,18 @@ def test_a_trial_whose_commit_nobody_heard_of_is_added_once(
     assert names(study) == list(presets)
 
 
-def test_a_connection_that_breaks_while_trials_are_read_is_recognised(
+def test_connection_lost_while_reading_trials_is_recognised(
     start: Start, presets: Presets, url: str, postgresql: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     study, _ = start(presets, url=url)
     engine, broken = storage_of(study).engine, []
 
-    def break_it(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def end_session_once(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         if "FROM trials" in statement and not broken:
             broken.append(statement)
             end_sessions(postgresql, url)
 
-    sqlalchemy.event.listen(engine, "before_cursor_execute", break_it)
+    sqlalchemy.event.listen(engine, "before_cursor_execute", end_session_once)
     with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
         study.get_trials()
     assert is_connection_lost(caught.value)
@@ -89,20 +89,20 @@ def test_a_connection_that_breaks_while_trials_are_read_is_recognised(
     assert capfd.readouterr() == ("", "")
 
 
-def test_who_lost_the_lock_of_a_study_adds_nothing_more(
+def test_process_that_lost_the_study_lock_enqueues_nothing(
     start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder = start(url=url)
     other = start(url=url)
     enqueue = presets_module._enqueue
 
-    def restart_and_let_another_one_be_quicker(*arguments: Any) -> None:
+    def restart_and_enqueue_in_other_process(*arguments: Any) -> None:
         monkeypatch.undo()
         postgresql.restart()
         enqueue_presets(*other, presets)
         enqueue(*arguments)
 
-    monkeypatch.setattr(presets_module, "_enqueue", restart_and_let_another_one_be_quicker)
+    monkeypatch.setattr(presets_module, "_enqueue", restart_and_enqueue_in_other_process)
     with pytest.raises((optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)) as caught:
         enqueue_presets(study, folder, presets)
     assert is_connection_lost(caught.value)
@@ -111,15 +111,15 @@ def test_who_lost_the_lock_of_a_study_adds_nothing_more(
     assert names(study) == list(presets)
 
 
-def test_a_role_with_a_schema_of_its_own_sees_the_same_locks(
-    begun: tuple[optuna.Study, OutputFolder],
+def test_role_with_its_own_schema_sees_the_same_locks(
+    server_study: tuple[optuna.Study, OutputFolder],
     start: Start,
     presets: Presets,
     url: str,
     postgresql: Server,
     tmp_path: Path,
 ) -> None:
-    claim = claim_next(*begun)
+    claim = claim_next(*server_study)
     assert claim is not None
     with contextlib.suppress(psycopg.errors.DuplicateObject):
         postgresql.execute("CREATE ROLE bora LOGIN SUPERUSER PASSWORD 'bora'")
@@ -132,22 +132,26 @@ def test_a_role_with_a_schema_of_its_own_sees_the_same_locks(
     claim.release()
 
 
-def test_the_server_notices_a_vanished_machine_on_every_connection(begun: tuple[optuna.Study, OutputFolder]) -> None:
-    storage = storage_of(begun[0])
-    claim = claim_next(*begun)
+def test_server_detects_an_unreachable_machine_on_every_connection(
+    server_study: tuple[optuna.Study, OutputFolder],
+) -> None:
+    storage = storage_of(server_study[0])
+    claim = claim_next(*server_study)
     assert claim is not None
     connections = [storage.engine.connect(), storage.locks._connection]
     for connection in connections:
         assert connection is not None
-        shown = [connection.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval")]
-        unanswered = connection.exec_driver_sql("SHOW tcp_user_timeout").scalar()
-        assert (shown, unanswered) == (["10", "5"], str(SECONDS_UNTIL_LOST * 1000))
+        keepalives = [
+            connection.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval")
+        ]
+        user_timeout = connection.exec_driver_sql("SHOW tcp_user_timeout").scalar()
+        assert (keepalives, user_timeout) == (["10", "5"], str(SECONDS_UNTIL_LOST * 1000))
     connections[0].close()
     claim.release()
 
 
-def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
-    begun: tuple[optuna.Study, OutputFolder],
+def test_grace_period_applies_to_a_trial_that_was_read_as_waiting(
+    server_study: tuple[optuna.Study, OutputFolder],
     start: Start,
     presets: Presets,
     url: str,
@@ -156,16 +160,16 @@ def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
 ) -> None:
     other = start(presets, url=url)
     locks = storage_of(other[0]).locks
-    take = locks.try_acquire
+    try_acquire = locks.try_acquire
     claims = []
 
-    def take_after_the_other_one(key: Any) -> bool:
+    def acquire_after_other_worker(key: Any) -> bool:
         monkeypatch.undo()
-        claims.append(claim_next(*begun))
+        claims.append(claim_next(*server_study))
         end_sessions(postgresql, url, "advisory")
-        return take(key)
+        return try_acquire(key)
 
-    monkeypatch.setattr(locks, "try_acquire", take_after_the_other_one)
+    monkeypatch.setattr(locks, "try_acquire", acquire_after_other_worker)
     assert claim_next(*other, lambda record: record.number == 0) is None
     (claim,) = claims
     assert claim is not None
@@ -174,27 +178,27 @@ def test_a_worker_whose_trial_was_seen_waiting_is_given_time_to_come_back(
     claim.release()
 
 
-def test_a_lock_is_waited_for_while_the_server_is_away(
-    begun: tuple[optuna.Study, OutputFolder], postgresql: Server, monkeypatch: pytest.MonkeyPatch
+def test_claim_waits_for_a_server_that_is_down(
+    server_study: tuple[optuna.Study, OutputFolder], postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locks = storage_of(begun[0]).locks
-    take, back = locks.try_acquire, threading.Timer(2.0, postgresql.start)
+    locks = storage_of(server_study[0]).locks
+    try_acquire, restart = locks.try_acquire, threading.Timer(2.0, postgresql.start)
 
-    def take_while_it_is_away(key: Any) -> bool:
+    def acquire_while_server_is_down(key: Any) -> bool:
         monkeypatch.undo()
         postgresql.stop()
-        back.start()
-        return take(key)
+        restart.start()
+        return try_acquire(key)
 
-    monkeypatch.setattr(locks, "try_acquire", take_while_it_is_away)
-    claim = claim_next(*begun)
-    back.join()
+    monkeypatch.setattr(locks, "try_acquire", acquire_while_server_is_down)
+    claim = claim_next(*server_study)
+    restart.join()
     assert claim is not None
     claim.release()
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search_path, or correct the URL"),
         ("?connect_timeout=abc", "correct the URL's options after '\\?'"),
@@ -202,7 +206,7 @@ def test_a_lock_is_waited_for_while_the_server_is_away(
         ("?sslmode=require", "leave out sslmode, or let the server use SSL"),
     ],
 )
-def test_what_is_wrong_with_a_url_s_options_is_told(options: str, says: str, url: str) -> None:
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_invalid_url_options_are_reported_with_a_remedy(options: str, message: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         open_storage(url + options)
     assert "hunter2" not in str(caught.value)

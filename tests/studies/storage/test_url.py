@@ -14,7 +14,7 @@ from studies.storage.url import sqlite_path, without_password
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("sqlite://", "an in-memory database is lost.*sqlite:///study.db"),
         ("sqlite:///", "an in-memory database is lost"),
@@ -41,18 +41,18 @@ from studies.storage.url import sqlite_path, without_password
         ("sqlite:////tmp", "/tmp is a folder.*sqlite:////tmp/study.db"),
     ],
 )
-def test_a_bad_url_is_refused_with_place_reason_and_remedy(
-    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_invalid_url_is_refused_with_reason_and_remedy(
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=told) as caught:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         check_storage_url(url)
     assert str(caught.value).startswith("storage URL: found ")
     assert "secret" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_file_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:
     text = tmp_path / "notes.db"
     text.write_text("These are my notes, and not a database at all. " * 30)
     foreign = tmp_path / "bookmarks.db"
@@ -69,7 +69,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "folder", ["plain", "with space", "ខ្មែរ", "100%", "a%20b", "what?", "{braces}", "hash#tag", "at@colon:"]
 )
-def test_a_folder_of_any_name_keeps_its_database(folder: str, tmp_path: Path) -> None:
+def test_database_is_created_in_a_folder_with_special_characters(folder: str, tmp_path: Path) -> None:
     path = tmp_path / folder
     path.mkdir()
     url = default_storage_url(path)
@@ -105,18 +105,18 @@ def test_passwords_are_not_shown(url: str, masked: str) -> None:
     assert mask_password(url) == masked
 
 
-def test_passwords_are_not_kept() -> None:
-    kept = without_password("postgresql+psycopg://user:secret@host/db?sslpassword=secret&connect_timeout=5")
-    assert kept == "postgresql+psycopg://user@host/db?connect_timeout=5"
+def test_passwords_are_not_stored() -> None:
+    stored = without_password("postgresql+psycopg://user:secret@host/db?sslpassword=secret&connect_timeout=5")
+    assert stored == "postgresql+psycopg://user@host/db?connect_timeout=5"
 
 
-def test_the_options_needed_to_connect_again_are_kept() -> None:
+def test_connection_options_are_stored() -> None:
     url = "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql&options=-csearch_path%3Dmine&sslmode=require&user=me"
     check_storage_url(url)
     assert without_password(url) == url
 
 
-def test_a_driver_that_quotes_the_password_is_not_quoted() -> None:
+def test_secrets_in_driver_messages_are_masked() -> None:
     url = "postgresql+psycopg://user:s%40cret@host/db?oauth_client_secret=hidden"
     error = sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"bad: s@cret, hidden, {url}"))
     assert storage_error_text(error, url).startswith("postgresql+psycopg://user:***@host/db: bad: ***, ***, ***; ")
@@ -129,12 +129,12 @@ def test_a_driver_that_quotes_the_password_is_not_quoted() -> None:
         "postgresql+psycopg://first.last@h:5433/ocr?sslmode=require&application_name=my%20study",
     ],
 )
-def test_names_of_people_are_accepted_and_kept(url: str) -> None:
+def test_user_and_database_names_are_accepted_and_stored(url: str) -> None:
     check_storage_url(url)
     assert sqlalchemy.make_url(without_password(url)) == sqlalchemy.make_url(url)
     assert sqlalchemy.make_url(mask_password(url)) == sqlalchemy.make_url(url)
 
 
-def test_a_secret_that_is_given_twice_is_not_quoted() -> None:
+def test_repeated_secret_options_are_masked() -> None:
     url = "postgresql+psycopg://u@h/d?password=canary1&password=canary2"
     assert "canary" not in storage_error_text(sqlalchemy.exc.SQLAlchemyError("bad: canary1, canary2"), url)

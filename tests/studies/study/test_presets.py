@@ -43,7 +43,7 @@ def names_by_number(study: optuna.Study) -> list[str]:
     return [read_record(trial).experiment_name for trial in study.get_trials()]
 
 
-def test_presets_wait_in_the_order_of_the_file(start: Start, presets: Presets) -> None:
+def test_presets_are_enqueued_in_file_order(start: Start, presets: Presets) -> None:
     study, _ = start(presets)
     records = [read_record(trial) for trial in study.get_trials()]
     assert [(record.number, record.experiment_name) for record in records] == list(enumerate(presets))
@@ -51,7 +51,7 @@ def test_presets_wait_in_the_order_of_the_file(start: Start, presets: Presets) -
     assert [record.training_config for record in records] == list(presets.values())
 
 
-def test_repeating_adds_nothing_and_tells_where_each_stands(
+def test_repeated_enqueue_adds_nothing_and_returns_the_records(
     start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome
 ) -> None:
     study, folder = start(presets)
@@ -64,8 +64,8 @@ def test_repeating_adds_nothing_and_tells_where_each_stands(
     running = claim_next(study, folder)
     assert running is not None
 
-    states = enqueue_presets(study, folder, presets | {"late": TrainingConfig()}, space)
-    assert [(record.number, record.phase.value) for record in states.values()] == [
+    records = enqueue_presets(study, folder, presets | {"late": TrainingConfig()}, space)
+    assert [(record.number, record.phase.value) for record in records.values()] == [
         (0, "completed"),
         (1, "failed"),
         (2, "running"),
@@ -92,10 +92,10 @@ def test_changed_presets_are_refused_with_every_difference(start: Start, presets
     assert preset_order(study) == list(presets)
 
 
-def test_what_only_moves_work_around_is_no_change(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_settings_without_effect_on_the_result_may_change(start: Start, presets: Presets, space: SearchSpace) -> None:
     study, folder = start(presets)
     moved = {
-        name: replace(config, device="cuda", num_workers=0, output_dir="/elsewhere", use_tensorboard=False)
+        name: replace(config, device="cuda", num_workers=0, output_dir="/other", use_tensorboard=False)
         for name, config in presets.items()
     }
     enqueue_presets(study, folder, moved, space)
@@ -108,7 +108,7 @@ def test_names_that_differ_in_case_only_are_refused(start: Start, space: SearchS
         enqueue_presets(study, folder, {"baseline": TrainingConfig()}, space)
 
 
-def test_a_preset_s_settings_become_its_trial_s_parameters(start: Start) -> None:
+def test_preset_settings_become_trial_parameters(start: Start) -> None:
     config = TrainingConfig(learning_rate=0.002, batch_size=48, scheduler_type="cosine", warmup_epochs=3)
     study, folder = start({"one": config})
     claim = claim_next(study, folder)
@@ -125,7 +125,7 @@ def test_a_preset_s_settings_become_its_trial_s_parameters(start: Start) -> None
 
 
 @pytest.mark.filterwarnings("error")
-def test_values_that_the_space_cannot_hold_stay_as_they_are(start: Start) -> None:
+def test_values_that_do_not_fit_the_space_are_trained_but_are_no_parameters(start: Start) -> None:
     config = TrainingConfig(model_name="mine", batch_size=50, scheduler_type="plateau", learning_rate=0.5)
     study, folder = start({"one": config})
     claim = claim_next(study, folder)
@@ -135,20 +135,18 @@ def test_values_that_the_space_cannot_hold_stay_as_they_are(start: Start) -> Non
     claim.release()
 
 
-def test_the_space_only_grows(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_space_is_widened_for_new_presets(start: Start, presets: Presets, space: SearchSpace) -> None:
     study, folder = start(presets)
     assert study_space(study) == space
     enqueue_presets(study, folder, {"wide": TrainingConfig(learning_rate=0.3, batch_size=160)})
-    grown = study_space(study)
-    assert grown.changes(space) == [
+    widened = study_space(study)
+    assert widened.changes(space) == [
         "learning_rate was {low: 0.0001, high: 0.3, log: true} and is {low: 0.0001, high: 0.01, log: true} now",
         "batch_size was {low: 16, high: 160, step: 16} and is {low: 16, high: 128, step: 16} now",
     ]
 
 
-def test_the_space_that_a_study_began_with_is_no_change_although_it_grew(
-    start: Start, presets: Presets, space: SearchSpace
-) -> None:
+def test_original_space_is_accepted_after_it_was_widened(start: Start, presets: Presets, space: SearchSpace) -> None:
     study, folder = start(presets)
     wide = {"wide": TrainingConfig(learning_rate=0.3)}
     for given in (space, None, space):
@@ -174,9 +172,7 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
     assert (names_by_number(study), study_space(study)) == (list(presets), space)
 
 
-def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(
-    tmp_path: Path, invariants: StudyInvariants
-) -> None:
+def test_default_space_contains_the_models_of_the_study(tmp_path: Path, invariants: StudyInvariants) -> None:
     folder = OutputFolder(tmp_path)
     study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, invariants)
     enqueue_presets(study, folder, {"one": TrainingConfig()})
@@ -187,7 +183,7 @@ def test_without_a_space_a_study_searches_the_shipped_one_over_its_models(
     assert study_space(study).values_of("model_name") == ("small", "medium")
 
 
-def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trained_before(
+def test_first_search_trials_fix_the_space_widened_for_earlier_presets(
     start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     study, folder = start(presets | {"wide": TrainingConfig(learning_rate=0.3)}, space=None)
@@ -201,7 +197,7 @@ def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trai
     other = SearchSpace(space.parameters[1:])
     with pytest.raises(ConfigurationError, match="is fixed: model_name was removed"):
         enqueue_presets(study, folder, {}, other, starts_search=True)
-    # A preset that waited gets parameters of the space, and never sampled values.
+    # A waiting preset gets the parameters of the space with its own values, which are not sampled.
     late = claim_next(study, folder)
     assert late is not None
     assert suggest_all(late.trial, study_space(study), late.record.training_config) == late.record.training_config
@@ -209,7 +205,7 @@ def test_the_first_search_trials_fix_the_space_which_then_holds_the_presets_trai
     late.release()
 
 
-def test_notes_name_the_preset_the_setting_its_value_and_the_widened_range(start: Start, space: SearchSpace) -> None:
+def test_notes_name_preset_setting_value_and_widened_range(start: Start, space: SearchSpace) -> None:
     wide = {"wide": TrainingConfig(learning_rate=0.3, batch_size=50)}
     expected = [
         "preset 'wide': learning_rate 0.3 is outside the search space (0.0001 to 0.01, log scale); "
@@ -222,12 +218,12 @@ def test_notes_name_the_preset_the_setting_its_value_and_the_widened_range(start
     enqueue_presets(study, folder, {}, space, starts_search=True, on_note=notes.append)
     assert notes == expected
     study, folder = start({}, path=folder.path.with_name("fixed"))
-    for _ in range(2):  # a repeated command tells nothing new
+    for _ in range(2):  # a repeated command adds no notes
         enqueue_presets(study, folder, wide, on_note=notes.append)
     assert notes == 2 * expected
 
 
-def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_selected_presets_keep_the_file_order(start: Start, presets: Presets, space: SearchSpace) -> None:
     study, folder = start()
     order = list(presets)
     enqueue_presets(study, folder, {"high_rate": presets["high_rate"]}, space, file_order=order)
@@ -251,20 +247,18 @@ def test_a_selection_keeps_the_file_s_order(start: Start, presets: Presets, spac
         ("AC", "ABC", "ABC"),
     ],
 )
-def test_orders_merge(known: str, latest: str, merged: str) -> None:
+def test_merged_order(known: str, latest: str, merged: str) -> None:
     assert merged_order(list(known), list(latest)) == list(merged)
 
 
-def test_the_caller_s_presets_are_not_touched(start: Start, presets: Presets) -> None:
+def test_enqueueing_does_not_modify_the_given_presets(start: Start, presets: Presets) -> None:
     before = copy.deepcopy(presets)
     start(presets)
     assert presets == before
 
 
 class TestRetryingFailed:
-    def test_each_failed_trial_is_enqueued_once_more_and_only_once(
-        self, start: Start, presets: Presets, outcome: TrialOutcome
-    ) -> None:
+    def test_each_failed_trial_is_retried_once(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
         study, folder = start(presets)
         add_search_trials(study, folder, SearchRequest(at_least=1))
         assert retry_failed_trials(study, folder) == []
@@ -274,14 +268,14 @@ class TestRetryingFailed:
         assert retry_failed_trials(study, folder) == ["conservative_small", "high_rate", "search_0003"]
         assert retry_failed_trials(study, folder) == []
         assert [record.number for record in latest_records(study)] == [1, 4, 5, 6]
-        # Repeating the command adds nothing either, and says where the new ones stand.
-        states = enqueue_presets(study, folder, presets)
-        assert [(record.number, record.phase.value) for record in states.values()] == [
+        # A repeated enqueue adds nothing either, and returns the records of the retries.
+        records = enqueue_presets(study, folder, presets)
+        assert [(record.number, record.phase.value) for record in records.values()] == [
             (4, "waiting"),
             (1, "completed"),
             (5, "waiting"),
         ]
-        # Nor does it while one of them is being trained, nor once it has succeeded.
+        # A trial that is running or has succeeded is not retried.
         claim = claim_next(study, folder)
         assert claim is not None
         assert retry_failed_trials(study, folder) == []
@@ -289,7 +283,7 @@ class TestRetryingFailed:
         finish_next(study, folder, failed)
         assert retry_failed_trials(study, folder) == ["high_rate"]
 
-    def test_a_failed_search_trial_is_repeated_with_its_parameters_and_replaces_the_failed_one(
+    def test_retry_of_a_search_trial_has_its_parameters_and_supersedes_it(
         self, start: Start, outcome: TrialOutcome, space: SearchSpace
     ) -> None:
         study, folder = start()
@@ -302,7 +296,7 @@ class TestRetryingFailed:
             params.append(claim.trial.params)
             with claim:
                 claim.finish(replace(outcome, why_ended=why), 0.9)
-        # The one that diverged would diverge again, and the sampler has it as pruned.
+        # A diverged trial is not retried: it would diverge again, and the sampler reads it as pruned.
         assert retry_failed_trials(study, folder) == ["search_0000"]
         assert retry_failed_trials(study, folder) == []
         status = study_status(study, folder)
@@ -319,11 +313,11 @@ class TestRetryingFailed:
             claim.finish(outcome, 0.9)
         assert [record.phase.value for record in latest_records(study) if record.number == 3] == ["completed"]
 
-    def test_the_new_trial_is_a_fresh_one_of_the_same_settings(
+    def test_retry_is_a_new_trial_with_the_same_settings(
         self, start: Start, presets: Presets, outcome: TrialOutcome
     ) -> None:
-        odd = replace(presets["baseline"], batch_size=50)
-        study, folder = start({"odd": odd})
+        config = replace(presets["baseline"], batch_size=50)
+        study, folder = start({"one": config})
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
         retry_failed_trials(study, folder)
         old, new = (read_record(trial) for trial in study.get_trials())
@@ -331,10 +325,10 @@ class TestRetryingFailed:
         assert (new.training_config, new.config_digest) == (old.training_config, old.config_digest)
         claim = claim_next(study, folder)
         assert claim is not None
-        assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == odd
+        assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == config
         claim.release()
 
-    def test_the_order_of_the_file_stays(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    def test_retry_keeps_the_file_order(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
         study, folder = start(presets)
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
         retry_failed_trials(study, folder)

@@ -38,11 +38,11 @@ Presets = dict[str, TrainingConfig]
 
 
 def numbers(study: optuna.Study) -> list[int]:
-    """Numbers of the search trials."""
+    """Return the numbers of the search trials."""
     return [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
 
 
-def end_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int | None:
+def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int | None:
     claim = claim_next(study, folder)
     if claim is None:
         return None
@@ -51,7 +51,7 @@ def end_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -
 
 
 class TestSettings:
-    def test_a_study_does_not_search_before_it_is_asked(self, start: Start, presets: Presets) -> None:
+    def test_study_has_no_search_before_the_first_request(self, start: Start, presets: Presets) -> None:
         study, folder = start(presets)
         assert search_settings(study) is None
         assert (search_budget(study), top_up(study, folder)) == (0, False)
@@ -69,22 +69,20 @@ class TestSettings:
             (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(share=0.25, grace=3)),
         ],
     )
-    def test_they_are_those_of_the_first_request(
+    def test_first_request_fixes_the_search_settings(
         self, request_: SearchRequest, sampler: SamplerName, pruning: Pruning, start: Start, presets: Presets
     ) -> None:
         study, folder = start(presets)
         add_search_trials(study, folder, request_)
         add_search_trials(study, folder, SearchRequest(more=1))
-        # What is asked for again is no difference.
+        # A repeated request is accepted.
         add_search_trials(study, folder, request_)
         for view in (study, load_study(folder.path)[0]):
             settings = search_settings(view)
             assert settings is not None
             assert (settings.sampler, settings.pruning) == (sampler, pruning)
 
-    def test_other_ones_are_refused_later_with_the_remedy_and_nothing_is_added(
-        self, start: Start, presets: Presets
-    ) -> None:
+    def test_different_settings_are_refused_and_nothing_is_added(self, start: Start, presets: Presets) -> None:
         study, folder = start(presets)
         add_search_trials(study, folder, SearchRequest(at_least=2))
         different = SearchRequest(SamplerName.GP, PrunerName.NONE, prune_share=0.25, prune_grace=3, more=5)
@@ -105,7 +103,7 @@ class TestSettings:
         )
         assert (search_budget(study), numbers(study)) == (2, [3, 4])
 
-    def test_a_search_starts_from_what_the_presets_have_in_common(self, start: Start, space: SearchSpace) -> None:
+    def test_base_settings_are_the_common_settings_of_the_presets(self, start: Start, space: SearchSpace) -> None:
         common = TrainingConfig(num_epochs=7, gamma=0.9, weight_decay=0.01, learning_rate=0.002)
         presets = {
             "one": replace(common, experiment_name="one", step_size=3),
@@ -125,7 +123,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         "request_", [SearchRequest(more=1), SearchRequest(more=1, base=(TrainingConfig(gamma=0.7),))]
     )
-    def test_without_presets_a_search_starts_from_the_base_and_what_the_study_has_fixed(
+    def test_base_settings_without_presets_come_from_the_request_and_the_invariants(
         self, request_: SearchRequest, start: Start, space: SearchSpace
     ) -> None:
         fixed = {"seed": 7, "monitor": "val_loss", "mode": "min"}
@@ -173,7 +171,7 @@ class TestSettings:
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_at_once(request_: SearchRequest, problems: list[str]) -> None:
+def test_incompatible_options_are_reported_together(request_: SearchRequest, problems: list[str]) -> None:
     if not problems:
         check_search(request_)
         return
@@ -193,13 +191,13 @@ class TestBudget:
             ([{"more": 3}, {"more": 3}], 6),
             ([{"at_least": 3}, {"more": 2}, {"at_least": 4}], 5),
             ([{"more": 2}, {"at_least": 3}], 3),
-            # Also where some of them are not enqueued yet.
+            # `more` also adds to a budget that is not fully enqueued yet.
             ([{"more": 9}, {"more": 3}], 12),
             ([{"at_least": 9}, {"more": 1}], 10),
             ([{}], 0),
         ],
     )
-    def test_at_least_is_a_total_and_more_comes_on_top(
+    def test_at_least_is_a_total_and_more_is_added(
         self,
         requests: list[dict[str, int]],
         budget: int,
@@ -208,9 +206,9 @@ class TestBudget:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 7)
-        for numbers_asked in requests:
+        for arguments in requests:
             study, folder = start(presets)
-            add_search_trials(study, folder, SearchRequest(**numbers_asked))
+            add_search_trials(study, folder, SearchRequest(**arguments))
         assert search_budget(study) == budget
         waiting = min(budget, 7)
         assert numbers(study) == list(range(3, 3 + waiting))
@@ -218,54 +216,54 @@ class TestBudget:
         assert count_unenqueued(study, records) == budget - waiting
         assert study_status(study, folder).pending == 3 + budget
 
-    def test_ended_trials_count(self, start: Start, outcome: TrialOutcome) -> None:
+    def test_budget_includes_ended_trials(self, start: Start, outcome: TrialOutcome) -> None:
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=2))
-        assert [end_next(study, folder, outcome) for _ in range(3)] == [0, 1, None]
+        assert [finish_next(study, folder, outcome) for _ in range(3)] == [0, 1, None]
         add_search_trials(study, folder, SearchRequest(at_least=2))
         assert (numbers(study), study_status(study, folder).pending) == ([0, 1], 0)
         add_search_trials(study, folder, SearchRequest(more=2))
         assert (numbers(study), study_status(study, folder).pending) == ([0, 1, 2, 3], 2)
 
-    def test_a_large_budget_is_enqueued_piece_by_piece_as_others_end(
+    def test_large_budget_is_enqueued_step_by_step(
         self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 3)
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=7))
-        seen = []
+        counts = []
         while study_status(study, folder).pending:
-            seen.append((len(numbers(study)), study_status(study, folder).pending))
+            counts.append((len(numbers(study)), study_status(study, folder).pending))
             assert not top_up(study, folder)
-            end_next(study, folder, outcome)
+            finish_next(study, folder, outcome)
             top_up(study, folder)
-        assert seen == [(3, 7), (4, 6), (5, 5), (6, 4), (7, 3), (7, 2), (7, 1)]
+        assert counts == [(3, 7), (4, 6), (5, 5), (6, 4), (7, 3), (7, 2), (7, 1)]
         assert numbers(study) == list(range(7))
         assert not top_up(study, folder)
 
-    def test_what_another_enqueues_after_nothing_could_be_claimed_is_claimed(
+    def test_trial_that_another_process_enqueues_after_a_failed_claim_is_claimed(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study, folder = start()
         other, _ = load_study_for_changes(folder.path)
         add_search_trials(study, folder, SearchRequest(at_least=2))
-        held, found = [], []
+        claimed_numbers, claims = [], []
 
         def claim(*arguments: Any) -> Claim | None:
-            found.append(claim_next(*arguments))
-            if len(found) == 3:  # after this claim failed, and before the next `top_up`
+            claims.append(claim_next(*arguments))
+            if len(claims) == 3:  # after this claim failed and before the next `top_up`
                 add_search_trials(other, folder, SearchRequest(more=1))
-            return found[-1]
+            return claims[-1]
 
         monkeypatch.setattr("studies.study.claiming.claim_next", claim)
         while (claimed := claim_next_trial(study, folder)) is not None:
-            held.append(claimed.record.number)
-        assert held == [0, 1, 2]
-        assert found[2] is None
-        # What others hold is not looked for again and again.
-        assert len(found) <= 7
+            claimed_numbers.append(claimed.record.number)
+        assert claimed_numbers == [0, 1, 2]
+        assert claims[2] is None
+        # The loop does not poll for trials that other workers hold.
+        assert len(claims) <= 7
 
-    def test_presets_added_later_take_nothing_from_it(self, start: Start, presets: Presets) -> None:
+    def test_later_presets_do_not_use_the_search_budget(self, start: Start, presets: Presets) -> None:
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=2))
         enqueue_presets(study, folder, presets)

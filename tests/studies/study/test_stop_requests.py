@@ -13,19 +13,19 @@ from studies import OutputFolder, load_study, load_study_for_changes, request_st
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 
-def test_every_request_is_a_new_one_for_all_who_look(start: Start) -> None:
+def test_each_request_has_a_new_token(start: Start) -> None:
     study, folder = start()
-    watching, _ = load_study(folder.path)
-    assert stop_token(watching) == stop_token(study) == ""
+    reader, _ = load_study(folder.path)
+    assert stop_token(reader) == stop_token(study) == ""
     tokens = []
     for _ in range(2):
         request_stop(load_study_for_changes(folder.path)[0])
-        tokens.append(stop_token(watching))
+        tokens.append(stop_token(reader))
         assert stop_token(study) == tokens[-1]
     assert len({"", *tokens}) == 3
 
 
-def test_a_request_is_of_its_study_alone(start: Start, tmp_path: Path) -> None:
+def test_request_concerns_only_its_study(start: Start, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
     one, _ = start(path=tmp_path / "one", name="one", url=url)
     two, _ = start(path=tmp_path / "two", name="two", url=url)
@@ -34,7 +34,7 @@ def test_a_request_is_of_its_study_alone(start: Start, tmp_path: Path) -> None:
     assert stop_token(two) == ""
 
 
-def test_there_must_be_a_study_to_change_and_it_must_be_the_folders(start: Start, tmp_path: Path) -> None:
+def test_load_study_for_changes_requires_the_study_of_the_folder(start: Start, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such folder"):
         load_study_for_changes(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
@@ -43,9 +43,9 @@ def test_there_must_be_a_study_to_change_and_it_must_be_the_folders(start: Start
     _, folder = start(path=tmp_path / "one", url=url)
     shutil.copytree(folder.path, tmp_path / "two")
     owner = tmp_path / "two" / ".study" / "owner.json"
-    known = folder.owner()
-    assert known is not None
-    owner.write_text(owner.read_text().replace(known.folder_id, "another"))
+    original = folder.owner()
+    assert original is not None
+    owner.write_text(owner.read_text().replace(original.folder_id, "another"))
     with pytest.raises(ConfigurationError, match=r"belongs to the output folder .*/one, not to .*/two"):
         load_study_for_changes(tmp_path / "two")
     (tmp_path / "shared.db").unlink()

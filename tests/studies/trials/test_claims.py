@@ -44,7 +44,7 @@ Presets = dict[str, TrainingConfig]
 LIGHT_WORKER = Path(__file__).parents[1] / "light_worker.py"
 
 
-def test_waiting_trials_are_claimed_in_number_order_each_once(start: Start, presets: Presets) -> None:
+def test_waiting_trials_are_claimed_once_each_in_number_order(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     claims = [claim_next(study, folder) for _ in range(4)]
     assert [claim.record.experiment_name if claim else None for claim in claims] == [*presets, None]
@@ -55,7 +55,7 @@ def test_waiting_trials_are_claimed_in_number_order_each_once(start: Start, pres
             claim.release()
 
 
-def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets: Presets) -> None:
+def test_released_trials_are_resumed_first_under_their_numbers(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     first, second = claim_next(study, folder), claim_next(study, folder)
     assert first is not None
@@ -63,7 +63,7 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
     first.trial.report(0.5, step=1)
     for claim in (second, first):
         claim.release()
-    # As another process would: from the folder's database, without this one's memory.
+    # A second study object has no cached state, as in another process.
     again, folder = start(presets)
     for number in (0, 1):
         resumed = claim_next(again, folder)
@@ -79,7 +79,9 @@ def test_what_was_let_go_is_adopted_first_under_its_number(start: Start, presets
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
 
-def test_what_was_begun_comes_before_what_waits_even_under_a_lower_number(start: Start, presets: Presets) -> None:
+def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers(
+    start: Start, presets: Presets
+) -> None:
     study, folder = start(presets)
     for name in ("high_rate", "baseline"):
         claim = claim_next(study, folder, lambda record, name=name: record.experiment_name == name)
@@ -93,7 +95,7 @@ def test_what_was_begun_comes_before_what_waits_even_under_a_lower_number(start:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "names"),
+    ("matches", "names"),
     [
         (lambda record: True, ["conservative_small", "baseline", "high_rate", "search_0003"]),
         (lambda record: record.experiment_name in ("high_rate", "baseline"), ["baseline", "high_rate"]),
@@ -103,16 +105,16 @@ def test_what_was_begun_comes_before_what_waits_even_under_a_lower_number(start:
         (lambda record: False, []),
     ],
 )
-def test_only_wanted_trials_are_claimed(
-    wanted: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
+def test_only_matching_trials_are_claimed(
+    matches: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
 ) -> None:
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
-    begun = claim_next(study, folder)
-    assert begun is not None
-    begun.release()
+    interrupted = claim_next(study, folder)
+    assert interrupted is not None
+    interrupted.release()
     claimed = []
-    while (claim := claim_next(study, folder, wanted)) is not None:
+    while (claim := claim_next(study, folder, matches)) is not None:
         claimed.append(claim)
     assert [claim.record.experiment_name for claim in claimed] == names
     for claim in claimed:
@@ -120,7 +122,7 @@ def test_only_wanted_trials_are_claimed(
 
 
 @pytest.mark.parametrize("name", ["baseline", "search_0003"])
-def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start: Start, presets: Presets) -> None:
+def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name: str, start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     (folder.path / name).mkdir()
@@ -130,20 +132,20 @@ def test_a_folder_with_files_of_others_keeps_its_trial_waiting(name: str, start:
             claim_next(study, folder, lambda record: record.experiment_name == name)
     waiting = next(record for record in own_records(study) if record.experiment_name == name)
     assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())
-    (folder.path / name / "metrics.jsonl").unlink()  # an empty folder is fine
+    (folder.path / name / "metrics.jsonl").unlink()  # an empty folder is accepted
     claim = claim_next(study, folder, lambda record: record.experiment_name == name)
     assert claim is not None
     assert (claim.resumed, [attempt.after for attempt in claim.record.attempts]) == (False, ["waiting"])
     claim.release()
 
 
-def test_a_trial_resumes_in_the_folder_of_its_earlier_attempts(
+def test_trial_resumes_in_the_folder_of_its_earlier_attempts(
     start: Start, presets: Presets, outcome: TrialOutcome
 ) -> None:
     study, folder = start(presets)
     first = claim_next(study, folder)
     assert first is not None
-    first.release()  # an attempt is stored before the first file is written
+    first.release()  # its attempt was stored before the first file was written
     (folder.path / first.record.experiment_name / "logs").mkdir(parents=True)
     resumed = claim_next(study, folder)
     assert resumed is not None
@@ -156,10 +158,10 @@ def test_a_trial_resumes_in_the_folder_of_its_earlier_attempts(
     again.release()
 
 
-def test_the_lease_is_held_until_the_end(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_lease_is_held_until_the_trial_ends(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     with pytest.raises(RuntimeError, match="boom"):
-        fail_inside(study, folder)
+        claim_and_fail(study, folder)
     assert workers(study, folder) == [None, None, None]
     claim = claim_next(study, folder)
     assert claim is not None
@@ -173,7 +175,7 @@ def workers(study: optuna.Study, folder: OutputFolder) -> list[int | None]:
     return [row.worker_pid for row in study_status(study, folder).rows]
 
 
-def fail_inside(study: optuna.Study, folder: OutputFolder) -> None:
+def claim_and_fail(study: optuna.Study, folder: OutputFolder) -> None:
     claim = claim_next(study, folder)
     assert claim is not None
     with claim:
@@ -182,7 +184,7 @@ def fail_inside(study: optuna.Study, folder: OutputFolder) -> None:
 
 @pytest.mark.parametrize("why", list(WhyEnded))
 @pytest.mark.parametrize("kind", list(TrialKind))
-def test_optuna_is_told_what_the_end_means(why: WhyEnded, kind: TrialKind) -> None:
+def test_final_state_for_each_reason_to_end(why: WhyEnded, kind: TrialKind) -> None:
     expected = {
         WhyEnded.MAX_EPOCHS: TrialState.COMPLETE,
         WhyEnded.EARLY_STOPPED: TrialState.COMPLETE,
@@ -193,7 +195,7 @@ def test_optuna_is_told_what_the_end_means(why: WhyEnded, kind: TrialKind) -> No
 
 
 @pytest.mark.parametrize("why", list(WhyEnded))
-def test_every_end_is_recorded_as_it_was(why: WhyEnded, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_outcome_is_read_back_unchanged(why: WhyEnded, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -205,7 +207,7 @@ def test_every_end_is_recorded_as_it_was(why: WhyEnded, start: Start, presets: P
     assert record.phase.value == ("completed" if ended.succeeded else "failed")
 
 
-def test_a_completed_trial_needs_its_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_completed_trial_requires_a_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -214,7 +216,7 @@ def test_a_completed_trial_needs_its_value(start: Start, presets: Presets, outco
     assert study.get_trials()[0].state == TrialState.RUNNING
 
 
-def test_an_earlier_attempt_s_error_does_not_stick(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_error_of_an_earlier_attempt_is_replaced(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -227,7 +229,7 @@ def test_an_earlier_attempt_s_error_does_not_stick(start: Start, presets: Preset
     assert read_record(study.get_trials()[0]).outcome == outcome
 
 
-def test_trials_of_others_are_left_alone(start: Start, presets: Presets) -> None:
+def test_trials_of_other_programs_are_not_claimed(start: Start, presets: Presets) -> None:
     study, folder = start()
     study.enqueue_trial({"x": 1.0})
     study.ask()
@@ -236,9 +238,9 @@ def test_trials_of_others_are_left_alone(start: Start, presets: Presets) -> None
     assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "WAITING"]
 
 
-# One letter for each process that worked on the trial, in order: killed (k), killed after a new epoch (e), let go of it
-# (s), killed while it claimed the trial (c). Then: what each attempt came after, and the deaths in a row at the next.
-STORIES = {
+# One letter for each process that trained the trial, in order: killed (k), killed after a new epoch (e), or released it
+# (s). Expected: `after` of each attempt, and the number of consecutive crashes.
+HISTORIES = {
     "s": ("waiting stop", 0),
     "k": ("waiting crash", 1),
     "ss": ("waiting stop stop", 0),
@@ -246,10 +248,10 @@ STORIES = {
     "kkk": ("waiting crash crash crash", 3),
     "kkkkkkkkk": ("waiting" + 9 * " crash", 9),
     "kkkkkkkkkk": ("waiting" + 10 * " crash", 10),
-    # Stops neither count nor interrupt the row ...
+    # Stops neither count nor reset the number ...
     "ksks": ("waiting crash stop crash stop", 2),
     "ksksk": ("waiting crash stop crash stop crash", 3),
-    # ... but an epoch does: whoever finished one died in the next.
+    # ... but an epoch resets it: a process that finished one crashed in the next.
     "e": ("waiting crash", 1),
     "kke": ("waiting crash crash crash", 1),
     "kkek": ("waiting crash crash crash crash", 2),
@@ -259,13 +261,13 @@ STORIES = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
-    """A study with a preset for each story, told by real processes that really are killed."""
-    return tell(tmp_path_factory.mktemp("stories") / "out", *STORIES)
+def killed_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
+    """A study with a preset for each history, created by real processes that are killed."""
+    return run_histories(tmp_path_factory.mktemp("histories") / "out", *HISTORIES)
 
 
-def tell(path: Path, *stories: str) -> tuple[optuna.Study, OutputFolder]:
-    command = [sys.executable, str(LIGHT_WORKER), "attempts", str(path), *stories]
+def run_histories(path: Path, *histories: str) -> tuple[optuna.Study, OutputFolder]:
+    command = [sys.executable, str(LIGHT_WORKER), "attempts", str(path), *histories]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -277,23 +279,23 @@ def opened_for_work(path: Path) -> tuple[optuna.Study, OutputFolder]:
     return optuna.load_study(study_name=owner.study, storage=open_storage(url)), OutputFolder(path)
 
 
-@pytest.mark.parametrize(("number", "story"), list(enumerate(STORIES)))
-def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
-    number: int, story: str, told: tuple[optuna.Study, OutputFolder]
+@pytest.mark.parametrize(("number", "history"), list(enumerate(HISTORIES)))
+def test_record_lists_all_attempts_and_how_the_previous_ones_ended(
+    number: int, history: str, killed_study: tuple[optuna.Study, OutputFolder]
 ) -> None:
-    study, folder = told
-    after, deaths = STORIES[story]
+    study, folder = killed_study
+    after, crashes = HISTORIES[history]
     claim = claim_next(study, folder, lambda record: record.number == number)
     assert claim is not None
     with claim:
         attempts = claim.record.attempts
         assert " ".join(attempt.after for attempt in attempts) == after
         assert claim.resumed
-        assert claim.record.consecutive_crashes == deaths
-        assert claim.crashed == (deaths >= 10)
+        assert claim.record.consecutive_crashes == crashes
+        assert claim.crashed == (crashes >= 10)
         assert not claim.exceeds_memory
-        assert [attempt.epochs for attempt in attempts] == [story[:begun].count("e") for begun in range(len(attempts))]
-        # Each was a process of its own, this one is the last, and all of it is in the study.
+        assert [attempt.epochs for attempt in attempts] == [history[:end].count("e") for end in range(len(attempts))]
+        # Each attempt is that of another process, this process has the last one, and the study stores all of them.
         workers = [attempt.worker for attempt in attempts]
         assert len(set(workers)) == len(workers)
         assert workers[-1] == f"{socket.gethostname()}:{os.getpid()}"
@@ -301,8 +303,8 @@ def test_a_trial_remembers_who_worked_on_it_and_what_became_of_them(
         assert read_record(study.get_trials()[number]).attempts == attempts
 
 
-def test_a_death_is_a_death_also_if_the_first_take_over_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, folder = tell(tmp_path / "out", "k")
+def test_crash_is_counted_even_if_the_first_take_over_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, folder = run_histories(tmp_path / "out", "k")
 
     def fail(*arguments: object) -> bool:
         raise StorageInternalError("database is locked")
@@ -316,11 +318,11 @@ def test_a_death_is_a_death_also_if_the_first_take_over_fails(tmp_path: Path, mo
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "crash"]
 
 
-def test_a_stop_in_the_middle_of_the_claimed_work_is_a_stop(start: Start, presets: Presets) -> None:
+def test_keyboard_interrupt_counts_as_a_stop(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            interrupt_inside(study, folder)
+            claim_and_interrupt(study, folder)
     claim = claim_next(study, folder)
     assert claim is not None
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "stop", "stop", "stop"]
@@ -328,14 +330,14 @@ def test_a_stop_in_the_middle_of_the_claimed_work_is_a_stop(start: Start, preset
     claim.release()
 
 
-def interrupt_inside(study: optuna.Study, folder: OutputFolder) -> None:
+def claim_and_interrupt(study: optuna.Study, folder: OutputFolder) -> None:
     claim = claim_next(study, folder)
     assert claim is not None
     with claim:
         raise KeyboardInterrupt
 
 
-def test_what_a_search_trial_trains_is_written_down_once(
+def test_config_of_a_search_trial_is_stored_once(
     start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder = start()
@@ -357,14 +359,14 @@ def test_what_a_search_trial_trains_is_written_down_once(
     resumed.release()
 
 
-def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_pruned_trial_requires_no_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
     with claim, pytest.raises(ValueError, match="trial 0 ended as max_epochs, but without a value; pass one"):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
-    # A pruned one has the value that it reported last, its best.
+    # The value of a pruned trial is the last reported one.
     again = claim_next(study, folder)
     assert again is not None
     again.trial.report(0.25, 1)
@@ -372,9 +374,7 @@ def test_a_trial_that_ended_well_needs_its_value(start: Start, presets: Presets,
     assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)
 
 
-def test_what_could_be_claimed_is_counted_without_taking_anything(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_count_unclaimed_acquires_nothing(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     reader, _ = load_study(folder.path)
     assert count_unclaimed(reader, folder) == 3
@@ -390,16 +390,16 @@ def test_what_could_be_claimed_is_counted_without_taking_anything(
 
 @pytest.mark.sqlite
 class TestOtherMachines:
-    """SQLite is for one machine at a time; lease files tell of another one, to which file locks may not reach."""
+    """A study in SQLite is trained on one machine at a time; lease files show another one whose locks are invisible."""
 
     @pytest.fixture
-    def elsewhere(
+    def other_machine_study(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> tuple[optuna.Study, OutputFolder]:
-        """A study whose first trial a machine trains whose locks are invisible here; its last update is old."""
+        """A study whose first trial was claimed on another machine, without a recent update and without its lock."""
         study, folder = start(presets)
         with monkeypatch.context() as machine:
-            machine.setattr(socket, "gethostname", lambda: "elsewhere")
+            machine.setattr(socket, "gethostname", lambda: "other-host")
             machine.setattr(leases, "_kernel_id", lambda: "another kernel")
             claim = claim_next(study, folder)
         assert claim is not None
@@ -408,42 +408,42 @@ class TestOtherMachines:
         claim.touch()
         assert read_note(folder.lease_path(0))[1] < 100
         set_age(folder, 1000)
-        claim.touch()  # at most once a minute
+        claim.touch()  # ignored: at most one update a minute
         assert read_note(folder.lease_path(0))[1] >= 1000
         lock.release()
         return study, folder
 
-    def test_a_recent_update_refuses_all_work_and_changes_nothing(
-        self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
+    def test_study_with_a_recently_updated_lease_is_refused_and_unchanged(
+        self, start: Start, presets: Presets, other_machine_study: tuple[optuna.Study, OutputFolder]
     ) -> None:
-        study, folder = elsewhere
+        study, folder = other_machine_study
         set_age(folder, 120)
-        told = (
-            rf"process {os.getpid()} on machine elsewhere trains trial 0 \(last update 120 s ago\).*"
+        message = (
+            rf"process {os.getpid()} on machine other-host trains trial 0 \(last update 120 s ago\).*"
             "train a study in SQLite; stop that process, or use a PostgreSQL storage.*repeat the command in 480 s"
         )
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=message):
             start(presets | {"new": TrainingConfig()})
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=message):
             claim_next(study, folder)
         assert len(study.get_trials()) == len(presets)
 
-    def test_without_a_recent_update_the_trial_is_taken_over(
-        self, start: Start, presets: Presets, elsewhere: tuple[optuna.Study, OutputFolder]
+    def test_trial_is_taken_over_without_a_recent_lease_update(
+        self, start: Start, presets: Presets, other_machine_study: tuple[optuna.Study, OutputFolder]
     ) -> None:
-        set_age(elsewhere[1], 601)
+        set_age(other_machine_study[1], 601)
         study, folder = start(presets)
         claim = claim_next(study, folder)
         assert claim is not None
         assert (claim.record.number, claim.resumed) == (0, True)
         claim.release()
 
-    def test_a_folder_that_was_released_elsewhere_is_free_at_once(
+    def test_trial_released_by_another_machine_is_claimed_at_once(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study, folder = start(presets)
         with monkeypatch.context() as machine:
-            machine.setattr(socket, "gethostname", lambda: "elsewhere")
+            machine.setattr(socket, "gethostname", lambda: "other-host")
             machine.setattr(leases, "_kernel_id", lambda: "another kernel")
             claim = claim_next(study, folder)
             assert claim is not None
@@ -452,12 +452,12 @@ class TestOtherMachines:
         again = claim_next(study, folder)
         assert again is not None
         assert [attempt.worker.partition(":")[0] for attempt in again.record.attempts] == [
-            "elsewhere",
+            "other-host",
             socket.gethostname(),
         ]
         again.release()
 
-    def test_after_its_host_name_has_changed_a_machine_works_beside_its_own_worker(
+    def test_machine_with_a_new_host_name_trains_in_parallel_with_its_worker(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "2"]
@@ -474,7 +474,7 @@ class TestOtherMachines:
         assert (claim.record.number, claim.resumed) == (1, False)
         claim.release()
 
-    def test_a_stop_that_is_noted_during_an_update_is_kept(
+    def test_stop_recorded_during_a_lease_update_is_kept(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(leases, "_held_file_leases", set())
@@ -483,7 +483,7 @@ class TestOtherMachines:
         assert claim is not None
         before = file_locks._held[os.path.realpath(folder.lease_path(0))].note
         leases.record_stop()
-        with monkeypatch.context() as update:  # it may have read the note just before
+        with monkeypatch.context() as update:  # the update may have read the note before the stop
             update.setattr(file_locks.FileLock, "note", before)
             claim.check()
             claim.touch()
@@ -493,11 +493,11 @@ class TestOtherMachines:
         assert [attempt.after for attempt in again.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
         again.release()
 
-    def test_a_container_of_this_machine_works_beside_this_process(self, tmp_path: Path) -> None:
+    def test_container_on_this_machine_trains_in_parallel_with_this_process(self, tmp_path: Path) -> None:
         if shutil.which("unshare") is None:
-            pytest.skip("no host name of its own can be given to a process here")
+            pytest.skip("this system cannot give a process another host name")
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "1"]
-        script = 'hostname elsewhere && echo ready && exec "$@"'
+        script = 'hostname other-host && echo ready && exec "$@"'
         with subprocess.Popen(
             ["unshare", "--uts", "sh", "-c", script, "sh", *worker],
             stdout=subprocess.PIPE,
@@ -506,7 +506,7 @@ class TestOtherMachines:
         ) as process:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                pytest.skip("no host name of its own can be given to a process here")
+                pytest.skip("this system cannot give a process another host name")
             assert process.stdout.readline() == "0\n"
             study, folder = opened_for_work(tmp_path / "out")
             set_age(folder, 10_000)  # the lock is visible, so its age does not matter
@@ -521,6 +521,6 @@ class TestOtherMachines:
 
 
 def set_age(folder: OutputFolder, seconds: float) -> None:
-    """Let the last update of the first trial's lease be some seconds old."""
+    """Set the age of the last update of the first trial's lease, in seconds."""
     then = time.time() - seconds
     os.utime(folder.lease_path(0), (then, then))

@@ -1,4 +1,4 @@
-"""A clock that was set between two processes harms nothing: times below zero are none, and work goes on."""
+"""A clock that is set between two processes does no harm: durations are not negative, and trials are resumed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Presets = dict[str, TrainingConfig]
 HOUR = timedelta(hours=1)
 
 
-def begin_later(study: optuna.Study, by: timedelta) -> None:
-    """Let all trials that have begun have begun so much later: the clock was ahead by that, and was set right."""
+def shift_start_times(study: optuna.Study, by: timedelta) -> None:
+    """Shift the start times of all trials and attempts, as if the clock had been wrong and was then corrected."""
     with rdb_storage(study).engine.begin() as connection:
-        begun = connection.execute(sqlalchemy.text("SELECT trial_id, datetime_start FROM trials")).all()
-        for trial, text in begun:
+        started = connection.execute(sqlalchemy.text("SELECT trial_id, datetime_start FROM trials")).all()
+        for trial, text in started:
             if text is not None:
                 moved = (datetime.fromisoformat(text) + by).isoformat(sep=" ")
                 change = sqlalchemy.text("UPDATE trials SET datetime_start = :moved WHERE trial_id = :trial")
@@ -57,42 +57,44 @@ def begin_later(study: optuna.Study, by: timedelta) -> None:
 
 
 @pytest.fixture(params=[HOUR, -HOUR, timedelta(days=4000)], ids=["ahead", "behind", "years ahead"])
-def clocked(
+def shifted_study(
     request: pytest.FixtureRequest, start: Start, presets: Presets, outcome: TrialOutcome
 ) -> Iterator[tuple[optuna.Study, OutputFolder]]:
-    """A study of an ended trial, a running, an interrupted and waiting ones, begun by another clock than ours."""
+    """A study with a completed, a running, an interrupted and waiting trials, started with a wrong clock."""
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
-    done, running, left = (claim_next(study, folder) for _ in range(3))
+    done, running, interrupted = (claim_next(study, folder) for _ in range(3))
     assert done is not None
     assert running is not None
-    assert left is not None
+    assert interrupted is not None
     done.finish(replace(outcome, epoch_seconds_median=2.0), 0.9)
-    left.release()
-    begin_later(study, request.param)
+    interrupted.release()
+    shift_start_times(study, request.param)
     yield load_study(folder.path)
     running.release()
 
 
-def test_no_trial_takes_less_than_no_time(clocked: tuple[optuna.Study, OutputFolder]) -> None:
-    ended, running, left, waiting = [row.seconds for row in study_status(*clocked, lambda trial_dir: [2.0]).rows]
+def test_durations_are_not_negative(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+    ended, running, interrupted, waiting = [
+        row.seconds for row in study_status(*shifted_study, lambda trial_dir: [2.0]).rows
+    ]
     assert ended == 12.5  # measured while it trained
     assert running is not None
-    assert left is not None
-    assert min(running, left) >= 0
+    assert interrupted is not None
+    assert min(running, interrupted) >= 0
     assert waiting is None
 
 
-def test_the_estimate_does_not_depend_on_it(clocked: tuple[optuna.Study, OutputFolder]) -> None:
-    status = study_status(*clocked, lambda trial_dir: [2.0])
-    left = remaining_time(status, workers=1)
-    assert left is not None
-    # Two more presets of 3 epochs, as many as the ended one had, and a search trial that takes as long as it did.
-    assert left.seconds == pytest.approx(2.0 * 3 * 2 + 12.5)
+def test_remaining_time_does_not_depend_on_the_clock(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+    status = study_status(*shifted_study, lambda trial_dir: [2.0])
+    remaining = remaining_time(status, workers=1)
+    assert remaining is not None
+    # Two presets of 3 epochs each, as in the completed one, and a search trial with the duration of the completed one.
+    assert remaining.seconds == pytest.approx(2.0 * 3 * 2 + 12.5)
 
 
-def test_what_was_left_is_claimed_under_its_number_and_ends(
-    clocked: tuple[optuna.Study, OutputFolder], outcome: TrialOutcome, start: Start, presets: Presets
+def test_interrupted_trial_is_resumed_under_its_number(
+    shifted_study: tuple[optuna.Study, OutputFolder], outcome: TrialOutcome, start: Start, presets: Presets
 ) -> None:
     study, folder = start(presets)
     claim = claim_next(study, folder)
@@ -102,7 +104,7 @@ def test_what_was_left_is_claimed_under_its_number_and_ends(
     assert [row.state.value for row in study_status(study, folder).rows[:3]] == ["completed", "running", "completed"]
 
 
-def test_tables_and_the_report_can_be_made(clocked: tuple[optuna.Study, OutputFolder]) -> None:
-    study, folder = clocked
+def test_tables_and_report_are_created(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+    study, folder = shifted_study
     assert len(csv_text(TRIAL_COLUMNS, trial_rows(study, folder)).splitlines()) == 1 + 4
     assert "conservative_small" in render_report(study, folder, lambda name: [], output_dir="out")

@@ -1,4 +1,4 @@
-"""The kernel's counters of processes that it killed for lack of memory, in files like the kernel's."""
+"""The kernel's counters of out-of-memory kills, read from files in the kernel's format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(root: Path, **files: str) -> Path:
     ],
     ids=["version 2", "container", "version 1"],
 )
-def test_the_counter_of_the_own_group_comes_before_that_of_the_machine(
+def test_control_group_counter_is_compared_before_the_machine_counter(
     groups: str, file: str, text: str, tmp_path: Path
 ) -> None:
     root = write(tmp_path, **{"proc/self/cgroup": groups, f"sys/fs/cgroup/{file}": text})
@@ -39,7 +39,7 @@ def test_the_counter_of_the_own_group_comes_before_that_of_the_machine(
     assert has_risen(before, count_memory_kills(root))
 
 
-def test_without_the_same_group_the_counter_of_the_machine_counts(tmp_path: Path) -> None:
+def test_machine_counter_is_compared_if_the_control_group_differs(tmp_path: Path) -> None:
     before = count_memory_kills(
         write(tmp_path, **{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.events": "oom_kill 9\n"})
     )
@@ -49,7 +49,7 @@ def test_without_the_same_group_the_counter_of_the_machine_counts(tmp_path: Path
     assert has_risen(before, count_memory_kills(tmp_path))
 
 
-def test_after_a_reboot_or_without_counters_there_is_no_evidence(tmp_path: Path) -> None:
+def test_no_evidence_after_a_reboot_or_without_counters(tmp_path: Path) -> None:
     before = count_memory_kills(write(tmp_path, **{"proc/self/cgroup": "0::/\n"}))
     write(tmp_path, **{"proc/sys/kernel/random/boot_id": "another\n", "proc/vmstat": "oom_kill 9\n"})
     assert not has_risen(before, count_memory_kills(tmp_path))

@@ -15,12 +15,12 @@ class Valued:
 
 
 @pytest.mark.parametrize(("maximize", "numbers"), [(True, [2, 0, 3, 1]), (False, [1, 0, 3, 2])])
-def test_by_value_equals_go_by_number_and_the_unknown_are_left_out(maximize: bool, numbers: list[int]) -> None:
+def test_by_value_sorts_ties_by_number_and_omits_unknown_values(maximize: bool, numbers: list[int]) -> None:
     trials = [Valued(number, value) for number, value in enumerate((0.5, 0.25, 0.75, 0.5, None))]
     assert [trial.number for trial in by_value(trials, lambda trial: trial.value, maximize=maximize)] == numbers
 
 
-def test_by_accuracy_pruned_trials_count_and_for_the_best_they_do_not(outcome: TrialOutcome) -> None:
+def test_by_accuracy_includes_pruned_trials_and_best_records_does_not(outcome: TrialOutcome) -> None:
     ends = [(0.5, 0.5), (0.9, 0.1), (0.9, 0.2), (0.9, 0.2), (1.0, 1.0), (1.0, 1.0)]
     whys = [WhyEnded.MAX_EPOCHS] * 4 + [WhyEnded.PRUNED, WhyEnded.FAILED]
     records = [

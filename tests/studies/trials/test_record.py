@@ -27,11 +27,11 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_no_number_in_the_study_is_without_meaning(value: float, start: Start, outcome: TrialOutcome) -> None:
+def test_non_finite_numbers_are_not_stored(value: float, start: Start, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
-    wild = replace(
+    non_finite = replace(
         outcome,
         final_train_loss=value,
         best_val_char_accuracy=value,
@@ -39,7 +39,7 @@ def test_no_number_in_the_study_is_without_meaning(value: float, start: Start, o
         training_time_s=value,
         epoch_seconds_median=value,
     )
-    claim.finish(wild, 0.9)
+    claim.finish(non_finite, 0.9)
     stored = read_record(study.get_trials()[0]).outcome
     assert stored is not None
     assert (stored.final_train_loss, stored.epoch_seconds_median) == (None, None)
@@ -52,14 +52,14 @@ def test_search_trials_are_named_by_number(start: Start) -> None:
     assert read_record(study.get_trials()[2]).experiment_name == "search_0002"
 
 
-def test_fields_of_another_version_do_no_harm(start: Start) -> None:
+def test_config_fields_of_another_version_are_ignored(start: Start) -> None:
     study, _ = start()
     attributes = {"kind": "preset", "experiment_name": "old", "config": {"batch_size": 8, "retired": 1}}
     study.enqueue_trial({}, user_attrs=attributes)
     assert read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
 
 
-def test_an_outcome_is_stored_whole_or_not_at_all(start: Start, outcome: TrialOutcome) -> None:
+def test_outcome_is_stored_in_one_attribute(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -73,7 +73,7 @@ def test_an_outcome_is_stored_whole_or_not_at_all(start: Start, outcome: TrialOu
     claim.release()
 
 
-def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOutcome) -> None:
+def test_latest_records_contain_the_retry_of_a_failed_trial(start: Start, outcome: TrialOutcome) -> None:
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(seed=2)})
     add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
@@ -88,25 +88,25 @@ def test_a_preset_tried_again_is_its_latest_trial(start: Start, outcome: TrialOu
     ]
 
 
-def attempts(*told: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
-    return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in told)
+def attempts(*history: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
+    return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in history)
 
 
 @pytest.mark.parametrize(
-    ("told", "deaths"),
+    ("history", "crashes"),
     [
         ((), 0),
         (((0, StartedAfter.WAITING),), 0),
         (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (0, StartedAfter.CRASH)), 2),
-        # Stops of both sides, and what came before the last new epoch, do not count.
+        # Stops, and crashes before the last new epoch, do not count.
         (((0, StartedAfter.WAITING), (0, StartedAfter.STOP), (0, StartedAfter.CRASH), (0, StartedAfter.STOP)), 1),
         (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (4, StartedAfter.CRASH)), 1),
         (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (4, StartedAfter.STOP), (4, StartedAfter.CRASH)), 1),
     ],
 )
-def test_deaths_in_a_row_are_those_in_the_same_epoch(
-    told: tuple[tuple[int, StartedAfter], ...], deaths: int, start: Start
+def test_consecutive_crashes_are_counted_in_the_same_epoch(
+    history: tuple[tuple[int, StartedAfter], ...], crashes: int, start: Start
 ) -> None:
     study, _ = start({"one": TrainingConfig()})
-    record = replace(read_record(study.get_trials()[0]), attempts=attempts(*told))
-    assert record.consecutive_crashes == deaths
+    record = replace(read_record(study.get_trials()[0]), attempts=attempts(*history))
+    assert record.consecutive_crashes == crashes

@@ -1,4 +1,4 @@
-"""What a study's trials carry is read once as long as a trial stays the same."""
+"""The record of a trial is parsed once, until the trial changes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Presets = dict[str, TrainingConfig]
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of the trials whose record is made from now on, one after the other."""
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the trials whose records are parsed during the test, in order."""
     numbers: list[int] = []
 
     def counted(trial: FrozenTrial) -> TrialRecord:
@@ -43,9 +43,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_records_are_those_of_the_trials_as_they_are_now(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_records_follow_changes_of_the_trials(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
-    study.enqueue_trial({"x": 1.0})  # made by hand
+    study.enqueue_trial({"x": 1.0})  # not by this package
 
     def phases() -> list[TrialPhase]:
         assert all(read_record(trial) == record for trial, record in trials_and_records(study))
@@ -62,7 +62,7 @@ def test_records_are_those_of_the_trials_as_they_are_now(start: Start, presets: 
     assert own_records(study)[0].outcome == outcome
 
 
-def test_two_studies_are_not_mixed_up(start: Start, presets: Presets) -> None:
+def test_records_of_two_studies_are_separate(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     other, _ = start({"another": TrainingConfig()}, path=folder.path.with_name("other"))
     for _ in range(2):
@@ -71,26 +71,26 @@ def test_two_studies_are_not_mixed_up(start: Start, presets: Presets) -> None:
 
 
 @pytest.mark.parametrize("trials", [6, 30])
-def test_what_a_trial_takes_does_not_grow_with_those_that_ended_or_wait(
-    trials: int, start: Start, outcome: TrialOutcome, made: list[int]
+def test_only_records_of_changed_trials_are_parsed_again(
+    trials: int, start: Start, outcome: TrialOutcome, parsed: list[int]
 ) -> None:
     study, folder = start({f"preset {n}": TrainingConfig(seed=n) for n in range(trials)})
     for _ in range(trials // 2):
-        end_next(study, folder, outcome)
+        finish_next(study, folder, outcome)
     count_unclaimed(study, folder)
-    del made[:]
-    number = end_next(study, folder, outcome)
-    for look in (latest_records, ended_records, records_beyond_retention):
-        look(study)
+    del parsed[:]
+    number = finish_next(study, folder, outcome)
+    for read in (latest_records, ended_records, records_beyond_retention):
+        read(study)
     top_up(study, folder)
     study_status(study, folder)
     trial_rows(study, folder)
-    # The one trial that changed, each time that it did.
-    assert set(made) == {number}
-    assert len(made) <= 3
+    # Only the changed trial, once for each of its changes.
+    assert set(parsed) == {number}
+    assert len(parsed) <= 3
 
 
-def end_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int:
+def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int:
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(0.5, 1)
