@@ -134,7 +134,7 @@ class Diagnostics:
 
 
 def describe(value: object) -> str:
-    """Return a value as text for a message, at most `_MAX_VALUE_LENGTH` characters of it."""
+    """Return a value as short text for a message; the content of mappings and the end of long values are omitted."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, Mapping):

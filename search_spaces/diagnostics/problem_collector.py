@@ -18,7 +18,7 @@ def known_problems(error: Exception) -> Sequence[str]:
 
 
 class ProblemCollector:
-    """Collects the problems of several checks, each problem once."""
+    """A collector for the problems of several checks; each problem is kept once."""
 
     def __init__(self, problems_of: Callable[[Exception], Sequence[str]] = known_problems) -> None:
         """Create a collector without problems.

@@ -237,11 +237,11 @@ def _limits(metadata: Sequence[object]) -> dict[str, float]:
 
 
 def _length(metadata: Sequence[object]) -> str:
-    least = max((getattr(item, "min_length", 0) for item in metadata), default=0)
-    most = [item.max_length for item in metadata if hasattr(item, "max_length")]
-    if not most:
-        return f" of {least} or more" if least else ""
-    return f" of {least}" if most[0] == least else f" of {least} to {most[0]}"
+    minimum = max((getattr(item, "min_length", 0) for item in metadata), default=0)
+    maximum = [item.max_length for item in metadata if hasattr(item, "max_length")]
+    if not maximum:
+        return f" of {minimum} or more" if minimum else ""
+    return f" of {minimum}" if maximum[0] == minimum else f" of {minimum} to {maximum[0]}"
 
 
 def _example(field: FieldInfo) -> str:

@@ -73,16 +73,16 @@ def _load(path: str, diagnostics: Diagnostics) -> Definitions | None:
 
 def _check_loss(experiment: Experiment, definitions: Definitions, diagnostics: Diagnostics) -> None:
     name, loss = experiment.model.name, experiment.training.loss_type
-    suitable = definitions[name].losses
-    if loss in suitable:
+    supported = definitions[name].losses
+    if loss in supported:
         return
-    if len(suitable) == 1:
-        kind = suitable[0].upper()
-        rule = f"is a {kind} model, which supports {kind} loss only; write loss_type: {suitable[0]}"
+    if len(supported) == 1:
+        kind = supported[0].upper()
+        rule = f"is a {kind} model, which supports {kind} loss only; write loss_type: {supported[0]}"
     else:
         others = [other for other, definition in definitions.items() if loss in definition.losses]
         choice = f", or name a {loss.upper()} model ({', '.join(others)})" if others else ""
-        rule = f"is not a {loss.upper()} model; write loss_type: {' or '.join(suitable)}{choice}"
+        rule = f"is not a {loss.upper()} model; write loss_type: {' or '.join(supported)}{choice}"
     given = _default_note(experiment, "training", "loss_type")
     diagnostics.error("training.loss_type", f"found {loss!r}{given}; the model {name!r} {rule}")
 

@@ -1,1 +1,1 @@
-"""Opening and locking files."""
+"""Open, read and lock files."""

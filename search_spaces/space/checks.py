@@ -45,10 +45,7 @@ def _check_min_lr(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 
 class _LossCheck:
-    """Check that no trial combines a model with a loss that it does not support.
-
-    A model that supports one loss only gets this loss automatically.
-    """
+    """A check that no trial has a model with an unsupported loss; models with one loss only get it automatically."""
 
     def __init__(
         self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], diagnostics: Diagnostics
@@ -62,27 +59,28 @@ class _LossCheck:
 
     def run(self) -> None:
         """Record the models that could get an unsupported loss."""
-        for suitable in sorted(dict.fromkeys(self._losses_of.values()), key=len):
-            wrong = [loss for loss in self._space.values_of("loss_type") if loss not in suitable]
-            models = [name for name, losses in self._losses_of.items() if losses == suitable and self._gets_loss(name)]
-            if models and wrong:
-                self._record(models, wrong, suitable)
+        for supported in sorted(dict.fromkeys(self._losses_of.values()), key=len):
+            unsupported = [loss for loss in self._space.values_of("loss_type") if loss not in supported]
+            models = [name for name, losses in self._losses_of.items() if losses == supported and self._gets_loss(name)]
+            if models and unsupported:
+                self._record(models, unsupported, supported)
         if len(self._with_choice) < len(self._losses_of) and self._space.parameter("model_name") is not None:
             self._check_order()
 
     def _gets_loss(self, model: str) -> bool:
         return self._loss is None or _may_be_active(self._loss, model, self._space)
 
-    def _record(self, models: Sequence[str], wrong: Sequence[str], suitable: Sequence[str]) -> None:
-        if len(suitable) == 1:
-            kind = suitable[0].upper()
+    def _record(self, models: Sequence[str], unsupported: Sequence[str], supported: Sequence[str]) -> None:
+        if len(supported) == 1:
+            kind = supported[0].upper()
             rule = f"{kind} models support {kind} loss only, which they get automatically; {self._remedy()}"
         else:
-            kinds, text = " and ".join(wrong).upper(), "the line" if self._loss is None else " and ".join(wrong)
-            rule = f"only {kinds} models support it, and get it automatically; leave {text} out"
+            losses = " and ".join(unsupported)
+            omitted = "the line" if self._loss is None else losses
+            rule = f"only {losses.upper()} models support it, and get it automatically; leave {omitted} out"
         subject = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
         path = ("base" if self._loss is None else "space", "loss_type")
-        self._diagnostics.error(path, f"{subject} would get {' or '.join(map(repr, wrong))}; {rule}")
+        self._diagnostics.error(path, f"{subject} would get {' or '.join(map(repr, unsupported))}; {rule}")
 
     def _remedy(self) -> str:
         if not self._with_choice:

@@ -75,9 +75,9 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
     Raises:
         ConfigurationError: If the space samples a setting or conflicts with it; all problems are reported together.
     """
-    remedy = "leave it out, or start another study with a --space that does not vary it"
+    remedy = "leave it out, or start another study with a --space that does not sample it"
     problems = [
-        f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search varies it ({item.domain}); {remedy}"
+        f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search samples it ({item.domain}); {remedy}"
         for item in space
         if item.name in fixed
     ]

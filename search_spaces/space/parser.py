@@ -57,7 +57,7 @@ class SpaceParser:
     def base(self, data: object) -> dict[str, Any]:
         """Return the valid fixed settings."""
         if not isinstance(data, dict):
-            remedy = "write 'num_epochs: 30' there"
+            remedy = "write, for example, 'num_epochs: 30' below it"
             self._diagnostics.invalid_value("base", data, "a mapping of settings is expected", remedy)
             return {}
         values = {}
@@ -186,13 +186,13 @@ def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> b
 
 
 def _check_condition(
-    parameter: Parameter, above: Mapping[str, Parameter], order: list[object], at: Diagnostics
+    parameter: Parameter, earlier: Mapping[str, Parameter], order: list[object], at: Diagnostics
 ) -> None:
     """Record conditions that are never true, or that refer to a setting that is sampled later."""
     for name, values in parameter.when.items():
         # A setting that is sampled only under a condition can have other values if it is not sampled.
-        always = name in above and not above[name].when
-        never = [value for value in values if always and not above[name].domain.contains(value)]
+        always = name in earlier and not earlier[name].when
+        never = [value for value in values if always and not earlier[name].domain.contains(value)]
         if never:
             rule = f"{name} never has this value in this search space"
             at.invalid_value((name,), never[0], rule, f"write a value of {name}, or leave it out")

@@ -128,42 +128,42 @@ class _Converter:
         self._values = 0
         self._scalars = _ConfigLoader("")
 
-    def value(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
-        """Return a node as plain data; `above` are the nodes that contain it."""
-        if not self._may_expand(node, above):
+    def value(self, node: yaml.Node, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> Any:
+        """Return a node as plain data; `ancestors` are the nodes that contain it."""
+        if not self._may_expand(node, ancestors):
             return None
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if node.tag not in _COLLECTION_TAGS:
             self._tag_problem(node)
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, (*above, node))
-        return self._sequence(node, path, (*above, node))
+            return self._mapping(node, path, (*ancestors, node))
+        return self._sequence(node, path, (*ancestors, node))
 
-    def _may_expand(self, node: yaml.Node, above: tuple[yaml.Node, ...]) -> bool:
+    def _may_expand(self, node: yaml.Node, ancestors: tuple[yaml.Node, ...]) -> bool:
         self._values += 1
         if self._values == _MAX_VALUES:
             self._problem(node, f"anchors expand to more than {_MAX_VALUES} values; write fewer")
-        if len(above) > _MAX_DEPTH:
+        if len(ancestors) > _MAX_DEPTH:
             self._problem(node, f"nested more than {_MAX_DEPTH} levels deep; reduce the nesting")
-        elif any(node is outer for outer in above):
+        elif any(node is outer for outer in ancestors):
             self._problem(node, "an anchor contains itself; write the values out")
         else:
             return self._values < _MAX_VALUES
         return False
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Any, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
-        for key, key_node, value_node in self._pairs(node, above):
+        for key, key_node, value_node in self._pairs(node, ancestors):
             if key in data:
                 continue
             inner = (*path, str(key))
             self.lines[inner] = _line(key_node)
-            data[key] = self.value(value_node, inner, above)
+            data[key] = self.value(value_node, inner, ancestors)
         return data
 
     def _pairs(
-        self, node: yaml.MappingNode, above: tuple[yaml.Node, ...]
+        self, node: yaml.MappingNode, ancestors: tuple[yaml.Node, ...]
     ) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
         """Yield the keys of the mapping, then the merged keys, each with its nodes."""
         merged: list[yaml.MappingNode] = []
@@ -180,8 +180,8 @@ class _Converter:
             else:
                 yield key, key_node, value_node
         for other in merged:
-            if self._may_expand(other, above):
-                yield from self._pairs(other, (*above, other))
+            if self._may_expand(other, ancestors):
+                yield from self._pairs(other, (*ancestors, other))
 
     def _merged_mappings(self, node: yaml.Node) -> list[yaml.MappingNode]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
@@ -196,11 +196,11 @@ class _Converter:
         self._problem(node, "a key is a single value, not a list or mapping; write it as text")
         return f"line {_line(node)}"
 
-    def _sequence(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> list[Any]:
+    def _sequence(self, node: yaml.Node, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> list[Any]:
         items: list[Any] = []
         for index, item in enumerate(node.value):
             self.lines[(*path, index)] = _line(item)
-            items.append(self.value(item, (*path, index), above))
+            items.append(self.value(item, (*path, index), ancestors))
         return items
 
     def _scalar(self, node: yaml.Node) -> Any:

@@ -156,12 +156,12 @@ def test_pipe_instead_of_a_lock_file_is_an_error(path: Path) -> None:
 
 def test_threads_hold_the_lock_one_after_the_other(path: Path) -> None:
     inside: list[int] = []
-    most: list[int] = []
+    held_at_once: list[int] = []
 
     def work() -> None:
         with wait_for_lock(path):
             inside.append(1)
-            most.append(len(inside))
+            held_at_once.append(len(inside))
             inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -169,7 +169,7 @@ def test_threads_hold_the_lock_one_after_the_other(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 8
+    assert held_at_once == [1] * 8
     assert holder_pid(path) is None
 
 

@@ -18,7 +18,7 @@ def configs(folder="out", kind=TrialKind.PRESET):
     return [record.training_config for record in own_records(load_study(folder)[0]) if record.kind is kind]
 
 
-def test_a_run_stores_them_as_those_of_the_experiments(cli, write_config):
+def test_run_stores_overrides_as_settings_of_the_experiments(cli, write_config):
     run = ["run", "--config", write_config({"one": {}, "two": {}}), "--experiments", "two", "--output-dir", "out"]
     again = [*run, "--results-file", "again.json"]
     assert cli(*run, *ONE_EPOCH, "--set", "scheduler.min_lr=1e-5").code == 0
@@ -34,7 +34,7 @@ def test_a_run_stores_them_as_those_of_the_experiments(cli, write_config):
     assert best["training"]["num_epochs"] == 1
 
 
-def test_a_dry_run_shows_them_and_creates_nothing(cli, here, tree, write_config):
+def test_dry_run_shows_overrides_and_creates_nothing(cli, here, tree, write_config):
     config = write_config({"one": {}})
     before = tree(here)
     shown = cli("run", "--config", config, "--dry-run", "--set", "training.num_epochs=7", "--set", "model.name=tiny")
@@ -44,7 +44,7 @@ def test_a_dry_run_shows_them_and_creates_nothing(cli, here, tree, write_config)
     assert tree(here) == before
 
 
-def test_the_search_trials_of_a_run_have_them_too(cli, write_config, write_space):
+def test_search_trials_of_a_run_have_the_overrides(cli, write_config, write_space):
     run = ["run", "--config", write_config({"one": {}}), "--space", write_space(), "--trials", "1"]
     assert cli(*run, "--output-dir", "out", *ONE_EPOCH).code == 0
     [trial] = configs(kind=TrialKind.SEARCH)
@@ -52,21 +52,23 @@ def test_the_search_trials_of_a_run_have_them_too(cli, write_config, write_space
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_run_refuses_those_that_its_search_varies(cli, here, tree, write_config, write_space, more):
+def test_run_refuses_overrides_of_varied_settings(cli, here, tree, write_config, write_space, more):
     run = ["run", "--config", write_config({"one": {}}), "--space", write_space(), "--trials", "1", *more]
     before = tree(here)
     refused = cli(*run, "--output-dir", "out", "--set", "training.learning_rate=0.002")
     assert refused.code == 2
-    assert "--set training.learning_rate: the search varies it (0.0001 to 0.01, log scale); leave it out" in refused.err
+    assert (
+        "--set training.learning_rate: the search samples it (0.0001 to 0.01, log scale); leave it out" in refused.err
+    )
     assert tree(here) == before
 
 
-def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
+def test_search_fixes_overrides_when_it_starts(cli, write_config, write_space):
     assert cli("run", "--config", write_config({"one": {}}), "--space", write_space(), "--output-dir", "out").code == 0
     search = ["search", "--trials", "1", "--output-dir", "out", "--results-file", "r.json"]
 
     varied = cli(*search, "--set", "training.learning_rate=0.002")
-    assert (varied.code, varied.err.count("the search varies it")) == (2, 1)
+    assert (varied.code, varied.err.count("the search samples it")) == (2, 1)
     of_the_study = cli(*search, "--set", "training.seed=5", "--set", "training.epochs=5")
     assert of_the_study.code == 2
     assert "--set training.seed: is fixed for the whole study; leave it out" in of_the_study.err
@@ -87,13 +89,13 @@ def test_a_search_fixes_them_when_it_starts(cli, write_config, write_space):
     assert len(configs(kind=TrialKind.SEARCH)) == 3
 
 
-def test_an_option_that_gives_the_same_is_refused(cli, write_config):
+def test_override_that_contradicts_another_option_is_refused(cli, write_config):
     refused = cli("run", "--config", write_config({"one": {}}), "--seed", "1", "--set", "training.seed=2")
     assert refused.code == 2
     assert "--set training.seed: --seed also sets it; leave out one" in refused.err
 
 
-def test_repetitions_have_them(cli, write_config):
+def test_confirm_retrains_with_the_overrides(cli, write_config):
     experiments = {"one": {}, "two": {"training": {"learning_rate": 0.01}}}
     assert cli("run", "--config", write_config(experiments), "--output-dir", "out").code == 0
     confirm = ["confirm", "--top", "2", "--seeds", "1", "--output-dir", "out"]
