@@ -135,7 +135,7 @@ def test_damage_of_the_whole_study_is_an_error_that_says_where(
         assert "restore a backup" in done.err
 
 
-def test_a_damaged_study_is_not_taken_for_a_foreign_folder(
+def test_damaged_study_is_not_reported_as_a_foreign_folder(
     run_study: Any, copy_of_the_study: Path, cli: Callable[..., Any]
 ) -> None:
     change(copy_of_the_study, "update study_user_attributes set value_json = '3' where key = 'invariants'")
@@ -160,7 +160,7 @@ def test_the_files_of_a_damaged_trial_are_kept(
     assert best.read_bytes() == before
 
 
-def test_no_trial_is_enqueued_or_trained_beside_one_with_another_distribution(
+def test_incompatible_distribution_of_another_program_refuses_new_trials(
     copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
 ) -> None:
     several = ["--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study]
@@ -174,7 +174,7 @@ def test_no_trial_is_enqueued_or_trained_beside_one_with_another_distribution(
     assert len(status["trials"]) == 2
 
 
-def test_pending_trials_stay_pending_beside_one_with_another_distribution(
+def test_incompatible_distribution_keeps_pending_trials_pending(
     copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
 ) -> None:
     assert cli("enqueue", "--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study).code == 0

@@ -108,14 +108,14 @@ def refuse(
     ("change", "says"),
     [(Path.unlink, "there is no study database"), (empty, "there is no study database"), *DAMAGES],
 )
-def test_a_database_that_is_not_the_study_s_any_more_is_told(
+def test_damaged_missing_or_replaced_database_is_reported(
     change: Change, says: str, command: str, refuse: Callable[..., str]
 ) -> None:
     assert says in refuse(change, *command.split())
 
 
 @pytest.mark.parametrize(("change", "says"), DAMAGES)
-def test_a_run_makes_nothing_of_it_either(
+def test_run_does_not_recreate_a_damaged_database(
     change: Change, says: str, refuse: Callable[..., str], run_study: Any
 ) -> None:
     assert says in refuse(change, "run", "--config", str(run_study.config))
@@ -128,7 +128,7 @@ def replace_by_its_copy(database: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "workers"), [(Path.unlink, 1), (Path.unlink, 2), (replace_by_its_copy, 1)])
-def test_a_database_that_is_taken_away_while_a_study_trains_is_told(
+def test_database_removed_during_training_is_reported(
     change: Change, workers: int, write_config: Experiments, tmp_path: Path
 ) -> None:
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
@@ -152,7 +152,7 @@ def test_a_database_that_is_taken_away_while_a_study_trains_is_told(
     assert database.exists() == (change is not Path.unlink)
 
 
-def test_an_error_names_the_server_that_the_folder_s_study_is_on(tmp_path: Path) -> None:
+def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
     OutputFolder(tmp_path).claim("khmer-ocr", "postgresql+psycopg://tuner@db.example.org/khmer")
     error = OperationalError("SELECT 1", {}, Exception("connection refused"))
     options = Namespace(storage=None, output_dir=str(tmp_path))
@@ -168,7 +168,7 @@ def test_an_error_names_the_server_that_the_folder_s_study_is_on(tmp_path: Path)
         ("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader", "USAGE on sequences", False),
     ],
 )
-def test_a_role_that_may_only_read_is_refused_before_anything_is_created(
+def test_read_only_database_role_is_refused_before_anything_is_created(
     right: str,
     says: str,
     has_study: bool,

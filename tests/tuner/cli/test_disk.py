@@ -45,7 +45,7 @@ def undisturbed(cli: Cli, config: Path, here: Path) -> Any:
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])
-def test_a_full_disk_is_told_and_nothing_is_lost(
+def test_full_disk_is_reported_and_no_result_is_lost(
     free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
 ) -> None:
     ballast = fill(disk, free_bytes)
@@ -62,7 +62,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
     assert results(here / "results.json") == undisturbed
 
 
-def test_a_disk_that_stays_full_uses_no_trial_up(
+def test_permanently_full_disk_fails_no_trial(
     disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
 ) -> None:
     ballast = fill(disk, 448 * KB)
@@ -75,9 +75,7 @@ def test_a_disk_that_stays_full_uses_no_trial_up(
 
 
 @pytest.mark.slow
-def test_workers_side_by_side_tell_a_full_disk_too(
-    disk: Path, fill: Fill, config: Path, here: Path, shell: Shell
-) -> None:
+def test_parallel_workers_report_a_full_disk(disk: Path, fill: Fill, config: Path, here: Path, shell: Shell) -> None:
     ballast = fill(disk, 448 * KB)
     run = ["khmer-tuner", "run", "--config", str(config), "--output-dir", str(disk / "out"), "--workers", "2"]
     stopped = shell(run, here)
@@ -91,7 +89,7 @@ def test_workers_side_by_side_tell_a_full_disk_too(
     assert done.returncode == 0, done.stderr
 
 
-def test_results_that_find_no_room_are_exported_later(
+def test_results_that_do_not_fit_on_the_disk_can_be_exported_later(
     disk: Path, fill: Fill, cli: Cli, config: Path, here: Path
 ) -> None:
     ballast = fill(disk, 0)
@@ -104,7 +102,7 @@ def test_results_that_find_no_room_are_exported_later(
     assert len(results(disk / "results.json")) == 2
 
 
-def test_a_read_only_disk_is_told_and_what_is_on_it_can_be_read(
+def test_read_only_disk_is_reported_and_its_study_can_be_read(
     disk: Path, cli: Cli, config: Path, here: Path, shell: Shell
 ) -> None:
     run = ["run", "--config", str(config), "--output-dir", str(disk / "out"), "--results-file", "results.json"]
@@ -124,7 +122,7 @@ def test_a_read_only_disk_is_told_and_what_is_on_it_can_be_read(
     assert cli(*run).code == 0
 
 
-def test_nothing_begins_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, here: Path) -> None:
+def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, here: Path) -> None:
     remount(disk, "ro")
     refused = cli("run", "--config", config, "--output-dir", disk / "out")
     assert refused.code == 2
@@ -148,7 +146,7 @@ def test_nothing_begins_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, 
     ],
     ids=lambda words: words.split()[0],
 )
-def test_every_command_that_writes_tells_a_full_disk(
+def test_every_writing_command_reports_a_full_disk(
     command: str, named: str, disk: Path, fill: Fill, cli: Cli, copy_of_the_study: Path
 ) -> None:
     shutil.copytree(copy_of_the_study, disk / "study")

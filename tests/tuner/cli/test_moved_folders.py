@@ -59,7 +59,7 @@ def states(folder: Path) -> list[tuple[RowState, int]]:
 
 
 @pytest.mark.parametrize("command", ["resume", "run"])
-def test_a_folder_that_was_moved_goes_on_with_its_interrupted_trial(
+def test_moved_folder_resumes_its_interrupted_trial(
     command: str, cli: Cli, config: Path, here: Path, undisturbed: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
@@ -74,7 +74,7 @@ def test_a_folder_that_was_moved_goes_on_with_its_interrupted_trial(
     assert not (here / "out").exists()
 
 
-def test_a_copy_of_a_folder_is_a_study_of_its_own(
+def test_copied_folder_is_an_independent_study(
     cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
@@ -85,7 +85,7 @@ def test_a_copy_of_a_folder_is_a_study_of_its_own(
     assert results(here / "copy.json") == results(here / "out.json") == undisturbed
 
 
-def test_a_copy_of_a_folder_cannot_share_a_study_that_is_kept_elsewhere(
+def test_copied_folder_cannot_share_a_study_in_another_storage(
     cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
 ) -> None:
     storage = f"sqlite:///{here}/elsewhere.db"
@@ -100,7 +100,7 @@ def test_a_copy_of_a_folder_cannot_share_a_study_that_is_kept_elsewhere(
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["gone", "empty"])
-def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_moved_away(
+def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_moved(
     change: Callable[[Path], object],
     cli: Cli,
     config: Path,
@@ -126,7 +126,7 @@ def test_a_run_in_a_folder_without_its_database_begins_anew_once_its_trials_are_
 
 @pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("when", [{"in_batch": 2}, {"after_epoch": 3}], ids=str)
-def test_a_folder_that_is_moved_while_in_use_is_not_created_again(
+def test_folder_moved_during_training_is_not_recreated(
     when: dict[str, int],
     storage: str,
     request: pytest.FixtureRequest,
@@ -148,7 +148,7 @@ def test_a_folder_that_is_moved_while_in_use_is_not_created_again(
     assert results(here / "results.json") == undisturbed
 
 
-def test_a_hard_linked_copy_of_a_folder_is_refused(
+def test_hard_linked_copy_of_a_folder_is_refused(
     cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
@@ -167,7 +167,7 @@ def test_a_hard_linked_copy_of_a_folder_is_refused(
 @pytest.mark.parametrize(
     ("removed", "epoch"), [("out/first", 1), ("out/first/checkpoints", 1), ("out/first/checkpoints/best.pt", 3)]
 )
-def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
+def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
     removed: str, epoch: int, cli: Cli, config: Path, here: Path, undisturbed: Any, make_watcher: MakeWatcher
 ) -> None:
     def remove() -> None:
@@ -187,7 +187,7 @@ def test_a_trial_whose_files_are_removed_does_not_end_without_its_checkpoint(
     assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
 
 
-def test_a_run_continues_a_study_whose_owner_file_is_lost(
+def test_run_continues_a_study_with_a_missing_owner_file(
     cli: Cli, config: Path, interrupt: Callable[..., None], undisturbed: Any, here: Path
 ) -> None:
     interrupt()

@@ -6,7 +6,7 @@ from search_spaces import TrainingConfig
 from tuner.cli.options import add_study_options
 
 
-def test_the_default_output_folder_is_that_of_a_training() -> None:
+def test_default_output_folder_is_that_of_the_training_config() -> None:
     parser = argparse.ArgumentParser()
     add_study_options(parser)
     assert parser.parse_args([]).output_dir == TrainingConfig.output_dir

@@ -58,7 +58,7 @@ def test_every_command_that_reads_a_dataset_reads_its_own_images(cli, write_conf
     assert trained_on["image_folder"] == str(dataset.parent / "train")
 
 
-def test_models_beside_the_experiments_are_found_from_any_folder(
+def test_models_in_the_folder_of_the_experiments_are_found_from_any_folder(
     cli, write_config, tiny_models, tmp_path, monkeypatch, here
 ):
     models, config = tmp_path / "my_models.yaml", write_config({"one": {}, "two": {}})

@@ -89,7 +89,7 @@ def test_no_command_overwrites_another_file(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_file_of_its_own_kind_or_an_empty_one_is_replaced(
+def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
     command: str, cli: Any, copy_of_the_study: Path, run_study: Any, tmp_path: Path
 ) -> None:
     words = [word.format(config=run_study.config) for word in COMMANDS[command]]
@@ -104,7 +104,7 @@ def test_a_file_of_its_own_kind_or_an_empty_one_is_replaced(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study: Any) -> None:
+def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study: Any) -> None:
     """Every kind that commands write is refused by the commands that write another."""
     kinds = {
         "results": ["export", "--results-file", "results"],
@@ -123,7 +123,7 @@ def test_a_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_stud
         assert Path(name).read_bytes() == before
 
 
-def test_results_are_not_lost_if_another_file_appears_while_a_study_trains(
+def test_results_are_kept_if_another_file_appears_during_training(
     write_config: Callable[..., Path], make_watcher: Callable[..., Any], read_results: Any, here: Path, caplog: Any
 ) -> None:
     config = str(write_config(ONE_EPOCH))
@@ -136,7 +136,7 @@ def test_results_are_not_lost_if_another_file_appears_while_a_study_trains(
 
 
 @pytest.mark.parametrize("command", ["export", "export csv", "best", "report"])
-def test_a_file_that_appears_while_a_command_reads_the_study_is_kept(command: str, run_study: Any, here: Path) -> None:
+def test_file_that_appears_while_a_command_reads_is_not_overwritten(command: str, run_study: Any, here: Path) -> None:
     words = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
     chosen, options = parse(words, COMMAND_GROUPS)
     prepared = chosen.prepare(options)
@@ -155,7 +155,7 @@ NEW_WORK = {
 
 @pytest.mark.parametrize("began", ["never", "in a study that was deleted"])
 @pytest.mark.parametrize(("command", "name"), [("run", "broken"), *((word, "search_0007") for word in [*NEW_WORK][1:])])
-def test_a_new_study_leaves_folders_alone_that_it_did_not_write(
+def test_new_study_does_not_change_existing_folders(
     command: str, name: str, began: str, cli: Any, run_study: Any, copy_of_the_study: Path
 ) -> None:
     out = copy_of_the_study
@@ -184,7 +184,7 @@ def test_a_new_study_leaves_folders_alone_that_it_did_not_write(
     [["run", "--trials", "1", "--config", "{config}"], ["search", "--trials", "1"], ["enqueue", "--trials", "1"]],
     ids=lambda words: words[0],
 )
-def test_an_existing_study_leaves_folders_alone_that_it_did_not_write(
+def test_existing_study_does_not_change_other_folders(
     command: list[str], cli: Any, run_study: Any, copy_of_the_study: Path
 ) -> None:
     words = [word.format(config=run_study.config) for word in command]
@@ -198,7 +198,7 @@ def test_an_existing_study_leaves_folders_alone_that_it_did_not_write(
     assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
 
 
-def test_a_comparison_overwrites_no_other_file(cli: Any, copy_of_the_study: Path, run_study: Any) -> None:
+def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: Path, run_study: Any) -> None:
     place = ["--output-dir", copy_of_the_study]
     config = yaml.safe_load(run_study.config.read_text(encoding="utf-8"))
     Path("c.yaml").write_text(json.dumps({"experiments": {"other": config["experiments"]["broken"]}}))
@@ -215,7 +215,7 @@ def test_a_comparison_overwrites_no_other_file(cli: Any, copy_of_the_study: Path
     assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second one replaces the file of the first
 
 
-def test_commands_without_a_file_of_their_own_need_no_place_for_one(
+def test_commands_without_a_results_file_need_no_writable_folder(
     cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
     # Who runs these tests as root may write anywhere.
@@ -228,7 +228,7 @@ def test_commands_without_a_file_of_their_own_need_no_place_for_one(
     )
 
 
-def test_a_report_and_a_configuration_go_to_standard_output_alone(cli: Any, run_study: Any) -> None:
+def test_report_and_best_print_only_their_output_to_standard_output(cli: Any, run_study: Any) -> None:
     page = cli("report", "--output-dir", run_study.folder, "--out", "-")
     assert (page.code, page.err) == (0, "")
     assert page.out.startswith("<!DOCTYPE html>")

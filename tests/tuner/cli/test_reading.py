@@ -23,7 +23,7 @@ def test_no_torch_is_loaded(argv, run_study):
     assert done.stderr == "set()\n"
 
 
-def test_help_of_every_command_is_light():
+def test_help_imports_no_heavy_package():
     code = """
 import io, sys
 from contextlib import redirect_stdout
@@ -100,7 +100,7 @@ def test_predict_says_which_model_it_used_and_that_subfolders_are_skipped(cli, r
     ]
 
 
-def test_data_draws_once(cli, tree):
+def test_data_does_not_generate_an_existing_dataset_again(cli, tree):
     argv = ["data", "--samples", "20", "--test-samples", "2", "--out", "drawn"]
     first = cli(*argv)
     before = tree(Path())
@@ -130,7 +130,7 @@ def test_validate_finds_the_packaged_presets_and_says_that_the_dataset_is_missin
     assert "does not exist; `khmer-tuner run` generates the default dataset first" in valid.out
 
 
-def test_an_output_that_nobody_reads_is_no_error(run_study):
+def test_closed_output_pipe_is_not_an_error(run_study):
     with subprocess.Popen(
         [sys.executable, "-m", "tuner", "export", "--output-dir", run_study.folder],
         stdout=subprocess.PIPE,
@@ -143,7 +143,7 @@ def test_an_output_that_nobody_reads_is_no_error(run_study):
     assert process.returncode == 141
 
 
-def test_a_damaged_database_is_told(cli, run_study, tmp_path):
+def test_damaged_database_is_reported(cli, run_study, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run_study.folder, copy)
     (copy / "study.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)

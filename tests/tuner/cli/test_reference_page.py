@@ -132,7 +132,7 @@ def grouped(data: Any) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(("heading", "form"), [("Trials CSV", "csv"), ("Epochs CSV", "epochs-csv")])
-def test_every_column_has_its_row(heading: str, form: str, output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_csv_column_is_documented(heading: str, form: str, output_dir: Path, cli: Callable[..., Any]) -> None:
     told = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
     assert told.code == 0
     table = list(csv.DictReader(io.StringIO(told.out, newline="")))
@@ -140,21 +140,21 @@ def test_every_column_has_its_row(heading: str, form: str, output_dir: Path, cli
     check(heading, {name: [of_cell(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty")
 
 
-def test_every_key_of_the_results_has_its_row(output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_results_key_is_documented(output_dir: Path, cli: Callable[..., Any]) -> None:
     results = json.loads(cli("export", "--output-dir", output_dir).out)
     check("Results JSON", grouped(results), "null")
     entry = results["all_results"][0]
     assert list(results["best_result"]) == [key for key in entry if key != "error_message"]
 
 
-def test_every_key_of_the_status_has_its_row(output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_status_key_is_documented(output_dir: Path, cli: Callable[..., Any]) -> None:
     status = json.loads(cli("status", "--json", "--output-dir", output_dir).out)
     check("Status JSON", grouped(status), "null")
     assert status["best"] in status["trials"]
 
 
 @pytest.mark.parametrize(("column", "values"), [("kind", TrialKind), ("state", RowState), ("why_ended", WhyEnded)])
-def test_every_value_of_a_column_of_few_values_is_there(column: str, values: type[RowState]) -> None:
+def test_every_enum_value_is_documented(column: str, values: type[RowState]) -> None:
     (row,) = re.findall(rf"^\| `{column}` .*", TEXT, re.MULTILINE)
     missing = [value for value in values if f"`{value}`" not in row]
     assert not missing, f"name {', '.join(missing)} in the row `{column}` of the table 'Trials CSV' of {PAGE}"

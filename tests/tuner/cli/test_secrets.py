@@ -72,13 +72,13 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("url", [*UNUSABLE.values(), *USABLE.values()], ids=[*UNUSABLE, *USABLE])
-def test_what_is_shown_and_kept_of_a_url_has_no_password(url: str) -> None:
+def test_displayed_and_stored_urls_have_no_password(url: str) -> None:
     assert CANARY not in mask_password(url)
     assert CANARY not in without_password(url)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_no_command_shows_the_password_of_a_storage_that_cannot_be_used(
+def test_no_command_shows_the_password_of_an_unusable_storage(
     words: str, cli: Any, run_study: Any, here: Path, tree: Callable[[Path], dict[str, float]]
 ) -> None:
     before = tree(run_study.folder)
@@ -91,7 +91,7 @@ def test_no_command_shows_the_password_of_a_storage_that_cannot_be_used(
     assert list(here.iterdir()) == []
 
 
-def test_a_url_in_the_variable_or_in_the_wrong_place_is_not_shown(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_in_the_variable_or_in_a_wrong_option_is_not_shown(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     url = USABLE["an account"]
     for argv in (["run", url], ["run", f"--storag={url}"], ["run", "--storage", "host=h", f"password={CANARY}"]):
         done = cli(*argv)
@@ -112,7 +112,7 @@ def test_a_url_in_the_variable_or_in_the_wrong_place_is_not_shown(cli: Any, monk
         pytest.param("oauth_client_secret={}&sslpassword={}", marks=pytest.mark.slow),
     ],
 )
-def test_the_password_is_nowhere_over_the_whole_life_of_a_study(
+def test_password_never_appears_in_any_output_or_file_of_a_study(
     options: str,
     cli: Any,
     new_database: Callable[[], str],

@@ -34,7 +34,7 @@ def outside(tmp_path: Path) -> Path:
         (".study", ""),
     ],
 )
-def test_a_run_through_a_link_that_leads_out_is_refused_and_works_once_it_is_gone(
+def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     link: str,
     target: str,
     cli: Any,
@@ -61,7 +61,7 @@ def test_a_run_through_a_link_that_leads_out_is_refused_and_works_once_it_is_gon
     assert tree(outside) == before
 
 
-def test_no_checkpoint_is_removed_through_a_link(
+def test_checkpoints_behind_a_link_are_not_deleted(
     cli: Any, copy_of_the_study: Path, outside: Path, run_study: Any
 ) -> None:
     checkpoints = copy_of_the_study / "ខ្មែរ" / "checkpoints"

@@ -54,7 +54,7 @@ def error_of(done: Any) -> str:
 
 @pytest.mark.parametrize("command", ["status", "resume"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "brackets", "sparse"])
-def test_a_special_file_as_owner_file_is_an_error(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_special_file_as_owner_file_is_an_error(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
     owner = copy_of_the_study / ".study" / "owner.json"
     replace(owner, kind)
     error = error_of(cli(command, "--output-dir", copy_of_the_study))
@@ -115,7 +115,7 @@ def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
 
 
 @pytest.mark.parametrize("file", ["a/logs/training.log", "a/checkpoints/last.pt", ".study/leases/0000.lock"])
-def test_a_pipe_that_stops_the_work_is_named_and_the_trial_stays_pending(
+def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
     file: str, cli: Cli, interrupted_run: list[str], here: Path
 ) -> None:
     path = here / "out" / file
@@ -129,7 +129,7 @@ def test_a_pipe_that_stops_the_work_is_named_and_the_trial_stays_pending(
     assert cli(*interrupted_run).code == 0
 
 
-def test_metadata_of_300_gb(cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path) -> None:
+def test_huge_metadata_file_is_refused(cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path) -> None:
     metadata = here / "metadata.yaml"
     replace(metadata, "sparse")
     config = write_config({"a": {}})

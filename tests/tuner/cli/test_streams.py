@@ -66,7 +66,7 @@ def shell(words: Sequence[str | Path], redirection: str, folder: Path) -> subpro
 
 
 @pytest.mark.parametrize("module", ["argparse", "tuner.cli.commands", "tuner.signals", "optuna"])
-def test_an_interrupt_during_imports_is_silent(module: str, run_study: Any, here: Path) -> None:
+def test_interrupt_during_imports_prints_no_traceback(module: str, run_study: Any, here: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, module, "status", "--output-dir", run_study.folder]
     done = subprocess.run(command, capture_output=True, text=True, cwd=here)
     assert done.stdout == ""
@@ -74,7 +74,7 @@ def test_an_interrupt_during_imports_is_silent(module: str, run_study: Any, here
     assert done.returncode in (130, -signal.SIGINT)
 
 
-def test_the_library_leaves_the_handling_of_signals_alone(cli: Any, run_study: Any) -> None:
+def test_library_does_not_change_signal_handlers(cli: Any, run_study: Any) -> None:
     before = signal.getsignal(signal.SIGINT)
     assert cli("status", "--output-dir", run_study.folder).code == 0
     assert signal.getsignal(signal.SIGINT) is before
@@ -82,7 +82,7 @@ def test_the_library_leaves_the_handling_of_signals_alone(cli: Any, run_study: A
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_worker_that_is_interrupted_while_it_starts_stops_as_later(here: Path) -> None:
+def test_worker_interrupted_during_startup_exits_with_130(here: Path) -> None:
     worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
     worker.process.send_signal(signal.SIGINT)  # in the interpreter's own start
     assert worker.process.wait() == 130
@@ -94,7 +94,7 @@ def test_a_worker_that_is_interrupted_while_it_starts_stops_as_later(here: Path)
 @pytest.mark.parametrize(
     ("redirection", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">&- 2>/dev/full", 0), (">/dev/full", 2)]
 )
-def test_a_command_whose_streams_are_closed_or_full(redirection: str, code: int, run_study: Any, here: Path) -> None:
+def test_closed_or_full_streams_do_not_break_a_command(redirection: str, code: int, run_study: Any, here: Path) -> None:
     if "full" in redirection and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     done = shell(["status", "--output-dir", run_study.folder], redirection, here)
@@ -106,7 +106,7 @@ def test_a_command_whose_streams_are_closed_or_full(redirection: str, code: int,
     assert str(run_study.folder) not in done.stderr
 
 
-def test_a_run_without_any_stream_does_its_work(write_config: Callable[..., Path], here: Path) -> None:
+def test_run_without_standard_streams_trains(write_config: Callable[..., Path], here: Path) -> None:
     run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out", "--results-file", "results.json"]
     assert shell(run, "<&- >&- 2>&-", here).returncode == 0
     assert [entry["status"] for entry in json.loads((here / "results.json").read_text())["all_results"]] == [
@@ -132,7 +132,7 @@ def test_evaluate_escapes_the_font_names_of_a_dataset(cli: Any, run_study: Any, 
     assert "០" in shown.out
 
 
-def test_a_terminal_shows_text_escaped_and_our_own_colours(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_output_is_escaped_and_coloured(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("ខ្មែរ", header_style="bold")
     table.add_row(HOSTILE)
     monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture: pytest would replace it once more
@@ -167,7 +167,7 @@ def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
     assert "\x1b[2J" not in terminal.getvalue()
 
 
-def test_the_name_of_a_file_in_a_message_is_escaped(cli: Any, run_study: Any, here: Path) -> None:
+def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, here: Path) -> None:
     folder = here / HOSTILE
     folder.mkdir()
     told = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
@@ -176,7 +176,7 @@ def test_the_name_of_a_file_in_a_message_is_escaped(cli: Any, run_study: Any, he
 
 
 @pytest.mark.parametrize("columns", ["1", "0", "-5", "abc", "", "²", "39", "1000000", "9" * 5000])
-def test_tables_are_readable_whatever_the_environment_says_of_the_terminal(
+def test_tables_are_readable_with_any_terminal_variables(
     columns: str, cli: Any, run_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("COLUMNS", "LINES"):

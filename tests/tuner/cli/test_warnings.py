@@ -35,20 +35,20 @@ def assert_told(lines: list[str], keys: list[str]) -> None:
     assert [key for key in keys if not any(key in line and "never" in line for line in lines)] == []
 
 
-def test_validate_tells_it_of_experiments_and_of_spaces(cli, config, space, tiny_models):
+def test_validate_prints_the_warning_for_experiments_and_spaces(cli, config, space, tiny_models):
     of_experiments, of_space = cli("validate", config), cli("validate", space, "--model-config", tiny_models)
     assert (of_experiments.code, of_space.code) == (0, 0)
     assert_told(warnings_in(of_experiments.out), OF_EXPERIMENTS)
     assert_told(warnings_in(of_space.out), OF_SPACE)
 
 
-def test_a_dry_run_tells_it(cli, config, space):
+def test_dry_run_prints_the_warning(cli, config, space):
     shown = cli("run", "--config", config, "--space", space, "--trials", "1", "--dry-run")
     assert shown.code == 0
     assert_told(warnings_in(shown.out), OF_EXPERIMENTS + OF_SPACE)
 
 
-def test_a_run_tells_it_and_trains_and_enqueue_tells_it_again(cli, config, space):
+def test_run_and_enqueue_print_the_warning_and_continue(cli, config, space):
     ran = cli("run", "--config", config, "--space", space)
     assert ran.code == 0
     assert_told(warnings_in(ran.err), OF_EXPERIMENTS + OF_SPACE)

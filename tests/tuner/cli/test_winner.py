@@ -25,7 +25,7 @@ def epochs(folder: Path) -> list[dict[str, float]]:
     return [{name: line[name] for name in FIGURES} for line in lines]
 
 
-def test_best_then_run_gives_the_same_figures_where_a_process_has_more_threads(cli, run_study):
+def test_best_then_run_reproduces_results_with_more_threads(cli, run_study):
     written = cli("best", "--output-dir", run_study.folder, "--out", "best.yaml")
     assert written.code == 0
     assert "written     best.yaml and best_models.yaml" in written.out
@@ -42,7 +42,7 @@ def test_best_then_run_gives_the_same_figures_where_a_process_has_more_threads(c
     assert epochs(Path("again/best_ខ្មែរ")) == epochs(run_study.folder / "ខ្មែរ")
 
 
-def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tree):
+def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
     before = tree(run_study.folder)
     printed, plain = (cli("best", "--output-dir", run_study.folder, *more) for more in ([], ["--json"]))
     assert printed.code == plain.code == 0
@@ -77,7 +77,7 @@ def test_best_says_what_it_is_and_prints_what_it_would_write(cli, run_study, tre
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),
     ],
 )
-def test_best_refuses_what_it_cannot_do(argv, told, cli, run_study, here, tree):
+def test_best_refuses_invalid_input(argv, told, cli, run_study, here, tree):
     Path("foreign.yaml").write_text("mine: 1\n")
     before = tree(here)
     outcome = cli("best", *[word.format(study=run_study.folder) for word in argv])
@@ -106,7 +106,7 @@ def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
     assert tree(run_study.folder.parent) == before
 
 
-def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_study, tiny_dataset, here):
+def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, tiny_dataset, here):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     with Image.open(source) as opened:
         picture = opened.convert("L")
@@ -141,7 +141,7 @@ def test_predict_reads_every_kind_of_picture_and_names_what_is_none(cli, run_stu
     assert lines[0].index("image") == below.index("flagged")
 
 
-def test_predict_says_once_that_many_images_look_unlike_the_training_data(cli, run_study, tiny_dataset):
+def test_predict_notes_many_out_of_distribution_images_once(cli, run_study, tiny_dataset):
     images = sorted((tiny_dataset.parent / "test").glob("*.png"))
     for count, told in ((4, 0), (8, 1)):  # the study's model has learned nothing, so every reading is flagged
         read = cli("predict", *images[:count], "--json", "--output-dir", run_study.folder)
@@ -152,7 +152,7 @@ def test_predict_says_once_that_many_images_look_unlike_the_training_data(cli, r
     assert cli("predict", *images[:8], "--output-dir", run_study.folder).err == read.err
 
 
-def test_predict_says_once_that_a_checkpoint_of_an_unfinished_training_flags_less(cli, run_study, tiny_dataset, here):
+def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run_study, tiny_dataset, here):
     image = next((tiny_dataset.parent / "test").glob("*.png"))
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
     told = []
@@ -165,7 +165,7 @@ def test_predict_says_once_that_a_checkpoint_of_an_unfinished_training_flags_les
     assert told == [0, 1]
 
 
-def test_predict_shows_names_that_would_change_the_screen_escaped(cli, run_study, tiny_dataset, here):
+def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_dataset, here):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     names = ["a\n១២៣            1.0000  fake.png", "\x1b[2Jclear.png", "bad\udcff.png"]
     for name in names:
@@ -191,7 +191,7 @@ def test_predict_refuses_an_empty_name(images, cli, run_study):
 PREDICT = ("predict", "pictures", "--json", "--output-dir")
 
 
-def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dataset):
+def test_evaluate_reports_confused_digits(cli, run_study, tiny_dataset):
     argv = ["evaluate", "--metadata", tiny_dataset, "--output-dir", run_study.folder]
     table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
     rows = [line.split() for line in table.splitlines() if re.match(f"[{DIGITS}] ", line)]
@@ -206,7 +206,7 @@ def test_evaluate_says_which_digits_are_taken_for_which(cli, run_study, tiny_dat
     assert max(map(len, table.splitlines()[3:])) <= 80
 
 
-def test_a_checkpoint_from_before_says_that_no_reading_can_be_flagged(cli, run_study, tiny_dataset, tmp_path):
+def test_predict_notes_that_an_old_checkpoint_cannot_flag_readings(cli, run_study, tiny_dataset, tmp_path):
     from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
@@ -217,7 +217,7 @@ def test_a_checkpoint_from_before_says_that_no_reading_can_be_flagged(cli, run_s
     assert "no reading can be flagged" in read.err
 
 
-def test_a_winner_whose_checkpoint_is_gone_can_still_be_trained_again(cli, run_study, tmp_path):
+def test_winner_without_checkpoint_can_be_retrained(cli, run_study, tmp_path):
     copy = Path(shutil.copytree(run_study.folder, tmp_path / "copy"))
     (copy / "ខ្មែរ" / "checkpoints" / "best.pt").unlink()
     best = cli("best", "--output-dir", copy)

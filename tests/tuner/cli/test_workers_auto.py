@@ -21,7 +21,7 @@ SECONDS_TO_STOP = 10
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 MEASURED = (
     r"^workers: (?:1, since more in parallel are not 3% faster|2 in parallel, \d+\.\d\d times the images/s of one) "
-    r"\(1: [\d,]+, 2: [\d,]+ images/s, measured on one in \d+ s\)$"
+    r"\(1: [\d,]+, 2: [\d,]+ images/s, measured with one in \d+ s\)$"
 )
 
 
@@ -44,14 +44,16 @@ def _two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("_two_threads")
 class TestWithTwoThreads:
     @pytest.mark.slow
-    def test_what_is_owed_is_measured_then_trained(self, cli, write_config, write_space, monkeypatch):
+    def test_worker_count_is_measured_before_pending_trials_are_trained(
+        self, cli, write_config, write_space, monkeypatch
+    ):
         monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_START", 300)  # however busy the machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
         argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
         ran = cli(*argv, "--json", "--results-file", "r.json")
         assert ran.code == 0, ran.err
         measuring, chosen = workers_lines(ran.err)
-        assert measuring == "workers: measuring how many in parallel are fastest, on one"
+        assert measuring == "workers: measuring how many in parallel are fastest, with one"
         assert re.match(MEASURED, chosen)
         assert [entry["status"] for entry in json.loads(ran.out)["all_results"]] == ["completed"] * 2
 
@@ -63,17 +65,17 @@ class TestWithTwoThreads:
         assert workers_lines(single.err) == ["workers: 1, since only one trial is pending"]
         assert set(states().values()) == {"completed"}
 
-    def test_it_takes_but_a_part_of_the_time_that_there_is(self, cli, write_config, monkeypatch):
+    def test_measurement_uses_only_part_of_the_timeout(self, cli, write_config, monkeypatch):
         monkeypatch.setattr("tuner.workers.auto_count._SHARE_OF_TIME", 0.01)  # no process begins in a tenth of a second
         assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
         late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert late.code == 0
         assert workers_lines(late.err) == [
-            "workers: measuring how many in parallel are fastest, on the search's base settings",
+            "workers: measuring how many in parallel are fastest, with the search's base settings",
             "workers: 1, since nothing could be measured: the time limit was reached",
         ]
 
-    def test_with_the_targets_met_nothing_is_measured(self, cli, write_config):
+    def test_nothing_is_measured_if_the_targets_are_met(self, cli, write_config):
         targets = {"training_time_per_epoch": 1000}
         config = write_config(dict.fromkeys(["one", "two", "three"], ONE_EPOCH), targets=targets)
         argv = ["run", "--config", config, "--until-targets"]
@@ -82,7 +84,7 @@ class TestWithTwoThreads:
         assert "one has met the targets" in ran.err
         assert workers_lines(ran.err) == []
 
-    def test_where_nothing_can_be_measured_one_trains(self, cli, write_config, tmp_path, monkeypatch):
+    def test_one_worker_trains_if_the_measurement_fails(self, cli, write_config, tmp_path, monkeypatch):
         (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")  # in processes to come
         monkeypatch.syspath_prepend(tmp_path)
         ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
@@ -93,14 +95,14 @@ class TestWithTwoThreads:
         assert set(states().values()) == {"completed"}
 
 
-def test_with_one_thread_there_is_nothing_to_measure(cli, write_config):
+def test_nothing_is_measured_with_one_thread(cli, write_config):
     ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
     assert ran.code == 0
     assert workers_lines(ran.err) == ["workers: 1, since PyTorch uses one thread here"]
     assert set(states().values()) == {"completed"}
 
 
-def test_ctrl_c_while_it_measures_leaves_nothing_behind(here, write_config):
+def test_ctrl_c_during_the_measurement_leaves_no_process_or_file(here, write_config):
     config = str(write_config({"one": {}, "two": {}}))
     command = [sys.executable, "-m", "tuner", "run", "--config", config, "--results-file", "r.json", "--workers"]
     environment = os.environ | {"OMP_NUM_THREADS": "2"}

@@ -24,7 +24,7 @@ def _inputs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("area", "entry"), list(_inputs()))
-def test_bad_input_is_refused_with_all_that_is_to_be_said(area, entry, here, places, refused) -> None:
+def test_bad_input_is_refused_with_the_expected_problems(area, entry, here, places, refused) -> None:
     for name, text in area.get("files", {}).items():
         write(here / name, text, places)
     if "text" in entry:
@@ -39,7 +39,7 @@ def write(path: Path, text: str | bytes, places: dict[str, str]) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def test_the_corpus_is_large_and_says_no_less_than_it_should() -> None:
+def test_corpus_is_large_and_every_problem_has_a_remedy() -> None:
     entries = [param.values[1] for param in _inputs()]
     assert len(entries) >= 300
     assert {path.stem for path in AREAS} >= {

@@ -43,12 +43,12 @@ def odd_files(here: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_configuration_file(refused, odd_files, command, name, told):
+def test_files_that_are_not_configurations_are_refused(refused, odd_files, command, name, told):
     assert refused([*command, name]) == [told]
 
 
 @pytest.mark.parametrize("key", ["--config", "--space"])
-def test_the_same_holds_for_search_spaces(refused, odd_files, key):
+def test_files_that_are_not_search_spaces_are_refused(refused, odd_files, key):
     argv = {"--config": "<config>"} | {key: "pipe.yaml"}
     (told,) = refused(["run", *(word for pair in argv.items() for word in pair)])
     assert told == "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"
@@ -63,7 +63,7 @@ def test_the_same_holds_for_search_spaces(refused, odd_files, key):
         ("<config>", "<config>: "),
     ],
 )
-def test_output_folders_that_cannot_be(refused, command, folder, told):
+def test_invalid_output_folders_are_refused(refused, command, folder, told):
     assert told in "\n".join(refused([command, "--output-dir", folder]))
 
 
@@ -80,7 +80,7 @@ def test_output_folders_that_cannot_be(refused, command, folder, told):
         ("no/such/file", "there is no folder <here>/no/such; create it first"),
     ],
 )
-def test_places_where_no_file_can_be_written(refused, run_study, odd_files, command, path, told):
+def test_unwritable_results_files_are_refused(refused, run_study, odd_files, command, path, told):
     (problem,) = refused([*command, path, "--output-dir", str(run_study.folder)])
     assert problem.endswith(told)
 
@@ -97,7 +97,7 @@ def test_places_where_no_file_can_be_written(refused, run_study, odd_files, comm
         (["--storage", "sqlite:///other.db"], "pass that URL as --storage, or choose another --output-dir"),
     ],
 )
-def test_what_does_not_fit_a_study_that_is_there(refused, run_study, argv, told):
+def test_options_that_contradict_an_existing_study_are_refused(refused, run_study, argv, told):
     assert told in "\n".join(refused([*run_study.run_again, *argv]))
 
 
@@ -109,13 +109,13 @@ def test_a_changed_experiment_is_refused_with_the_difference(refused, run_study,
     assert all("batch_size" in text for text in told)
 
 
-def test_all_problems_of_options_and_files_come_at_once(refused, here):
+def test_problems_of_options_and_files_are_reported_together(refused, here):
     (here / "wrong.yaml").write_text("experiments: {a: {model: {name: no_such}, training: {batchsize: 3}}}")
     argv = ["--device", "gpu", "--seed", "x", "--storage", "sqlite://", "--study", "a/b", "--results-file", "no/r.json"]
     assert len(refused(["run", "--config", "wrong.yaml", *argv])) == 7
 
 
-def test_a_file_far_too_large_is_no_configuration(refused, here):
+def test_huge_file_is_not_read_as_a_configuration(refused, here):
     (here / "large.yaml").write_text("# filler\n" * 40_000)
     (told,) = refused(["run", "--config", "large.yaml"])
     assert told == (

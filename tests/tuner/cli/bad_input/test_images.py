@@ -57,7 +57,7 @@ def images(here: Path) -> list[Path]:
     return paths
 
 
-def test_predict_names_every_one_of_them(refused, images, run_study):
+def test_predict_names_every_unreadable_image(refused, images, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     told = refused(["predict", *(path.name for path in images), "--checkpoint", str(checkpoint)])
     for path, (_, reason), text in zip(images, IMAGES.values(), told, strict=True):
@@ -66,7 +66,7 @@ def test_predict_names_every_one_of_them(refused, images, run_study):
         assert text.endswith("; name an image file, or recreate it")
 
 
-def test_predict_says_what_is_no_file(refused, here, run_study):
+def test_predict_names_paths_that_are_not_files(refused, here, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     (here / "empty").mkdir()
     (here / "picture_1.png").write_bytes(GOOD)
@@ -104,7 +104,7 @@ def dataset(here: Path, images: list[Path]) -> list[Path]:
 
 
 @pytest.mark.parametrize("command", [["run", "--config"], ["validate"]], ids=" ".join)
-def test_a_dataset_with_all_of_them_is_refused_and_leaves_no_cache(refused, dataset, command):
+def test_dataset_with_unreadable_images_is_refused_and_leaves_no_cache(refused, dataset, command):
     told = refused([*command, "c.yaml"])
     for path, (_, reason), text in zip(dataset, IMAGES.values(), told, strict=True):
         assert text.startswith(f"<here>/{path.name}: cannot be read as an image: ")
@@ -112,7 +112,7 @@ def test_a_dataset_with_all_of_them_is_refused_and_leaves_no_cache(refused, data
         assert text.endswith("; recreate or replace the file")
 
 
-def test_a_dataset_with_a_pipe_and_a_huge_file_is_refused_at_once(refused, dataset, here):
+def test_dataset_with_a_pipe_and_a_huge_file_is_refused_without_reading_them(refused, dataset, here):
     for path in dataset:
         path.write_bytes(GOOD)
     dataset[0].unlink()

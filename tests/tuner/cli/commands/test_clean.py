@@ -63,7 +63,7 @@ def files() -> dict[str, bytes]:
     return {str(path.relative_to(OUT)): path.read_bytes() for path in sorted(OUT.rglob("*")) if path.is_file()}
 
 
-def test_it_deletes_what_it_lists_and_nothing_that_another_command_needs(cli, cluttered):
+def test_clean_deletes_exactly_the_listed_files(cli, cluttered):
     before = files()
     dry = cli("clean", "--keep", "1", "--dry-run")
     assert files() == before
@@ -92,7 +92,7 @@ def test_it_deletes_what_it_lists_and_nothing_that_another_command_needs(cli, cl
         assert cli(*command).code == 0
 
 
-def test_by_default_it_keeps_what_training_keeps(cli, cluttered):
+def test_clean_by_default_keeps_the_files_that_training_keeps(cli, cluttered):
     before = files()
     assert cli("clean").code == 0
     # A failed search trial is not among the best.
@@ -120,7 +120,7 @@ def test_nothing_is_deleted_through_a_link(cli, cluttered, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "told"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
 )
-def test_what_it_refuses(argv, told, cli, here):
+def test_clean_refuses_invalid_options(argv, told, cli, here):
     refused = cli("clean", *argv)
     assert (refused.code, refused.out) == (2, "")
     assert told in refused.err

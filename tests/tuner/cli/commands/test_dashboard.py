@@ -43,7 +43,7 @@ def get(url: str) -> str:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_it_serves_the_study_until_a_signal_ends_it(run_study, tree, signum, code):
+def test_dashboard_serves_the_study_until_a_signal(run_study, tree, signum, code):
     before = tree(run_study.folder)
     with dashboard(run_study.folder) as (process, url):
         assert url.startswith("http://127.0.0.1:")
@@ -55,7 +55,7 @@ def test_it_serves_the_study_until_a_signal_ends_it(run_study, tree, signum, cod
     assert tree(run_study.folder) == before
 
 
-def test_no_torch_is_loaded_and_debug_tells_of_requests(run_study):
+def test_dashboard_does_not_import_torch_and_debug_prints_requests(run_study):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); print({'torch'} & set(sys.modules))"
     with dashboard(run_study.folder, "--debug", code=code) as (process, url):
         get(url + "/api/studies/1?after=0")
@@ -65,7 +65,7 @@ def test_no_torch_is_loaded_and_debug_tells_of_requests(run_study):
     assert errors == "GET '/api/studies/1' 200\nstopped\n"
 
 
-def test_public_is_warned_of(run_study):
+def test_public_prints_a_warning(run_study):
     with dashboard(run_study.folder, "--host", "0.0.0.0", "--public") as (process, url):
         name, port = url.removeprefix("http://").split(":")
         assert name == socket.gethostname()
@@ -94,7 +94,7 @@ def test_public_is_warned_of(run_study):
         ),
     ],
 )
-def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, told):
+def test_invalid_options_are_reported_together_and_no_port_is_opened(cli, run_study, options, told):
     outcome = cli("dashboard", "--output-dir", run_study.folder, *options)
     problems = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert (outcome.code, outcome.out, len(problems)) == (2, "", len(told))
@@ -110,13 +110,13 @@ def test_bad_input_is_told_at_once_and_nothing_listens(cli, run_study, options, 
         ("127.0.0.1", True, "which only this machine can reach"),
     ],
 )
-def test_an_address_that_others_reach_needs_public(cli, run_study, host, public, told):
+def test_public_address_requires_the_public_option(cli, run_study, host, public, told):
     outcome = cli("dashboard", "--output-dir", run_study.folder, "--host", host, *(["--public"] if public else []))
     assert (outcome.code, outcome.out) == (2, "")
     assert told in outcome.err
 
 
-def test_what_a_name_meant_when_it_was_checked_is_where_it_listens(run_study, monkeypatch):
+def test_host_name_is_resolved_only_once(run_study, monkeypatch):
     meanings = iter(["127.0.0.1", "0.0.0.0"])
     looked_up = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **more: looked_up(next(meanings), *args, **more))
@@ -127,7 +127,7 @@ def test_what_a_name_meant_when_it_was_checked_is_where_it_listens(run_study, mo
     assert (address.host, address.ip) == ("here", "127.0.0.1")  # the server listens on this IP
 
 
-def test_a_busy_port_is_told(cli, run_study):
+def test_busy_port_is_reported(cli, run_study):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         outcome = cli("dashboard", "--output-dir", run_study.folder, "--port", port)

@@ -46,7 +46,7 @@ def begun(here: Path, write_config: Callable[..., Path], make_watcher: Callable[
     return config
 
 
-def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
+def test_experiments_are_added_only_once(cli, begun, write_config):
     more = write_config({"one": ONE_EPOCH, "ពីរ": ONE_EPOCH, "three": {}}, file_name="more.yaml")
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
@@ -68,7 +68,7 @@ def test_experiments_are_added_once_and_it_says_so(cli, begun, write_config):
     assert study_targets(load_study(OUT)[0]).character_accuracy == 0.99  # of the run, not of the added file
 
 
-def test_a_failed_one_is_not_tried_again_just_by_the_way(cli, run_study, copy_of_the_study):
+def test_enqueue_does_not_retry_a_failed_experiment(cli, run_study, copy_of_the_study):
     enqueued = cli("enqueue", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert enqueued.out == (
         "not added: broken is already in the study (failed); `khmer-tuner resume --retry-failed` trains it again\n"
@@ -76,7 +76,7 @@ def test_a_failed_one_is_not_tried_again_just_by_the_way(cli, run_study, copy_of
     )
 
 
-def test_search_trials_are_added_and_the_first_ones_fix_how(cli, begun):
+def test_first_added_search_trials_fix_the_search_settings(cli, begun):
     added = cli("enqueue", "--trials", "2", "--sampler", "random", "--prune-grace", "3")
     assert added.code == 0
     assert "added: 2 search trials; the study has 2" in added.out
@@ -90,7 +90,7 @@ def test_search_trials_are_added_and_the_first_ones_fix_how(cli, begun):
     assert "search: 0 of 3 trials, sampler random" in shown
 
 
-def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_config, make_watcher):
+def test_running_run_trains_added_trials(cli, begun, write_config, make_watcher):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     watcher = make_watcher(
         after_epoch=1, action=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
@@ -102,7 +102,7 @@ def test_what_was_added_is_trained_by_a_run_that_is_at_work(cli, begun, write_co
     assert "learning_rate" in search.params
 
 
-def test_a_model_of_ones_own_comes_with_its_experiment(cli, begun, tiny_models, write_config):
+def test_added_experiment_can_bring_its_own_model(cli, begun, tiny_models, write_config):
     models = yaml.safe_load(tiny_models.read_text())
     models["models"]["tiny_too"] = models["models"]["tiny"]
     Path("models.yaml").write_text(yaml.safe_dump(models))
@@ -116,7 +116,7 @@ def test_a_model_of_ones_own_comes_with_its_experiment(cli, begun, tiny_models, 
     assert states() == {"one": "completed", "two": "completed"}
 
 
-def test_all_that_does_not_fit_the_study_is_told_at_once_and_nothing_is_added(cli, begun, write_config, tree):
+def test_contradictions_with_the_study_are_reported_together_and_nothing_is_added(cli, begun, write_config, tree):
     changed = write_config(
         {
             "one": {"training": {"num_epochs": 7}, "early_stopping": {"monitor": "val_loss", "mode": "min"}},
@@ -138,7 +138,7 @@ def test_all_that_does_not_fit_the_study_is_told_at_once_and_nothing_is_added(cl
     assert (states(), tree(OUT).keys()) == before
 
 
-def test_a_changed_preset_is_refused_as_a_run_refuses_it(cli, begun, write_config):
+def test_changed_preset_is_refused_as_by_run(cli, begun, write_config):
     changed = write_config({"one": {"training": {"num_epochs": 7}}}, file_name="changed.yaml")
     enqueued, ran = cli("enqueue", "--config", changed), cli("run", "--config", changed)
     assert (enqueued.code, ran.code) == (2, 2)
@@ -160,7 +160,7 @@ def test_a_changed_preset_is_refused_as_a_run_refuses_it(cli, begun, write_confi
         (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "learns nothing from pruned trials"),
     ],
 )
-def test_what_means_nothing_is_refused(cli, begun, argv, problem):
+def test_options_without_effect_are_refused(cli, begun, argv, problem):
     refused = cli("enqueue", *argv)
     assert refused.code == 2
     assert problem in refused.err
@@ -168,7 +168,7 @@ def test_what_means_nothing_is_refused(cli, begun, argv, problem):
     assert not Path("nowhere").exists()
 
 
-def test_the_expected_space_must_be_the_studys(cli, begun, write_space, write_config):
+def test_space_must_be_that_of_the_study(cli, begun, write_space, write_config):
     fitting, other = write_space(), write_space(file_name="other.yaml", batch_size={"low": 8, "high": 64, "step": 8})
     run = cli("run", "--config", begun, "--space", fitting, "--output-dir", "spaced")
     assert run.code == 0
@@ -180,7 +180,7 @@ def test_the_expected_space_must_be_the_studys(cli, begun, write_space, write_co
     assert len(rows(Path("spaced"))) == 2
 
 
-def test_a_dataset_elsewhere_must_be_the_same(cli, begun, tiny_dataset):
+def test_dataset_at_another_path_must_have_the_same_content(cli, begun, tiny_dataset):
     content = yaml.safe_load(begun.read_text())
     experiment = content["experiments"]["one"]
     for place in ("moved", "changed", "gone"):
@@ -204,7 +204,7 @@ def test_a_dataset_elsewhere_must_be_the_same(cli, begun, tiny_dataset):
     assert list(states()) == ["one", "two"]
 
 
-def test_neither_torch_is_loaded_nor_anything_trained(begun, write_config):
+def test_enqueue_imports_no_torch_and_trains_nothing(begun, write_config):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["enqueue", "--config", str(more), "--trials", "1"]

@@ -26,7 +26,7 @@ def read_text(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
-def test_json_is_the_documented_results_to_standard_output_or_a_file(cli, run_study, tree):
+def test_json_export_goes_to_standard_output_or_a_file(cli, run_study, tree):
     before = tree(run_study.folder)
     export = ["export", "--output-dir", run_study.folder]
     printed = cli(*export)
@@ -40,7 +40,7 @@ def test_json_is_the_documented_results_to_standard_output_or_a_file(cli, run_st
     assert tree(run_study.folder) == before
 
 
-def test_trials_are_written_for_spreadsheets(cli, run_study):
+def test_trials_csv_is_written_for_spreadsheets(cli, run_study):
     written = cli("export", "--output-dir", run_study.folder, "--format", "csv")
     assert (written.code, written.out) == (0, "")
     (path,) = Path().glob("*.csv")
@@ -63,7 +63,7 @@ def test_trials_are_written_for_spreadsheets(cli, run_study):
         assert float(done[name]) == result[name]
 
 
-def test_a_pipe_gets_the_table_and_nothing_else(cli, run_study):
+def test_pipe_receives_only_the_table(cli, run_study):
     export = ["export", "--output-dir", run_study.folder, "--results-file", "-", "--format"]
     trials, epochs = cli(*export, "csv"), cli(*export, "epochs-csv")
     assert trials.out.startswith("number,experiment_name,kind,state,")
@@ -73,7 +73,7 @@ def test_a_pipe_gets_the_table_and_nothing_else(cli, run_study):
     assert list(Path().iterdir()) == []
 
 
-def test_every_epoch_has_its_row_with_every_figure(cli, run_study):
+def test_epochs_csv_has_all_metrics_of_every_epoch(cli, run_study):
     written = cli("export", "--output-dir", run_study.folder, "--format", "epochs-csv", "--results-file", "e.csv")
     assert written.err == "3 epochs written to e.csv\n"
     rows = read_file(Path("e.csv"))
@@ -84,9 +84,7 @@ def test_every_epoch_has_its_row_with_every_figure(cli, run_study):
         assert {name: float(row[name]) for name in epoch} == epoch
 
 
-def test_epochs_of_a_preset_that_waits_for_another_try_are_those_of_the_last_one(
-    cli, run_study, copy_of_the_study, tmp_path
-):
+def test_preset_waiting_for_a_retry_exports_its_last_epochs(cli, run_study, copy_of_the_study, tmp_path):
     study, folder = load_study_for_changes(copy_of_the_study)
     retry_failed_trials(study, folder)
     export = ["export", "--output-dir", copy_of_the_study, "--format", "epochs-csv", "--results-file", "-"]
@@ -105,7 +103,7 @@ def test_epochs_of_a_preset_that_waits_for_another_try_are_those_of_the_last_one
 @pytest.mark.parametrize(
     ("place", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; name a file")]
 )
-def test_a_file_that_cannot_be_written_is_reported_with_a_missing_study(cli, tmp_path, form, place, problem):
+def test_unwritable_file_and_missing_study_are_reported_together(cli, tmp_path, form, place, problem):
     refused = cli("export", "--format", form, "--results-file", place, "--output-dir", tmp_path / "no study")
     assert refused.code == 2
     assert problem in refused.err

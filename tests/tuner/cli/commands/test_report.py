@@ -23,7 +23,7 @@ def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
     assert [path.name for path in Path().iterdir()] == ["report.html"]
 
 
-def test_the_winner_has_real_curves_and_pictures(cli, run_study):
+def test_report_has_curves_and_example_images_of_the_winner(cli, run_study):
     assert cli("report", "--output-dir", run_study.folder, "--out", "it.html").code == 0
     html = Path("it.html").read_text(encoding="utf-8")
     winner = html.partition('<section id="winner">')[2].partition("</section>")[0]
@@ -32,7 +32,7 @@ def test_the_winner_has_real_curves_and_pictures(cli, run_study):
     assert 'class="missing"' not in winner
 
 
-def test_a_report_is_repeated_over_the_older_one(cli, run_study):
+def test_report_overwrites_an_earlier_report(cli, run_study):
     Path("report.html").write_text("")
     for _ in range(2):
         assert cli("report", "--output-dir", run_study.folder).code == 0
@@ -50,7 +50,7 @@ def test_a_report_is_repeated_over_the_older_one(cli, run_study):
         ("", "expected a value that is not empty"),
     ],
 )
-def test_a_place_that_a_report_cannot_take_is_refused(out, told, cli, run_study, tree, monkeypatch):
+def test_invalid_report_path_is_refused(out, told, cli, run_study, tree, monkeypatch):
     Path("folder").mkdir()
     Path("closed").mkdir()
     Path("notes.html").write_text("<p>mine</p>")
@@ -69,7 +69,7 @@ def test_a_place_that_a_report_cannot_take_is_refused(out, told, cli, run_study,
 @pytest.mark.parametrize(
     "argv", [["--output-dir", "nowhere"], ["--study", "another"], ["--storage", "mysql://x"]], ids=str
 )
-def test_without_its_study_nothing_is_written(argv, cli, run_study):
+def test_missing_study_writes_no_report(argv, cli, run_study):
     done = cli("report", "--output-dir", run_study.folder, *argv)
     assert done.code == 2
     assert done.err.startswith("error: ")

@@ -28,10 +28,7 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert "broken has already failed" in again.err
     assert "nothing to train" in again.err
     folder = run_study.folder
-    assert (
-        f"not written, the study in {folder} is already complete; `khmer-tuner export --output-dir {folder} --results-file"
-        in again.out
-    )
+    assert f"{folder} is already complete; `khmer-tuner export --output-dir {folder} --results-file" in again.out
     assert list(Path().iterdir()) == []
 
 
@@ -49,7 +46,7 @@ def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study
     assert json.loads(Path("r.json").read_text())["all_results"] == json.loads(written)["all_results"]
 
 
-def test_only_chosen_experiments_count(cli, run_study):
+def test_exit_code_depends_only_on_the_selected_experiments(cli, run_study):
     assert cli(*run_study.run_again, "--experiments", "ខ្មែរ").code == 0
     assert cli(*run_study.run_again, "--experiments", "broken").code == 1
 
@@ -72,7 +69,7 @@ def test_json_prints_the_results_and_nothing_else(cli, run_study):
     assert printed == json.loads(Path("r.json").read_text())
 
 
-def test_a_line_for_each_epoch_where_there_is_no_terminal(cli, write_config):
+def test_without_a_terminal_each_epoch_has_a_line(cli, write_config):
     lines = cli("run", "--config", write_config({"one": {}}), "--output-dir", "out").err.splitlines()
     assert "[1/1] one (trial 0): tiny, batch 8, lr 0.001, steplr, up to 2 epochs" in lines
     assert [line.split()[0] for line in lines if line.startswith("  ")] == ["1/2", "2/2"]
@@ -98,7 +95,7 @@ def test_a_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study
     assert (tree(config.parent), tree(run_study.folder)) == before
 
 
-def test_a_dry_run_says_how_much_is_really_to_be_trained_and_how(cli, run_study, write_space):
+def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_space):
     space = write_space(learning_rate={"low": 0.002, "high": 0.01})
     search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
     told = cli(*run_study.run_again, *search)
@@ -118,7 +115,7 @@ def test_the_default_study_is_that_of_the_api(cli, run_study):
     assert json.loads(cli("status", "--output-dir", run_study.folder, "--json").out)["study"] == DEFAULT_STUDY_NAME
 
 
-def test_the_storage_variable_is_used_and_named_when_it_is_wrong(cli, write_config, monkeypatch):
+def test_storage_variable_is_used_and_named_in_errors(cli, write_config, monkeypatch):
     config = write_config({"one": {}})
     monkeypatch.setenv("KHMER_TUNER_STORAGE", f"sqlite:///{os.getcwd()}/elsewhere.db")
     assert cli("run", "--config", config, "--output-dir", "out").code == 0
@@ -131,7 +128,7 @@ def test_the_storage_variable_is_used_and_named_when_it_is_wrong(cli, write_conf
 
 
 @pytest.mark.parametrize("command", [["-m", "tuner", "run"], ["scripts/phase3_hyperparameter_tuning.py"]])
-def test_other_ways_to_the_same_command(command, run_study, tmp_path):
+def test_module_and_script_run_the_same_command(command, run_study, tmp_path):
     root = Path(__file__).parents[4]
     done = subprocess.run(
         [sys.executable, *command, *run_study.run_again[1:], "--dry-run"], capture_output=True, text=True, cwd=root
@@ -146,7 +143,7 @@ def test_help_has_runnable_examples(capsys):
 
 
 @pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def test_a_second_run_of_the_same_experiments_waits_for_the_first(
+def test_second_run_of_the_same_experiments_waits_for_the_first(
     storage, here, write_config, cli, request, monkeypatch, tmp_path
 ):
     if storage == "postgresql":
@@ -177,7 +174,7 @@ def test_a_second_run_of_the_same_experiments_waits_for_the_first(
 
 
 @pytest.mark.slow
-def test_several_that_retry_a_failed_experiment_at_once_train_it_once(copy_of_the_study, here):
+def test_parallel_retries_train_a_failed_experiment_once(copy_of_the_study, here):
     command = [sys.executable, "-m", "tuner", "resume", "--retry-failed", "--output-dir", str(copy_of_the_study)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     processes = [

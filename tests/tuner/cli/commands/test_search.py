@@ -60,7 +60,7 @@ def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callab
     return here
 
 
-def test_a_budget_is_met_once_and_a_search_adds_to_it(cli, write_config, write_space, read_results):
+def test_run_trains_its_budget_once_and_search_adds_trials(cli, write_config, write_space, read_results):
     space = write_space(base={"num_epochs": 1})
     run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "2", "--space", space]
     first = cli(*run, "--sampler", "random", "--json")
@@ -86,7 +86,7 @@ def test_a_budget_is_met_once_and_a_search_adds_to_it(cli, write_config, write_s
     assert states() == dict.fromkeys(["one", "search_0001", "search_0002", "search_0003"], "completed")
 
 
-def test_a_search_after_the_presets_may_have_a_space_of_its_own(cli, write_config, write_space):
+def test_search_after_presets_can_use_another_space(cli, write_config, write_space):
     assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
     space = write_space(base={"num_epochs": 1}, learning_rate={"low": 0.002, "high": 0.01})
     searched = cli("search", "--trials", "1", "--space", space)
@@ -100,7 +100,7 @@ def test_a_search_after_the_presets_may_have_a_space_of_its_own(cli, write_confi
     assert len(states()) == 2
 
 
-def test_a_study_may_consist_of_a_search_alone(cli, here, write_config, write_space, tree):
+def test_study_can_consist_of_only_a_search(cli, here, write_config, write_space, tree):
     config = write_config({"one": {"early_stopping": {"patience": 3}}, "two": {"early_stopping": {"patience": 3}}})
     search = ["search", "--trials", "1", "--config", config]
     space = ["--space", write_space(base={"num_epochs": 1})]
@@ -124,7 +124,7 @@ def test_a_study_may_consist_of_a_search_alone(cli, here, write_config, write_sp
     assert len(before[0]) == 2
 
 
-def test_a_search_alone_needs_no_configuration(cli, here, tiny_dataset, tiny_models):
+def test_search_without_presets_needs_no_configuration(cli, here, tiny_dataset, tiny_models):
     shutil.copytree(tiny_dataset.parent, here / "generated_data")
     (here / "config").mkdir()
     shutil.copy(tiny_models, here / "config" / "model_config.yaml")
@@ -133,7 +133,7 @@ def test_a_search_alone_needs_no_configuration(cli, here, tiny_dataset, tiny_mod
     assert (states(), load_study(OUT)[0].study_name) == ({"search_0000": "completed"}, "mine")
 
 
-def test_a_search_alone_may_be_kept_on_a_server(cli, write_config, write_space, new_database):
+def test_search_without_presets_can_use_a_server(cli, write_config, write_space, new_database):
     url = new_database()
     search = ["search", "--trials", "1", "--storage", url]
     config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
@@ -142,14 +142,14 @@ def test_a_search_alone_may_be_kept_on_a_server(cli, write_config, write_space, 
     assert json.loads(cli("status", "--storage", url, "--json").out)["counts"]["completed"] == 2
 
 
-def test_a_search_without_a_dataset_of_its_own_is_refused_and_creates_nothing(cli, here, tree):
+def test_search_with_a_missing_dataset_is_refused_and_creates_nothing(cli, here, tree):
     refused = cli("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
     assert refused.code == 2
     assert "nowhere/metadata.yaml" in refused.err
     assert list(tree(here)) == []
 
 
-def test_a_search_first_finishes_what_is_owed(cli, home):
+def test_search_first_trains_pending_trials(cli, home):
     ran = cli("search", "--trials", "1", "--results-file", "r.json")
     assert ran.code == 0
     begun = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
@@ -158,7 +158,7 @@ def test_a_search_first_finishes_what_is_owed(cli, home):
     assert set(states().values()) == {"completed"}
 
 
-def test_a_folder_is_all_that_resume_needs(cli, home, tmp_path, monkeypatch, read_results):
+def test_resume_needs_only_the_output_folder(cli, home, tmp_path, monkeypatch, read_results):
     for name in ("config.yaml", "models.yaml", "space.yaml"):
         (home / name).unlink()
     (tmp_path / "elsewhere").mkdir()
@@ -182,7 +182,7 @@ def test_a_folder_is_all_that_resume_needs(cli, home, tmp_path, monkeypatch, rea
     assert trained["output_dir"] == str(home / OUT)
 
 
-def test_a_dataset_may_move_but_not_change(cli, home, tree):
+def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, home, tree):
     shutil.move("generated_data", "moved")
     before = tree(home)
     gone = cli("resume")
@@ -209,7 +209,7 @@ def test_a_dataset_may_move_but_not_change(cli, home, tree):
     assert set(states().values()) == {"completed"}
 
 
-def test_another_space_or_way_to_search_is_refused_with_what_changed(cli, home, tree):
+def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, home, tree):
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"]["new"] = content["experiments"]["one"]  # which is refused with the rest
     Path("config.yaml").write_text(yaml.safe_dump(content))
@@ -227,7 +227,7 @@ def test_another_space_or_way_to_search_is_refused_with_what_changed(cli, home, 
     assert (states(), tree(home / OUT).keys()) == before
 
 
-def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_config, make_watcher):
+def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
@@ -244,7 +244,7 @@ def test_when_the_time_is_up_the_running_trial_is_left_for_later(cli, write_conf
 
 # The signal may arrive in a callback of the garbage collector, or between opening a file and its `with`.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_says_how_to_go_on_without_adding_trials_again(cli, home):
+def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, home):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     stopped = cli("search", "--trials", "300")
@@ -254,7 +254,7 @@ def test_ctrl_c_says_how_to_go_on_without_adding_trials_again(cli, home):
     assert set(states().values()) & {"interrupted", "waiting"}
 
 
-def test_with_its_targets_met_a_study_begins_nothing_more(cli, write_config, write_space):
+def test_no_trial_starts_once_the_targets_are_met(cli, write_config, write_space):
     config = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets={"training_time_per_epoch": 1000})
     space = write_space(base={"num_epochs": 1})
     ran = cli("run", "--config", config, "--trials", "1", "--space", space, "--until-targets")
@@ -268,7 +268,7 @@ def test_with_its_targets_met_a_study_begins_nothing_more(cli, write_config, wri
     assert set(states().values()) == {"completed"}
 
 
-def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
+def test_retry_failed_trains_failed_trials_again(cli, run_study, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
     argv = ["resume", "--output-dir", folder, "--results-file", "r.json"]
@@ -289,9 +289,7 @@ def test_what_failed_is_trained_again_when_asked(cli, run_study, tmp_path):
     assert "nothing to train" in again.err
 
 
-def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeated(
-    cli, write_config, write_space, monkeypatch
-):
+def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, write_config, write_space, monkeypatch):
     space, config = write_space(base={"num_epochs": 1}), write_config({"one": ONE_EPOCH})
     assert cli("run", "--config", config, "--trials", "1", "--space", space).code == 0
     with monkeypatch.context() as patch:
@@ -315,9 +313,7 @@ def test_a_search_whose_new_trials_all_fail_exits_with_1_and_they_can_be_repeate
     assert (counted["pending"], counted["search"]["budget"], counted["search"]["ended"]) == (0, 4, 4)
 
 
-def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the_cause_is_gone(
-    cli, write_config, make_watcher, fail
-):
+def test_commands_exit_with_1_while_an_error_keeps_a_trial_pending(cli, write_config, make_watcher, fail):
     config = write_config({"blocked": ONE_EPOCH, "free": ONE_EPOCH})
     HyperparameterTuner(str(config), display=make_watcher(in_batch=2, action=fail)).run_experiments(["blocked"])
     (OUT / "blocked" / "checkpoints").write_text("a file where a folder is to be")
@@ -334,7 +330,7 @@ def test_a_trial_that_an_error_leaves_pending_makes_every_command_fail_until_the
     assert set(states().values()) == {"completed"}
 
 
-def test_a_search_whose_working_directory_is_removed_loses_no_trial(
+def test_search_whose_working_directory_is_deleted_loses_no_trial(
     cli, here, write_config, write_space, tiny_dataset, tmp_path
 ):
     gone, out = tmp_path / "gone", tmp_path / "out"
@@ -379,7 +375,7 @@ def test_too_few_open_files_fail_no_trial(files, cli, here, write_config, write_
     assert list(states().values()) == ["completed"] * 3
 
 
-def test_commands_that_go_on_tell_by_their_exit_code_that_a_preset_failed(cli, run_study, tmp_path):
+def test_exit_code_of_later_commands_reports_a_failed_preset(cli, run_study, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
     outcome = cli("search", "--trials", "1", "--output-dir", folder, "--until-targets")
@@ -387,7 +383,7 @@ def test_commands_that_go_on_tell_by_their_exit_code_that_a_preset_failed(cli, r
     assert "broken failed: " in outcome.out
 
 
-def test_a_worker_works_off_what_is_owed_and_writes_no_results(cli, home, tree):
+def test_worker_trains_pending_trials_and_writes_no_results_file(cli, home, tree):
     before = {path for path in tree(home) if "/" not in path}
     worked = cli("worker")
     assert (worked.code, worked.out) == (0, "")
@@ -399,7 +395,7 @@ def test_a_worker_works_off_what_is_owed_and_writes_no_results(cli, home, tree):
     assert "nothing to train" in again.err
 
 
-def test_a_gaussian_process_learns_nothing_from_pruned_trials_so_it_gets_none(cli, write_config, write_space):
+def test_gp_sampler_disables_pruning(cli, write_config, write_space):
     run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "1", "--sampler", "gp"]
     assert cli(*run, "--space", write_space(base={"num_epochs": 1})).code == 0
     search = load_study(OUT)[0].user_attrs["search"]

@@ -16,7 +16,7 @@ from tuner.cli.commands.show import _STARTED_AFTER
 _STATISTICS = ("running_", "num_batches_tracked")
 
 
-def test_every_cause_of_an_attempt_has_its_words() -> None:
+def test_every_reason_of_an_attempt_has_a_text() -> None:
     assert set(_STARTED_AFTER) == set(StartedAfter)
 
 
@@ -82,7 +82,7 @@ def test_json_has_everything_and_agrees_with_the_results(cli: Any, run_study: An
     assert trial["log"][-1].split("ended: ")[1].startswith("max_epochs")
 
 
-def test_a_trial_that_waits_has_no_settings_yet(cli: Any, copy_of_the_study: Any) -> None:
+def test_waiting_trial_has_no_settings_yet(cli: Any, copy_of_the_study: Any) -> None:
     assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
     shown = cli("show", "search_0002", "--output-dir", copy_of_the_study)
     assert shown.code == 0
@@ -100,7 +100,7 @@ def test_nothing_in_a_log_moves_the_cursor(cli: Any, copy_of_the_study: Any) -> 
     assert section(shown, "end of the log")[-1] == r"  evil \x1b[2J\x1b]0;title\x07 end"
 
 
-def test_of_many_epochs_some_are_shown_and_the_last_among_them(cli: Any, copy_of_the_study: Any) -> None:
+def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_study: Any) -> None:
     metrics = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
     epoch = json.loads(metrics.read_text().splitlines()[0])
     lines = [json.dumps(epoch | {"epoch": number, "val_char_accuracy": number / 101}) for number in range(1, 102)]
@@ -117,7 +117,7 @@ def test_of_many_epochs_some_are_shown_and_the_last_among_them(cli: Any, copy_of
 @pytest.mark.parametrize(
     ("trial", "told"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
 )
-def test_a_trial_that_there_is_not_is_told(trial: str, told: str, cli: Any, run_study: Any) -> None:
+def test_unknown_trial_is_reported(trial: str, told: str, cli: Any, run_study: Any) -> None:
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.out) == (2, "")
     assert told in shown.err

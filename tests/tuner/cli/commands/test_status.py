@@ -52,7 +52,7 @@ def at_work(here: Path, run_study) -> Iterator[Claim]:
     claim.release()
 
 
-def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_work, tree):
+def test_running_study_shows_workers_and_remaining_time(cli, at_work, tree):
     before = tree(OUT)
     told = cli("status")
     assert told.code == 0
@@ -82,7 +82,7 @@ def test_a_study_at_work_tells_who_trains_what_and_how_long_it_takes(cli, at_wor
     assert "pending" not in summary  # somebody works on it
 
 
-def test_scripts_get_when_it_is_over_and_what_room_it_takes(cli, at_work):
+def test_json_has_remaining_time_and_disk_usage(cli, at_work):
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["pending"], len(status["trials"])) == (1, 29, 22)
     running = status["trials"][2]
@@ -95,7 +95,7 @@ def test_scripts_get_when_it_is_over_and_what_room_it_takes(cli, at_work):
     assert sum(status["disk"].values()) - status["disk"]["free"] == 2 * status["disk"]["used"]
 
 
-def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
+def test_idle_study_has_no_remaining_time(cli, at_work):
     at_work.release()
     told = cli("status").out
     assert "2 of 32 trials finished (1 failed), 29 waiting, 1 interrupted\n" in told
@@ -107,20 +107,20 @@ def test_nobody_knows_when_a_study_is_over_that_nobody_works_on(cli, at_work):
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
 
-def test_each_of_many_trials_is_shown_if_it_is_asked_for(cli, at_work):
+def test_all_shows_each_of_many_trials(cli, at_work):
     numbers = [line.split()[0] for line in cli("status", "--all").out.splitlines() if line.endswith(" -")]
     assert numbers[:2] == ["0", "1"]
     assert numbers[-1] == "21"
 
 
-def test_a_study_that_is_done_says_so(cli, run_study):
+def test_complete_study_says_so(cli, run_study):
     told = cli("status", "--output-dir", run_study.folder).out
     assert "2 of 2 trials finished (1 failed)\n" in told
     assert "pending: " not in told
     assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in told
 
 
-def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
+def test_running_trials_fit_a_narrow_terminal(cli, at_work, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     [row] = [line for line in cli("status").out.splitlines() if line.startswith("search_0002")]
     assert len(row) <= 60
@@ -128,7 +128,7 @@ def test_what_is_at_work_fits_a_narrow_terminal(cli, at_work, monkeypatch):
     assert "━" in row
 
 
-def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy_of_the_study, monkeypatch):
+def test_watch_without_a_terminal_prints_changes_until_no_trial_is_pending(cli, copy_of_the_study, monkeypatch):
     study, folder = load_study_for_changes(copy_of_the_study)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
@@ -150,13 +150,13 @@ def test_a_watch_in_a_log_prints_what_changed_until_nothing_is_pending(cli, copy
     assert watched.out.count("best: ") == 1
 
 
-def test_a_watch_of_a_study_that_is_done_returns_at_once(cli, run_study):
+def test_watch_of_a_complete_study_returns_at_once(cli, run_study):
     done = cli("status", "--watch", "--output-dir", run_study.folder)
     assert done.code == 0
     assert "2 of 2 trials finished (1 failed)" in done.out
 
 
-def test_a_watch_on_a_terminal_is_redrawn_until_it_is_interrupted(at_work):
+def test_watch_on_a_terminal_redraws_until_ctrl_c(at_work):
     terminal, other_end = pty.openpty()
     command = [sys.executable, "-m", "tuner", "status", "--watch"]
     with subprocess.Popen(command, stdout=other_end, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}) as run:

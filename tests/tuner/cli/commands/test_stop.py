@@ -69,9 +69,7 @@ def begin(here: Path) -> Iterator[Begin]:
         process.communicate()
 
 
-def test_a_request_from_before_stops_nobody_though_the_folder_is_new(
-    cli: Any, write_config: Any, tmp_path: Path
-) -> None:
+def test_earlier_stop_request_does_not_stop_a_run_in_a_new_folder(cli: Any, write_config: Any, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/elsewhere.db"
     first = write_config({"one": ONE_EPOCH}, file_name="first.yaml")
     assert cli("run", "--config", first, "--storage", storage, "--results-file", "r.json").code == 0
@@ -82,7 +80,7 @@ def test_a_request_from_before_stops_nobody_though_the_folder_is_new(
     assert "a stop was requested" not in done.out + done.err
 
 
-def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_ignores_trials_that_start_later(monkeypatch: pytest.MonkeyPatch) -> None:
     def row(number: int, attempts: int) -> Any:
         return SimpleNamespace(number=number, attempts=attempts)
 
@@ -97,12 +95,12 @@ def test_whoever_waits_does_not_wait_for_what_is_begun_afterwards(monkeypatch: p
     ("stop_requested", "told"),
     [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")],
 )
-def test_interrupted_it_says_whether_it_has_asked(stop_requested: bool, told: str) -> None:
+def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested: bool, told: str) -> None:
     assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == told
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_would_have(
+def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
     workers: int, begin: Begin, cli: Any, write_config: Any, read_results: Any
 ) -> None:
     config = write_config({"ខ្មែរ": LONG, "two": LONG if workers == 2 else ONE_EPOCH})
@@ -137,7 +135,7 @@ def test_a_run_leaves_its_trials_after_their_epoch_and_they_become_what_they_wou
         assert curve(name, OUT) == curve(name, Path("undisturbed"))
 
 
-def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_study, copy_of_the_study):
+def test_stop_without_workers_does_not_stop_later_commands(cli, run_study, copy_of_the_study):
     assert cli("stop", "--wait", "--output-dir", copy_of_the_study).out == "stop requested; no trial is running\n"
     asked = cli("stop", "--wait", "--json", "--output-dir", copy_of_the_study)
     assert (asked.code, json.loads(asked.out)) == (0, {"asked": [], "stopped": True})
@@ -147,7 +145,7 @@ def test_nobody_is_there_to_be_stopped_and_nobody_who_comes_later_is(cli, run_st
     assert {row.state.value for row in study_status(*load_study(copy_of_the_study)).current} == {"completed"}
 
 
-def test_programs_are_told_too(cli, write_config, make_watcher):
+def test_python_api_obeys_a_stop_request(cli, write_config, make_watcher):
     config = write_config({"one": LONG, "two": LONG})
     watcher = make_watcher(after_epoch=1, action=lambda: cli("stop"))
     tuner = HyperparameterTuner(str(config), options=RunOptions(results_file="r.json"), display=watcher)
@@ -165,7 +163,7 @@ def test_programs_are_told_too(cli, write_config, make_watcher):
     assert again.epochs == [(0, 1), (0, 2), (0, 3)]
 
 
-def test_an_experiment_that_is_not_trained_because_another_met_the_targets_says_so(write_config):
+def test_experiment_skipped_because_of_met_targets_is_reported(write_config):
     config = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets={"training_time_per_epoch": 1000})
     options = RunOptions(results_file="r.json", until_targets=True)
     tuner = HyperparameterTuner(str(config), options=options)
@@ -174,7 +172,7 @@ def test_an_experiment_that_is_not_trained_because_another_met_the_targets_says_
         tuner.run_single_experiment("two", tuner.config["experiments"]["two"])
 
 
-def test_where_nothing_has_ended_nothing_has_failed_if_stop_was_asked_for(cli, write_config, make_watcher):
+def test_exit_code_is_0_without_finished_trials_if_stop_was_requested(cli, write_config, make_watcher):
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": LONG})), display=make_watcher(in_batch=1)).run_experiments()
     session = Session.reopen(ExistingStudy.load(OUT), Display())

@@ -54,12 +54,12 @@ def test_the_shipped_space_goes_with_the_shipped_models(cli):
     assert shown.out.endswith("the search space is valid\n")
 
 
-def test_a_space_without_a_base(cli, here):
+def test_space_without_a_base_is_shown(cli, here):
     (here / "s.yaml").write_text("space: {gamma: [0.1, 0.2]}")
     assert "base: none\n" in cli("validate", "s.yaml").out
 
 
-def test_all_that_is_wrong_with_a_space_is_told(cli, here):
+def test_all_problems_of_a_space_are_reported_together(cli, here):
     (here / "s.yaml").write_text(
         "space:\n  model_name: [smal, ctc, large]\n  loss_type: [focal, crossentropy]\n  gama: [1, 2]"
     )
@@ -82,19 +82,19 @@ def test_all_that_is_wrong_with_a_space_is_told(cli, here):
         ("", "expected a value that is not empty"),
     ],
 )
-def test_models_that_cannot_be_read(cli, space, models, says):
+def test_unreadable_models_are_refused(cli, space, models, says):
     refused = cli("validate", space, "--model-config", models)
     assert refused.code == 2
     assert says in refused.err
 
 
-def test_experiments_name_their_models_themselves(cli, write_config, tiny_models):
+def test_model_config_option_is_refused_for_experiments(cli, write_config, tiny_models):
     refused = cli("validate", write_config({"one": {}}), "--model-config", tiny_models)
     assert (refused.code, refused.out) == (2, "")
     assert "--model-config: only for a search space" in refused.err
 
 
-def test_a_named_dataset_that_is_missing_is_an_error_as_for_run(cli, here, write_config, tiny_models):
+def test_missing_named_dataset_is_an_error_as_in_run(cli, here, write_config, tiny_models):
     config = write_config({"one": {}})
     assert f"models: {tiny_models} (tiny, tiny_ctc)\n" in cli("validate", config).out
     config.write_text(config.read_text().replace("metadata.yaml", "nowhere.yaml"))
