@@ -1,4 +1,4 @@
-"""The command line called in this process, and a study that has run, with a failed experiment in it."""
+"""Fixtures that call the command line in this process, and a finished study with a failed experiment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cli = Callable[..., "Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cli(here: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Call a command in the empty working directory, where it finds no terminal."""
+    """Call a command in the empty working directory, without a terminal."""
 
     def call(*argv: str | Path) -> Outcome:
         capfd.readouterr()
@@ -56,7 +56,7 @@ def cli(here: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
 
 @dataclass(frozen=True)
 class RunStudy:
-    """A study whose experiments have ended, and how its `run` went."""
+    """A study whose experiments are finished, with the exit code of its `run`."""
 
     folder: Path
     config: Path
@@ -65,7 +65,7 @@ class RunStudy:
 
     @property
     def run_again(self) -> list[str]:
-        """The command that made it, but for where the results go."""
+        """The command that created the study, without its results file."""
         return ["run", "--config", str(self.config), "--output-dir", str(self.folder)]
 
 
@@ -77,7 +77,7 @@ def run_study(
     make_watcher: Callable[..., Display],
     fail: Callable[[], object],
 ) -> RunStudy:
-    """Experiments `broken`, which failed after its first epoch, and `ខ្មែរ`, which did not; not to be changed."""
+    """A read-only study: experiment `broken` failed after its first epoch, experiment `ខ្មែរ` completed."""
     folder = tmp_path_factory.mktemp("run_study")
     common = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
@@ -102,7 +102,7 @@ def run_study(
 
 @pytest.fixture
 def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
-    """The folder of a copy of `run_study`, to be changed; its experiment `broken` would not fail again."""
+    """A writable copy of the folder of `run_study`, whose experiment `broken` would not fail again."""
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
     return folder
@@ -110,7 +110,7 @@ def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tree() -> Callable[[Path], dict[str, float]]:
-    """List what is below a folder, with times of change."""
+    """List all paths below a folder with their modification times."""
 
     def list_all(folder: Path) -> dict[str, float]:
         return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}

@@ -1,4 +1,4 @@
-"""Damaged or foreign content of a study: named, left out, and no obstacle to the rest."""
+"""Damaged or foreign content of a study is reported and left out, and the rest remains usable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def preset(copy_of_the_study: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"kind": ["x"]}, "kind"),
         ({"kind": {"preset": 1}}, "kind"),
@@ -58,7 +58,7 @@ def preset(copy_of_the_study: Path) -> dict[str, Any]:
 )
 def test_a_trial_with_damaged_attributes_is_named_and_left_out(
     changes: dict[str, Any],
-    told: str,
+    expected: str,
     copy_of_the_study: Path,
     preset: dict[str, Any],
     cli: Callable[..., Any],
@@ -70,7 +70,7 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
         done = cli(*command, "--output-dir", copy_of_the_study)
         assert done.code == 0, done.err
         assert "left out: trial 2" in done.err
-        assert told in done.err
+        assert expected in done.err
         if command[-1] == "--json":
             assert [row["name"] for row in json.loads(done.out)["trials"]] == ["broken", NAME]
     assert cli("report", "--out", "report.html", "--output-dir", copy_of_the_study).code == 0
@@ -105,7 +105,7 @@ def test_an_undecodable_value_affects_only_its_own_trial(
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "expected"),
     [
         ("update study_user_attributes set value_json = '{' where key = 'targets'", "value '{'"),
         ("update study_user_attributes set value_json = '[]' where key = 'targets'", "attribute 'targets'"),
@@ -124,14 +124,14 @@ def test_an_undecodable_value_affects_only_its_own_trial(
     ],
 )
 def test_damage_of_the_whole_study_is_an_error_that_says_where(
-    statement: str, told: str, copy_of_the_study: Path, cli: Callable[..., Any]
+    statement: str, expected: str, copy_of_the_study: Path, cli: Callable[..., Any]
 ) -> None:
     change(copy_of_the_study, statement)
     for command in (["status"], ["export", "--format", "csv", "--results-file", "-"], ["resume"]):
         done = cli(*command, "--output-dir", copy_of_the_study)
         assert done.code == 2, done.err
         assert "damaged" in done.err
-        assert told in done.err
+        assert expected in done.err
         assert "restore a backup" in done.err
 
 

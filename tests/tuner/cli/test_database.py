@@ -1,4 +1,4 @@
-"""A database that is taken away, damaged or replaced is told, and nothing is made of it."""
+"""A removed, damaged or replaced database is reported and not changed."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def write_junk(database: Path) -> None:
 
 
 def cut_off(database: Path) -> None:
-    """Leave the beginning, as a copy does that was interrupted."""
+    """Truncate the file, as an interrupted copy does."""
     os.truncate(database, 3 * PAGE_BYTES)
 
 
 def scramble(database: Path) -> None:
-    """Leave the first page alone, which says that it is a database."""
+    """Overwrite all pages but the first, which identifies a database."""
     content = database.read_bytes()
     database.write_bytes(content[:PAGE_BYTES] + b"\x7f" * (len(content) - PAGE_BYTES))
 
@@ -85,9 +85,9 @@ DAMAGES = [
 def refuse(
     cli: Cli, copy_of_the_study: Path, here: Path, tree: Callable[[Path], dict[str, float]]
 ) -> Callable[..., str]:
-    """Change the database and give a command; return its one error, once it is sure that it changed nothing."""
+    """Change the database and call a command that changes no file; return its only error."""
 
-    def give(change: Change, *command: str) -> str:
+    def call(change: Change, *command: str) -> str:
         database = copy_of_the_study / "study.db"
         change(database)
         before = tree(copy_of_the_study)
@@ -100,25 +100,25 @@ def refuse(
         assert str(database) in error
         return error
 
-    return give
+    return call
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [(Path.unlink, "there is no study database"), (empty, "there is no study database"), *DAMAGES],
 )
 def test_damaged_missing_or_replaced_database_is_reported(
-    change: Change, says: str, command: str, refuse: Callable[..., str]
+    change: Change, expected: str, command: str, refuse: Callable[..., str]
 ) -> None:
-    assert says in refuse(change, *command.split())
+    assert expected in refuse(change, *command.split())
 
 
-@pytest.mark.parametrize(("change", "says"), DAMAGES)
+@pytest.mark.parametrize(("change", "expected"), DAMAGES)
 def test_run_does_not_recreate_a_damaged_database(
-    change: Change, says: str, refuse: Callable[..., str], run_study: Any
+    change: Change, expected: str, refuse: Callable[..., str], run_study: Any
 ) -> None:
-    assert says in refuse(change, "run", "--config", str(run_study.config))
+    assert expected in refuse(change, "run", "--config", str(run_study.config))
 
 
 def replace_by_its_copy(database: Path) -> None:
@@ -138,17 +138,17 @@ def test_database_removed_during_training_is_reported(
         [sys.executable, "-m", "tuner", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert process.stderr is not None
-        while f"[{workers}/2]" not in next(process.stderr):  # so many have begun
+        while f"[{workers}/2]" not in next(process.stderr):  # until that many trials have started
             pass
         database = tmp_path / "out" / "study.db"
         change(database)
-        said = process.stderr.read()
-        assert process.wait() == 2, said
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        errors_text = process.stderr.read()
+        assert process.wait() == 2, errors_text
+    errors = [line for line in errors_text.splitlines() if line.startswith("error: ")]
     assert errors
     assert all(str(database) in error for error in errors)
     assert all("it was removed or replaced while in use" in error for error in errors)
-    assert "Traceback" not in said
+    assert "Traceback" not in errors_text
     assert database.exists() == (change is not Path.unlink)
 
 
@@ -161,7 +161,7 @@ def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "says", "has_study"),
+    ("right", "expected", "has_study"),
     [
         ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "permission denied for table", False),
         ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "or use another role", True),
@@ -170,7 +170,7 @@ def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
 )
 def test_read_only_database_role_is_refused_before_anything_is_created(
     right: str,
-    says: str,
+    expected: str,
     has_study: bool,
     cli: Cli,
     write_config: Experiments,
@@ -197,7 +197,7 @@ def test_read_only_database_role_is_refused_before_anything_is_created(
             owner.execute("DROP ROLE reader")
     assert refused.code == 2
     (error,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
-    assert says in error
+    assert expected in error
     assert sorted(here.rglob("*")) == before
-    # The folder is not bound to that role.
+    # The folder can still be used with the other role.
     assert cli(*run, "--output-dir", "out", "--storage", url).code == 0

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: real ones, in memory, that are mounted for a test."""
+"""Full and read-only disks: file systems in memory that are mounted for a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def remount(disk: Path, how: str) -> None:
 
 
 def results(path: Path) -> Any:
-    """Read what a run found, without what is another each time."""
+    """Read the results of a run without the training times."""
     read = json.loads(path.read_text(encoding="utf-8"))
     return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
 
@@ -38,15 +38,15 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture
-def undisturbed(cli: Cli, config: Path, here: Path) -> Any:
-    done = cli("run", "--config", config, "--output-dir", "undisturbed", "--results-file", "undisturbed.json")
+def uninterrupted(cli: Cli, config: Path, here: Path) -> Any:
+    done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
     assert done.code == 0, done.err
-    return results(here / "undisturbed.json")
+    return results(here / "uninterrupted.json")
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])
 def test_full_disk_is_reported_and_no_result_is_lost(
-    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
+    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, uninterrupted: Any
 ) -> None:
     ballast = fill(disk, free_bytes)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
@@ -59,11 +59,11 @@ def test_full_disk_is_reported_and_no_result_is_lost(
     ballast.unlink()
     done = cli(*run)
     assert done.code == 0, done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
 
 
 def test_permanently_full_disk_fails_no_trial(
-    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, undisturbed: Any
+    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, uninterrupted: Any
 ) -> None:
     ballast = fill(disk, 448 * KB)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
@@ -71,7 +71,7 @@ def test_permanently_full_disk_fails_no_trial(
         assert cli(*run).code == 2
     ballast.unlink()
     assert cli(*run).code == 0
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_read_only_disk_is_reported_and_its_study_can_be_read(
     disk: Path, cli: Cli, config: Path, here: Path, shell: Shell
 ) -> None:
     run = ["run", "--config", str(config), "--output-dir", str(disk / "out"), "--results-file", "results.json"]
-    # In a process of its own: a disk with files open for writing does not become read-only.
+    # In a separate process, because a disk with files open for writing cannot be remounted read-only.
     assert shell(["khmer-tuner", *run], here).returncode == 0
     expected = results(here / "results.json")
     remount(disk, "ro")

@@ -22,7 +22,7 @@ MakeWatcher = Callable[..., Any]
 
 
 def results(path: Path) -> Any:
-    """Read what a study found, without what is another each time."""
+    """Read the results of a study without the training times."""
     read = json.loads(path.read_text(encoding="utf-8"))
     return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
 
@@ -33,17 +33,17 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture
-def undisturbed(cli: Cli, config: Path, here: Path) -> Any:
-    done = cli("run", "--config", config, "--output-dir", "undisturbed", "--results-file", "undisturbed.json")
+def uninterrupted(cli: Cli, config: Path, here: Path) -> Any:
+    done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
     assert done.code == 0, done.err
-    return results(here / "undisturbed.json")
+    return results(here / "uninterrupted.json")
 
 
 @pytest.fixture
 def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
-    """Begin the study in ``out`` and interrupt it after the first epoch."""
+    """Start the study in ``out`` and interrupt it after the first epoch."""
 
-    def begin(**options: Any) -> None:
+    def start(**options: Any) -> None:
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
                 str(config),
@@ -51,7 +51,7 @@ def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
                 display=make_watcher(after_epoch=1),
             ).run_experiments()
 
-    return begin
+    return start
 
 
 def states(folder: Path) -> list[tuple[RowState, int]]:
@@ -60,7 +60,7 @@ def states(folder: Path) -> list[tuple[RowState, int]]:
 
 @pytest.mark.parametrize("command", ["resume", "run"])
 def test_moved_folder_resumes_its_interrupted_trial(
-    command: str, cli: Cli, config: Path, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+    command: str, cli: Cli, config: Path, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
     (here / "elsewhere").mkdir()
@@ -70,23 +70,23 @@ def test_moved_folder_resumes_its_interrupted_trial(
     done = cli(*words, *(["--config", config] if command == "run" else []))
     assert done.code == 0, done.err
     assert ", resumed)" in done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
     assert not (here / "out").exists()
 
 
 def test_copied_folder_is_an_independent_study(
-    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
     shutil.copytree(here / "out", here / "copy")
     assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
     assert states(here / "out") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
     assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
-    assert results(here / "copy.json") == results(here / "out.json") == undisturbed
+    assert results(here / "copy.json") == results(here / "out.json") == uninterrupted
 
 
 def test_copied_folder_cannot_share_a_study_in_another_storage(
-    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     storage = f"sqlite:///{here}/elsewhere.db"
     interrupt(storage=storage)
@@ -94,18 +94,18 @@ def test_copied_folder_cannot_share_a_study_in_another_storage(
     refused = cli("resume", "--output-dir", "copy")
     assert refused.code == 2
     assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
-    shutil.rmtree(here / "out")  # now it is the only one: a folder that was moved
+    shutil.rmtree(here / "out")  # without the original, the copy counts as a moved folder
     assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
-    assert results(here / "copy.json") == undisturbed
+    assert results(here / "copy.json") == uninterrupted
 
 
-@pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["gone", "empty"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["missing", "empty"])
 def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_moved(
     change: Callable[[Path], object],
     cli: Cli,
     config: Path,
     here: Path,
-    undisturbed: Any,
+    uninterrupted: Any,
     interrupt: Callable[..., None],
 ) -> None:
     interrupt()
@@ -120,7 +120,7 @@ def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_move
         metrics.parent.rename(here / "before" / metrics.parent.name)
     done = cli(*run)
     assert done.code == 0, done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
     assert states(here / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]
 
 
@@ -133,7 +133,7 @@ def test_folder_moved_during_training_is_not_recreated(
     cli: Cli,
     config: Path,
     here: Path,
-    undisturbed: Any,
+    uninterrupted: Any,
     make_watcher: MakeWatcher,
 ) -> None:
     url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
@@ -145,11 +145,11 @@ def test_folder_moved_during_training_is_not_recreated(
     assert not (here / "out").exists()
     done = cli("resume", "--output-dir", "moved", "--results-file", "results.json")
     assert done.code == 0, done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
 
 
 def test_hard_linked_copy_of_a_folder_is_refused(
-    cli: Cli, here: Path, undisturbed: Any, interrupt: Callable[..., None]
+    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
     shutil.copytree(here / "out", here / "copy", copy_function=os.link)
@@ -159,8 +159,8 @@ def test_hard_linked_copy_of_a_folder_is_refused(
         assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
         assert "cp -a" in refused.err
     assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
-    assert results(here / "out.json") == undisturbed
-    shutil.rmtree(here / "out")  # what is left is no copy any more
+    assert results(here / "out.json") == uninterrupted
+    shutil.rmtree(here / "out")  # without the original, the folder is no copy any more
     assert cli("resume", "--output-dir", "copy").code == 0
 
 
@@ -168,7 +168,7 @@ def test_hard_linked_copy_of_a_folder_is_refused(
     ("removed", "epoch"), [("out/first", 1), ("out/first/checkpoints", 1), ("out/first/checkpoints/best.pt", 3)]
 )
 def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
-    removed: str, epoch: int, cli: Cli, config: Path, here: Path, undisturbed: Any, make_watcher: MakeWatcher
+    removed: str, epoch: int, cli: Cli, config: Path, here: Path, uninterrupted: Any, make_watcher: MakeWatcher
 ) -> None:
     def remove() -> None:
         path = here / removed
@@ -183,15 +183,15 @@ def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
     done = cli("resume", "--output-dir", "out", "--results-file", "results.json")
     assert done.code == 0, done.err
     assert "training restarts at epoch 1" in done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted
     assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
 
 
 def test_run_continues_a_study_with_a_missing_owner_file(
-    cli: Cli, config: Path, interrupt: Callable[..., None], undisturbed: Any, here: Path
+    cli: Cli, config: Path, interrupt: Callable[..., None], uninterrupted: Any, here: Path
 ) -> None:
     interrupt()
     (here / "out" / ".study" / "owner.json").unlink()
     done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
     assert done.code == 0, done.err
-    assert results(here / "results.json") == undisturbed
+    assert results(here / "results.json") == uninterrupted

@@ -1,4 +1,4 @@
-"""Commands in a folder that has a dataset of its own read the images of the dataset that they are given."""
+"""Commands read the images of the named dataset, even if the working directory contains another dataset."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tuner.session.run_options import RunOptions
 
 
 @pytest.fixture
-def own_dataset(here: Path, tiny_dataset: Path) -> Path:
-    """A dataset in the working directory, of the same names, whose images cannot be read."""
-    own = here / "generated_data"
-    shutil.copytree(tiny_dataset.parent, own, ignore=shutil.ignore_patterns(".pixel_cache"))
-    for image in own.glob("*/*.png"):
+def unreadable_dataset(here: Path, tiny_dataset: Path) -> Path:
+    """A dataset in the working directory with the same file names, whose images are unreadable."""
+    other = here / "generated_data"
+    shutil.copytree(tiny_dataset.parent, other, ignore=shutil.ignore_patterns(".pixel_cache"))
+    for image in other.glob("*/*.png"):
         image.write_bytes(b"no image")
-    return own
+    return other
 
 
 @pytest.fixture
 def dataset(tiny_dataset: Path, tmp_path: Path) -> Path:
-    """The metadata file of a copy of the tiny dataset, of which nothing is cached yet."""
+    """The metadata file of a copy of the tiny dataset without cached pixels."""
     folder = tmp_path / "elsewhere" / "generated_data"
     return shutil.copytree(tiny_dataset.parent, folder, ignore=shutil.ignore_patterns(".pixel_cache")) / "metadata.yaml"
 
 
-@pytest.mark.usefixtures("own_dataset")
-def test_every_command_that_reads_a_dataset_reads_its_own_images(cli, write_config, dataset, tiny_dataset, tmp_path):
+@pytest.mark.usefixtures("unreadable_dataset")
+def test_every_command_reads_the_images_of_the_named_dataset(cli, write_config, dataset, tiny_dataset, tmp_path):
     one_epoch = {"training": {"num_epochs": 1}}
     config = write_config({"one": one_epoch, "two": {"training": {"num_epochs": 1, "learning_rate": 0.002}}})
     config.write_text(config.read_text().replace(str(tiny_dataset), str(dataset)))

@@ -93,7 +93,7 @@ def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
     command: str, cli: Any, copy_of_the_study: Path, run_study: Any, tmp_path: Path
 ) -> None:
     words = [word.format(config=run_study.config) for word in COMMANDS[command]]
-    # As `mktemp` makes it, also beside study.db.
+    # An empty file as `mktemp` creates it, also in the folder of study.db.
     for path in (Path("mine.json"), copy_of_the_study / "kept.json"):
         path.touch()
         sizes = []
@@ -153,13 +153,13 @@ NEW_WORK = {
 }
 
 
-@pytest.mark.parametrize("began", ["never", "in a study that was deleted"])
+@pytest.mark.parametrize("history", ["no study", "a deleted study"])
 @pytest.mark.parametrize(("command", "name"), [("run", "broken"), *((word, "search_0007") for word in [*NEW_WORK][1:])])
 def test_new_study_does_not_change_existing_folders(
-    command: str, name: str, began: str, cli: Any, run_study: Any, copy_of_the_study: Path
+    command: str, name: str, history: str, cli: Any, run_study: Any, copy_of_the_study: Path
 ) -> None:
     out = copy_of_the_study
-    if began == "never":
+    if history == "no study":
         shutil.rmtree(out)
     else:
         shutil.rmtree(out / ".study")
@@ -212,13 +212,13 @@ def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: P
     assert f"{path}: this file exists and is not a comparison written by `khmer-tuner confirm`" in refused.err
     assert (path.read_text(), os.listdir(path.parent)) == ("mine", ["confirmation.json"])
     path.unlink()
-    assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second one replaces the file of the first
+    assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second call replaces the file of the first
 
 
 def test_commands_without_a_results_file_need_no_writable_folder(
     cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
-    # Who runs these tests as root may write anywhere.
+    # Root can write to every folder, so the check itself is replaced.
     monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != here)
     for words in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
         assert cli(*words, "--output-dir", copy_of_the_study).code == 0

@@ -1,4 +1,4 @@
-"""Commands that read what a run left behind."""
+"""Commands that read a finished study, a dataset or a configuration."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from contextlib import redirect_stdout
 from tuner.__main__ import main
 from tuner.cli.commands import COMMANDS
 for command in COMMANDS:
-    with redirect_stdout(io.StringIO()) as told:
+    with redirect_stdout(io.StringIO()) as printed:
         assert main([command.name, "--help"]) == 0
-    assert f"khmer-tuner {command.name}" in told.getvalue()
+    assert f"khmer-tuner {command.name}" in printed.getvalue()
     print(command.name)
 print({"torch", "optuna", "pydantic", "rich", "yaml", "numpy", "sqlalchemy"} & set(sys.modules))
 """
@@ -101,11 +101,11 @@ def test_predict_says_which_model_it_used_and_that_subfolders_are_skipped(cli, r
 
 
 def test_data_does_not_generate_an_existing_dataset_again(cli, tree):
-    argv = ["data", "--samples", "20", "--test-samples", "2", "--out", "drawn"]
+    argv = ["data", "--samples", "20", "--test-samples", "2", "--out", "data"]
     first = cli(*argv)
     before = tree(Path())
     second = cli(*argv)
-    assert first.out == second.out == "drawn/metadata.yaml\n"
+    assert first.out == second.out == "data/metadata.yaml\n"
     assert "22 of 22 images generated" in first.err
     assert "already exists" in second.err
     assert tree(Path()) == before

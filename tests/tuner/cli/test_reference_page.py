@@ -100,12 +100,16 @@ def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
         kind = kinds[-1 if kinds[0] == "number" else 0] if len(kinds) == 2 else kinds[0]
         row = f"| `{name}` | {kind}{f' or {absent}' if None in values else ''} | UNIT | MEANING |"
         assert name in types, f"add to the table '{heading}' of {PAGE}, below `{above[name]}`, a row such as\n{row}"
-        said = types[name].removesuffix(f" or {absent}")
-        allowed = {said, "whole number"} if said == "number" else {said}
-        assert said == "setting" or not set(kinds) - {*allowed, "TYPE"}, f"'{heading}', `{name}`: write\n{row}"
-        assert None not in values or types[name] != said, f"'{heading}', `{name}`: write '{said} or {absent}'"
-    gone = types.keys() - found.keys()
-    assert not gone, f"delete from the table '{heading}' of {PAGE} the rows of {', '.join(sorted(gone))}"
+        documented_type = types[name].removesuffix(f" or {absent}")
+        allowed = {documented_type, "whole number"} if documented_type == "number" else {documented_type}
+        assert documented_type == "setting" or not set(kinds) - {*allowed, "TYPE"}, (
+            f"'{heading}', `{name}`: write\n{row}"
+        )
+        assert None not in values or types[name] != documented_type, (
+            f"'{heading}', `{name}`: write '{documented_type} or {absent}'"
+        )
+    obsolete = types.keys() - found.keys()
+    assert not obsolete, f"delete from the table '{heading}' of {PAGE} the rows of {', '.join(sorted(obsolete))}"
     assert list(types) == list(found), f"write the table '{heading}' of {PAGE} in the order {', '.join(found)}"
 
 
@@ -133,9 +137,9 @@ def grouped(data: Any) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize(("heading", "form"), [("Trials CSV", "csv"), ("Epochs CSV", "epochs-csv")])
 def test_every_csv_column_is_documented(heading: str, form: str, output_dir: Path, cli: Callable[..., Any]) -> None:
-    told = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
-    assert told.code == 0
-    table = list(csv.DictReader(io.StringIO(told.out, newline="")))
+    exported = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
+    assert exported.code == 0
+    table = list(csv.DictReader(io.StringIO(exported.out, newline="")))
     assert len(table) == {"csv": 4, "epochs-csv": 5}[form]
     check(heading, {name: [of_cell(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty")
 

@@ -1,4 +1,4 @@
-"""A password in a storage URL is shown and kept nowhere, however the URL is written, over the whole life of a study."""
+"""Passwords in storage URLs are never shown or stored, in any spelling of the URL and by any command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from studies.storage.url import without_password
 
 CANARY = "c4n4ry"
 SERVER = "127.0.0.1:1/db?connect_timeout=2"
-# Mistyped URLs, or URLs of other programs: refused before any connection is tried.
+# Mistyped URLs and URLs of other programs, which are refused before any connection attempt.
 UNUSABLE = {
     "words of libpq": f"host=127.0.0.1 user=u password={CANARY}",
     "a password alone": CANARY,
@@ -48,7 +48,7 @@ UNUSABLE = {
     "two lines": f"postgresql+psycopg://u@127.0.0.1:1/db\npassword={CANARY}",
     "bytes that are no text": f"postgresql+psycopg://u:{CANARY}\udcff@{SERVER}",
 }
-# Valid URLs; no server listens at that port.
+# Valid URLs without a server on that port.
 USABLE = {
     "an account": f"postgresql+psycopg://u:{CANARY}@{SERVER}",
     "blanks, an @ and Khmer": f"postgresql+psycopg://u:ខ្មែរ %40{CANARY}@{SERVER}",
@@ -127,11 +127,11 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
     url = f"{kept.render_as_string(hide_password=False)}?{options.format(canary, canary)}"
     monkeypatch.delenv("PGPASSWORD")
     config = write_config({"one": {}})
-    told = []
+    outputs = []
 
     def call(words: str, storage: str = url) -> None:
         done = cli(*words.split(), "--output-dir", "out", "--debug", "--storage", storage)
-        told.append(done.out + done.err)
+        outputs.append(done.out + done.err)
         assert done.code == 0 or storage != url, (words, done)
 
     call(f"run --config {config} --results-file results.json")
@@ -140,14 +140,14 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
     for words in ("best --out best.yaml", "stop", "enqueue --trials 1", "search --trials 1", "resume", "worker"):
         call(words)
     study, folder = load_study("out", storage_url=url)
-    browser = Client(dashboard_app(study, folder, Address.of("127.0.0.1"), log=told.append, debug=True))
+    browser = Client(dashboard_app(study, folder, Address.of("127.0.0.1"), log=outputs.append, debug=True))
     for path in ("/dashboard/studies/1", "/api/meta", "/api/studies", "/api/studies/1?after=0", "/csv/1"):
-        told.append(browser.get(path, headers={"Host": "127.0.0.1"}).text)
+        outputs.append(browser.get(path, headers={"Host": "127.0.0.1"}).text)
     for wrong in (url.replace(f":{made.port}/", ":1/"), url.replace(made.database or "", "missing"), url + "&x=1"):
         call("status", wrong)
         call("resume", wrong)
-    assert len(told) > 20
-    assert [text for text in told if canary in text] == []
+    assert len(outputs) > 20
+    assert [text for text in outputs if canary in text] == []
     files = [path for place in (here, tmp_path) for path in place.rglob("*") if path.is_file()]
     assert any(path.name == "owner.json" for path in files)
     assert [path for path in files if canary.encode() in path.read_bytes()] == []

@@ -1,4 +1,4 @@
-"""Links that lead out of the output folder, met by whole commands."""
+"""Symbolic links out of the output folder: commands refuse them and do not follow them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder elsewhere with files that look like ours."""
+    """A folder outside the output folder, with files named as in a study."""
     path = tmp_path / "outside"
     (path / "checkpoints").mkdir(parents=True)
     for name in ("precious", "metrics.jsonl", "study.db", "checkpoints/last.pt", "checkpoints/best.pt"):
@@ -43,20 +43,20 @@ def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     here: Path,
     tree: Callable[[Path], dict[str, float]],
 ) -> None:
-    planted = here / "out" / link
-    planted.parent.mkdir(parents=True)
-    planted.symlink_to(outside / target)
+    link_path = here / "out" / link
+    link_path.parent.mkdir(parents=True)
+    link_path.symlink_to(outside / target)
     before = tree(outside)
     run = ("run", "--config", run_study.config, "--output-dir", "out", "--experiments", "ខ្មែរ")
     refused = cli(*run)
     assert refused.code == 2
-    told = f"{planted} is a link to {outside / target}".rstrip("/") + ", outside this folder; remove the link"
-    if link.startswith("ខ្មែរ"):  # no trial has put it there
-        told = f"{here / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
-    assert told in refused.err
+    expected = f"{link_path} is a link to {outside / target}".rstrip("/") + ", outside this folder; remove the link"
+    if link.startswith("ខ្មែរ"):  # no trial has written it
+        expected = f"{here / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
+    assert expected in refused.err
     assert "Traceback" not in refused.err
     assert tree(outside) == before
-    planted.unlink()
+    link_path.unlink()
     assert cli(*run).code == 0
     assert tree(outside) == before
 

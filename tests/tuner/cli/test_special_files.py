@@ -1,4 +1,4 @@
-"""Pipes, devices, brackets and sparse files where the program expects a file of its own."""
+"""Pipes, devices, deeply nested brackets and sparse files in place of the files of a study."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Experiments = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _at_most_a_minute() -> Iterator[None]:
-    """A command that waits for a pipe ends with an error."""
+    """Fail a test in which a command waits for a pipe."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the command waits for a pipe"))
     signal.alarm(60)
     yield
@@ -158,11 +158,11 @@ def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
             pixels = here / "data" / ".pixel_cache" / "metadata.yaml.train.npy"
             size = pixels.stat().st_size
             os.truncate(pixels, 4096)
-            _, told = process.communicate()
+            _, errors = process.communicate()
         finally:
             process.kill()
-    assert process.returncode == 2, told
-    assert f"error: {pixels}: the cached pixels were truncated while in use" in told
+    assert process.returncode == 2, errors
+    assert f"error: {pixels}: the cached pixels were truncated while in use" in errors
     assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.INTERRUPTED]
     assert cli(*run).code == 0
     assert pixels.stat().st_size == size

@@ -170,9 +170,9 @@ def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
 def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, here: Path) -> None:
     folder = here / HOSTILE
     folder.mkdir()
-    told = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
-    assert told.endswith(f"{SHOWN}/x.json\n") or "found the character" in told
-    assert "\x1b" not in told
+    message = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
+    assert message.endswith(f"{SHOWN}/x.json\n") or "found the character" in message
+    assert "\x1b" not in message
 
 
 @pytest.mark.parametrize("columns", ["1", "0", "-5", "abc", "", "²", "39", "1000000", "9" * 5000])

@@ -1,4 +1,4 @@
-"""What is legal but senseless is told by every command that takes it, and keeps none of them from working."""
+"""Settings without effect: every command that reads them prints a warning and continues."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-SENSELESS = {
+WITHOUT_EFFECT = {
     "training": {"num_epochs": 1, "focal_gamma": 2.0},
     "scheduler": {"type": "cosine", "warmup_epochs": 3},
     "early_stopping": {"patience": 5},
 }
-OF_EXPERIMENTS = ["one.training.focal_gamma: ", "one.scheduler.warmup_epochs: ", "one.early_stopping.patience: "]
-OF_SPACE = ["space.label_smoothing: "]
+EXPERIMENT_KEYS = ["one.training.focal_gamma: ", "one.scheduler.warmup_epochs: ", "one.early_stopping.patience: "]
+SPACE_KEYS = ["space.label_smoothing: "]
 
 
 @pytest.fixture
 def config(write_config) -> Path:
-    return write_config({"one": SENSELESS})
+    return write_config({"one": WITHOUT_EFFECT})
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def warnings_in(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning: ")]
 
 
-def assert_told(lines: list[str], keys: list[str]) -> None:
+def assert_warned(lines: list[str], keys: list[str]) -> None:
     assert len(lines) == len(keys)
     assert [key for key in keys if not any(key in line and "never" in line for line in lines)] == []
 
@@ -38,20 +38,20 @@ def assert_told(lines: list[str], keys: list[str]) -> None:
 def test_validate_prints_the_warning_for_experiments_and_spaces(cli, config, space, tiny_models):
     of_experiments, of_space = cli("validate", config), cli("validate", space, "--model-config", tiny_models)
     assert (of_experiments.code, of_space.code) == (0, 0)
-    assert_told(warnings_in(of_experiments.out), OF_EXPERIMENTS)
-    assert_told(warnings_in(of_space.out), OF_SPACE)
+    assert_warned(warnings_in(of_experiments.out), EXPERIMENT_KEYS)
+    assert_warned(warnings_in(of_space.out), SPACE_KEYS)
 
 
 def test_dry_run_prints_the_warning(cli, config, space):
     shown = cli("run", "--config", config, "--space", space, "--trials", "1", "--dry-run")
     assert shown.code == 0
-    assert_told(warnings_in(shown.out), OF_EXPERIMENTS + OF_SPACE)
+    assert_warned(warnings_in(shown.out), EXPERIMENT_KEYS + SPACE_KEYS)
 
 
 def test_run_and_enqueue_print_the_warning_and_continue(cli, config, space):
     ran = cli("run", "--config", config, "--space", space)
     assert ran.code == 0
-    assert_told(warnings_in(ran.err), OF_EXPERIMENTS + OF_SPACE)
+    assert_warned(warnings_in(ran.err), EXPERIMENT_KEYS + SPACE_KEYS)
     enqueued = cli("enqueue", "--config", config)
     assert enqueued.code == 0
-    assert_told(warnings_in(enqueued.err), OF_EXPERIMENTS)
+    assert_warned(warnings_in(enqueued.err), EXPERIMENT_KEYS)

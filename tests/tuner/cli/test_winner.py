@@ -1,4 +1,4 @@
-"""Taking the winner of a study away, and using it: best, predict, evaluate, confirm."""
+"""Commands that use the winner of a study: `best`, `predict`, `evaluate` and `confirm`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 from tuner.data.vocabulary import DIGITS
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
-FIGURES = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
+METRICS = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
 
 
 def epochs(folder: Path) -> list[dict[str, float]]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{name: line[name] for name in FIGURES} for line in lines]
+    return [{name: line[name] for name in METRICS} for line in lines]
 
 
 def test_best_then_run_reproduces_results_with_more_threads(cli, run_study):
@@ -57,15 +57,15 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
     Path("printed.yaml").write_text(printed.out, encoding="utf-8")
     Path("plain.yaml").write_text(json.dumps(best["preset"]), encoding="utf-8")
     plans = [cli("validate", file).out.splitlines()[1:] for file in ("printed.yaml", "plain.yaml")]
-    # These name the file.
-    said = [[line for line in plan if not line.startswith(("note: ", "warning: "))] for plan in plans]
-    assert said[0] == said[1]
-    assert "best_ខ្មែរ" in str(said)
+    # Notes and warnings contain the file name.
+    plan_lines = [[line for line in plan if not line.startswith(("note: ", "warning: "))] for plan in plans]
+    assert plan_lines[0] == plan_lines[1]
+    assert "best_ខ្មែរ" in str(plan_lines)
     assert tree(run_study.folder) == before
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["--output-dir", "nope"], "no such folder"),
         (
@@ -77,13 +77,13 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),
     ],
 )
-def test_best_refuses_invalid_input(argv, told, cli, run_study, here, tree):
+def test_best_refuses_invalid_input(argv, expected, cli, run_study, here, tree):
     Path("foreign.yaml").write_text("mine: 1\n")
     before = tree(here)
     outcome = cli("best", *[word.format(study=run_study.folder) for word in argv])
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")
-    assert told in outcome.err
+    assert expected in outcome.err
     assert outcome.out == ""
     assert tree(here) == before
 
@@ -109,27 +109,27 @@ def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
 def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, tiny_dataset, here):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     with Image.open(source) as opened:
-        picture = opened.convert("L")
+        image = opened.convert("L")
     exif = Image.Exif()
     exif[0x0112] = 8
-    pictures = here / "pictures"
-    pictures.mkdir()
-    picture.save(pictures / "grey.png")
-    picture.resize((300, 150)).save(pictures / "larger.jpg")
-    picture.transpose(Image.Transpose.ROTATE_270).save(pictures / "turned.png", exif=exif)
-    Image.fromarray(np.asarray(picture, np.uint16) * 257).save(pictures / "deep.png")
-    Image.merge("LA", (picture, Image.new("L", picture.size, 255))).save(pictures / "transparent.png")
-    Image.new("L", (30, 400), 200).save(pictures / "narrow.png")
-    (pictures / "text.png").write_text("no picture")
-    (pictures / "half.png").write_bytes(source.read_bytes()[:1500])
-    Image.new("1", (20_000, 20_000)).save(pictures / "bomb.png")
-    table = cli("predict", "pictures", "--output-dir", run_study.folder)
+    images = here / "images"
+    images.mkdir()
+    image.save(images / "grey.png")
+    image.resize((300, 150)).save(images / "larger.jpg")
+    image.transpose(Image.Transpose.ROTATE_270).save(images / "turned.png", exif=exif)
+    Image.fromarray(np.asarray(image, np.uint16) * 257).save(images / "deep.png")
+    Image.merge("LA", (image, Image.new("L", image.size, 255))).save(images / "transparent.png")
+    Image.new("L", (30, 400), 200).save(images / "narrow.png")
+    (images / "text.png").write_text("no image")
+    (images / "half.png").write_bytes(source.read_bytes()[:1500])
+    Image.new("1", (20_000, 20_000)).save(images / "bomb.png")
+    table = cli("predict", "images", "--output-dir", run_study.folder)
     assert table.code == 2
-    told = [line for line in table.err.splitlines() if line.startswith("error: ")]
-    assert [line.split(":")[1].strip() for line in told] == [
-        f"pictures/{name}.png" for name in ("bomb", "half", "text")
+    errors = [line for line in table.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(":")[1].strip() for line in errors] == [
+        f"images/{name}.png" for name in ("bomb", "half", "text")
     ]
-    assert "more than 50 million pixels" in told[0]
+    assert "more than 50 million pixels" in errors[0]
     plain = {Path(entry["path"]).name: entry for entry in json.loads(cli(*PREDICT, run_study.folder).out)}
     texts = {plain[name]["text"] for name in ("grey.png", "turned.png", "deep.png", "transparent.png")}
     assert len(texts) == 1
@@ -143,11 +143,11 @@ def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, 
 
 def test_predict_notes_many_out_of_distribution_images_once(cli, run_study, tiny_dataset):
     images = sorted((tiny_dataset.parent / "test").glob("*.png"))
-    for count, told in ((4, 0), (8, 1)):  # the study's model has learned nothing, so every reading is flagged
+    for count, expected in ((4, 0), (8, 1)):  # the study's model has learned nothing, so every reading is flagged
         read = cli("predict", *images[:count], "--json", "--output-dir", run_study.folder)
         assert read.code == 0
         assert all(reading["flagged"] for reading in json.loads(read.out))
-        assert read.err.count(f"{count} of {count} images are out-of-distribution") == told
+        assert read.err.count(f"{count} of {count} images are out-of-distribution") == expected
     assert "khmer-tuner data --fonts" in read.err
     assert cli("predict", *images[:8], "--output-dir", run_study.folder).err == read.err
 
@@ -155,14 +155,14 @@ def test_predict_notes_many_out_of_distribution_images_once(cli, run_study, tiny
 def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run_study, tiny_dataset, here):
     image = next((tiny_dataset.parent / "test").glob("*.png"))
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
-    told = []
+    counts = []
     for name in ("finished.pt", "unfinished.pt"):
         save_checkpoint(here / name, state)
         read = cli("predict", "--checkpoint", name, image)
         assert read.code == 0
-        told.append(read.err.count("only confidences below 0.5 and unusual aspect ratios can be flagged"))
+        counts.append(read.err.count("only confidences below 0.5 and unusual aspect ratios can be flagged"))
         state["validation"].pop("tta_confidence", None)
-    assert told == [0, 1]
+    assert counts == [0, 1]
 
 
 def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_dataset, here):
@@ -170,7 +170,7 @@ def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_da
     names = ["a\n១២៣            1.0000  fake.png", "\x1b[2Jclear.png", "bad\udcff.png"]
     for name in names:
         shutil.copy(source, here / name)
-    (here / "none\x1b[1A.png").write_text("no picture")
+    (here / "none\x1b[1A.png").write_text("no image")
     read = cli("predict", ".", "--output-dir", run_study.folder)
     assert read.code == 2
     shown = [line.split("  ", 2)[-1].strip() for line in read.out.splitlines()[1:] if "flagged: " not in line]
@@ -188,7 +188,7 @@ def test_predict_refuses_an_empty_name(images, cli, run_study):
     assert read.err.startswith("error: images: found ''; expected a value that is not empty")
 
 
-PREDICT = ("predict", "pictures", "--json", "--output-dir")
+PREDICT = ("predict", "images", "--json", "--output-dir")
 
 
 def test_evaluate_reports_confused_digits(cli, run_study, tiny_dataset):

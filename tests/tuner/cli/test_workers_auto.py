@@ -1,4 +1,4 @@
-"""`--workers auto`: measured on what is owed, told in a line, then trained by as many."""
+"""`--workers auto`: measures the throughput, prints the number of workers and trains with that number."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MEASURED = (
 )
 
 
-def workers_lines(told: str) -> list[str]:
-    return [line for line in told.splitlines() if line.startswith("workers: ")]
+def workers_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("workers: ")]
 
 
 def states() -> dict[str, str]:
@@ -47,7 +47,7 @@ class TestWithTwoThreads:
     def test_worker_count_is_measured_before_pending_trials_are_trained(
         self, cli, write_config, write_space, monkeypatch
     ):
-        monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_START", 300)  # however busy the machine
+        monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_START", 300)  # also on a busy machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
         argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
         ran = cli(*argv, "--json", "--results-file", "r.json")
@@ -66,7 +66,7 @@ class TestWithTwoThreads:
         assert set(states().values()) == {"completed"}
 
     def test_measurement_uses_only_part_of_the_timeout(self, cli, write_config, monkeypatch):
-        monkeypatch.setattr("tuner.workers.auto_count._SHARE_OF_TIME", 0.01)  # no process begins in a tenth of a second
+        monkeypatch.setattr("tuner.workers.auto_count._SHARE_OF_TIME", 0.01)  # no process starts in 0.1 s
         assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
         late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert late.code == 0
@@ -85,7 +85,7 @@ class TestWithTwoThreads:
         assert workers_lines(ran.err) == []
 
     def test_one_worker_trains_if_the_measurement_fails(self, cli, write_config, tmp_path, monkeypatch):
-        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")  # in processes to come
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")  # in new processes
         monkeypatch.syspath_prepend(tmp_path)
         ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
         assert ran.code == 0
@@ -118,8 +118,8 @@ def test_ctrl_c_during_the_measurement_leaves_no_process_or_file(here, write_con
         rest = parent.stderr.read()
     assert parent.returncode == 130
     assert rest == "the results so far are in r.json\nstopped; run the same command again to resume\n"
-    _, left = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
-    assert left == []
+    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+    assert alive == []
     assert set(states().values()) == {"waiting"}
     assert subprocess.run([*command, "1"], capture_output=True).returncode == 0
     assert set(states().values()) == {"completed"}
