@@ -1,1 +1,1 @@
-"""The study in a browser: optuna-dashboard, made read-only and served on one address; notes and artifacts."""
+"""The dashboard of a study: a read-only optuna-dashboard, with notes and artifacts of the trials."""

@@ -18,7 +18,7 @@ from studies.trials.targets import target_verdicts
 
 _Rows = list[tuple[str, str]]
 
-_MOST_ERROR_CHARACTERS = 600
+_MAX_ERROR_CHARACTERS = 600
 # The settings that a note shows; all settings are an artifact of the trial.
 _SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
 
@@ -110,7 +110,7 @@ def _body(state: str, rows: _Rows, record: TrialRecord, folder: OutputFolder, er
         config = record.training_config
         parts += [", ".join(f"{name} {short_text(getattr(config, name))}" for name in _SETTINGS), ""]
     if error:
-        parts += [*_block(error[:_MOST_ERROR_CHARACTERS].splitlines()), ""]
+        parts += [*_block(error[:_MAX_ERROR_CHARACTERS].splitlines()), ""]
     trial_dir = folder.trial_dir(record.experiment_name)
     curves = f"tensorboard --logdir {shlex.quote(str(trial_dir / 'tensorboard'))}"
     parts += [

@@ -28,7 +28,7 @@ from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
 # Shorter than a worker's timeout, since a page repeats its request every few seconds.
-PATIENCE_S = 10.0
+LOCK_TIMEOUT_S = 10.0
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
@@ -58,7 +58,7 @@ def dashboard_app(
     *,
     log: Callable[[str], None],
     debug: bool = False,
-    patience_s: float = PATIENCE_S,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> ReadOnlyGuard:
     """Return the web application that shows a study; no request changes the study.
 
@@ -68,12 +68,12 @@ def dashboard_app(
         address: The address at which the application will be served; requests for other hosts are refused.
         log: Receives a line about each failed request.
         debug: Also log every request, and log errors with their traceback.
-        patience_s: Seconds that a request waits for a locked database.
+        lock_timeout_s: Seconds that a request waits for a locked database.
 
     Raises:
         ConfigurationError: The database cannot be read.
     """
-    view = _StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), patience_s)
+    view = _StudyView(rdb_storage(study).url, study.study_name, artifact_store(folder), lock_timeout_s)
     return ReadOnlyGuard(view.answer, address, log=log, debug=debug)
 
 
@@ -89,11 +89,11 @@ class _StudyView:
     So if the database file is replaced, the storage is opened again with new caches.
     """
 
-    def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, patience_s: float) -> None:
+    def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, lock_timeout_s: float) -> None:
         self._url = url
         self._study_name = study_name
         self._artifacts = artifacts
-        self._patience_s = patience_s
+        self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._open()
 
@@ -128,7 +128,7 @@ class _StudyView:
     def _open(self) -> None:
         install_fast_serializer()
         file = _file_identity(self._url)
-        self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._patience_s)
+        self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._lock_timeout_s)
         # The cache reads finished trials once; without it every poll would read them all.
         self._app = wsgi(cached_storage(self._storage), self._artifacts)
         # Errors are handled here, not shown as a traceback.

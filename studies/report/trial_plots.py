@@ -35,8 +35,8 @@ def history(snapshot: Snapshot) -> Panel:
     pruned = [trial for trial in valued if trial.state == TrialState.PRUNED]
     if not completed and not pruned:
         return panel(missing="This plot appears when the first trial has ended with a value.")
-    # Optuna plots points, a line of the best value so far, and infeasible trials, which do not occur here. It logs a
-    # warning if no trial has completed.
+    # Optuna plots points, a line of the best value so far, and infeasible trials, which do not occur here. Without a
+    # completed trial it logs a warning.
     figure = plot_optimization_history(snapshot.plot_study, target_name=snapshot.metric) if completed else go.Figure()
     figure.data = figure.data[:2]
     for points in figure.data[:1]:

@@ -14,7 +14,7 @@ from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
 from studies.trials.targets import metric_text, target_metrics, target_verdicts
 
 MAX_FAILURES = 50
-_MOST_ERROR_CHARACTERS = 500
+_MAX_ERROR_CHARACTERS = 500
 # The metric of each target that is measured after every epoch.
 _ACCURACIES = {"character_accuracy": "val_char_accuracy", "sequence_accuracy": "val_seq_accuracy"}
 
@@ -89,8 +89,8 @@ def _failure_row(record: TrialRecord) -> tuple[int, str, str, int, str]:
     if outcome is None:
         return record.number, record.experiment_name, "ended externally", 0, ""
     error = ": ".join(filter(None, (outcome.error_type, outcome.error_message)))
-    if len(error) > _MOST_ERROR_CHARACTERS:
-        error = f"{error[:_MOST_ERROR_CHARACTERS]} …"
+    if len(error) > _MAX_ERROR_CHARACTERS:
+        error = f"{error[:_MAX_ERROR_CHARACTERS]} …"
     return record.number, record.experiment_name, outcome.why_ended.text, outcome.total_epochs, error
 
 
@@ -122,7 +122,7 @@ def _result_columns(metric: str) -> Iterator[Column]:
 
 
 def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
-    """Return a function for a column of `target_metrics`; the monitored one is known during training."""
+    """Return the cell function of a metric of `target_metrics`; running trials have a value if it is monitored."""
 
     def cell(trial: _Trial) -> Cell:
         if trial.outcome is None:

@@ -30,7 +30,7 @@ def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
     if not status.total:
         return Text("")
     running = status.running
-    if len(running) == progress.workers == 1 and (own := progress.own.get(running[0].number)) is not None:
+    if len(running) == progress.workers == 1 and (own := progress.own_trials.get(running[0].number)) is not None:
         return _detailed(progress, own, width)
     lines = _lines(width, *_study_lines(progress, width))
     if not running:
@@ -79,7 +79,7 @@ def _columns(width: int, progress: RunProgress | None) -> list[Column]:
     if progress is None:
         process: Column = ("process", lambda row: str(row.worker_pid or "remote"))
         return [epochs, best, process, (header, lambda row: clock(remaining_seconds(row)))]
-    last: Column = ("last", lambda row: _last_value(progress.own.get(row.number), row))
+    last: Column = ("last", lambda row: _last_value(progress.own_trials.get(row.number), row))
     remaining: Column = (header, lambda row: clock(progress.remaining_seconds(row)))
     return [epochs, best, last, remaining] if width >= _WIDE else [epochs, best, remaining]
 

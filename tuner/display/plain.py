@@ -69,7 +69,7 @@ class ProgressDisplay(PrintingDisplay):
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         """Print the trial's name and main settings, and the sampled settings of a search trial."""
         self._progress.trial_started(number, name, config)
-        self._several |= len(self._progress.own) > 1
+        self._several |= len(self._progress.own_trials) > 1
         if resumed:
             self._repeating.add(number)
         remarks = ["resumed"] if resumed else []
@@ -83,14 +83,14 @@ class ProgressDisplay(PrintingDisplay):
     def batch(self, number: int, done: int, total: int) -> None:
         """Update the progress of the epoch; print the epoch at which a trial resumes."""
         super().batch(number, done, total)
-        if number in self._repeating and (trial := self._progress.own.get(number)):
+        if number in self._repeating and (trial := self._progress.own_trials.get(number)):
             self._repeating.remove(number)
             self.note(f"{self._prefix(trial)}  resumes at epoch {trial.epoch}")
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Print the results of an epoch."""
         super().epoch_ended(number, metrics, signal)
-        trial = self._progress.own.get(number)
+        trial = self._progress.own_trials.get(number)
         if trial is None or number in self._repeating:
             return
         epochs, remaining = trial.config.num_epochs, self._progress.remaining_seconds(trial.row)
@@ -105,5 +105,5 @@ class ProgressDisplay(PrintingDisplay):
         self._stream.flush()
 
     def _prefix(self, trial: RunningTrial) -> str:
-        """Return the trial's name if the lines of parallel trials must be told apart."""
+        """Return the trial's name if trials run in parallel, to distinguish their lines."""
         return trial.row.name if self._several else ""

@@ -1,4 +1,4 @@
-"""The progress of a run: the study's last status, overlaid with the trials of this run."""
+"""The progress of a run: the study's last status, updated with the events of this run's trials."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class RunProgress:
     that are not running are ignored.
 
     Attributes:
-        own: The trials that this run is training, by number.
+        own_trials: The trials that this run is training, by number.
         is_polled: Whether a status has been read; until then only the trials of this run are known.
     """
 
     def __init__(self) -> None:
-        self.own: dict[int, RunningTrial] = {}
+        self.own_trials: dict[int, RunningTrial] = {}
         self.is_polled = False
         self._polled = _NO_STATUS
         self._stopped: dict[int, StatusRow] = {}  # finished or interrupted since the last poll
@@ -80,7 +80,7 @@ class RunProgress:
         """The up-to-date status of the study, without superseded trials."""
         rows = {row.name: row for row in self._polled.current}
         enqueued = 0
-        for row in (*self._stopped.values(), *(trial.row for trial in self.own.values())):
+        for row in (*self._stopped.values(), *(trial.row for trial in self.own_trials.values())):
             known = rows.get(row.name)
             enqueued += known is None and row.kind is TrialKind.SEARCH
             if known is None or known.number < row.number or (known.number == row.number and not known.has_ended):
@@ -104,7 +104,7 @@ class RunProgress:
 
     def epoch_share(self, row: StatusRow) -> float:
         """Return the finished share of a trial's running epoch, 0 to 1; 0 for a trial of another process."""
-        done, total = self.own[row.number].batches if row.number in self.own else (0, 0)
+        done, total = self.own_trials[row.number].batches if row.number in self.own_trials else (0, 0)
         return done / total if total else 0.0
 
     def remaining_seconds(self, row: StatusRow) -> float | None:
@@ -121,17 +121,17 @@ class RunProgress:
             monitor, mode = config.early_stopping_monitor, config.early_stopping_mode
             self._polled = replace(self._polled, monitor=monitor, mode=mode)
         row = replace(self._row(number, name), model_name=config.model_name, num_epochs=config.num_epochs)
-        self.own[number] = RunningTrial(replace(row, state=RowState.RUNNING), config)
+        self.own_trials[number] = RunningTrial(replace(row, state=RowState.RUNNING), config)
         self._clear_cache()
 
     def batch(self, number: int, done: int, total: int) -> None:
         """Store the number of finished batches of a trial's epoch."""
-        if trial := self.own.get(number):
+        if trial := self.own_trials.get(number):
             trial.batches = (done, total)
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
         """Store the results of a trial's epoch."""
-        if trial := self.own.get(number):
+        if trial := self.own_trials.get(number):
             trial.metrics, trial.signal, trial.batches = metrics, signal, (0, trial.batches[1])
             trial.epoch_seconds.append(metrics.epoch_seconds)
             best = signal.best if signal.best is not None and math.isfinite(signal.best) else None
@@ -141,7 +141,7 @@ class RunProgress:
 
     def trial_ended(self, record: TrialRecord) -> None:
         """Show a trial as finished, with the result in its record, until the next poll."""
-        trial = self.own.pop(record.number, None)
+        trial = self.own_trials.pop(record.number, None)
         row = trial.row if trial else self._row(record.number, record.experiment_name)
         self._stopped[record.number] = _ended_row(row, record)
         self._reported.add(record.number)
@@ -149,7 +149,7 @@ class RunProgress:
 
     def trial_interrupted(self, number: int) -> RunningTrial | None:
         """Show a trial as interrupted until the next poll. Return the trial, or None if it was not running."""
-        trial = self.own.pop(number, None)
+        trial = self.own_trials.pop(number, None)
         if trial is not None:
             self._stopped[number] = replace(trial.row, state=RowState.INTERRUPTED, worker_pid=None)
             self._clear_cache()
@@ -171,7 +171,7 @@ class RunProgress:
     def _ended_by_other_processes(self) -> list[StatusRow]:
         """Return finished trials that no event reported within two polls, since events of own workers arrive late."""
         rows = [row for row in self._polled.rows if row.has_ended]
-        unreported = {row.number for row in rows} - self._reported - self.own.keys()
+        unreported = {row.number for row in rows} - self._reported - self.own_trials.keys()
         reported_now = unreported & self._to_report
         self._to_report = unreported - reported_now
         self._reported |= reported_now

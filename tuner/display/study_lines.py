@@ -62,9 +62,8 @@ def last_line(status: StudyStatus, named: Callable[[str], str] = str, width: int
     """
     ends = [f"{named(row.name)} {end_text(row)}" for row in status.last_first[:_LAST_SHOWN]]
     lines = [f"last ended: {', '.join(ends[:count])}" for count in range(len(ends), 0, -1)]
-    return next(
-        (line for line in lines if cell_len(line) + ambiguous_cells(line) <= width), lines[-1] if lines else None
-    )
+    shortest = lines[-1] if lines else None
+    return next((line for line in lines if cell_len(line) + ambiguous_cells(line) <= width), shortest)
 
 
 def remaining_line(status: StudyStatus, remaining: RemainingTime | None) -> str:

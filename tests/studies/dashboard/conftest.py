@@ -66,7 +66,7 @@ class Served:
     process: subprocess.Popen[str]
     folder: Path
 
-    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
+    def request(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
         """Send one request with an unchanged path; ``_`` in a header's name stands for ``-``."""
         url = urlsplit(self.url)
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
@@ -84,7 +84,7 @@ class Served:
 
     def study(self) -> dict[str, Any]:
         """Return the study, with the request that the page repeats every few seconds."""
-        reply = self.ask("/api/studies/1?after=0")
+        reply = self.request("/api/studies/1?after=0")
         assert reply.code == 200, reply
         return dict(json.loads(reply.body))
 
@@ -167,9 +167,9 @@ def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, t
 
 
 @contextmanager
-def serving(folder: Path, patience_s: float = 0.2, max_files: int = 1024) -> Iterator[Served]:
+def serving(folder: Path, lock_timeout_s: float = 0.2, max_files: int = 1024) -> Iterator[Served]:
     limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', str(max_files)]
-    command = [*limited, sys.executable, str(HERE / "serve_study.py"), str(folder), str(patience_s)]
+    command = [*limited, sys.executable, str(HERE / "serve_study.py"), str(folder), str(lock_timeout_s)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -1,6 +1,6 @@
 """Serves a study's dashboard like the command until it is killed; started by the tests.
 
-serve_study.py FOLDER PATIENCE_S: prints the URL of the study's page, and errors to standard error.
+serve_study.py FOLDER LOCK_TIMEOUT_S: prints the URL of the study's page, and errors to standard error.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from studies.dashboard.server import Address, DashboardServer
 from studies.dashboard.view import dashboard_app, page_path
 
 
-def serve(path: Path, patience_s: float) -> None:
+def serve(path: Path, lock_timeout_s: float) -> None:
     study, folder = load_study(path)
     address = Address.of("127.0.0.1")
     with DashboardServer(address, 0) as server:
-        app = dashboard_app(
-            study, folder, address, log=lambda line: print(line, file=sys.stderr, flush=True), patience_s=patience_s
-        )
+        app = dashboard_app(study, folder, address, log=_log, lock_timeout_s=lock_timeout_s)
         print(server.url + page_path(study), flush=True)
         server.serve(app)
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_optuna_dashboard_alone_accepts_writes() -> None:
 def test_methods_other_than_get_and_head_are_refused(served: Served, method: str) -> None:
     before = contents(served.folder)
     for path in READS:
-        reply = served.ask(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
+        reply = served.request(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
         assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD"), path
     assert contents(served.folder) == before
 
@@ -80,7 +80,7 @@ def test_methods_other_than_get_and_head_are_refused(served: Served, method: str
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_every_write_route_is_refused(served: Served, method: str, path: str) -> None:
     before = contents(served.folder)
-    reply = served.ask(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
+    reply = served.request(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
     assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD")
     assert reply.reason == "this dashboard is read-only"
     assert contents(served.folder) == before
@@ -89,7 +89,7 @@ def test_every_write_route_is_refused(served: Served, method: str, path: str) ->
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
 def test_override_header_does_not_change_the_method(served: Served, name: str) -> None:
     before = contents(served.folder)
-    assert served.ask("/api/studies/1?after=0", **{name: "DELETE"}).code == 200
+    assert served.request("/api/studies/1?after=0", **{name: "DELETE"}).code == 200
     assert contents(served.folder) == before
 
 
@@ -97,7 +97,7 @@ def test_override_header_does_not_change_the_method(served: Served, name: str) -
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_read_requests_change_no_file(served: Served, method: str, path: str) -> None:
     before = contents(served.folder)
-    reply = served.ask(path, method)
+    reply = served.request(path, method)
     assert reply.code in (200, 302, 404)
     assert reply.body == b"" or method == "GET"
     assert contents(served.folder) == before
@@ -125,7 +125,7 @@ def test_read_requests_change_no_file(served: Served, method: str, path: str) ->
 )
 @pytest.mark.parametrize("path", ["/api/studies/1", "/dashboard", "/static/bundle.js", "/csv/1"])
 def test_unknown_host_is_refused(served: Served, host: str, path: str) -> None:
-    reply = served.ask(path, Host=host.encode().decode("latin-1"))
+    reply = served.request(path, Host=host.encode().decode("latin-1"))
     assert reply.code == 403
     assert reply.reason.startswith("unknown host name in the address; open the URL that ")
 
@@ -141,7 +141,7 @@ def test_two_host_headers_are_refused(served: Served) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "LocalHost", "localhost.:8080", "[::1]", "[::1]:8080"])
 def test_own_host_names_are_accepted_with_any_port(served: Served, host: str) -> None:
-    assert served.ask("/api/studies", Host=host).code == 200
+    assert served.request("/api/studies", Host=host).code == 200
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_own_host_names_are_accepted_with_any_port(served: Served, host: str) ->
     ],
 )
 def test_harmless_artifacts_are_shown(served: Served, full_study: FullStudy, name: str, shown_as: str) -> None:
-    reply = served.ask(full_study.artifacts[name])
+    reply = served.request(full_study.artifacts[name])
     assert (reply.code, reply.header("Content-Type")) == (200, shown_as)
     assert reply.body == (full_study.folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["page.html", "drawing.svg", "page.xhtml", "sly.html", "unknown"])
 def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
-    reply = served.ask(full_study.artifacts[name])
+    reply = served.request(full_study.artifacts[name])
     assert (reply.code, reply.reason) == (403, "only PNG, JSON and plain text are shown here")
     assert b"script" not in reply.body
 
@@ -168,7 +168,7 @@ def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study
 @pytest.mark.parametrize("name", ["page.html", "learning_curves.png"])
 @pytest.mark.parametrize("hidden", ["/art%FFifacts/", "/%80artifacts/", "/artifacts%C3/"])
 def test_path_with_invalid_utf8_is_refused(served: Served, full_study: FullStudy, name: str, hidden: str) -> None:
-    reply = served.ask(full_study.artifacts[name].replace("/artifacts/", hidden))
+    reply = served.request(full_study.artifacts[name].replace("/artifacts/", hidden))
     assert (reply.code, reply.reason) == (400, "the path in the address is not valid UTF-8")
 
 
@@ -236,7 +236,7 @@ def test_head_response_is_the_get_response_without_body_and_keeps_the_connection
 def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(
     served: Served, full_study: FullStudy, path: str, reason: str
 ) -> None:
-    reply = served.ask(full_study.artifacts.get(path, path))
+    reply = served.request(full_study.artifacts.get(path, path))
     assert (reply.code, reply.reason) == (404, reason)
 
 
@@ -245,7 +245,7 @@ def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(
 @pytest.mark.parametrize("target", ["study.db", "_app.py", "etc/passwd"])
 def test_path_traversal_is_refused(served: Served, root: str, up: str, target: str) -> None:
     for depth in (1, 2, 12):
-        reply = served.ask(root + up * depth + target)
+        reply = served.request(root + up * depth + target)
         assert reply.code in (302, 403, 404) or (root == "/dashboard/" and b"<title>Optuna" in reply.body)
         assert not re.search(rb"SQLite format|def create_app|root:", reply.body)
 
@@ -262,7 +262,7 @@ def test_path_traversal_is_refused(served: Served, root: str, up: str, target: s
     ],
 )
 def test_responses_have_security_headers(served: Served, full_study: FullStudy, path: str, policy: str) -> None:
-    reply = served.ask(full_study.artifacts.get(path, path), Origin="http://evil.example")
+    reply = served.request(full_study.artifacts.get(path, path), Origin="http://evil.example")
     assert policy in reply.header("Content-Security-Policy")
     assert reply.header("X-Content-Type-Options") == "nosniff"
     assert reply.header("X-Frame-Options") == "DENY"
@@ -273,7 +273,7 @@ def test_responses_have_security_headers(served: Served, full_study: FullStudy, 
 
 
 def test_page_may_load_only_from_the_dashboard(served: Served) -> None:
-    policy = served.ask("/dashboard").header("Content-Security-Policy")
+    policy = served.request("/dashboard").header("Content-Security-Policy")
     assert "default-src 'self'" in policy
     assert "connect-src 'self'" in policy
     assert "http" not in policy

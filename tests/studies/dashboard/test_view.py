@@ -43,15 +43,15 @@ def test_page_shows_the_study_of_its_folder(served: Served) -> None:
     assert [trial["state"] for trial in study["trials"]] == ["Complete", "Running"]
     assert [point["step"] for point in study["trials"][0]["intermediate_values"]] == [1, 2, 3]
     assert served.url.endswith("/dashboard/studies/1")
-    assert b"bundle.js" in served.ask("/dashboard/studies/1").body
+    assert b"bundle.js" in served.request("/dashboard/studies/1").body
 
 
 def test_list_of_trials_shows_names(served: Served) -> None:
-    assert b'src="/static/bundle.js?names"' in served.ask("/dashboard").body
-    script = served.ask("/static/bundle.js?names", Accept_Encoding="gzip")
+    assert b'src="/static/bundle.js?names"' in served.request("/dashboard").body
+    script = served.request("/static/bundle.js?names", Accept_Encoding="gzip")
     assert script.header("Content-Encoding") == "gzip"
     assert gzip.decompress(script.body).count(b"'experiment_name'") == 1
-    assert script.body == served.ask("/static/bundle.js?names", Accept_Encoding="gzip").body
+    assert script.body == served.request("/static/bundle.js?names", Accept_Encoding="gzip").body
 
 
 def test_each_study_of_a_database_has_its_page(tmp_path: Path, create: Create) -> None:
@@ -82,12 +82,14 @@ def two_studies(tmp_path: Path, create: Create) -> dict[str, str]:
 
 def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, two_studies: dict[str, str]) -> None:
     with serve(tmp_path / "two") as served:
-        own = json.loads(served.ask("/api/studies").body)["study_summaries"]
+        own = json.loads(served.request("/api/studies").body)["study_summaries"]
         assert [(study["study_id"], study["study_name"]) for study in own] == [(2, "two")]
-        assert json.loads(served.ask("/api/studies/").body)["study_summaries"] == own
-        assert served.ask("/api/studies", "HEAD").header("Content-Length") == str(len(served.ask("/api/studies").body))
+        assert json.loads(served.request("/api/studies/").body)["study_summaries"] == own
+        assert served.request("/api/studies", "HEAD").header("Content-Length") == str(
+            len(served.request("/api/studies").body)
+        )
         paths = ("/api/studies/2", "/csv/2", two_studies["two"], "/csv/%D9%A2")
-        assert [served.ask(path).code for path in paths] == [200] * len(paths)
+        assert [served.request(path).code for path in paths] == [200] * len(paths)
         # "%D9%A1" is the number 1 in Arabic digits.
         for path in (
             "/api/studies/1",
@@ -96,9 +98,9 @@ def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, 
             "/csv/%D9%A1",
             two_studies["one"],
         ):
-            reply = served.ask(path)
+            reply = served.request(path)
             assert (reply.code, reply.reason) == (404, "this study does not exist (any more)"), path
-        reply = served.ask(two_studies["one"].replace("/artifacts/1/", "/artifacts/2/"))
+        reply = served.request(two_studies["one"].replace("/artifacts/1/", "/artifacts/2/"))
         assert (reply.code, reply.reason) == (404, "this trial does not exist (any more)")
 
 
@@ -109,9 +111,9 @@ def test_unreadable_database_is_reported_until_it_is_readable_again(
     with serve(tmp_path / "out") as served:
 
         def refused() -> str:
-            reply = served.ask("/api/studies/1?after=0")
+            reply = served.request("/api/studies/1?after=0")
             assert (reply.code, reply.header("Retry-After")) == (503, "10")
-            assert served.ask("/dashboard").code == 200  # the page shows the reason
+            assert served.request("/dashboard").code == 200  # the page shows the reason
             return reply.reason
 
         assert len(served.study()["trials"]) == 2
@@ -137,9 +139,9 @@ def test_unreadable_database_is_reported_until_it_is_readable_again(
 
 def test_deleted_study_is_reported(tmp_path: Path, serve: Serve, database: Path) -> None:
     with serve(tmp_path / "out") as served:
-        assert served.ask("/api/studies/1").code == 200
+        assert served.request("/api/studies/1").code == 200
         optuna.delete_study(study_name="khmer-ocr", storage=default_storage_url(tmp_path / "out"))
-        reply = served.ask("/api/studies/1")
+        reply = served.request("/api/studies/1")
         assert (reply.code, reply.reason) == (404, "this study does not exist (any more)")
 
 
@@ -166,11 +168,11 @@ def test_polling_does_not_affect_training(tmp_path: Path, child: Child, serve: S
     """Workers with and without a polling dashboard: both studies are equal, and no worker reports a locked database."""
     assert child("work", tmp_path / "watched", 1, 0).communicate(timeout=60)[1] == ""
     polls = 0
-    with serve(tmp_path / "watched", patience_s=60) as served:
+    with serve(tmp_path / "watched", lock_timeout_s=60) as served:
         workers = [child("work", tmp_path / name, 1, 6) for name in ("watched", "alone")]
         while workers[0].poll() is None:
             for path in ("/api/studies/1?after=0", "/csv/1", "/api/studies", "/api/studies/1/param_importances"):
-                assert served.ask(path).code in (200, 400)  # 400: too few trials for importances
+                assert served.request(path).code in (200, 400)  # 400: too few trials for importances
             polls += 1
         assert [worker.communicate(timeout=60)[1] for worker in workers] == ["", ""]
         before = (tmp_path / "watched" / "study.db").read_bytes()

@@ -40,7 +40,7 @@ def row(progress: RunProgress, name: str) -> StatusRow:
 def test_before_the_first_poll_the_own_trials_are_shown(progress, run_epochs, make_record):
     progress.trial_started(0, "a", BY_LOSS)
     progress.trial_started(7, "search_0007", BY_LOSS)
-    assert (counts(progress), list(progress.own), progress.is_polled) == ((0, 2, 0, 2), [0, 7], False)
+    assert (counts(progress), list(progress.own_trials), progress.is_polled) == ((0, 2, 0, 2), [0, 7], False)
     run_epochs(7, 1.0, best=0.3)
     progress.trial_ended(make_record("search_0007", 7, of=BY_LOSS))
     assert counts(progress) == (1, 1, 0, 2)
@@ -50,13 +50,13 @@ def test_before_the_first_poll_the_own_trials_are_shown(progress, run_epochs, ma
 
 def test_remaining_time_is_unknown_before_an_epoch_was_timed(progress):
     progress.trial_started(0, "a", SMALL)
-    assert progress.remaining_seconds(progress.own[0].row) is None
+    assert progress.remaining_seconds(progress.own_trials[0].row) is None
     assert progress.remaining_time is None
 
 
 def test_remaining_seconds_are_the_median_epoch_times_the_remaining_epochs(progress, run_epochs):
     progress.trial_started(0, "a", TrainingConfig(num_epochs=10))
-    trial = progress.own[0]
+    trial = progress.own_trials[0]
     run_epochs(0, 90.0, 10.0, 10.0)
     assert progress.remaining_seconds(trial.row) == pytest.approx(70.0)
     progress.batch(0, 1, 2)

@@ -7,7 +7,7 @@ from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 
 @pytest.mark.parametrize(("text", "cells"), [("small", 0), ("ខ្មែរ", 1), ("កោះ", 2), ("é", 0)])
-def test_spare_cells_counts_spacing_combining_vowels(text, cells):
+def test_ambiguous_cells_counts_spacing_combining_vowels(text, cells):
     assert ambiguous_cells(text) == cells
 
 
