@@ -30,7 +30,7 @@ def run_epoch(
     """Train and validate the next epoch; return its metrics and the validation readings.
 
     Raises:
-        MemoryExhaustedError: The memory does not suffice for a micro-batch.
+        MemoryExhaustedError: There is not enough memory for a micro-batch.
         NonFiniteLossError: The loss is infinite or not a number.
     """
     started = time.perf_counter()

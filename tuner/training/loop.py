@@ -71,7 +71,7 @@ def train(
 
     Raises:
         ConfigurationError, ModelCreationError: As `TrainingState.create`.
-        MemoryExhaustedError: The memory does not even suffice for a micro-batch of one image.
+        MemoryExhaustedError: There is not enough memory even for a micro-batch of one image.
     """
     training = TrainingState.create(config, steps_per_epoch=len(data.train))
     if training.device.type == "cpu":

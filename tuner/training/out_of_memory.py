@@ -34,7 +34,7 @@ _reserve: list[mmap.mmap] = []
 
 
 class MemoryExhaustedError(RuntimeError):
-    """The memory did not suffice for a micro-batch.
+    """There was not enough memory for a micro-batch.
 
     Attributes:
         micro_batch_size: The largest number of images in a micro-batch at that time.
