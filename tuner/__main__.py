@@ -11,8 +11,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command named by the command line.
 
     Args:
-        argv: The arguments after the program's name. None for those of this process, which is then prepared, too:
-            SIGINT ends it silently unless a command handles it, and the null device replaces closed standard streams.
+        argv: The arguments after the program's name. None for those of this process; then SIGINT ends the process
+            silently unless a command handles it, and the null device replaces closed standard streams.
 
     Returns:
         The exit code.

@@ -19,7 +19,7 @@ __all__ = ["HyperparameterTuner", "RunOptions"]
 
 
 class HyperparameterTuner:
-    """Trains the experiments of a configuration file, each exactly once in the study of an output folder.
+    """A tuner that trains each experiment of a configuration file exactly once, in the study of an output folder.
 
     Example::
 

@@ -42,7 +42,7 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.signum
 
 
-# Functions that another thread calls before it exits the process during a call of the main thread.
+# Called by the listener thread before it exits the process, because the main thread is in a long call.
 before_forced_exit: list[Callable[[], object]] = []
 
 _requested: StopRequested | None = None
@@ -60,7 +60,7 @@ def stop_on_signals() -> Iterator[None]:
 
     At the end, the earlier handlers and the earlier wakeup descriptor are restored. An ignored SIGHUP stays ignored,
     as ``nohup`` requires. The block has no effect in a thread other than the main one, where Python allows no handlers,
-    and inside another such block. A forked child keeps only the handlers.
+    or inside another such block. A forked child keeps only the handlers.
     """
     global _requested, _is_deferred, _listener
     if threading.current_thread() is not threading.main_thread() or _listener is not None:

@@ -24,7 +24,7 @@ AUTO: Literal["auto"] = "auto"
 _TIE = 0.03
 _CLEARLY_WORSE = 0.05
 _MAX_ON_A_GPU = 8
-# Time limits of the measurement: for starting processes, for each worker count, and as a share of the command's.
+# Time limits of the measurement: to start the processes, for each worker count, and as a share of `--timeout`.
 _SECONDS_TO_START = 10.0
 _SECONDS_PER_COUNT = 8.0
 _SHARE_OF_TIME = 0.25
@@ -59,7 +59,7 @@ def choose_worker_count(
     if len(counts) < 2:
         display.note("workers: 1, since PyTorch uses one thread here")
         return 1
-    display.note(f"workers: measuring how many in parallel are fastest, on {name}")
+    display.note(f"workers: measuring how many in parallel are fastest, with {name}")
     started = time.monotonic()
     seconds = _SECONDS_TO_START + _SECONDS_PER_COUNT * len(counts)
     if stop_conditions.deadline is not None:
@@ -67,7 +67,7 @@ def choose_worker_count(
     rates, problem = measure(config, counts, threads, seconds)
     chosen = smallest_near_fastest(rates)
     display.note(
-        f"workers: {_reason_text(rates, chosen, problem, f'measured on {name} in {time.monotonic() - started:.0f} s')}"
+        f"workers: {_summary(rates, chosen, problem, f'measured with {name} in {time.monotonic() - started:.0f} s')}"
     )
     return chosen
 
@@ -102,7 +102,7 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
     """Measure worker counts, smallest first, while more may be faster and for at most `seconds`.
 
     Returns:
-        Images per second of all workers together, by their number; and why some could not be measured, "" otherwise.
+        Images per second of all workers together, by their number; and the error that ended it early, "" if none.
     """
     rates: dict[int, float] = {}
     with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:
@@ -133,7 +133,7 @@ def _probe_config(session: Session, pending: Mapping[str, TrainingConfig | None]
     return title, context.local_config(config, name)
 
 
-def _reason_text(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
+def _summary(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
     if not rates:
         return f"1, since nothing could be measured: {problem}"
     figures = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items())

@@ -49,7 +49,7 @@ from tuner.workers.supervisor import work_in_processes
 _SECONDS_BETWEEN_POLLS = 5.0
 # How soon a waiting worker notices that a trial was enqueued.
 _SECONDS_BETWEEN_CLAIMS = 2.0
-# A waiting worker has tried to reconnect for minutes before the database is reported as unreachable.
+# After minutes of reconnecting, a worker reports the database as unreachable and pauses this long.
 _SECONDS_BETWEEN_RETRIES = 15.0
 
 
@@ -77,7 +77,9 @@ def work(
         ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes` do.
     """
     # A process that was killed just after it reported a result may not have removed the checkpoints.
-    delete_unneeded_checkpoints(session.study, session.context.folder, ended_records(session.study), session.context.checkpoints_deleted)
+    delete_unneeded_checkpoints(
+        session.study, session.context.folder, ended_records(session.study), session.context.checkpoints_deleted
+    )
     with contextlib.suppress(*POLL_ERRORS):
         write_study_note(session.study, session.context.folder)
     planned, done = planned_trials(session, trial_filter), finished_trials(session, trial_filter)
@@ -102,7 +104,7 @@ def work(
             work_here(session, trial_filter, stop_conditions, poller)
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
-    _report_remaining(session, trial_filter, stop_conditions)
+    _report_pending(session, trial_filter, stop_conditions)
 
 
 def work_here(
@@ -130,8 +132,8 @@ def work_here(
             record = read_record(session.study.get_trials(deepcopy=False)[claim.record.number])
             if record.number not in trial_filter.skipped:
                 context.display.trial_ended(record)
-                own = record.outcome is not None and record.outcome.why_ended is WhyEnded.FAILED
-                _raise_if_repeated(record, failure(record.outcome) if own else "", context.repeated_failures)
+                has_failed = record.outcome is not None and record.outcome.why_ended is WhyEnded.FAILED
+                _raise_if_repeated(record, failure(record.outcome) if has_failed else "", context.repeated_failures)
         except DATABASE_ERRORS as error:
             # The next claim shows whether the last transaction was committed, as after a crash.
             if not is_connection_lost(error):
@@ -265,9 +267,9 @@ def _unenqueued_names(session: Session, trial_filter: TrialFilter, records: Coll
     return [search_trial_name(number) for number in numbers]
 
 
-def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
-    remaining = _pending_names(session, trial_filter)
-    if not remaining:
+def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> None:
+    pending = _pending_names(session, trial_filter)
+    if not pending:
         return
     if stop_conditions.timed_out:
         reason = "the time limit was reached"
@@ -275,15 +277,15 @@ def _report_remaining(session: Session, trial_filter: TrialFilter, stop_conditio
         reason = "a stop was requested"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
-    elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(remaining):
-        reason = f"another process is training {'them' if len(remaining) > 1 else 'it'}"
+    elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(pending):
+        reason = f"another process is training {'them' if len(pending) > 1 else 'it'}"
     else:
         reason = "all workers have exited; `khmer-tuner resume` trains them"
-    session.context.display.note(f"{listed(remaining, 3)}: still pending, because {reason}")
+    session.context.display.note(f"{listed(pending, 3)}: still pending, because {reason}")
 
 
 def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:
     records = latest_records(session.study)
-    open_phases = (TrialPhase.WAITING, TrialPhase.RUNNING)
-    names = [r.experiment_name for r in filter(trial_filter.matches, records) if r.phase in open_phases]
+    pending_phases = (TrialPhase.WAITING, TrialPhase.RUNNING)
+    names = [r.experiment_name for r in filter(trial_filter.matches, records) if r.phase in pending_phases]
     return sorted([*names, *_unenqueued_names(session, trial_filter, records)])

@@ -26,7 +26,7 @@ class WorkerOrders:
         stop_token: The latest stop request before the command started; a later one stops the worker, too.
         device: Where all trials train; None for the device of each configuration.
         metadata: The dataset's metadata file.
-        experiments: Experiments whose work-related settings are newer than those of the study.
+        experiments: The command's experiments, whose settings without effect on the result replace the study's.
         trial_filter: The trials to train.
         stop_conditions: When to stop early; all processes of a machine have the same clock.
         threads: The number of PyTorch threads.

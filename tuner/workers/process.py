@@ -58,7 +58,7 @@ class WorkerProcess:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker handles it
         try:
             self.process = subprocess.Popen(
-                # -P: a file in the working directory must not shadow a module of the same name.
+                # Import the same modules as this process, not files of the same names in the working directory.
                 [sys.executable, "-P", "-m", WORKER_MODULE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

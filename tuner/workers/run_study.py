@@ -116,7 +116,7 @@ def _write_new_results(
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     """Write results atomically and return the path.
 
-    If `check_results_file` would refuse the file by now, the results go to a default name in its folder.
+    If `may_replace` is False for `results_file`, the results go to a default name in the same folder.
     """
     wanted = Path(results_file or default_results_name(results["timestamp"])).absolute()
     names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())

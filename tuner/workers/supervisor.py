@@ -29,7 +29,7 @@ _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems 
 
 
 class _Tracker(Display):
-    """Tracks which trial a worker trains and whether one has just finished."""
+    """A display that tracks which trial a worker trains and whether a trial has just finished."""
 
     def __init__(self, worker: WorkerProcess) -> None:
         self._worker = worker
@@ -62,7 +62,7 @@ def work_in_processes(
     added.
 
     Args:
-        session: The opened study; its display shows what the workers do.
+        session: The opened study; its display shows the workers' events.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         max_workers: The largest number of worker processes; they share this process's PyTorch threads.
@@ -142,7 +142,7 @@ class _Supervisor:
             self.start(shared_threads(torch.get_num_threads(), self._max_workers)[-1])
 
     def _startable_trials(self) -> int:
-        """Return how many trials a worker may start now."""
+        """Return the number of trials that workers may start now."""
         with contextlib.suppress(*POLL_ERRORS):
             if may_start(self._session, self._stop_conditions):
                 return trials_to_start(self._session, self._trial_filter)
@@ -158,7 +158,7 @@ class _Supervisor:
                 self._start_if_needed()
 
     def _remove(self, worker: WorkerProcess) -> None:
-        """Close a worker whose output has ended; replace it if it was killed."""
+        """Remove a worker that has exited; replace it if it was killed."""
         code = worker.process.wait()
         worker.close()
         self._workers.remove(worker)
@@ -167,10 +167,10 @@ class _Supervisor:
                 with contextlib.suppress(*POLL_ERRORS):
                     record_memory_signal(self._session.study, worker.running, worker.process.pid)
             self._display.worker_lost(worker.running)
-        left = worker.interrupted if code == TRIALS_PENDING else set()
-        if code == 0 or left:
+        skipped = worker.interrupted if code == TRIALS_PENDING else set()
+        if code == 0 or skipped:
             self._succeeded = True
-            self._trial_filter.skipped.update(left)
+            self._trial_filter.skipped.update(skipped)
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", possibly out of memory" if -code in _MEMORY_SIGNALS else ""
             self._display.note(f"a worker was killed by signal {-code}{reason}; a new worker replaces it")
@@ -180,7 +180,7 @@ class _Supervisor:
             self._report_exit(worker, code)
 
     def _report_exit(self, worker: WorkerProcess, code: int) -> None:
-        """Report why a worker exited that is not replaced."""
+        """Report why a worker that is not replaced has exited."""
         if code < 0:
             self._problems.append(
                 f"worker processes were killed (signal {-code}) before they started a trial; find out why, "

@@ -17,9 +17,9 @@ from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
 _WINDOW_S = 1.0
-# Steps that the slowest process takes in a window, up to the longest window.
+# The slowest process takes this many steps in a window, unless the window reaches its maximum.
 _STEPS = 8
-_LONGEST_WINDOW_S = 4.0
+_MAX_WINDOW_S = 4.0
 # A full training needs more memory than its first steps: larger validation batches, logs, the study.
 _MEMORY_MARGIN = 1.25
 _DEVICE_CONTEXT_BYTES = 2**30  # GPU memory of the CUDA context of each process
@@ -37,7 +37,7 @@ class ThroughputProbe:
         """Prepare a measurement; no process is started yet.
 
         Args:
-            config: What each process trains.
+            config: The settings with which each process trains.
             threads: The PyTorch threads that the processes share.
             seconds: Time limit from now on, including the start of the processes.
         """
@@ -59,7 +59,7 @@ class ThroughputProbe:
         """Start processes until there are `count`, and wait until the new ones are ready to train.
 
         Raises:
-            MeasurementError: The memory does not suffice, a process exited, or the time limit passed.
+            MeasurementError: There is not enough memory, a process exited, or the time limit was reached.
         """
         more = count - len(self._processes)
         if more <= 0:
@@ -81,7 +81,7 @@ class ThroughputProbe:
         """
         self.start(len(threads))
         chosen = self._processes[: len(threads)]
-        window = min(max(_WINDOW_S, _STEPS * self._seconds_per_step), _LONGEST_WINDOW_S)
+        window = min(max(_WINDOW_S, _STEPS * self._seconds_per_step), _MAX_WINDOW_S)
         start = time.monotonic() + _WARM_UP_S
         for process, share in zip(chosen, threads, strict=True):
             process.send(ProbeWindow(share, start, start + window))
@@ -101,7 +101,7 @@ class ThroughputProbe:
             needed = more * each * _MEMORY_MARGIN
             if needed > free:
                 raise MeasurementError(
-                    f"{more} more need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} GB are free"
+                    f"{more} more workers need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} GB are free"
                 )
 
     def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
@@ -124,9 +124,9 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the free memory of this machine, or of the container that this process runs in, in bytes."""
     free = psutil.virtual_memory().available
     try:
-        most, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
         statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return min(free, most - used + int(statistics["file"]))  # cached files are evicted when memory is needed
+        return min(free, limit - used + int(statistics["file"]))  # cached files are evicted when memory is needed
     except (OSError, ValueError, KeyError):  # not in a container, or without a limit
         return free
 

@@ -159,7 +159,7 @@ def test_trial_uses_micro_batches_after_running_out_of_memory_twice_in_one_epoch
     assert main(["show", "large"]) == 0
     shown = capsys.readouterr().out
     assert "micro-batch: 8 images, because memory ran out with whole batches" in shown
-    assert shown.count("the previous attempt ran out of memory") == 2
+    assert shown.count("previous attempt ran out of memory") == 2
 
 
 @pytest.mark.usefixtures("memory_group")

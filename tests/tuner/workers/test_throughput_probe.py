@@ -43,7 +43,7 @@ class TestMeasuring:
             assert child_processes() == both
             # On a machine without free memory.
             monkeypatch.setattr(throughput_probe, "free_memory", lambda: 10**6)
-            with pytest.raises(MeasurementError, match=r"^2 more need \d+\.\d GB of memory, 0\.0 GB are free$"):
+            with pytest.raises(MeasurementError, match=r"^2 more workers need \d+\.\d GB of memory, 0\.0 GB are free$"):
                 processes.images_per_s([1, 1, 1, 1])
             assert child_processes() == both
 

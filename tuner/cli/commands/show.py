@@ -33,9 +33,9 @@ _MOST_EPOCH_LINES = 40
 _BAR_CELLS = 20
 _STARTED_AFTER = {
     "waiting": "enqueued",
-    "stop": "the previous attempt was stopped",
-    "crash": "the previous attempt was killed",
-    "memory": "the previous attempt ran out of memory",
+    "stop": "previous attempt was stopped",
+    "crash": "previous attempt was killed",
+    "memory": "previous attempt ran out of memory",
 }
 
 
